@@ -1,0 +1,1 @@
+"""Tunesmith's backend: everything but the page. Nothing here imports gradio or webui."""

@@ -1,0 +1,80 @@
+"""One tree of exceptions. Each says what is wrong and, in `hint`, what to do next.
+
+    TunesmithError
+    ├── ConfigError        a setting is wrong; `problems` names each field
+    ├── WorkspaceError     a path that is missing, taken or outside the workspace
+    ├── DataError          a file or a data set that cannot be used
+    ├── ModelError         a model that cannot be found, loaded or does not fit the request
+    ├── JobError           a run that does not exist or is not in the right state
+    ├── TrainingError      a training that cannot go on
+    ├── ExportError        an export that failed its own check
+    └── SetupError         the environment: a missing package, device, port or password
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+class TunesmithError(Exception):
+    """`message` says what happened and where, `hint` says what to do next."""
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message, hint)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message} {self.hint}".strip()
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One wrong setting. `field` is a dotted path such as `training.learning_rate`.
+
+    `also` names the other fields of a rule that spans several.
+    """
+
+    field: str
+    message: str
+    also: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return f"{self.field}: {self.message}"
+
+
+class ConfigError(TunesmithError):
+    """A configuration that breaks a bound or a rule; `problems` has one entry for each."""
+
+    def __init__(self, problems: Sequence[Problem], hint: str = "Change the fields named.") -> None:
+        self.problems = tuple(problems)
+        super().__init__("; ".join(str(problem) for problem in problems), hint)
+
+
+class WorkspaceError(TunesmithError):
+    """A path that is missing, taken, or outside what the owner allowed."""
+
+
+class DataError(TunesmithError):
+    """A file or data set that cannot be used."""
+
+
+class ModelError(TunesmithError):
+    """A model that cannot be found, loaded, or does not fit the request."""
+
+
+class JobError(TunesmithError):
+    """A run that does not exist or is not in the state the request needs."""
+
+
+class TrainingError(TunesmithError):
+    """A training that cannot go on."""
+
+
+class ExportError(TunesmithError):
+    """An export that could not be written or failed its own check."""
+
+
+class SetupError(TunesmithError):
+    """The environment is not fit: a package, device, port or password is missing."""
