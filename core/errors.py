@@ -49,7 +49,8 @@ class ConfigError(TunesmithError):
 
     def __init__(self, problems: Sequence[Problem], hint: str = "Change the fields named.") -> None:
         self.problems = tuple(problems)
-        super().__init__("; ".join(str(problem) for problem in problems), hint)
+        text = "; ".join(str(problem).removesuffix(".") for problem in problems)
+        super().__init__(f"{text}.", hint)
 
 
 class WorkspaceError(TunesmithError):

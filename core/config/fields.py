@@ -16,10 +16,18 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 Level = Literal["basic", "advanced"]
+_KIND_NAMES = {
+    "bool": "true or false",
+    "int": "a whole number",
+    "float": "a number",
+    "str": "text",
+    "list": "a list of texts",
+    "dict": "a mapping of names to values",
+}
 
 
 class Section(BaseModel):
-    """A group of settings. The docstring under a field is its tooltip, help and line in the docs."""
+    """A group of settings. The text under a field is its tooltip, help and line in the docs."""
 
     model_config = ConfigDict(
         extra="forbid",
@@ -45,7 +53,13 @@ def knob(
     `when` maps dotted paths to the values for which the field matters; all must hold.
     `group` gathers fields under one fold within a section. `bounds` go to pydantic (ge, le, ...).
     """
-    extra = {"label": label, "level": level, "when": when or {}, "unit": unit, "group": group}
+    extra: dict[str, Any] = {
+        "label": label,
+        "level": level,
+        "when": when or {},
+        "unit": unit,
+        "group": group,
+    }
     if isinstance(default, list | dict | set):
         frozen = default
         return Field(
@@ -59,7 +73,8 @@ class FieldSpec:
     """One setting, as the form, the command line and the docs need it.
 
     `kind` is one of bool, int, float, str, choice, list, dict. `auto` says that the word `auto`
-    is allowed beside the kind, `optional` that the field may be empty (None).
+    is allowed beside the kind, `optional` that the field may be empty (None), and `words` are
+    the fixed words that may stand in place of a list, such as all-linear.
     """
 
     path: str
@@ -75,8 +90,10 @@ class FieldSpec:
     minimum: float | None
     maximum: float | None
     exclusive_minimum: bool
+    exclusive_maximum: bool
     auto: bool
     optional: bool
+    words: tuple[str, ...] = ()
 
     @property
     def section(self) -> str:
@@ -85,6 +102,29 @@ class FieldSpec:
     @property
     def name(self) -> str:
         return self.path.rpartition(".")[2]
+
+    @property
+    def allowed(self) -> str:
+        """What the field takes, to end a sentence: `a whole number from 1 to 4096, or auto`."""
+        words = [
+            *self.words,
+            *(["auto"] if self.auto else []),
+            *(["empty"] if self.optional else []),
+        ]
+        return ", or ".join([self._allowed_kind(), *words])
+
+    def _allowed_kind(self) -> str:
+        if self.kind == "choice":
+            return "one of " + ", ".join(str(choice) for choice in self.choices)
+        kind = _KIND_NAMES[self.kind]
+        low, high = _number(self.minimum), _number(self.maximum)
+        more = f"above {low}" if self.exclusive_minimum else f"of at least {low}"
+        less = f"below {high}" if self.exclusive_maximum else f"up to {high}"
+        if low and high and not self.exclusive_minimum and not self.exclusive_maximum:
+            return f"{kind} from {low} to {high}"
+        if low and high:
+            return f"{kind} {more} and {less}"
+        return f"{kind} {more}" if low else f"{kind} {less}" if high else kind
 
     def shown(self, values: dict[str, Any]) -> bool:
         """Whether the field matters, given the current value of each dotted path."""
@@ -105,9 +145,9 @@ def field_specs(model: type[BaseModel], prefix: str = "") -> list[FieldSpec]:
 
 def _spec(path: str, info: FieldInfo) -> FieldSpec:
     extra = info.json_schema_extra if isinstance(info.json_schema_extra, dict) else {}
-    kind, choices, auto, optional = _kind(info.annotation)
+    kind, choices, auto, optional, words, inner = _kind(info.annotation)
     bounds: dict[str, float] = {}
-    for constraint in info.metadata:
+    for constraint in [*info.metadata, *inner]:
         for key in ("ge", "gt", "le", "lt"):
             value = getattr(constraint, key, None)
             if value is not None:
@@ -128,32 +168,40 @@ def _spec(path: str, info: FieldInfo) -> FieldSpec:
         minimum=bounds.get("ge", bounds.get("gt")),
         maximum=bounds.get("le", bounds.get("lt")),
         exclusive_minimum="gt" in bounds,
+        exclusive_maximum="lt" in bounds,
         auto=auto,
         optional=optional,
+        words=words,
     )
 
 
-def _kind(annotation: Any) -> tuple[str, tuple[Any, ...], bool, bool]:
-    """(kind, choices, auto allowed, None allowed) of an annotation such as `int | Literal["auto"]`."""
+def _kind(
+    annotation: Any,
+) -> tuple[str, tuple[Any, ...], bool, bool, tuple[str, ...], list[Any]]:
+    """(kind, choices, auto allowed, None allowed, words beside a list, bounds) of an annotation."""
     parts = (
         typing.get_args(annotation)
         if typing.get_origin(annotation) in (Union, types.UnionType)
         else (annotation,)
     )
     optional = type(None) in parts
-    parts = tuple(part for part in parts if part is not type(None))
-    auto = len(parts) > 1 and any(typing.get_args(part) == ("auto",) for part in parts)
-    if auto:
-        parts = tuple(part for part in parts if typing.get_args(part) != ("auto",))
-    if len(parts) > 1:
-        # A choice beside free values, such as `Literal["all-linear"] | list[str]`: the list wins.
-        parts = tuple(part for part in parts if typing.get_origin(part) is not Literal) or parts
-    core = parts[0]
-    origin = typing.get_origin(core)
-    if origin is Literal:
-        return "choice", typing.get_args(core), auto, optional
-    if origin in (list, tuple):
-        return "list", (), auto, optional
-    if origin is dict or core is dict:
-        return "dict", (), auto, optional
-    return core.__name__, (), auto, optional
+    fixed = [part for part in parts if typing.get_origin(part) is Literal]
+    free = [part for part in parts if part is not type(None) and part not in fixed]
+    # Words beside free values, such as `Literal["all-linear"] | list[str]`: the free kind counts.
+    words = tuple(word for part in fixed for word in typing.get_args(part)) if free else ()
+    auto = "auto" in words
+    words = tuple(word for word in words if word != "auto")
+    if not free:
+        return "choice", typing.get_args(fixed[0]), auto, optional, words, []
+    core, inner = free[0], []
+    if typing.get_origin(core) is typing.Annotated:
+        core, *inner = typing.get_args(core)
+        inner = [item for info in inner for item in getattr(info, "metadata", [info])]
+    origin = typing.get_origin(core) or core
+    kind = "list" if origin in (list, tuple) else origin.__name__
+    return kind, (), auto, optional, words, inner
+
+
+def _number(value: float | None) -> str:
+    """A bound as a person writes it; empty where there is none."""
+    return "" if value is None else f"{value:g}" if abs(value) < 1e6 else f"{value:.0f}"

@@ -21,7 +21,7 @@ class ModelSection(Section):
     and needs more memory and time."""
 
     model_revision: str = knob("main", "Revision", min_length=1)
-    """Branch, tag or commit on the Hub. A commit keeps the run repeatable when the model changes."""
+    """Branch, tag or commit on the Hub. A commit keeps the run repeatable if the model changes."""
 
     attn_implementation: Literal["auto", "sdpa", "eager", "flash_attention_2"] = knob(
         "auto", "Attention"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
 
 from core.config.fields import Section, knob
 
@@ -20,8 +22,9 @@ class TrainingSection(Section):
     max_steps: int = knob(-1, "Stop after", unit="steps", ge=-1)
     """Ends the run after so many optimizer steps, whatever the epochs say. -1 goes by epochs."""
 
-    per_device_train_batch_size: int | Literal["auto"] = knob(
-        "auto", "Rows at once (batch size)", level="basic", ge=1, le=4096
+    # The bounds stand on the number alone: pydantic would hold them against the word auto too.
+    per_device_train_batch_size: Annotated[int, Field(ge=1, le=4096)] | Literal["auto"] = knob(
+        "auto", "Rows at once (batch size)", level="basic"
     )
     """Larger is steadier and needs more memory. Auto takes what fits."""
 
@@ -67,7 +70,8 @@ class TrainingSection(Section):
         "lion_8bit",
         "lion_32bit",
     ] = knob("adamw_torch_fused", "Optimizer", group="Optimizer")
-    """AdamW is right nearly always. The 8-bit kinds need a quarter of its memory, Adafactor less."""
+    """AdamW is right nearly always. The 8-bit kinds need a quarter of its memory; Adafactor needs
+    less still."""
 
     weight_decay: float = knob(0.0, "Weight decay", group="Optimizer", ge=0, le=1)
     """Pulls the weights towards zero: overfits less, learns less."""
@@ -93,7 +97,9 @@ class TrainingSection(Section):
     """Computes part of each step twice to save memory: about a third slower. Auto uses it only
     when the memory is short."""
 
-    device: str = knob("auto", "Device", group="Machine", pattern=r"^(auto|cpu|mps|(cuda|xpu|npu)(:\d+)?)$")
+    device: str = knob(
+        "auto", "Device", group="Machine", pattern=r"^(auto|cpu|mps|(cuda|xpu|npu)(:\d+)?)$"
+    )
     """Such as cpu, cuda:0 or mps. Auto takes the first free accelerator, else the CPU."""
 
     seed: int = knob(42, "Seed", group="Randomness", ge=0, le=4294967295)

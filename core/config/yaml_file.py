@@ -1,0 +1,72 @@
+"""Reads YAML as people write it: 1e-4 is a number, `no` is a word, a key stands once.
+
+PyYAML follows YAML 1.1, where `eval_strategy: no` is False and `1e-4` is text. Here the plain
+scalars are those of YAML 1.2.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from core.errors import ConfigError, Problem
+
+
+class _Loader(yaml.SafeLoader):
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        names = [self.construct_object(key, deep=True) for key, _ in node.value]
+        twice = [str(name) for name in names if names.count(name) > 1]
+        if twice:
+            raise yaml.constructor.ConstructorError(
+                None, None, f"{twice[0]} stands there twice", node.start_mark
+            )
+        return dict(super().construct_mapping(node, deep))
+
+
+# Dates too: `name: 2026-11-21` is a name.
+_REPLACED = (":bool", ":float", ":timestamp")
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith(_REPLACED)]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:bool", re.compile(r"true|True|TRUE|false|False|FALSE"), list("tTfF")
+)
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(
+        r"[-+]?(?:[0-9]+\.[0-9]*(?:[eE][-+]?[0-9]+)?|\.[0-9]+(?:[eE][-+]?[0-9]+)?"
+        r"|[0-9]+[eE][-+]?[0-9]+|\.inf|\.Inf|\.INF)\Z|\.nan\Z|\.NaN\Z"
+    ),
+    list("-+0123456789."),
+)
+
+
+def parse_yaml(text: str, name: str) -> dict[str, Any]:
+    """The mapping in `text`; an empty text is an empty mapping. `name` is for the error."""
+    try:
+        data = yaml.load(text, Loader=_Loader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" (line {mark.line + 1})" if mark else ""
+        reason = getattr(error, "problem", None) or str(error)
+        raise ConfigError([Problem(name, f"is not YAML: {reason}{where}.")], "Mend it.") from error
+    if data is None:
+        return {}
+    if not isinstance(data, dict):
+        raise ConfigError([Problem(name, "is not a mapping of sections.")], "Mend it.")
+    return data
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file. Raises ConfigError when there is none."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            [Problem(str(path), f"cannot be read: {error}.")], "Check the path."
+        ) from error
+    return parse_yaml(text, str(path))
