@@ -46,12 +46,15 @@ def knob(
     when: dict[str, list[Any]] | None = None,
     unit: str = "",
     group: str = "",
+    free_text: bool = False,
     **bounds: Any,
 ) -> Any:
     """A field with its label, its level and `when` it is shown.
 
     `when` maps dotted paths to the values for which the field matters; all must hold.
-    `group` gathers fields under one fold within a section. `bounds` go to pydantic (ge, le, ...).
+    `group` gathers fields under one fold within a section. `free_text` says that the text, or each
+    text of the list, is written by a person for a person: it may be long and have commas.
+    `bounds` go to pydantic (ge, le, ...).
     """
     extra: dict[str, Any] = {
         "label": label,
@@ -59,6 +62,7 @@ def knob(
         "when": when or {},
         "unit": unit,
         "group": group,
+        "free_text": free_text,
     }
     if isinstance(default, list | dict | set):
         frozen = default
@@ -94,6 +98,7 @@ class FieldSpec:
     auto: bool
     optional: bool
     words: tuple[str, ...] = ()
+    free_text: bool = False
 
     @property
     def section(self) -> str:
@@ -172,6 +177,7 @@ def _spec(path: str, info: FieldInfo) -> FieldSpec:
         auto=auto,
         optional=optional,
         words=words,
+        free_text=bool(extra.get("free_text")),
     )
 
 

@@ -44,7 +44,7 @@ class DataSection(Section):
     assistant_only_loss: bool = knob(True, "Learn only from the answers")
     """On, the model learns to write answers. Off, it also learns to write the questions."""
 
-    system_prompt: str = knob("", "System prompt for rows without one")
+    system_prompt: str = knob("", "System prompt for rows without one", free_text=True)
     """Put before each conversation that has no system message. Use the same words when you chat."""
 
 
@@ -136,7 +136,7 @@ class EvaluationSection(Section):
     early_stopping_threshold: float = knob(0.0, "Smallest improvement", when=EVALUATING, ge=0)
     """A smaller change than this does not count as an improvement."""
 
-    sample_prompts: list[str] = knob([], "Prompts to watch")
+    sample_prompts: list[str] = knob([], "Prompts to watch", free_text=True)
     """Answered at each evaluation, so that you see the model learn. Empty takes three held-out
     rows."""
 

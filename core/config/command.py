@@ -1,0 +1,179 @@
+"""The command line's way to and from a configuration, generated from the declared fields."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Sequence
+from typing import Any
+
+from core.config.fields import FieldSpec
+from core.config.presets import DEFAULT, Preset, load_preset
+from core.config.problems import unknown_field
+from core.config.run import SPEC_BY_PATH, SPECS, RunConfig, flatten
+from core.config.yaml_file import parse_yaml
+from core.errors import ConfigError, Problem
+
+_EMPTY = ("", "none", "null", "empty")
+_TRUE, _FALSE = ("true", "yes", "on"), ("false", "no", "off")
+
+
+def split_overrides(argv: Sequence[str]) -> tuple[list[str], list[str]]:
+    """(the other arguments, the overrides) of a command line.
+
+    An override is an option with a point in its name, `--training.seed 1` or `--training.seed=1`.
+    """
+    rest: list[str] = []
+    overrides: list[str] = []
+    waiting = list(argv)
+    while waiting:
+        token = waiting.pop(0)
+        name = token.partition("=")[0]
+        if not token.startswith("--") or "." not in name:
+            rest.append(token)
+            continue
+        overrides.append(token)
+        spec = SPEC_BY_PATH.get(name[2:])
+        is_flag = spec is not None and spec.kind == "bool" and not _is_bool(waiting[:1])
+        if "=" not in token and waiting and not is_flag:
+            overrides.append(waiting.pop(0))
+    return rest, overrides
+
+
+def apply_overrides(values: dict[str, Any], argv: Sequence[str]) -> dict[str, Any]:
+    """`values` by dotted path, changed by `["--training.learning_rate", "1e-4", ...]`.
+
+    Lists are given with commas or by repeating the option, mappings as key=value or JSON, an
+    empty value as none. What cannot be read as the field's kind is left for `parse_config` to
+    refuse. Raises ConfigError for an unknown field or a missing value, naming the field.
+    """
+    texts: dict[str, list[str]] = {}
+    problems: list[Problem] = []
+    waiting = list(argv)
+    while waiting:
+        path, equals, text = waiting.pop(0).removeprefix("--").partition("=")
+        spec = SPEC_BY_PATH.get(path)
+        if not equals and waiting and not _flag(spec, waiting):
+            text, equals = waiting.pop(0), "="
+        if spec is None:
+            problems.append(unknown_field(path, SPEC_BY_PATH))
+        elif not equals and spec.kind != "bool":
+            problems.append(Problem(path, f"needs a value: {spec.allowed}."))
+        else:
+            texts.setdefault(path, []).append(text if equals else "true")
+    changed = flatten(values)
+    for path, given in texts.items():
+        try:
+            changed[path] = _value(SPEC_BY_PATH[path], given)
+        except ConfigError as error:
+            problems += error.problems
+    if problems:
+        raise ConfigError(problems)
+    return changed
+
+
+def as_command(config: RunConfig, base: Preset | None = None) -> str:
+    """The shell command that starts this configuration from the preset `base`."""
+    preset = base or load_preset(DEFAULT)
+    words = ["python", "launch.py", "train", preset.name]
+    if config.name:
+        words += ["--name", config.name]
+    for path, value in preset.differences(config).items():
+        for text in _texts(SPEC_BY_PATH[path], value):
+            words += [f"--{path}", text]
+    return shlex.join(words)
+
+
+def field_help() -> str:
+    """Every field as an option, with its help, what it takes and its default."""
+    lines: list[str] = []
+    section = None
+    for spec in SPECS:
+        if spec.section != section:
+            section = spec.section
+            lines += ["", f"{section or 'run'}:"]
+        default = ",".join(_texts(spec, spec.default)) or "empty"
+        lines += [f"  --{spec.path}", f"      {spec.help}"]
+        lines += [f"      Takes {spec.allowed}. Default: {default}."]
+    return "\n".join(lines).strip("\n")
+
+
+def _flag(spec: FieldSpec | None, following: list[str]) -> bool:
+    """Whether a true-or-false option stands alone."""
+    return spec is not None and spec.kind == "bool" and not _is_bool(following[:1])
+
+
+def _is_bool(following: list[str]) -> bool:
+    return bool(following) and following[0].lower() in (*_TRUE, *_FALSE, "auto", "1", "0")
+
+
+def _value(spec: FieldSpec, given: list[str]) -> Any:
+    last = given[-1].strip()
+    if spec.optional and last.lower() in _EMPTY:
+        return None
+    if spec.kind == "list":
+        return _list(spec, given)
+    if spec.kind == "dict":
+        return _mapping(spec, given)
+    if spec.kind == "bool" and last.lower() in (*_TRUE, *_FALSE):
+        return last.lower() in _TRUE
+    if spec.kind in ("int", "float"):
+        try:
+            return int(last) if spec.kind == "int" else float(last)
+        except ValueError:
+            return last
+    return given[-1] if spec.kind == "str" else last
+
+
+def _list(spec: FieldSpec, given: list[str]) -> Any:
+    if len(given) == 1 and given[0] in spec.words:
+        return given[0]
+    items: list[Any] = []
+    for text in given:
+        if text.lstrip().startswith("["):
+            items += _json(spec, text, list)
+        elif spec.free_text:
+            items.append(text)
+        else:
+            items += [part.strip() for part in text.split(",") if part.strip()]
+    return items
+
+
+def _mapping(spec: FieldSpec, given: list[str]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for text in given:
+        if text.lstrip().startswith("{"):
+            found |= _json(spec, text, dict)
+            continue
+        for part in filter(None, (part.strip() for part in text.split(","))):
+            key, equals, value = part.partition("=")
+            if not equals or not key:
+                message = f"takes key=value or JSON, not {part!r}."
+                raise ConfigError([Problem(spec.path, message)])
+            found[key.strip()] = parse_yaml(f"value: {value}", spec.path)["value"]
+    return found
+
+
+def _json(spec: FieldSpec, text: str, kind: type) -> Any:
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise ConfigError([Problem(spec.path, f"is not JSON: {error}.")]) from error
+    if not isinstance(value, kind):
+        raise ConfigError([Problem(spec.path, f"must be {spec.allowed} (given: {text}).")])
+    return value
+
+
+def _texts(spec: FieldSpec, value: Any) -> list[str]:
+    """The value as the option's texts, so that `_value` reads back the same value."""
+    if value is None:
+        return ["none"]
+    if isinstance(value, bool):
+        return ["true" if value else "false"]
+    if isinstance(value, dict):
+        return [json.dumps(value, ensure_ascii=False)]
+    if not isinstance(value, list):
+        return [str(value)]
+    if value and not spec.free_text and not any("," in item or not item.strip() for item in value):
+        return [",".join(value)]
+    return [json.dumps(value, ensure_ascii=False)]
