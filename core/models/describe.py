@@ -1,0 +1,259 @@
+"""What a model is, read from its config.json and the headers of its safetensors: no torch, no
+weights. A 7B model's headers are some kilobytes."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import struct
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from core.config import RunConfig
+from core.errors import ModelError
+
+Shape = tuple[int, ...]
+
+# A longer header than this is no safetensors file (bytes; the format's own limit).
+_LONGEST_HEADER = 100_000_000
+# Two-dimensional weights that are looked up, not multiplied: no linear layers.
+_LOOKUP = re.compile(r"embed|(^|\.)(wte|wpe|shared|relative_attention_bias)$")
+_OUTPUT = re.compile(r"(^|\.)(lm_head|embed_out|output|score|classifier)$")
+# The experts of a mixture, which transformers fuses into other parameters as it loads them.
+_EXPERT = re.compile(r"\.experts\.")
+# These keep their linear weights as (in, out).
+_TRANSPOSED = ("GPT2", "OpenAIGPT")
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """A model as its files describe it; None where they do not say.
+
+    `shapes` has the shape of every parameter by its full name. `exact` is False when there are no
+    safetensors and shapes were worked out from config.json instead.
+    """
+
+    name: str
+    architecture: str
+    parameters: int | None
+    hidden_size: int | None
+    num_layers: int | None
+    vocab_size: int | None
+    dtype: str
+    linear_modules: list[str]
+    max_position_embeddings: int | None
+    has_chat_template: bool
+    exact: bool = True
+    shapes: dict[str, Shape] = field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def module_names(self) -> set[str]:
+        """The last part of every module's name: what target_modules may name."""
+        return {name.rpartition(".")[0].rpartition(".")[2] for name in self.shapes}
+
+
+def describe_model(path: str | Path) -> ModelFacts:
+    """The facts of the model in a folder. Raises ModelError if it holds none."""
+    folder = Path(path)
+    config = _read_json(folder / "config.json")
+    text = config.get("text_config") or config
+    shapes, dtype = _header_shapes(folder)
+    exact = bool(shapes) and "quantization_config" not in config
+    if not exact:
+        shapes = _config_shapes(config, text)
+    if _tied(config, text):
+        shapes = {name: shape for name, shape in shapes.items() if not _is_output(name)}
+    return ModelFacts(
+        name=folder.name,
+        architecture=str((config.get("architectures") or ["unknown"])[0]),
+        parameters=sum(math.prod(shape) for shape in shapes.values()) or None,
+        hidden_size=_number(text, "hidden_size", "n_embd", "d_model", "dim"),
+        num_layers=_number(text, "num_hidden_layers", "n_layer", "num_layers", "n_layers"),
+        vocab_size=_number(text, "vocab_size"),
+        dtype=str(config.get("dtype") or config.get("torch_dtype") or dtype or "float32"),
+        linear_modules=_linear_modules(shapes),
+        max_position_embeddings=_number(text, "max_position_embeddings", "n_positions"),
+        has_chat_template=_has_chat_template(folder),
+        exact=exact,
+        shapes=shapes,
+    )
+
+
+def trainable_parameters(facts: ModelFacts, config: RunConfig) -> int | None:
+    """How many parameters the run changes; None where the files do not tell.
+
+    LoRA adds r x (in + out) to each targeted layer (Hu et al. 2021, section 4.1), DoRA one size
+    for each output more.
+    """
+    adapter = config.adapter
+    if adapter.method == "none":
+        return facts.parameters
+    if not facts.shapes or any(_EXPERT.search(name) for name in facts.shapes):
+        return None
+    count = 0
+    if "lm_head" in adapter.modules_to_save and "lm_head.weight" not in facts.shapes:
+        count += (facts.vocab_size or 0) * (facts.hidden_size or 0)  # its weights stood elsewhere
+    for name, (out_features, in_features) in _adapted(facts, config).items():
+        count += adapter.r * (in_features + out_features)
+        if adapter.use_dora:
+            count += out_features
+        if adapter.bias == "lora_only":
+            count += math.prod(facts.shapes.get(f"{name}.bias", (0,)))
+    if adapter.bias == "all":
+        count += sum(math.prod(s) for name, s in facts.shapes.items() if name.endswith(".bias"))
+    for name, shape in facts.shapes.items():
+        module = name.rpartition(".")[0]
+        is_whole = any(_names(module, target) for target in adapter.modules_to_save)
+        # Biases of such a module were counted already when all of them are trained.
+        if is_whole and not (adapter.bias == "all" and name.endswith(".bias")):
+            count += math.prod(shape)
+    return count
+
+
+def unknown_modules(facts: ModelFacts, names: list[str]) -> list[str]:
+    """Those of `names` that no module of the model ends in, so that nothing would be trained."""
+    modules = {name.rpartition(".")[0] for name in facts.shapes} | {"lm_head"}
+    return [name for name in names if not any(_names(module, name) for module in modules)]
+
+
+def _adapted(facts: ModelFacts, config: RunConfig) -> dict[str, tuple[int, int]]:
+    """(out, in) of each module that gets an adapter, by the module's full name."""
+    targets = config.adapter.target_modules
+    found: dict[str, tuple[int, int]] = {}
+    for name, shape in facts.shapes.items():
+        module = name.removesuffix(".weight")
+        if len(shape) != 2 or module == name:
+            continue
+        if any(_names(module, whole) for whole in config.adapter.modules_to_save):
+            continue
+        if isinstance(targets, str):
+            wanted = _is_linear(module)
+        else:
+            wanted = any(_names(module, target) for target in targets)
+        if wanted:
+            is_transposed = facts.architecture.startswith(_TRANSPOSED)
+            found[module] = (shape[1], shape[0]) if is_transposed else (shape[0], shape[1])
+    return found
+
+
+def _names(module: str, target: str) -> bool:
+    """Whether PEFT would take `target` to mean this module."""
+    return module == target or module.endswith(f".{target}")
+
+
+def _is_linear(module: str) -> bool:
+    return not (_LOOKUP.search(module) or _OUTPUT.search(module) or _EXPERT.search(module))
+
+
+def _is_output(name: str) -> bool:
+    return name in ("lm_head.weight", "embed_out.weight")
+
+
+def _linear_modules(shapes: dict[str, Shape]) -> list[str]:
+    """The names that LoRA can target, such as q_proj, in the order of the model."""
+    names: dict[str, None] = {}
+    for name, shape in shapes.items():
+        module = name.removesuffix(".weight")
+        if len(shape) == 2 and module != name and _is_linear(module):
+            names[module.rpartition(".")[2]] = None
+    return list(names)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        is_adapter = (path.parent / "adapter_config.json").is_file()
+        raise ModelError(
+            f"{path.parent.name} is an adapter, not a base model."
+            if is_adapter
+            else f"{path.parent} holds no model: config.json is missing.",
+            "Choose the folder or the Hub name of a base model.",
+        ) from error
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path} cannot be read: {error}.", "Fetch the model again.") from error
+    if not isinstance(data, dict):
+        raise ModelError(f"{path} is not a model's config.", "Fetch the model again.")
+    return data
+
+
+def _header_shapes(folder: Path) -> tuple[dict[str, Shape], str]:
+    """Shape of each tensor in the folder's safetensors, and the dtype of most of them."""
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():
+        files = sorted(set(_read_json(index).get("weight_map", {}).values()))
+    else:
+        files = ["model.safetensors"] if (folder / "model.safetensors").is_file() else []
+    shapes: dict[str, Shape] = {}
+    dtypes: dict[str, int] = {}
+    for file in files:
+        # Only the name counts: an index must not lead out of the model's folder.
+        for name, tensor in _header(folder / Path(file).name).items():
+            shapes[name] = tuple(tensor["shape"])
+            size = math.prod(shapes[name])
+            dtypes[tensor["dtype"]] = dtypes.get(tensor["dtype"], 0) + size
+    most = max(dtypes, key=lambda kind: dtypes[kind], default="")
+    return shapes, {"BF16": "bfloat16", "F16": "float16", "F32": "float32"}.get(most, most)
+
+
+def _header(path: Path) -> dict[str, Any]:
+    """The header of one safetensors file: its length in 8 bytes, then that much JSON."""
+    try:
+        with path.open("rb") as file:
+            (length,) = struct.unpack("<Q", file.read(8))
+            if length > _LONGEST_HEADER:
+                raise ValueError("its header is too long")
+            header = json.loads(file.read(length))
+    except (OSError, ValueError, struct.error) as error:
+        raise ModelError(
+            f"{path} is not a whole safetensors file: {error}.", "Fetch the model again."
+        ) from error
+    header.pop("__metadata__", None)
+    return dict(header)
+
+
+def _config_shapes(config: dict[str, Any], text: dict[str, Any]) -> dict[str, Shape]:
+    """Shapes of a decoder with a gated MLP, as Llama, Mistral and Qwen have it; else none."""
+    hidden, inner = _number(text, "hidden_size"), _number(text, "intermediate_size")
+    layers, heads = _number(text, "num_hidden_layers"), _number(text, "num_attention_heads")
+    vocabulary = _number(text, "vocab_size")
+    is_decoder = str((config.get("architectures") or [""])[0]).endswith("ForCausalLM")
+    if not (is_decoder and hidden and inner and layers and heads and vocabulary):
+        return {}
+    head = _number(text, "head_dim") or hidden // heads
+    key_value = (_number(text, "num_key_value_heads") or heads) * head
+    shapes: dict[str, Shape] = {"model.embed_tokens.weight": (vocabulary, hidden)}
+    for layer in range(layers):
+        for name, shape in {
+            "self_attn.q_proj": (heads * head, hidden),
+            "self_attn.k_proj": (key_value, hidden),
+            "self_attn.v_proj": (key_value, hidden),
+            "self_attn.o_proj": (hidden, heads * head),
+            "mlp.gate_proj": (inner, hidden),
+            "mlp.up_proj": (inner, hidden),
+            "mlp.down_proj": (hidden, inner),
+            "input_layernorm": (hidden,),
+            "post_attention_layernorm": (hidden,),
+        }.items():
+            shapes[f"model.layers.{layer}.{name}.weight"] = shape
+    shapes["model.norm.weight"] = (hidden,)
+    shapes["lm_head.weight"] = (vocabulary, hidden)
+    return shapes
+
+
+def _tied(config: dict[str, Any], text: dict[str, Any]) -> bool:
+    return bool(text.get("tie_word_embeddings", config.get("tie_word_embeddings", False)))
+
+
+def _number(config: dict[str, Any], *names: str) -> int | None:
+    """The first of `names` that the config has as a whole number."""
+    return next((config[name] for name in names if isinstance(config.get(name), int)), None)
+
+
+def _has_chat_template(folder: Path) -> bool:
+    if (folder / "chat_template.jinja").is_file() or (folder / "chat_template.json").is_file():
+        return True
+    tokenizer = folder / "tokenizer_config.json"
+    return tokenizer.is_file() and bool(_read_json(tokenizer).get("chat_template"))
