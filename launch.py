@@ -26,13 +26,14 @@ def main(argv):
     if sys.version_info < MINIMUM:
         say("launch.py: " + too_old())
         return 1
-    from core.environment import LOCK, TEST_LOCK, Environment, SetupFailed
+    from core.environment import LOCK, TEST_LOCK, Environment
+    from core.errors import SetupError
 
     command = argv[0] if argv else ""
     environment = Environment(ROOT)
     try:
         changed = environment.ensure([LOCK, TEST_LOCK] if command == "test" else [LOCK])
-    except SetupFailed as error:
+    except SetupError as error:
         say("launch.py: {}".format(error))
         return 1
     except KeyboardInterrupt:

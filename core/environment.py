@@ -12,43 +12,19 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from core.errors import SetupError
+from core.setup_report import PipWatch, Step, explain, explain_os_error, say, spell
+
 LOCK = "requirements.lock"
 TEST_LOCK = "requirements-test.lock"
 STATE_NAME = "tunesmith-setup.json"
 WINDOWS = os.name == "nt"
-# Room for the largest set: on Linux the torch of the default index brings CUDA's libraries.
-DISK_GB = 8
-
-# What pip and the system write; the last two in lower case.
-_INSTALLING = "Installing collected packages: "
-# name, version, size: "  Downloading torch-2.13.0-cp311-cp311-linux.whl (191.8 MB)"
-_DOWNLOADING = re.compile(
-    r"^  Downloading (?:\S*/)?([^-/\s]+)-([^-\s]+)\S*(?<!metadata) (\(.+\))$", re.M
-)
-_DISK_FULL = ("no space left on device", "not enough space on the disk", "disk quota exceeded")
-_NO_NETWORK = (
-    "connection broken by",
-    "failed to establish a new connection",
-    "name resolution",
-    "network is unreachable",
-    "proxyerror",
-    "read timed out",
-)
-
-
-class SetupFailed(Exception):
-    """`message` tells the person what is wrong and what to do; `output` is what pip wrote."""
-
-    def __init__(self, message: str, output: str = "") -> None:
-        super().__init__(message)
-        self.output = output
 
 
 class Environment:
@@ -62,7 +38,7 @@ class Environment:
         self.log = self.venv / "setup.log"
 
     def ensure(self, locks: list[str]) -> bool:
-        """Brings `.venv` to what `locks` say; False if it was so already. Raises SetupFailed.
+        """Brings `.venv` to what `locks` say; False if it was so already. Raises SetupError.
 
         One process at a time does it, the others wait for it.
         """
@@ -75,7 +51,7 @@ class Environment:
                 started = time.monotonic()
                 self._set_up(locks, turn)
         except OSError as error:
-            raise SetupFailed(explain_os_error(error, self.venv)) from error
+            raise explain_os_error(error, self.venv) from error
         say(f"Ready after {spell(time.monotonic() - started)}.")
         return True
 
@@ -136,6 +112,11 @@ class Environment:
         self._write_state(state)
         base = getattr(sys, "_base_executable", None) or sys.executable
         self._run([base, "-m", "venv", str(self.venv)], turn, lambda output: step.tick())
+        # First pip itself: the pinned one resumes a download that breaks off, older ones do not.
+        pip = next(
+            x for x in (self.root / LOCK).read_text("utf-8").split() if x.startswith("pip==")
+        )
+        self._run([*self._pip(), "--progress-bar", "off", pip], turn, lambda output: step.tick())
         step.end(f"Python {version}")
         return {**state, "interpreter": os.path.realpath(self.python)}
 
@@ -146,9 +127,9 @@ class Environment:
         self.venv.mkdir(exist_ok=True)
         inside = list(self.venv.iterdir())
         if inside and self.state_file not in inside:
-            raise SetupFailed(
-                f"{self.venv} is there, but Tunesmith did not make it. Move or delete it, then "
-                "start again."
+            raise SetupError(
+                f"{self.venv} is there, but Tunesmith did not make it.",
+                "Move or delete it, then start again.",
             )
         for path in inside:
             if path.is_dir() and not path.is_symlink():
@@ -158,19 +139,22 @@ class Environment:
 
     def _install(self, locks: list[str], state: dict[str, Any], turn: OneAtATime) -> None:
         """pip installs `locks`; its own words go to the log."""
-        command = [self.python, "-m", "pip", "install", "--no-input", "--no-user"]
-        command += ["--prefer-binary", "--disable-pip-version-check", "--progress-bar", "off"]
+        command = [*self._pip(), "--prefer-binary", "--progress-bar", "raw"]
         for lock in locks:
             command += ["-r", str(self.root / lock)]
-        watch = _PipWatch(self, self.count_pins(locks))
+        watch = PipWatch(self.count_pins(locks), self.count_installed)
         self._write_state({**state, "ready": False})
         try:
             self._run(command, turn, watch.look)
-        except SetupFailed as error:
-            if _INSTALLING not in error.output:  # nothing was touched: what was there still works
+        except SetupError:
+            if not watch.installing:  # nothing was touched: what was there still works
                 self._write_state(state)
             raise
         watch.step.end(f"{watch.total} packages")
+
+    def _pip(self) -> list[str]:
+        pip = [self.python, "-m", "pip", "install", "--no-input", "--no-user"]
+        return [*pip, "--disable-pip-version-check"]
 
     def _run(self, command: list[str], turn: OneAtATime, follow: Callable[[str], None]) -> None:
         """Runs `command` with its output in the log; `follow` gets the output so far, all along."""
@@ -200,10 +184,11 @@ class Environment:
             child.wait()
             raise
         output = self._logged(start)
-        if child.returncode != 0:
-            say("")
-            raise SetupFailed(explain(output, self.log), output)
         follow(output)
+        if child.returncode != 0:
+            if sys.stderr.isatty():
+                say("")
+            raise explain(output, self.log)
 
     def _logged(self, start: int) -> str:
         with self.log.open("rb") as log:
@@ -258,131 +243,3 @@ class OneAtATime:
 
     def __exit__(self, *_: object) -> None:
         os.close(self.descriptor)
-
-
-class Step:
-    """One line of progress: redrawn on a terminal, else printed again as it changes."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.started = time.monotonic()
-        self.shown = ""
-        self.shown_at = 0.0
-        self.terminal = sys.stderr.isatty()
-
-    def tick(self, detail: str = "") -> None:
-        """Shows where it is: each second on a terminal; each 10 s, if it moved, elsewhere."""
-        text = f"{self.name}: {detail}" if detail else self.name
-        now = time.monotonic()
-        if self.terminal and (text != self.shown or now - self.shown_at >= 1):
-            line = f"{text} ({spell(now - self.started)})"
-            print(f"\r\033[K  {line[:110]}", end="", file=sys.stderr, flush=True)
-        elif not self.terminal and text != self.shown and now - self.shown_at >= 10:
-            say(f"  {text}")
-        else:
-            return
-        self.shown, self.shown_at = text, now
-
-    def end(self, result: str) -> None:
-        start = "\r\033[K  " if self.terminal else "  "
-        say(f"{start}{self.name}: {result}, {spell(time.monotonic() - self.started)}")
-
-
-class _PipWatch:
-    """Turns what pip has written so far into two steps: fetching and installing."""
-
-    def __init__(self, environment: Environment, total: int) -> None:
-        self.environment = environment
-        self.total = total
-        self.installing = False
-        self.installed_before = 0
-        self.step = Step("2/3 Fetching packages")
-
-    def look(self, output: str) -> None:
-        lines = output.splitlines()
-        begun = [line for line in lines if line.startswith(_INSTALLING)]
-        if begun and not self.installing:
-            self.installing = True
-            self.step.end("all here")
-            self.total = begun[0].count(",") + 1
-            self.installed_before = self.environment.count_installed()
-            self.step = Step("3/3 Installing packages")
-        if self.installing:
-            # pip is silent meanwhile; a package's folder of metadata shows that it is there.
-            done = self.environment.count_installed() - self.installed_before
-            self.step.tick(f"{min(max(done, 0), self.total)} of {self.total}")
-        elif lines and "Retrying" in lines[-1]:
-            self.step.tick("the package index does not answer, trying again")
-        else:
-            found = sum(line.startswith(("Collecting ", "Requirement already")) for line in lines)
-            wheels = _DOWNLOADING.findall(output)
-            now = ", now {} {} {}".format(*wheels[-1]) if wheels else ""
-            self.step.tick(f"{min(found, self.total)} of {self.total}{now}")
-
-
-def explain(output: str, log: Path) -> str:
-    """What a failed venv or pip wrote, as one sentence on what is wrong and one on what to do."""
-    text = output.lower()
-    errors = [line[7:] for line in output.splitlines() if line.startswith("ERROR: ")]
-    missing = [line.split()[5] for line in errors if line.startswith("No matching distribution")]
-    version = "{}.{}".format(*sys.version_info)
-    if any(words in text for words in _DISK_FULL):
-        return disk_full(log.parent)
-    if "ensurepip" in text or "no module named venv" in text:
-        return (
-            "This Python cannot make environments. On Debian and Ubuntu its package is missing: "
-            f"sudo apt install python{version}-venv"
-        )
-    if "certificate_verify_failed" in text:
-        return (
-            "The package index shows a certificate that is not trusted here. Behind a company's "
-            f"proxy, name its certificate file in PIP_CERT. All of pip's output: {log}"
-        )
-    if any(words in text for words in _NO_NETWORK):
-        return (
-            "The package index cannot be reached. Check the network (behind a proxy, set "
-            f"HTTPS_PROXY) and start again. All of pip's output: {log}"
-        )
-    if missing:
-        return (
-            f"No build of {missing[-1]} for Python {version} on this kind of machine was found. "
-            f"Try another Python, 3.11 to 3.13. All of pip's output: {log}"
-        )
-    last = errors[-1:] or output.strip().splitlines()[-1:] or ["no reason given"]
-    return f"The packages could not be installed: {last[0]} All of the output: {log}"
-
-
-def explain_os_error(error: OSError, venv: Path) -> str:
-    import errno
-
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return disk_full(venv)
-    place = error.filename or venv
-    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return f"{place} cannot be written. Move Tunesmith into a folder of your own."
-    return f"{place}: {error.strerror or error}. Set that right, then start again."
-
-
-def disk_full(venv: Path) -> str:
-    import shutil
-    import tempfile
-
-    places = [
-        f"{shutil.disk_usage(place).free / 1e9:.1f} GB free in {place}"
-        for place in (venv.parent, Path(tempfile.gettempdir()))
-    ]
-    return (
-        f"The disk is full ({', '.join(places)}). Make room, up to {DISK_GB} GB, and start again."
-    )
-
-
-def spell(seconds: float) -> str:
-    """12.3 s, or 2 min 5 s."""
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    return f"{seconds // 60:.0f} min {seconds % 60:.0f} s"
-
-
-def say(text: str) -> None:
-    """Standard error: standard output belongs to the command that follows (--json)."""
-    print(text, file=sys.stderr, flush=True)
