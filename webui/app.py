@@ -1,0 +1,102 @@
+"""The page as a whole: its tabs in the order of the work, and what joins them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gradio as gr
+
+from core.workspace import Workspace
+from webui import header
+from webui.context import TABS, App, Shared
+from webui.server import FIRST_PORT, announce, free_port, launch, wait
+from webui.tabs import chat, configure, data, evaluate, export, runs, train
+
+# The endpoints that programs may call; every other listener is private to the page.
+PUBLISHED: frozenset[str] = frozenset()
+
+_BUILDERS = {
+    "data": data.build,
+    "configure": configure.build,
+    "train": train.build,
+    "evaluate": evaluate.build,
+    "chat": chat.build,
+    "export": export.build,
+    "runs": runs.build,
+}
+
+
+def build(app: App) -> gr.Blocks:
+    """The whole page. `webui.server.launch` adds theme, style and script."""
+    with gr.Blocks(title="Tunesmith", analytics_enabled=False, fill_width=True) as page:
+        shared = _shared()
+        header.build(app, shared)
+        with shared.tabs.render():
+            for name, _ in TABS:
+                with shared.tab[name].render():
+                    _BUILDERS[name](app, shared)
+        _wire_selection(page, shared)
+    _make_private(page)
+    return page
+
+
+def _shared() -> Shared:
+    """The selection, in the browser; the tabs are rendered where they belong."""
+    return Shared(
+        tabs=gr.Tabs(elem_id="tabs", overflow_behavior="wrap", render=False),
+        tab={
+            name: gr.Tab(label, id=name, elem_id=f"tab-{name}", render=False)
+            for name, label in TABS
+        },
+        run=gr.Textbox(label="Selected run", visible="hidden", elem_id="selected-run"),
+        dataset=gr.Textbox(label="Selected data set", visible="hidden", elem_id="selected-dataset"),
+        ticker=gr.Timer(1),
+    )
+
+
+def _wire_selection(page: gr.Blocks, shared: Shared) -> None:
+    """The URL decides at the start; afterwards it follows."""
+
+    selection = [shared.run, shared.dataset, shared.tabs]
+    page.load(None, None, selection, js="() => tunesmith.selectionFromUrl()")
+    follow: dict[str, Any] = {"outputs": None, "show_progress": "hidden", "queue": False}
+    shared.run.change(None, shared.run, js="run => tunesmith.setUrl({run})", **follow)
+    shared.dataset.change(
+        None, shared.dataset, js="dataset => tunesmith.setUrl({dataset})", **follow
+    )
+    for name, tab in shared.tab.items():
+        tab.select(None, None, js=f"() => tunesmith.setUrl({{tab: '{name}'}})", **follow)
+
+
+def _make_private(page: gr.Blocks) -> None:
+    """Gradio publishes every handler unless told otherwise; here it is the other way round."""
+    for function in page.fns.values():
+        if function.api_name not in PUBLISHED:
+            function.api_visibility = "private"
+
+
+def serve(
+    workspace: Workspace,
+    *,
+    host: str = "127.0.0.1",
+    port: int = FIRST_PORT,
+    auth: tuple[str, str] | None = None,
+    open_browser: bool = True,
+    root_path: str | None = None,
+) -> None:
+    """Serves the page until Ctrl-C, on the first free port from `port` on.
+
+    Runs go on when the server ends. Raises SetupError when the address cannot be had.
+    """
+    app = App.open(workspace)
+    try:
+        chosen = free_port(host, port)
+        address = launch(
+            build(app), workspace, host=host, port=chosen, auth=auth, root_path=root_path
+        )
+        announce(workspace, address, open_browser=open_browser)
+        app.scheduler.start()
+        wait(app.runs_at_work, app.stop_runs)
+    finally:
+        workspace.server.unlink(missing_ok=True)
+        app.close()

@@ -1,0 +1,134 @@
+"""What every tab gets: the server's own things (`App`) and the page's selection (`Shared`).
+
+How a tab is written
+    def build(app: App, shared: Shared) -> None, called inside its own `gr.Tab`. Three parts in this
+    order: components, handlers, wiring. A handler is a verb, at most 20 lines, and calls one
+    function of `core` with `app.workspace` and `app.store`. It never imports torch; what needs a
+    tokenizer goes to `app.pool.submit(function, *args)`.
+
+How a tab reads the selection
+    `shared.run` and `shared.dataset` are hidden text boxes that hold an id or "". Give them as
+    inputs to read, as outputs to select: `button.click(pick, outputs=[shared.run, shared.tabs])`
+    with `return run_id, shared.go("evaluate")`. They live in the browser (and in the URL as ?run=
+    and ?dataset=), so they outlast the server. They come from the URL: an id that does not exist is
+    an empty state, not an error.
+
+How a tab keeps up
+    `shared.on_show("chat", refresh, inputs, outputs)` runs `refresh` when the tab is opened, and
+    when another run is selected while it is open. Live views hang on `shared.ticker` (one second,
+    stopped while nothing lives) and return `gr.skip()` for what has not changed.
+
+What a tab may not do
+    Publish a handler: `webui.app.build` makes every listener private. An endpoint for programs is
+    declared with `gr.api(function, api_name=..., api_visibility="public")` and named in
+    `webui.app.PUBLISHED`. Put text of a user or a model into HTML without `messages.escape`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import gradio as gr
+
+from core.jobs.store import ACTIVE
+
+if TYPE_CHECKING:
+    from core.chat.session import ChatSession
+    from core.jobs.pool import Pool
+    from core.jobs.scheduler import Scheduler
+    from core.jobs.store import Store
+    from core.models.hardware import Hardware
+    from core.workspace import Workspace
+
+# The tabs in the order of the work: id (file name, URL) and label.
+TABS = (
+    ("data", "Data"),
+    ("configure", "Configure"),
+    ("train", "Train"),
+    ("evaluate", "Evaluate"),
+    ("chat", "Chat"),
+    ("export", "Export"),
+    ("runs", "Runs"),
+)
+
+
+@dataclass
+class App:
+    """The things that live as long as the server."""
+
+    workspace: Workspace
+    store: Store
+    scheduler: Scheduler
+    pool: Pool
+    hardware: Hardware
+    chats: dict[str, ChatSession] = field(default_factory=dict)
+    """Loaded chat sessions by the browser session's hash; each is a worker process."""
+
+    @classmethod
+    def open(cls, workspace: Workspace) -> App:
+        """The real things for `workspace`; nothing is started yet."""
+        from core.jobs.pool import Pool
+        from core.jobs.scheduler import Scheduler
+        from core.jobs.store import Store
+        from core.models.hardware import probe
+
+        store = Store.open(workspace)
+        return cls(
+            workspace=workspace,
+            store=store,
+            scheduler=Scheduler(workspace, store),
+            pool=Pool(workspace.root),
+            hardware=probe(),
+        )
+
+    def runs_at_work(self) -> int:
+        """How many jobs a worker is busy with now."""
+        return len(self.store.list(states=ACTIVE))
+
+    def stop_runs(self) -> None:
+        """Asks each working job to save a checkpoint and end."""
+        from core.jobs.submit import stop_job
+
+        for job in self.store.list(states=ACTIVE):
+            stop_job(self.workspace, self.store, job.id)
+
+    def close(self) -> None:
+        """Ends what belongs to the server. Runs go on: they are processes of their own."""
+        for session in list(self.chats.values()):
+            session.close()
+        self.chats.clear()
+        self.scheduler.close(stop_runs=False)
+        self.pool.close()
+
+
+@dataclass
+class Shared:
+    """The components that all tabs see."""
+
+    tabs: gr.Tabs
+    tab: dict[str, gr.Tab]
+    run: gr.Textbox
+    dataset: gr.Textbox
+    ticker: gr.Timer
+
+    def go(self, tab: str) -> gr.Tabs:
+        """The update that opens `tab`, for a handler that has `shared.tabs` as an output."""
+        return gr.Tabs(selected=tab)
+
+    def on_show(
+        self,
+        tab: str,
+        refresh: Callable[..., Any],
+        inputs: Sequence[gr.components.Component],
+        outputs: Sequence[gr.blocks.Block],
+    ) -> None:
+        """Runs `refresh` when `tab` is opened and when another run is selected."""
+        gr.on(
+            [self.tab[tab].select, self.run.change],
+            refresh,
+            list(inputs),
+            list(outputs),
+            show_progress="hidden",
+        )

@@ -1,0 +1,86 @@
+"""The slim line on top of every tab: mark, device, the active run, light or dark."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import gradio as gr
+
+from webui import messages, theme
+from webui.context import App, Shared
+
+if TYPE_CHECKING:
+    from core.jobs.store import Job
+
+_CLICKS = """
+element.addEventListener('click', (event) => {
+  const run = event.target.closest('[data-run]');
+  if (run) trigger('open', {run: run.dataset.run});
+  if (event.target.closest('[data-theme-toggle]')) tunesmith.toggleTheme();
+});
+"""
+
+
+def build(app: App, shared: Shared) -> None:
+    header = gr.HTML(
+        render(app), elem_id="header", js_on_load=_CLICKS, apply_default_css=False, show_label=False
+    )
+    poll = gr.Timer(2)
+
+    def refresh(shown: str):
+        """Only what is new: the browser hands back what it shows."""
+        fresh = render(app)
+        return gr.skip() if fresh == shown else fresh
+
+    def open_run(event: gr.EventData):
+        return event.run, shared.go("train")
+
+    poll.tick(refresh, header, header, show_progress="hidden", concurrency_limit=None)
+    header.open(open_run, None, [shared.run, shared.tabs], show_progress="hidden")
+
+
+def render(app: App) -> str:
+    """The header's HTML, with how things stand now."""
+    return (
+        '<div class="head"><a class="mark" href="./" aria-label="Tunesmith, start">'
+        f"{theme.LOGO.read_text(encoding='utf-8')}<span>Tunesmith</span></a>"
+        f'<span class="device" title="Where runs are trained">{messages.escape(device(app))}</span>'
+        f"{active_run(app)}"
+        '<button type="button" class="icon" data-theme-toggle aria-label="Light or dark" '
+        'title="Light or dark"></button></div>'
+    )
+
+
+def device(app: App) -> str:
+    """The accelerator with its memory, or the CPU with its cores."""
+    return app.hardware.describe()
+
+
+def active_run(app: App) -> str:
+    """The run that is at work, or the number waiting, as a button that opens it."""
+    jobs = [job for job in app.store.list(kind="train") if job.state in _AT_WORK]
+    if not jobs:
+        return '<span class="active-run idle">No run at work</span>'
+    job = min(jobs, key=lambda job: (_AT_WORK.index(job.state), job.created_at))
+    others = f" <small>+{len(jobs) - 1}</small>" if len(jobs) > 1 else ""
+    return (
+        f'<button type="button" class="active-run" data-run="{messages.escape(job.id)}" '
+        f'title="Open this run in Train"><b>{messages.escape(job.name or job.id)}</b>'
+        f"{messages.badge(job.state)}<span class='num'>{messages.escape(_pace(job))}</span>"
+        f"{others}</button>"
+    )
+
+
+_AT_WORK = ("running", "stopping", "starting", "queued")
+
+
+def _pace(job: Job) -> str:
+    """Percent and time left, as far as they are known."""
+    if job.state != "running" or not job.max_steps or not job.step:
+        return ""
+    percent = f"{100 * job.step / job.max_steps:.0f} %"
+    if not job.started_at:
+        return percent
+    left = (time.time() - job.started_at) * (job.max_steps - job.step) / job.step
+    return f"{percent}, {messages.duration(left)} left"

@@ -1,0 +1,141 @@
+"""Serves a page: a free port, our own files beside Gradio's, and a considerate end."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+import webbrowser
+from collections.abc import Callable
+from pathlib import Path
+
+import gradio as gr
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import FileResponse
+from starlette.routing import Route
+
+from core.errors import SetupError
+from core.workspace import Workspace, write_atomic
+from webui import theme
+
+FIRST_PORT = 7860
+TRIED_PORTS = 100
+# How long a second Ctrl-C may take, in seconds.
+PATIENCE = 10
+
+
+def free_port(host: str, first: int) -> int:
+    """The first port from `first` on that nobody listens on. Raises SetupError when none is."""
+    for port in range(first, min(first + TRIED_PORTS, 65536)):
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((host, port))
+            except OSError:
+                continue
+            return port
+    raise SetupError(
+        f"No free port from {first} to {first + TRIED_PORTS - 1} on {host}.",
+        "Give another with --port, or --host if this address is not this machine's.",
+    )
+
+
+def launch(
+    page: gr.Blocks,
+    workspace: Workspace,
+    *,
+    host: str,
+    port: int,
+    auth: tuple[str, str] | None,
+    root_path: str | None,
+) -> str:
+    """Starts serving in the background and returns the page's local address."""
+    workspace.uploads.mkdir(parents=True, exist_ok=True)
+    os.environ["GRADIO_TEMP_DIR"] = str(workspace.uploads)
+    _, address, _ = page.launch(
+        server_name=host,
+        server_port=port,
+        auth=auth,
+        auth_message="Tunesmith asks for the name and password it was started with.",
+        root_path=root_path,
+        prevent_thread_lock=True,
+        quiet=True,
+        show_error=True,
+        share=False,
+        footer_links=[],
+        run_history=False,
+        enable_monitoring=False,
+        ssr_mode=False,
+        theme=theme.theme(),
+        css_paths=[theme.STYLE],
+        head=theme.HEAD,
+        favicon_path=theme.LOGO,
+        app_kwargs={"routes": [Route("/tunesmith/{name}", _own_file)]},
+    )
+    return address
+
+
+def _own_file(request: Request) -> FileResponse:
+    """The page's own script, picture and plotly.js; no other file, and nothing of the user's."""
+    files: dict[str, Callable[[], Path]] = {
+        "page.js": lambda: theme.ASSETS / "page.js",
+        "charts.js": lambda: theme.ASSETS / "charts.js",
+        "logo.svg": lambda: theme.LOGO,
+        "plotly.js": theme.plotly_script,
+    }
+    find = files.get(request.path_params["name"])
+    if find is None:
+        raise HTTPException(404)
+    return FileResponse(find(), headers={"Cache-Control": "no-cache"})
+
+
+def announce(workspace: Workspace, address: str, *, open_browser: bool) -> None:
+    """Prints the address, notes it in the workspace, and opens a browser where there is one."""
+    record = {"address": address, "pid": os.getpid(), "started_at": time.time()}
+    write_atomic(workspace.server, json.dumps(record))
+    print(f"Tunesmith is at {address} (Ctrl-C ends the server).", file=sys.stderr, flush=True)
+    if open_browser and _has_browser():
+        threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()
+
+
+def _has_browser() -> bool:
+    """A server without a screen must not start a text browser in the terminal."""
+    return os.name == "nt" or sys.platform == "darwin" or bool(
+        os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
+    )
+
+
+def wait(runs_at_work: Callable[[], int], stop_runs: Callable[[], None]) -> None:
+    """Until Ctrl-C or a termination signal. A second Ctrl-C stops the runs with a checkpoint."""
+    ended = threading.Event()
+    previous = signal.signal(signal.SIGTERM, lambda *_: ended.set())
+    try:
+        while not ended.wait(3600):
+            pass
+    except KeyboardInterrupt:
+        _offer_to_stop(runs_at_work(), stop_runs)
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def _offer_to_stop(count: int, stop_runs: Callable[[], None]) -> None:
+    if count == 0:
+        print("\nThe server has ended. No run was at work.", file=sys.stderr)
+        return
+    runs = "1 run goes" if count == 1 else f"{count} runs go"
+    print(
+        f"\n{runs} on without the server. Press Ctrl-C again within {PATIENCE} seconds to stop "
+        "with a checkpoint; later: python launch.py runs stop ID.",
+        file=sys.stderr,
+        flush=True,
+    )
+    try:
+        time.sleep(PATIENCE)
+    except KeyboardInterrupt:
+        print("\nStopping; a checkpoint is being written.", file=sys.stderr, flush=True)
+        stop_runs()
