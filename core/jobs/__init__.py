@@ -1,0 +1,1 @@
+"""Jobs: the store, the scheduler, the worker processes and what they write."""

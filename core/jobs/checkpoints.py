@@ -1,0 +1,118 @@
+"""The checkpoints that a run left, and whether they are whole.
+
+A worker that was killed while it saved leaves a folder with a file missing or cut short. Such a
+checkpoint is never offered and never resumed from.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from core.workspace import RunFolder
+
+_NAME = re.compile(r"checkpoint-(\d+)")
+_WEIGHTS = ("adapter_model.safetensors", "model.safetensors", "model.safetensors.index.json")
+# Written by torch.save, as zip files with their directory at the end.
+_ZIPPED = ("optimizer.pt", "scheduler.pt", "rng_state.pth", "training_args.bin")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A model that can be loaded. `name` is `final` or `checkpoint-<step>`."""
+
+    name: str
+    step: int
+    path: Path
+
+
+def checkpoints(run_folder: Path) -> list[Checkpoint]:
+    """The whole checkpoints of a run by step, and last the final adapter or model, if any."""
+    run = RunFolder(run_folder)
+    found = [item for item in _in_order(run.checkpoints) if broken(item.path) is None]
+    for path in (run.adapter, run.model):
+        if path.is_dir() and weights_broken(path) is None:
+            step = found[-1].step if found else 0
+            found.append(Checkpoint("final", step, path))
+            break
+    return found
+
+
+def last_good_checkpoint(folder: Path) -> tuple[Checkpoint | None, list[tuple[Path, str]]]:
+    """The newest checkpoint in `folder` that training can go on from, and the newer broken ones.
+
+    A broken one comes with what is wrong with it.
+    """
+    passed_over: list[tuple[Path, str]] = []
+    for item in reversed(_in_order(folder)):
+        why = broken(item.path, resumable=True)
+        if why is None:
+            return item, passed_over
+        passed_over.append((item.path, why))
+    return None, passed_over
+
+
+def broken(path: Path, *, resumable: bool = False) -> str | None:
+    """What is wrong with a checkpoint folder, None if nothing is.
+
+    `resumable` also wants what only training needs: the optimizer and the schedule.
+    """
+    try:
+        state = json.loads((path / "trainer_state.json").read_text(encoding="utf-8"))
+        if not isinstance(state.get("global_step"), int):
+            return "trainer_state.json has no step"
+    except FileNotFoundError:
+        return "trainer_state.json is missing"
+    except (OSError, ValueError):
+        return "trainer_state.json cannot be read"
+    for name in ("optimizer.pt", "scheduler.pt") if resumable else ():
+        if not (path / name).is_file():
+            return f"{name} is missing"
+    for name in _ZIPPED:
+        if (path / name).exists() and not zipfile.is_zipfile(path / name):
+            return f"{name} is cut short"
+    return weights_broken(path)
+
+
+def weights_broken(path: Path) -> str | None:
+    """What is wrong with the weights in a folder, None if they are all there."""
+    names = [name for name in _WEIGHTS if (path / name).is_file()]
+    if not names:
+        return "the weights are missing"
+    files = [names[0]]
+    if names[0].endswith(".index.json"):
+        try:
+            index = json.loads((path / names[0]).read_text(encoding="utf-8"))
+            files = sorted(set(index["weight_map"].values()))
+        except (OSError, ValueError, KeyError, AttributeError):
+            return f"{names[0]} cannot be read"
+    for name in files:
+        if not _whole_safetensors(path / name):
+            return f"{name} is cut short"
+    return None
+
+
+def _in_order(folder: Path) -> list[Checkpoint]:
+    found = []
+    for path in folder.glob("checkpoint-*/"):
+        match = _NAME.fullmatch(path.name)
+        if match:
+            found.append(Checkpoint(path.name, int(match[1]), path))
+    return sorted(found, key=lambda item: item.step)
+
+
+def _whole_safetensors(path: Path) -> bool:
+    """Whether the file is as long as its header says: 8 bytes of length, the header, the data."""
+    try:
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            if not 0 < length <= path.stat().st_size:
+                return False
+            header = json.loads(file.read(length))
+        ends = [item["data_offsets"][1] for key, item in header.items() if key != "__metadata__"]
+        return path.stat().st_size == 8 + length + max(ends, default=0)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError):
+        return False

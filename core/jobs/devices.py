@@ -1,0 +1,61 @@
+"""Device slots: what may run at the same time, and where.
+
+Each accelerator is one slot for every kind of job. The CPU has two: one for trainings and one for
+evaluations and exports, since nobody wants a minute's export to wait behind a training of three
+hours; they share its cores meanwhile. On a machine with accelerators the CPU serves only the jobs
+that ask for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from core.config import load_config
+from core.errors import ConfigError
+
+TRAIN, SHORT = frozenset({"train"}), frozenset({"evaluate", "export"})
+
+
+@dataclass(frozen=True)
+class Slot:
+    """Room for one job. `wanted` are the requested devices that it serves."""
+
+    name: str
+    device: str
+    kinds: frozenset[str]
+    wanted: frozenset[str]
+
+
+def slots_for(devices: Sequence[str]) -> list[Slot]:
+    """The slots of a machine with `devices`, such as ["cuda:0", "cuda:1", "cpu"]."""
+    accelerators = [device for device in devices if device != "cpu"]
+    slots = [
+        Slot(device, device, TRAIN | SHORT, frozenset({"auto", device, device.partition(":")[0]}))
+        for device in accelerators
+    ]
+    if "cpu" in devices:
+        wanted = frozenset({"cpu"} if accelerators else {"auto", "cpu"})
+        slots += [Slot("cpu", "cpu", TRAIN, wanted), Slot("cpu-short", "cpu", SHORT, wanted)]
+    return slots
+
+
+def serves(devices: Sequence[str], wanted: str) -> bool:
+    """Whether one of `devices` can take a job that asks for `wanted`."""
+    return any(wanted in slot.wanted for slot in slots_for(devices))
+
+
+def local_devices() -> list[str]:
+    """This machine's devices, accelerators first. Imports no torch."""
+    from core.models.hardware import probe
+
+    return [*(device.name for device in probe().devices if device.name != "cpu"), "cpu"]
+
+
+def asked_device(config: Path) -> str:
+    """The device that a run's config.yaml asks for; auto when it cannot be read."""
+    try:
+        return load_config(config).training.device
+    except ConfigError:
+        return "auto"

@@ -1,0 +1,51 @@
+"""What the fork server imports before the first worker is asked for.
+
+Only imports: no computation, which would start threads, and no CUDA call, which no fork survives.
+Nothing here is needed for a worker to be right, only for it to be quick; so a module that cannot
+be imported is named in the fork server's output, and the worker that needs it says why.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import time
+
+# Asks the driver's library instead of the CUDA runtime whether there is a device: bitsandbytes
+# does ask when it is imported.
+os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
+# Its notices belong to no run's log.
+os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
+
+MODULES = (
+    "torch",
+    "transformers",
+    "transformers.models.auto.modeling_auto",
+    "transformers.models.llama.modeling_llama",
+    "peft",
+    "accelerate",
+    "datasets",
+    "trl.trainer.sft_trainer",
+    "bitsandbytes",
+    "safetensors.torch",
+    "core.training.run",
+    "core.evaluation.run",
+    "core.chat.worker",
+)
+
+
+def preload(names: tuple[str, ...] = MODULES) -> dict[str, float]:
+    """Imports each module; returns the seconds each took. Failures go to standard error."""
+    seconds: dict[str, float] = {}
+    for name in names:
+        begin = time.perf_counter()
+        try:
+            importlib.import_module(name)
+        except Exception as error:
+            print(f"preload: {name}: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
+        seconds[name] = time.perf_counter() - begin
+    return seconds
+
+
+SECONDS = preload()

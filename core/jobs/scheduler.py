@@ -1,0 +1,287 @@
+"""One thread for each device slot: it takes a job from the queue, starts its worker, watches it.
+
+A workspace has at most one scheduler that takes from the queue; a lock says which. Any process may
+besides look after a single job of its own (`run_until_done`, for the shell). An active job whose
+scheduler is gone is adopted by the next one, and known again by pid and start time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Sequence
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from core.errors import JobError, SetupError
+from core.jobs import worker
+from core.jobs.devices import Slot, asked_device, local_devices, serves, slots_for
+from core.jobs.events import Event, EventReader, EventWriter, attempt_offset
+from core.jobs.job import read_record, write_record
+from core.jobs.process import WorkerContext, context, detach, same_process, start_time
+from core.jobs.store import ACTIVE, QUEUED, Job, Store
+from core.jobs.submit import stop_job
+from core.jobs.supervise import Supervisor, conclude, this_process
+from core.workspace import Workspace, write_atomic
+
+log = logging.getLogger(__name__)
+# How often jobs without a scheduler are looked for, in seconds.
+_CARE_SECONDS = 1.0
+
+
+class Scheduler:
+    """Runs the jobs of one workspace.
+
+    `devices` are this machine's, looked up when not given. `stop_seconds` is the grace time of a
+    stop and `start_seconds` how long a worker may take to begin. `target` replaces what workers
+    do, as "module:function".
+    """
+
+    def __init__(
+        self,
+        workspace: Workspace,
+        store: Store,
+        devices: Sequence[str] | None = None,
+        *,
+        poll_seconds: float = 0.2,
+        stop_seconds: float = 300.0,
+        start_seconds: float = 180.0,
+        workers: WorkerContext | None = None,
+        target: str | None = None,
+    ) -> None:
+        self.workspace, self.store = workspace, store
+        self.devices = list(devices) if devices is not None else local_devices()
+        self.slots = slots_for(self.devices)
+        self._poll_seconds = poll_seconds
+        self._patience = {"stop_seconds": stop_seconds, "start_seconds": start_seconds}
+        self._workers = workers or context()
+        self._target = target
+        self._me = this_process()
+        self._lock = FileLock(workspace.root / ".scheduler.lock", thread_local=False)
+        self._closing = threading.Event()
+        self._draining = threading.Event()
+        self._threads: list[threading.Thread] = []
+
+    def warm(self) -> None:
+        """Starts the fork server, which imports in the background, so that Start is quick."""
+        self._workers.warm()
+
+    def start(self, address: str | None = None) -> None:
+        """Takes over the workspace: adopts the living workers, then works off the queue.
+
+        `address` is told to whoever finds the workspace taken. Raises JobError when another
+        process already looks after it.
+        """
+        try:
+            self._lock.acquire(timeout=0)
+        except Timeout:
+            raise _taken(self.workspace) from None
+        pid, started_at = self._me
+        server = {"pid": pid, "pid_started_at": started_at, "address": address}
+        write_atomic(self.workspace.server, json.dumps(server) + "\n")
+        self.store.rebuild(self.workspace)
+        self._care()
+        for slot in self.slots:
+            self._spawn(self._serve, slot, name=f"slot {slot.name}")
+        self._spawn(self._keep_caring, name="adoption")
+
+    def close(self, stop_runs: bool = False) -> None:
+        """Leaves the workers to themselves, or with `stop_runs` stops them with a checkpoint.
+
+        With `stop_runs` it returns when all have ended; what waits in the queue goes on waiting.
+        """
+        if stop_runs:
+            self._draining.set()
+            self.stop_all()
+            while self.mine():
+                time.sleep(self._poll_seconds)
+        self._closing.set()
+        for thread in self._threads:
+            thread.join()
+        for job in self.mine():
+            self.store.update(job.id, owner_pid=None, owner_started_at=None)
+        if self._lock.is_locked:
+            self.workspace.server.unlink(missing_ok=True)
+            self._lock.release()
+
+    def mine(self) -> list[Job]:
+        """The active jobs that this process looks after."""
+        return [job for job in self.store.list(states=ACTIVE) if job.owner_pid == self._me[0]]
+
+    def stop_all(self, *, now: bool = False) -> None:
+        """Asks every job that this process looks after to stop with a checkpoint."""
+        for job in self.mine():
+            try:
+                stop_job(self.workspace, self.store, job.id, now=now)
+            except JobError:
+                continue  # it ended meanwhile
+
+    def run_until_done(self, job_id: str, on_event: Callable[[Event], None] | None = None) -> Job:
+        """Sees one job through in the foreground and returns it when it has ended; for the shell.
+
+        Whoever takes the job first does it, this process or a running server. Ctrl-C stops it with
+        a checkpoint and waits for that; a second Ctrl-C kills it.
+        """
+        if not self._lock.is_locked:
+            for slot in self.slots:
+                self._spawn(self._serve, slot, job_id, name=f"slot {slot.name}")
+            self._spawn(self._keep_caring, job_id, name="adoption")
+        reader = _attempt_reader(self.workspace.root / self.store.get(job_id).folder)
+        interrupts = 0
+        while True:
+            try:
+                job = self.store.get(job_id)
+                for event in reader.read_new():
+                    if on_event is not None:
+                        on_event(event)
+                if job.ended:
+                    return job
+                time.sleep(self._poll_seconds)
+            except KeyboardInterrupt:
+                interrupts += 1
+                with contextlib.suppress(JobError):  # it ended meanwhile
+                    stop_job(self.workspace, self.store, job_id, now=interrupts > 1)
+
+    def _serve(self, slot: Slot, only: str | None = None) -> None:
+        """A slot's thread: one job after the other."""
+        while not self._closing.is_set():
+            try:
+                job = None if self._draining.is_set() else self._claim(slot, only)
+                supervisor = self._begin(job) if job is not None else None
+                if supervisor is not None:
+                    self._watch(supervisor)
+            except (sqlite3.Error, OSError):
+                log.exception("slot %s could not take a job", slot.name)
+            self._closing.wait(self._poll_seconds)
+
+    def _claim(self, slot: Slot, only: str | None) -> Job | None:
+        return self.store.claim(
+            slot=slot.name,
+            device=slot.device,
+            kinds=slot.kinds,
+            wanted=slot.wanted,
+            owner=self._me,
+            only=only,
+        )
+
+    def _begin(self, job: Job) -> Supervisor | None:
+        """Starts the worker of a job that this process has claimed."""
+        folder = self.workspace.root / job.folder
+        write_record(folder, job)
+        EventWriter(folder / "events.jsonl").write("state", state="starting", device=job.device)
+        resume = job.params.get("resume_from")
+        checkpoint = str(folder / resume) if resume else None
+        process = self._workers.Process(
+            target=worker.main,
+            args=(str(folder), str(self.workspace.root), checkpoint, job.device, self._target),
+            name=f"worker {job.id}",
+        )
+        try:
+            process.start()
+        except SetupError as error:
+            conclude(
+                self.store, folder, job.id, "failed", error=error.message, advice=error.hint
+            )
+            return None
+        detach(process)
+        assert process.pid is not None, "a started process has a pid"
+        self.store.update(job.id, pid=process.pid, pid_started_at=start_time(process.pid))
+        return self._supervisor(job, process)
+
+    def _supervisor(self, job: Job, process: BaseProcess | None) -> Supervisor:
+        return Supervisor(
+            self.workspace, self.store, self.store.get(job.id), process, **self._patience
+        )
+
+    def _watch(self, supervisor: Supervisor) -> None:
+        """Looks after one worker until it ends, or this scheduler does."""
+        while not self._closing.is_set():
+            try:
+                if supervisor.poll():
+                    return
+            except (sqlite3.Error, OSError):
+                log.exception("job %s could not be looked after; trying again", supervisor.job_id)
+            self._closing.wait(self._poll_seconds)
+
+    def _keep_caring(self, only: str | None = None) -> None:
+        while not self._closing.wait(_CARE_SECONDS):
+            try:
+                self._care(only)
+            except (sqlite3.Error, OSError):
+                log.exception("jobs without a scheduler could not be looked for; trying again")
+
+    def _care(self, only: str | None = None) -> None:
+        """Adopts active jobs that nobody looks after, and refuses queued ones nobody can take."""
+        for job in self.store.list(states=ACTIVE):
+            mine_to_take = only is None or job.id == only
+            orphan = not same_process(job.owner_pid, job.owner_started_at)
+            if mine_to_take and orphan and self.store.adopt(job, self._me):
+                self._take_over(job)
+        for job in self.store.list(states={QUEUED}) if only is None else []:
+            if not serves(self.devices, job.device) and self.store.transition(
+                job.id, {QUEUED}, "starting"
+            ):
+                conclude(
+                    self.store,
+                    self.workspace.root / job.folder,
+                    job.id,
+                    "failed",
+                    error=f"This machine has no {job.device}, only {', '.join(self.devices)}.",
+                    advice="Start it again on another device, or with device auto.",
+                )
+
+    def _take_over(self, job: Job) -> None:
+        """Watches the worker of a job whose scheduler has gone, or queues the job again."""
+        folder = self.workspace.root / job.folder
+        if job.pid is None and read_record(folder).get("pid") is None:
+            if job.state == "stopping":
+                conclude(self.store, folder, job.id, "stopped", reason="it had not begun")
+                return
+            # Claimed, and then its scheduler died before there was a worker.
+            device = asked_device(folder / "config.yaml") if job.kind == "train" else "auto"
+            self.store.transition(
+                job.id, ACTIVE, QUEUED, device=device, slot=None, owner_pid=None, started_at=None
+            )
+            return
+        self._spawn(self._watch, self._supervisor(job, None), name=f"adopted {job.id}")
+
+    def _spawn(self, function: Callable[..., None], *args: Any, name: str) -> None:
+        thread = threading.Thread(target=function, args=args, name=name, daemon=True)
+        thread.start()
+        self._threads = [item for item in self._threads if item.is_alive()] + [thread]
+
+
+def live_server(workspace: Workspace) -> dict[str, Any] | None:
+    """Pid, start time and address of the process that works off this workspace's queue, if any."""
+    try:
+        server = json.loads(workspace.server.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    if not isinstance(server, dict):
+        return None
+    return server if same_process(server.get("pid"), server.get("pid_started_at")) else None
+
+
+def _taken(workspace: Workspace) -> JobError:
+    server = live_server(workspace) or {}
+    where = f" at {server['address']}" if server.get("address") else ""
+    who = f"process {server['pid']}{where}" if server else "another process"
+    return JobError(
+        f"The workspace {workspace.root} is looked after by {who}.",
+        "Use that one, stop it, or choose another --workspace.",
+    )
+
+
+def _attempt_reader(folder: Path) -> EventReader:
+    """A reader that begins where the job was last put in the queue."""
+    path = folder / "events.jsonl"
+    reader = EventReader(path)
+    reader.offset = attempt_offset(path)
+    return reader

@@ -1,0 +1,273 @@
+"""The job store: one SQLite file that several processes read and write at once (WAL).
+
+The folders are the truth and the store an index over them: lose it, and `rebuild` makes it again.
+A state changes only through `transition` or `claim`, which compare before they set, so that two
+schedulers, a browser and a shell cannot undo each other.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import threading
+import time
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+from core.errors import JobError
+from core.jobs.job import ACTIVE, ENDED, QUEUED, Job, scan
+from core.jobs.migrations import migrate
+from core.workspace import Workspace
+
+__all__ = ["ACTIVE", "ENDED", "QUEUED", "Job", "Store"]
+
+COLUMNS = tuple(item.name for item in fields(Job))
+# Inside the class, `list` is the method.
+Jobs = list[Job]
+
+
+class Store:
+    """The jobs in `path`. One object may be used from several threads."""
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.path = path
+        self._lock = threading.RLock()
+        self._connection = _open(path)
+        self.fresh = migrate(self._connection)
+        """Whether there was no usable store at `path` before: `rebuild` it from the folders."""
+
+    @classmethod
+    def open(cls, workspace: Workspace) -> Store:
+        """The workspace's store, filled from the folders when it was lost."""
+        store = cls(workspace.database)
+        if store.fresh:
+            store.rebuild(workspace)
+        return store
+
+    def rebuild(self, workspace: Workspace) -> int:
+        """Adds a row for each folder that has none; returns how many. Rows that exist are kept."""
+        with self.transaction():
+            missing = [job for job in scan(workspace) if self.find(job.id) is None]
+            for job in sorted(missing, key=lambda job: job.created_at):
+                self.add(job)
+        return len(missing)
+
+    def close(self) -> None:
+        with self._lock:
+            self._connection.close()
+
+    def add(self, job: Job) -> Job:
+        """Adds a row; a queued job goes to the end of the queue. Returns it as it was stored."""
+        with self.transaction() as sql:
+            values = asdict(job)
+            if job.state == QUEUED:
+                last = sql.execute("SELECT max(position) FROM jobs WHERE state = 'queued'")
+                values["position"] = (last.fetchone()[0] or 0) + 1
+            marks = ", ".join("?" for _ in COLUMNS)
+            sql.execute(
+                f"INSERT INTO jobs ({', '.join(COLUMNS)}) VALUES ({marks})", _row(values, COLUMNS)
+            )
+        return self.get(job.id)
+
+    def find(self, job_id: str) -> Job | None:
+        rows = self._select("WHERE id = ?", [job_id])
+        return rows[0] if rows else None
+
+    def get(self, job_id: str) -> Job:
+        """The job. Raises JobError when there is none."""
+        job = self.find(job_id)
+        if job is None:
+            raise JobError(f"There is no job {job_id}.", "See which there are: runs list.")
+        return job
+
+    def list(
+        self,
+        kind: str | None = None,
+        states: Collection[str] | None = None,
+        run_id: str | None = None,
+    ) -> Jobs:
+        """Newest first; the queued ones of a `states` of ("queued",) in the order of the queue."""
+        where, values = ["1"], list[Any]()
+        if kind is not None:
+            where.append("kind = ?")
+            values.append(kind)
+        if run_id is not None:
+            where.append("run_id = ?")
+            values.append(run_id)
+        if states is not None:
+            where.append(f"state IN ({_marks(states)})")
+            values += sorted(states)
+        in_queue = states is not None and set(states) == {QUEUED}
+        order = "position, created_at, id" if in_queue else "created_at DESC, id DESC"
+        return self._select(f"WHERE {' AND '.join(where)} ORDER BY {order}", values)
+
+    def transition(
+        self, job_id: str, from_states: Collection[str], to: str, **changes: Any
+    ) -> bool:
+        """Sets the state to `to` if it is one of `from_states`; False when it was not."""
+        return self._set(job_id, {"state": to, **changes}, from_states)
+
+    def update(self, job_id: str, **changes: Any) -> bool:
+        """Sets fields other than the state. False when there is no such job."""
+        if "state" in changes:
+            raise ValueError("a state changes through transition only")
+        return self._set(job_id, changes, None)
+
+    def enqueue(self, job_id: str, from_states: Collection[str], **changes: Any) -> bool:
+        """Back to the end of the queue, from one of `from_states`."""
+        with self.transaction() as sql:
+            last = sql.execute("SELECT max(position) FROM jobs WHERE state = 'queued'")
+            position = (last.fetchone()[0] or 0) + 1
+            return self._set(
+                job_id, {"state": QUEUED, "position": position, **changes}, from_states
+            )
+
+    def claim(
+        self,
+        *,
+        slot: str,
+        device: str,
+        kinds: Collection[str],
+        wanted: Collection[str],
+        owner: tuple[int, float],
+        only: str | None = None,
+    ) -> Job | None:
+        """Takes the first queued job that fits the slot and sets it to `starting`.
+
+        None when nothing fits or a job of any scheduler already holds the slot. `wanted` are the
+        requested devices that this slot serves. `only` restricts it to one job.
+        """
+        with self.transaction() as sql:
+            busy = sql.execute(
+                f"SELECT 1 FROM jobs WHERE slot = ? AND state IN ({_marks(ACTIVE)}) LIMIT 1",
+                [slot, *sorted(ACTIVE)],
+            ).fetchone()
+            if busy:
+                return None
+            row = sql.execute(
+                f"SELECT id FROM jobs WHERE state = 'queued' AND kind IN ({_marks(kinds)}) "
+                f"AND device IN ({_marks(wanted)}) AND (? IS NULL OR id = ?) "
+                "ORDER BY position, created_at, id LIMIT 1",
+                [*sorted(kinds), *sorted(wanted), only, only],
+            ).fetchone()
+            if row is None:
+                return None
+            changes = {"slot": slot, "device": device, "started_at": time.time(), "pid": None}
+            changes |= {"pid_started_at": None, "owner_pid": owner[0], "owner_started_at": owner[1]}
+            self._set(row["id"], {"state": "starting", **changes}, {QUEUED})
+            return self.get(row["id"])
+
+    def adopt(self, job: Job, owner: tuple[int, float]) -> bool:
+        """Makes `owner` look after an active job, unless somebody took it since `job` was read."""
+        with self.transaction() as sql:
+            done = sql.execute(
+                "UPDATE jobs SET owner_pid = ?, owner_started_at = ? "
+                f"WHERE id = ? AND owner_pid IS ? AND state IN ({_marks(ACTIVE)})",
+                [*owner, job.id, job.owner_pid, *sorted(ACTIVE)],
+            )
+            return done.rowcount == 1
+
+    def reorder(self, job_id: str, position: int) -> None:
+        """Moves a queued job to `position` in the queue, 0 being next."""
+        with self.transaction() as sql:
+            ids = [job.id for job in self.list(states={QUEUED})]
+            if job_id not in ids:
+                raise JobError(f"{job_id} is not waiting.", "Only queued jobs can be moved.")
+            ids.remove(job_id)
+            ids.insert(max(0, position), job_id)
+            sql.executemany(
+                "UPDATE jobs SET position = ? WHERE id = ?",
+                [(number, item) for number, item in enumerate(ids, start=1)],
+            )
+
+    def delete(self, job_id: str) -> None:
+        with self.transaction() as sql:
+            sql.execute("DELETE FROM jobs WHERE id = ?", [job_id])
+
+    def _set(
+        self, job_id: str, changes: dict[str, Any], from_states: Collection[str] | None
+    ) -> bool:
+        if not changes:
+            return self.find(job_id) is not None
+        sets = ", ".join(f"{name} = ?" for name in changes)
+        values = [*_row(changes, list(changes)), job_id]
+        states = ""
+        if from_states is not None:
+            states = f" AND state IN ({_marks(from_states)})"
+            values += sorted(from_states)
+        with self.transaction() as sql:
+            done = sql.execute(f"UPDATE jobs SET {sets} WHERE id = ?{states}", values)
+            return done.rowcount == 1
+
+    def _select(self, rest: str, values: Sequence[Any]) -> Jobs:
+        with self._lock:
+            rows = self._connection.execute(f"SELECT * FROM jobs {rest}", values).fetchall()
+        return [_job(row) for row in rows]
+
+    @contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """One writer at a time, over all processes; nested use joins the outer one.
+
+        Files that must agree with a row are written inside, before anybody can act on the row.
+        """
+        with self._lock:
+            if self._connection.in_transaction:
+                yield self._connection
+                return
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._connection
+                self._connection.execute("COMMIT")
+            except BaseException:
+                self._connection.execute("ROLLBACK")
+                raise
+
+
+def _open(path: Path) -> sqlite3.Connection:
+    """A connection; a file that is no database is moved aside, since the folders are the truth."""
+    try:
+        return _connect(path)
+    except sqlite3.DatabaseError as error:
+        if isinstance(error, sqlite3.OperationalError):
+            raise
+        aside = path.with_name(f"{path.name}.broken-{int(time.time())}")
+        path.rename(aside)
+        for suffix in ("-wal", "-shm"):
+            path.with_name(path.name + suffix).unlink(missing_ok=True)
+        return _connect(path)
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, timeout=30, isolation_level=None, check_same_thread=False)
+    try:
+        connection.row_factory = sqlite3.Row
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = NORMAL")
+        connection.execute("PRAGMA quick_check(1)")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _marks(values: Collection[str]) -> str:
+    return ", ".join("?" for _ in values)
+
+
+def _row(values: dict[str, Any], names: Sequence[str]) -> list[Any]:
+    unknown = set(names) - set(COLUMNS)
+    if unknown:
+        raise ValueError(f"a job has no {', '.join(sorted(unknown))}")
+    return [
+        json.dumps(values[name], ensure_ascii=False) if name == "params" else values[name]
+        for name in names
+    ]
+
+
+def _job(row: sqlite3.Row) -> Job:
+    values = {name: row[name] for name in COLUMNS}
+    return Job(**{**values, "params": json.loads(values["params"])})

@@ -1,0 +1,165 @@
+"""The worker process: does one job and writes down how it ended. It needs no server.
+
+It is in a session of its own, so that neither Ctrl-C nor a closed terminal reaches it. SIGTERM and
+SIGINT ask it to stop with a checkpoint, as the file STOP does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from core.errors import JobError, TunesmithError
+from core.jobs.events import EventWriter
+from core.jobs.job import read_record, update_record
+from core.jobs.process import leave_server, start_time
+
+# What does each kind of job, as "module:function", called with (folder, workspace_root) and for a
+# training also the checkpoint to resume from. Returns "finished" or "stopped".
+TARGETS = {
+    "train": "core.training.run:run_training",
+    "evaluate": "core.evaluation.run:run_evaluation",
+    "export": "core.export.run:run_export",
+}
+# Tells the job which device it was given, as it is called in this process: cpu, cuda or mps.
+DEVICE_VARIABLE = "TUNESMITH_DEVICE"
+# Exit code of a worker that found another one at its work.
+FOLDER_TAKEN = 75
+
+
+def main(
+    folder: str,
+    workspace_root: str,
+    resume_from: str | None,
+    device: str = "cpu",
+    target: str | None = None,
+) -> None:
+    """Does the job in `folder` and ends the process: 0 for finished or stopped, 1 for failed.
+
+    `device` is the slot's: cpu, mps, or cuda:N counted as this process sees them. `target`
+    replaces the function that does the job.
+    """
+    _leave_terminal(Path(folder))
+    code = 1
+    try:
+        code = _work(Path(folder), Path(workspace_root), resume_from, device, target)
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        # A thread that a library left behind must not keep the device.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def _work(
+    folder: Path, root: Path, resume_from: str | None, device: str, target: str | None
+) -> int:
+    lock = FileLock(folder / ".worker.lock", timeout=10)
+    try:
+        lock.acquire()  # held until the process ends
+    except Timeout:
+        # Two workers in one folder would spoil each other's checkpoints; the other one reports.
+        print("Another worker is busy in this folder; this one leaves.", file=sys.stderr)
+        return FOLDER_TAKEN
+    events = EventWriter(folder / "events.jsonl")
+    try:
+        os.environ.update(device_environment(device))
+        _listen_for_stop(folder)
+        me = {"pid": os.getpid(), "pid_started_at": start_time(os.getpid())}
+        update_record(folder, state="running", device=device, **me)
+        events.write("state", state="running", device=device, resumed_from=resume_from, **me)
+        state = _do(folder, root, resume_from, target)
+        _end(folder, events, state)
+        return 0
+    except Exception as error:
+        traceback.print_exc()
+        message, advice = _explain(error)
+        events.write("error", message=message, advice=advice, type=type(error).__name__)
+        _end(folder, events, "failed", error=message, advice=advice)
+        return 1
+
+
+def _do(folder: Path, root: Path, resume_from: str | None, target: str | None) -> str:
+    """Calls the function that does the job; "finished" or "stopped"."""
+    if (folder / "STOP").exists():
+        return "stopped"  # asked for before it began
+    kind = read_record(folder)["kind"]
+    arguments: list[Any] = [folder, root]
+    if kind == "train":
+        arguments.append(Path(resume_from) if resume_from else None)
+    state = _function(target or TARGETS[kind])(*arguments)
+    if state not in ("finished", "stopped"):
+        raise JobError(f"The {kind} job returned {state!r}, not how it ended.", "Report this.")
+    return str(state)
+
+
+def device_environment(device: str) -> dict[str, str]:
+    """The environment that shows a worker its own device only."""
+    kind, _, number = device.partition(":")
+    if kind == "cuda":
+        visible = [part for part in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if part]
+        index = int(number or 0)
+        chosen = visible[index] if index < len(visible) else str(index)
+        return {"CUDA_VISIBLE_DEVICES": chosen, DEVICE_VARIABLE: kind}
+    if kind == "cpu":
+        return {"CUDA_VISIBLE_DEVICES": "", DEVICE_VARIABLE: kind}
+    return {DEVICE_VARIABLE: device}
+
+
+def _end(folder: Path, events: EventWriter, state: str, **why: Any) -> None:
+    """The event first: whoever finds the one without the other believes the event."""
+    events.write("state", state=state, **why)
+    update_record(folder, state=state, ended_at=time.time(), **why)
+    with contextlib.suppress(FileNotFoundError):
+        (folder / "STOP").unlink()
+
+
+def _explain(error: Exception) -> tuple[str, str]:
+    """(what went wrong, what to do) in words for the person who started the job."""
+    try:
+        advise = _function("core.training.advice:advise")
+    except ImportError:
+        if isinstance(error, TunesmithError):
+            return error.message, error.hint
+        return f"{type(error).__name__}: {error}", "See worker.log in the run's folder."
+    advice = advise(error)
+    return str(advice.message), str(advice.hint)
+
+
+def _function(target: str) -> Callable[..., Any]:
+    module, _, name = target.partition(":")
+    function: Callable[..., Any] = getattr(importlib.import_module(module), name)
+    return function
+
+
+def _leave_terminal(folder: Path) -> None:
+    """A session of its own, and everything printed goes to worker.log."""
+    if hasattr(os, "setsid"):
+        with contextlib.suppress(PermissionError):  # it already leads a session
+            os.setsid()
+    leave_server()
+    log = os.open(folder / "worker.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    for standard in (1, 2):
+        os.dup2(log, standard)
+    os.close(log)
+    sys.stdout = open(1, "w", buffering=1, encoding="utf-8", errors="replace", closefd=False)  # noqa: SIM115
+    sys.stderr = open(2, "w", buffering=1, encoding="utf-8", errors="replace", closefd=False)  # noqa: SIM115
+
+
+def _listen_for_stop(folder: Path) -> None:
+    def ask(*_: Any) -> None:
+        (folder / "STOP").touch()
+
+    signal.signal(signal.SIGTERM, ask)
+    signal.signal(signal.SIGINT, ask)
