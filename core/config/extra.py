@@ -42,6 +42,7 @@ REFUSED = {
     "dataset_kwargs": _OWN_DATA,
     "remove_unused_columns": _OWN_DATA,
     "completion_only_loss": "use data.assistant_only_loss",
+    "activation_checkpointing": "use training.gradient_checkpointing",
     "use_cpu": "use training.device",
     "bf16": "use training.precision",
     "fp16": "use training.precision",

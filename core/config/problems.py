@@ -47,7 +47,8 @@ def problems_of(error: ValidationError, specs: Mapping[str, FieldSpec]) -> list[
         if path in found:  # each branch of a union reports on its own
             continue
         if item["type"] == "extra_forbidden":
-            found[path] = unknown_field(path, specs)
+            for name in _leaves(path, item["input"]):
+                found[name] = unknown_field(name, specs)
         elif path not in specs:
             found[path] = Problem(path, "is a section: name its settings below it.")
         else:
@@ -68,6 +69,13 @@ def unknown_field(path: str, specs: Mapping[str, FieldSpec]) -> Problem:
     return Problem(
         path, f"is not a setting; did you mean {near[0]}?" if near else "is not a setting."
     )
+
+
+def _leaves(path: str, value: Any) -> list[str]:
+    """The settings below a section that does not exist; a plain value's own path."""
+    if isinstance(value, dict) and value:
+        return [leaf for key, item in value.items() for leaf in _leaves(f"{path}.{key}", item)]
+    return [path]
 
 
 def _nearest_name(name: str, specs: Mapping[str, FieldSpec]) -> list[str]:
