@@ -104,7 +104,7 @@ class PipWatch:
         return f", now {name} {version} ({size}{share})"
 
 
-def explain(output: str, log: Path) -> SetupError:
+def explain(output: str, log: Path, needed_gb: int = DISK_GB) -> SetupError:
     """What a failed venv or pip wrote, as one sentence on what is wrong and one on what to do."""
     text = output.lower()
     errors = [line[7:] for line in output.splitlines() if line.startswith("ERROR: ")]
@@ -112,7 +112,7 @@ def explain(output: str, log: Path) -> SetupError:
     version = "{}.{}".format(*sys.version_info)
     more = f"All of pip's output: {log}"
     if any(words in text for words in _DISK_FULL):
-        return disk_full(log.parent)
+        return disk_full(log.parent, needed_gb)
     if "ensurepip" in text or "no module named venv" in text:
         return SetupError(
             "This Python cannot make environments.",
@@ -146,17 +146,17 @@ def explain_os_error(error: OSError, venv: Path) -> SetupError:
     return SetupError(f"{place}: {error.strerror or error}.", "Set that right, then start again.")
 
 
-def disk_full(venv: Path) -> SetupError:
+def disk_full(folder: Path, needed_gb: int = DISK_GB) -> SetupError:
     import shutil
     import tempfile
 
     places = [
         f"{shutil.disk_usage(place).free / 1e9:.1f} GB free in {place}"
-        for place in (venv.parent, Path(tempfile.gettempdir()))
+        for place in (folder.parent, Path(tempfile.gettempdir()))
     ]
     return SetupError(
         f"The disk is full ({', '.join(places)}).",
-        f"Make room, up to {DISK_GB} GB, and start again.",
+        f"Make room, up to {needed_gb} GB, and start again.",
     )
 
 

@@ -1,0 +1,120 @@
+"""The Hugging Face Hub: what its local cache has, whether it answers, and fetching from it.
+
+HF_ENDPOINT, HF_HUB_OFFLINE, HF_HOME and the token store are huggingface_hub's and count here too.
+Nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+import io
+import threading
+from collections.abc import Callable
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+# Told with a share from 0 to 1 and a short text. What it raises stops the work and is passed on.
+Progress = Callable[[float, str], None]
+
+# Weights as safetensors only, and what belongs to them.
+MODEL_FILES = ["*.json", "*.safetensors", "*.txt", "*.jinja", "*.model", "README.md"]
+
+
+class Answer(Enum):
+    """What the Hub says to a model's id."""
+
+    THERE = "there"
+    NOT_THERE = "not there, or private"
+    NOT_AN_ID = "not an id"
+    SILENT = "no answer"
+
+
+class HubFailed(Exception):
+    """A download from the Hub that broke off; the message says why."""
+
+
+def is_model_folder(folder: Path) -> bool:
+    """Whether `folder` has a config and safetensors in it."""
+    return (folder / "config.json").is_file() and any(folder.glob("*.safetensors"))
+
+
+def cached_snapshot(hub_id: str) -> Path | None:
+    """The folder of a model in the local Hub cache, if its config and weights are there."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        folder = Path(
+            snapshot_download(hub_id, local_files_only=True, allow_patterns=MODEL_FILES[:2])
+        )
+    except (HFValidationError, OSError):  # OSError: the cache has nothing, or not all, of it
+        return None
+    return folder if is_model_folder(folder) else None
+
+
+def ask(hub_id: str, seconds: float) -> Answer:
+    """Whether the Hub has the model; SILENT if it says nothing within `seconds`, all in all."""
+    answers: list[Answer] = []
+    # In a thread: the client's own time limits leave out looking up the address.
+    asking = threading.Thread(target=lambda: answers.append(_ask(hub_id, seconds)), daemon=True)
+    asking.start()
+    asking.join(seconds)
+    return answers[0] if answers else Answer.SILENT
+
+
+def _ask(hub_id: str, seconds: float) -> Answer:
+    import httpx2
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError
+
+    try:
+        HfApi().model_info(hub_id, timeout=seconds)
+    except RepositoryNotFoundError:
+        return Answer.NOT_THERE
+    except HFValidationError:
+        return Answer.NOT_AN_ID
+    except (OSError, httpx2.HTTPError):
+        return Answer.SILENT
+    return Answer.THERE
+
+
+def download(hub_id: str, tell: Progress) -> Path:
+    """Fetches a model's files into the Hub cache, where a later call goes on after a break.
+
+    Returns the folder. Raises HubFailed.
+    """
+    import httpx2
+    from huggingface_hub import snapshot_download
+
+    name = hub_id.rsplit("/", 1)[-1]
+    try:
+        wanted = snapshot_download(hub_id, allow_patterns=MODEL_FILES, dry_run=True)
+        size = sum(file.file_size or 0 for file in wanted if file.will_download)
+        bar = _bar(lambda done: tell(min(done / max(size, 1), 1.0), _amount(name, done, size)))
+        folder = Path(snapshot_download(hub_id, allow_patterns=MODEL_FILES, tqdm_class=bar))
+    except (OSError, httpx2.HTTPError) as error:
+        raise HubFailed(
+            str(error).splitlines()[0] if str(error) else type(error).__name__
+        ) from error
+    if not is_model_folder(folder):
+        raise HubFailed(f"{hub_id} has no safetensors")
+    return folder
+
+
+def _amount(name: str, done: float, size: float) -> str:
+    return f"Downloading {name}: {done / 1e6:.0f} of {size / 1e6:.0f} MB"
+
+
+def _bar(tell: Callable[[float], None]) -> type[Any]:
+    """A tqdm that shows nothing and passes the bytes on."""
+    from tqdm import tqdm
+
+    class Bar(tqdm):
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            super().__init__(*arguments, **{**options, "file": io.StringIO()})
+
+        def display(self, *_: Any, **__: Any) -> None:
+            if self.unit == "B" and self.n:
+                tell(self.n)
+
+    return Bar
