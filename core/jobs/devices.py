@@ -50,7 +50,7 @@ def local_devices() -> list[str]:
     """This machine's devices, accelerators first. Imports no torch."""
     from core.models.hardware import probe
 
-    return [*(device.name for device in probe().devices if device.name != "cpu"), "cpu"]
+    return [device.label for device in probe().devices]
 
 
 def asked_device(config: Path) -> str:
