@@ -130,7 +130,7 @@ def _rows(
     except TunesmithError as error:
         warnings.append(Problem("data.dataset", str(error)))
         return None, None
-    train, held_out = int(info.counts["train"]), int(info.counts["eval"])
+    train, held_out = info.counts.train, info.counts.eval
     if config.evaluation.eval_strategy != "no" and not held_out:
         warnings.append(
             Problem(

@@ -21,7 +21,8 @@ _TRUE, _FALSE = ("true", "yes", "on"), ("false", "no", "off")
 def split_overrides(argv: Sequence[str]) -> tuple[list[str], list[str]]:
     """(the other arguments, the overrides) of a command line.
 
-    An override is an option with a point in its name, `--training.seed 1` or `--training.seed=1`.
+    An override is an option that is a field's path or at least has a point in its name:
+    `--training.seed 1` or `--training.seed=1`.
     """
     rest: list[str] = []
     overrides: list[str] = []
@@ -29,7 +30,7 @@ def split_overrides(argv: Sequence[str]) -> tuple[list[str], list[str]]:
     while waiting:
         token = waiting.pop(0)
         name = token.partition("=")[0]
-        if not token.startswith("--") or "." not in name:
+        if not token.startswith("--") or ("." not in name and name[2:] not in SPEC_BY_PATH):
             rest.append(token)
             continue
         overrides.append(token)
@@ -76,9 +77,8 @@ def as_command(config: RunConfig, base: Preset | None = None) -> str:
     """The shell command that starts this configuration from the preset `base`."""
     preset = base or load_preset(DEFAULT)
     words = ["python", "launch.py", "train", preset.name]
-    if config.name:
-        words += ["--name", config.name]
-    for path, value in preset.differences(config).items():
+    changed = preset.differences(config) | ({"name": config.name} if config.name else {})
+    for path, value in changed.items():
         for text in _texts(SPEC_BY_PATH[path], value):
             words += [f"--{path}", text]
     return shlex.join(words)

@@ -106,11 +106,11 @@ def test_a_wrong_option_names_its_field(argv: list[str], field: str, says: str) 
 
 def test_options_are_told_apart_from_the_rest_wherever_they_stand() -> None:
     argv = ["train", "--training.max_steps", "-1", "quickstart", "--adapter.use_dora", "--json"]
-    argv += ["--training.seed=3", "--name", "a.b"]
+    argv += ["--training.seed=3", "--name", "a.b", "--workspace", "c.d"]
     rest, overrides = split_overrides(argv)
-    assert rest == ["train", "quickstart", "--json", "--name", "a.b"]
-    assert overrides == ["--training.max_steps", "-1", "--adapter.use_dora", "--training.seed=3"]
-    assert overridden(*overrides)["adapter.use_dora"] is True
+    assert rest == ["train", "quickstart", "--json", "--workspace", "c.d"]
+    values = overridden(*overrides)
+    assert (values["adapter.use_dora"], values["training.seed"], values["name"]) == (True, 3, "a.b")
 
 
 def test_options_change_the_values_they_are_given() -> None:
@@ -138,8 +138,6 @@ def run_command(command: str) -> RunConfig:
     assert words[:3] == ["python", "launch.py", "train"]
     rest, overrides = split_overrides(words[3:])
     values = apply_overrides(load_preset(rest[0]).settings, overrides)
-    if "--name" in rest:
-        values["name"] = rest[rest.index("--name") + 1]
     return parse_config(values)
 
 

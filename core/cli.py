@@ -1,0 +1,131 @@
+"""The commands. `python launch.py COMMAND` and `python -m core.cli COMMAND` both end here.
+
+Exit codes: 0 done, 1 failed, 2 wrong use, 130 stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from core.commands import chat, data, evaluate, export, info, runs, serve, train
+from core.commands.output import (
+    DONE,
+    FAILED,
+    STOPPED,
+    WRONG_USE,
+    Output,
+    UsageError,
+    common_arguments,
+)
+from core.errors import ConfigError, TunesmithError
+
+_GROUPS = (train, runs, data, evaluate, chat, export, info)
+_TAKE_A_VALUE = ("--workspace", "--host", "--port", "--auth", "--root-path", "--allow")
+_EPILOG = """\
+also, with launch.py:
+  setup    make or update the environment, and nothing else
+  test     run Tunesmith's own tests
+
+Without a command the page is served. Exit codes: 0 done, 1 failed, 2 wrong use, 130 stopped."""
+
+
+class _Parser(argparse.ArgumentParser):
+    """Raises instead of leaving the process, so that `main` reports every mistake alike.
+
+    `late_epilog` makes the end of the help, when somebody asks for it.
+    """
+
+    def __init__(self, *, late_epilog: Callable[[], str] | None = None, **options: Any) -> None:
+        options.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
+        super().__init__(allow_abbrev=False, **options)
+        self._late_epilog = late_epilog
+
+    def format_help(self) -> str:
+        if self._late_epilog is not None:
+            self.epilog = self._late_epilog()
+        return super().format_help()
+
+    def error(self, message: str) -> None:  # type: ignore[override]
+        raise UsageError(f"{message}.", self.format_usage().strip())
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command and returns its exit code."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    output = Output(as_json="--json" in words)
+    try:
+        # What a library prints must not get between the lines of the result.
+        with contextlib.redirect_stdout(sys.stderr):
+            return _run(words, output)
+    except SystemExit as error:  # --help and --version
+        return error.code if isinstance(error.code, int) else FAILED
+    except KeyboardInterrupt:
+        output.say("\nStopped.")
+        return STOPPED
+    except (UsageError, ConfigError) as error:
+        output.error(error)
+        return WRONG_USE
+    except TunesmithError as error:
+        output.error(error)
+        return FAILED
+    except BrokenPipeError:
+        # The reader, `head` say, has seen enough. Nothing is left to flush at the end either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return DONE
+    except Exception as error:
+        traceback.print_exc()
+        output.error(error)
+        return FAILED
+
+
+def _run(words: list[str], output: Output) -> int:
+    overrides: list[str] = []
+    if _command(words) in ("train", "estimate"):
+        from core.config.command import split_overrides
+
+        words, overrides = split_overrides(words)
+    with contextlib.redirect_stdout(output.stream):  # argparse prints --help here
+        args = build_parser().parse_args(words)
+    args.overrides = overrides
+    return int(args.run(args, output))
+
+
+def _command(words: Sequence[str]) -> str:
+    """The first word that is neither an option nor an option's value."""
+    waiting = list(words)
+    while waiting:
+        word = waiting.pop(0)
+        if not word.startswith("-"):
+            return word
+        if word in _TAKE_A_VALUE:
+            waiting = waiting[1:]
+    return ""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Every command with its options."""
+    program = "python launch.py" if Path(sys.argv[0]).name == "launch.py" else "python -m core.cli"
+    common = common_arguments()
+    parser = _Parser(
+        prog=program,
+        description="Tunesmith fine-tunes language models in the browser or from the shell.",
+        epilog=_EPILOG,
+        parents=[common],
+    )
+    serve.add_arguments(parser)
+    parser.set_defaults(run=serve.run)
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", parser_class=_Parser)
+    for group in _GROUPS:
+        group.add(commands, common)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,87 @@
+"""`export`: a run's adapter or merged model, checked, as a folder and a zip."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+from pathlib import Path
+from typing import Any
+
+from core.commands.output import Output, UsageError, pairs, spell_bytes
+from core.workspace import Workspace
+
+
+def add(commands: Any, common: argparse.ArgumentParser) -> None:
+    parser = commands.add_parser(
+        "export",
+        parents=[common],
+        help="write a run's adapter or merged model, checked",
+        description="Writes the model with its tokenizer and a README. A merged model is checked "
+        "to answer as base and adapter do together, and not as the base alone.",
+    )
+    parser.add_argument("run_id", metavar="RUN")
+    parser.add_argument("--format", required=True, choices=["adapter", "merged"])
+    parser.add_argument("--checkpoint", default="final", help="such as checkpoint-40 (%(default)s)")
+    parser.add_argument(
+        "--dtype",
+        default="auto",
+        choices=["auto", "float32", "bfloat16", "float16"],
+        help="of the merged weights; auto is the base's (%(default)s)",
+    )
+    parser.add_argument(
+        "--output", type=Path, metavar="PATH", help="copy it to this new folder, or file.zip"
+    )
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace, output: Output) -> int:
+    from core.commands.follow import exit_code, follow, say_end
+    from core.commands.runs import find_run
+    from core.jobs.store import Store
+    from core.jobs.submit import submit_export
+
+    if args.output is not None and args.output.expanduser().exists():
+        raise UsageError(f"{args.output} is there already. Name a new folder or file.")
+    workspace = Workspace.open(getattr(args, "workspace", None))
+    store = Store.open(workspace)
+    params = {"format": args.format, "checkpoint": args.checkpoint, "dtype": args.dtype}
+    job = submit_export(workspace, store, find_run(store, args.run_id), params)
+    job, result = follow(workspace, store, job, output)
+    say_end(job, output)
+    data: dict[str, Any] = {
+        "export": job.id,
+        "run": job.run_id,
+        "state": job.state,
+        "error": job.error,
+        "result": result or None,
+    }
+    if result and job.state == "finished" and args.output is not None:
+        data["output"] = str(_copy(result, workspace.root / job.folder, args.output.expanduser()))
+    output.result(data, _text(result, data.get("output")) if result else "")
+    return exit_code(job)
+
+
+def _copy(result: dict[str, Any], folder: Path, place: Path) -> Path:
+    """Copies the zip or the folder to where it was asked for."""
+    place.parent.mkdir(parents=True, exist_ok=True)
+    if place.suffix == ".zip":
+        shutil.copyfile(folder / result["zip"], place)
+    else:
+        shutil.copytree(folder / result["path"], place)
+    return place.resolve()
+
+
+def _text(result: dict[str, Any], copied: str | None) -> str:
+    checks = [
+        (f"check: {check['name']}", f"{'passed' if check['ok'] else 'failed'}, {check['detail']}")
+        for check in result.get("checks") or []
+    ]
+    return pairs(
+        [
+            ("format", result.get("format")),
+            ("size", spell_bytes(result.get("size_bytes") or 0)),
+            *checks,
+            ("folder", copied or result.get("path")),
+            ("zip", result.get("zip")),
+        ]
+    )

@@ -1,0 +1,241 @@
+"""`runs`: what there is, and what can be done with it."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from core.commands.output import (
+    DONE,
+    Output,
+    UsageError,
+    pairs,
+    spell_bytes,
+    spell_seconds,
+    spell_time,
+    table,
+)
+from core.workspace import Workspace
+
+if TYPE_CHECKING:
+    from core.jobs.runs import RunSummary
+    from core.jobs.store import Store
+
+_ACTIONS = {
+    "list": "every run, newest first",
+    "show": "one run: settings, results, checkpoints",
+    "stop": "stop with a checkpoint, or take out of the queue",
+    "resume": "go on from the last checkpoint",
+    "delete": "delete a run's folder and all in it",
+    "rename": "change the name in lists and charts",
+    "note": "keep a note with the run",
+}
+
+
+def add(commands: Any, common: argparse.ArgumentParser) -> None:
+    parser = commands.add_parser("runs", help="list, show, stop, resume, delete, rename, note")
+    actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
+    handlers: dict[str, Callable[..., int]] = {
+        "list": _list,
+        "show": _show,
+        "stop": _stop,
+        "resume": _resume,
+        "delete": _delete,
+        "rename": _rename,
+        "note": _note,
+    }
+    for name, handler in handlers.items():
+        action = actions.add_parser(
+            name, parents=[common], help=_ACTIONS[name], description=_ACTIONS[name].capitalize()
+        )
+        if name != "list":
+            action.add_argument("id", metavar="ID", help="the run's id, or the start of it")
+        if name == "stop":
+            action.add_argument(
+                "--now", action="store_true", help="end it at once, without a checkpoint"
+            )
+        if name == "resume":
+            action.add_argument(
+                "--queue", action="store_true", help="hand it to the running app and come back"
+            )
+        if name in ("rename", "note"):
+            action.add_argument("text", metavar="NAME" if name == "rename" else "TEXT")
+        action.set_defaults(run=_with_store(handler))
+
+
+def find_run(store: Store, text: str) -> str:
+    """The id that `text` is or begins. Raises JobError if none or several do."""
+    from core.errors import JobError
+
+    ids = [job.id for job in store.list(kind="train")]
+    if text in ids:
+        return text
+    found = [run_id for run_id in ids if text and run_id.startswith(text)]
+    if len(found) > 1:
+        raise JobError(
+            f"{text} begins {len(found)} runs: {', '.join(found[:5])}.", "Say more of it."
+        )
+    if not found:
+        raise JobError(f"There is no run {text}.", "See which there are: runs list")
+    return found[0]
+
+
+def _with_store(handler: Callable[..., int]) -> Callable[[argparse.Namespace, Output], int]:
+    def run(args: argparse.Namespace, output: Output) -> int:
+        from core.jobs.store import Store
+
+        workspace = Workspace.open(getattr(args, "workspace", None))
+        store = Store.open(workspace)
+        try:
+            return handler(args, output, workspace, store)
+        finally:
+            store.close()
+
+    return run
+
+
+def _list(args: argparse.Namespace, output: Output, workspace: Workspace, store: Store) -> int:
+    from core.jobs.runs import list_runs
+
+    summaries = list_runs(workspace, store)
+    rows = [
+        (
+            run.id,
+            run.job.name if run.job.name != run.id else "",
+            _state(run),
+            f"{run.job.step}/{run.job.max_steps}" if run.job.max_steps else str(run.job.step),
+            run.job.best_eval_loss,
+            spell_seconds(run.duration_seconds),
+            spell_bytes(run.size_bytes),
+            run.job.model,
+            run.job.dataset,
+        )
+        for run in summaries
+    ]
+    titles = ("RUN", "NAME", "STATE", "STEP", "EVAL LOSS", "TIME", "SIZE", "MODEL", "DATA")
+    text = table(titles, rows) if rows else "There are no runs yet. Start one: train quickstart"
+    output.result({"runs": [_record(workspace, run) for run in summaries]}, text)
+    return DONE
+
+
+def _show(args: argparse.Namespace, output: Output, workspace: Workspace, store: Store) -> int:
+    from core.jobs.runs import checkpoints, load_run
+
+    run = load_run(workspace, store, find_run(store, args.id))
+    saved = checkpoints(run.folder.root)
+    tasks = [job for job in store.list(run_id=run.id) if job.kind != "train"]
+    data = {
+        **_record(workspace, run),
+        "config": _config(run),
+        "checkpoints": [{"name": c.name, "step": c.step, "path": str(c.path)} for c in saved],
+        "tasks": [
+            {"id": t.id, "kind": t.kind, "state": t.state, "folder": str(workspace.root / t.folder)}
+            for t in tasks
+        ],
+    }
+    job = run.job
+    text = pairs(
+        [
+            ("run", run.id),
+            ("name", job.name if job.name != run.id else None),
+            ("state", _state(run)),
+            ("error", job.error),
+            ("advice", job.advice),
+            ("model", job.model),
+            ("data", job.dataset),
+            ("step", f"{job.step} of {job.max_steps}" if job.max_steps else job.step),
+            ("best eval loss", job.best_eval_loss),
+            ("made", spell_time(job.created_at)),
+            ("took", spell_seconds(run.duration_seconds)),
+            ("device", job.device),
+            ("size", spell_bytes(run.size_bytes)),
+            ("checkpoints", ", ".join(c.name for c in saved)),
+            *((task.kind, f"{task.id} ({task.state})") for task in tasks),
+            ("note", job.note),
+            ("folder", run.folder.root),
+            ("resume", f"runs resume {run.id}" if run.resumable else None),
+        ]
+    )
+    output.result(data, text)
+    return DONE
+
+
+def _stop(args: argparse.Namespace, output: Output, workspace: Workspace, store: Store) -> int:
+    from core.commands.train import record
+    from core.jobs.submit import stop_job
+
+    # An evaluation or export has an id of its own and can be stopped as well.
+    job_id = args.id if store.find(args.id) else find_run(store, args.id)
+    job = stop_job(workspace, store, job_id, now=args.now)
+    done = "is out of the queue" if job.state == "stopped" else "is stopping"
+    output.result(record(workspace, job), f"{job.id} {done}.")
+    return DONE
+
+
+def _resume(args: argparse.Namespace, output: Output, workspace: Workspace, store: Store) -> int:
+    from core.commands.train import see_through
+    from core.jobs.submit import resume_run
+
+    job = resume_run(workspace, store, find_run(store, args.id))
+    return see_through(workspace, store, job, output, queue=args.queue)
+
+
+def _delete(args: argparse.Namespace, output: Output, workspace: Workspace, store: Store) -> int:
+    from core.jobs.submit import delete_run
+
+    run_id = find_run(store, args.id)
+    if run_id != args.id:
+        raise UsageError(f"Deleting takes the whole id: runs delete {run_id}")
+    delete_run(workspace, store, run_id)
+    output.result({"deleted": run_id}, f"{run_id} is deleted.")
+    return DONE
+
+
+def _rename(args: argparse.Namespace, output: Output, workspace: Workspace, store: Store) -> int:
+    from core.commands.train import record
+    from core.jobs.submit import rename_run
+
+    job = rename_run(workspace, store, find_run(store, args.id), args.text)
+    output.result(record(workspace, job), f"{job.id} is called {job.name}.")
+    return DONE
+
+
+def _note(args: argparse.Namespace, output: Output, workspace: Workspace, store: Store) -> int:
+    from core.commands.train import record
+    from core.jobs.submit import note_run
+
+    job = note_run(workspace, store, find_run(store, args.id), args.text)
+    output.result(record(workspace, job), f"The note is kept with {job.id}.")
+    return DONE
+
+
+def _state(run: RunSummary) -> str:
+    if run.state == "died" and run.job.signal:
+        return f"died (signal {run.job.signal})"
+    return f"queued ({run.queue_position}.)" if run.queue_position else run.state
+
+
+def _record(workspace: Workspace, run: RunSummary) -> dict[str, Any]:
+    from core.commands.train import record
+
+    return {
+        **record(workspace, run.job),
+        "seconds": round(run.duration_seconds, 3),
+        "size_bytes": run.size_bytes,
+        "resumable": run.resumable,
+        "queue_position": run.queue_position,
+        "created_at": run.job.created_at,
+        "device": run.job.device,
+    }
+
+
+def _config(run: RunSummary) -> dict[str, Any] | None:
+    """The run's settings; None when config.yaml cannot be read."""
+    from core.config import load_config
+    from core.errors import ConfigError
+
+    try:
+        return load_config(run.folder.config).model_dump()
+    except ConfigError:
+        return None
