@@ -121,8 +121,8 @@ def _in_folder(workspace: Workspace, folder: Path, run_id: str) -> Iterator[Job]
     if "kind" not in values:
         return
     copied = values.get("id") != folder.name
-    place = {"id": folder.name, "run_id": run_id, "folder": folder.relative_to(workspace.root).as_posix()}
-    job = Job(**{**values, **place})
+    relative = folder.relative_to(workspace.root).as_posix()
+    job = Job(**{**values, "id": folder.name, "run_id": run_id, "folder": relative})
     if copied:
         # The worker, if there is one, belongs to the folder that this one was copied from.
         job = replace(job, pid=None, pid_started_at=None)

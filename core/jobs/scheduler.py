@@ -23,12 +23,18 @@ from filelock import FileLock, Timeout
 from core.errors import JobError, SetupError
 from core.jobs import worker
 from core.jobs.devices import Slot, asked_device, local_devices, serves, slots_for
-from core.jobs.events import Event, EventReader, EventWriter, attempt_offset
-from core.jobs.job import read_record, write_record
+from core.jobs.events import Event, EventReader, EventWriter, attempt_offset, read_attempt
+from core.jobs.job import write_record
 from core.jobs.process import WorkerContext, context, detach, same_process, start_time
 from core.jobs.store import ACTIVE, QUEUED, Job, Store
 from core.jobs.submit import stop_job
-from core.jobs.supervise import Supervisor, conclude, this_process
+from core.jobs.supervise import (
+    START_SECONDS,
+    STOP_SECONDS,
+    Supervisor,
+    conclude,
+    this_process,
+)
 from core.workspace import Workspace, write_atomic
 
 log = logging.getLogger(__name__)
@@ -51,8 +57,8 @@ class Scheduler:
         devices: Sequence[str] | None = None,
         *,
         poll_seconds: float = 0.2,
-        stop_seconds: float = 300.0,
-        start_seconds: float = 180.0,
+        stop_seconds: float = STOP_SECONDS,
+        start_seconds: float = START_SECONDS,
         workers: WorkerContext | None = None,
         target: str | None = None,
     ) -> None:
@@ -186,9 +192,7 @@ class Scheduler:
         try:
             process.start()
         except SetupError as error:
-            conclude(
-                self.store, folder, job.id, "failed", error=error.message, advice=error.hint
-            )
+            conclude(self.store, folder, job.id, "failed", error=error.message, advice=error.hint)
             return None
         detach(process)
         assert process.pid is not None, "a started process has a pid"
@@ -220,14 +224,12 @@ class Scheduler:
     def _care(self, only: str | None = None) -> None:
         """Adopts active jobs that nobody looks after, and refuses queued ones nobody can take."""
         for job in self.store.list(states=ACTIVE):
-            mine_to_take = only is None or job.id == only
             orphan = not same_process(job.owner_pid, job.owner_started_at)
-            if mine_to_take and orphan and self.store.adopt(job, self._me):
+            if orphan and self.store.adopt(job, self._me):
                 self._take_over(job)
-        for job in self.store.list(states={QUEUED}) if only is None else []:
-            if not serves(self.devices, job.device) and self.store.transition(
-                job.id, {QUEUED}, "starting"
-            ):
+        for job in self.store.list(states={QUEUED}):
+            ours = only in (None, job.id) and not serves(self.devices, job.device)
+            if ours and self.store.transition(job.id, {QUEUED}, "starting"):
                 conclude(
                     self.store,
                     self.workspace.root / job.folder,
@@ -240,7 +242,9 @@ class Scheduler:
     def _take_over(self, job: Job) -> None:
         """Watches the worker of a job whose scheduler has gone, or queues the job again."""
         folder = self.workspace.root / job.folder
-        if job.pid is None and read_record(folder).get("pid") is None:
+        attempt = read_attempt(folder / "events.jsonl")
+        begun = job.pid is not None or any(event.get("state") == "running" for event in attempt)
+        if not begun and job.state != "running":
             if job.state == "stopping":
                 conclude(self.store, folder, job.id, "stopped", reason="it had not begun")
                 return

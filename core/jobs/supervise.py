@@ -7,22 +7,29 @@ and does not within the grace time is killed.
 
 from __future__ import annotations
 
+import logging
 import os
+import shutil
 import time
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
 from core.jobs.checkpoints import last_good_checkpoint
+from core.jobs.curves import CurveReader
 from core.jobs.events import Event, EventReader, EventWriter, event_seconds
-from core.jobs.job import ACTIVE, ENDED, read_record, update_record
+from core.jobs.job import update_record
 from core.jobs.process import kill_worker, same_process, start_time
-from core.jobs.store import Job, Store
+from core.jobs.store import ACTIVE, ENDED, Job, Store
 from core.jobs.worker import FOLDER_TAKEN
 from core.workspace import Workspace
 
+log = logging.getLogger(__name__)
 # What multiprocessing reports when the fork server, not the worker, has gone.
 _SERVER_GONE = 255
+# With less room than this on the disk, a worker that gave up without a word could not write one.
+_DISK_FULL_BYTES = 4 * 2**20
+STOP_SECONDS, START_SECONDS = 300.0, 180.0
 
 
 class Supervisor:
@@ -37,29 +44,31 @@ class Supervisor:
         workspace: Workspace,
         store: Store,
         job: Job,
-        process: BaseProcess | None,
+        process: BaseProcess | None = None,
         *,
-        stop_seconds: float,
-        start_seconds: float,
+        stop_seconds: float = STOP_SECONDS,
+        start_seconds: float = START_SECONDS,
     ) -> None:
-        self.store = store
-        self.job_id = job.id
+        self.store, self.job_id = store, job.id
         self.folder = workspace.root / job.folder
         self.stop_seconds, self.start_seconds = stop_seconds, start_seconds
         self._process = process
         self._pid, self._started_at = job.pid, job.pid_started_at
-        self._reader = EventReader(self.folder / "events.jsonl")
+        self._events = EventReader(self.folder / "events.jsonl")
+        self._evaluations = CurveReader(self._events.path)
         self._state: Event | None = None
-        self._best = job.best_eval_loss
-        self._since = time.monotonic()
-        self._stop_asked: float | None = None
+        self._mirrored: dict[str, Any] = {}
+        self._began_to_watch = time.monotonic()
+        self._stop_seen: float | None = None
         self._killed: str | None = None
 
     def poll(self) -> bool:
         """Looks once. True when the job has ended and the store knows how."""
+        if self._process is None:
+            self._mirror(self._events.read_new())  # tells which process its worker is
         alive, code = self._look()
         # Read after looking: what a worker wrote before its end is seen before it counts as gone.
-        self._mirror(self._reader.read_new())
+        self._mirror(self._events.read_new())
         if not alive:
             self._settle(code)
             return True
@@ -67,57 +76,67 @@ class Supervisor:
         return False
 
     def _look(self) -> tuple[bool, int | None]:
-        """(whether the worker lives, its exit code if we can know it)."""
-        if self._pid is None:
-            record = read_record(self.folder)
-            self._pid, self._started_at = record.get("pid"), record.get("pid_started_at")
-        if self._process is not None:
-            code = self._process.exitcode
-            if code is None:
-                return True, None
-            if code not in (_SERVER_GONE, FOLDER_TAKEN):
-                return False, code
-            if code == FOLDER_TAKEN:
-                record = read_record(self.folder)
-                self._pid, self._started_at = record.get("pid"), record.get("pid_started_at")
-            self._process = None
+        """(whether the worker lives, its exit code if it can be known)."""
+        if self._process is None:
+            return same_process(self._pid, self._started_at), None
+        code = self._process.exitcode
+        if code is None:
+            return True, None
+        if code not in (_SERVER_GONE, FOLDER_TAKEN):
+            return False, code
+        # It is not ours to wait for: known by its pid from now on, as an adopted one is.
+        self._process = None
+        self._mirror(self._events.read_new())
         return same_process(self._pid, self._started_at), None
 
     def _mirror(self, events: list[Event]) -> None:
         """Brings what the events say into the store."""
-        changes: dict[str, Any] = {}
+        seen: dict[str, Any] = {}
         for event in events:
-            kind = event["kind"]
-            if kind == "state":
+            if event["kind"] == "state":
                 self._state = event
-            elif kind in ("progress", "metrics"):
+                if event.get("state") == "running":
+                    self._pid, self._started_at = event.get("pid"), event.get("pid_started_at")
+                    seen |= {"pid": self._pid, "pid_started_at": self._started_at}
+            if event["kind"] in ("progress", "metrics"):
                 names = ("step", "max_steps")
-                changes |= {k: event[k] for k in names if isinstance(event.get(k), int)}
-                loss = event.get("eval_loss")
-                if isinstance(loss, int | float) and (self._best is None or loss < self._best):
-                    self._best = changes["best_eval_loss"] = float(loss)
+                seen |= {name: event[name] for name in names if isinstance(event.get(name), int)}
+            if event["kind"] == "state" or "eval_loss" in event:
+                self._evaluations.add(event)
+        losses = [loss for _, loss in self._evaluations.curves.get("eval_loss", [])]
+        if losses:
+            seen["best_eval_loss"] = min(losses)
+        changes = {name: value for name, value in seen.items() if self._mirrored.get(name) != value}
         if changes:
             self.store.update(self.job_id, **changes)
-        if self._state is not None and self._state.get("state") == "running":
+            self._mirrored |= changes
+        if self._reported():
             self.store.transition(self.job_id, {"starting"}, "running")
+
+    def _reported(self) -> bool:
+        return self._state is not None and self._state.get("state") == "running"
 
     def _be_patient(self) -> None:
         """Kills a worker that does not stop, or that never began."""
         now = time.monotonic()
-        request = self.folder / "STOP"
-        if request.exists():
-            if self._stop_asked is None:
-                self._stop_asked = now
-                self.store.transition(self.job_id, {"starting", "running"}, "stopping")
-            if request.read_text(encoding="utf-8") == "now":
-                self._kill("killed as asked")
-            elif now - self._stop_asked > self.stop_seconds:
-                self._kill(f"killed: it did not stop within {self.stop_seconds:g} s")
-        elif now - self._since > self.start_seconds and not self._reported():
-            self._kill("never began")
+        request = self._stop_request()
+        if request is None:
+            if not self._reported() and now - self._began_to_watch > self.start_seconds:
+                self._kill(f"killed: it did not begin within {self.start_seconds:g} s")
+            return
+        if self._stop_seen is None:
+            self._stop_seen = now
+            self.store.transition(self.job_id, {"starting", "running"}, "stopping")
+        if request == "now":
+            self._kill("killed as asked")
+        elif now - self._stop_seen > self.stop_seconds:
+            self._kill(f"killed: it did not stop within {self.stop_seconds:g} s")
 
-    def _reported(self) -> bool:
-        return self._state is not None and self._state.get("state") not in ("queued", "starting")
+    def _stop_request(self) -> str | None:
+        try:
+            return (self.folder / "STOP").read_text(encoding="utf-8")
+        except FileNotFoundError:
+            return None
 
     def _kill(self, why: str) -> None:
         self._killed = why
@@ -126,59 +145,78 @@ class Supervisor:
 
     def _settle(self, code: int | None) -> None:
         """Writes the end down: in the store, and where the worker could not, in the folder."""
-        told = self._state if self._state and self._state.get("state") in ENDED else None
-        if told is not None:
-            end = {key: told.get(key) for key in ("error", "advice", "signal")}
-            self.store.transition(
-                self.job_id, ACTIVE, told["state"], ended_at=event_seconds(told), **end
-            )
-            update_record(self.folder, state=told["state"], ended_at=event_seconds(told), **end)
+        told = self._state
+        if told is None or told.get("state") not in ENDED:
+            state, end = self._verdict(code)
+            conclude(self.store, self.folder, self.job_id, state, reason=self._killed, **end)
             return
-        state, end = self._verdict(code)
-        conclude(self.store, self.folder, self.job_id, state, reason=self._killed, **end)
+        end = {name: told.get(name) for name in ("error", "advice", "signal")}
+        end |= {"ended_at": event_seconds(told)}
+        self.store.transition(self.job_id, ACTIVE, told["state"], **end)
+        update_record(self.folder, state=told["state"], **end)
 
     def _verdict(self, code: int | None) -> tuple[str, dict[str, Any]]:
-        """(state, error/advice/signal) of a worker that is gone without having said why."""
-        if self._killed == "never began":
-            error = f"The worker did not begin within {self.start_seconds:g} s and was killed."
-            return "failed", {"error": error, "advice": "See worker.log, then resume or restart."}
+        """(state, error, advice and signal) of a worker that is gone without having said why."""
+        if self._killed and self._stop_seen is None:
+            error = f"The worker was {self._killed}."
+            return "failed", {"error": error, "advice": "See worker.log, then start it again."}
         if self._killed:
             return "stopped", {"signal": 9}
         if code is not None and code >= 0:
-            error = f"The worker ended with exit code {code} before its work was done."
-            return "failed", {"error": error, "advice": "See the end of worker.log."}
-        signal = -code if code is not None else None
-        return "died", {
-            "signal": signal,
-            "error": f"The worker was killed (signal {signal})."
-            if signal
-            else "The worker is gone, and nobody saw why: it was killed, or the machine restarted.",
-            "advice": self._way_on(signal),
-        }
+            if shutil.disk_usage(self.folder).free < _DISK_FULL_BYTES:
+                error, advice = "The disk is full.", "Make room, then resume the run."
+            else:
+                error = f"The worker ended with exit code {code} before its work was done."
+                advice = "See the end of worker.log."
+            return "failed", {"error": error, "advice": advice}
+        if code is None:
+            error = (
+                "The worker is gone, and nobody saw why: it was killed, or the machine restarted."
+            )
+            return "died", {"error": error, "advice": self._way_on()}
+        advice = self._way_on()
+        if code == -9:
+            advice = f"Short of memory? Try a smaller batch or shorter rows. {advice}"
+        error = f"The worker was killed (signal {-code})."
+        return "died", {"signal": -code, "error": error, "advice": advice}
 
-    def _way_on(self, signal: int | None) -> str:
+    def _way_on(self) -> str:
         checkpoint, _ = last_good_checkpoint(self.folder / "checkpoints")
-        memory = (
-            "Systems kill with signal 9 when memory runs out: try a smaller batch or shorter rows. "
-            if signal == 9
-            else ""
-        )
-        again = f"Resume goes on from {checkpoint.name}." if checkpoint else "Start it again."
-        return memory + again
+        return f"Resume goes on from {checkpoint.name}." if checkpoint else "Start it again."
 
 
 def conclude(
     store: Store, folder: Path, job_id: str, state: str, *, reason: str | None = None, **end: Any
 ) -> None:
-    """Ends an active job whose worker cannot: the event first, then `job.json`, then the store."""
+    """Ends an active job whose worker cannot: the event first, then `job.json`, then the store.
+
+    On a full disk only the store may learn of it.
+    """
     why = {"reason": reason} if reason else {}
-    EventWriter(folder / "events.jsonl").write("state", state=state, **why, **end)
     ended_at = time.time()
-    update_record(folder, state=state, ended_at=ended_at, **end)
+    try:
+        EventWriter(folder / "events.jsonl").write("state", state=state, **why, **end)
+        update_record(folder, state=state, ended_at=ended_at, **end)
+        (folder / "STOP").unlink(missing_ok=True)
+    except OSError:
+        log.exception("the end of %s could not be written into its folder", job_id)
     store.transition(job_id, ACTIVE, state, ended_at=ended_at, **end)
 
 
+def look_once(workspace: Workspace, store: Store) -> None:
+    """Looks once at each active job that has no scheduler, so that its row tells the truth.
+
+    For a command that runs while no server does: what ended meanwhile is settled, and a worker
+    that is to be killed is.
+    """
+    me = this_process()
+    for job in store.list(states=ACTIVE):
+        orphan = not same_process(job.owner_pid, job.owner_started_at)
+        if orphan and store.adopt(job, me) and not Supervisor(workspace, store, job).poll():
+            store.update(job.id, owner_pid=None, owner_started_at=None)
+
+
 def this_process() -> tuple[int, float]:
-    """(pid, start time) of this process: who owns the jobs that it looks after."""
+    """(pid, start time) of this process: who looks after the jobs that it owns."""
     pid = os.getpid()
     return pid, start_time(pid) or 0.0

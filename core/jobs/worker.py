@@ -128,13 +128,13 @@ def _end(folder: Path, events: EventWriter, state: str, **why: Any) -> None:
 def _explain(error: Exception) -> tuple[str, str]:
     """(what went wrong, what to do) in words for the person who started the job."""
     try:
-        advise = _function("core.training.advice:advise")
-    except ImportError:
-        if isinstance(error, TunesmithError):
-            return error.message, error.hint
-        return f"{type(error).__name__}: {error}", "See worker.log in the run's folder."
-    advice = advise(error)
-    return str(advice.message), str(advice.hint)
+        advice = _function("core.training.advice:advise")(error)
+        return str(advice.message), str(advice.hint)
+    except Exception:
+        traceback.print_exc()  # what went wrong with the job matters more than this
+    if isinstance(error, TunesmithError):
+        return error.message, error.hint
+    return f"{type(error).__name__}: {error}", "See worker.log in the run's folder."
 
 
 def _function(target: str) -> Callable[..., Any]:

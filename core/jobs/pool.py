@@ -1,0 +1,85 @@
+"""A few long-lived processes for short work that needs a tokenizer: previews, token counts.
+
+They come from the same fork server as the workers, so torch and transformers are there at once,
+and they end when the program does, however it ends.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+from typing import Any, TypeVar
+
+from core.errors import JobError
+from core.jobs.process import WorkerContext, context, exit_with_parent
+
+Result = TypeVar("Result")
+
+
+class Pool:
+    """Calls functions in other processes; `processes` of them at once."""
+
+    def __init__(
+        self, workspace_root: Path, *, processes: int = 2, workers: WorkerContext | None = None
+    ) -> None:
+        self.workspace_root = workspace_root
+        self._processes = processes
+        self._workers = workers or context()
+        self._lock = threading.Lock()
+        self._executor: ProcessPoolExecutor | None = None
+        # The first call waits for the fork server; that is no reason to hold up who asks.
+        self._threads = ThreadPoolExecutor(processes, thread_name_prefix="pool")
+
+    def submit(self, function: Callable[..., Result], *args: Any) -> Future[Result]:
+        """Calls an importable function. Its exception, or JobError when its process was killed,
+        is the future's.
+        """
+        return self._threads.submit(self._call, function, args)
+
+    def close(self) -> None:
+        """Ends the processes at once, and with them what they are doing."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        with self._lock:
+            executor, self._executor = self._executor, None
+        if executor is not None:
+            processes = list((executor._processes or {}).values())
+            executor.shutdown(wait=False, cancel_futures=True)
+            for process in processes:
+                process.terminate()
+
+    def _call(self, function: Callable[..., Result], args: tuple[Any, ...]) -> Result:
+        executor = self._current()
+        try:
+            future = executor.submit(function, *args)
+        except BrokenProcessPool:
+            # One was killed while it had nothing to do: a new set, and nobody notices.
+            executor = self._replace(executor)
+            future = executor.submit(function, *args)
+        try:
+            return future.result()
+        except BrokenProcessPool as error:
+            self._replace(executor)
+            raise JobError(
+                "The process that was to do this was killed.",
+                "Is the machine short of memory? Try again with fewer rows.",
+            ) from error
+
+    def _current(self) -> ProcessPoolExecutor:
+        with self._lock:
+            if self._executor is None:
+                self._executor = self._new()
+            return self._executor
+
+    def _replace(self, broken: ProcessPoolExecutor) -> ProcessPoolExecutor:
+        with self._lock:
+            if self._executor is broken or self._executor is None:
+                self._executor = self._new()
+            return self._executor
+
+    def _new(self) -> ProcessPoolExecutor:
+        return ProcessPoolExecutor(
+            self._processes, mp_context=self._workers, initializer=exit_with_parent
+        )
