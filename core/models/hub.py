@@ -38,6 +38,13 @@ def is_model_folder(folder: Path) -> bool:
     return (folder / "config.json").is_file() and any(folder.glob("*.safetensors"))
 
 
+def is_offline() -> bool:
+    """Whether HF_HUB_OFFLINE forbids asking."""
+    from huggingface_hub.constants import is_offline_mode
+
+    return bool(is_offline_mode())
+
+
 def cached_snapshot(hub_id: str) -> Path | None:
     """The folder of a model in the local Hub cache, if its config and weights are there."""
     from huggingface_hub import snapshot_download
