@@ -14,6 +14,7 @@ from pathlib import Path
 
 from core.config import load_config
 from core.errors import ConfigError
+from core.models.hardware import probe
 
 TRAIN, SHORT = frozenset({"train"}), frozenset({"evaluate", "export"})
 
@@ -48,8 +49,6 @@ def serves(devices: Sequence[str], wanted: str) -> bool:
 
 def local_devices() -> list[str]:
     """This machine's devices, accelerators first. Imports no torch."""
-    from core.models.hardware import probe
-
     return [device.label for device in probe().devices]
 
 

@@ -12,6 +12,10 @@ import os
 import sys
 import time
 
+import psutil
+
+from core.models.hardware import probe
+
 # Asks the driver's library instead of the CUDA runtime whether there is a device: bitsandbytes
 # does ask when it is imported.
 os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
@@ -35,6 +39,12 @@ MODULES = (
 )
 
 
+def share_cores() -> None:
+    """As many threads as there are cores for us: in a container torch counts the machine's."""
+    physical = psutil.cpu_count(logical=False) or os.cpu_count() or 1
+    os.environ.setdefault("OMP_NUM_THREADS", str(min(probe().cpu_count, physical)))
+
+
 def preload(names: tuple[str, ...] = MODULES) -> dict[str, float]:
     """Imports each module; returns the seconds each took. Failures go to standard error."""
     seconds: dict[str, float] = {}
@@ -48,4 +58,5 @@ def preload(names: tuple[str, ...] = MODULES) -> dict[str, float]:
     return seconds
 
 
+share_cores()
 SECONDS = preload()

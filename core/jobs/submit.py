@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from core.config import RunConfig, parse_config
+from core.data.registry import load_dataset_info
 from core.errors import ConfigError, JobError, Problem, TunesmithError
 from core.jobs.checkpoints import last_good_checkpoint
 from core.jobs.devices import asked_device, local_devices, serves
@@ -239,13 +240,11 @@ def _device_problems(config: RunConfig, devices: Sequence[str] | None) -> list[P
 
 
 def _data_problems(workspace: Workspace, config: RunConfig) -> list[Problem]:
-    from core.data.registry import load_dataset_info
-
     try:
         info = load_dataset_info(workspace, config.data.dataset)
     except TunesmithError as error:
         return [Problem("data.dataset", str(error))]
-    if config.evaluation.eval_strategy != "no" and not info.counts.get("eval"):
+    if config.evaluation.eval_strategy != "no" and not info.counts.eval:
         message = (
             f"the data set {info.name} has no evaluation rows. Set it to no, or import the data "
             "again with a part held out."

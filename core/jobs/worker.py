@@ -111,7 +111,9 @@ def device_environment(device: str) -> dict[str, str]:
         visible = [part for part in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if part]
         index = int(number or 0)
         chosen = visible[index] if index < len(visible) else str(index)
-        return {"CUDA_VISIBLE_DEVICES": chosen, DEVICE_VARIABLE: kind}
+        # The order in which core.models.hardware counts them.
+        order = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+        return {**order, "CUDA_VISIBLE_DEVICES": chosen, DEVICE_VARIABLE: kind}
     if kind == "cpu":
         return {"CUDA_VISIBLE_DEVICES": "", DEVICE_VARIABLE: kind}
     return {DEVICE_VARIABLE: device}
