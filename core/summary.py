@@ -97,26 +97,40 @@ def optimizer_steps(config: RunConfig, rows: int | None) -> int | None:
     return math.ceil(training.num_train_epochs * each_epoch)
 
 
-def _facts(workspace: Workspace, config: RunConfig, warnings: list[Problem]) -> ModelFacts | None:
+def local_model(workspace: Workspace, name: str) -> Path | None:
+    """The folder of a model that is on this machine: a starter model, a folder, the Hub's cache.
+
+    Raises WorkspaceError for a folder that may not be read.
+    """
+    from core.models.hub import cached_snapshot
     from core.models.starter import find_local
 
+    found = find_local(name, workspace.root)
+    if found is not None:
+        return found
+    for folder in (workspace.root / name, Path(name).expanduser()):
+        if folder.is_dir():
+            return workspace.confine(folder)
+    return cached_snapshot(name)
+
+
+def _facts(workspace: Workspace, config: RunConfig, warnings: list[Problem]) -> ModelFacts | None:
     name = config.model.model_name_or_path
-    path = Path(name).expanduser() if Path(name).expanduser().is_dir() else None
-    path = path or find_local(name, workspace.root)
-    if path is None:
-        warnings.append(
-            Problem(
-                "model.model_name_or_path",
-                f"{name} is not on this machine yet: its size is "
-                "known once the first run has fetched it.",
-            )
-        )
-        return None
     try:
-        return describe_model(path)
+        path = local_model(workspace, name)
+        if path is not None:
+            return describe_model(path)
     except TunesmithError as error:
         warnings.append(Problem("model.model_name_or_path", str(error)))
         return None
+    warnings.append(
+        Problem(
+            "model.model_name_or_path",
+            f"{name} is not on this machine yet: its size is known once the first run has "
+            "fetched it.",
+        )
+    )
+    return None
 
 
 def _rows(
@@ -203,22 +217,24 @@ def _step_warnings(config: RunConfig, steps: int | None) -> list[Problem]:
 
 
 def _token_warnings(counts: dict[str, Any]) -> list[Problem]:
+    """Rows that the run would cut or leave out."""
     found: list[Problem] = []
-    cut, silent = counts.get("cut_rows") or 0, counts.get("rows_without_loss") or 0
+    cut = counts.get("cut_rows") or 0
+    left_out = (counts.get("rows_without_loss") or 0) + (counts.get("unusable_rows") or 0)
     if cut:
         found.append(
             Problem(
                 "training.max_length",
-                f"{cut} rows are longer and lose their end; the "
-                f"longest has {counts.get('longest')} tokens.",
+                f"{cut} rows are longer and lose their end; the longest has "
+                f"{counts.get('longest')} tokens.",
             )
         )
-    if silent:
+    if left_out:
         found.append(
             Problem(
-                "training.max_length",
-                f"{silent} rows have no token to learn from: the cut comes before their answer.",
-                ("data.assistant_only_loss",),
+                "data.dataset",
+                f"{left_out} rows are left out of the training. {counts.get('first_reason') or ''}",
+                ("training.max_length",),
             )
         )
     return found

@@ -13,7 +13,8 @@ from core.workspace import Workspace
 if TYPE_CHECKING:
     from core.data.registry import DatasetInfo
 
-FORMS = ("text", "prompt-completion", "messages")
+# Named here so that the help needs no imports; a test holds them against core.data.formats.
+FORMS = ("text", "prompt-completion", "instruction", "messages", "sharegpt")
 # How many rows and how many problems a person is shown.
 _SHOWN = 3
 _LISTED = 10
@@ -33,13 +34,7 @@ def add(commands: Any, common: argparse.ArgumentParser) -> None:
     bring.add_argument("sources", nargs="+", metavar="SOURCE", type=Path)
     bring.add_argument("--name", help="name of the data set (else the file's)")
     bring.add_argument("--form", choices=FORMS, help="form of the rows, if it is not detected")
-    bring.add_argument(
-        "--map",
-        action="append",
-        default=[],
-        metavar="ROLE=COLUMN",
-        help="which column plays which role, such as prompt=question; may be repeated",
-    )
+    _add_map(bring)
     bring.add_argument(
         "--eval-fraction", type=float, default=0.1, metavar="F", help="share held out (%(default)s)"
     )
@@ -55,6 +50,7 @@ def add(commands: Any, common: argparse.ArgumentParser) -> None:
     )
     inspect.add_argument("id", metavar="ID|FILE")
     inspect.add_argument("--form", choices=FORMS, help="read a file as this form")
+    _add_map(inspect)
     inspect.add_argument("--rows", type=int, default=_SHOWN, metavar="N", help="rows to show")
     inspect.set_defaults(run=run_inspect)
 
@@ -64,6 +60,16 @@ def add(commands: Any, common: argparse.ArgumentParser) -> None:
     delete = actions.add_parser("delete", parents=[common], help="delete a data set")
     delete.add_argument("id", metavar="ID")
     delete.set_defaults(run=run_delete)
+
+
+def _add_map(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--map",
+        action="append",
+        default=[],
+        metavar="FIELD=COLUMN",
+        help="which column holds which field, such as prompt=question; may be repeated",
+    )
 
 
 def run_import(args: argparse.Namespace, output: Output) -> int:
@@ -108,7 +114,8 @@ def _inspect_file(args: argparse.Namespace, path: Path, output: Output) -> int:
 
     from core.data.sources import inspect_source
 
-    report = inspect_source(path, form=args.form, limit=max(args.rows, 1))
+    mapping = _mapping(args.map)
+    report = inspect_source(path, form=args.form, mapping=mapping, limit=max(args.rows, 1))
     rows = report.rows[: args.rows]
     text = pairs(
         [
@@ -118,11 +125,14 @@ def _inspect_file(args: argparse.Namespace, path: Path, output: Output) -> int:
             ("columns", ", ".join(report.columns)),
             ("form", report.form or "not recognised"),
             ("because", report.form_reason),
+            ("to do", report.hint),
             ("mapping", ", ".join(f"{a}={b}" for a, b in report.mapping.items())),
         ]
     )
     for problem in report.problems[:_LISTED]:
-        output.say(f"Problem: {problem}")
+        output.say(f"Line {problem['line']} would be dropped: {problem['reason']}")
+    if report.problem_count > _LISTED:
+        output.say(f"and {report.problem_count - _LISTED} more")
     data = {**dataclasses.asdict(report), "path": str(path), "rows": rows}
     output.result(data, "\n\n".join([text, *(_row_text(row) for row in rows)]))
     return DONE
@@ -156,10 +166,10 @@ def _workspace(args: argparse.Namespace, *files: Path | None) -> Workspace:
 def _mapping(texts: list[str]) -> dict[str, str] | None:
     found: dict[str, str] = {}
     for text in texts:
-        role, equals, column = text.partition("=")
-        if not (role and equals and column):
-            raise UsageError(f"--map takes ROLE=COLUMN, such as prompt=question, not {text!r}.")
-        found[role] = column
+        field, equals, column = text.partition("=")
+        if not (field and equals and column):
+            raise UsageError(f"--map takes FIELD=COLUMN, such as prompt=question, not {text!r}.")
+        found[field] = column
     return found or None
 
 
