@@ -48,3 +48,81 @@ window.tunesmith = window.tunesmith || {};
     return [asked.get("run") || "", asked.get("dataset") || "", update];
   };
 })();
+
+// The settings form: which fields matter, which differ from the preset, which are wrong. Fields in a
+// closed fold are not in the document; they are marked when they appear.
+(() => {
+  let marks = { hidden: [], errors: {}, changed: {}, folds: {} };
+
+  function line(field, kind, text) {
+    const box = field.querySelector(":scope > .container") || field;
+    let note = box.querySelector(`:scope > .${kind}`);
+    if (!text) {
+      if (note) note.remove();
+      return null;
+    }
+    if (!note) {
+      note = document.createElement("div");
+      note.className = kind;
+      box.append(note);
+    }
+    if (note.textContent !== text) note.textContent = text;
+    return note;
+  }
+
+  function markField(field) {
+    const path = field.dataset.path || (field.dataset.path = pathOf(field.id));
+    const error = marks.errors[path];
+    field.classList.toggle("is-hidden", marks.hidden.includes(path));
+    field.classList.toggle("is-changed", path in marks.changed);
+    field.classList.toggle("is-wrong", Boolean(error));
+    line(field, "field-was", path in marks.changed ? `Preset: ${marks.changed[path]}` : "");
+    const note = line(field, "field-error", error);
+    if (note) note.id = `${field.id}-error`;
+    for (const input of field.querySelectorAll("input, textarea")) {
+      if (error) {
+        input.setAttribute("aria-invalid", "true");
+        input.setAttribute("aria-describedby", note.id);
+      } else if (input.hasAttribute("aria-invalid")) {
+        input.removeAttribute("aria-invalid");
+        input.removeAttribute("aria-describedby");
+      }
+    }
+  }
+
+  // "field-training-learning_rate" -> "training.learning_rate"
+  const pathOf = (id) => id.replace(/^field-/, "").replace("-", ".");
+
+  function markAll() {
+    for (const field of document.querySelectorAll(".field[id^='field-']")) markField(field);
+    for (const [id, note] of Object.entries(marks.folds || {})) {
+      const title = document.querySelector(`#${id} .label-wrap span`);
+      if (!title) continue;
+      if (note.text) title.dataset.note = note.text;
+      else delete title.dataset.note;
+      title.toggleAttribute("data-wrong", note.wrong);
+    }
+  }
+
+  tunesmith.markFields = (value) => {
+    marks = value || marks;
+    markAll();
+  };
+
+  let asked = false;
+  new MutationObserver((changes) => {
+    const fields = changes.some((change) =>
+      [...change.addedNodes].some((node) => node.querySelector && node.querySelector(".field")));
+    if (!fields || asked) return;
+    asked = true;
+    requestAnimationFrame(() => {
+      asked = false;
+      markAll();
+    });
+  }).observe(document.body, { childList: true, subtree: true });
+
+  // Outside https and localhost a browser has no clipboard for scripts: the text stays selectable.
+  tunesmith.copy = async (text) => {
+    if (navigator.clipboard) await navigator.clipboard.writeText(text);
+  };
+})();

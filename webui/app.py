@@ -89,14 +89,12 @@ def serve(
     Runs go on when the server ends. Raises SetupError when the address cannot be had.
     """
     app = App.open(workspace)
+    chosen = free_port(host, port)
     try:
-        chosen = free_port(host, port)
-        address = launch(
-            build(app), workspace, host=host, port=chosen, auth=auth, root_path=root_path
-        )
-        announce(workspace, address, open_browser=open_browser)
-        app.scheduler.start()
-        wait(app.runs_at_work, app.stop_runs)
+        app.scheduler.start(f"http://{host}:{chosen}/")
+        page = build(app)
+        address = launch(page, workspace, host=host, port=chosen, auth=auth, root_path=root_path)
+        announce(address, open_browser=open_browser)
+        wait(lambda: len(app.scheduler.mine()), lambda: app.scheduler.close(stop_runs=True))
     finally:
-        workspace.server.unlink(missing_ok=True)
         app.close()

@@ -27,12 +27,11 @@ What a tab may not do
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
-
-from core.jobs.store import ACTIVE
 
 if TYPE_CHECKING:
     from core.chat.session import ChatSession
@@ -65,6 +64,8 @@ class App:
     hardware: Hardware
     chats: dict[str, ChatSession] = field(default_factory=dict)
     """Loaded chat sessions by the browser session's hash; each is a worker process."""
+    counts: dict[tuple[Any, ...], Future[dict[str, Any]]] = field(default_factory=dict)
+    """Token counts of data sets, begun or done (webui.plan)."""
 
     @classmethod
     def open(cls, workspace: Workspace) -> App:
@@ -83,16 +84,11 @@ class App:
             hardware=probe(),
         )
 
-    def runs_at_work(self) -> int:
-        """How many jobs a worker is busy with now."""
-        return len(self.store.list(states=ACTIVE))
+    def probe_again(self) -> None:
+        """Looks again at the devices and their free memory."""
+        from core.models.hardware import probe
 
-    def stop_runs(self) -> None:
-        """Asks each working job to save a checkpoint and end."""
-        from core.jobs.submit import stop_job
-
-        for job in self.store.list(states=ACTIVE):
-            stop_job(self.workspace, self.store, job.id)
+        self.hardware = probe()
 
     def close(self) -> None:
         """Ends what belongs to the server. Runs go on: they are processes of their own."""

@@ -13,6 +13,9 @@ from webui.context import App, Shared
 if TYPE_CHECKING:
     from core.jobs.store import Job
 
+# How often the GPU's memory is looked at, in seconds: nvidia-smi takes a moment.
+GPU_SECONDS = 10
+
 _CLICKS = """
 element.addEventListener('click', (event) => {
   const run = event.target.closest('[data-run]');
@@ -27,6 +30,8 @@ def build(app: App, shared: Shared) -> None:
         render(app), elem_id="header", js_on_load=_CLICKS, apply_default_css=False, show_label=False
     )
     poll = gr.Timer(2)
+    if app.hardware.gpus:
+        gr.Timer(GPU_SECONDS).tick(app.probe_again, show_progress="hidden")
 
     def refresh(shown: str):
         """Only what is new: the browser hands back what it shows."""
@@ -53,8 +58,15 @@ def render(app: App) -> str:
 
 
 def device(app: App) -> str:
-    """The accelerator with its memory, or the CPU with its cores."""
-    return app.hardware.describe()
+    """The accelerators with the memory used of the first, or the CPU with its cores."""
+    hardware = app.hardware
+    if not hardware.gpus:
+        cores = hardware.cpu_count
+        return f"CPU, {cores} core{'' if cores == 1 else 's'}"
+    first = hardware.gpus[0]
+    used = messages.size(first.memory_total_bytes - first.memory_free_bytes)
+    more = f" (+{len(hardware.gpus) - 1})" if len(hardware.gpus) > 1 else ""
+    return f"{first.name}{more}, {used} of {messages.size(first.memory_total_bytes)}"
 
 
 def active_run(app: App) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import socket
@@ -20,7 +19,7 @@ from starlette.responses import FileResponse
 from starlette.routing import Route
 
 from core.errors import SetupError
-from core.workspace import Workspace, write_atomic
+from core.workspace import Workspace
 from webui import theme
 
 FIRST_PORT = 7860
@@ -94,10 +93,8 @@ def _own_file(request: Request) -> FileResponse:
     return FileResponse(find(), headers={"Cache-Control": "no-cache"})
 
 
-def announce(workspace: Workspace, address: str, *, open_browser: bool) -> None:
-    """Prints the address, notes it in the workspace, and opens a browser where there is one."""
-    record = {"address": address, "pid": os.getpid(), "started_at": time.time()}
-    write_atomic(workspace.server, json.dumps(record))
+def announce(address: str, *, open_browser: bool) -> None:
+    """Prints the address, and opens a browser where there is one."""
     print(f"Tunesmith is at {address} (Ctrl-C ends the server).", file=sys.stderr, flush=True)
     if open_browser and _has_browser():
         threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()
@@ -137,5 +134,5 @@ def _offer_to_stop(count: int, stop_runs: Callable[[], None]) -> None:
     try:
         time.sleep(PATIENCE)
     except KeyboardInterrupt:
-        print("\nStopping; a checkpoint is being written.", file=sys.stderr, flush=True)
+        print("\nStopping; each run writes a checkpoint first.", file=sys.stderr, flush=True)
         stop_runs()

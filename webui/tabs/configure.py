@@ -1,12 +1,250 @@
-"""Configure."""
+"""Configure: a preset, the settings that matter, and what the run will be before it starts."""
 
 from __future__ import annotations
 
-import gradio as gr
+from collections.abc import Iterator
+from typing import Any
 
-from webui import messages
+import gradio as gr
+from gradio.components import Component
+
+from core.config import RunConfig, parse_config
+from core.config.command import as_command
+from core.config.presets import DEFAULT, Preset, list_presets, load_preset, preset_id, save_preset
+from core.data.registry import list_datasets
+from core.errors import ConfigError, TunesmithError
+from core.models.starter import STARTER_MODELS
+from webui import forms, messages, plan, starts
 from webui.context import App, Shared
+
+# How often a start that fetches a model is looked at, in seconds.
+GLANCE = 0.25
+# How long the page waits for a count of tokens, in seconds; it is asked for again at a change.
+PATIENCE = 120
 
 
 def build(app: App, shared: Shared) -> None:
-    gr.HTML(messages.empty("Configure", "Being built."))
+    _Configure(app, shared).wire()
+
+
+class _Configure:
+    def __init__(self, app: App, shared: Shared) -> None:
+        self.app, self.shared = app, shared
+        self.started: dict[str, starts.Start] = {}
+        first = load_preset(DEFAULT)
+        with gr.Row(elem_classes="split"):
+            with gr.Column(scale=7, min_width=320):
+                self.preset = gr.Radio(
+                    preset_choices(app),
+                    value=first.name,
+                    label="Preset",
+                    elem_id="preset",
+                    elem_classes="pills",
+                )
+                self.when = gr.HTML(_when(first), apply_default_css=False)
+                self.form = forms.build(first.config().values(), self._choices())
+                self._build_reuse()
+            with gr.Column(scale=4, min_width=300, elem_classes="beside"):
+                self.summary = gr.HTML(elem_id="summary", apply_default_css=False)
+                self.start = gr.Button("Start training", variant="primary", elem_id="start")
+                self.status = gr.HTML(elem_id="start-status", apply_default_css=False)
+                self.stop = gr.Button("Stop the download", size="sm", visible=False)
+        self.inputs = {*self.form.fields.values(), self.preset, self.name_to_save}
+
+    def _build_reuse(self) -> None:
+        with gr.Accordion("Keep or reuse these settings", open=False, elem_classes="fold"):
+            with gr.Row(equal_height=False):
+                self.name_to_save = gr.Textbox(
+                    label="Name of the preset", placeholder="My LoRA", max_lines=1, scale=3
+                )
+                self.save = gr.Button("Save as preset", scale=1, min_width=140)
+            with gr.Row():
+                self.as_yaml = gr.Button("Copy as YAML", min_width=140)
+                self.as_command = gr.Button("Copy as command", min_width=140)
+            self.copied = gr.Code(
+                label="Copied", language=None, interactive=False, visible=False, elem_id="copied"
+            )
+            self.saved = gr.HTML(apply_default_css=False)
+
+    def _choices(self) -> dict[str, list[Any]]:
+        local = [path.name for path in sorted(self.app.workspace.models.glob("[!.]*/"))]
+        datasets = [(info.name, info.id) for info in list_datasets(self.app.workspace)]
+        if "sample" not in {identity for _, identity in datasets}:
+            datasets.insert(0, ("Sample: support tickets", "sample"))
+        return {
+            "model.model_name_or_path": [*dict.fromkeys([next(iter(STARTER_MODELS)), *local])],
+            "data.dataset": datasets,
+        }
+
+    # -- handlers
+
+    def follow(self, data: dict[Component, Any]) -> dict[Component, Any]:
+        """After every change: the summary, which fields matter, what differs, what is wrong."""
+        values, problems = self.form.gather(data)
+        config, problems = plan.checked(values, problems)
+        preset = load_preset(data[self.preset], self.app.workspace)
+        return {
+            self.form.marks: forms.marks(values, preset.config().values(), problems),
+            self.summary: plan.card(self.app, config, problems),
+            self.start: gr.Button(interactive=config is not None),
+        }
+
+    def count(self, data: dict[Component, Any]) -> Any:
+        """The summary once more, when the tokens are counted."""
+        config, _ = plan.checked(*self.form.gather(data))
+        counting = plan.count_tokens(self.app, config) if config else None
+        if counting is None:
+            return gr.skip()
+        counting.exception(timeout=PATIENCE)
+        return plan.card(self.app, config)
+
+    def choose(self, data: dict[Component, Any]) -> dict[Component, Any]:
+        """Another preset: its values in the form; the run's name and the data set stay."""
+        preset = load_preset(data[self.preset], self.app.workspace)
+        kept = {"name": data[self.form.fields["name"]]}
+        if "data.dataset" not in preset.settings:
+            kept["data.dataset"] = data[self.form.fields["data.dataset"]]
+        return {**self.form.show(_with(preset, kept)), self.when: _when(preset)}
+
+    def open(self, dataset: str) -> dict[Component, Any]:
+        """The tab is opened, or another data set chosen: lists that may have grown."""
+        choices = self._choices()
+        fields = self.form.fields
+        known = {identity for _, identity in choices["data.dataset"]}
+        dataset_field = fields["data.dataset"]
+        chosen = {"value": dataset} if dataset in known else {}
+        return {
+            dataset_field: gr.Dropdown(choices=choices["data.dataset"], **chosen),
+            fields["model.model_name_or_path"]: gr.Dropdown(
+                choices=choices["model.model_name_or_path"]
+            ),
+            self.preset: gr.Radio(choices=preset_choices(self.app)),
+        }
+
+    def begin(self, data: dict[Component, Any], request: gr.Request) -> Iterator[dict]:
+        """Starts the run; while its model is fetched, says how far that is."""
+        try:
+            config = self.form.config(data)
+        except ConfigError:
+            yield self.follow(data)
+            return
+        start = starts.begin(self.app.workspace, self.app.store, config)
+        self.started[request.session_hash] = start
+        while not start.done.wait(GLANCE):
+            yield {
+                self.status: messages.progress(start.fraction, start.message),
+                self.start: gr.Button("Starting", interactive=False),
+                self.stop: gr.Button(visible=True),
+            }
+        yield self._begun(start)
+
+    def _begun(self, start: starts.Start) -> dict[Component, Any]:
+        ready = {
+            self.start: gr.Button("Start training", interactive=True),
+            self.stop: gr.Button(visible=False),
+        }
+        if start.job is None:
+            return {**ready, self.status: messages.error(start.error or "Not started.")}
+        return {
+            **ready,
+            self.status: "",
+            self.shared.run: start.job.id,
+            self.shared.tabs: self.shared.go("train"),
+        }
+
+    def stop_start(self, request: gr.Request) -> None:
+        start = self.started.get(request.session_hash)
+        if start is not None:
+            start.stop()
+
+    def save_as(self, data: dict[Component, Any]) -> dict[Component, Any]:
+        """Keeps the settings as a preset of the owner's."""
+        title = (data[self.name_to_save] or "").strip()
+        if not title:
+            return {self.saved: messages.error("The preset has no name.", "Type one first.")}
+        try:
+            config = self.form.config(data)
+            preset = save_preset(self.app.workspace, preset_id(title), title, config, replace=True)
+        except TunesmithError as error:
+            return {self.saved: messages.error(error)}
+        return {
+            self.preset: gr.Radio(preset_choices(self.app), value=preset.name),
+            self.saved: messages.note(f"Saved as {preset.title}.", "finished"),
+        }
+
+    def copy_yaml(self, data: dict[Component, Any]) -> Any:
+        return self._copy(data, lambda config: config.to_yaml(full=False) or "{}\n")
+
+    def copy_command(self, data: dict[Component, Any]) -> Any:
+        preset = load_preset(data[self.preset], self.app.workspace)
+        return self._copy(data, lambda config: as_command(config, preset))
+
+    def _copy(self, data: dict[Component, Any], write: Any) -> Any:
+        try:
+            return gr.Code(write(self.form.config(data)), visible=True)
+        except ConfigError as error:
+            return gr.Code(f"# {error}", visible=True)
+
+    # -- wiring
+
+    def wire(self) -> None:
+        shared, form = self.shared, self.form
+        quiet: dict[str, Any] = {"show_progress": "hidden"}
+        shown = {form.marks, self.summary, self.start}
+        fields = list(form.fields.values())
+
+        def refreshed(event: Any) -> None:
+            event.then(self.follow, self.inputs, shown, **quiet).then(
+                self.count, self.inputs, self.summary, trigger_mode="always_last", **quiet
+            )
+
+        edited = gr.on(
+            [field.input for field in fields],
+            self.follow,
+            self.inputs,
+            shown,
+            trigger_mode="always_last",
+            **quiet,
+        )
+        edited.then(self.count, self.inputs, self.summary, trigger_mode="always_last", **quiet)
+        refreshed(self.preset.input(self.choose, self.inputs, {*fields, self.when}, **quiet))
+        lists = [form.fields["data.dataset"], form.fields["model.model_name_or_path"], self.preset]
+        refreshed(
+            gr.on(
+                [shared.tab["configure"].select, shared.dataset.change],
+                self.open,
+                shared.dataset,
+                lists,
+                **quiet,
+            )
+        )
+        form.fields["data.dataset"].input(
+            lambda dataset: dataset, form.fields["data.dataset"], shared.dataset, **quiet
+        )
+        self.start.click(
+            self.begin,
+            self.inputs,
+            {*shown, self.status, self.stop, shared.run, shared.tabs},
+            concurrency_limit=None,
+            **quiet,
+        )
+        self.stop.click(self.stop_start, None, None, **quiet)
+        self.save.click(self.save_as, self.inputs, {self.preset, self.saved}, **quiet)
+        for button, copy in ((self.as_yaml, self.copy_yaml), (self.as_command, self.copy_command)):
+            button.click(copy, self.inputs, self.copied, **quiet).then(
+                None, self.copied, js="text => tunesmith.copy(text)"
+            )
+
+
+def preset_choices(app: App) -> list[tuple[str, str]]:
+    return [(p.title, p.name) for p in list_presets(app.workspace) if not p.problem]
+
+
+def _when(preset: Preset) -> str:
+    text = " ".join(part for part in (preset.description, preset.when) if part)
+    return f'<p class="aside">{messages.escape(text)}</p>'
+
+
+def _with(preset: Preset, kept: dict[str, Any]) -> RunConfig:
+    """The preset's configuration with values that stay as they are."""
+    return parse_config({**preset.config().values(), **kept})

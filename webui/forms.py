@@ -1,0 +1,286 @@
+"""The settings form, generated from the declared fields (core.config.SPECS).
+
+Each field becomes one control with its label and its help sentence. What the control holds is text,
+a choice or a tick; `read` gives it back to core's own parser, so that the form understands what the
+command line understands. What is shown, what differs from the preset and what is wrong reaches the
+browser as one value (`Marks`), and page.js puts it at the fields.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import gradio as gr
+import yaml
+from gradio.components import Component
+
+from core.config import SPECS, FieldSpec, RunConfig, nest, parse_config
+from core.config.command import apply_overrides
+from core.config.yaml_file import parse_yaml
+from core.errors import ConfigError, Problem
+
+# Titles of the folds: the group of a field, or its section where it has none.
+FOLD_TITLES = {
+    "": "Run",
+    "model": "Model",
+    "data": "Data",
+    "adapter": "Adapter and quantization",
+    "training": "Steps and batches",
+    "Schedule": "Schedule",
+    "Optimizer": "Optimizer",
+    "Machine": "Precision and memory",
+    "Randomness": "Randomness",
+    "Further": "Further settings of TRL",
+    "evaluation": "Evaluation while training",
+    "tracking": "Checkpoints and logging",
+}
+# Filled in when a run starts; shown, but not for a person to change.
+READ_ONLY = frozenset({"data.dataset_fingerprint"})
+# Choices that fit beside each other; more become a list.
+MOST_BUTTONS = 4
+_WORDS = {"lora": "LoRA", "none": "none", "lora_only": "LoRA only", "no": "never"}
+_SPECIAL_WORDS = {
+    "adapter.method": {"lora": "LoRA", "none": "none (full)"},
+    "method": {"sft": "Supervised fine-tuning"},
+    "evaluation.eval_strategy": {"no": "never", "steps": "by steps", "epoch": "each epoch"},
+    "tracking.save_strategy": {"no": "never", "steps": "by steps", "epoch": "each epoch"},
+}
+
+
+@dataclass(frozen=True)
+class Form:
+    """The controls by the dotted path of their field."""
+
+    fields: dict[str, Component]
+    marks: Marks
+
+    def gather(
+        self, data: Mapping[Component, Any]
+    ) -> tuple[dict[str, Any], tuple[Problem, ...]]:
+        """Every setting that can be read, by dotted path, and what could not be read."""
+        found: dict[str, Any] = {}
+        problems: list[Problem] = []
+        for spec in SPECS:
+            try:
+                found[spec.path] = read(spec, data[self.fields[spec.path]])
+            except ConfigError as error:
+                problems += error.problems
+        return found, tuple(problems)
+
+    def config(self, data: Mapping[Component, Any]) -> RunConfig:
+        """The configuration in the form. Raises ConfigError with every problem."""
+        values, problems = self.gather(data)
+        if problems:
+            raise ConfigError(problems)
+        return parse_config(nest(values))
+
+    def show(self, config: RunConfig) -> dict[Component, Any]:
+        """What each control shows for `config`, for a handler's return value."""
+        values = config.values()
+        return {self.fields[spec.path]: write(spec, values[spec.path]) for spec in SPECS}
+
+
+class Marks(gr.HTML):
+    """Tells the browser what to show at the fields: {"hidden", "errors", "changed"} by path."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            value={"hidden": [], "errors": {}, "changed": {}, "folds": {}},
+            html_template="",
+            js_on_load="const mark = () => tunesmith.markFields(props.value); mark(); "
+            "watch('value', mark);",
+            elem_classes="no-space",
+            apply_default_css=False,
+        )
+
+    def get_block_name(self) -> str:
+        return "html"
+
+
+def marks(
+    current: Mapping[str, Any], preset: Mapping[str, Any], problems: tuple[Problem, ...] = ()
+) -> dict[str, Any]:
+    """The value of `Marks`: fields that do not matter, differ from the preset, or are wrong."""
+    errors: dict[str, str] = {}
+    for problem in problems:
+        errors.setdefault(problem.field, problem.message[:1].upper() + problem.message[1:])
+    changed = {
+        spec.path: write_text(preset[spec.path]).replace("\n", ", ") or "empty"
+        for spec in SPECS
+        if spec.path in current and current[spec.path] != preset[spec.path]
+        if spec.path not in READ_ONLY and spec.path != "name"
+    }
+    return {
+        "hidden": [s.path for s in SPECS if not s.shown(current) and s.path not in errors],
+        "errors": errors,
+        "changed": changed,
+        "folds": {
+            fold_id(key): _fold_note(specs, changed, errors) for key, specs in folds().items()
+        },
+    }
+
+
+def folds() -> dict[str, list[FieldSpec]]:
+    """The advanced fields by the key of their fold, in the order of declaration."""
+    found: dict[str, list[FieldSpec]] = {}
+    for spec in (spec for spec in SPECS if spec.level != "basic"):
+        found.setdefault(spec.group or spec.section, []).append(spec)
+    return found
+
+
+def _fold_note(
+    specs: list[FieldSpec], changed: Mapping[str, str], errors: Mapping[str, str]
+) -> dict[str, Any]:
+    """What stands beside a fold's title while it is closed."""
+    wrong = sum(spec.path in errors for spec in specs)
+    differing = sum(spec.path in changed for spec in specs)
+    text = f"{wrong} to mend" if wrong else f"{differing} changed" if differing else ""
+    return {"text": text, "wrong": bool(wrong)}
+
+
+def build(values: Mapping[str, Any], choices: Mapping[str, list[Any]]) -> Form:
+    """Every control, basic ones first and the rest in folds, in the current layout.
+
+    `values` are the first values by path; `choices` gives the choices of a field whose choices are
+    not declared (base models, data sets, modules).
+    """
+    fields: dict[str, Component] = {}
+    with gr.Column(elem_classes="settings"):
+        for spec in (spec for spec in SPECS if spec.level == "basic"):
+            fields[spec.path] = control(spec, values[spec.path], choices.get(spec.path))
+    for key, specs in folds().items():
+        title = FOLD_TITLES.get(key, key)
+        with (
+            gr.Accordion(title, open=False, elem_classes="fold", elem_id=fold_id(key)),
+            gr.Column(elem_classes="settings"),
+        ):
+            for spec in specs:
+                fields[spec.path] = control(spec, values[spec.path], choices.get(spec.path))
+    return Form(fields, Marks())
+
+
+def element_id(path: str) -> str:
+    return "field-" + path.replace(".", "-")
+
+
+def fold_id(key: str) -> str:
+    return "fold-" + (key or "run").lower()
+
+
+def control(spec: FieldSpec, value: Any, choices: list[Any] | None = None) -> Component:
+    """The control of one field, holding `value`."""
+    common: dict[str, Any] = {
+        "label": f"{spec.label} ({spec.unit})" if spec.unit else spec.label,
+        "info": spec.help,
+        "elem_id": element_id(spec.path),
+        "elem_classes": ["field", f"field-{spec.kind}"],
+        "value": write(spec, value),
+        "interactive": spec.path not in READ_ONLY,
+    }
+    if spec.kind == "bool" and not spec.auto:
+        return gr.Checkbox(**common)
+    if spec.kind == "bool":
+        return gr.Radio([("auto", "auto"), ("on", "on"), ("off", "off")], **common)
+    if spec.kind == "choice":
+        options = [(_word(spec, choice), choice) for choice in spec.choices]
+        if len(options) <= MOST_BUTTONS:
+            return gr.Radio(options, **common)
+        return gr.Dropdown(options, filterable=True, **common)
+    if spec.kind == "list" and not spec.free_text:
+        known = [*spec.words, *(choices or [])]
+        return gr.Dropdown(known, multiselect=True, allow_custom_value=True, **common)
+    if choices is not None or spec.kind == "int" and spec.auto:
+        known = choices if choices is not None else ["auto", "1", "2", "4", "8", "16", "32"]
+        return gr.Dropdown(known, allow_custom_value=True, filterable=True, **common)
+    lines = 2 if spec.kind in ("list", "dict") or spec.path == "data.system_prompt" else 1
+    return gr.Textbox(lines=lines, max_lines=8, placeholder=_placeholder(spec), **common)
+
+
+def _word(spec: FieldSpec, choice: Any) -> str:
+    words = {**_WORDS, **_SPECIAL_WORDS.get(spec.path, {})}
+    return words.get(str(choice), str(choice))
+
+
+def _placeholder(spec: FieldSpec) -> str:
+    if spec.kind == "list":
+        return "one on each line"
+    if spec.kind == "dict":
+        return "key: value, one on each line"
+    return "none" if spec.optional else ""
+
+
+def write(spec: FieldSpec, value: Any) -> Any:
+    """What the control of `spec` holds for a config's `value`."""
+    if spec.kind == "bool":
+        return value if not spec.auto else {True: "on", False: "off"}.get(value, value)
+    if spec.kind == "choice":
+        return value
+    if spec.kind == "list" and not spec.free_text:
+        return [value] if isinstance(value, str) else list(value)
+    return write_text(value)
+
+
+def write_text(value: Any) -> str:
+    """A value as a person would type it: 0.0002 -> "2e-4", None -> "", a list by lines."""
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    if isinstance(value, float):
+        return _number(value)
+    if isinstance(value, list):
+        return "\n".join(_line(item) for item in value)
+    if isinstance(value, dict):
+        return yaml.safe_dump(value, sort_keys=False, allow_unicode=True).strip() if value else ""
+    return str(value)
+
+
+def _line(item: str) -> str:
+    """One entry of a list by lines; what would not come back as it is stands as a JSON string."""
+    plain = item == item.strip() and item and "\n" not in item and not item.startswith('"')
+    return item if plain else json.dumps(item, ensure_ascii=False)
+
+
+def _unline(line: str) -> str:
+    if line.startswith('"'):
+        try:
+            return str(json.loads(line))
+        except ValueError:
+            return line
+    return line
+
+
+def _number(value: float) -> str:
+    if value == int(value) and abs(value) < 1e15:
+        return str(int(value))
+    plain = repr(value)
+    mantissa, _, exponent = f"{value:e}".partition("e")
+    if abs(value) >= 1e-3 and "e" not in plain:
+        return plain
+    short = f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"
+    return short if float(short) == value else plain
+
+
+def read(spec: FieldSpec, held: Any) -> Any:
+    """The config's value for what the control holds; core's parser reads what was typed.
+
+    Raises ConfigError naming the field; bounds are checked later, by `parse_config`.
+    """
+    if spec.kind == "bool":
+        return {"on": True, "off": False}.get(held, held) if spec.auto else bool(held)
+    if spec.kind == "choice":
+        return held
+    if spec.kind == "list" and not spec.free_text:
+        items = [str(item).strip() for item in held or [] if str(item).strip()]
+        return items[0] if len(items) == 1 and items[0] in spec.words else items
+    text = "" if held is None else str(held)
+    if spec.kind == "list":
+        return [_unline(line.strip()) for line in text.splitlines() if line.strip()]
+    if spec.kind == "dict":
+        return parse_yaml(text, spec.path) if text.strip() else {}
+    if spec.kind == "str":
+        return text if spec.path == "data.system_prompt" else text.strip()
+    return apply_overrides({}, [f"--{spec.path}={text.strip()}"])[spec.path]
