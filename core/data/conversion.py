@@ -79,9 +79,9 @@ def _optional(row: Row, mapping: Mapping[str, str], field: str) -> Any:
 
 
 def _text(value: Any, what: str) -> str:
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and value == value:
         value = str(value)
-    if value is None:
+    if value is None or value != value:  # a number that is not one is an empty cell
         raise Unusable(f"the {what} is missing")
     if not isinstance(value, str):
         raise Unusable(f"the {what} is {json_type(value)}, not text")
@@ -95,14 +95,20 @@ def _text(value: Any, what: str) -> str:
 
 def _side(value: Any, role: str, what: str) -> list[Turn]:
     """A prompt or an answer: plain text, one turn, or a list of turns."""
-    if isinstance(value, dict) and any(key in value for key in _SPEAKER_KEYS):
-        value = [value]
-    if isinstance(value, list):
-        turns = _turns(value)
+    read = _parsed(value)
+    read = [read] if isinstance(read, dict) else read
+    if isinstance(read, list) and (read is value or _look_like_turns(read)):
+        turns = _turns(read)
         if not turns:
             raise Unusable(f"the {what} is empty")
         return turns
     return [{"role": role, "content": _text(value, what)}]
+
+
+def _look_like_turns(items: list[Any]) -> bool:
+    return bool(items) and all(
+        isinstance(item, dict) and any(key in item for key in _SPEAKER_KEYS) for item in items
+    )
 
 
 def _instruction(row: Row, mapping: Mapping[str, str]) -> list[Turn]:

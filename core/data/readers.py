@@ -182,7 +182,10 @@ def as_row(value: Any, *, checked: bool = False) -> tuple[Row | None, str]:
         value = {"text": value}
     if not isinstance(value, dict):
         return None, f"a row is an object with named values, this is {json_type(value)}"
-    bad = "" if checked else invalid_text(json.dumps(value, ensure_ascii=False))
+    try:
+        bad = "" if checked else invalid_text(json.dumps(value, ensure_ascii=False))
+    except RecursionError:
+        bad = "nested too deeply"
     return (None, bad) if bad else (value, "")
 
 
@@ -224,28 +227,34 @@ def _csv_records(file: io.TextIOWrapper, path: Path, delimiter: str | None) -> I
     # The csv module's own limit of 128 KiB a cell is less than a long document.
     csv.field_size_limit(MAX_ROW_CHARS)
     lines = _bounded_lines(file, path)
-    first = ""
+    first, skipped = "", -1
     while not first.strip():
         first = next(lines, "")
+        skipped += 1
         if not first:
             raise DataError(f"{path.name} is empty.", "Choose a file with rows in it.")
     chosen = delimiter or max(
         ",;\t|", key=lambda sign: len(next(csv.reader([first], delimiter=sign)))
     )
     reader = csv.reader(_joined(first, lines), delimiter=chosen, strict=True)
-    header = _header(next(reader), path)
-    begin = reader.line_num + 1
+    try:
+        header = _header(next(reader), path)
+    except csv.Error as error:
+        raise DataError(
+            f"The first line of {path.name} is not CSV: {error}.",
+            "Write the names of the columns there, separated by commas.",
+        ) from error
     while True:
+        begin = skipped + reader.line_num + 1
         try:
             values = next(reader)
         except StopIteration:
             return
         except csv.Error as error:
-            yield begin, None, _csv_problem(str(error), begin, reader.line_num)
+            yield begin, None, _csv_problem(str(error), begin, skipped + reader.line_num)
         else:
             if values:
                 yield begin, *_csv_row(header, values)
-        begin = reader.line_num + 1
 
 
 def _bounded_lines(file: io.TextIOWrapper, path: Path) -> Iterator[str]:

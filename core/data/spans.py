@@ -49,81 +49,112 @@ def render_plain(messages: list[Message], learned_from: int, eos: str) -> Render
     return Rendered(text, tuple(spans), add_special_tokens=True)
 
 
-def render_chat(messages: list[Message], learned_from: int, tokenizer: Any) -> Rendered:
-    """The conversation by the tokenizer's template, with the spans of the assistant turns from
-    index `learned_from` on, each with its end-of-turn token.
+class ChatRenderer:
+    """Renders conversations with one tokenizer's chat template."""
 
-    Raises DataError when the template refuses the conversation or hides a turn.
-    """
-    text = _apply(tokenizer, messages)
-    specials = tuple(tokenizer.all_special_tokens)
-    spans: list[Span] = []
-    for index, message in enumerate(messages):
-        if message["role"] != "assistant" or index < learned_from:
-            continue
-        span = _span_by_prefix(text, messages, index, tokenizer, specials)
-        if span is None or (spans and span[0] < spans[-1][1]):
-            span = _span_by_marker(text, messages, index, tokenizer, specials)
-        if span is None or (spans and span[0] < spans[-1][1]):
-            raise DataError(
-                f"The model's chat template changes turn {index + 1} (assistant), so that its "
-                "words cannot be found again and the loss cannot be put on them.",
-                "Choose a model with another chat template, or train on single-turn rows.",
-            )
-        spans.append(span)
-    return Rendered(text, tuple(spans))
+    def __init__(self, tokenizer: Any) -> None:
+        self._tokenizer = tokenizer
+        added = tokenizer.added_tokens_decoder.values()
+        specials = {*tokenizer.all_special_tokens, *(str(t) for t in added if t.special)}
+        # Longest first: one special token may begin like another.
+        self._specials = tuple(sorted(specials - {""}, key=len, reverse=True))
 
+    def render(self, messages: list[Message], learned_from: int) -> Rendered:
+        """The conversation as text, with the spans of the assistant turns from index
+        `learned_from` on, each with its end-of-turn token.
 
-def _apply(tokenizer: Any, messages: list[Message], *, generation: bool = False) -> str:
-    try:
-        return str(
-            tokenizer.apply_chat_template(
+        Raises DataError when the template refuses the conversation or hides a turn.
+        """
+        text = self._apply(messages)
+        spans: list[Span] = []
+        for index, message in enumerate(messages):
+            if message["role"] != "assistant" or index < learned_from:
+                continue
+            floor = spans[-1][1] if spans else 0
+            span = self._by_prefix(text, messages, index)
+            if span is None or span[0] < floor:
+                span = self._by_marker(text, messages, index)
+            if span is None or span[0] < floor:
+                raise DataError(
+                    f"The model's chat template changes turn {index + 1} (assistant), so that "
+                    "its words cannot be found again and the loss cannot be put on them.",
+                    "Choose a model with another chat template, or train on single-turn rows.",
+                )
+            spans.append(span)
+        if spans and messages[-1]["role"] == "assistant":
+            text, spans[-1] = self._closed(text, spans[-1])
+        return Rendered(text, tuple(spans))
+
+    def _closed(self, text: str, span: Span) -> tuple[str, Span]:
+        """A last turn that the template leaves open gets the end-of-text token: without one,
+        the model would never learn to stop."""
+        eos = self._tokenizer.eos_token
+        if not eos or text[: span[1]].rstrip().endswith(self._specials):
+            return text, span
+        text = text[: span[1]] + eos
+        return text, (span[0], len(text))
+
+    def _apply(self, messages: list[Message], *, generation: bool = False) -> str:
+        try:
+            rendered = self._tokenizer.apply_chat_template(
                 messages, tokenize=False, add_generation_prompt=generation
             )
-        )
-    except Exception as error:  # a template is a program: it raises what it likes
-        raise DataError(
-            f"The model's chat template refuses this row: {error}.".replace("..", "."),
-            "Change the row, or choose a model whose template knows its roles.",
-        ) from error
+        except Exception as error:  # a template is a program: it raises what it likes
+            raise DataError(
+                f"The model's chat template refuses this row: {str(error).rstrip('.')}.",
+                "Change the row, or choose a model whose template knows its roles.",
+            ) from error
+        return str(rendered)
 
-
-def _span_by_prefix(
-    text: str, messages: list[Message], index: int, tokenizer: Any, specials: tuple[str, ...]
-) -> Span | None:
-    try:
-        before = _apply(tokenizer, messages[:index], generation=True)
+    def _by_prefix(self, text: str, messages: list[Message], index: int) -> Span | None:
+        """From the generation prompt before the turn to what the turn adds, if both are part of
+        the whole text."""
         is_last = index == len(messages) - 1
-        through = text if is_last else _apply(tokenizer, messages[: index + 1])
-    except DataError:
-        return None
-    if not text.startswith(before) or not text.startswith(through) or len(through) < len(before):
-        return None
-    words = messages[index]["content"].strip()
-    if words not in text[len(before) : len(through)]:
-        return None
-    return len(before), _without_gap(text, len(before), len(through), specials)
+        try:
+            before = self._apply(messages[:index], generation=True)
+            through = text if is_last else self._apply(messages[: index + 1])
+        except DataError:
+            return None
+        if not text.startswith(before) or not text.startswith(through):
+            return None
+        # A template may set earlier reasoning apart, but it leaves the answer behind it alone.
+        answer = messages[index]["content"].rpartition("</think>")[2].strip()
+        place = text.rfind(answer, len(before), len(through))
+        if place < 0:
+            return None
+        return len(before), self._end_of_turn(text, place + len(answer), len(through))
 
+    def _by_marker(self, text: str, messages: list[Message], index: int) -> Span | None:
+        """From where the text parts from the one with a marker as this turn to where both meet."""
+        marked = [*messages]
+        marked[index] = {**messages[index], "content": _MARKER}
+        try:
+            before, found, after = self._apply(marked).partition(_MARKER)
+        except DataError:
+            return None
+        begin, end = len(before), len(text) - len(after)
+        if not found or begin >= end or not text.startswith(before) or not text.endswith(after):
+            return None
+        if text[begin:end].strip() not in messages[index]["content"]:
+            return None
+        # A turn further on may begin with a special token of its own: only the next one counts.
+        return begin, self._end_of_turn(text, end, end)
 
-def _span_by_marker(
-    text: str, messages: list[Message], index: int, tokenizer: Any, specials: tuple[str, ...]
-) -> Span | None:
-    marked = [*messages]
-    marked[index] = {**messages[index], "content": _MARKER}
-    try:
-        before, found, after = _apply(tokenizer, marked).partition(_MARKER)
-    except DataError:
-        return None
-    begin, end = len(before), len(text) - len(after)
-    if not found or not text.startswith(before) or not text.endswith(after) or begin >= end:
-        return None
-    if text[begin:end].strip() not in messages[index]["content"]:
-        return None
-    mark = next((token for token in specials if after.startswith(token)), "")
-    return begin, end + len(mark)
+    def _end_of_turn(self, text: str, words_end: int, turn_end: int) -> int:
+        """The end of the special tokens that close the turn, behind white space at most; where
+        there are none, `turn_end`."""
+        place = words_end
+        while place < turn_end and text[place].isspace():
+            place += 1
+        closed = self._special_at(text, place)
+        if not closed:
+            return turn_end
+        while closed < turn_end and self._special_at(text, closed):
+            closed = self._special_at(text, closed)
+        return closed
 
-
-def _without_gap(text: str, begin: int, end: int, specials: tuple[str, ...]) -> int:
-    """`end`, moved before the white space between the end-of-turn token and the next turn."""
-    stripped = text[begin:end].rstrip()
-    return begin + len(stripped) if stripped.endswith(specials) else end
+    def _special_at(self, text: str, place: int) -> int:
+        """The end of the special token that begins at `place`, or 0."""
+        if not text.startswith(self._specials, place):  # fast, for some have thousands
+            return 0
+        return place + next(len(t) for t in self._specials if text.startswith(t, place))

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from core.data.spans import Rendered, render_chat, render_plain
+from core.data.spans import ChatRenderer, Rendered, render_plain
 from core.errors import DataError
 
 NO_LOSS = -100
@@ -133,28 +133,29 @@ def tokenize_all(
     Encodes in batches, which is several times faster than row by row.
     """
     results: list[TokenizedRow | DataError] = []
+    chat = ChatRenderer(tokenizer) if tokenizer.chat_template else None
     for start in range(0, len(rows), _BATCH):
         rendered: list[Rendered | DataError] = []
         for row in rows[start : start + _BATCH]:
             try:
-                rendered.append(_render(row, tokenizer, assistant_only_loss, system_prompt))
+                item = _render(row, chat, tokenizer.eos_token or "", system_prompt)
+                rendered.append(item if assistant_only_loss else item.with_loss_everywhere())
             except DataError as error:
                 rendered.append(error)
         good = [item for item in rendered if not isinstance(item, DataError)]
         encoded = iter(_encode(good, tokenizer))
-        for item in rendered:
-            if isinstance(item, DataError):
-                results.append(item)
-                continue
-            ids, learned = next(encoded)
-            results.append(_cut(ids, learned, max_length))
+        for place in rendered:
+            if isinstance(place, DataError):
+                results.append(place)
+            else:
+                results.append(_cut(*next(encoded), max_length))
         if progress:
             progress(len(results) / len(rows))
     return results
 
 
 def _render(
-    row: dict[str, Any], tokenizer: Any, assistant_only_loss: bool, system_prompt: str
+    row: dict[str, Any], chat: ChatRenderer | None, eos: str, system_prompt: str
 ) -> Rendered:
     if "text" in row:
         return Rendered(row["text"], None, add_special_tokens=True, end=True)
@@ -170,11 +171,9 @@ def _render(
     if system_prompt and not any(message["role"] == "system" for message in messages):
         messages.insert(0, {"role": "system", "content": system_prompt})
         learned_from += 1
-    if tokenizer.chat_template:
-        rendered = render_chat(messages, learned_from, tokenizer)
-    else:
-        rendered = render_plain(messages, learned_from, tokenizer.eos_token or "")
-    return rendered if assistant_only_loss else rendered.with_loss_everywhere()
+    if chat:
+        return chat.render(messages, learned_from)
+    return render_plain(messages, learned_from, eos)
 
 
 def _cut(ids: list[int], learned: list[bool], max_length: int | None) -> TokenizedRow:
