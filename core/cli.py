@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from core.commands import chat, data, evaluate, export, info, runs, serve, train
+from core.commands.opening import common_arguments
 from core.commands.output import (
     DONE,
     FAILED,
@@ -22,7 +23,6 @@ from core.commands.output import (
     WRONG_USE,
     Output,
     UsageError,
-    common_arguments,
 )
 from core.errors import ConfigError, TunesmithError
 

@@ -170,11 +170,15 @@ def _model_warnings(facts: ModelFacts, config: RunConfig) -> list[Problem]:
         ):
             for name in unknown_modules(facts, names):
                 near = difflib.get_close_matches(name.rpartition(".")[2], known, n=2, cutoff=0.4)
-                has = " or ".join(near) or ", ".join(facts.linear_modules)
+                mend = (
+                    f"Did you mean {' or '.join(near)}?"
+                    if near
+                    else f"It has {', '.join(facts.linear_modules)}."
+                )
                 found.append(
                     Problem(
                         path,
-                        f"{facts.name} has no module {name}. Did you mean {has}?",
+                        f"{facts.name} has no module {name}. {mend}",
                         ("model.model_name_or_path",),
                     )
                 )

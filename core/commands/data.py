@@ -7,8 +7,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from core.commands.opening import open_workspace
 from core.commands.output import DONE, Output, UsageError, pairs, table
-from core.workspace import Workspace
 
 if TYPE_CHECKING:
     from core.data.registry import DatasetInfo
@@ -79,7 +79,7 @@ def run_import(args: argparse.Namespace, output: Output) -> int:
     if not 0 <= args.eval_fraction < 1:
         raise UsageError("--eval-fraction is a share from 0 to below 1, such as 0.1.")
     info = import_dataset(
-        _workspace(args, *args.sources, args.eval_file),
+        open_workspace(args, *args.sources, args.eval_file),
         args.sources,
         name=args.name,
         form=args.form,
@@ -101,7 +101,7 @@ def run_inspect(args: argparse.Namespace, output: Output) -> int:
         return _inspect_file(args, path, output)
     from core.data.registry import load_dataset_info, read_rows
 
-    workspace = _workspace(args)
+    workspace = open_workspace(args)
     info = load_dataset_info(workspace, args.id)
     rows = read_rows(workspace, info.id, "train", 0, args.rows)
     text = "\n\n".join([_text(info), *(_row_text(row) for row in rows)])
@@ -141,7 +141,7 @@ def _inspect_file(args: argparse.Namespace, path: Path, output: Output) -> int:
 def run_list(args: argparse.Namespace, output: Output) -> int:
     from core.data.registry import list_datasets
 
-    infos = list_datasets(_workspace(args))
+    infos = list_datasets(open_workspace(args))
     rows = [(i.id, i.name, i.form, i.counts.train, i.counts.eval, i.counts.dropped) for i in infos]
     titles = ("ID", "NAME", "FORM", "TRAIN", "HELD OUT", "DROPPED")
     text = table(titles, rows) if rows else "There are none yet. Bring one: data import FILE"
@@ -152,15 +152,9 @@ def run_list(args: argparse.Namespace, output: Output) -> int:
 def run_delete(args: argparse.Namespace, output: Output) -> int:
     from core.data.registry import delete_dataset
 
-    delete_dataset(_workspace(args), args.id)
+    delete_dataset(open_workspace(args), args.id)
     output.result({"deleted": args.id}, f"{args.id} is deleted.")
     return DONE
-
-
-def _workspace(args: argparse.Namespace, *files: Path | None) -> Workspace:
-    """The workspace, and leave to read the files that the shell's user named."""
-    folders = [file.expanduser().resolve().parent for file in files if file is not None]
-    return Workspace.open(getattr(args, "workspace", None), folders)
 
 
 def _mapping(texts: list[str]) -> dict[str, str] | None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from core.commands.opening import open_workspace
 from core.commands.output import Output, UsageError, table
-from core.workspace import Workspace
 
 
 def add(commands: Any, common: argparse.ArgumentParser) -> None:
@@ -34,7 +34,7 @@ def run(args: argparse.Namespace, output: Output) -> int:
 
     if (args.max_rows is not None and args.max_rows < 1) or args.max_new_tokens < 1:
         raise UsageError("--max-rows and --max-new-tokens are at least 1.")
-    workspace = Workspace.open(getattr(args, "workspace", None))
+    workspace = open_workspace(args)
     store = Store.open(workspace)
     params = {
         "checkpoint": args.checkpoint,

@@ -7,8 +7,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from core.commands.opening import open_workspace
 from core.commands.output import Output, UsageError, pairs, spell_bytes
-from core.workspace import Workspace
 
 
 def add(commands: Any, common: argparse.ArgumentParser) -> None:
@@ -42,7 +42,7 @@ def run(args: argparse.Namespace, output: Output) -> int:
 
     if args.output is not None and args.output.expanduser().exists():
         raise UsageError(f"{args.output} is there already. Name a new folder or file.")
-    workspace = Workspace.open(getattr(args, "workspace", None))
+    workspace = open_workspace(args)
     store = Store.open(workspace)
     params = {"format": args.format, "checkpoint": args.checkpoint, "dtype": args.dtype}
     job = submit_export(workspace, store, find_run(store, args.run_id), params)

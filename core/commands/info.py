@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from core.commands.opening import open_workspace
 from core.commands.output import DONE, FAILED, Output, pairs, table
-from core.workspace import Workspace
+
+if TYPE_CHECKING:
+    from core.workspace import Workspace
 
 
 def add(commands: Any, common: argparse.ArgumentParser) -> None:
@@ -39,8 +42,8 @@ def run_estimate(args: argparse.Namespace, output: Output) -> int:
     from core.commands.train import read_config
     from core.summary import summarize
 
-    workspace = Workspace.open(getattr(args, "workspace", None))
-    config = read_config(workspace, args.config, args.overrides)
+    config = read_config(open_workspace(args), args.config, args.overrides)
+    workspace = open_workspace(args, config.model.model_name_or_path)
     counts = _token_counts(workspace, config) if args.tokens else None
     summary = summarize(workspace, config, counts)
     output.result(summary.to_dict(), summary_text(summary))
@@ -75,7 +78,7 @@ def _token_counts(workspace: Workspace, config: Any) -> dict[str, Any]:
     from core.jobs.pool import Pool
     from core.models.starter import ensure_model
 
-    model = ensure_model(config.model.model_name_or_path, workspace.root, fetch_progress)
+    model = ensure_model(config.model.model_name_or_path, workspace, fetch_progress)
     pool = Pool(workspace.root)
     try:
         counts: dict[str, Any] = pool.submit(
@@ -99,7 +102,7 @@ def run_presets(args: argparse.Namespace, output: Output) -> int:
     from core.config import nest
     from core.config.presets import list_presets, load_preset
 
-    workspace = Workspace.open(getattr(args, "workspace", None))
+    workspace = open_workspace(args)
     if args.action == "show":
         if not args.name:
             raise UsageError("presets show needs a preset's name: presets show quickstart")
@@ -127,8 +130,18 @@ def _record(preset: Any) -> dict[str, Any]:
 
 
 def run_doctor(args: argparse.Namespace, output: Output) -> int:
-    import importlib
+    import dataclasses
 
-    workspace = Workspace.open(getattr(args, "workspace", None))
-    report = importlib.import_module("core.doctor").diagnose(workspace.root)
-    raise NotImplementedError(report, FAILED)
+    from core.doctor import diagnose, render
+    from core.models.hardware import probe
+
+    hardware = probe()
+    checks = diagnose(open_workspace(args).root, hardware=hardware)
+    is_well = all(check.ok for check in checks)
+    data = {
+        "ok": is_well,
+        "checks": [dataclasses.asdict(check) for check in checks],
+        "hardware": hardware.as_dict(),
+    }
+    output.result(data, render(checks))
+    return DONE if is_well else FAILED

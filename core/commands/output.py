@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 import time
@@ -65,20 +64,6 @@ def error_lines(error: BaseException) -> list[str]:
     if isinstance(error, TunesmithError):
         return [f"Error: {error.message}"] + ([error.hint] if error.hint else [])
     return [f"Error: {error}" if str(error) else f"Error: {type(error).__name__}"]
-
-
-def common_arguments() -> argparse.ArgumentParser:
-    """The options that every command takes."""
-    parser = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
-    parser.add_argument(
-        "--workspace",
-        metavar="FOLDER",
-        help="where data sets, runs and models are kept (else TUNESMITH_WORKSPACE, ./workspace)",
-    )
-    parser.add_argument(
-        "--json", action="store_true", help="print one JSON object on standard output"
-    )
-    return parser
 
 
 def table(titles: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:

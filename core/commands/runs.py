@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from core.commands.opening import open_workspace
 from core.commands.output import (
     DONE,
     Output,
@@ -16,11 +17,11 @@ from core.commands.output import (
     spell_time,
     table,
 )
-from core.workspace import Workspace
 
 if TYPE_CHECKING:
     from core.jobs.runs import RunSummary
     from core.jobs.store import Store
+    from core.workspace import Workspace
 
 _ACTIONS = {
     "list": "every run, newest first",
@@ -85,7 +86,7 @@ def _with_store(handler: Callable[..., int]) -> Callable[[argparse.Namespace, Ou
     def run(args: argparse.Namespace, output: Output) -> int:
         from core.jobs.store import Store
 
-        workspace = Workspace.open(getattr(args, "workspace", None))
+        workspace = open_workspace(args)
         store = Store.open(workspace)
         try:
             return handler(args, output, workspace, store)

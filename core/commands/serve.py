@@ -7,8 +7,8 @@ import importlib
 import ipaddress
 import os
 
+from core.commands.opening import open_workspace
 from core.commands.output import DONE, Output, UsageError
-from core.workspace import Workspace
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,13 +28,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--root-path", metavar="/PATH", help="path under which a proxy shows the page"
     )
-    group.add_argument(
-        "--allow",
-        metavar="FOLDER",
-        action="append",
-        default=[],
-        help="a further folder to read data and models from; may be repeated",
-    )
 
 
 def run(args: argparse.Namespace, output: Output) -> int:
@@ -47,7 +40,7 @@ def run(args: argparse.Namespace, output: Output) -> int:
             "delete. Add --auth USER:PASSWORD, or serve at 127.0.0.1 and reach it through SSH: "
             f"ssh -L {args.port}:127.0.0.1:{args.port} THIS-MACHINE"
         )
-    workspace = Workspace.open(getattr(args, "workspace", None), args.allow)
+    workspace = open_workspace(args)
     # By name: core has no import of webui, which is the layer above it. This is the one place
     # where the command line hands over to the page.
     page = importlib.import_module("webui.app")

@@ -6,12 +6,13 @@ import argparse
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from core.commands.opening import open_workspace
 from core.commands.output import DONE, Output, pairs, spell_seconds
-from core.workspace import Workspace
 
 if TYPE_CHECKING:
     from core.config import RunConfig
     from core.jobs.store import Job, Store
+    from core.workspace import Workspace
 
 
 def add(commands: Any, common: argparse.ArgumentParser) -> None:
@@ -34,11 +35,18 @@ def add(commands: Any, common: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, output: Output) -> int:
+    from core.commands.progress import fetch_progress
+    from core.jobs.process import context
     from core.jobs.store import Store
     from core.jobs.submit import submit_run
+    from core.models.starter import ensure_model
 
-    workspace = Workspace.open(getattr(args, "workspace", None))
-    config = read_config(workspace, args.config, args.overrides)
+    config = read_config(open_workspace(args), args.config, args.overrides)
+    model = config.model.model_name_or_path
+    workspace = open_workspace(args, model)
+    if not args.queue:
+        context().warm()  # imports torch in the background, while the model is looked for
+    ensure_model(model, workspace, fetch_progress)
     store = Store.open(workspace)
     job = submit_run(workspace, store, config)
     return see_through(workspace, store, job, output, queue=args.queue)

@@ -190,28 +190,30 @@ def _header_shapes(folder: Path) -> tuple[dict[str, Shape], str]:
     dtypes: dict[str, int] = {}
     for file in files:
         # Only the name counts: an index must not lead out of the model's folder.
-        for name, tensor in _header(folder / Path(file).name).items():
-            shapes[name] = tuple(tensor["shape"])
-            size = math.prod(shapes[name])
-            dtypes[tensor["dtype"]] = dtypes.get(tensor["dtype"], 0) + size
+        for name, (dtype, shape) in _header(folder / Path(str(file)).name).items():
+            shapes[name] = shape
+            dtypes[dtype] = dtypes.get(dtype, 0) + math.prod(shape)
     most = max(dtypes, key=lambda kind: dtypes[kind], default="")
     return shapes, {"BF16": "bfloat16", "F16": "float16", "F32": "float32"}.get(most, most)
 
 
-def _header(path: Path) -> dict[str, Any]:
-    """The header of one safetensors file: its length in 8 bytes, then that much JSON."""
+def _header(path: Path) -> dict[str, tuple[str, Shape]]:
+    """Type and shape of each tensor in one safetensors file.
+
+    Its header is a length in 8 bytes, little-endian, and then that much JSON.
+    """
     try:
         with path.open("rb") as file:
             (length,) = struct.unpack("<Q", file.read(8))
             if length > _LONGEST_HEADER:
                 raise ValueError("its header is too long")
             header = json.loads(file.read(length))
-    except (OSError, ValueError, struct.error) as error:
+        header.pop("__metadata__", None)
+        return {name: (str(t["dtype"]), tuple(t["shape"])) for name, t in header.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, struct.error) as error:
         raise ModelError(
             f"{path} is not a whole safetensors file: {error}.", "Fetch the model again."
         ) from error
-    header.pop("__metadata__", None)
-    return dict(header)
 
 
 def _config_shapes(config: dict[str, Any], text: dict[str, Any]) -> dict[str, Shape]:

@@ -1,0 +1,43 @@
+"""Opens the workspace that a command line asks for."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+
+from core.workspace import Workspace
+
+
+def common_arguments() -> argparse.ArgumentParser:
+    """The options that every command takes."""
+    parser = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
+    parser.add_argument(
+        "--workspace",
+        metavar="FOLDER",
+        help="where data sets, runs and models are kept (else TUNESMITH_WORKSPACE, ./workspace)",
+    )
+    parser.add_argument(
+        "--allow",
+        metavar="FOLDER",
+        action="append",
+        help="a further folder to read data and models from; may be repeated",
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="print one JSON object on standard output"
+    )
+    return parser
+
+
+def open_workspace(args: argparse.Namespace, *named: Path | str | None) -> Workspace:
+    """The workspace, with leave to read the allowed folders and what the shell's user `named`.
+
+    The worker processes that this one starts get the same leave, through their environment.
+    """
+    paths = [Path(item).expanduser().resolve() for item in named if item]
+    folders = [str(path if path.is_dir() else path.parent) for path in paths if path.exists()]
+    allowed = [*getattr(args, "allow", []), *folders]
+    workspace = Workspace.open(getattr(args, "workspace", None), allowed)
+    if allowed:
+        os.environ["TUNESMITH_ALLOW"] = os.pathsep.join(map(str, workspace.allowed))
+    return workspace
