@@ -187,8 +187,8 @@ class _Server(forkserver.ForkServer):
             process = self._process
             self._let_go()
             if process is not None:
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    process.wait(timeout=5)
+                process.kill()  # it may be importing still, or wait for the end of its children
+                process.wait()
 
     def _let_go(self) -> None:
         if self._forkserver_alive_fd is not None:

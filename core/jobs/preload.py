@@ -33,6 +33,7 @@ MODULES = (
     "trl.trainer.sft_trainer",
     "bitsandbytes",
     "safetensors.torch",
+    "core.jobs.worker",
     "core.training.run",
     "core.evaluation.run",
     "core.chat.worker",

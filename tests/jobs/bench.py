@@ -1,0 +1,122 @@
+"""A workspace with a store, jobs without a model, and real schedulers, servers and workers."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from core.jobs.events import EventWriter
+from core.jobs.job import TASK_FOLDERS, write_record
+from core.jobs.process import context, kill_worker
+from core.jobs.scheduler import Scheduler
+from core.jobs.store import ACTIVE, Job, Store
+from core.workspace import Workspace, new_id
+
+ROOT = Path(__file__).parents[2]
+LIGHT = ("core.jobs.worker", "tests.jobs.fake_jobs")
+
+
+def wait_until(condition: Callable[[], Any], timeout: float = 20.0) -> Any:
+    """The first true value of `condition`; fails when there is none within `timeout` seconds."""
+    deadline = time.monotonic() + timeout
+    while time.monotonic() < deadline:
+        value = condition()
+        if value:
+            return value
+        time.sleep(0.01)
+    raise AssertionError(f"waited {timeout:g} s in vain")
+
+
+class Bench:
+    """A workspace on which jobs without a model are run by real schedulers."""
+
+    def __init__(self, root: Path) -> None:
+        self.workspace = Workspace.open(root)
+        self.store = Store.open(self.workspace)
+        self.schedulers: list[Scheduler] = []
+        self.servers: list[subprocess.Popen[str]] = []
+
+    def add(self, kind: str = "train", run_id: str | None = None, **params: Any) -> Job:
+        """A queued job, as submit leaves it."""
+        job_id = f"{new_id()}-{len(self.store.list())}"  # never twice the same
+        parent = self.workspace.runs
+        if kind != "train":
+            parent = self.workspace.run(run_id or "").root / TASK_FOLDERS[kind]
+        folder = parent / job_id
+        folder.mkdir(parents=True)
+        job = Job(
+            id=job_id,
+            kind=kind,
+            run_id=run_id or job_id,
+            folder=folder.relative_to(self.workspace.root).as_posix(),
+            device=params.pop("device", "auto"),
+            params=params,
+        )
+        EventWriter(folder / "events.jsonl").write("state", state="queued")
+        write_record(folder, job)
+        return self.store.add(job)
+
+    def folder(self, job: Job) -> Path:
+        return self.workspace.root / job.folder
+
+    def allow(self, job: Job, steps: int) -> None:
+        path = self.folder(job) / "allowed"
+        path.with_suffix(".new").write_text(str(steps))
+        path.with_suffix(".new").replace(path)
+
+    def scheduler(self, start: bool = True, **options: Any) -> Scheduler:
+        options = {
+            "devices": ["cpu"],
+            "poll_seconds": 0.02,
+            "workers": context(LIGHT),
+            "target": "tests.jobs.fake_jobs:either",
+            **options,
+        }
+        scheduler = Scheduler(self.workspace, self.store, **options)
+        self.schedulers.append(scheduler)
+        if start:
+            scheduler.start()
+        return scheduler
+
+    def server(self) -> subprocess.Popen[str]:
+        """A server process that schedules; killed when the test ends."""
+        server = subprocess.Popen(
+            [sys.executable, str(ROOT / "tests/jobs/server.py"), str(self.workspace.root)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+        )
+        self.servers.append(server)
+        assert server.stdout is not None
+        assert server.stdout.readline() == "imported\n"
+        assert server.stdout.readline() == "ready\n"
+        return server
+
+    def wait_state(self, job: Job, *states: str) -> Job:
+        wait_until(lambda: self.store.get(job.id).state in states)
+        return self.store.get(job.id)
+
+    def wait_step(self, job: Job, step: int) -> Job:
+        wait_until(lambda: self.store.get(job.id).step >= step)
+        return self.store.get(job.id)
+
+    def close(self) -> None:
+        for server in self.servers:
+            server.kill()
+            server.wait()
+            for pipe in (server.stdin, server.stdout, server.stderr):
+                assert pipe is not None
+                pipe.close()
+        for scheduler in self.schedulers:
+            scheduler.close()
+        for job in self.store.list(states=ACTIVE):
+            if job.pid is not None and job.pid_started_at is not None:
+                kill_worker(job.pid, job.pid_started_at)
+        self.store.close()

@@ -1,0 +1,5 @@
+"""A module whose import waits for ever, as a driver that hangs does."""
+
+import threading
+
+threading.Event().wait()

@@ -1,0 +1,195 @@
+"""What happens to runs when the server goes: killed, closed, or replaced. Real processes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+
+from core.jobs.curves import curves
+from core.jobs.process import same_process
+from core.jobs.store import Job, Store
+from core.jobs.submit import stop_job
+from core.jobs.supervise import look_once
+from core.workspace import Workspace
+from tests.jobs.bench import ROOT, Bench, wait_until
+
+
+def kill(server: subprocess.Popen[str]) -> None:
+    os.kill(server.pid, signal.SIGKILL)
+    server.wait()
+
+
+def test_a_run_goes_on_when_its_server_is_killed(bench: Bench) -> None:
+    """Hours of training must not hang on a web page's process."""
+    job = bench.add(steps=4, gated=True)
+    server = bench.server()
+    bench.allow(job, 1)
+    before = bench.wait_step(job, 1)
+    kill(server)
+    assert same_process(before.pid, before.pid_started_at)
+    bench.allow(job, 2)  # a step while nobody looks
+    bench.server()
+    assert bench.wait_step(job, 2).state == "running"
+    bench.allow(job, 4)
+    done = bench.wait_state(job, "finished")
+    assert done.pid == before.pid
+    assert [step for step, _ in curves(bench.folder(job))["loss"]] == [1, 2, 3, 4]
+
+
+def test_the_pipes_of_a_killed_server_are_closed(bench: Bench) -> None:
+    """Else a shell that started the server waits for the end of the training."""
+    job = bench.add(steps=1, gated=True)
+    server = bench.server()
+    bench.wait_state(job, "running")
+    server.kill()
+    server.communicate(timeout=10)
+    running = bench.store.get(job.id)
+    assert same_process(running.pid, running.pid_started_at)
+
+
+def test_a_run_that_finished_while_no_server_ran_is_finished(bench: Bench) -> None:
+    """Nobody may be told that it died."""
+    job = bench.add(steps=2, gated=True)
+    server = bench.server()
+    running = bench.wait_state(job, "running")
+    kill(server)
+    bench.allow(job, 2)
+    wait_gone(running)
+    assert bench.store.get(job.id).state == "running"
+    bench.scheduler()
+    done = bench.wait_state(job, "finished")
+    assert (done.step, done.signal, done.error) == (2, None, None)
+
+
+def test_a_run_that_was_killed_while_no_server_ran_died(bench: Bench) -> None:
+    """It must not be shown as running for ever after the machine was switched off."""
+    job = bench.add(steps=2, gated=True)
+    server = bench.server()
+    running = bench.wait_state(job, "running")
+    kill(server)
+    os.kill(running.pid, signal.SIGKILL)
+    bench.scheduler()
+    died = bench.wait_state(job, "died")
+    assert died.signal is None
+    assert "nobody saw why" in died.error
+
+
+def test_an_adopted_worker_that_is_killed_died(bench: Bench) -> None:
+    """We are not its parent any more, and must see it all the same."""
+    job = bench.add(steps=2, gated=True)
+    server = bench.server()
+    bench.wait_state(job, "running")
+    kill(server)
+    bench.scheduler()
+    wait_until(lambda: bench.store.get(job.id).owner_pid == os.getpid())
+    running = bench.store.get(job.id)
+    os.kill(running.pid, signal.SIGKILL)
+    assert bench.wait_state(job, "died").signal is None
+
+
+def test_an_adopted_run_can_be_stopped(bench: Bench) -> None:
+    """The way to end a run must not be lost with the server."""
+    job = bench.add(steps=5, gated=True)
+    server = bench.server()
+    bench.allow(job, 1)
+    bench.wait_step(job, 1)
+    kill(server)
+    bench.scheduler()
+    stop_job(bench.workspace, bench.store, job.id)
+    bench.wait_state(job, "stopped")
+    assert (bench.folder(job) / "checkpoints/checkpoint-1").is_dir()
+
+
+def test_a_server_that_ends_properly_waits_for_no_worker(bench: Bench) -> None:
+    """Ctrl-C must give the prompt back, and multiprocessing would wait for its children."""
+    job = bench.add(steps=1, gated=True)
+    server = bench.server()
+    running = bench.wait_state(job, "running")
+    server.communicate("leave\n", timeout=10)
+    assert server.returncode == 0
+    assert same_process(running.pid, running.pid_started_at)
+    assert bench.store.get(job.id).owner_pid is None
+
+
+def test_a_server_told_to_stop_its_runs_waits_for_their_checkpoints(bench: Bench) -> None:
+    """The second Ctrl-C."""
+    job = bench.add(steps=3, gated=True)
+    server = bench.server()
+    bench.allow(job, 1)
+    bench.wait_step(job, 1)
+    server.communicate("stop\n", timeout=20)
+    assert bench.store.get(job.id).state == "stopped"
+    assert (bench.folder(job) / "checkpoints/checkpoint-1").is_dir()
+
+
+def test_a_second_server_is_told_who_has_the_workspace(bench: Bench) -> None:
+    """Two servers on one queue; and the first one's address is what the person needs."""
+    first = bench.server()
+    script = bench.servers[0].args[1]
+    second = subprocess.run(
+        [sys.executable, script, str(bench.workspace.root)],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    assert second.returncode == 1
+    assert f"process {first.pid} at http://127.0.0.1:7860" in second.stdout
+
+
+def test_the_store_can_be_lost_with_a_run_at_work(bench: Bench) -> None:
+    """A deleted database: the folders know everything, also which worker lives."""
+    finished = bench.add(steps=1)
+    job = bench.add(steps=2, gated=True)
+    waiting = bench.add(steps=1, gated=True)
+    server = bench.server()
+    bench.wait_state(finished, "finished")
+    before = bench.wait_state(job, "running")
+    kill(server)
+    bench.store.close()
+    for suffix in ("", "-wal", "-shm"):
+        path = bench.workspace.database
+        path.with_name(path.name + suffix).unlink(missing_ok=True)
+    bench.store = Store.open(Workspace.open(bench.workspace.root))
+    assert bench.store.get(finished.id).state == "finished"
+    assert bench.store.get(waiting.id).state == "queued"
+    bench.scheduler()
+    adopted = bench.wait_state(job, "running")
+    assert adopted.pid == before.pid
+    bench.allow(job, 2)
+    bench.wait_state(job, "finished")
+    bench.wait_state(waiting, "running")
+
+
+def test_a_command_without_a_server_sees_how_a_run_ended(bench: Bench) -> None:
+    """`runs list` must not say running when there is no such process."""
+    job = bench.add(steps=1, gated=True)
+    server = bench.server()
+    running = bench.wait_state(job, "running")
+    kill(server)
+    look_once(bench.workspace, bench.store)
+    assert bench.store.get(job.id).state == "running"
+    bench.allow(job, 1)
+    wait_gone(running)
+    look_once(bench.workspace, bench.store)
+    assert bench.store.get(job.id).state == "finished"
+
+
+def test_a_job_that_was_claimed_but_never_begun_is_queued_again(bench: Bench) -> None:
+    """A server killed in the instant between claim and start must not lose the run."""
+    job = bench.add(steps=1)
+    dead = subprocess.run(
+        [sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True
+    )
+    bench.store.claim(
+        slot="cpu", device="cpu", kinds={"train"}, wanted={"auto"}, owner=(int(dead.stdout), 1.0)
+    )
+    assert bench.store.get(job.id).state == "starting"
+    bench.scheduler()
+    bench.wait_state(job, "finished")
+
+
+def wait_gone(job: Job) -> None:
+    wait_until(lambda: not same_process(job.pid, job.pid_started_at))
