@@ -20,7 +20,10 @@ def add(commands: Any, common: argparse.ArgumentParser) -> None:
     parser.add_argument("--checkpoint", default="final", help="such as checkpoint-40 (%(default)s)")
     parser.add_argument("--max-rows", type=int, metavar="N", help="only so many rows")
     parser.add_argument(
-        "--max-new-tokens", type=int, default=128, metavar="N", help="longest answer (%(default)s)"
+        "--max-new-tokens",
+        type=int,
+        metavar="N",
+        help="longest answer (else half as long again as the longest expected one)",
     )
     parser.add_argument("--no-base", action="store_true", help="leave the base model out")
     parser.set_defaults(run=run)
@@ -32,7 +35,7 @@ def run(args: argparse.Namespace, output: Output) -> int:
     from core.jobs.store import Store
     from core.jobs.submit import submit_evaluation
 
-    if (args.max_rows is not None and args.max_rows < 1) or args.max_new_tokens < 1:
+    if any(number is not None and number < 1 for number in (args.max_rows, args.max_new_tokens)):
         raise UsageError("--max-rows and --max-new-tokens are at least 1.")
     workspace = open_workspace(args)
     store = Store.open(workspace)
@@ -58,28 +61,25 @@ def run(args: argparse.Namespace, output: Output) -> int:
 
 
 def result_text(result: dict[str, Any]) -> str:
-    """The base and the tuned model side by side, and the verdict."""
-    base, tuned = result.get("base") or {}, result.get("tuned") or {}
-    names = [name for name in {**base, **tuned} if name != "fields"]
-    rows = [(_title(name), _value(base.get(name)), _value(tuned.get(name))) for name in names]
-    fields = {**(base.get("fields") or {}), **(tuned.get("fields") or {})}
-    for name in fields:
-        pair = [(side.get("fields") or {}).get(name) for side in (base, tuned)]
-        rows.append((f"{name} right", _value(pair[0]), _value(pair[1])))
-    lines = [table(("", "BASE", "TUNED"), rows), f"{result.get('rows')} rows"]
-    return "\n".join([*lines, str(result.get("verdict") or "")]).strip()
+    """The verdict, and below it base and tuned model side by side."""
+    sides = [result.get("base") or {}, result["tuned"]]
+    rows = [
+        (name.replace("_", " "), *(_value(side.get(name)) for side in sides))
+        for name in sides[1]
+        if name != "fields"
+    ]
+    for name in sides[1].get("fields") or {}:
+        values = [(side.get("fields") or {}).get(name) for side in sides]
+        rows.append((f"{name} right", *map(_value, values)))
+    notes = [f"Note: {note}" for note in result.get("notes") or []]
+    titles = (f"{result['rows']} rows", "BASE", "TUNED")
+    return "\n".join([str(result["verdict"]), "", table(titles, rows), *notes])
 
 
-def _title(name: str) -> str:
-    return name.replace("_", " ")
-
-
-def _value(value: Any) -> str:
-    """A number, with its 95 % interval where it has one."""
-    if isinstance(value, dict) and "value" in value:
-        low, high = value.get("low"), value.get("high")
-        span = f" ({low:.3g} to {high:.3g})" if low is not None and high is not None else ""
-        return f"{value['value']:.4g}{span}" if value["value"] is not None else "-"
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    return "-" if value is None else str(value)
+def _value(number: dict[str, Any] | None) -> str:
+    """A number with its 95 % interval, where it has one."""
+    if number is None:
+        return "-"
+    low, high = number.get("low"), number.get("high")
+    span = "" if low is None or high is None else f" ({low:.3g} to {high:.3g})"
+    return f"{number['value']:.4g}{span}"
