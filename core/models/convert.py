@@ -1,5 +1,6 @@
-"""Turns a GGUF file into a folder with safetensors and a tokenizer. Imports torch: run it as
-a process of its own, `python -m core.models.convert FILE.gguf FOLDER`.
+"""Turns SmolLM2's GGUF file into a folder with safetensors and a tokenizer.
+
+Imports torch, so it is run as a process of its own: python -m core.models.convert FILE.gguf FOLDER
 
 Prints a line `fraction message` for each stage on standard output.
 """

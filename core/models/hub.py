@@ -80,7 +80,7 @@ def _ask(hub_id: str, seconds: float) -> Answer:
         return Answer.NOT_THERE
     except HFValidationError:
         return Answer.NOT_AN_ID
-    except (OSError, httpx2.HTTPError):
+    except (OSError, httpx2.HTTPError, ValueError):  # ValueError: a login page of the network
         return Answer.SILENT
     return Answer.THERE
 
@@ -95,11 +95,13 @@ def download(hub_id: str, tell: Progress) -> Path:
 
     name = hub_id.rsplit("/", 1)[-1]
     try:
-        wanted = snapshot_download(hub_id, allow_patterns=MODEL_FILES, dry_run=True)
+        wanted = snapshot_download(
+            hub_id, allow_patterns=MODEL_FILES, dry_run=True, tqdm_class=_bar(lambda done: None)
+        )
         size = sum(file.file_size or 0 for file in wanted if file.will_download)
         bar = _bar(lambda done: tell(min(done / max(size, 1), 1.0), _amount(name, done, size)))
         folder = Path(snapshot_download(hub_id, allow_patterns=MODEL_FILES, tqdm_class=bar))
-    except (OSError, httpx2.HTTPError) as error:
+    except (OSError, httpx2.HTTPError, ValueError) as error:
         raise HubFailed(
             str(error).splitlines()[0] if str(error) else type(error).__name__
         ) from error
