@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from core.config import RunConfig, load_config
 from core.errors import ModelError
+from core.jobs.checkpoints import checkpoints
 from core.workspace import RunFolder
 
 FINAL = "final"
-_CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 # Initial weights that PEFT takes out of the base, so that without its adapter it is not the base.
 _TAKEN_FROM_BASE = ("pissa", "olora", "corda", "loftq")
 
@@ -60,23 +59,22 @@ class TrainedModel:
 def find_trained(run: RunFolder, checkpoint: str = FINAL) -> TrainedModel:
     """The model that a run left at `checkpoint` ("final" or such as "checkpoint-40").
 
-    Raises ModelError when there is none, naming those that there are.
+    Raises ModelError when it is not there or not whole, naming those that are.
     """
     if not run.config.is_file():
         raise ModelError(f"There is no run {run.root.name}.", "See which there are: runs list.")
-    config = load_config(run.config)
-    if checkpoint == FINAL:
-        folders = [run.adapter, run.model]
-    elif _CHECKPOINT.fullmatch(checkpoint):
-        folders = [run.checkpoints / checkpoint]
-    else:
-        raise ModelError(f"{checkpoint!r} is not a checkpoint.", _which(run))
-    for folder in folders:
-        if (folder / "adapter_config.json").is_file() and any(folder.glob("adapter*.safetensors")):
-            return TrainedModel(run, checkpoint, config, folder, is_adapter=True)
-        if (folder / "config.json").is_file() and any(folder.glob("*.safetensors")):
-            return TrainedModel(run, checkpoint, config, folder, is_adapter=False)
-    raise ModelError(f"{run.root.name} has no {checkpoint} model.", _which(run))
+    whole = checkpoints(run.root)
+    found = next((item for item in whole if item.name == checkpoint), None)
+    if found is None:
+        names = [item.name for item in whole]
+        raise ModelError(
+            f"{run.root.name} has no whole model {checkpoint!r}.",
+            f"Choose one of: {', '.join(names)}."
+            if names
+            else "It has saved none yet: wait for a checkpoint, or let it train to its end.",
+        )
+    is_adapter = (found.path / "adapter_config.json").is_file()
+    return TrainedModel(run, checkpoint, load_config(run.config), found.path, is_adapter)
 
 
 def adapter_settings(folder: Path) -> dict[str, Any]:
@@ -88,18 +86,3 @@ def adapter_settings(folder: Path) -> dict[str, Any]:
             f"The adapter in {folder.name} cannot be read: {error}.", "Choose another checkpoint."
         ) from error
     return dict(settings)
-
-
-def _which(run: RunFolder) -> str:
-    """The checkpoints that there are, latest last, as a hint."""
-    found = [
-        (int(match[1]), path.name)
-        for path in run.checkpoints.glob("checkpoint-*")
-        if (match := _CHECKPOINT.fullmatch(path.name))
-    ]
-    names = [name for _, name in sorted(found)]
-    if (run.adapter / "adapter_config.json").is_file() or (run.model / "config.json").is_file():
-        names.append(FINAL)
-    if not names:
-        return "It has saved no checkpoint yet; wait for one, or let it train to its end."
-    return f"Choose one of: {', '.join(names)}."

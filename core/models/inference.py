@@ -1,0 +1,145 @@
+"""Models for asking, not for training: on which device, in which type, with which adapter.
+
+Imports torch: only workers use it.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftModel
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from core.config import RunConfig
+from core.errors import ModelError
+from core.models.hardware import probe
+from core.models.starter import ensure_model
+from core.models.trained import TrainedModel
+from core.workspace import Workspace
+
+_DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+
+
+def pick_device() -> str:
+    """The device that the job was given, else the GPU with most free memory, else the CPU."""
+    given = os.environ.get("TUNESMITH_DEVICE")
+    if given:
+        return given
+    if torch.cuda.is_available():
+        free = [torch.cuda.mem_get_info(i)[0] for i in range(torch.cuda.device_count())]
+        return f"cuda:{free.index(max(free))}"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def pick_dtype(precision: str, device: str) -> torch.dtype:
+    """The type of the weights for a run's precision. `auto` is bf16 where the device has it."""
+    if precision == "fp16" and device == "cpu":
+        precision = "auto"
+    if precision in _DTYPES:
+        return _DTYPES[precision]
+    if device.startswith("cuda"):
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+    flags = probe().cpu_flags
+    has_bf16 = device == "cpu" and (flags.avx512_bf16 or flags.amx_bf16)
+    return torch.bfloat16 if has_bf16 else torch.float32
+
+
+def resolve_base(name: str, workspace: Workspace) -> str:
+    """The folder or Hub id to load for a base model's name. Fetches a starter model."""
+    return str(ensure_model(name, workspace))
+
+
+def open_tokenizer(path: str | Path, revision: str = "main") -> Any:
+    """The tokenizer in a folder or on the Hub. Raises ModelError."""
+    try:
+        return AutoTokenizer.from_pretrained(path, revision=revision, trust_remote_code=False)
+    except (OSError, ValueError, KeyError) as error:
+        raise _unloadable("tokenizer", path, error) from error
+
+
+def open_model(path: str | Path, *, device: str, dtype: torch.dtype, revision: str = "main") -> Any:
+    """A causal language model ready to answer. Raises ModelError when it cannot be loaded."""
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            path,
+            revision=revision,
+            dtype=dtype,
+            use_safetensors=True,
+            trust_remote_code=False,
+        )
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise _unloadable("model", path, error) from error
+    return model.to(device).eval()
+
+
+def open_base(config: RunConfig, path: str, *, device: str, dtype: torch.dtype) -> Any:
+    """The base of a run as the run had it: quantized when the run's was."""
+    if config.adapter.quantization == "none":
+        return open_model(path, device=device, dtype=dtype, revision=config.model.model_revision)
+    from core.models.load import load_base
+
+    precision = next(name for name, known in _DTYPES.items() if known == dtype)
+    return load_base(config, path, device=device, precision=precision).eval()
+
+
+def with_adapter(model: Any, adapter: Path, name: str = "default") -> Any:
+    """`model` with an adapter from a run's folder on it, in the model's own type."""
+    try:
+        if isinstance(model, PeftModel):
+            model.load_adapter(str(adapter), adapter_name=name, autocast_adapter_dtype=False)
+        else:
+            model = PeftModel.from_pretrained(
+                model, str(adapter), adapter_name=name, autocast_adapter_dtype=False
+            )
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise ModelError(
+            f"The adapter {adapter.name} does not fit its base: {str(error).splitlines()[0]}",
+            "Was the base model changed since the run? Choose another checkpoint or run.",
+        ) from error
+    return model.eval()
+
+
+def open_trained(
+    trained: TrainedModel, base_path: str, *, device: str, dtype: torch.dtype
+) -> tuple[Any, Any]:
+    """(model, tokenizer) of a run's checkpoint: base with adapter, or the whole model."""
+    tokenizer = tokenizer_of(trained, base_path)
+    if trained.adapter is None:
+        return open_model(trained.folder, device=device, dtype=dtype), tokenizer
+    model = open_base(trained.config, base_path, device=device, dtype=dtype)
+    return with_adapter(model, trained.adapter), tokenizer
+
+
+def tokenizer_of(trained: TrainedModel, base_path: str) -> Any:
+    """The tokenizer that was saved with the weights, else the base's."""
+    if trained.has_tokenizer:
+        return open_tokenizer(trained.folder)
+    return open_tokenizer(base_path, trained.config.model.model_revision)
+
+
+def without_adapter(model: Any) -> AbstractContextManager[Any]:
+    """While it lasts, the model answers as its base."""
+    if isinstance(model, PeftModel):
+        context: AbstractContextManager[Any] = model.disable_adapter()
+        return context
+    return nullcontext()
+
+
+def free_memory() -> None:
+    """Gives back what the models that were just let go held."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def _unloadable(what: str, path: str | Path, error: Exception) -> ModelError:
+    reason = (str(error).splitlines() or [type(error).__name__])[0]
+    return ModelError(
+        f"The {what} of {Path(path).name} cannot be loaded: {reason}",
+        "Fetch or choose the model again; models that bring code of their own are not run.",
+    )

@@ -1,0 +1,88 @@
+"""From a conversation to the tokens a model continues, and the tokens that end its answer.
+
+Training (`core.data.tokenize`), chat, evaluation and export must agree on both, or a model is
+asked something else than what it learned. Nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from core.errors import ModelError
+
+Message = dict[str, Any]
+
+_MARKER = "TUNESMITHMARKER"
+
+
+def prompt_ids(
+    messages: Sequence[Message], tokenizer: Any, *, continue_text: bool = False
+) -> list[int]:
+    """The tokens of a conversation up to where the model's answer begins.
+
+    A tokenizer without a chat template gets each turn on lines of its own, as in training; with
+    `continue_text` it gets the words as they are, to write on from the last one.
+    Raises ModelError when the template refuses the conversation.
+    """
+    if tokenizer.chat_template:
+        text, special = _rendered(messages, tokenizer), False
+    elif continue_text:
+        text, special = "".join(str(message["content"]) for message in messages), True
+    else:
+        eos = tokenizer.eos_token or ""
+        ends = {"assistant": eos + "\n"}
+        turns = (str(m["content"]) + ends.get(m["role"], "\n") for m in messages)
+        text, special = "".join(turns), True
+    ids: list[int] = list(tokenizer(text, add_special_tokens=special, verbose=False)["input_ids"])
+    if special and ids and ids[-1] == tokenizer.eos_token_id:
+        ids.pop()  # some tokenizers end every text; an answer cannot follow that
+    if not ids:
+        raise ModelError("There is nothing to answer.", "Write a message first.")
+    return ids
+
+
+def end_of_answer_ids(model: Any, tokenizer: Any) -> list[int]:
+    """The tokens at which an answer is over, sorted.
+
+    Those of the tokenizer and of the model's generation config, and the one with which the chat
+    template ends a turn: a model tuned on that template has learned to stop there.
+    """
+    found: set[int] = set()
+    own = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
+    for value in (tokenizer.eos_token_id, own, _end_of_turn(tokenizer)):
+        if isinstance(value, int):
+            found.add(value)
+        elif value is not None:
+            found.update(int(item) for item in value)
+    return sorted(found)
+
+
+def _end_of_turn(tokenizer: Any) -> int | None:
+    if not tokenizer.chat_template:
+        return None
+    turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": _MARKER}]
+    try:
+        text = str(tokenizer.apply_chat_template(turns, tokenize=False))
+    except Exception:  # noqa: BLE001 - a template may refuse this probe; it then names no end
+        return None
+    after = text.partition(_MARKER)[2]
+    ids = tokenizer(after, add_special_tokens=False, verbose=False)["input_ids"] if after else []
+    if not ids:
+        return None
+    added = tokenizer.added_tokens_decoder.get(ids[0])
+    return ids[0] if ids[0] in tokenizer.all_special_ids or (added and added.special) else None
+
+
+def _rendered(messages: Sequence[Message], tokenizer: Any) -> str:
+    try:
+        return str(
+            tokenizer.apply_chat_template(
+                list(messages), tokenize=False, add_generation_prompt=True
+            )
+        )
+    except Exception as error:  # a template is a program: it raises what it likes
+        raise ModelError(
+            f"The model's chat template cannot take this conversation: {str(error).rstrip('.')}.",
+            "Leave out the system prompt, or clear the chat; some models want turns by turns.",
+        ) from error

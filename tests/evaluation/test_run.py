@@ -1,0 +1,218 @@
+"""An evaluation from folder to result, on a real model that really learned."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from core.errors import DataError, ModelError
+from core.evaluation import run as evaluation_run
+from core.evaluation.reports import list_evaluations
+from core.evaluation.run import run_evaluation
+from core.workspace import RunFolder
+from tests.tiny_model import (
+    TinyWorld,
+    colour_rows,
+    read_json_lines,
+    teach,
+    tiny_adapter,
+    tiny_model,
+    tiny_tokenizer,
+    tiny_world,
+)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> TinyWorld:
+    return tiny_world(tmp_path_factory.mktemp("e") / "ws", eval_rows=colour_rows()[::2])
+
+
+@pytest.fixture(scope="module")
+def tuned(world: TinyWorld) -> RunFolder:
+    """A run whose adapter learned all rows; its earlier checkpoint learned nothing."""
+    run = world.run("tuned-run")
+    model = tiny_adapter(tiny_model(), size=0.0)
+    early = run.checkpoints / "checkpoint-1"
+    model.save_pretrained(early)
+    (early / "trainer_state.json").write_text('{"global_step": 1}')
+    teach(model, tiny_tokenizer(), colour_rows())
+    model.save_pretrained(run.adapter)
+    tiny_tokenizer().save_pretrained(run.adapter)
+    return run
+
+
+def evaluate(
+    world: TinyWorld, run: RunFolder, name: str, params: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    folder = world.task(run, "evaluate", name, params or {})
+    assert run_evaluation(folder, world.root) == "finished"
+    return dict(json.loads((folder / "result.json").read_text(encoding="utf-8")))
+
+
+def test_a_model_that_learned_is_told_from_its_base(world: TinyWorld, tuned: RunFolder) -> None:
+    result = evaluate(world, tuned, "e1")
+    assert (result["rows"], result["part"], result["checkpoint"]) == (6, "eval", "final")
+    assert result["tuned"]["all_fields"]["value"] == 1.0
+    assert result["base"]["all_fields"]["value"] == 0.0
+    assert result["tuned"]["fields"].keys() == {"colour", "thing"}
+    assert result["tuned"]["exact_rows"]["value"] == 1.0
+    assert result["tuned"]["eval_loss"]["value"] < 0.1 < 2 < result["base"]["eval_loss"]["value"]
+    assert result["difference"]["score"]["value"] == 1.0
+    assert result["verdict"].startswith("The tuned model gets 100 % (61 to 100 %) of fields right")
+    assert len(result["differences"]) == 6
+    first = result["differences"][0]
+    assert first["tuned"] == first["expected"] != first["base"]
+    assert first["tuned_fields_right"] == ["colour", "thing"]
+    assert first["base_fields_right"] == []
+
+    folder = tuned.evaluations / "e1"
+    assert len(read_json_lines(folder / "answers.jsonl")) == 6
+    events = read_json_lines(folder / "events.jsonl")
+    shares = [event["fraction"] for event in events if event["kind"] == "progress"]
+    assert shares == sorted(shares)
+    assert shares[-1] == 1.0
+    assert events[-1]["kind"] == "result"
+    assert events[-1]["verdict"] == result["verdict"]
+
+
+def test_the_base_is_measured_as_it_is_without_the_adapter(
+    world: TinyWorld, tuned: RunFolder
+) -> None:
+    """The very numbers that the base has when nothing else was ever loaded."""
+    plain = world.run("plain-run", {"adapter.method": "none"})
+    tiny_model().save_pretrained(plain.model)
+    alone = evaluate(world, plain, "e1", {"compare_base": False})["tuned"]["eval_loss"]
+    beside = evaluate(world, tuned, "e2", {"max_new_tokens": 1})["base"]["eval_loss"]
+    assert beside == pytest.approx(alone, rel=1e-6)
+
+
+def test_an_adapter_that_trained_biases_is_compared_with_the_real_base(
+    tmp_path: Path,
+) -> None:
+    """Switching such an adapter off leaves its biases on: the base must be loaded again."""
+    world = tiny_world(tmp_path / "ws")
+    tiny_model(attention_bias=True).save_pretrained(world.base)
+    run = world.run("bias-run")
+    model = tiny_adapter(tiny_model(attention_bias=True), bias="all")
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.endswith("bias"):
+                parameter.normal_(0, 3.0)
+    model.save_pretrained(run.adapter)
+    both = evaluate(world, run, "e1", {"max_new_tokens": 1})
+    plain = world.run("plain-run", {"adapter.method": "none"})
+    tiny_model(attention_bias=True).save_pretrained(plain.model)
+    alone = evaluate(world, plain, "e1", {"max_new_tokens": 1, "compare_base": False})
+    assert both["base"]["eval_loss"] == pytest.approx(alone["tuned"]["eval_loss"], rel=1e-6)
+    assert both["tuned"]["eval_loss"]["value"] != pytest.approx(
+        both["base"]["eval_loss"]["value"], rel=1e-2
+    )
+
+
+def test_a_model_equal_to_its_base_has_no_winner(world: TinyWorld, tuned: RunFolder) -> None:
+    result = evaluate(world, tuned, "e3", {"checkpoint": "checkpoint-1", "max_rows": 2})
+    assert result["checkpoint"] == "checkpoint-1"
+    assert result["rows"] == 2
+    assert result["difference"]["eval_loss"]["value"] == 0.0
+    assert "There is no difference on these rows." in result["verdict"]
+    assert "2 of 6 rows were measured, spread evenly." in result["notes"]
+
+
+def test_whole_models_are_loaded_one_after_the_other(world: TinyWorld) -> None:
+    run = world.run("full-run", {"adapter.method": "none"})
+    model = tiny_model()
+    teach(model, tiny_tokenizer(), colour_rows(), steps=60)
+    model.save_pretrained(run.model)
+    result = evaluate(world, run, "e1", {"max_rows": 3})
+    assert result["tuned"]["eval_loss"]["value"] < 0.5 < 2 < result["base"]["eval_loss"]["value"]
+
+
+def test_without_held_out_rows_it_says_that_training_rows_were_measured(tmp_path: Path) -> None:
+    """Else a person would take memory for skill."""
+    world = tiny_world(tmp_path / "ws")
+    run = world.run("a-run")
+    tiny_adapter(tiny_model()).save_pretrained(run.adapter)
+    result = evaluate(world, run, "e1", {"max_new_tokens": 2})
+    assert result["part"] == "train"
+    assert result["rows"] == 12
+    assert "trained on" in result["notes"][0]
+    assert "These are rows that it was trained on." in result["verdict"]
+
+
+def test_plain_answers_are_scored_by_their_words(tmp_path: Path) -> None:
+    rows = [
+        {"prompt": "Capital of France?", "completion": "Paris of course"},
+        {"prompt": "Capital of Italy?", "completion": "Rome"},
+    ]
+    world = tiny_world(tmp_path / "ws", rows=rows, eval_rows=rows)
+    run = world.run("a-run")
+    tiny_adapter(tiny_model()).save_pretrained(run.adapter)
+    tuned = evaluate(world, run, "e1", {"max_new_tokens": 2})["tuned"]
+    assert tuned["exact_match"]["value"] == 0.0
+    assert tuned["token_f1"].keys() == {"value", "low", "high"}
+    assert "fields" not in tuned
+
+
+def test_plain_text_has_a_loss_and_no_answers(tmp_path: Path) -> None:
+    rows = [{"text": "Once upon a time"}, {"text": "there was a cup"}]
+    world = tiny_world(tmp_path / "ws", rows=rows, eval_rows=rows)
+    run = world.run("a-run")
+    tiny_adapter(tiny_model()).save_pretrained(run.adapter)
+    result = evaluate(world, run, "e1")
+    assert result["tuned"].keys() == {"eval_loss", "perplexity"}
+    assert result["differences"] == []
+    assert result["verdict"].startswith("The tuned model has a loss of")
+
+
+def test_a_stop_leaves_nothing_half_written(world: TinyWorld, tuned: RunFolder) -> None:
+    folder = world.task(tuned, "evaluate", "stopped", {})
+    (folder / "STOP").touch()
+    assert run_evaluation(folder, world.root) == "stopped"
+    assert not (folder / "result.json").exists()
+    assert not (folder / "answers.jsonl").exists()
+
+
+def test_a_stop_in_the_middle_of_answers_is_honoured(
+    world: TinyWorld, tuned: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = world.task(tuned, "evaluate", "stopped-later", {"max_new_tokens": 200})
+    real = evaluation_run.write_answers
+
+    def ask_to_stop_then_write(*arguments: Any, **options: Any) -> list[str]:
+        (folder / "STOP").touch()
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(evaluation_run, "write_answers", ask_to_stop_then_write)
+    assert run_evaluation(folder, world.root) == "stopped"
+    assert not (folder / "result.json").exists()
+
+
+def test_what_cannot_be_evaluated_is_told(world: TinyWorld, tuned: RunFolder) -> None:
+    folder = world.task(tuned, "evaluate", "wrong", {"checkpoint": "checkpoint-7"})
+    with pytest.raises(ModelError, match="Choose one of: checkpoint-1, final"):
+        run_evaluation(folder, world.root)
+    orphan = world.run("orphan-run", {"data.dataset": "gone"})
+    tiny_adapter(tiny_model()).save_pretrained(orphan.adapter)
+    with pytest.raises(DataError, match="gone"):
+        run_evaluation(world.task(orphan, "evaluate", "e1", {}), world.root)
+
+
+def test_evaluations_are_listed_without_torch(world: TinyWorld, tuned: RunFolder) -> None:
+    """The web process lists them; it must stay small."""
+    evaluate(world, tuned, "listed", {"max_rows": 1, "max_new_tokens": 1})
+    reports = {report.id: report for report in list_evaluations(tuned.root)}
+    assert reports["listed"].result is not None
+    assert reports["listed"].verdict == reports["listed"].result["verdict"]
+    code = (
+        "import sys; from pathlib import Path; import core.evaluation.reports as r; "
+        f"print(len(r.list_evaluations(Path({str(tuned.root)!r})))); "
+        "print(sorted({'torch', 'transformers', 'gradio'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split("\n")[:2] == [str(len(reports)), "[]"]
