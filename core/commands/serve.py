@@ -31,8 +31,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, output: Output) -> int:
-    if getattr(args, "json", False):
-        raise UsageError("--json belongs to a command; the page prints its address only.")
     auth = _auth(args.auth or os.environ.get("TUNESMITH_AUTH") or "")
     if auth is None and not is_loopback(args.host):
         raise UsageError(
@@ -40,6 +38,8 @@ def run(args: argparse.Namespace, output: Output) -> int:
             "delete. Add --auth USER:PASSWORD, or serve at 127.0.0.1 and reach it through SSH: "
             f"ssh -L {args.port}:127.0.0.1:{args.port} THIS-MACHINE"
         )
+    if output.as_json:
+        raise UsageError("--json belongs to a command; the page only prints its address.")
     workspace = open_workspace(args)
     # By name: core has no import of webui, which is the layer above it. This is the one place
     # where the command line hands over to the page.
