@@ -109,9 +109,13 @@ def detect(rows: Sequence[Row]) -> Detection:
     refused = _preference(rows, columns)
     if refused:
         return Detection(None, refused[0], {}, possible, refused[1])
-    for name in ("sharegpt", "messages", "instruction", "prompt-completion", "text"):
+    order = ["sharegpt", "messages", "instruction", "prompt-completion", "text"]
+    pair = guess_mapping(rows, "prompt-completion")
+    if all(_holds_turns(rows, pair.get(name, "")) for name in ("prompt", "completion")):
+        order.insert(0, "prompt-completion")
+    for name in order:
         mapping = guess_mapping(rows, name)
-        if mapping is not None:
+        if all(required in mapping for required in FORMS[name].required):
             return Detection(name, _reason(rows, name, mapping, columns), mapping, possible)
     return Detection(
         None,
@@ -138,7 +142,7 @@ def choose(
         raise DataError(found.reason, found.hint)
     if form not in FORMS:
         raise DataError(f"{form!r} is not a form.", f"Choose one of {', '.join(FORMS)}.")
-    guessed = found.mapping if form == found.form else guess_mapping(rows, form) or {}
+    guessed = found.mapping if form == found.form else guess_mapping(rows, form)
     merged = {**guessed, **(mapping or {})}
     merged = {name: column for name, column in merged.items() if column}
     for name, column in merged.items():
@@ -173,8 +177,8 @@ def _form_of_fields(mapping: Mapping[str, str] | None, detected: str | None) -> 
     return next((name for name, form in FORMS.items() if named <= set(form.fields)), detected)
 
 
-def guess_mapping(rows: Sequence[Row], form: str) -> dict[str, str] | None:
-    """The columns of a form's fields by their names and values; None if a required one lacks."""
+def guess_mapping(rows: Sequence[Row], form: str) -> dict[str, str]:
+    """The columns of a form's fields by their names and values, as far as there are any."""
     columns = columns_of(rows)
     mapping: dict[str, str] = {}
     for name in FORMS[form].fields:
@@ -183,8 +187,6 @@ def guess_mapping(rows: Sequence[Row], form: str) -> dict[str, str] | None:
         column = _column_for(rows, form, name, free)
         if column:
             mapping[name] = column
-        elif name in FORMS[form].required:
-            return None
     return mapping
 
 
