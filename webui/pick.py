@@ -1,0 +1,68 @@
+"""The choice of a run and one of its checkpoints, at the top of Evaluate, Chat and Export."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gradio as gr
+
+from core.errors import TunesmithError
+from core.jobs.runs import RunSummary, checkpoints, list_runs, load_run
+from webui.context import App, Shared
+
+
+def find_run(app: App, run_id: str) -> RunSummary | None:
+    """The run with this id; None when the URL names one that is not there (any more)."""
+    try:
+        return load_run(app.workspace, app.store, run_id) if run_id else None
+    except TunesmithError:
+        return None
+
+
+def trained_runs(app: App) -> list[RunSummary]:
+    """Runs that left a model: a finished one or a checkpoint. Newest first."""
+    return [run for run in list_runs(app.workspace, app.store) if checkpoints(run.folder.root)]
+
+
+def run_choices(runs: list[RunSummary]) -> list[tuple[str, str]]:
+    """Label and id of each run; two with the same name are told apart by their ids."""
+    names = [run.job.name or run.id for run in runs]
+    return [
+        (name if names.count(name) == 1 else f"{name} ({run.id})", run.id)
+        for name, run in zip(names, runs, strict=True)
+    ]
+
+
+def checkpoint_choices(run: RunSummary | None) -> list[tuple[str, str]]:
+    """Label and name of each whole checkpoint, the finished model first, then newest first."""
+    found = checkpoints(run.folder.root) if run else []
+    return [
+        ("Finished model" if item.name == "final" else f"Checkpoint at step {item.step}", item.name)
+        for item in reversed(found)
+    ]
+
+
+def run_picker(app: App, shared: Shared, tab: str) -> tuple[gr.Dropdown, gr.Dropdown]:
+    """Two lists that follow the selection: the runs that left a model, and the checkpoints."""
+    with gr.Row(elem_classes="picker"):
+        run = gr.Dropdown([], label="Run", elem_id=f"{tab}-run", scale=3, min_width=200)
+        checkpoint = gr.Dropdown(
+            [], label="Checkpoint", elem_id=f"{tab}-checkpoint", scale=2, min_width=160
+        )
+
+    def offer(run_id: str) -> tuple[Any, Any, Any]:
+        """The lists as they are now; without a selection the newest run is taken."""
+        runs = trained_runs(app)
+        known = {item.id: item for item in runs}
+        if not run_id and runs:
+            run_id = runs[0].id
+        points = checkpoint_choices(known.get(run_id))
+        return (
+            gr.Dropdown(run_choices(runs), value=run_id if run_id in known else None),
+            gr.Dropdown(points, value=points[0][1] if points else None),
+            run_id,
+        )
+
+    shared.on_show(tab, offer, [shared.run], [run, checkpoint, shared.run])
+    run.input(lambda chosen: chosen or "", run, shared.run, show_progress="hidden")
+    return run, checkpoint

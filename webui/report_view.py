@@ -1,0 +1,143 @@
+"""An evaluation's report as HTML: the verdict, then numbers with intervals, then rows."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import Any
+
+from webui import messages
+
+# Numbers in the order that they are shown: key, label, what it means, whether it is a share.
+NUMBERS = (
+    ("all_fields", "Fields right", "Share of the fields of all answers that are right", True),
+    ("exact_rows", "Rows right", "Share of rows with every exact field right", True),
+    ("valid_json", "Valid JSON", "Share of answers that can be read as JSON", True),
+    ("exact_match", "Same answer", "Share of answers equal to the expected one", True),
+    ("token_f1", "Words in common", "F1 of the words of answer and expected answer", True),
+    ("eval_loss", "Eval loss", "Mean of -ln p over the tokens of the expected answers", False),
+    ("perplexity", "Perplexity", "exp of the loss: choices the model wavers between", False),
+)
+SHOWN_ROWS = 20
+
+
+def report(result: dict[str, Any], rows_shown: int = SHOWN_ROWS) -> str:
+    """The whole report. `result` is that of core.evaluation.run."""
+    notes = "".join(messages.note(text) for text in result.get("notes", []))
+    return (
+        f'<p class="verdict">{messages.escape(result["verdict"])}</p>{_context(result)}{notes}'
+        f'<div class="card">{_numbers(result)}</div>{_rows(result, rows_shown)}'
+    )
+
+
+def _context(result: dict[str, Any]) -> str:
+    settings = result.get("settings", {})
+    rows = f"{result['rows']} rows" if result["rows"] != 1 else "1 row"
+    part = "held-out" if result["part"] == "eval" else "training"
+    name = "finished model" if result["checkpoint"] == "final" else result["checkpoint"]
+    told = (
+        f"{rows} of the {part} part of {result['dataset']['name']}, {name}, "
+        f"{settings.get('dtype', '')} on {settings.get('device', '')}, "
+        f"{messages.duration(result.get('seconds'))}. Intervals are 95 %."
+    )
+    return f'<p class="soft">{messages.escape(told)}</p>'
+
+
+def _numbers(result: dict[str, Any]) -> str:
+    base, tuned = result.get("base"), result["tuned"]
+    lines = [
+        _line(label, meaning, (base or {}).get(key), tuned.get(key), share)
+        for key, label, meaning, share in NUMBERS
+        if key in tuned
+    ]
+    kinds = {rule["name"]: rule["score"] for rule in result.get("rules", [])}
+    for name, value in tuned.get("fields", {}).items():
+        how = "half of the words or more" if kinds.get(name) == "token_f1" else "exactly the same"
+        before = base["fields"].get(name) if base and "fields" in base else None
+        lines.append(_line(f"Field {name}", f"Right means {how}", before, value, True))
+    head = "<th>Base</th>" if base else ""
+    return (
+        '<div class="table-scroll"><table class="numbers"><thead><tr><th></th>'
+        f"{head}<th>Tuned</th></tr></thead><tbody>{''.join(lines)}</tbody></table></div>"
+    )
+
+
+def _line(label: str, meaning: str, base: Any, tuned: Any, share: bool) -> str:
+    sides = ((base, "base"), (tuned, "tuned"))
+    cells = "".join(_cell(value, share, kind) for value, kind in sides if value)
+    head = f'<th scope="row" title="{messages.escape(meaning)}">{messages.escape(label)}</th>'
+    return f"<tr>{head}{cells}</tr>"
+
+
+def _cell(number: dict[str, float], share: bool, kind: str) -> str:
+    """A number, its interval in small print and, for a share, as a bar."""
+
+    def text(value: float) -> str:
+        return f"{100 * value:.0f}" if share else f"{value:.3f}" if value < 100 else f"{value:,.0f}"
+
+    unit = " %" if share else ""
+    interval = ""
+    if number.get("low") is not None and number.get("high") is not None:
+        interval = f"<small>{text(number['low'])} to {text(number['high'])}</small>"
+    bar = ""
+    if share:
+        low = 100 * (number.get("low") or 0)
+        wide = 100 * (number.get("high") or 0) - low
+        bar = (
+            f'<span class="share {kind}"><i style="width:{100 * number["value"]:.1f}%"></i>'
+            f'<b style="left:{low:.1f}%;width:{wide:.1f}%"></b></span>'
+        )
+    return f'<td class="num"><strong>{text(number["value"])}{unit}</strong> {interval}{bar}</td>'
+
+
+def _rows(result: dict[str, Any], shown: int) -> str:
+    rows = result["differences"]
+    if not rows:
+        return messages.note("Both models give the expected answer to every row.", "finished")
+    title = f"<h3>Rows where they differ or the tuned model is wrong ({len(rows)})</h3>"
+    return title + "".join(_row(row) for row in rows[:shown])
+
+
+def _row(row: dict[str, Any]) -> str:
+    asked = [turn for turn in row["prompt"] or [] if turn.get("role") != "system"]
+    question = "\n".join(str(turn.get("content", "")) for turn in asked)
+    columns = [("Expected", row["expected"], None)]
+    if row.get("base") is not None:
+        columns.append(("Base", row["base"], row.get("base_fields_right")))
+    columns.append(("Tuned", row["tuned"], row.get("tuned_fields_right")))
+    cells = "".join(
+        f"<div><h4>{label}</h4>{_answer(text, row['expected'], right)}</div>"
+        for label, text, right in columns
+    )
+    return (
+        '<article class="card compared"><p class="question"><span class="soft">'
+        f'Row {row["index"] + 1}</span> {messages.escape(question)}</p>'
+        f'<div class="columns">{cells}</div></article>'
+    )
+
+
+def _answer(text: str | None, expected: str | None, right: Iterable[str] | None) -> str:
+    """An answer; where it is JSON like the expected one, a line for each field, marked."""
+    fields, wanted = _object(text), _object(expected)
+    if fields is None or wanted is None:
+        return f'<div class="reply">{messages.escape(text or "")}</div>'
+    lines = ""
+    for name, value in fields.items():
+        mark = sign = ""
+        if right is not None and name in wanted:
+            word = "right" if name in right else "wrong"
+            mark = f' class="{word}" title="{word}"'
+            sign = f'<span class="sr-only">({word})</span>'
+        shown = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        lines += (
+            f"<div{mark}><dt>{messages.escape(name)}</dt><dd>{messages.escape(shown)}{sign}</dd></div>"
+        )
+    return f'<dl class="fields">{lines}</dl>'
+
+
+def _object(text: str | None) -> dict[str, Any] | None:
+    try:
+        value = json.loads(text or "")
+    except ValueError:
+        return None
+    return value if isinstance(value, dict) else None
