@@ -9,7 +9,7 @@ import pytest
 
 # No test reaches the Hub: what is missing must fail at once, not after a timeout.
 os.environ["HF_HUB_OFFLINE"] = "1"
-# Each test process on its own is small: the machine's cores belong to the tests that train.
+# Tokenizers warn at every fork otherwise.
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 
