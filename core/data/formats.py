@@ -200,13 +200,22 @@ def _column_for(rows: Sequence[Row], form: str, name: str, columns: list[str]) -
     if name in ("prompt", "completion"):
         if name == "prompt":
             named += [lowered[known] for known in _NAMES["messages"] if known in lowered]
-        return next((c for c in named if _holds_text(rows, c) or _holds_turns(rows, c)), None)
+        turns = [column for column in named if _holds_turns(rows, column)]
+        return _best(rows, named, turns)
     if name in ("history", "tools"):
         return named[0] if named else None
     if name == "text" and not named:
         texts = [column for column in columns if _holds_text(rows, column)]
         return texts[0] if len(texts) == 1 and len(columns) == 1 else None
-    return next((column for column in named if _holds_text(rows, column)), None)
+    return _best(rows, named)
+
+
+def _best(rows: Sequence[Row], named: list[str], also: Sequence[str] = ()) -> str | None:
+    """The first column with text (or one of `also`); else one that is still empty, for the first
+    rows of a file may leave a column empty that later ones fill."""
+    filled = (column for column in named if column in also or _holds_text(rows, column))
+    empty = (column for column in named if not _values(rows, column))
+    return next(filled, None) or next(empty, None)
 
 
 def _values(rows: Sequence[Row], column: str) -> list[Any]:

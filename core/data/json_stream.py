@@ -46,8 +46,8 @@ class _Window:
                 return ""
 
 
-def array_elements(file: TextIO, name: str, max_chars: int) -> Iterator[tuple[int, Any]]:
-    """(line, value) of each element of the array that the text is.
+def array_elements(file: TextIO, name: str, max_chars: int) -> Iterator[Any]:
+    """Each element of the array that the text is.
 
     Raises DataError at the first thing that is not JSON: in an array, nothing after it can be
     told apart.
@@ -59,8 +59,7 @@ def array_elements(file: TextIO, name: str, max_chars: int) -> Iterator[tuple[in
         window.advance(window.place + 1)
     else:
         while True:
-            line = window.line
-            yield line, _value(window, name, max_chars)
+            yield _value(window, name, max_chars)
             sign = window.next_sign()
             if sign not in (",", "]"):
                 raise _not_json(name, window.line, "a comma or the closing bracket is missing")
@@ -101,32 +100,29 @@ def _not_json(name: str, line: int, reason: str) -> DataError:
     )
 
 
-def read_object(file: TextIO, name: str) -> Iterator[tuple[int, Any]]:
-    """(number, row) of each row in a document that is no array: an object with a list inside,
+def read_object(file: TextIO, name: str) -> Iterator[Any]:
+    """Each row in a document that is no array: an object with a list inside,
     an object of columns, one row alone, or several objects one after the other."""
     text = file.read()
-    place, line, values = 0, 1, []
+    place, values = 0, []
     while True:
         while place < len(text) and text[place].isspace():
-            line += text[place] == "\n"
             place += 1
         if place == len(text):
             break
         try:
-            value, end = _DECODER.raw_decode(text, place)
+            value, place = _DECODER.raw_decode(text, place)
         except RecursionError:
+            line = text.count("\n", 0, place) + 1
             raise _not_json(name, line, "a value is nested too deeply") from None
         except ValueError as error:
             at = getattr(error, "pos", place)
             reason = getattr(error, "msg", str(error))
             raise _not_json(name, text.count("\n", 0, at) + 1, reason) from error
-        values.append((line, value))
-        line += text.count("\n", place, end)
-        place = end
-    if len(values) == 1 and isinstance(values[0][1], dict):
-        yield from enumerate(_rows_inside(values[0][1], name), 1)
-    else:
-        yield from values
+        values.append(value)
+    if len(values) == 1 and isinstance(values[0], dict):
+        values = _rows_inside(values[0], name)
+    yield from values
 
 
 def _rows_inside(document: dict[str, Any], name: str) -> list[Any]:

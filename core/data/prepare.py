@@ -338,7 +338,9 @@ def _sha256(path: Path) -> str:
 
 
 def _not_written(error: OSError) -> DataError:
+    # Parquet's own errors carry the number, and their text twice.
+    reason = os.strerror(error.errno) if error.errno else str(error)
     return DataError(
-        f"The data set could not be written: {error.strerror or error}.",
+        f"The data set could not be written: {reason}.",
         "Look at the free space and the rights of the workspace's folder, then import again.",
     )

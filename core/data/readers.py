@@ -45,8 +45,9 @@ _FOREIGN = {
 
 
 class Record(NamedTuple):
-    """One row or the problem it has. `line` counts from 1: the line in a text file where it
-    begins, the row in Parquet. `done` is the fraction of the file that has been read."""
+    """One row or the problem it has. `line` counts from 1: the line where it begins in JSON
+    Lines and CSV, the row's number in a JSON document and in Parquet. `done` is the fraction
+    of the file that has been read."""
 
     line: int
     row: Row | None
@@ -218,11 +219,11 @@ def _json_document(file: io.TextIOWrapper, path: Path) -> Iterator[_Found]:
         start = file.read(1)
     file.seek(0)
     if start == "[":
-        elements: Iterable[tuple[int, Any]] = array_elements(file, path.name, MAX_ROW_CHARS)
+        elements: Iterable[Any] = array_elements(file, path.name, MAX_ROW_CHARS)
     else:
         elements = read_object(file, path.name)
-    for line, value in elements:
-        yield line, *as_row(value)
+    for number, value in enumerate(elements, 1):
+        yield number, *as_row(value)
 
 
 def _csv_records(file: io.TextIOWrapper, path: Path, delimiter: str | None) -> Iterator[_Found]:

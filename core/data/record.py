@@ -41,7 +41,8 @@ class Counts(_Record):
 
 
 class DroppedRow(_Record):
-    """A row that cannot be learned from. `line` is its line in a text file, its number in Parquet.
+    """A row that cannot be learned from. `line` is its line in JSON Lines and CSV, its
+    number in a JSON document and in Parquet.
 
     `part` is "train" for every row of the main files, since they are split after dropping.
     """

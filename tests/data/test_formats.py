@@ -48,7 +48,7 @@ SHARED = [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]
         (
             {"instruction": "i", "input": "", "output": "o"},
             "instruction",
-            {"instruction": "instruction", "output": "output"},
+            {"instruction": "instruction", "output": "output", "input": "input"},
         ),
         (
             {"instruction": "i", "input": "x", "output": "o", "history": [["q", "a"]]},
