@@ -39,6 +39,14 @@ window.tunesmith = window.tunesmith || {};
     window.history.replaceState(window.history.state, "", url);
   };
 
+  // The address follows, and only the shown tab's timer ticks. In the order of the tabs.
+  tunesmith.tabShown = () => {
+    const tabs = [...document.querySelectorAll('#tabs > .tab-wrapper [role="tab"]')];
+    const shown = tabs.find((tab) => tab.getAttribute("aria-selected") === "true");
+    if (shown) tunesmith.setUrl({ tab: shown.dataset.tabId });
+    return tabs.map((tab) => ({ __type__: "update", active: tab === shown }));
+  };
+
   // The values of the hidden boxes for run and data set, and the tab to open.
   tunesmith.selectionFromUrl = () => {
     const asked = new URL(window.location.href).searchParams;

@@ -33,6 +33,7 @@ def build(app: App) -> gr.Blocks:
         header.build(app, shared)
         with shared.tabs.render():
             for name, _ in TABS:
+                shared.building = name
                 with shared.tab[name].render():
                     _BUILDERS[name](app, shared)
         _wire_selection(page, shared)
@@ -50,7 +51,7 @@ def _shared() -> Shared:
         },
         run=gr.Textbox(label="Selected run", visible="hidden", elem_id="selected-run"),
         dataset=gr.Textbox(label="Selected data set", visible="hidden", elem_id="selected-dataset"),
-        ticker=gr.Timer(1),
+        tickers={name: gr.Timer(1, active=False) for name, _ in TABS},
     )
 
 
@@ -64,8 +65,15 @@ def _wire_selection(page: gr.Blocks, shared: Shared) -> None:
     shared.dataset.change(
         None, shared.dataset, js="dataset => tunesmith.setUrl({dataset})", **follow
     )
-    for name, tab in shared.tab.items():
-        tab.select(None, None, js=f"() => tunesmith.setUrl({{tab: '{name}'}})", **follow)
+    # Which tab is shown is read from the page itself: events may come in another order.
+    gr.on(
+        [tab.select for tab in shared.tab.values()],
+        None,
+        None,
+        list(shared.tickers.values()),
+        js="() => tunesmith.tabShown()",
+        show_progress="hidden",
+    )
 
 
 def _make_private(page: gr.Blocks) -> None:

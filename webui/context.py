@@ -15,8 +15,8 @@ How a tab reads the selection
 
 How a tab keeps up
     `shared.on_show("chat", refresh, inputs, outputs)` runs `refresh` when the tab is opened, and
-    when another run is selected while it is open. Live views hang on `shared.ticker` (one second,
-    stopped while nothing lives) and return `gr.skip()` for what has not changed.
+    when another run is selected. Live views hang on `shared.ticker`: the tab's own, once a second
+    while that tab is shown. Handlers return `gr.skip()` for what has not changed.
 
 What a tab may not do
     Publish a handler: `webui.app.build` makes every listener private. An endpoint for programs is
@@ -32,6 +32,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
+
+from webui.live import LiveRuns
 
 if TYPE_CHECKING:
     from core.chat.session import ChatSession
@@ -66,6 +68,10 @@ class App:
     """Loaded chat sessions by the browser session's hash; each is a worker process."""
     counts: dict[tuple[Any, ...], Future[dict[str, Any]]] = field(default_factory=dict)
     """Token counts of data sets, begun or done (webui.plan)."""
+
+    def __post_init__(self) -> None:
+        self.live = LiveRuns(self.workspace)
+        """The runs that somebody watches."""
 
     @classmethod
     def open(cls, workspace: Workspace) -> App:
@@ -107,7 +113,16 @@ class Shared:
     tab: dict[str, gr.Tab]
     run: gr.Textbox
     dataset: gr.Textbox
-    ticker: gr.Timer
+    tickers: dict[str, gr.Timer]
+    building: str = ""
+    """The tab that is being built."""
+    sample_buttons: list[gr.Button] = field(default_factory=list)
+    """Buttons of empty states that start the sample run; Configure answers them."""
+
+    @property
+    def ticker(self) -> gr.Timer:
+        """Ticks each second while the tab that is being built is the one shown."""
+        return self.tickers[self.building]
 
     def go(self, tab: str) -> gr.Tabs:
         """The update that opens `tab`, for a handler that has `shared.tabs` as an output."""

@@ -3,7 +3,7 @@
 Each field becomes one control with its label and its help sentence. What the control holds is text,
 a choice or a tick; `read` gives it back to core's own parser, so that the form understands what the
 command line understands. What is shown, what differs from the preset and what is wrong reaches the
-browser as one value (`Marks`), and page.js puts it at the fields.
+browser as one value (`marks`), and page.js puts it at the fields.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Form:
     """The controls by the dotted path of their field."""
 
     fields: dict[str, Component]
-    marks: Marks
+    marks: gr.HTML
 
     def gather(
         self, data: Mapping[Component, Any]
@@ -83,27 +83,22 @@ class Form:
         return {self.fields[spec.path]: write(spec, values[spec.path]) for spec in SPECS}
 
 
-class Marks(gr.HTML):
-    """Tells the browser what to show at the fields: {"hidden", "errors", "changed"} by path."""
-
-    def __init__(self) -> None:
-        super().__init__(
-            value={"hidden": [], "errors": {}, "changed": {}, "folds": {}},
-            html_template="",
-            js_on_load="const mark = () => tunesmith.markFields(props.value); mark(); "
-            "watch('value', mark);",
-            elem_classes="no-space",
-            apply_default_css=False,
-        )
-
-    def get_block_name(self) -> str:
-        return "html"
+def marks_box() -> gr.HTML:
+    """Hands the browser what `marks` gives; nothing of it is seen."""
+    return gr.HTML(
+        value={"hidden": [], "errors": {}, "changed": {}, "folds": {}},
+        html_template="",
+        js_on_load="const mark = () => tunesmith.markFields(props.value); mark(); "
+        "watch('value', mark);",
+        elem_classes="no-space",
+        apply_default_css=False,
+    )
 
 
 def marks(
     current: Mapping[str, Any], preset: Mapping[str, Any], problems: tuple[Problem, ...] = ()
 ) -> dict[str, Any]:
-    """The value of `Marks`: fields that do not matter, differ from the preset, or are wrong."""
+    """The value of `marks_box`: fields that do not matter, differ from the preset, or are wrong."""
     errors: dict[str, str] = {}
     for problem in problems:
         errors.setdefault(problem.field, problem.message[:1].upper() + problem.message[1:])
@@ -159,7 +154,7 @@ def build(values: Mapping[str, Any], choices: Mapping[str, list[Any]]) -> Form:
         ):
             for spec in specs:
                 fields[spec.path] = control(spec, values[spec.path], choices.get(spec.path))
-    return Form(fields, Marks())
+    return Form(fields, marks_box())
 
 
 def element_id(path: str) -> str:

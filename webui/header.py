@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING
 
 import gradio as gr
@@ -79,7 +78,7 @@ def active_run(app: App) -> str:
     return (
         f'<button type="button" class="active-run" data-run="{messages.escape(job.id)}" '
         f'title="Open this run in Train"><b>{messages.escape(job.name or job.id)}</b>'
-        f"{messages.badge(job.state)}<span class='num'>{messages.escape(_pace(job))}</span>"
+        f"{messages.badge(job.state)}<span class='num'>{messages.escape(_pace(app, job))}</span>"
         f"{others}</button>"
     )
 
@@ -87,12 +86,14 @@ def active_run(app: App) -> str:
 _AT_WORK = ("running", "stopping", "starting", "queued")
 
 
-def _pace(job: Job) -> str:
+def _pace(app: App, job: Job) -> str:
     """Percent and time left, as far as they are known."""
-    if job.state != "running" or not job.max_steps or not job.step:
+    if job.state != "running":
         return ""
-    percent = f"{100 * job.step / job.max_steps:.0f} %"
-    if not job.started_at:
-        return percent
-    left = (time.time() - job.started_at) * (job.max_steps - job.step) / job.step
-    return f"{percent}, {messages.duration(left)} left"
+    progress = app.live.get(job.id).progress
+    step, total = progress.get("step"), progress.get("max_steps")
+    if not step or not total:
+        return ""
+    left = progress.get("eta_seconds")
+    tail = "" if left is None else f", {messages.duration(left)} left"
+    return f"{100 * step / total:.0f} %{tail}"

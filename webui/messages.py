@@ -62,7 +62,8 @@ def error(problem: TunesmithError | str, hint: str = "") -> str:
     else:
         message = problem
     more = f"<p>{escape(hint)}</p>" if hint else ""
-    return f'<div class="notice notice-failed" role="alert"><strong>{escape(message)}</strong>{more}</div>'
+    what = f"<strong>{escape(message)}</strong>"
+    return f'<div class="notice notice-failed" role="alert">{what}{more}</div>'
 
 
 def note(text: str, kind: str = "plain") -> str:

@@ -1,7 +1,8 @@
 """Starting a run when its model may still have to be fetched.
 
-The work is done in a thread of the server, so that it goes on when the browser is closed: it fetches
-the base model if that is needed, then submits the run. The page looks at the `Start` and may stop it.
+The work is done in a thread of the server, so that it goes on when the browser is closed: it
+fetches the base model if that is needed, then submits the run. The page looks at the `Start`, and
+may stop it.
 """
 
 from __future__ import annotations

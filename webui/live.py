@@ -1,0 +1,159 @@
+"""A run as it is watched: what its events say, read once for all browsers, and only what is new.
+
+The browser says what it has drawn (a cursor); the answer is either the few points since then or,
+when that does not fit (another run, a resumed run, too many points), the whole curves thinned out.
+So nothing has to be remembered for each browser, and a reload or a lost answer mends itself.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict, deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from core.jobs.curves import CurveReader, Point, downsample
+from core.jobs.events import Event, EventReader
+from core.workspace import RunFolder, Workspace
+from webui.charts import MOST_POINTS, columns, smooth
+
+# Whole curves are thinned to this many points, so that new ones can be added before the next time.
+THINNED = 750
+REMEMBERED_RUNS = 4
+LOG_LINES = 200
+# The curves that are drawn: name on the page, the metric's name, divisor.
+CURVES = {
+    "loss": ("loss", 1.0),
+    "eval_loss": ("eval_loss", 1.0),
+    "learning_rate": ("learning_rate", 1.0),
+    "grad_norm": ("grad_norm", 1.0),
+    "tokens_per_second": ("tokens_per_second", 1.0),
+    "gpu_memory": ("gpu_memory_bytes", 2.0**30),
+    "memory": ("memory_bytes", 2.0**30),
+}
+
+
+@dataclass
+class Sample:
+    """One prompt and its answers over time, as (step, answer)."""
+
+    prompt: list[dict[str, Any]]
+    expected: str | None
+    answers: list[tuple[int, str]] = field(default_factory=list)
+
+
+class LiveRun:
+    """What the events of one run have said so far. Safe from several threads."""
+
+    def __init__(self, folder: RunFolder) -> None:
+        self.folder = folder
+        self.progress: Event = {}
+        self.samples: dict[int, Sample] = {}
+        self.choices: dict[str, dict[str, Any]] = {}
+        self.log: deque[str] = deque(maxlen=LOG_LINES)
+        self.generation = 0
+        """Grows when points were taken back: a resumed run does some steps again."""
+        self._reader = EventReader(folder.events)
+        self._curves = CurveReader(folder.events)
+        self._lock = threading.Lock()
+
+    def update(self) -> None:
+        """Reads what was added to the events."""
+        with self._lock:
+            for event in self._reader.read_new():
+                self._take(event)
+
+    def curve(self, name: str) -> list[Point]:
+        """The points of a drawn curve, in its unit."""
+        metric, divisor = CURVES[name]
+        points = self._curves.curves.get(metric, [])
+        return points if divisor == 1 else [(step, value / divisor) for step, value in points]
+
+    def last(self, metric: str) -> float | None:
+        points = self._curves.curves.get(metric)
+        return points[-1][1] if points else None
+
+    def news(self, cursor: Mapping[str, Any]) -> dict[str, Any] | None:
+        """The points that a browser with `cursor` lacks; None when it has them all."""
+        with self._lock:
+            curves = {name: self.curve(name) for name in CURVES}
+            curves["loss_smooth"] = smooth(curves["loss"])
+        counts = {name: len(points) for name, points in curves.items()}
+        same = cursor.get("run") == self.folder.root.name
+        known = cursor.get("counts") if same else None
+        if not isinstance(known, dict) or cursor.get("generation") != self.generation:
+            known = {}
+        if known == counts:
+            return None
+        added = {name: points[known.get(name, 0) :] for name, points in curves.items()}
+        drawn = _number(cursor.get("drawn"))
+        fits = drawn + max(map(len, added.values()), default=0) <= MOST_POINTS
+        whole = not known or not fits
+        shown = (
+            {name: downsample(points, THINNED) for name, points in curves.items()}
+            if whole
+            else added
+        )
+        return {
+            "run": self.folder.root.name,
+            "generation": self.generation,
+            "counts": counts,
+            "whole": whole,
+            "curves": {name: columns(points) for name, points in shown.items() if points},
+        }
+
+    def _take(self, event: Event) -> None:
+        self._curves.add(event)
+        kind = event["kind"]
+        if kind == "state" and isinstance(event.get("resumed_from_step"), int):
+            self._take_back(event["resumed_from_step"])
+        elif kind == "progress":
+            self.progress = event
+        elif kind == "sample":
+            self._take_sample(event)
+        elif kind == "log":
+            choice = event.get("choice")
+            if isinstance(choice, dict) and "field" in choice:
+                self.choices[str(choice["field"])] = choice
+            self.log.append(str(event.get("message", "")))
+        elif kind == "error":
+            self.log.append(str(event.get("message", "")))
+
+    def _take_sample(self, event: Event) -> None:
+        sample = self.samples.setdefault(
+            int(event.get("index", 0)), Sample(event.get("prompt") or [], event.get("expected"))
+        )
+        step = int(event.get("step", 0))
+        sample.answers = [answer for answer in sample.answers if answer[0] < step]
+        sample.answers.append((step, str(event.get("answer", ""))))
+
+    def _take_back(self, step: int) -> None:
+        self.generation += 1
+        self.progress = {}
+        for sample in self.samples.values():
+            sample.answers = [answer for answer in sample.answers if answer[0] <= step]
+
+
+class LiveRuns:
+    """The runs that are being watched, the last few of them."""
+
+    def __init__(self, workspace: Workspace) -> None:
+        self._workspace = workspace
+        self._runs: OrderedDict[str, LiveRun] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, run_id: str) -> LiveRun:
+        """The run, up to date. Raises WorkspaceError for what is not an id."""
+        with self._lock:
+            run = self._runs.get(run_id) or LiveRun(self._workspace.run(run_id))
+            self._runs[run_id] = run
+            self._runs.move_to_end(run_id)
+            while len(self._runs) > REMEMBERED_RUNS:
+                self._runs.popitem(last=False)
+        run.update()
+        return run
+
+
+def _number(value: Any) -> int:
+    return value if isinstance(value, int) else 0
