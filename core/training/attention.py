@@ -23,7 +23,7 @@ NAME = "rows"
 
 # Families that the tests compare with padded attention; any other is probed when it is loaded.
 KNOWN = frozenset(
-    "gemma gemma2 gpt2 granite llama mistral olmo2 phi3 qwen2 qwen3 smollm3 starcoder2".split()
+    "gemma gpt2 granite llama mistral olmo2 phi3 qwen2 qwen3 smollm3 starcoder2".split()
 )
 
 

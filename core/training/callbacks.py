@@ -1,0 +1,169 @@
+"""What happens beside the training: events, time left, the request to stop, sample answers."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import psutil
+import torch
+from transformers import TrainerCallback
+
+from core.jobs.events import EventWriter
+from core.training.samples import Sampler
+from core.training.trainer import RowTrainer
+
+_SECONDS_BETWEEN = 0.5
+
+
+class ReportEvents(TrainerCallback):
+    """Each log is a `metrics` event, each step a `progress` event (at most two a second)."""
+
+    def __init__(self, events: EventWriter, trainer: RowTrainer) -> None:
+        self.events = events
+        self._trainer = trainer
+        self._counted = (0, 0.0)  # tokens and seconds at the last log
+        self._steps: deque[float] = deque(maxlen=20)
+        self._step_began = 0.0
+        self._evaluation_began = 0.0
+        self._evaluation_seconds = 0.0
+        self._told = 0.0
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self._progress(state, "Training")
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self._step_began = time.monotonic()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self._steps.append(time.monotonic() - self._step_began)
+        self._evaluation_began = time.monotonic()
+        last = state.global_step >= state.max_steps
+        if last or time.monotonic() - self._told >= _SECONDS_BETWEEN:
+            self._progress(state, "Training")
+
+    def on_log(self, args: Any, state: Any, control: Any, **given: Any) -> None:
+        logs: dict[str, Any] = dict(given.get("logs") or {})
+        if "train_runtime" in logs:
+            seconds, steps = logs["train_runtime"], state.global_step
+            self.events.write("log", level="info", message=f"Step {steps} after {seconds:.0f} s.")
+            return
+        if "loss" in logs:
+            tokens, seconds = self._trainer.tokens_trained, self._trainer.seconds_trained
+            tokens_new, seconds_new = tokens - self._counted[0], seconds - self._counted[1]
+            self._counted = (tokens, seconds)
+            if seconds_new > 0:
+                logs["tokens_per_second"] = round(tokens_new / seconds_new, 1)
+            logs |= memory()
+        self.events.write("metrics", step=state.global_step, **{"epoch": state.epoch, **logs})
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self._evaluation_seconds = time.monotonic() - self._evaluation_began
+
+    def on_prediction_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if time.monotonic() - self._told >= _SECONDS_BETWEEN:
+            self._progress(state, "Evaluating")
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        message = f"Saved checkpoint-{state.global_step}."
+        self.events.write("log", level="info", message=message)
+
+    def _progress(self, state: Any, message: str) -> None:
+        self._told = time.monotonic()
+        self.events.write(
+            "progress",
+            step=state.global_step,
+            max_steps=state.max_steps,
+            epoch=round(state.epoch or 0.0, 4),
+            eta_seconds=self._seconds_left(state),
+            message=message,
+        )
+
+    def _seconds_left(self, state: Any) -> float | None:
+        """Steps at the pace of the last ones, and evaluations as long as the last one."""
+        if not self._steps:
+            return None
+        # The first step of a process is slower than all others.
+        known = list(self._steps)[1:] or list(self._steps)
+        steps = max(0, state.max_steps - state.global_step)
+        evaluations = 0
+        if self._trainer.args.eval_strategy == "steps":
+            every = max(1, int(state.eval_steps))
+            evaluations = -(-state.max_steps // every) - state.global_step // every
+        elif self._trainer.args.eval_strategy == "epoch":
+            evaluations = max(0, round(state.num_train_epochs - (state.epoch or 0.0)))
+        return float(round(steps * fmean(known) + evaluations * self._evaluation_seconds, 1))
+
+
+def memory() -> dict[str, int]:
+    """What training takes: the GPU's peak in this process, or the process's own memory."""
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        return {"gpu_memory_bytes": int(torch.cuda.max_memory_allocated())}
+    return {"memory_bytes": int(psutil.Process().memory_info().rss)}
+
+
+class StopOnRequest(TrainerCallback):
+    """Ends the training with a checkpoint at the first step that sees the stop request."""
+
+    def __init__(self, request: Path, *, needs_every_evaluation: bool) -> None:
+        self.request = request
+        self.stopped = False
+        self._needs_every_evaluation = needs_every_evaluation
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if state.global_step >= state.max_steps or not self.request.exists():
+            return
+        self.stopped = True
+        control.should_training_stop = True
+        control.should_save = True
+        # An evaluation may take minutes; it is left out unless the choice of the best needs it.
+        control.should_evaluate &= self._needs_every_evaluation
+
+    def on_epoch_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if self.stopped:  # this is no epoch's end: the checkpoint is written
+            control.should_evaluate = control.should_save = False
+
+
+class SampleAnswers(TrainerCallback):
+    """Sample answers of the untrained model, at each evaluation, and at the end."""
+
+    def __init__(self, sampler: Sampler, trainer: RowTrainer, *, starts_as_base: bool) -> None:
+        self.sampler = sampler
+        self._trainer = trainer
+        self._starts_as_base = starts_as_base
+        self._first_is_due = False
+        self._last = -1
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if state.global_step > 0:
+            return  # resumed
+        self._first_is_due = True
+        if not self._starts_as_base:
+            self._first()
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        # With the adapter off the model is still what it was at step 0; so nobody has to wait
+        # for these answers before the first step.
+        if state.global_step > 0 and self._first_is_due:
+            self._first()
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self._write(state.global_step)
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if self._last != state.global_step:
+            self._write(state.global_step)
+
+    def _first(self) -> None:
+        self._first_is_due = False
+        self._write(0, as_base=self._starts_as_base)
+
+    def _write(self, step: int, *, as_base: bool = False) -> None:
+        if self._first_is_due:
+            self._first()
+        self._last = step
+        autocast = self._trainer.accelerator.autocast()
+        self.sampler.write(self._trainer.model, step, autocast, as_base=as_base)

@@ -1,0 +1,54 @@
+"""One training job, in its worker process."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import torch
+from transformers.utils import logging as transformers_logging
+
+from core.config import load_config
+from core.errors import TrainingError
+from core.models.hardware import probe
+from core.training import sft
+from core.workspace import RunFolder, Workspace
+
+METHODS = {"sft": sft.train}
+
+
+def run_training(folder: Path, workspace_root: Path, resume_from: Path | None) -> str:
+    """Trains the run in `folder` as its config.yaml says: "finished" or "stopped".
+
+    `resume_from` is a checkpoint; a relative path counts from `folder`. Events go to the run's
+    events.jsonl, checkpoints to checkpoints/, the result to adapter/ or model/. Raises.
+    """
+    run = RunFolder(Path(folder))
+    config = load_config(run.config)
+    workspace = Workspace.open(workspace_root)
+    if resume_from is not None:
+        resume_from = run.root / resume_from
+        if not (resume_from / "trainer_state.json").is_file():
+            raise TrainingError(
+                f"There is no checkpoint in {resume_from}.",
+                "Resume from another one, or start the run again.",
+            )
+    _be_quiet()
+    _use_own_cores()
+    if run.stop_request.exists():
+        return "stopped"
+    return METHODS[config.method](run, workspace, config, resume_from)
+
+
+def _be_quiet() -> None:
+    """No bars in worker.log: progress is told by events."""
+    os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+    transformers_logging.disable_progress_bar()
+    transformers_logging.set_verbosity_warning()
+
+
+def _use_own_cores() -> None:
+    """A container may have fewer cores than the machine; more threads would slow each other."""
+    cores = probe().cpu_count
+    if torch.get_num_threads() > cores:
+        torch.set_num_threads(cores)
