@@ -17,10 +17,15 @@ HEAVY = ("torch", "transformers", "peft", "trl", "datasets", "accelerate", "bits
 # Modules that only worker processes import. Every other module of core may be imported by the web
 # process or the command line, and has to stay free of torch.
 WORKERS = (
+    "core.chat.decode",
+    "core.chat.loaded",
     "core.chat.worker",
-    "core.evaluation",
-    "core.export",
+    "core.evaluation.measure",
+    "core.evaluation.run",
+    "core.export.check",
+    "core.export.run",
     "core.jobs.preload",
+    "core.models.inference",
     "core.models.load",
     "core.training",
 )

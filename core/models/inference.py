@@ -18,11 +18,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from core.config import RunConfig
 from core.errors import ModelError
 from core.models.hardware import probe
+from core.models.load import DTYPES, load_base
 from core.models.starter import ensure_model
 from core.models.trained import TrainedModel
 from core.workspace import Workspace
-
-_DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 def pick_device() -> str:
@@ -38,15 +37,19 @@ def pick_device() -> str:
 
 def pick_dtype(precision: str, device: str) -> torch.dtype:
     """The type of the weights for a run's precision. `auto` is bf16 where the device has it."""
-    if precision == "fp16" and device == "cpu":
-        precision = "auto"
-    if precision in _DTYPES:
-        return _DTYPES[precision]
+    if precision == "auto" or (precision == "fp16" and device == "cpu"):
+        precision = "bf16" if quick_in_bf16(device) else "fp32"
+        if precision == "fp32" and device.startswith("cuda"):
+            precision = "fp16"
+    return DTYPES[precision]
+
+
+def quick_in_bf16(device: str) -> bool:
+    """Whether the device multiplies bf16 faster than 32-bit numbers."""
     if device.startswith("cuda"):
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     flags = probe().cpu_flags
-    has_bf16 = device == "cpu" and (flags.avx512_bf16 or flags.amx_bf16)
-    return torch.bfloat16 if has_bf16 else torch.float32
+    return device == "cpu" and (flags.avx512_bf16 or flags.amx_bf16)
 
 
 def resolve_base(name: str, workspace: Workspace) -> str:
@@ -55,11 +58,17 @@ def resolve_base(name: str, workspace: Workspace) -> str:
 
 
 def open_tokenizer(path: str | Path, revision: str = "main") -> Any:
-    """The tokenizer in a folder or on the Hub. Raises ModelError."""
+    """The tokenizer of a model, or the one saved with an adapter. Raises ModelError.
+
+    One without a padding token pads with its end token.
+    """
     try:
-        return AutoTokenizer.from_pretrained(path, revision=revision, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(path, revision=revision, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
-        raise _unloadable("tokenizer", path, error) from error
+        raise _unloadable(f"tokenizer of {Path(path).name}", error) from error
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
+    return tokenizer
 
 
 def open_model(path: str | Path, *, device: str, dtype: torch.dtype, revision: str = "main") -> Any:
@@ -73,7 +82,7 @@ def open_model(path: str | Path, *, device: str, dtype: torch.dtype, revision: s
             trust_remote_code=False,
         )
     except (OSError, ValueError, KeyError, ImportError) as error:
-        raise _unloadable("model", path, error) from error
+        raise _unloadable(f"model {Path(path).name}", error) from error
     return model.to(device).eval()
 
 
@@ -81,9 +90,7 @@ def open_base(config: RunConfig, path: str, *, device: str, dtype: torch.dtype) 
     """The base of a run as the run had it: quantized when the run's was."""
     if config.adapter.quantization == "none":
         return open_model(path, device=device, dtype=dtype, revision=config.model.model_revision)
-    from core.models.load import load_base
-
-    precision = next(name for name, known in _DTYPES.items() if known == dtype)
+    precision = next(name for name, known in DTYPES.items() if known == dtype)
     return load_base(config, path, device=device, precision=precision).eval()
 
 
@@ -137,9 +144,9 @@ def free_memory() -> None:
         torch.cuda.empty_cache()
 
 
-def _unloadable(what: str, path: str | Path, error: Exception) -> ModelError:
-    reason = (str(error).splitlines() or [type(error).__name__])[0]
+def _unloadable(what: str, error: Exception) -> ModelError:
+    reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
     return ModelError(
-        f"The {what} of {Path(path).name} cannot be loaded: {reason}",
-        "Fetch or choose the model again; models that bring code of their own are not run.",
+        f"The {what} cannot be loaded: {reason}.",
+        "Fetch or choose it again; models that bring code of their own are not run.",
     )
