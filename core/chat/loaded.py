@@ -1,0 +1,167 @@
+"""The models of a chat in memory: each base once, with any number of adapters on it.
+
+Imports torch: only the chat's worker uses it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftModel
+
+from core.chat.settings import Column
+from core.config import RunConfig
+from core.data.record import read_record
+from core.errors import DataError, ModelError
+from core.models.inference import (
+    open_base,
+    open_model,
+    open_tokenizer,
+    pick_device,
+    pick_dtype,
+    tokenizer_of,
+    with_adapter,
+)
+from core.models.prompts import Message, end_of_answer_ids, prompt_ids
+from core.models.trained import FINAL, TrainedModel, find_trained
+from core.workspace import Workspace
+
+Progress = Callable[[float, str], None]
+
+
+@dataclass
+class _Body:
+    """A model in memory and the names of the adapters on it. `active` is the one that answers."""
+
+    model: Any
+    adapters: list[str] = field(default_factory=list)
+    active: str | None = None
+
+    def switch(self, adapter: str | None) -> None:
+        """Lets this adapter answer, or with None the base. Costs nothing when it does already."""
+        if adapter == self.active:
+            return
+        layers = self.model.base_model
+        if adapter is None:
+            layers.disable_adapter_layers()
+        else:
+            if self.active is None:
+                layers.enable_adapter_layers()
+            self.model.set_adapter(adapter, inference_mode=True)
+        self.active = adapter
+
+
+@dataclass(frozen=True)
+class Voice:
+    """How one column answers. `plain_text`: without a chat template, write on from the text."""
+
+    body: _Body
+    adapter: str | None
+    tokenizer: Any
+    ends: list[int]
+    plain_text: bool
+
+    @property
+    def model(self) -> Any:
+        return self.body.model
+
+    def prompt(self, messages: list[Message]) -> list[int]:
+        """The tokens of a conversation. Raises ModelError when it cannot be rendered."""
+        return prompt_ids(messages, self.tokenizer, continue_text=self.plain_text)
+
+    def take_turn(self) -> None:
+        """Makes the shared model answer as this column's."""
+        self.body.switch(self.adapter)
+
+
+class Models:
+    """Loads what the columns of a chat need, sharing what can be shared."""
+
+    def __init__(self, workspace: Workspace) -> None:
+        self.workspace = workspace
+        self.device = pick_device()
+        self.voices: list[Voice] = []
+        # By what a base is made of: its path, how it is quantized, and its type.
+        self._shared: dict[tuple[str, str, torch.dtype], _Body] = {}
+
+    def load(self, columns: list[Column], bases: list[str], tell: Progress) -> None:
+        """Loads a voice for each column. `bases` are the folders or Hub ids of their bases.
+
+        Raises TunesmithError for what cannot be loaded.
+        """
+        found: dict[int, Voice] = {}
+        # Runs first: a column with the base alone then shares the base of a run.
+        order = sorted(range(len(columns)), key=lambda place: columns[place].run_id is None)
+        for count, place in enumerate(order):
+            column = columns[place]
+            tell(count / len(columns), f"Loading {column.label}")
+            if column.run_id is None:
+                found[place] = self._base_voice(bases[place])
+            else:
+                found[place] = self._run_voice(column, bases[place])
+        self.voices = [found[place] for place in range(len(columns))]
+
+    def _run_voice(self, column: Column, base: str) -> Voice:
+        run = self.workspace.run(str(column.run_id))
+        trained = find_trained(run, column.checkpoint or FINAL)
+        tokenizer = tokenizer_of(trained, base)
+        dtype = pick_dtype(trained.config.training.precision, self.device)
+        adapter = None
+        if trained.adapter is None:
+            body = _Body(open_model(trained.folder, device=self.device, dtype=dtype))
+        else:
+            body = self._body(trained.config, base, dtype, alone=not trained.shares_base)
+            adapter = self._add_adapter(body, trained.adapter)
+        return self._voice(body, adapter, tokenizer, self._learned_text(trained))
+
+    def _base_voice(self, base: str) -> Voice:
+        body = next((body for key, body in self._shared.items() if key[0] == base), None)
+        if body is None:
+            dtype = pick_dtype("auto", self.device)
+            body = self._body(RunConfig(), base, dtype, alone=False)
+        return self._voice(body, None, open_tokenizer(base), plain_text=True)
+
+    def _body(self, config: RunConfig, base: str, dtype: torch.dtype, *, alone: bool) -> _Body:
+        """The base in memory; with `alone` one that nobody else uses."""
+        key = (base, config.adapter.quantization, dtype)
+        if not alone and key in self._shared:
+            return self._shared[key]
+        body = _Body(open_base(config, base, device=self.device, dtype=dtype))
+        if not alone:
+            self._shared[key] = body
+        return body
+
+    def _add_adapter(self, body: _Body, adapter: Path) -> str:
+        name = f"adapter{len(body.adapters)}"
+        is_first = not isinstance(body.model, PeftModel)
+        body.model = with_adapter(body.model, adapter, name)
+        body.adapters.append(name)
+        if is_first:
+            body.active = name  # PEFT lets the first one answer at once, and only that one
+        return name
+
+    def _voice(self, body: _Body, adapter: str | None, tokenizer: Any, plain_text: bool) -> Voice:
+        return Voice(body, adapter, tokenizer, end_of_answer_ids(body.model, tokenizer), plain_text)
+
+    def _learned_text(self, trained: TrainedModel) -> bool:
+        """Whether the run learned from plain text, which is to be continued, not answered."""
+        try:
+            folder = self.workspace.dataset(trained.config.data.dataset)
+            return read_record(folder).form == "text"
+        except DataError:  # it was deleted since
+            return False
+
+
+def out_of_memory(error: Exception) -> ModelError | None:
+    """What to say when it is the memory that was not enough; None for any other error."""
+    is_torch = isinstance(error, torch.OutOfMemoryError | MemoryError)
+    if not is_torch and "allocate memory" not in str(error):
+        return None
+    return ModelError(
+        "There is not enough memory for this.",
+        "Clear the chat or load fewer models; a run that is training holds memory too.",
+    )

@@ -1,0 +1,293 @@
+"""A chat as the web process and the commands hold it: the models are in a process of their own.
+
+Nothing here imports torch. `close` ends that process, and with it all the memory that it held.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from multiprocessing.connection import Connection
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import psutil
+
+from core.chat.settings import ChatSettings, Column, ColumnState, LoadedModels, Piece
+from core.errors import JobError, ModelError
+from core.jobs.process import context
+from core.models.prompts import Message
+from core.models.starter import ensure_model
+from core.models.trained import FINAL, find_trained
+from core.workspace import Workspace
+
+__all__ = ["ChatSession", "ChatSettings", "Column", "ColumnState", "LoadedModels", "Piece"]
+
+Progress = Callable[[float, str], None]
+
+IDLE_SECONDS = 30 * 60.0
+# How long an answer that was stopped may take to end, and a process to go.
+_STOP_SECONDS = 20.0
+_END_SECONDS = 5.0
+
+
+@dataclass
+class _Worker:
+    """The process and this end of the pipe to it."""
+
+    process: Any
+    connection: Connection
+    sending: threading.Lock = field(default_factory=threading.Lock)
+
+    def send(self, *message: Any) -> None:
+        with self.sending:
+            self.connection.send(message)
+
+    def end(self) -> None:
+        """Ends the process, whatever it is doing, and returns when it is gone."""
+        self.process.terminate()
+        self.process.join(_END_SECONDS)
+        if self.process.is_alive():
+            self.process.kill()
+            self.process.join(_END_SECONDS)
+
+
+class ChatSession:
+    """Models side by side that answer the same prompt.
+
+    One answer at a time; `stop`, `close` and `loaded` may be called from any thread meanwhile.
+    `idle_seconds` without a question unload the models; the next question loads them again.
+    """
+
+    def __init__(
+        self, workspace_root: Path | str | Workspace, *, idle_seconds: float = IDLE_SECONDS
+    ) -> None:
+        if isinstance(workspace_root, Workspace):
+            self.workspace = workspace_root
+        else:
+            self.workspace = Workspace.open(workspace_root)
+        self.idle_seconds = idle_seconds
+        self.columns: tuple[Column, ...] = ()
+        self._worker: _Worker | None = None
+        self._loaded: LoadedModels | None = None
+        self._busy = threading.Lock()
+        self._number = 0
+
+    def __enter__(self) -> ChatSession:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    @property
+    def loaded(self) -> LoadedModels | None:
+        """What is in memory now, None when nothing is."""
+        worker, loaded = self._worker, self._loaded
+        if worker is None or loaded is None or not worker.process.is_alive():
+            return None
+        try:
+            return replace(loaded, memory_bytes=psutil.Process(loaded.pid).memory_info().rss)
+        except psutil.Error:  # it has just ended
+            return None
+
+    def start(self, columns: Sequence[Column], progress: Progress | None = None) -> LoadedModels:
+        """Loads the columns' models; at once when they are loaded already.
+
+        `progress` gets (share, message). Raises TunesmithError: a run or model that is not there,
+        too little memory.
+        """
+        with self._alone():
+            return self._start(columns, progress or (lambda share, message: None))
+
+    def stream(
+        self, column_index: int, messages: Sequence[Message], settings: ChatSettings
+    ) -> Iterator[Piece]:
+        """One column's answer, piece by piece. Raises ModelError when it cannot answer."""
+        for _, piece, _ in self._ask({column_index: list(messages)}, settings):
+            if piece.error:
+                raise ModelError(piece.error)
+            yield piece
+
+    def ask(
+        self,
+        messages_per_column: Mapping[int, Sequence[Message]] | Sequence[Sequence[Message]],
+        settings: ChatSettings,
+    ) -> Iterator[list[ColumnState]]:
+        """The answers of all columns as they grow: every column's state, again and again.
+
+        There is a conversation for each column or, as a mapping, for those that are asked. What
+        goes wrong in one column is in its state's `error`, and the others go on. Who is slow
+        to take a state gets several pieces at once; who closes the iterator stops the answers.
+        """
+        given = messages_per_column
+        pairs = given.items() if isinstance(given, Mapping) else enumerate(given)
+        asked = {column: list(messages) for column, messages in pairs}
+        states = [ColumnState(done=i not in asked) for i in range(len(self.columns))]
+        is_new = False
+        for column, piece, more in self._ask(asked, settings):
+            states[column] = states[column].plus(piece)
+            is_new = more
+            if not more:
+                yield list(states)
+        if is_new:
+            yield list(states)
+
+    def stop(self) -> None:
+        """Ends the answers that are being written after the token at hand. Does not wait."""
+        worker = self._worker
+        if worker is not None and self._busy.locked():
+            with suppress(OSError):  # it has ended, and so have its answers
+                worker.send("stop", self._number)
+
+    def close(self) -> None:
+        """Ends the process: its memory is free when this returns. `start` begins anew."""
+        worker, self._worker, self._loaded = self._worker, None, None
+        if worker is not None:
+            worker.end()
+
+    def _start(self, columns: Sequence[Column], progress: Progress) -> LoadedModels:
+        if not columns:
+            raise ModelError("No model was chosen.", "Choose at least one.")
+        loaded = self.loaded
+        if loaded is not None and self.columns == tuple(columns):
+            return loaded
+        self.close()
+        bases = [
+            self._base(column, lambda share, message: progress(share / 2, message))
+            for column in columns
+        ]
+        progress(0.5, "Starting")
+        ours, theirs = context().Pipe()
+        process = context().Process(
+            target=_serve,
+            args=(theirs, str(self.workspace.root), self.idle_seconds),
+            name="chat",
+            daemon=True,
+        )
+        process.start()
+        theirs.close()
+        worker = self._worker = _Worker(process, ours)
+        worker.send("load", [_labelled(column) for column in columns], bases)
+        while True:
+            match self._receive(worker):
+                case ("progress", share, message):
+                    progress(0.5 + share / 2, message)
+                case ("failed", message, hint):
+                    self.close()
+                    raise ModelError(message, hint)
+                case ("ready", models):
+                    self.columns = tuple(columns)
+                    self._loaded = replace(models, columns=self.columns)
+                    progress(1.0, "Ready")
+                    return self._loaded
+
+    def _base(self, column: Column, progress: Progress) -> str:
+        """The folder or Hub id of the column's base, fetched if need be."""
+        if column.run_id is None:
+            name = column.base or ""
+        else:
+            run = self.workspace.run(column.run_id)
+            name = find_trained(run, column.checkpoint or FINAL).base
+        return str(ensure_model(name, self.workspace, progress))
+
+    def _ask(
+        self, asked: dict[int, list[Message]], settings: ChatSettings
+    ) -> Iterator[tuple[int, Piece, bool]]:
+        """(column, piece, whether more has come already), until all columns are done."""
+        with self._alone():
+            worker = self._awake()
+            self._number += 1
+            number, answered = self._number, False
+            try:
+                self._send(worker, "ask", number, asked, settings)
+                while not answered:
+                    match self._receive(worker):
+                        case ("piece", _, column, piece):
+                            yield column, piece, worker.connection.poll()
+                        case ("answered", _):
+                            answered = True
+            finally:
+                if not answered:
+                    self._abandon(worker, number)
+
+    def _awake(self) -> _Worker:
+        """The worker, with its models loaded again if it had gone to sleep."""
+        if self._worker is None:
+            raise ModelError("No model is loaded.", "Load one first.")
+        process = self._worker.process
+        if not process.is_alive() and process.exitcode == 0:
+            self._start(self.columns, lambda share, message: None)
+        return self._worker
+
+    def _abandon(self, worker: _Worker, number: int) -> None:
+        """Nobody listens any more: the answers are stopped and what has come is thrown away."""
+        deadline = time.monotonic() + _STOP_SECONDS
+        with suppress(OSError, EOFError):
+            worker.send("stop", number)
+            while worker.connection.poll(max(0.0, deadline - time.monotonic())):
+                if worker.connection.recv()[0] == "answered":
+                    return
+            worker.end()  # it does not listen either
+
+    def _send(self, worker: _Worker, *message: Any) -> None:
+        try:
+            worker.send(*message)
+        except OSError as error:
+            raise self._gone(worker) from error
+
+    def _receive(self, worker: _Worker) -> Any:
+        try:
+            return worker.connection.recv()
+        except (EOFError, OSError) as error:
+            raise self._gone(worker) from error
+
+    def _gone(self, worker: _Worker) -> ModelError:
+        """What to say when the worker has ended."""
+        if self._worker is not worker:
+            return ModelError("The models were unloaded.", "Load them again.")
+        worker.process.join(_END_SECONDS)
+        code = worker.process.exitcode
+        self.close()
+        if code is not None and code < 0:
+            return ModelError(
+                f"The chat's process died ({_signal_name(-code)}), most often for want of memory.",
+                "Load the models again, fewer or smaller ones if it happens again.",
+            )
+        return ModelError(f"The chat's process ended (code {code}).", "Load the models again.")
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        if not self._busy.acquire(timeout=1.0):
+            raise JobError("The models are still busy.", "Wait for the answer, or stop it.")
+        try:
+            yield
+        finally:
+            self._busy.release()
+
+
+def _serve(connection: Connection, workspace_root: str, idle_seconds: float) -> None:
+    """What the process runs; imported there, for it brings torch."""
+    from core.chat.worker import serve
+
+    serve(connection, workspace_root, idle_seconds)
+
+
+def _labelled(column: Column) -> Column:
+    return replace(column, label=column.label or column.run_id or column.base or "")
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return f"signal {number}, {signal.Signals(number).name}"
+    except ValueError:
+        return f"signal {number}"

@@ -1,0 +1,109 @@
+"""What a chat is made of: columns side by side, how they answer, and what comes back. No torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
+
+from core.config.fields import Section, knob
+from core.errors import ConfigError, Problem
+
+
+class ChatSettings(Section):
+    """How an answer is written."""
+
+    temperature: float = knob(0.7, "Temperature", level="basic", ge=0, le=2)
+    """0 always takes the most probable word; higher is more varied and less reliable."""
+
+    top_p: float = knob(0.95, "Top-p", level="basic", gt=0, le=1)
+    """Leaves out improbable words: only the most probable, which together have this probability,
+    can be taken. 1 leaves out none."""
+
+    max_new_tokens: int = knob(
+        256, "Longest answer", level="basic", unit="tokens", ge=1, le=1048576
+    )
+    """An answer is cut here if it has not ended before."""
+
+    seed: int | None = knob(None, "Seed", ge=0, le=2**63 - 1)
+    """The same seed and conversation give the same answer. Empty gives another one each time."""
+
+
+def chat_settings(values: dict[str, Any]) -> ChatSettings:
+    """Settings from plain values. Raises ConfigError that names each wrong one."""
+    try:
+        return ChatSettings.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(
+            [
+                Problem(
+                    ".".join(map(str, item["loc"])), f"{item['msg']} (given: {item['input']!r})"
+                )
+                for item in error.errors()
+            ]
+        ) from error
+
+
+@dataclass(frozen=True)
+class Column:
+    """A model to talk to: a run's checkpoint, or with `run_id` None the model `base` names.
+
+    `base` is a starter model, a folder or a Hub id; a run names its own.
+    """
+
+    run_id: str | None = None
+    checkpoint: str | None = None
+    base: str | None = None
+    label: str = ""
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A bit of an answer. `text` is new; `tokens` counts the answer so far.
+
+    `reason` says of the last piece (`done`) why it is the last: "end" (the model ended its
+    answer), "length" (max_new_tokens or the model's room), "stopped", or "error", with `error`.
+    """
+
+    text: str
+    done: bool = False
+    tokens: int = 0
+    tokens_per_second: float = 0.0
+    reason: str = ""
+    error: str = ""
+
+
+@dataclass(frozen=True)
+class ColumnState:
+    """A column's answer so far; the fields are those of Piece, `text` the whole answer."""
+
+    text: str = ""
+    done: bool = False
+    tokens: int = 0
+    tokens_per_second: float = 0.0
+    reason: str = ""
+    error: str = ""
+
+    def plus(self, piece: Piece) -> ColumnState:
+        return ColumnState(
+            self.text + piece.text,
+            piece.done,
+            piece.tokens,
+            piece.tokens_per_second,
+            piece.reason,
+            piece.error,
+        )
+
+
+@dataclass(frozen=True)
+class LoadedModels:
+    """What a chat's process holds. `dtypes` has one entry for each column, `memory_bytes` is
+    what the process takes of the machine's memory, `gpu_memory_bytes` of the GPU's (0: none)."""
+
+    pid: int
+    columns: tuple[Column, ...]
+    device: str
+    dtypes: tuple[str, ...]
+    memory_bytes: int
+    gpu_memory_bytes: int = 0
