@@ -37,7 +37,6 @@ class RunSummary:
     job: Job
     folder: RunFolder
     duration_seconds: float
-    size_bytes: int
     resumable: bool
     queue_position: int | None
 
@@ -48,6 +47,11 @@ class RunSummary:
     @property
     def state(self) -> str:
         return self.job.state
+
+    @property
+    def size_bytes(self) -> int:
+        """Counted anew at each access: it walks through the folder."""
+        return folder_size_bytes(self.folder.root)
 
 
 def list_runs(workspace: Workspace, store: Store) -> list[RunSummary]:
@@ -80,7 +84,6 @@ def _summary(workspace: Workspace, job: Job, waiting: list[str]) -> RunSummary:
         job=job,
         folder=folder,
         duration_seconds=job.seconds(time.time()),
-        size_bytes=folder_size_bytes(folder.root),
         resumable=job.state in RESUMABLE and any(folder.checkpoints.glob("checkpoint-*/")),
         queue_position=waiting.index(job.id) + 1 if job.id in waiting else None,
     )

@@ -37,9 +37,11 @@ def submit_run(
 ) -> Job:
     """Puts a training in the queue: its folder with config.yaml and job.json, then its row.
 
-    `resume_from` is a checkpoint to begin from, `devices` what this machine has (looked up when
-    not given). Raises ConfigError when the config does not fit this machine or the data set.
+    `resume_from` is the folder of a checkpoint to begin from, `devices` what this machine has
+    (looked up when not given). Raises ConfigError when the config does not fit this machine or
+    the data set, WorkspaceError when the checkpoint lies outside what may be read.
     """
+    begin_at = str(workspace.confine(resume_from)) if resume_from else None
     config = parse_config(config.model_dump())
     problems = [*_device_problems(config, devices), *_data_problems(workspace, config)]
     if problems:
@@ -57,7 +59,7 @@ def submit_run(
         dataset=config.data.dataset,
         max_steps=max(0, config.training.max_steps),
         parent_id=parent_id,
-        params={"resume_from": resume_from} if resume_from else {},
+        params={"resume_from": begin_at} if begin_at else {},
     )
     return _enqueue(workspace, store, job)
 

@@ -154,6 +154,7 @@ class Supervisor:
         end |= {"ended_at": event_seconds(told)}
         self.store.transition(self.job_id, ACTIVE, told["state"], **end)
         update_record(self.folder, state=told["state"], **end)
+        (self.folder / "STOP").unlink(missing_ok=True)  # one that came too late
 
     def _verdict(self, code: int | None) -> tuple[str, dict[str, Any]]:
         """(state, error, advice and signal) of a worker that is gone without having said why."""

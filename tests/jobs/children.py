@@ -1,0 +1,68 @@
+"""What test processes do; functions, since a child imports them by name."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+from core.jobs.events import EventWriter
+from core.jobs.process import exit_with_parent
+
+
+def report(connection: Connection) -> None:
+    """Tells what it finds in its process."""
+    connection.send(
+        {
+            "pid": os.getpid(),
+            "session": os.getsid(0),
+            "modules": sorted(sys.modules),
+            "path": sys.path,
+            "main": getattr(sys.modules["__main__"], "__file__", None),
+        }
+    )
+
+
+def wait_for_ever(connection: Connection, watch_parent: bool) -> None:
+    if watch_parent:
+        exit_with_parent()
+    connection.send(os.getpid())
+    threading.Event().wait()
+
+
+def double(number: int) -> int:
+    return 2 * number
+
+
+def fail(message: str) -> None:
+    raise ValueError(message)
+
+
+def die() -> None:
+    os._exit(9)
+
+
+def own_pid() -> int:
+    return os.getpid()
+
+
+def torch_is_there(folder: Path, root: Path) -> str:
+    """A job that tells what was imported before it, and when it began."""
+    wanted = {"torch", "transformers", "peft", "trl"}
+    at, modules = time.time(), sorted(wanted & set(sys.modules))
+    import torch
+
+    # Threads work in a child of the fork server: nothing had started them before.
+    total = float((torch.ones(512, 512) @ torch.ones(512, 512)).sum())
+    EventWriter(folder / "events.jsonl").write(
+        "log",
+        at=at,
+        modules=modules,
+        total=total,
+        threads=torch.get_num_threads(),
+        cuda_initialized=torch.cuda.is_initialized(),
+    )
+    return "finished"

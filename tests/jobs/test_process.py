@@ -1,0 +1,221 @@
+"""The fork server and the pool: real processes, and what becomes of them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from core.errors import JobError
+from core.jobs.events import EventWriter
+from core.jobs.pool import Pool
+from core.jobs.process import WorkerContext, context, kill_worker, same_process, start_time
+from tests.jobs import children
+from tests.jobs.bench import LIGHT, ROOT, wait_until
+
+
+@pytest.fixture
+def pool(tmp_path: Path) -> Iterator[Pool]:
+    pool = Pool(tmp_path, processes=1, workers=context(LIGHT))
+    yield pool
+    pool.close()
+
+
+def alive(pid: int) -> bool:
+    return start_time(pid) is not None
+
+
+def run_program(code: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd="/",
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+
+
+PROGRAM = """
+import sys
+from core.jobs.process import context
+from tests.jobs import children
+ctx = context(("core.jobs.events",))
+ctx.warm()
+here, there = ctx.Pipe()
+process = ctx.Process(target=children.wait_for_ever, args=(there, {watch}), daemon=True)
+process.start()
+print(ctx.server._process.pid, here.recv(), flush=True)
+sys.stdin.readline()
+"""
+
+
+def test_a_child_has_the_preloaded_modules_and_not_the_program(tmp_path: Path) -> None:
+    """Preloading is the point; importing `__main__` again would start a second page."""
+    ctx = WorkerContext(("core.jobs.events", "wave"))
+    here, there = ctx.Pipe()
+    process = ctx.Process(target=children.report, args=(there,))
+    process.start()
+    told = here.recv()
+    process.join()
+    assert process.exitcode == 0
+    assert {"core.jobs.events", "wave"} <= set(told["modules"])
+    assert told["main"] is None
+    assert str(ROOT) in told["path"]
+    ctx.close()
+
+
+def test_exit_codes_come_back() -> None:
+    """They tell a killed worker from one that gave up."""
+    ctx = context(LIGHT)
+    process = ctx.Process(target=children.die)
+    process.start()
+    process.join()
+    assert process.exitcode == 9
+    here, there = ctx.Pipe()
+    process = ctx.Process(target=children.wait_for_ever, args=(there, False))
+    process.start()
+    here.recv()
+    process.kill()
+    process.join()
+    assert process.exitcode == -9
+
+
+def test_the_fork_server_is_out_of_the_terminals_reach() -> None:
+    """Ctrl-C while it imports would kill it, and the first Start would wait ten seconds again."""
+    program = run_program(PROGRAM.format(watch=False))
+    assert program.stdout is not None
+    server, child = map(int, program.stdout.readline().split())
+    assert os.getsid(server) == server
+    assert os.getsid(child) == server != os.getsid(program.pid)
+    program.communicate("\n")
+    wait_until(lambda: not alive(server))
+
+
+def test_a_fork_server_that_was_killed_is_started_again() -> None:
+    """The next run must not fail for it."""
+    ctx = WorkerContext(("core.jobs.events",))
+    ctx.warm()
+    server = ctx.server._process
+    assert server is not None
+    server.kill()
+    server.wait()
+    process = ctx.Process(target=children.double, args=(1,))
+    process.start()
+    process.join()
+    assert process.exitcode == 0
+    ctx.close()
+
+
+@pytest.mark.parametrize("watch", [True, False])
+def test_helpers_end_with_a_killed_program_and_workers_do_not(watch: bool) -> None:
+    """A chat's process that nobody can reach would hold its model's memory for ever."""
+    program = run_program(PROGRAM.format(watch=watch))
+    assert program.stdout is not None
+    server, child = map(int, program.stdout.readline().split())
+    program.kill()
+    program.wait()
+    if watch:
+        wait_until(lambda: not alive(child))
+    else:
+        assert alive(child)
+        os.kill(child, signal.SIGKILL)
+    wait_until(lambda: not alive(server))
+    program.communicate()
+
+
+def test_a_process_is_known_by_its_start_too() -> None:
+    """The system gives a pid to somebody else later: killing by pid alone kills a stranger."""
+    stranger = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    started = start_time(stranger.pid)
+    assert started is not None
+    assert same_process(stranger.pid, started)
+    assert not same_process(stranger.pid, started - 60)
+    assert not same_process(stranger.pid, None)
+    assert not same_process(None, started)
+    kill_worker(stranger.pid, started - 60)
+    assert stranger.poll() is None
+    kill_worker(stranger.pid, started)
+    wait_until(lambda: not same_process(stranger.pid, started))  # a zombie is not alive
+    assert stranger.wait() == -9
+    assert stranger.stdin is not None
+    stranger.stdin.close()
+
+
+def test_the_pool_calls_functions_elsewhere(pool: Pool) -> None:
+    """Previews need a tokenizer, and the web process must never import one."""
+    assert pool.submit(children.double, 21).result() == 42
+    assert pool.submit(children.own_pid).result() not in (os.getpid(), None)
+    with pytest.raises(ValueError, match="no such column"):
+        pool.submit(children.fail, "no such column").result()
+
+
+def test_the_pool_keeps_its_process(pool: Pool) -> None:
+    """A tokenizer that is loaded for each preview makes each preview slow."""
+    assert pool.submit(children.own_pid).result() == pool.submit(children.own_pid).result()
+
+
+def test_the_pool_survives_a_killed_process(pool: Pool) -> None:
+    """One preview that runs out of memory must not end all previews."""
+    with pytest.raises(JobError, match="was killed"):
+        pool.submit(children.die).result()
+    pid = pool.submit(children.own_pid).result()
+    os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: not alive(pid))
+    assert pool.submit(children.double, 2).result() == 4
+
+
+def test_a_closed_pool_has_no_processes(pool: Pool) -> None:
+    """Memory comes back when the program ends."""
+    pid = pool.submit(children.own_pid).result()
+    pool.close()
+    wait_until(lambda: not alive(pid))
+
+
+def test_the_web_processs_modules_import_no_torch() -> None:
+    """DESIGN law 2: the page opens in seconds and stays small."""
+    code = (
+        "import sys, core.jobs.scheduler, core.jobs.pool, core.jobs.runs, core.jobs.submit\n"
+        "heavy = {'torch', 'transformers', 'datasets', 'peft', 'trl', 'pandas', 'gradio'}\n"
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    program = run_program(code)
+    assert program.communicate()[0].strip() == "[]"
+
+
+@pytest.mark.slow
+def test_a_later_worker_is_ready_at_once(tmp_path: Path) -> None:
+    """Importing torch and the trainers takes ten seconds; only the first worker may wait for it."""
+    import time
+
+    from core.jobs import worker
+    from core.jobs.events import read_events
+    from core.jobs.job import Job, write_record
+
+    ctx = context()
+    seconds = []
+    for number in range(3):
+        folder = tmp_path / f"run-{number}"
+        folder.mkdir()
+        write_record(folder, Job(id=folder.name, kind="evaluate", run_id="r", folder=folder.name))
+        EventWriter(folder / "events.jsonl").write("state", state="queued")
+        begin = time.time()
+        target = "tests.jobs.children:torch_is_there"
+        process = ctx.Process(
+            target=worker.main, args=(str(folder), str(tmp_path), None, "cpu", target)
+        )
+        process.start()
+        process.join()
+        assert process.exitcode == 0, (folder / "worker.log").read_text()
+        log = next(e for e in read_events(folder / "events.jsonl") if e["kind"] == "log")
+        assert log["modules"] == ["peft", "torch", "transformers", "trl"]
+        assert log["cuda_initialized"] is False
+        seconds.append(log["at"] - begin)
+    print(f"first worker {seconds[0]:.2f} s, later {seconds[1]:.3f} s, {seconds[2]:.3f} s")
+    assert min(seconds[1:]) < 1.5
+    ctx.close()
