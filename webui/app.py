@@ -6,10 +6,12 @@ from typing import Any
 
 import gradio as gr
 
+from core.config.presets import DEFAULT, load_preset
 from core.workspace import Workspace
 from webui import header
 from webui.context import TABS, App, Shared
-from webui.server import FIRST_PORT, announce, free_port, launch, wait
+from webui.lens import Lens
+from webui.server import FIRST_PORT, announce, free_port, keep_uploads, launch, wait
 from webui.tabs import chat, configure, data, evaluate, export, runs, train
 
 # The endpoints that programs may call; every other listener is private to the page.
@@ -28,6 +30,7 @@ _BUILDERS = {
 
 def build(app: App) -> gr.Blocks:
     """The whole page. `webui.server.launch` adds theme, style and script."""
+    keep_uploads(app.workspace)
     with gr.Blocks(title="Tunesmith", analytics_enabled=False, fill_width=True) as page:
         shared = _shared()
         header.build(app, shared)
@@ -36,6 +39,8 @@ def build(app: App) -> gr.Blocks:
                 shared.building = name
                 with shared.tab[name].render():
                     _BUILDERS[name](app, shared)
+        for wire in shared.finally_wire:
+            wire()
         _wire_selection(page, shared)
     _make_private(page)
     return page
@@ -51,6 +56,9 @@ def _shared() -> Shared:
         },
         run=gr.Textbox(label="Selected run", visible="hidden", elem_id="selected-run"),
         dataset=gr.Textbox(label="Selected data set", visible="hidden", elem_id="selected-dataset"),
+        lens=gr.Textbox(
+            Lens.of(load_preset(DEFAULT).config()).write(), label="Lens", visible="hidden"
+        ),
         tickers={name: gr.Timer(1, active=False) for name, _ in TABS},
     )
 
@@ -101,7 +109,7 @@ def serve(
     try:
         app.scheduler.start(f"http://{host}:{chosen}/")
         page = build(app)
-        address = launch(page, workspace, host=host, port=chosen, auth=auth, root_path=root_path)
+        address = launch(page, host=host, port=chosen, auth=auth, root_path=root_path)
         announce(address, open_browser=open_browser)
         wait(lambda: len(app.scheduler.mine()), lambda: app.scheduler.close(stop_runs=True))
     finally:

@@ -18,6 +18,10 @@ How a tab keeps up
     when another run is selected. Live views hang on `shared.ticker`: the tab's own, once a second
     while that tab is shown. Handlers return `gr.skip()` for what has not changed.
 
+How a tab offers the first run
+    An empty state with a button appends it: `shared.sample_buttons.append(button)`. It then starts
+    the sample run with the first settings, and Configure shows how far that is.
+
 What a tab may not do
     Publish a handler: `webui.app.build` makes every listener private. An endpoint for programs is
     declared with `gr.api(function, api_name=..., api_visibility="public")` and named in
@@ -67,7 +71,7 @@ class App:
     chats: dict[str, ChatSession] = field(default_factory=dict)
     """Loaded chat sessions by the browser session's hash; each is a worker process."""
     counts: dict[tuple[Any, ...], Future[dict[str, Any]]] = field(default_factory=dict)
-    """Token counts of data sets, begun or done (webui.plan)."""
+    """Token counts of data sets, begun or done (webui.lens)."""
 
     def __post_init__(self) -> None:
         self.live = LiveRuns(self.workspace)
@@ -113,11 +117,15 @@ class Shared:
     tab: dict[str, gr.Tab]
     run: gr.Textbox
     dataset: gr.Textbox
+    lens: gr.Textbox
+    """How rows become tokens by Configure's settings (webui.lens.Lens)."""
     tickers: dict[str, gr.Timer]
     building: str = ""
     """The tab that is being built."""
     sample_buttons: list[gr.Button] = field(default_factory=list)
     """Buttons of empty states that start the sample run; Configure answers them."""
+    finally_wire: list[Callable[[], None]] = field(default_factory=list)
+    """What a tab wires when all tabs have been built."""
 
     @property
     def ticker(self) -> gr.Timer:

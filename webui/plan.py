@@ -4,20 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
-from pathlib import Path
 from typing import Any
 
 from core.config import SPEC_BY_PATH, RunConfig, nest, parse_config
-from core.data.preview import dataset_token_counts
-from core.data.registry import load_dataset_info
-from core.errors import ConfigError, Problem, TunesmithError
-from core.models.starter import find_local
+from core.errors import ConfigError, Problem
 from core.summary import Summary, summarize
 from webui import messages
 from webui.context import App
-
-# How many counts are remembered; each is a few numbers.
-REMEMBERED = 64
+from webui.lens import Lens, count_tokens
 
 
 def checked(
@@ -37,7 +31,7 @@ def card(app: App, config: RunConfig | None, problems: Sequence[Problem] = ()) -
     """The card's HTML: figures, what needs attention; with problems, what to mend."""
     if config is None:
         return _wrong(problems)
-    counting = count_tokens(app, config)
+    counting = count_tokens(app, config.data.dataset, Lens.of(config))
     counts = _finished(counting)
     summary = summarize(app.workspace, config, counts)
     waiting = counting is not None and not counting.done()
@@ -55,44 +49,6 @@ def card(app: App, config: RunConfig | None, problems: Sequence[Problem] = ()) -
         '<div class="card summary"><h2>This run</h2>'
         f'{messages.facts(rows)}<ul class="warnings">{warnings}</ul></div>'
     )
-
-
-def count_tokens(app: App, config: RunConfig) -> Future[dict[str, Any]] | None:
-    """The count of the data set's tokens, begun in a worker; None without a tokenizer here."""
-    path = local_model(app, config.model.model_name_or_path)
-    if path is None:
-        return None
-    try:
-        info = load_dataset_info(app.workspace, config.data.dataset)
-    except TunesmithError:
-        return None
-    data = config.data
-    key = (
-        info.fingerprint,
-        str(path),
-        config.training.max_length,
-        data.assistant_only_loss,
-        data.system_prompt,
-    )
-    if key not in app.counts:
-        while len(app.counts) >= REMEMBERED:
-            app.counts.pop(next(iter(app.counts)))
-        app.counts[key] = app.pool.submit(
-            dataset_token_counts, app.workspace.root, info.id, *map(_plain, key[1:])
-        )
-    return app.counts[key]
-
-
-def local_model(app: App, name: str) -> Path | None:
-    """Where the model lies on this machine; None while it must be fetched first."""
-    folder = Path(name).expanduser()
-    if folder.is_dir():
-        return folder.resolve()
-    return find_local(name, app.workspace.root)
-
-
-def _plain(value: Any) -> Any:
-    return value
 
 
 def _finished(counting: Future[dict[str, Any]] | None) -> dict[str, Any] | None:

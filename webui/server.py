@@ -44,9 +44,15 @@ def free_port(host: str, first: int) -> int:
     )
 
 
+def keep_uploads(workspace: Workspace) -> None:
+    """Uploads go to the workspace and nowhere else. Before any component is made: they look once.
+    """
+    workspace.uploads.mkdir(parents=True, exist_ok=True)
+    os.environ["GRADIO_TEMP_DIR"] = str(workspace.uploads)
+
+
 def launch(
     page: gr.Blocks,
-    workspace: Workspace,
     *,
     host: str,
     port: int,
@@ -54,8 +60,6 @@ def launch(
     root_path: str | None,
 ) -> str:
     """Starts serving in the background and returns the page's local address."""
-    workspace.uploads.mkdir(parents=True, exist_ok=True)
-    os.environ["GRADIO_TEMP_DIR"] = str(workspace.uploads)
     _, address, _ = page.launch(
         server_name=host,
         server_port=port,
@@ -71,7 +75,7 @@ def launch(
         enable_monitoring=False,
         ssr_mode=False,
         theme=theme.theme(),
-        css_paths=[theme.STYLE],
+        css_paths=[theme.STYLE, theme.RESULTS],
         head=theme.HEAD,
         favicon_path=theme.LOGO,
         app_kwargs={"routes": [Route("/tunesmith/{name}", _own_file)]},

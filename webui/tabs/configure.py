@@ -14,23 +14,25 @@ from core.config.presets import DEFAULT, Preset, list_presets, load_preset, pres
 from core.data.registry import list_datasets
 from core.errors import ConfigError, TunesmithError
 from core.models.starter import STARTER_MODELS
-from webui import forms, messages, plan, starts
+from webui import background, forms, messages, plan
 from webui.context import App, Shared
+from webui.lens import Lens, count_tokens
 
-# How often a start that fetches a model is looked at, in seconds.
-GLANCE = 0.25
 # How long the page waits for a count of tokens, in seconds; it is asked for again at a change.
 PATIENCE = 120
 
 
 def build(app: App, shared: Shared) -> None:
-    _Configure(app, shared).wire()
+    tab = _Configure(app, shared)
+    tab.wire()
+    # The tabs after this one have such buttons too: they are wired when all are there.
+    shared.finally_wire.append(tab.wire_sample_buttons)
 
 
 class _Configure:
     def __init__(self, app: App, shared: Shared) -> None:
         self.app, self.shared = app, shared
-        self.started: dict[str, starts.Start] = {}
+        self.started: dict[str, background.Task] = {}
         first = load_preset(DEFAULT)
         with gr.Row(elem_classes="split"):
             with gr.Column(scale=7, min_width=320):
@@ -50,6 +52,8 @@ class _Configure:
                 self.status = gr.HTML(elem_id="start-status", apply_default_css=False)
                 self.stop = gr.Button("Stop the download", size="sm", visible=False)
         self.inputs = {*self.form.fields.values(), self.preset, self.name_to_save}
+        self.shown = {self.form.marks, self.summary, self.start, shared.lens}
+        self.start_outputs = {*self.shown, self.status, self.stop, shared.run, shared.tabs}
 
     def _build_reuse(self) -> None:
         with gr.Accordion("Keep or reuse these settings", open=False, elem_classes="fold"):
@@ -87,12 +91,15 @@ class _Configure:
             self.form.marks: forms.marks(values, preset.config().values(), problems),
             self.summary: plan.card(self.app, config, problems),
             self.start: gr.Button(interactive=config is not None),
+            self.shared.lens: Lens.of(config).write() if config else gr.skip(),
         }
 
     def count(self, data: dict[Component, Any]) -> Any:
         """The summary once more, when the tokens are counted."""
         config, _ = plan.checked(*self.form.gather(data))
-        counting = plan.count_tokens(self.app, config) if config else None
+        if config is None:
+            return gr.skip()
+        counting = count_tokens(self.app, config.data.dataset, Lens.of(config))
         if counting is None:
             return gr.skip()
         counting.exception(timeout=PATIENCE)
@@ -105,6 +112,17 @@ class _Configure:
         if "data.dataset" not in preset.settings:
             kept["data.dataset"] = data[self.form.fields["data.dataset"]]
         return {**self.form.show(_with(preset, kept)), self.when: _when(preset)}
+
+    def choose_sample(self) -> dict[Component, Any]:
+        """The settings of a fresh start, whatever was changed since, and this tab to watch."""
+        preset = load_preset(DEFAULT)
+        return {
+            **self.form.show(preset.config()),
+            self.preset: preset.name,
+            self.when: _when(preset),
+            self.shared.dataset: preset.config().data.dataset,
+            self.shared.tabs: self.shared.go("configure"),
+        }
 
     def open(self, dataset: str) -> dict[Component, Any]:
         """The tab is opened, or another data set chosen: lists that may have grown."""
@@ -128,27 +146,27 @@ class _Configure:
         except ConfigError:
             yield self.follow(data)
             return
-        start = starts.begin(self.app.workspace, self.app.store, config)
+        start = background.start_run(self.app.workspace, self.app.store, config)
         self.started[request.session_hash] = start
-        while not start.done.wait(GLANCE):
+        for task in start.glances():
             yield {
-                self.status: messages.progress(start.fraction, start.message),
+                self.status: messages.progress(task.fraction, task.message),
                 self.start: gr.Button("Starting", interactive=False),
                 self.stop: gr.Button(visible=True),
             }
         yield self._begun(start)
 
-    def _begun(self, start: starts.Start) -> dict[Component, Any]:
+    def _begun(self, start: background.Task) -> dict[Component, Any]:
         ready = {
             self.start: gr.Button("Start training", interactive=True),
             self.stop: gr.Button(visible=False),
         }
-        if start.job is None:
+        if start.result is None:
             return {**ready, self.status: messages.error(start.error or "Not started.")}
         return {
             **ready,
             self.status: "",
-            self.shared.run: start.job.id,
+            self.shared.run: start.result.id,
             self.shared.tabs: self.shared.go("train"),
         }
 
@@ -190,7 +208,7 @@ class _Configure:
     def wire(self) -> None:
         shared, form = self.shared, self.form
         quiet: dict[str, Any] = {"show_progress": "hidden"}
-        shown = {form.marks, self.summary, self.start}
+        shown = self.shown
         fields = list(form.fields.values())
 
         def refreshed(event: Any) -> None:
@@ -224,7 +242,7 @@ class _Configure:
         self.start.click(
             self.begin,
             self.inputs,
-            {*shown, self.status, self.stop, shared.run, shared.tabs},
+            self.start_outputs,
             concurrency_limit=None,
             **quiet,
         )
@@ -234,6 +252,18 @@ class _Configure:
             button.click(copy, self.inputs, self.copied, **quiet).then(
                 None, self.copied, js="text => tunesmith.copy(text)"
             )
+
+    def wire_sample_buttons(self) -> None:
+        """Start the sample run: back to the first settings, then as if Start were pressed here."""
+        quiet: dict[str, Any] = {"show_progress": "hidden"}
+        fields = list(self.form.fields.values())
+        gr.on(
+            [button.click for button in self.shared.sample_buttons],
+            self.choose_sample,
+            None,
+            {*fields, self.when, self.preset, self.shared.tabs, self.shared.dataset},
+            **quiet,
+        ).then(self.begin, self.inputs, self.start_outputs, concurrency_limit=None, **quiet)
 
 
 def preset_choices(app: App) -> list[tuple[str, str]]:
