@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from core.commands.opening import open_workspace
+from core.commands.opening import open_for_run, open_workspace
 from core.commands.output import Output, UsageError, table
 
 
@@ -37,15 +37,16 @@ def run(args: argparse.Namespace, output: Output) -> int:
 
     if any(number is not None and number < 1 for number in (args.max_rows, args.max_new_tokens)):
         raise UsageError("--max-rows and --max-new-tokens are at least 1.")
-    workspace = open_workspace(args)
-    store = Store.open(workspace)
+    store = Store.open(open_workspace(args))
+    run_id = find_run(store, args.run_id)
+    workspace = open_for_run(args, run_id)
     params = {
         "checkpoint": args.checkpoint,
         "max_rows": args.max_rows,
         "max_new_tokens": args.max_new_tokens,
         "compare_base": not args.no_base,
     }
-    job = submit_evaluation(workspace, store, find_run(store, args.run_id), params)
+    job = submit_evaluation(workspace, store, run_id, params)
     job, result = follow(workspace, store, job, output)
     say_end(job, output)
     data = {

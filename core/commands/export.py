@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from core.commands.opening import open_workspace
+from core.commands.opening import open_for_run, open_workspace
 from core.commands.output import Output, UsageError, pairs, spell_bytes
 
 
@@ -42,10 +42,11 @@ def run(args: argparse.Namespace, output: Output) -> int:
 
     if args.output is not None and args.output.expanduser().exists():
         raise UsageError(f"{args.output} is there already. Name a new folder or file.")
-    workspace = open_workspace(args)
-    store = Store.open(workspace)
+    store = Store.open(open_workspace(args))
+    run_id = find_run(store, args.run_id)
+    workspace = open_for_run(args, run_id)
     params = {"format": args.format, "checkpoint": args.checkpoint, "dtype": args.dtype}
-    job = submit_export(workspace, store, find_run(store, args.run_id), params)
+    job = submit_export(workspace, store, run_id, params)
     job, result = follow(workspace, store, job, output)
     say_end(job, output)
     data: dict[str, Any] = {

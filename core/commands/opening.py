@@ -29,6 +29,19 @@ def common_arguments() -> argparse.ArgumentParser:
     return parser
 
 
+def open_for_run(args: argparse.Namespace, run_id: str) -> Workspace:
+    """The workspace, with leave to read the base model that the run was started from."""
+    from core.config import load_config
+    from core.errors import ConfigError
+
+    workspace = open_workspace(args)
+    try:
+        base = load_config(workspace.run(run_id).config).model.model_name_or_path
+    except ConfigError:  # whoever needs the config says so
+        return workspace
+    return open_workspace(args, base)
+
+
 def open_workspace(args: argparse.Namespace, *named: Path | str | None) -> Workspace:
     """The workspace, with leave to read the allowed folders and what the shell's user `named`.
 

@@ -20,6 +20,7 @@ class JobView:
         self._terminal = sys.stderr.isatty()
         self._loss: float | None = None
         self._told_at = 0.0
+        self._told = ""
         self.last_result: dict[str, Any] = {}
 
     def __call__(self, event: dict[str, Any]) -> None:
@@ -62,12 +63,21 @@ class JobView:
         self.say(f"Step {event.get('step')}: {_short(question)}\n  -> {_short(event['answer'])}")
 
     def _show_progress(self, event: dict[str, Any]) -> None:
+        if not event.get("max_steps") and event.get("fraction") is None:
+            self._doing(str(event.get("message") or ""))
+            return
         done, total = self._done(event)
         if self._terminal:
             self._draw(done, total, event)
         elif time.monotonic() - self._told_at >= _PLAIN_INTERVAL:
             self._told_at = time.monotonic()
             self.say(self._plain(done, total, event))
+
+    def _doing(self, message: str) -> None:
+        """Work whose length is not known, told once."""
+        if message and message != self._told:
+            self._told = message
+            self.say(message)
 
     def _done(self, event: dict[str, Any]) -> tuple[float, float]:
         """(done, of) in steps for a training and in hundredths for the rest."""
@@ -95,7 +105,8 @@ class JobView:
         return ", ".join([place, *self._facts(event)])
 
     def _facts(self, event: dict[str, Any]) -> list[str]:
-        facts = [str(event["message"])] if event.get("message") else []
+        message = str(event.get("message") or "")
+        facts = [message] if message not in ("", "Training") else []
         if self._loss is not None:
             facts.append(f"loss {self._loss:.4f}")
         if event.get("eta_seconds") is not None:

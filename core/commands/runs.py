@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from core.commands.opening import open_workspace
+from core.commands.opening import open_for_run, open_workspace
 from core.commands.output import (
     DONE,
     Output,
@@ -82,6 +82,16 @@ def find_run(store: Store, text: str) -> str:
     return found[0]
 
 
+def settle(workspace: Workspace, store: Store) -> None:
+    """Brings the store up to date with workers that nobody looks after."""
+    from core.jobs.store import ACTIVE
+
+    if store.list(states=ACTIVE):
+        from core.jobs.supervise import look_once
+
+        look_once(workspace, store)
+
+
 def _with_store(handler: Callable[..., int]) -> Callable[[argparse.Namespace, Output], int]:
     def run(args: argparse.Namespace, output: Output) -> int:
         from core.jobs.store import Store
@@ -89,6 +99,7 @@ def _with_store(handler: Callable[..., int]) -> Callable[[argparse.Namespace, Ou
         workspace = open_workspace(args)
         store = Store.open(workspace)
         try:
+            settle(workspace, store)
             return handler(args, output, workspace, store)
         finally:
             store.close()
@@ -169,6 +180,8 @@ def _stop(args: argparse.Namespace, output: Output, workspace: Workspace, store:
     # An evaluation or export has an id of its own and can be stopped as well.
     job_id = args.id if store.find(args.id) else find_run(store, args.id)
     job = stop_job(workspace, store, job_id, now=args.now)
+    if args.now:
+        settle(workspace, store)  # without a server it is this process that ends the worker
     done = "is out of the queue" if job.state == "stopped" else "is stopping"
     output.result(record(workspace, job), f"{job.id} {done}.")
     return DONE
@@ -178,7 +191,9 @@ def _resume(args: argparse.Namespace, output: Output, workspace: Workspace, stor
     from core.commands.train import see_through
     from core.jobs.submit import resume_run
 
-    job = resume_run(workspace, store, find_run(store, args.id))
+    run_id = find_run(store, args.id)
+    workspace = open_for_run(args, run_id)
+    job = resume_run(workspace, store, run_id)
     return see_through(workspace, store, job, output, queue=args.queue)
 
 
