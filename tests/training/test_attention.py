@@ -1,0 +1,119 @@
+"""Rows that stand one behind the other must give what each gives alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from core.errors import TrainingError
+from core.training.attention import KNOWN, NAME, attend_rows, other_attention, use_row_attention
+
+SIZES: dict[str, Any] = {
+    "vocab_size": 97,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+    "max_position_embeddings": 128,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+LENGTHS = [7, 1, 12, 5]
+
+
+def tiny(kind: str, **changes: Any) -> Any:
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(kind, **{**SIZES, **changes})
+    return AutoModelForCausalLM.from_config(config).eval()
+
+
+def rows() -> list[torch.Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    return [torch.randint(3, 97, (length,), generator=generator) for length in LENGTHS]
+
+
+def together(model: Any) -> torch.Tensor:
+    ids = torch.cat(rows())[None]
+    places = torch.cat([torch.arange(length) for length in LENGTHS])[None]
+    output = model(input_ids=ids, position_ids=places, row_lengths=LENGTHS, use_cache=False)
+    return output.logits[0]
+
+
+def alone(model: Any) -> torch.Tensor:
+    return torch.cat([model(input_ids=row[None], use_cache=False).logits[0] for row in rows()])
+
+
+@pytest.mark.parametrize("kind", sorted(KNOWN))
+def test_every_known_family_computes_what_padded_attention_does(kind: str) -> None:
+    """A run on this family would learn from answers to other rows' questions."""
+    model = tiny(kind)
+    expected = alone(model)
+    assert use_row_attention(model)
+    torch.testing.assert_close(together(model), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_sliding_window_is_kept_within_each_row() -> None:
+    """Mistral would see further back in training than it does when it answers."""
+    model = tiny("mistral", sliding_window=4)
+    expected = alone(model)
+    assert use_row_attention(model)
+    found = together(model)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    wide = tiny("mistral", sliding_window=None)
+    assert not torch.allclose(alone(wide), found, atol=1e-3), "the window does nothing here"
+
+
+def test_gradients_are_those_of_padded_attention() -> None:
+    """The weights would move elsewhere than with the library's own attention."""
+    model = tiny("llama")
+    alone(model).square().mean().backward()
+    expected = {name: p.grad.clone() for name, p in model.named_parameters()}
+    model.zero_grad()
+    use_row_attention(model)
+    together(model).square().mean().backward()
+    for name, parameter in model.named_parameters():
+        torch.testing.assert_close(parameter.grad, expected[name], rtol=1e-3, atol=1e-7)
+
+
+def test_an_unknown_family_is_tried_before_it_is_trusted() -> None:
+    """A model that mixes neighbours in its own way would learn from mixed rows."""
+    fits = tiny("olmo")
+    assert "olmo" not in KNOWN
+    assert use_row_attention(fits)
+    mixes = tiny("olmo")
+    mixes.model.layers[0].register_forward_hook(
+        lambda module, given, output: output + output.mean(dim=1, keepdim=True)
+    )
+    before = mixes.config._attn_implementation
+    assert not use_row_attention(mixes)
+    assert mixes.config._attn_implementation == before
+
+
+def test_capped_attention_is_left_to_the_library() -> None:
+    """Gemma 2 without its cap on attention scores is another model."""
+    model = tiny("gemma2", attn_logit_softcapping=50.0)
+    assert not use_row_attention(model)
+
+
+def test_generating_uses_the_library_s_attention_and_training_goes_on_as_before() -> None:
+    """Sample answers of a padded batch would be wrong, or training would begin to pad."""
+    model = tiny("llama")
+    ids = torch.tensor([[5, 6, 7]])
+    expected = model.generate(ids, max_new_tokens=5, do_sample=False)
+    use_row_attention(model)
+    with other_attention(model):
+        assert torch.equal(model.generate(ids, max_new_tokens=5, do_sample=False), expected)
+    assert model.config._attn_implementation == NAME
+
+
+def test_a_model_that_drops_the_lengths_is_an_error_not_a_guess() -> None:
+    """All rows of a batch would be read as one."""
+    part = torch.zeros(1, 2, 3, 4)
+    with pytest.raises(TrainingError, match="attn_implementation"):
+        attend_rows(torch.nn.Identity(), part, part, part, None)
