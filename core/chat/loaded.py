@@ -87,6 +87,8 @@ class Models:
         self.voices: list[Voice] = []
         # By what a base is made of: its path, how it is quantized, and its type.
         self._shared: dict[tuple[str, str, torch.dtype], _Body] = {}
+        # How the runs hold a base: a column with that base alone is held alike.
+        self._held: dict[str, tuple[RunConfig, torch.dtype]] = {}
 
     def load(self, columns: list[Column], bases: list[str], tell: Progress) -> None:
         """Loads a voice for each column. `bases` are the folders or Hub ids of their bases.
@@ -110,6 +112,7 @@ class Models:
         trained = find_trained(run, column.checkpoint or FINAL)
         tokenizer = tokenizer_of(trained, base)
         dtype = pick_dtype(trained.config.training.precision, self.device)
+        self._held.setdefault(base, (trained.config, dtype))
         adapter = None
         if trained.adapter is None:
             body = _Body(open_model(trained.folder, device=self.device, dtype=dtype))
@@ -119,10 +122,9 @@ class Models:
         return self._voice(body, adapter, tokenizer, self._learned_text(trained))
 
     def _base_voice(self, base: str) -> Voice:
-        body = next((body for key, body in self._shared.items() if key[0] == base), None)
-        if body is None:
-            dtype = pick_dtype("auto", self.device)
-            body = self._body(RunConfig(), base, dtype, alone=False)
+        auto = RunConfig(), pick_dtype("auto", self.device)
+        config, dtype = self._held.get(base, auto)
+        body = self._body(config, base, dtype, alone=False)
         return self._voice(body, None, open_tokenizer(base), plain_text=True)
 
     def _body(self, config: RunConfig, base: str, dtype: torch.dtype, *, alone: bool) -> _Body:

@@ -18,7 +18,7 @@ _ROWS_LOOKED_AT = 50
 
 
 def chat_once(
-    workspace_root: Path | str | Workspace,
+    where: Path | str | Workspace | ChatSession,
     run_id: str | None,
     checkpoint: str | None,
     prompt: str,
@@ -31,9 +31,10 @@ def chat_once(
     """The answer of a run's checkpoint, or of the model `base`, to one prompt.
 
     `system_prompt` None takes the one that the run was trained with, "" none. `on_text` gets the
-    answer bit by bit. Raises TunesmithError.
+    answer bit by bit. `where` is a workspace, or a session of one; its models are unloaded at
+    the end. Raises TunesmithError.
     """
-    with ChatSession(workspace_root) as session:
+    with where if isinstance(where, ChatSession) else ChatSession(where) as session:
         if system_prompt is None:
             system_prompt = trained_system_prompt(session.workspace, run_id) if run_id else ""
         session.start([Column(run_id, checkpoint, base)])

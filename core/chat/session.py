@@ -20,7 +20,7 @@ import psutil
 
 from core.chat.settings import ChatSettings, Column, ColumnState, LoadedModels, Piece
 from core.errors import JobError, ModelError
-from core.jobs.process import context
+from core.jobs.process import WorkerContext, context
 from core.models.prompts import Message
 from core.models.starter import ensure_model
 from core.models.trained import FINAL, find_trained
@@ -62,16 +62,22 @@ class ChatSession:
 
     One answer at a time; `stop`, `close` and `loaded` may be called from any thread meanwhile.
     `idle_seconds` without a question unload the models; the next question loads them again.
+    `processes` is where the worker comes from, by default this program's fork server.
     """
 
     def __init__(
-        self, workspace_root: Path | str | Workspace, *, idle_seconds: float = IDLE_SECONDS
+        self,
+        workspace_root: Path | str | Workspace,
+        *,
+        idle_seconds: float = IDLE_SECONDS,
+        processes: WorkerContext | None = None,
     ) -> None:
         if isinstance(workspace_root, Workspace):
             self.workspace = workspace_root
         else:
             self.workspace = Workspace.open(workspace_root)
         self.idle_seconds = idle_seconds
+        self._processes = processes or context()
         self.columns: tuple[Column, ...] = ()
         self._worker: _Worker | None = None
         self._loaded: LoadedModels | None = None
@@ -167,8 +173,8 @@ class ChatSession:
             for column in columns
         ]
         progress(0.5, "Starting")
-        ours, theirs = context().Pipe()
-        process = context().Process(
+        ours, theirs = self._processes.Pipe()
+        process = self._processes.Process(
             target=_serve,
             args=(theirs, str(self.workspace.root), self.idle_seconds),
             name="chat",
