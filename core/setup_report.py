@@ -72,7 +72,7 @@ class PipWatch:
         self.count_installed = count_installed
         self.installing = False
         self.installed_before = 0
-        self.step = Step("2/3 Fetching packages")
+        self.step = Step("2/4 Fetching packages")
 
     def look(self, output: str) -> None:
         lines = output.splitlines()
@@ -82,7 +82,7 @@ class PipWatch:
             self.step.end("all here")
             self.total = begun[0].count(",") + 1
             self.installed_before = self.count_installed()
-            self.step = Step("3/3 Installing packages")
+            self.step = Step("3/4 Installing packages")
         if self.installing:
             # pip is silent meanwhile; a package's folder of metadata shows that it is there.
             done = self.count_installed() - self.installed_before

@@ -53,9 +53,15 @@ def test_two_first_starts_at_once_make_one_environment(first_start) -> None:
     """An impatient second start must not install into the first one's half-made folder."""
     worked = [err for _, err, _ in first_start[1] if "Setting up Tunesmith" in err]
     assert len(worked) == 1
-    for step in ("1/3 Making the environment", "2/3 Fetching packages", "3/3 Installing packages"):
+    for step in ("1/4 Making", "2/4 Fetching", "3/4 Installing", "4/4 Preparing"):
         assert step in worked[0]
     assert "Ready after" in worked[0]
+
+
+def test_the_packages_are_compiled(first_start) -> None:
+    """Else every start compiles them again where bytecode is not written (a read-only home)."""
+    library = next(first_start[0].venv.glob("lib/*/site-packages"))
+    assert list((library / "tiny_a" / "__pycache__").glob("__init__.*.pyc"))
 
 
 def test_later_starts_only_run_the_command(ready) -> None:
