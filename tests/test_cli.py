@@ -85,8 +85,8 @@ def test_listing_runs_is_quick_and_free_of_torch(workspace: Path) -> None:
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert done.returncode == 0, done.stderr
     assert "no runs yet" in done.stdout
-    # Time on the processor, so that a busy machine does not fail the test.
-    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 1.0
+    # Time on the processor, so that a busy machine does not fail the test. It takes about 0.6.
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 1.5
 
 
 def test_the_help_names_every_command_and_the_exit_codes(typed: Type) -> None:

@@ -82,5 +82,5 @@ def _value(number: dict[str, Any] | None) -> str:
     if number is None:
         return "-"
     low, high = number.get("low"), number.get("high")
-    span = "" if low is None or high is None else f" ({low:.3g} to {high:.3g})"
+    span = "" if low is None or high is None else f" ({low:.4g} to {high:.4g})"
     return f"{number['value']:.4g}{span}"

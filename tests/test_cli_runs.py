@@ -1,0 +1,189 @@
+"""A run from the shell, with real workers: trained, evaluated, talked to, stopped, resumed."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import signal
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from core import cli
+from core.jobs.events import read_events
+from core.workspace import Workspace
+from tests.cli_bench import Shell, make_chat_model, write_rows
+
+FEW = ["--evaluation.sample_max_new_tokens", "2", "--training.precision", "fp32"]
+
+
+@dataclass
+class Bench:
+    """A workspace with a model and data, and a shell that types in this process."""
+
+    workspace: Workspace
+    model: Path
+
+    def type(self, *words: str) -> tuple[int, str, str]:
+        """(exit code, standard output, standard error)."""
+        out, err = io.StringIO(), io.StringIO()
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            code = cli.main(["--workspace", str(self.workspace.root), *words])
+        return code, out.getvalue(), err.getvalue()
+
+    def settings(self, *more: str) -> list[str]:
+        return [
+            "--model.model_name_or_path",
+            str(self.model),
+            "--data.dataset",
+            "rows",
+            *FEW,
+            *more,
+        ]
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
+    root = tmp_path_factory.mktemp("shell")
+    model = make_chat_model(root / "a model")
+    bench = Bench(Workspace.open(root / "workspace"), model)
+    assert bench.type("data", "import", str(write_rows(root / "rows.jsonl")))[0] == 0
+    return bench
+
+
+@pytest.fixture(scope="module")
+def trained(bench: Bench) -> dict[str, Any]:
+    """What `train` printed of a run that finished."""
+    code, out, err = bench.type("train", "quickstart", *bench.settings(), "--json")
+    assert code == 0, err
+    return {**json.loads(out), "stderr": err}
+
+
+def test_train_sees_a_run_through(bench: Bench, trained: dict[str, Any]) -> None:
+    assert trained["state"] == "finished"
+    assert (trained["step"], trained["max_steps"]) == (9, 9)
+    assert trained["best_eval_loss"] > 0
+    folder = Path(trained["folder"])
+    assert (folder / "adapter" / "adapter_model.safetensors").is_file()
+    assert (folder / "config.yaml").is_file()
+
+
+def test_progress_and_choices_are_told_on_standard_error(trained: dict[str, Any]) -> None:
+    assert f"Run {trained['run']} in " in trained["stderr"]
+    assert "device: cpu (" in trained["stderr"]
+    assert "eval loss" in trained["stderr"]
+
+
+def test_a_finished_run_is_shown_with_its_settings_and_checkpoints(
+    bench: Bench, trained: dict[str, Any]
+) -> None:
+    code, out, _ = bench.type("runs", "show", trained["run"], "--json")
+    shown = json.loads(out)
+    assert code == 0
+    assert shown["config"]["training"]["precision"] == "fp32"
+    assert [c["name"] for c in shown["checkpoints"]] == ["checkpoint-9", "final"]
+    assert shown["size_bytes"] > 1000
+    code, out, _ = bench.type("runs", "list")
+    assert trained["run"] in out and "finished" in out and "9/9" in out
+
+
+def test_a_finished_run_cannot_be_resumed_and_says_so(
+    bench: Bench, trained: dict[str, Any]
+) -> None:
+    code, _, err = bench.type("runs", "resume", trained["run"])
+    assert (code, "finished" in err) == (1, True)
+
+
+def test_evaluate_prints_the_report(bench: Bench, trained: dict[str, Any]) -> None:
+    words = ["evaluate", trained["run"], "--max-rows", "1", "--max-new-tokens", "2"]
+    code, out, err = bench.type(*words, "--json")
+    assert code == 0, err
+    report = json.loads(out)
+    assert report["state"] == "finished"
+    assert report["result"]["rows"] == 1
+    assert report["result"]["tuned"]["eval_loss"]["value"] > 0
+    assert Path(report["folder"], "result.json").is_file()
+
+
+def test_chat_answers_one_prompt(bench: Bench, trained: dict[str, Any]) -> None:
+    words = ["chat", trained["run"], "--max-new-tokens", "4", "--temperature", "0"]
+    code, out, err = bench.type(*words, "--prompt", "What is 3?", "--json")
+    assert code == 0, err
+    told = json.loads(out)
+    assert 0 < told["tokens"] <= 4
+    # The likeliest answer is the same each time, and what a person sees is the answer alone.
+    code, out, _ = bench.type(*words, "--prompt", "What is 3?")
+    assert (code, out) == (0, told["answer"] + "\n")
+    code, out, err = bench.type(*words, "--prompt", "What is 3?", "--base", "--json")
+    assert (code, json.loads(out)["model"]) == (0, str(bench.model))
+
+
+def test_chat_talks_until_its_input_ends(
+    bench: Bench, trained: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO("What is 3?\n\n/clear\nAnd 4?\n/exit\nnever\n"))
+    code, out, err = bench.type("chat", trained["run"], "--max-new-tokens", "1")
+    assert code == 0
+    assert out.count("\n") >= 2
+    assert "Forgotten." in err
+
+
+def test_a_checkpoint_that_is_not_there_is_named(bench: Bench, trained: dict[str, Any]) -> None:
+    words = ["chat", trained["run"], "--prompt", "x", "--checkpoint", "checkpoint-7"]
+    code, _, err = bench.type(*words)
+    assert code == 1
+    assert "checkpoint-7" in err and "checkpoint-9" in err
+
+
+def test_a_run_that_fails_ends_with_1_and_says_what_to_do(bench: Bench) -> None:
+    """Whoever waits for it in a script must not take it for a success."""
+    words = bench.settings("--adapter.target_modules", "nothing_like_it")
+    code, out, err = bench.type("train", "quickstart", *words, "--json")
+    assert code == 1
+    record = json.loads(out)
+    assert (record["state"], bool(record["error"])) == ("failed", True)
+    assert record["error"] in err
+
+
+def test_ctrl_c_stops_with_a_checkpoint_and_resume_goes_on(bench: Bench) -> None:
+    """An evening's training must survive the person who wants their machine back."""
+    words = bench.settings("--training.max_steps", "4000", "--evaluation.eval_steps", "4000")
+    before = set(bench.workspace.runs.iterdir())
+    process = Shell(bench.workspace.root).start("train", "quickstart", *words, "--json")
+    events = _events_of_the_new_run(bench.workspace, before)
+    _wait(lambda: any(e["kind"] == "metrics" for e in read_events(events)), process)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 130, err
+    record = json.loads(out)
+    assert record["state"] == "stopped"
+    assert "Stopping with a checkpoint" in err
+    assert f"runs resume {record['run']}" in err
+    saved = list((Path(record["folder"]) / "checkpoints").glob("checkpoint-*/"))
+    assert [path.name for path in saved] == [f"checkpoint-{record['step']}"]
+
+    code, out, _ = bench.type("runs", "resume", record["run"], "--queue", "--json")
+    assert (code, json.loads(out)["state"]) == (0, "queued")
+    assert bench.type("runs", "stop", record["run"])[0] == 0
+
+
+def _events_of_the_new_run(workspace: Workspace, before: set[Path]) -> Path:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        for folder in set(workspace.runs.iterdir()) - before:
+            if (folder / "events.jsonl").exists():
+                return folder / "events.jsonl"
+        time.sleep(0.05)
+    raise AssertionError("no run was made")
+
+
+def _wait(condition: Any, process: Any) -> None:
+    deadline = time.monotonic() + 120
+    while not condition():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
