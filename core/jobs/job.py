@@ -6,20 +6,26 @@ Train: runs/<run>/. Evaluate: runs/<run>/evaluations/<id>/. Export: runs/<run>/e
 from __future__ import annotations
 
 import json
+import logging
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, get_args, get_origin, get_type_hints
 
 from filelock import FileLock
 
+from core.errors import WorkspaceError
 from core.jobs.events import event_seconds, read_attempt
-from core.workspace import Workspace, write_atomic
+from core.workspace import Workspace, checked_id, write_atomic
+
+log = logging.getLogger(__name__)
 
 QUEUED = "queued"
 ACTIVE = frozenset({"starting", "running", "stopping"})
 ENDED = frozenset({"finished", "stopped", "failed", "died"})
+STATES = frozenset({QUEUED}) | ACTIVE | ENDED
 # Where the folders of a run's tasks lie, by kind of job.
 TASK_FOLDERS = {"evaluate": "evaluations", "export": "exports"}
 
@@ -106,27 +112,53 @@ def read_record(folder: Path) -> dict[str, Any]:
 
 
 def scan(workspace: Workspace) -> Iterator[Job]:
-    """The job of every folder in the workspace, as far as its files tell."""
-    for run in sorted(workspace.runs.glob("[!.]*/")):
+    """The job of every folder in the workspace, as far as its files tell.
+
+    A folder whose name is no id is passed over, with a warning in the log.
+    """
+    for run in _named_by_id(workspace.runs):
         yield from _in_folder(workspace, run, run.name)
         for name in TASK_FOLDERS.values():
-            for task in sorted((run / name).glob("[!.]*/")):
+            for task in _named_by_id(run / name):
                 yield from _in_folder(workspace, task, run.name)
+
+
+def _named_by_id(parent: Path) -> Iterator[Path]:
+    for folder in sorted(parent.glob("[!.]*/")):
+        try:
+            checked_id(folder.name)
+        except WorkspaceError as error:
+            log.warning("%s is not read: %s", folder, error)
+        else:
+            yield folder
 
 
 def _in_folder(workspace: Workspace, folder: Path, run_id: str) -> Iterator[Job]:
     values = read_record(folder)
-    known = {item.name for item in fields(Job)} - _NOT_IN_FOLDER
-    values = {key: value for key, value in values.items() if key in known}
-    if "kind" not in values:
+    known = get_type_hints(Job)
+    usable = {
+        key: value
+        for key, value in values.items()
+        if key in known and key not in _NOT_IN_FOLDER and _fits(value, known[key])
+    }
+    if usable.get("kind") not in ("train", *TASK_FOLDERS) or usable.get("state") not in STATES:
+        if values:
+            log.warning("%s/job.json is not read: it tells of no job", folder)
         return
     copied = values.get("id") != folder.name
     relative = folder.relative_to(workspace.root).as_posix()
-    job = Job(**{**values, "id": folder.name, "run_id": run_id, "folder": relative})
+    job = Job(**{**usable, "id": folder.name, "run_id": run_id, "folder": relative})
     if copied:
         # The worker, if there is one, belongs to the folder that this one was copied from.
         job = replace(job, pid=None, pid_started_at=None)
     yield _caught_up(job, folder)
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether a value read from JSON has the type of its field; an int is a float too."""
+    parts = get_args(hint) if isinstance(hint, UnionType) else (hint,)
+    kinds = tuple(get_origin(part) or part for part in parts)
+    return isinstance(value, (*kinds, int) if float in kinds else kinds)
 
 
 def _caught_up(job: Job, folder: Path) -> Job:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-import sqlite3
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -20,12 +19,12 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from core.errors import JobError, SetupError
+from core.errors import JobError, TunesmithError
 from core.jobs import worker
 from core.jobs.devices import Slot, asked_device, local_devices, serves, slots_for
 from core.jobs.events import Event, EventReader, EventWriter, attempt_offset, read_attempt
 from core.jobs.job import write_record
-from core.jobs.process import WorkerContext, context, detach, same_process, start_time
+from core.jobs.process import WorkerContext, context, detach, same_process
 from core.jobs.store import ACTIVE, QUEUED, Job, Store
 from core.jobs.submit import stop_job
 from core.jobs.supervise import (
@@ -163,8 +162,8 @@ class Scheduler:
                 supervisor = self._begin(job) if job is not None else None
                 if supervisor is not None:
                     self._watch(supervisor)
-            except (sqlite3.Error, OSError):
-                log.exception("slot %s could not take a job", slot.name)
+            except Exception:  # of whatever kind: the slot must go on serving
+                log.exception("slot %s could not take a job; trying again", slot.name)
             self._closing.wait(self._poll_seconds)
 
     def _claim(self, slot: Slot, only: str | None) -> Job | None:
@@ -180,29 +179,29 @@ class Scheduler:
     def _begin(self, job: Job) -> Supervisor | None:
         """Starts the worker of a job that this process has claimed."""
         folder = self.workspace.root / job.folder
+        try:
+            process = self._start(job, folder)
+        except (TunesmithError, OSError) as error:
+            what, advice = str(error), "Mend this, then start it again."
+            if isinstance(error, TunesmithError):
+                what, advice = error.message, error.hint
+            conclude(self.store, folder, job.id, "failed", error=what, advice=advice)
+            return None
+        return Supervisor(self.workspace, self.store, job, process, **self._patience)
+
+    def _start(self, job: Job, folder: Path) -> BaseProcess:
         write_record(folder, job)
         EventWriter(folder / "events.jsonl").write("state", state="starting", device=job.device)
         resume = job.params.get("resume_from")
-        checkpoint = str(folder / resume) if resume else None
+        checkpoint = str(self.workspace.confine(folder / resume)) if resume else None
         process = self._workers.Process(
             target=worker.main,
             args=(str(folder), str(self.workspace.root), checkpoint, job.device, self._target),
             name=f"worker {job.id}",
         )
-        try:
-            process.start()
-        except SetupError as error:
-            conclude(self.store, folder, job.id, "failed", error=error.message, advice=error.hint)
-            return None
+        process.start()
         detach(process)
-        assert process.pid is not None, "a started process has a pid"
-        self.store.update(job.id, pid=process.pid, pid_started_at=start_time(process.pid))
-        return self._supervisor(job, process)
-
-    def _supervisor(self, job: Job, process: BaseProcess | None) -> Supervisor:
-        return Supervisor(
-            self.workspace, self.store, self.store.get(job.id), process, **self._patience
-        )
+        return process
 
     def _watch(self, supervisor: Supervisor) -> None:
         """Looks after one worker until it ends, or this scheduler does."""
@@ -210,7 +209,7 @@ class Scheduler:
             try:
                 if supervisor.poll():
                     return
-            except (sqlite3.Error, OSError):
+            except Exception:  # a full disk, say: the job must not be forgotten for it
                 log.exception("job %s could not be looked after; trying again", supervisor.job_id)
             self._closing.wait(self._poll_seconds)
 
@@ -218,7 +217,7 @@ class Scheduler:
         while not self._closing.wait(_CARE_SECONDS):
             try:
                 self._care(only)
-            except (sqlite3.Error, OSError):
+            except Exception:
                 log.exception("jobs without a scheduler could not be looked for; trying again")
 
     def _care(self, only: str | None = None) -> None:
@@ -254,7 +253,8 @@ class Scheduler:
                 job.id, ACTIVE, QUEUED, device=device, slot=None, owner_pid=None, started_at=None
             )
             return
-        self._spawn(self._watch, self._supervisor(job, None), name=f"adopted {job.id}")
+        supervisor = Supervisor(self.workspace, self.store, job, None, **self._patience)
+        self._spawn(self._watch, supervisor, name=f"adopted {job.id}")
 
     def _spawn(self, function: Callable[..., None], *args: Any, name: str) -> None:
         thread = threading.Thread(target=function, args=args, name=name, daemon=True)

@@ -49,8 +49,15 @@ class Store:
         return store
 
     def rebuild(self, workspace: Workspace) -> int:
-        """Adds a row for each folder that has none; returns how many. Rows that exist are kept."""
+        """Adds a row for each folder that has none; returns how many.
+
+        A row stays as it is where it has its folder. Where somebody removed the folder of a job
+        that is not at work, the row goes too.
+        """
         with self.transaction():
+            for job in self.list(states=ENDED | {QUEUED}):
+                if not (workspace.root / job.folder).is_dir():
+                    self.delete(job.id)
             missing = [job for job in scan(workspace) if self.find(job.id) is None]
             for job in sorted(missing, key=lambda job: job.created_at):
                 self.add(job)
@@ -141,6 +148,9 @@ class Store:
         None when nothing fits or a job of any scheduler already holds the slot. `wanted` are the
         requested devices that this slot serves. `only` restricts it to one job.
         """
+        # Looked at before the write lock is taken: this is asked several times a second.
+        if not self.list(states={QUEUED}):
+            return None
         with self.transaction() as sql:
             busy = sql.execute(
                 f"SELECT 1 FROM jobs WHERE slot = ? AND state IN ({_marks(ACTIVE)}) LIMIT 1",

@@ -20,6 +20,7 @@ from core.jobs.devices import asked_device, local_devices, serves
 from core.jobs.events import EventWriter
 from core.jobs.job import TASK_FOLDERS, update_record, write_record
 from core.jobs.store import ACTIVE, QUEUED, Job, Store
+from core.models.trained import FINAL, find_trained
 from core.workspace import Workspace, new_id
 
 RESUMABLE = frozenset({"stopped", "failed", "died"})
@@ -67,12 +68,12 @@ def submit_run(
 def submit_evaluation(
     workspace: Workspace, store: Store, run_id: str, params: dict[str, Any]
 ) -> Job:
-    """Puts an evaluation of a run's model in the queue."""
+    """Puts an evaluation of a run's model in the queue. Raises ModelError when it left none."""
     return _submit_task(workspace, store, "evaluate", run_id, params)
 
 
 def submit_export(workspace: Workspace, store: Store, run_id: str, params: dict[str, Any]) -> Job:
-    """Puts an export of a run's model in the queue."""
+    """Puts an export of a run's model in the queue. Raises ModelError when it left none."""
     return _submit_task(workspace, store, "export", run_id, params)
 
 
@@ -193,6 +194,7 @@ def _submit_task(
     workspace: Workspace, store: Store, kind: str, run_id: str, params: dict[str, Any]
 ) -> Job:
     run = run_job(store, run_id)
+    find_trained(workspace.run(run_id), params.get("checkpoint", FINAL))
     task_id, folder = _new_folder(workspace.run(run_id).root / TASK_FOLDERS[kind])
     job = Job(
         id=task_id,

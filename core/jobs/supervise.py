@@ -54,6 +54,8 @@ class Supervisor:
         self.stop_seconds, self.start_seconds = stop_seconds, start_seconds
         self._process = process
         self._pid, self._started_at = job.pid, job.pid_started_at
+        if process is not None and process.pid is not None:
+            self._pid, self._started_at = process.pid, start_time(process.pid)
         self._events = EventReader(self.folder / "events.jsonl")
         self._evaluations = CurveReader(self._events.path)
         self._state: Event | None = None

@@ -35,6 +35,7 @@ TARGETS = {
 DEVICE_VARIABLE = "TUNESMITH_DEVICE"
 # Exit code of a worker that found another one at its work.
 FOLDER_TAKEN = 75
+_LOCK_SECONDS = 2.0
 
 
 def main(
@@ -65,7 +66,7 @@ def main(
 def _work(
     folder: Path, root: Path, resume_from: str | None, device: str, target: str | None
 ) -> int:
-    lock = FileLock(folder / ".worker.lock", timeout=10)
+    lock = FileLock(folder / ".worker.lock", timeout=_LOCK_SECONDS)
     try:
         lock.acquire()  # held until the process ends
     except Timeout:

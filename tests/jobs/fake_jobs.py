@@ -32,10 +32,10 @@ def train(folder: Path, root: Path, resume_from: Path | None) -> str:
             write_checkpoint(folder / "checkpoints" / f"checkpoint-{step}", step)
             return "stopped"
         step += 1
+        if params.get("save"):  # first: a test that sees the step counts on its checkpoint
+            write_checkpoint(folder / "checkpoints" / f"checkpoint-{step}", step)
         events.write("metrics", step=step, loss=1 / step, eval_loss=2 / step)
         events.write("progress", step=step, max_steps=params.get("steps", 3))
-        if params.get("save"):
-            write_checkpoint(folder / "checkpoints" / f"checkpoint-{step}", step)
     return _behave(params.get("behaviour"), folder)
 
 

@@ -191,5 +191,22 @@ def test_a_job_that_was_claimed_but_never_begun_is_queued_again(bench: Bench) ->
     bench.wait_state(job, "finished")
 
 
+def test_a_second_worker_leaves_the_folder_to_the_first(bench: Bench) -> None:
+    """A server killed at the wrong instant knows nothing of the worker that it has started."""
+    job = bench.add(steps=2, gated=True)
+    first = bench.scheduler()
+    before = bench.wait_state(job, "running")
+    first.close()
+    forgotten = {"pid": None, "pid_started_at": None, "slot": None, "device": "auto"}
+    assert bench.store.transition(job.id, {"running"}, "queued", **forgotten)
+    bench.scheduler()
+    log = bench.folder(job) / "worker.log"
+    wait_until(lambda: "Another worker is busy" in log.read_text())
+    bench.allow(job, 2)
+    done = bench.wait_state(job, "finished")
+    assert done.pid == before.pid
+    assert log.read_text().count("begins after step 0") == 1
+
+
 def wait_gone(job: Job) -> None:
     wait_until(lambda: not same_process(job.pid, job.pid_started_at))

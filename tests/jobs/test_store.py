@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import sqlite3
 import threading
 from pathlib import Path
@@ -151,6 +153,41 @@ def test_a_folder_that_was_copied_in_becomes_a_run_of_its_own(tmp_path: Path) ->
     assert store.get("copy-2").run_id == "copy-2"
     assert store.get("copy-2").folder == "runs/copy-2"
     assert store.get("copy-2").pid is None
+
+
+def test_a_folder_that_was_removed_takes_its_row_along(tmp_path: Path) -> None:
+    """Who deletes a run in the file browser must not see it in the list for ever."""
+    workspace = Workspace.open(tmp_path)
+    for number in (1, 2):
+        write_record(workspace.run(f"run-{number}").root, job(number, state="finished"))
+    store = Store.open(workspace)
+    shutil.rmtree(workspace.run("run-1").root)
+    store.rebuild(workspace)
+    assert [item.id for item in store.list()] == ["run-2"]
+
+
+def test_a_job_json_that_is_wrong_does_no_harm(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One spoiled folder must not keep all the others from being listed."""
+    workspace = Workspace.open(tmp_path)
+    good = {"kind": "train", "state": "finished", "id": "good"}
+    contents = {
+        "good": {**good, "created_at": 5, "step": "many", "params": [], "folder": "/etc", "x": 1},
+        "no-state": {**good, "state": "asleep"},
+        "no-kind": {"state": "finished"},
+        "My run": good,
+    }
+    for name, content in contents.items():
+        (workspace.runs / name).mkdir()
+        (workspace.runs / name / "job.json").write_text(json.dumps(content))
+    (workspace.runs / "no-json").mkdir()
+    (workspace.runs / "no-json/job.json").write_text("{")
+    (read,) = Store.open(workspace).list()
+    assert (read.id, read.folder, read.created_at) == ("good", "runs/good", 5)
+    assert (read.step, read.params) == (0, {})
+    for name in ("no-state", "no-kind", "My run"):
+        assert name in caplog.text
 
 
 def test_an_end_that_only_the_events_tell_is_believed(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import signal
 import pytest
 
 from core.config import RunConfig, load_config, parse_config
-from core.errors import ConfigError, JobError, WorkspaceError
+from core.errors import ConfigError, JobError, ModelError, WorkspaceError
 from core.jobs.curves import curves
 from core.jobs.events import read_events
 from core.jobs.job import read_record
@@ -181,7 +181,7 @@ def test_what_cannot_be_resumed_says_why(bench: Bench) -> None:
 def test_delete_removes_the_run_with_all_that_belongs_to_it(bench: Bench) -> None:
     """Disk space is what people delete for; a row without a folder would come back to haunt."""
     job = bench.add(steps=1)
-    task = submit_export(bench.workspace, bench.store, job.id, {"format": "merged"})
+    task = bench.add("export", run_id=job.id)
     other = bench.add()
     delete_run(bench.workspace, bench.store, job.id)
     assert [item.id for item in bench.store.list()] == [other.id]
@@ -219,12 +219,16 @@ def test_names_and_notes_stay_with_the_folder(bench: Bench) -> None:
 
 def test_evaluations_and_exports_lie_in_their_runs_folder(bench: Bench) -> None:
     """All of a run is in one place."""
-    run = bench.add()
-    evaluation = submit_evaluation(bench.workspace, bench.store, run.id, {"max_rows": 5})
-    export = submit_export(bench.workspace, bench.store, run.id, {"format": "adapter"})
+    run = submit_run(bench.workspace, bench.store, RunConfig(), devices=CPU)
+    with pytest.raises(ModelError, match="no whole model 'final'"):
+        submit_evaluation(bench.workspace, bench.store, run.id, {"max_rows": 5})
+    write_checkpoint(bench.folder(run) / "checkpoints/checkpoint-20", 20)
+    chosen = {"checkpoint": "checkpoint-20"}
+    evaluation = submit_evaluation(bench.workspace, bench.store, run.id, chosen)
+    export = submit_export(bench.workspace, bench.store, run.id, chosen)
     assert evaluation.folder == f"runs/{run.id}/evaluations/{evaluation.id}"
     assert export.folder == f"runs/{run.id}/exports/{export.id}"
-    assert read_record(bench.folder(evaluation))["params"] == {"max_rows": 5}
+    assert read_record(bench.folder(evaluation))["params"] == chosen
     assert {job.id for job in bench.store.list(run_id=run.id)} == {
         run.id,
         evaluation.id,
