@@ -1,0 +1,68 @@
+"""The program as a person starts it, in a process of its own."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+class Served:
+    """`python -m core.cli` on one workspace; its output is kept for a failing test."""
+
+    def __init__(self, workspace: Path, *arguments: str) -> None:
+        self.workspace, self.output = workspace, ""
+        self.begun = time.monotonic()
+        command = [sys.executable, "-m", "core.cli", "--no-browser", "--workspace", str(workspace)]
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        environment.pop("HF_HUB_OFFLINE", None)
+        self.process = subprocess.Popen(
+            [*command, *arguments], cwd=ROOT, env=environment, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        )
+        self.address = ""
+        self._known = threading.Event()
+        threading.Thread(target=self._read, daemon=True).start()
+        assert self._known.wait(60), f"the server did not say its address:\n{self.output}"
+        assert self.address, f"the server ended:\n{self.output}"
+        self.seconds_to_page = time.monotonic() - self.begun
+
+    def _read(self) -> None:
+        assert self.process.stdout
+        for line in self.process.stdout:
+            self.output += line
+            found = re.search(r"http://[\w.:\[\]-]+", line)
+            if found and not self.address:
+                self.address = found[0].rstrip("/")
+                self._known.set()
+        self._known.set()
+
+    def resident_bytes(self) -> int:
+        return psutil.Process(self.process.pid).memory_info().rss
+
+    def end(self, how: int = signal.SIGTERM) -> None:
+        if self.process.poll() is None:
+            self.process.send_signal(how)
+            self.process.wait(30)
+
+
+def wait_until(true: Callable[[], Any], seconds: float, what: str) -> Any:
+    """The first true value of `true`, looked at ten times a second."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        value = true()
+        if value:
+            return value
+        threading.Event().wait(0.1)
+    raise AssertionError(f"not within {seconds} s: {what}")
