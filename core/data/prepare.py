@@ -27,6 +27,7 @@ from core.data.conversion import Unusable, convert
 from core.data.formats import FORMS, ROWS_TO_DETECT, Detection, choose
 from core.data.readers import Record, Row, no_readable_row, opened, read_records
 from core.data.record import (
+    DELETED,
     LISTED_DROPS,
     SAMPLE_ID,
     Counts,
@@ -37,7 +38,7 @@ from core.data.record import (
     Split,
     read_record,
 )
-from core.data.rowfile import RowWriter, digests_of, fingerprint, split_file
+from core.data.rowfile import RowWriter, digests_of, fingerprint, release_memory, split_file
 from core.errors import DataError
 from core.workspace import Workspace
 
@@ -195,6 +196,7 @@ class _Import:
             raise _not_written(error) from error
         finally:
             shutil.rmtree(folder, ignore_errors=True)
+            release_memory()
 
     def _write(self, folder: Path) -> None:
         info, form = self.info, self.info.form
@@ -318,9 +320,14 @@ class _Import:
         raise DataError("The id of the data set is taken.", "Choose another name.")
 
     def _clear_abandoned(self) -> None:
-        """Removes what an import left behind that was killed long ago."""
-        for folder in self.workspace.datasets.glob(f"{_TEMPORARY}*"):
-            if time.time() - folder.stat().st_mtime > _ABANDONED_AFTER_SECONDS:
+        """Removes what was left behind when an import or a deletion was killed long ago."""
+        for folder in self.workspace.datasets.glob(".*-*"):
+            try:
+                age = time.time() - folder.stat().st_mtime
+            except FileNotFoundError:  # another import has just finished
+                continue
+            ours = folder.name.startswith((_TEMPORARY, DELETED))
+            if ours and age > _ABANDONED_AFTER_SECONDS:
                 shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -12,6 +12,9 @@ from core.errors import DataError
 from core.workspace import write_atomic
 
 SAMPLE_ID = "sample"
+DELETED = ".deleted-"
+"""How the folder of a data set begins that is being deleted."""
+
 LISTED_DROPS = 1000
 """So many dropped rows are listed with their reasons; all are counted."""
 

@@ -8,7 +8,7 @@ import uuid
 from typing import Any
 
 from core.data.prepare import ensure_sample
-from core.data.record import SAMPLE_ID, DatasetInfo, read_record
+from core.data.record import DELETED, SAMPLE_ID, DatasetInfo, read_record
 from core.data.rowfile import read_slice
 from core.errors import DataError, WorkspaceError
 from core.workspace import Workspace, checked_id
@@ -94,7 +94,7 @@ def delete_dataset(workspace: Workspace, dataset_id: str) -> None:
     folder = workspace.dataset(dataset_id)
     if not folder.is_dir():
         raise DataError(f"There is no data set {dataset_id}.", "Look at the list of data sets.")
-    doomed = workspace.datasets / f".deleted-{uuid.uuid4().hex}"
+    doomed = workspace.datasets / f"{DELETED}{uuid.uuid4().hex}"
     try:
         # Renamed first: a reader finds all of it or none, whatever the deletion takes.
         os.rename(folder, doomed)

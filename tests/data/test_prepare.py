@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -298,6 +299,18 @@ def test_a_full_disk_or_a_kill_registers_nothing(
         assert done.returncode == -9
     assert list_datasets(open_workspace) == []
     assert import_dataset(open_workspace, [path]).id == "t"
+
+
+def test_what_was_left_behind_long_ago_is_cleared(
+    open_workspace: Workspace, tmp_path: Path
+) -> None:
+    """Killed imports must not fill the disk; one that is under way must not be touched."""
+    for name in (".import-old", ".deleted-old", ".import-new", ".mine-old", "set-old"):
+        (open_workspace.datasets / name).mkdir()
+        if name.endswith("old"):
+            os.utime(open_workspace.datasets / name, (0, 0))
+    import_dataset(open_workspace, [write_rows(tmp_path / "t.jsonl", questions(2))])
+    assert left_behind(open_workspace) == [".import-new", ".mine-old", "set-old", "t"]
 
 
 def test_the_sample_is_imported_once(open_workspace: Workspace) -> None:

@@ -70,6 +70,15 @@ def test_a_template_that_strips_earlier_reasoning_still_gets_its_mask(
     ]
 
 
+def test_reasoning_that_the_template_sets_apart_is_learned(tokenizer_for: TokenizerFor) -> None:
+    """Qwen3 writes the reasoning on lines of its own, so the turn's words are not found as they
+    stand in the row."""
+    tight = turns(("user", "Question"), ("assistant", "<think>Reason</think>Answer"))
+    assert answers("qwen3", tokenizer_for, tight) == [
+        "<think>\nReason\n</think>\n\nAnswer<|im_end|>"
+    ]
+
+
 def test_a_generation_prompt_that_opens_a_thought_does_not_hide_the_answer(
     tokenizer_for: TokenizerFor,
 ) -> None:

@@ -88,6 +88,9 @@ def test_prompt_completion_learns_from_the_completion_alone(tokenizer_for: Token
     tokenizer = tokenizer_for(CHATML)
     row = tokenized({"prompt": CHAT[:3], "completion": CHAT[3:]}, tokenizer)
     assert learned(row, tokenizer) == ["Yes<|im_end|>"]
+    later = {"prompt": CHAT[:2], "completion": CHAT[2:]}
+    with_system = tokenized(later, tokenizer, system_prompt="Short.")
+    assert learned(with_system, tokenizer) == ["Yes<|im_end|>"]
 
 
 def test_without_assistant_only_loss_every_token_but_the_first_is_learned(
