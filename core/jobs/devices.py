@@ -10,10 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-from core.config import load_config
-from core.errors import ConfigError
+from core.jobs.job import Job
 from core.models.hardware import probe
 
 TRAIN, SHORT = frozenset({"train"}), frozenset({"evaluate", "export"})
@@ -52,9 +50,6 @@ def local_devices() -> list[str]:
     return [device.label for device in probe().devices]
 
 
-def asked_device(config: Path) -> str:
-    """The device that a run's config.yaml asks for; auto when it cannot be read."""
-    try:
-        return load_config(config).training.device
-    except ConfigError:
-        return "auto"
+def asked_device(job: Job) -> str:
+    """The device that a job was submitted for, whatever it ran on since."""
+    return str(job.params.get("device", "auto"))

@@ -51,35 +51,28 @@ class Pool:
                 process.terminate()
 
     def _call(self, function: Callable[..., Result], args: tuple[Any, ...]) -> Result:
-        executor = self._current()
-        try:
-            future = executor.submit(function, *args)
-        except BrokenProcessPool:
-            # One was killed while it had nothing to do: a new set, and nobody notices.
-            executor = self._replace(executor)
-            future = executor.submit(function, *args)
-        try:
-            return future.result()
-        except BrokenProcessPool as error:
-            self._replace(executor)
-            raise JobError(
-                "The process that was to do this was killed.",
-                "Is the machine short of memory? Try again with fewer rows.",
-            ) from error
+        # Twice: the first time it may only meet a process that was killed while it was idle.
+        for _ in range(2):
+            executor = self._current()
+            try:
+                return executor.submit(function, *args).result()
+            except BrokenProcessPool as error:
+                self._drop(executor)
+                killed = error
+        raise JobError(
+            "The process that was to do this was killed.",
+            "Is the machine short of memory? Try again with fewer rows.",
+        ) from killed
 
     def _current(self) -> ProcessPoolExecutor:
         with self._lock:
             if self._executor is None:
-                self._executor = self._new()
+                self._executor = ProcessPoolExecutor(
+                    self._processes, mp_context=self._workers, initializer=exit_with_parent
+                )
             return self._executor
 
-    def _replace(self, broken: ProcessPoolExecutor) -> ProcessPoolExecutor:
+    def _drop(self, broken: ProcessPoolExecutor) -> None:
         with self._lock:
-            if self._executor is broken or self._executor is None:
-                self._executor = self._new()
-            return self._executor
-
-    def _new(self) -> ProcessPoolExecutor:
-        return ProcessPoolExecutor(
-            self._processes, mp_context=self._workers, initializer=exit_with_parent
-        )
+            if self._executor is broken:
+                self._executor = None

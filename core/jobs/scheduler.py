@@ -248,10 +248,8 @@ class Scheduler:
                 conclude(self.store, folder, job.id, "stopped", reason="it had not begun")
                 return
             # Claimed, and then its scheduler died before there was a worker.
-            device = asked_device(folder / "config.yaml") if job.kind == "train" else "auto"
-            self.store.transition(
-                job.id, ACTIVE, QUEUED, device=device, slot=None, owner_pid=None, started_at=None
-            )
+            back = {"device": asked_device(job), "slot": None, "started_at": None}
+            self.store.transition(job.id, ACTIVE, QUEUED, owner_pid=None, **back)
             return
         supervisor = Supervisor(self.workspace, self.store, job, None, **self._patience)
         self._spawn(self._watch, supervisor, name=f"adopted {job.id}")

@@ -49,6 +49,9 @@ def submit_run(
         raise ConfigError(problems)
     run_id, folder = _new_folder(workspace.runs)
     config.save(folder / "config.yaml")
+    params = {"device": config.training.device}
+    if begin_at is not None:
+        params["resume_from"] = begin_at
     job = Job(
         id=run_id,
         kind="train",
@@ -60,7 +63,7 @@ def submit_run(
         dataset=config.data.dataset,
         max_steps=max(0, config.training.max_steps),
         parent_id=parent_id,
-        params={"resume_from": begin_at} if begin_at else {},
+        params=params,
     )
     return _enqueue(workspace, store, job)
 
@@ -112,7 +115,7 @@ def resume_run(workspace: Workspace, store: Store, run_id: str) -> Job:
             "Start it again, and save more often with tracking.save_steps.",
         )
     changes: dict[str, Any] = {
-        "device": asked_device(run.config),
+        "device": asked_device(job),
         "slot": None,
         "pid": None,
         "pid_started_at": None,

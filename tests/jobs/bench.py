@@ -54,7 +54,7 @@ class Bench:
             kind=kind,
             run_id=run_id or job_id,
             folder=folder.relative_to(self.workspace.root).as_posix(),
-            device=params.pop("device", "auto"),
+            device=params.get("device", "auto"),
             params=params,
         )
         EventWriter(folder / "events.jsonl").write("state", state="queued")

@@ -87,7 +87,7 @@ def test_a_checkpoint_to_begin_from_must_be_in_the_workspace(bench: Bench) -> No
     job = submit_run(
         bench.workspace, bench.store, RunConfig(), resume_from=str(inside), devices=CPU
     )
-    assert job.params == {"resume_from": str(inside)}
+    assert job.params == {"device": "auto", "resume_from": str(inside)}
 
 
 def test_a_waiting_run_is_cancelled(bench: Bench) -> None:
@@ -163,6 +163,21 @@ def test_a_stopped_run_can_be_stopped_and_resumed_again(bench: Bench) -> None:
         resume_run(bench.workspace, bench.store, job.id)
     bench.wait_state(job, "finished")
     assert [step for step, _ in curves(bench.folder(job))["loss"]] == [1, 2, 3]
+
+
+def test_a_resumed_run_takes_the_device_it_asked_for(bench: Bench) -> None:
+    """Not the one it happened to get: with auto, the next free one will do."""
+    job = bench.add(steps=2, gated=True, save=True)
+    first = bench.scheduler(devices=["cuda:1", "cpu"])
+    bench.allow(job, 1)
+    assert bench.wait_step(job, 1).device == "cuda:1"
+    stop_job(bench.workspace, bench.store, job.id)
+    bench.wait_state(job, "stopped")
+    first.close()
+    bench.allow(job, 2)
+    assert resume_run(bench.workspace, bench.store, job.id).device == "auto"
+    bench.scheduler(devices=["cpu"])
+    assert bench.wait_state(job, "finished").device == "cpu"
 
 
 def test_what_cannot_be_resumed_says_why(bench: Bench) -> None:
