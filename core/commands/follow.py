@@ -19,14 +19,17 @@ if TYPE_CHECKING:
 def follow(
     workspace: Workspace, store: Store, job: Job, output: Output
 ) -> tuple[Job, dict[str, Any]]:
-    """Waits for the job's end, in this process or, if a server takes it first, in that one.
+    """Sees the job to its end: in this process, or where a server runs, in that one.
 
     Returns the ended job and its result event. Ctrl-C stops it with a checkpoint.
     """
-    from core.jobs.scheduler import Scheduler
+    from core.jobs.scheduler import Scheduler, live_server
 
-    scheduler = Scheduler(workspace, store)
-    scheduler.warm()
+    is_served = live_server(workspace) is not None
+    # Without devices it starts no worker, and still looks after one whose server has gone.
+    scheduler = Scheduler(workspace, store, [] if is_served else None)
+    if not is_served:
+        scheduler.warm()
     view = JobView()
     try:
         with _told_of_ctrl_c(view, job):

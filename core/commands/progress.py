@@ -93,7 +93,7 @@ class JobView:
                 total=total,
                 file=sys.stderr,
                 dynamic_ncols=True,
-                bar_format="{desc}{percentage:3.0f}% |{bar}| {n:.0f}/{total:.0f} {postfix}",
+                bar_format="{desc}{percentage:3.0f}% |{bar}| {n:.0f}/{total:.0f}{postfix}",
             )
         self._bar.total = total
         self._bar.n = done

@@ -37,6 +37,7 @@ def add(commands: Any, common: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, output: Output) -> int:
     from core.commands.progress import fetch_progress
     from core.jobs.process import context
+    from core.jobs.scheduler import live_server
     from core.jobs.store import Store
     from core.jobs.submit import submit_run
     from core.models.starter import ensure_model
@@ -44,7 +45,7 @@ def run(args: argparse.Namespace, output: Output) -> int:
     config = read_config(open_workspace(args), args.config, args.overrides)
     model = config.model.model_name_or_path
     workspace = open_workspace(args, model)
-    if not args.queue:
+    if not args.queue and live_server(workspace) is None:
         context().warm()  # imports torch in the background, while the model is looked for
     ensure_model(model, workspace, fetch_progress)
     store = Store.open(workspace)
