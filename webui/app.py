@@ -9,13 +9,11 @@ import gradio as gr
 from core.config.presets import DEFAULT, load_preset
 from core.workspace import Workspace
 from webui import header
+from webui.api import PUBLISHED, publish
 from webui.context import TABS, App, Shared
 from webui.lens import Lens
 from webui.server import FIRST_PORT, announce, free_port, keep_uploads, launch, wait
 from webui.tabs import chat, configure, data, evaluate, export, runs, train
-
-# The endpoints that programs may call; every other listener is private to the page.
-PUBLISHED: frozenset[str] = frozenset()
 
 _BUILDERS = {
     "data": data.build,
@@ -41,7 +39,8 @@ def build(app: App) -> gr.Blocks:
                     _BUILDERS[name](app, shared)
         for wire in shared.finally_wire:
             wire()
-        _wire_selection(page, shared)
+        _wire_selection(page, app, shared)
+        publish(app)
     _make_private(page)
     return page
 
@@ -63,9 +62,11 @@ def _shared() -> Shared:
     )
 
 
-def _wire_selection(page: gr.Blocks, shared: Shared) -> None:
+def _wire_selection(page: gr.Blocks, app: App, shared: Shared) -> None:
     """The URL decides at the start; afterwards it follows."""
 
+    # The fork server imports torch for the first worker meanwhile; it takes some seconds.
+    page.load(app.scheduler.warm, None, None, show_progress="hidden")
     selection = [shared.run, shared.dataset, shared.tabs]
     page.load(None, None, selection, js="() => tunesmith.selectionFromUrl()")
     follow: dict[str, Any] = {"outputs": None, "show_progress": "hidden", "queue": False}

@@ -81,6 +81,13 @@ def count_tokens(app: App, dataset: str, lens: Lens) -> Future[dict[str, Any]] |
     return app.counts[key]
 
 
+def finished(counting: Future[dict[str, Any]] | None) -> dict[str, Any] | None:
+    """The result, if there is one; a count that failed shows no number."""
+    if counting is None or not counting.done() or counting.exception() is not None:
+        return None
+    return counting.result()
+
+
 def view_rows(
     app: App, dataset: str, part: str, indices: list[int], lens: Lens
 ) -> Future[list[dict[str, Any]]] | None:

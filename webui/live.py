@@ -109,7 +109,7 @@ class LiveRun:
         if kind == "state" and isinstance(event.get("resumed_from_step"), int):
             self._take_back(event["resumed_from_step"])
         elif kind == "progress":
-            self.progress = event
+            self.progress = {**self.progress, "message": "", **event}
         elif kind == "sample":
             self._take_sample(event)
         elif kind == "log":

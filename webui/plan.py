@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Future
 from typing import Any
 
 from core.config import SPEC_BY_PATH, RunConfig, nest, parse_config
 from core.errors import ConfigError, Problem
+from core.models.hardware import Device, Hardware
 from core.summary import Summary, summarize
 from webui import messages
 from webui.context import App
-from webui.lens import Lens, count_tokens
+from webui.lens import Lens, count_tokens, finished
 
 
 def checked(
@@ -32,7 +32,7 @@ def card(app: App, config: RunConfig | None, problems: Sequence[Problem] = ()) -
     if config is None:
         return _wrong(problems)
     counting = count_tokens(app, config.data.dataset, Lens.of(config))
-    counts = _finished(counting)
+    counts = finished(counting)
     summary = summarize(app.workspace, config, counts)
     waiting = counting is not None and not counting.done()
     rows = {
@@ -47,15 +47,60 @@ def card(app: App, config: RunConfig | None, problems: Sequence[Problem] = ()) -
     warnings = "".join(_line(problem) for problem in summary.warnings)
     return (
         '<div class="card summary"><h2>This run</h2>'
-        f'{messages.facts(rows)}<ul class="warnings">{warnings}</ul></div>'
+        f"{messages.facts(rows)}{_automatic(config, app.hardware)}"
+        f'<ul class="warnings">{warnings}</ul></div>'
     )
 
 
-def _finished(counting: Future[dict[str, Any]] | None) -> dict[str, Any] | None:
-    """The result, if there is one; a count that failed shows no number."""
-    if counting is None or not counting.done() or counting.exception() is not None:
-        return None
-    return counting.result()
+def foreseen(config: RunConfig, hardware: Hardware) -> list[tuple[str, str, str]]:
+    """(field, value, reason) of what is on auto, as far as it can be told without torch.
+
+    The worker decides; tests hold this against what it says (core.training.resolve).
+    """
+    device = hardware.devices[0]
+    wanted = config.training.device
+    if wanted != "auto":
+        same = [item for item in hardware.devices if item.label == wanted or item.kind == wanted]
+        device = same[0] if same else device
+    found = []
+    if wanted == "auto":
+        reason = "no accelerator was found" if device.kind == "cpu" else device.name
+        found.append(("training.device", device.label, reason))
+    if config.training.precision == "auto":
+        found.append(("training.precision", *_precision(device, hardware)))
+    fields = ("training.per_device_train_batch_size", "training.gradient_checkpointing")
+    values = config.values()
+    for path in fields:
+        if values[path] == "auto":
+            found.append((path, "when it starts", "from the memory that is free then"))
+    return found
+
+
+def _precision(device: Device, hardware: Hardware) -> tuple[str, str]:
+    if device.kind == "cuda":
+        if (device.compute_capability or 0) >= 8:
+            return "bf16", "this GPU computes in bf16"
+        return "fp16", "this GPU is older than bf16"
+    flags = hardware.cpu_flags
+    if device.kind == "cpu" and (flags.amx_bf16 or flags.avx512_bf16):
+        return "bf16", f"this CPU has {'AMX' if flags.amx_bf16 else 'AVX-512 BF16'}"
+    if device.kind == "cpu":
+        return "fp32", "this CPU has no bf16 instructions"
+    return "fp32", f"the safe choice on {device.kind}"
+
+
+def _automatic(config: RunConfig, hardware: Hardware) -> str:
+    rows = "".join(
+        f'<div title="{messages.escape(reason)}"><dt>{messages.escape(_label(field))}</dt>'
+        f"<dd>{messages.escape(value)}<small>{messages.escape(reason)}</small></dd></div>"
+        for field, value, reason in foreseen(config, hardware)
+    )
+    return f'<h3>Chosen automatically</h3><dl class="facts">{rows}</dl>' if rows else ""
+
+
+def _label(field: str) -> str:
+    spec = SPEC_BY_PATH.get(field)
+    return spec.label if spec else field
 
 
 def _wrong(problems: Sequence[Problem]) -> str:
@@ -64,14 +109,13 @@ def _wrong(problems: Sequence[Problem]) -> str:
     lines = "".join(_line(problem) for problem in problems)
     return (
         f'<div class="card summary"><h2>This run</h2><div class="notice notice-failed" '
-        f'role="alert"><strong>{title}</strong></div><ul class="warnings">{lines}</ul></div>'
+        f'role="alert"><strong>{title}</strong></div><ul class="warnings wrong">{lines}</ul></div>'
     )
 
 
 def _line(problem: Problem) -> str:
-    spec = SPEC_BY_PATH.get(problem.field)
-    label = spec.label if spec else problem.field
-    return f"<li><b>{messages.escape(label)}</b> {messages.escape(problem.message)}</li>"
+    label = messages.escape(_label(problem.field))
+    return f"<li><b>{label}</b> {messages.escape(problem.message)}</li>"
 
 
 def _parameters(summary: Summary) -> str:
@@ -85,8 +129,11 @@ def _trained(summary: Summary) -> str:
     if summary.trainable is None:
         return "-"
     share = summary.trainable_share
-    percent = "" if share is None else f" ({100 * share:.2g} %)"
-    return f"{messages.short(summary.trainable)}{percent}"
+    if share is None:
+        return messages.short(summary.trainable)
+    percent = 100 * share
+    digits = 0 if percent >= 10 else 1 if percent >= 1 else 2
+    return f"{messages.short(summary.trainable)} ({percent:.{digits}f} %)"
 
 
 def _rows(summary: Summary) -> str:

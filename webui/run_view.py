@@ -30,12 +30,14 @@ def headline(job: Job) -> str:
     )
 
 
-def outcome(job: Job, resumable: bool) -> str:
-    """What an ended or waiting run wants to be known: why it ended, and what to do."""
+def outcome(job: Job, live: LiveRun, resumable: bool) -> str:
+    """What a run that is not learning wants to be known: what it waits for, or why it ended."""
     if job.state == "queued":
         return messages.note("Waiting for its turn: the runs before it come first.")
-    if job.state == "starting":
-        return messages.note("The worker is loading the model and the data.", "running")
+    doing = str(live.progress.get("message") or "")
+    if job.state == "starting" or job.state == "running" and not live.progress.get("step"):
+        share = live.progress.get("fraction")
+        return messages.progress(share, doing or "The worker is starting")
     if job.state == "stopping":
         return messages.note("Stopping after this step; a checkpoint is being written.", "stopped")
     resume = "Resume goes on from the last checkpoint." if resumable else ""
@@ -146,7 +148,7 @@ def news(job: Job, live: LiveRun, resumable: bool, cursor: Mapping[str, Any]) ->
     """What is new since `cursor`, the browser's word on what it shows; None when nothing is."""
     texts = {
         "headline": headline(job),
-        "outcome": outcome(job, resumable),
+        "outcome": outcome(job, live, resumable),
         "figures": figures(job, live),
         "samples": samples(live),
         "choices": choices(live),

@@ -7,12 +7,13 @@ serves the page over these, for looking at it.
 from __future__ import annotations
 
 import sys
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from core.jobs.store import Store
+from core.models.hardware import probe
 from core.workspace import Workspace
 from webui.context import App
 
@@ -34,23 +35,16 @@ class FakeScheduler:
 
 
 class FakePool:
-    """Runs the work at once, in this process."""
+    """One thread of this process instead of a worker process."""
+
+    def __init__(self) -> None:
+        self._threads = ThreadPoolExecutor(1)
 
     def submit(self, function: Any, *args: Any) -> Future:
-        future: Future = Future()
-        try:
-            future.set_result(function(*args))
-        except Exception as error:
-            future.set_exception(error)
-        return future
+        return self._threads.submit(function, *args)
 
     def close(self) -> None:
-        """Nothing to end."""
-
-
-class FakeHardware:
-    def describe(self) -> str:
-        return "CPU, 2 cores"
+        self._threads.shutdown()
 
 
 def fake_app(root: Path) -> App:
@@ -60,7 +54,7 @@ def fake_app(root: Path) -> App:
         store=Store.open(workspace),
         scheduler=FakeScheduler(),
         pool=FakePool(),
-        hardware=FakeHardware(),
+        hardware=probe(),
     )
 
 
@@ -68,10 +62,13 @@ if __name__ == "__main__":
     from webui.app import build
     from webui.server import launch, wait
 
+    from core.jobs.pool import Pool
+
     app = fake_app(Path(sys.argv[1]))
+    app.pool = Pool(app.workspace.root)
     print(
         launch(
-            build(app), app.workspace, host="127.0.0.1", port=int(sys.argv[2]), auth=None,
+            build(app), host="127.0.0.1", port=int(sys.argv[2]), auth=None,
             root_path=None,
         ),
         flush=True,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import wait
 from typing import Any
 
 import gradio as gr
@@ -94,16 +95,16 @@ class _Configure:
             self.shared.lens: Lens.of(config).write() if config else gr.skip(),
         }
 
-    def count(self, data: dict[Component, Any]) -> Any:
-        """The summary once more, when the tokens are counted."""
+    def wait_for_tokens(self, data: dict[Component, Any]) -> None:
+        """Until the tokens of these settings are counted; `follow` then shows them.
+
+        It shows nothing itself: by then the settings may be others.
+        """
         config, _ = plan.checked(*self.form.gather(data))
-        if config is None:
-            return gr.skip()
-        counting = count_tokens(self.app, config.data.dataset, Lens.of(config))
-        if counting is None:
-            return gr.skip()
-        counting.exception(timeout=PATIENCE)
-        return plan.card(self.app, config)
+        if config is not None:
+            counting = count_tokens(self.app, config.data.dataset, Lens.of(config))
+            if counting is not None:
+                wait([counting], timeout=PATIENCE)
 
     def choose(self, data: dict[Component, Any]) -> dict[Component, Any]:
         """Another preset: its values in the form; the run's name and the data set stay."""
@@ -212,30 +213,31 @@ class _Configure:
         fields = list(form.fields.values())
 
         def refreshed(event: Any) -> None:
-            event.then(self.follow, self.inputs, shown, **quiet).then(
-                self.count, self.inputs, self.summary, trigger_mode="always_last", **quiet
-            )
+            """What follows a change: at once the plan, and again when its tokens are counted."""
+            event.then(
+                self.wait_for_tokens,
+                self.inputs,
+                None,
+                trigger_mode="always_last",
+                concurrency_limit=None,
+                **quiet,
+            ).then(self.follow, self.inputs, shown, trigger_mode="always_last", **quiet)
 
-        edited = gr.on(
-            [field.input for field in fields],
-            self.follow,
-            self.inputs,
-            shown,
-            trigger_mode="always_last",
+        edits = [_edited(field) for field in fields]
+        refreshed(
+            gr.on(edits, self.follow, self.inputs, shown, trigger_mode="always_last", **quiet)
+        )
+        chosen = self.preset.input(self.choose, self.inputs, {*fields, self.when}, **quiet)
+        refreshed(chosen.then(self.follow, self.inputs, shown, **quiet))
+        lists = [form.fields["data.dataset"], form.fields["model.model_name_or_path"], self.preset]
+        opened = gr.on(
+            [shared.tab["configure"].select, shared.dataset.change],
+            self.open,
+            shared.dataset,
+            lists,
             **quiet,
         )
-        edited.then(self.count, self.inputs, self.summary, trigger_mode="always_last", **quiet)
-        refreshed(self.preset.input(self.choose, self.inputs, {*fields, self.when}, **quiet))
-        lists = [form.fields["data.dataset"], form.fields["model.model_name_or_path"], self.preset]
-        refreshed(
-            gr.on(
-                [shared.tab["configure"].select, shared.dataset.change],
-                self.open,
-                shared.dataset,
-                lists,
-                **quiet,
-            )
-        )
+        refreshed(opened.then(self.follow, self.inputs, shown, **quiet))
         form.fields["data.dataset"].input(
             lambda dataset: dataset, form.fields["data.dataset"], shared.dataset, **quiet
         )
@@ -264,6 +266,12 @@ class _Configure:
             {*fields, self.when, self.preset, self.shared.tabs, self.shared.dataset},
             **quiet,
         ).then(self.begin, self.inputs, self.start_outputs, concurrency_limit=None, **quiet)
+
+
+def _edited(field: Component) -> Any:
+    """The event of a person's edit. A text box fires `input` at key presses only: not when text is
+    pasted or deleted."""
+    return field.change if isinstance(field, gr.Textbox) else field.input
 
 
 def preset_choices(app: App) -> list[tuple[str, str]]:

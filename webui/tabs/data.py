@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import wait
 from typing import Any
 
 import gradio as gr
@@ -13,7 +14,7 @@ from core.errors import TunesmithError
 from webui import background, data_view, messages
 from webui.context import App, Shared
 from webui.import_form import ImportForm
-from webui.lens import Lens, count_tokens, view_rows
+from webui.lens import Lens, count_tokens, finished, view_rows
 
 PAGE = 3
 AS_ROWS, AS_TOKENS = "rows", "tokens"
@@ -82,8 +83,8 @@ class _Data:
         if counting is None or not counting.done():
             yield data_view.numbers(info, None, counting is not None), data_view.about(info)
         if counting is not None:
-            failed = counting.exception(timeout=PATIENCE)
-            counts = None if failed else counting.result()
+            wait([counting], timeout=PATIENCE)
+            counts = finished(counting)
             yield data_view.numbers(info, counts, False), data_view.about(info)
 
     def show(self, dataset: str, part: str, look: str, first: int, lens_text: str) -> Iterator[Any]:
