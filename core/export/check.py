@@ -1,0 +1,133 @@
+"""Whether an exported model answers as the trained one: their scores for the next token compared.
+
+The distance of two models is the root mean square of the difference of their logits, each
+position's mean taken off (it changes no probability), relative to that of the trained model's
+logits. 0 is the same model; two unrelated models are about 1.4 apart.
+
+Imports torch: only workers use it.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from core.errors import ExportError
+
+# How far rounding the weights to a type may move the answers.
+TOLERANCE = {torch.float32: 1e-3, torch.float16: 1e-2, torch.bfloat16: 5e-2}
+# A choice is clear when the first token leads the second by so many times the allowed distance.
+_CLEAR = 4
+# A trained model nearer than this to its base is its base.
+SAME = 1e-6
+# Room for the logits of one model, in bytes.
+_LOGIT_BYTES = 64 * 2**20
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that was checked, and what was found."""
+
+    name: str
+    ok: bool
+    detail: str
+
+    def as_dict(self) -> dict[str, Any]:
+        return {"name": self.name, "ok": self.ok, "detail": self.detail}
+
+
+@torch.inference_mode()
+def next_token_logits(model: Any, rows: Sequence[list[int]]) -> Any:
+    """Logits at the last tokens of each row, float32 on the CPU: (positions, vocabulary).
+
+    As many positions as fit into 64 MiB, the same number from each row.
+    """
+    plain = model.get_base_model() if hasattr(model, "get_base_model") else model
+    keeps_some = "logits_to_keep" in inspect.signature(plain.forward).parameters
+    vocabulary = int(model.get_input_embeddings().weight.shape[0])
+    most = max(1, _LOGIT_BYTES // (4 * vocabulary * len(rows)))
+    found = []
+    for row in rows:
+        ids = torch.tensor([row], device=model.device)
+        options = {"logits_to_keep": min(most, len(row))} if keeps_some else {}
+        logits = model(input_ids=ids, use_cache=False, **options).logits[0, -most:]
+        found.append(logits.float().cpu())
+    return torch.cat(found)
+
+
+def distance(logits: Any, reference: Any) -> float:
+    """How far one model is from another, as the module's docstring defines it."""
+    apart = _centred(logits) - _centred(reference)
+    return float(apart.pow(2).mean().sqrt() / _centred(reference).pow(2).mean().sqrt())
+
+
+def check_trained(base: Any, trained: Any) -> Check:
+    """That training changed the answers. Raises ExportError when it did not."""
+    apart = distance(base, trained)
+    if not apart > SAME:
+        raise ExportError(
+            "The trained model answers exactly as its base: there is nothing to export.",
+            "Look at the run's loss; train longer or with a higher learning rate.",
+        )
+    return Check("Differs from its base", True, f"answers are {apart:.3g} apart")
+
+
+def check_exported(exported: Any, trained: Any, base: Any, dtype: Any) -> list[Check]:
+    """That the exported model is the trained one and not its base. Raises ExportError if not.
+
+    `dtype` is the type of the exported weights. Nearer to the trained model than half the way
+    between it and the base, it cannot be the base (the triangle inequality).
+    """
+    apart, learned = distance(exported, trained), distance(base, trained)
+    kind = str(dtype).removeprefix("torch.")
+    allowed = TOLERANCE[dtype]
+    if not apart < learned / 2:
+        what = "equals its base" if distance(exported, base) < apart else "lost what was trained"
+        raise ExportError(
+            f"The exported model {what}: it is {apart:.3g} from the trained one, which is "
+            f"{learned:.3g} from its base.",
+            f"What was learned may be smaller than {kind} can hold: export as float32, or train "
+            "longer."
+            if dtype != torch.float32
+            else "Try another checkpoint.",
+        )
+    if not apart <= allowed:
+        raise ExportError(
+            f"The exported model does not answer as the trained one: {apart:.3g} apart, where "
+            f"{kind} allows {allowed:g}.",
+            "Export as float32, or export the adapter.",
+        )
+    same, clear = _same_words(exported, trained, allowed)
+    if same < clear:
+        raise ExportError(
+            f"The exported model would write another word at {clear - same} of {clear} places.",
+            "Export as float32, or export the adapter.",
+        )
+    return [
+        Check(
+            "Answers as the trained model",
+            True,
+            f"{apart:.2g} apart, where {kind} allows {allowed:g} and the base is {learned:.2g}",
+        ),
+        Check(
+            "Chooses the same next token",
+            True,
+            f"at all {clear} of {len(trained)} places where the choice is clear",
+        ),
+    ]
+
+
+def _same_words(exported: Any, trained: Any, allowed: float) -> tuple[int, int]:
+    """(places with the same most probable token, places where the trained model's is clear)."""
+    lead = trained.topk(2, dim=-1).values.diff(dim=-1).abs().squeeze(-1)
+    clear = lead > _CLEAR * allowed * _centred(trained).pow(2).mean().sqrt()
+    same = exported.argmax(dim=-1) == trained.argmax(dim=-1)
+    return int((same & clear).sum()), int(clear.sum())
+
+
+def _centred(logits: Any) -> Any:
+    return logits - logits.mean(dim=-1, keepdim=True)

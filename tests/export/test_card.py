@@ -1,0 +1,102 @@
+"""The README goes out into the world: it says what the model is, and nothing of this machine."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from core.config import parse_config
+from core.data.record import Counts, DatasetInfo
+from core.export.card import Base, describe_base, write_card
+from core.models.trained import TrainedModel
+from core.workspace import RunFolder
+
+DATA = DatasetInfo(
+    id="tickets", name="Tickets", form="messages", counts=Counts(train=90, eval=10, read=100)
+)
+
+
+def trained(folder: Path, **settings: object) -> TrainedModel:
+    run = RunFolder(folder / "run-1")
+    config = parse_config({"name": "Triage", **settings})
+    return TrainedModel(run, "final", config, run.adapter, is_adapter=True)
+
+
+def card(folder: Path, model: TrainedModel, base: Base, format_name: str = "adapter") -> str:
+    write_card(
+        folder, model, base, DATA, format_name=format_name, dtype="bfloat16", checks=["Same."]
+    )
+    return (folder / "README.md").read_text(encoding="utf-8")
+
+
+def test_front_matter_is_what_the_hub_reads(tmp_path: Path) -> None:
+    base = Base("HuggingFaceTB/SmolLM2-135M-Instruct", True, "apache-2.0")
+    text = card(tmp_path, trained(tmp_path), base)
+    assert yaml.safe_load(text.split("---")[1]) == {
+        "library_name": "peft",
+        "pipeline_tag": "text-generation",
+        "tags": ["tunesmith", "sft", "lora"],
+        "base_model": "HuggingFaceTB/SmolLM2-135M-Instruct",
+        "base_model_relation": "adapter",
+        "license": "apache-2.0",
+    }
+    assert "# Triage" in text
+    assert 'from_pretrained("HuggingFaceTB/SmolLM2-135M-Instruct", dtype="auto")' in text
+    assert "Tickets, 90 rows to learn from and 10 held out" in text
+
+
+def test_a_base_that_was_a_folder_is_named_without_its_path(tmp_path: Path) -> None:
+    folder = tmp_path / "secret" / "my-model"
+    folder.mkdir(parents=True)
+    (folder / "README.md").write_text("---\nlicense: MIT\n---\n# A model\n")
+    base = describe_base(str(folder), str(folder))
+    assert base == Base("my-model", False, "mit")
+    model = trained(tmp_path, **{"model.model_name_or_path": str(folder)})
+    text = card(tmp_path, model, base)
+    assert "secret" not in text
+    assert "base_model:" not in text
+    assert "put the path of yours in its place" in text
+    assert 'from_pretrained("path/to/my-model", dtype="auto")' in text
+
+
+@pytest.mark.parametrize(
+    ("loaded_from", "is_copy"),
+    [
+        ("models/SmolLM2-135M-Instruct", True),
+        ("hub/models--HuggingFaceTB--SmolLM2-135M-Instruct/snapshots/7e27bd9f", False),
+    ],
+)
+def test_a_starter_model_from_a_quantized_copy_is_called_that(
+    loaded_from: str, is_copy: bool, tmp_path: Path
+) -> None:
+    """On the original weights the adapter answers a little differently; its user must know."""
+    base = describe_base("SmolLM2-135M-Instruct", loaded_from)
+    assert base == Base("HuggingFaceTB/SmolLM2-135M-Instruct", True, "apache-2.0", is_copy)
+    text = card(tmp_path, trained(tmp_path), base)
+    assert ("quantized to 4 bits and back" in text) is is_copy
+
+
+def test_a_hub_id_keeps_its_name() -> None:
+    assert describe_base("org/model", "org/model") == Base("org/model", True)
+
+
+def test_a_quantized_training_and_a_merged_model_are_explained(tmp_path: Path) -> None:
+    model = trained(tmp_path, **{"adapter.quantization": "nf4"})
+    text = card(tmp_path, model, Base("org/model", True), "merged")
+    assert "In training the base was held in nf4" in text
+    assert "Its weights are in bfloat16." in text
+    assert "PeftModel" not in text
+    assert "has a licence that its page names" in text
+
+
+def test_the_verdict_of_an_evaluation_is_passed_on(tmp_path: Path) -> None:
+    model = trained(tmp_path)
+    folder = model.run.evaluations / "e1"
+    folder.mkdir(parents=True)
+    result = {"verdict": "It gets 91 % right.", "rows": 40, "checkpoint": "final"}
+    (folder / "result.json").write_text(json.dumps(result))
+    text = card(tmp_path, model, Base("org/model", True))
+    assert "It gets 91 % right. (Measured on 40 rows.)" in text

@@ -1,0 +1,94 @@
+"""The check itself must be able to fail, for each fault that it is there to find."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from core.errors import ExportError
+from core.export.check import (
+    check_exported,
+    check_trained,
+    distance,
+    next_token_logits,
+)
+from tests.tiny_model import tiny_adapter, tiny_model
+
+ROWS = [[1, 9, 30, 42, 77], [1, 5, 6]]
+
+
+@pytest.fixture(scope="module")
+def base() -> Any:
+    torch.set_num_threads(1)
+    return next_token_logits(tiny_model(), ROWS)
+
+
+@pytest.fixture(scope="module")
+def trained() -> Any:
+    return next_token_logits(tiny_adapter(tiny_model()), ROWS)
+
+
+def noisy(logits: Any, size: float) -> Any:
+    noise = torch.randn(logits.shape, generator=torch.Generator().manual_seed(0))
+    centred = logits - logits.mean(-1, keepdim=True)
+    return logits + noise * size * centred.pow(2).mean().sqrt()
+
+
+def test_logits_are_those_of_each_row(base: Any) -> None:
+    with torch.no_grad():
+        by_hand = torch.cat([tiny_model()(torch.tensor([row])).logits[0] for row in ROWS])
+    assert torch.allclose(base, by_hand, atol=1e-5)
+
+
+def test_distance_by_hand() -> None:
+    reference = torch.tensor([[1.0, -1.0], [3.0, 1.0]])  # centred: +-1, +-1; its size is 1
+    assert distance(reference, reference) == 0
+    assert distance(reference + 5, reference) == 0  # the same probabilities
+    assert distance(2 * reference, reference) == pytest.approx(1.0)
+    other = torch.tensor([[1.5, -1.5], [3.0, 1.0]])  # differs by 0.5 at half of the places
+    assert distance(other, reference) == pytest.approx((0.25 / 2) ** 0.5)
+
+
+def test_rounding_passes_and_the_detail_says_how_far(base: Any, trained: Any) -> None:
+    checks = check_exported(noisy(trained, 0.01), trained, base, torch.bfloat16)
+    assert all(check.ok for check in checks)
+    assert "0.01 apart, where bfloat16 allows 0.05" in checks[0].detail
+    assert checks[1].detail.startswith("at all ")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_the_base_never_passes(base: Any, trained: Any, dtype: torch.dtype) -> None:
+    with pytest.raises(ExportError, match="equals its base"):
+        check_exported(base, trained, base, dtype)
+
+
+def test_more_than_rounding_fails(base: Any, trained: Any) -> None:
+    with pytest.raises(ExportError, match="does not answer as the trained one"):
+        check_exported(noisy(trained, 0.1), trained, base, torch.bfloat16)
+    with pytest.raises(ExportError, match="where float32 allows 0.001"):
+        check_exported(noisy(trained, 0.01), trained, base, torch.float32)
+
+
+def test_another_next_token_fails_even_when_the_mean_is_near(base: Any, trained: Any) -> None:
+    """One broken position among many hardly shows in an average."""
+    many = trained.repeat(2000, 1)
+    broken = many.clone()
+    broken[0, trained[0].argmin()] = trained[0].max() + 50
+    assert distance(broken, many) < 0.05
+    with pytest.raises(ExportError, match="would write another word at 1 of"):
+        check_exported(broken, many, base.repeat(2000, 1), torch.bfloat16)
+
+
+def test_a_model_that_is_not_finite_fails(base: Any, trained: Any) -> None:
+    with pytest.raises(ExportError):
+        check_exported(torch.full_like(trained, torch.nan), trained, base, torch.float32)
+    with pytest.raises(ExportError):
+        check_trained(base, torch.full_like(trained, torch.nan))
+
+
+def test_training_that_changed_nothing_fails(base: Any, trained: Any) -> None:
+    assert check_trained(base, trained).ok
+    with pytest.raises(ExportError, match="nothing to export"):
+        check_trained(base, base.clone())
