@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import gradio as gr
+
 from core.jobs.events import read_events
 from core.jobs.store import Job
+from core.jobs.submit import stop_job
 from webui import messages
 from webui.context import App
 
@@ -14,6 +19,23 @@ def latest_task(app: App, run_id: str, kind: str) -> Job | None:
         return None
     jobs = [job for job in app.store.list(kind=kind) if job.run_id == run_id]
     return max(jobs, key=lambda job: job.created_at, default=None)
+
+
+def stop_task(app: App, run_id: str, kind: str) -> None:
+    """Asks the newest task of `kind` to stop, if it has not ended."""
+    job = latest_task(app, run_id, kind)
+    if job is not None and not job.ended:
+        stop_job(app.workspace, app.store, job.id)
+
+
+def task_news(
+    app: App, run_id: str, kind: str, noun: str, drawn: str
+) -> tuple[Any, Any, Any]:
+    """Updates for status, start and stop button; nothing is sent when nothing is new."""
+    text, busy = task_status(app, run_id, kind, noun)
+    if text == drawn:
+        return gr.skip(), gr.skip(), gr.skip()
+    return text, gr.Button(interactive=not busy), gr.Button(visible=busy)
 
 
 def task_status(app: App, run_id: str, kind: str, noun: str) -> tuple[str, bool]:

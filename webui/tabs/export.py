@@ -8,12 +8,12 @@ import gradio as gr
 
 from core.config import load_config
 from core.errors import TunesmithError
-from core.jobs.submit import stop_job, submit_export
+from core.jobs.submit import submit_export
 from webui import messages
 from webui.context import App, Shared
 from webui.export_view import exports
 from webui.pick import find_run, run_picker, trained_runs
-from webui.task_view import latest_task, task_status
+from webui.task_view import stop_task, task_news
 
 FORMATS = [("Merged model", "merged"), ("Adapter", "adapter")]
 MEANING = {
@@ -24,72 +24,76 @@ MEANING = {
 
 
 def build(app: App, shared: Shared) -> None:
-    # Components
-    nothing = gr.HTML(apply_default_css=False)
-    with gr.Column(visible=False, elem_id="export-form") as form:
-        _, checkpoint = run_picker(app, shared, "export")
-        kind = gr.Radio(FORMATS, value="merged", label="Format", elem_id="export-format")
-        meaning = gr.HTML(f"<p class='aside'>{MEANING['merged']}</p>", apply_default_css=False)
-        with gr.Row(elem_classes="actions"):
-            start = gr.Button("Export", variant="primary", elem_id="export-start")
-            stop = gr.Button("Stop", visible=False, elem_id="export-stop")
-    status = gr.HTML(elem_id="export-status", apply_default_css=False)
-    listed = gr.HTML(elem_id="export-list", apply_default_css=False)
+    _Export(app, shared).wire()
 
-    # Handlers
-    def open_tab(run_id: str):
+
+class _Export:
+    def __init__(self, app: App, shared: Shared) -> None:
+        self.app, self.shared = app, shared
+        self.nothing = gr.HTML(apply_default_css=False)
+        with gr.Column(visible=False, elem_id="export-form") as self.form:
+            _, self.checkpoint = run_picker(app, shared, "export")
+            self.kind = gr.Radio(FORMATS, value="merged", label="Format", elem_id="export-format")
+            self.meaning = gr.HTML(self.explain("merged"), apply_default_css=False)
+            with gr.Row(elem_classes="actions"):
+                self.start = gr.Button("Export", variant="primary", elem_id="export-start")
+                self.stop = gr.Button("Stop", visible=False, elem_id="export-stop")
+        self.status = gr.HTML(elem_id="export-status", apply_default_css=False)
+        self.listed = gr.HTML(elem_id="export-list", apply_default_css=False)
+
+    # -- handlers
+
+    def open(self, run_id: str):
         """What the selected run can be exported as, and what was exported already."""
-        if not trained_runs(app):
+        if not trained_runs(self.app):
             empty = messages.empty(
                 "Nothing to export yet",
                 "Train a model in Configure. It can then be taken away from here.",
             )
             return empty, gr.Column(visible=False), gr.skip(), ""
-        whole = _trained_whole(app, run_id)
-        choices = FORMATS[:1] if whole else FORMATS
-        return "", gr.Column(visible=True), gr.Radio(choices, value="merged"), show(run_id)
+        choices = FORMATS[:1] if _trained_whole(self.app, run_id) else FORMATS
+        return "", gr.Column(visible=True), gr.Radio(choices, value="merged"), self.show(run_id)
 
-    def explain(chosen: str) -> str:
+    def explain(self, chosen: str) -> str:
         return f"<p class='aside'>{MEANING[chosen]}</p>"
 
-    def begin(run_id: str, name: str, chosen: str):
+    def begin(self, run_id: str, name: str, chosen: str):
         try:
             params = {"format": chosen, "checkpoint": name}
-            submit_export(app.workspace, app.store, run_id, params)
+            submit_export(self.app.workspace, self.app.store, run_id, params)
         except TunesmithError as problem:
             return messages.error(problem), gr.skip(), gr.skip()
-        return watch(run_id, "")
+        return self.watch(run_id, "")
 
-    def halt(run_id: str) -> None:
-        job = latest_task(app, run_id, "export")
-        if job is not None and not job.ended:
-            stop_job(app.workspace, app.store, job.id)
+    def halt(self, run_id: str) -> None:
+        stop_task(self.app, run_id, "export")
 
-    def watch(run_id: str, drawn: str):
+    def watch(self, run_id: str, drawn: str):
         """How far the export is; nothing is sent when nothing is new."""
-        text, busy = task_status(app, run_id, "export", "Export")
-        if text == drawn:
-            return gr.skip(), gr.skip(), gr.skip()
-        return text, gr.Button(interactive=not busy), gr.Button(visible=busy)
+        return task_news(self.app, run_id, "export", "Export", drawn)
 
-    def show(run_id: str) -> str:
-        run = find_run(app, run_id)
+    def show(self, run_id: str) -> str:
+        run = find_run(self.app, run_id)
         return exports(run.folder) if run else ""
 
-    def refresh(run_id: str, drawn: str):
-        fresh = show(run_id)
+    def refresh(self, run_id: str, drawn: str):
+        fresh = self.show(run_id)
         return gr.skip() if fresh == drawn else fresh
 
-    # Wiring
-    quiet: dict[str, Any] = {"show_progress": "hidden"}
-    progress = [status, start, stop]
-    shared.on_show("export", open_tab, [shared.run], [nothing, form, kind, listed])
-    shared.on_show("export", watch, [shared.run, status], progress)
-    kind.change(explain, kind, meaning, **quiet)
-    start.click(begin, [shared.run, checkpoint, kind], progress, **quiet)
-    stop.click(halt, shared.run, None, **quiet)
-    shared.ticker.tick(watch, [shared.run, status], progress, **quiet)
-    shared.ticker.tick(refresh, [shared.run, listed], listed, **quiet)
+    # -- wiring
+
+    def wire(self) -> None:
+        shared, run = self.shared, self.shared.run
+        quiet: dict[str, Any] = {"show_progress": "hidden"}
+        progress = [self.status, self.start, self.stop]
+        opened = [self.nothing, self.form, self.kind, self.listed]
+        shared.on_show("export", self.open, [run], opened)
+        shared.on_show("export", self.watch, [run, self.status], progress)
+        self.kind.change(self.explain, self.kind, self.meaning, **quiet)
+        self.start.click(self.begin, [run, self.checkpoint, self.kind], progress, **quiet)
+        self.stop.click(self.halt, run, None, **quiet)
+        shared.ticker.tick(self.watch, [run, self.status], progress, **quiet)
+        shared.ticker.tick(self.refresh, [run, self.listed], self.listed, **quiet)
 
 
 def _trained_whole(app: App, run_id: str) -> bool:

@@ -22,142 +22,163 @@ OVERLAYS = {
     "Gradient norm": "grad_norm",
     "Tokens per second": "tokens_per_second",
 }
+_NOTHING = messages.empty(
+    "No runs yet", "Start the sample run: a few minutes on this machine, and nothing of yours."
+)
 
 
 def build(app: App, shared: Shared) -> None:
-    # Components
-    drawer = RunTable()
-    order = gr.State({"by": "created", "descending": True})
-    ticked = gr.State([])
-    deleting = gr.State("")
-    table = gr.HTML(
-        elem_id="runs-table", js_on_load=CLICKS, apply_default_css=False, show_label=False
-    )
-    start = gr.Button("Go to Configure", variant="primary", visible=False, elem_id="runs-start")
-    told = gr.HTML(elem_id="runs-told")
-    with gr.Column(visible=False, elem_id="runs-detail", elem_classes="card") as detail:
-        title = gr.HTML()
+    _Runs(app, shared).wire()
+
+
+class _Runs:
+    def __init__(self, app: App, shared: Shared) -> None:
+        self.app, self.shared = app, shared
+        self.drawer = RunTable()
+        self.order = gr.State({"by": "created", "descending": True})
+        self.ticked = gr.State([])
+        self.deleting = gr.State("")
+        self.table = gr.HTML(
+            elem_id="runs-table", js_on_load=CLICKS, apply_default_css=False, show_label=False
+        )
+        with gr.Column(visible=False, elem_classes="nothing") as self.nothing:
+            gr.HTML(_NOTHING, apply_default_css=False)
+            sample = gr.Button("Start the sample run", variant="primary", scale=0)
+            shared.sample_buttons.append(sample)
+        self.told = gr.HTML(elem_id="runs-told")
+        with gr.Column(visible=False, elem_id="runs-detail", elem_classes="card") as self.detail:
+            self._build_detail()
+        with gr.Column(visible=False, elem_id="runs-overlay", elem_classes="card") as self.overlay:
+            self._build_overlay()
+
+    def _build_detail(self) -> None:
+        self.title = gr.HTML()
         with gr.Row():
-            name = gr.Textbox(label="Name", max_length=80, elem_id="runs-name")
-            note = gr.Textbox(
+            self.name = gr.Textbox(label="Name", max_length=80, elem_id="runs-name")
+            self.note = gr.Textbox(
                 label="Note", placeholder="What you tried, what you saw", elem_id="runs-note",
                 scale=2,
             )
         with gr.Row(elem_classes="actions"):
-            open_run = gr.Button("Open in Train", variant="primary", elem_id="runs-open")
-            save = gr.Button("Save name and note", elem_id="runs-save")
-            delete = gr.Button("Delete", variant="stop", elem_id="runs-delete")
-            confirm = gr.Button(
+            self.open = gr.Button("Open in Train", variant="primary", elem_id="runs-open")
+            self.save = gr.Button("Save name and note", elem_id="runs-save")
+            self.delete = gr.Button("Delete", variant="stop", elem_id="runs-delete")
+            self.confirm = gr.Button(
                 "Delete for good", variant="stop", visible=False, elem_id="runs-confirm"
             )
-    with gr.Column(visible=False, elem_id="runs-overlay", elem_classes="card") as overlay:
+
+    def _build_overlay(self) -> None:
         gr.HTML("<h3>Compare</h3>")
         with gr.Row():
-            metric = gr.Radio(
+            self.metric = gr.Radio(
                 list(OVERLAYS), value="Loss", label="Curve", elem_id="runs-metric", scale=3
             )
-            logarithmic = gr.Checkbox(label="Log scale", elem_id="runs-log", min_width=120)
-        drawing = chart("Curves of the ticked runs", height=360, elem_id="runs-chart")
+            self.log = gr.Checkbox(label="Log scale", elem_id="runs-log", min_width=120)
+        self.drawing = chart("Curves of the ticked runs", height=360, elem_id="runs-chart")
 
-    # Handlers
-    def draw(sort: dict[str, Any], ticks: list[str], run_id: str, shown: str):
+    # -- handlers
+
+    def draw(self, sort: dict[str, Any], ticks: list[str], run_id: str, shown: str):
         """The table as it is now; nothing is sent when the browser has it already."""
-        runs = list_runs(app.workspace, app.store)
-        if not runs:
-            empty = messages.empty(
-                "No runs yet", "Start the sample run in Configure: a few minutes on this machine."
-            )
-            return empty, gr.Button(visible=True)
-        fresh = drawer.render(runs, **sort, ticked=ticks, selected=run_id)
-        return gr.skip() if fresh == shown else fresh, gr.Button(visible=False)
+        runs = list_runs(self.app.workspace, self.app.store)
+        fresh = self.drawer.render(runs, **sort, ticked=ticks, selected=run_id) if runs else ""
+        if fresh == (shown or "") and runs:
+            return gr.skip(), gr.skip()
+        return fresh, gr.Column(visible=not runs)
 
-    def show_detail(run_id: str):
+    def show_detail(self, run_id: str):
         """Name, note and buttons of the selected run."""
-        run = find_run(app, run_id)
+        run, hidden = find_run(self.app, run_id), gr.Button(visible=False)
         if run is None:
-            return gr.Column(visible=False), "", "", "", gr.Button(visible=False), ""
-        words = f"<h3>{messages.escape(run.job.name)} {messages.badge(run.state)}</h3>"
-        words += f"<p class='soft'>{messages.escape(run.id)}</p>" + _outcome(run)
-        return (
-            gr.Column(visible=True), words, run.job.name, run.job.note,
-            gr.Button(visible=False), "",
+            return gr.Column(visible=False), "", "", "", hidden, ""
+        words = (
+            f"<h3>{messages.escape(run.job.name)} {messages.badge(run.state)}</h3>"
+            f"<p class='soft'>{messages.escape(run.id)}</p>{_outcome(run)}"
         )
+        return gr.Column(visible=True), words, run.job.name, run.job.note, hidden, ""
 
-    def sort_by(sort: dict[str, Any], event: gr.EventData):
+    def sort_by(self, sort: dict[str, Any], event: gr.EventData):
         same = sort["by"] == event.sort
         return {"by": event.sort, "descending": not sort["descending"] if same else True}
 
-    def select(event: gr.EventData):
+    def select(self, event: gr.EventData):
         return event.run
 
-    def tick(event: gr.EventData):
+    def tick(self, event: gr.EventData):
         return list(event.runs), gr.Column(visible=len(event.runs) > 0)
 
-    def compare(ticks: list[str], which: str, log: bool):
+    def compare(self, ticks: list[str], which: str, log: bool):
         """The ticked runs' curves over one another."""
-        runs = [run for run in list_runs(app.workspace, app.store) if run.id in ticks]
+        runs = [run for run in list_runs(self.app.workspace, self.app.store) if run.id in ticks]
         lines = [
             Line(run.job.name, curves(run.folder.root).get(OVERLAYS[which], []), colour)
             for run, colour in zip(runs, _colours(runs), strict=True)
         ]
         return figure(lines, y=which, key=which, log=log)
 
-    def act(event: gr.EventData):
+    def act(self, event: gr.EventData):
         """A button in a row: stop, resume, or run next."""
         try:
-            return _act(app, event.act, event.run)
+            return _act(self.app, event.act, event.run)
         except TunesmithError as problem:
             return messages.error(problem)
 
-    def save_words(run_id: str, new_name: str, new_note: str):
+    def save_words(self, run_id: str, new_name: str, new_note: str):
         try:
-            rename_run(app.workspace, app.store, run_id, new_name)
-            note_run(app.workspace, app.store, run_id, new_note)
+            rename_run(self.app.workspace, self.app.store, run_id, new_name)
+            note_run(self.app.workspace, self.app.store, run_id, new_note)
         except TunesmithError as problem:
             return messages.error(problem)
         return messages.note("Saved.", "finished")
 
-    def ask_delete(run_id: str):
-        run = load_run(app.workspace, app.store, run_id)
+    def ask_delete(self, run_id: str):
+        run = load_run(self.app.workspace, self.app.store, run_id)
         words = (
             f"This deletes {run.job.name} with its checkpoints, evaluations and exports "
             f"({messages.size(run.size_bytes)})."
         )
         return run_id, gr.Button(visible=True), messages.note(words, "stopped")
 
-    def delete_now(asked: str, run_id: str):
+    def delete_now(self, asked: str, run_id: str):
         """Only the run that was asked about, should another have been selected since."""
         if asked != run_id:
             return gr.skip(), messages.note("Another run is selected now. Nothing was deleted.")
         try:
-            delete_run(app.workspace, app.store, run_id)
+            delete_run(self.app.workspace, self.app.store, run_id)
         except TunesmithError as problem:
             return gr.skip(), messages.error(problem)
         return "", messages.note("Deleted.", "finished")
 
-    # Wiring
-    quiet: dict[str, Any] = {"show_progress": "hidden"}
-    seen = [order, ticked, shared.run, table]
-    details = [detail, title, name, note, confirm, deleting]
-    shared.on_show("runs", draw, seen, [table, start])
-    shared.on_show("runs", show_detail, [shared.run], details)
-    shared.ticker.tick(draw, seen, [table, start], **quiet)
-    table.input(sort_by, order, order, **quiet).then(draw, seen, [table, start], **quiet)
-    table.select(select, None, shared.run, **quiet)
-    ticking = table.like(tick, None, [ticked, overlay], **quiet)
-    compared = [ticked, metric, logarithmic]
-    ticking.then(compare, compared, drawing, **quiet)
-    gr.on([metric.input, logarithmic.input], compare, compared, drawing, **quiet)
-    table.apply(act, None, told, **quiet).then(draw, seen, [table, start], **quiet)
-    start.click(lambda: shared.go("configure"), None, shared.tabs, **quiet)
-    open_run.click(lambda: shared.go("train"), None, shared.tabs, **quiet)
-    save.click(save_words, [shared.run, name, note], told, **quiet).then(
-        draw, seen, [table, start], **quiet
-    )
-    delete.click(ask_delete, shared.run, [deleting, confirm, told], **quiet)
-    deleted = confirm.click(delete_now, [deleting, shared.run], [shared.run, told], **quiet)
-    deleted.then(draw, seen, [table, start], **quiet)
-    deleted.then(compare, compared, drawing, **quiet)
+    # -- wiring
+
+    def wire(self) -> None:
+        shared, run, told = self.shared, self.shared.run, self.told
+        quiet: dict[str, Any] = {"show_progress": "hidden"}
+        redraw: dict[str, Any] = {
+            "fn": self.draw,
+            "inputs": [self.order, self.ticked, run, self.table],
+            "outputs": [self.table, self.nothing],
+            **quiet,
+        }
+        compared = [self.ticked, self.metric, self.log]
+        details = [self.detail, self.title, self.name, self.note, self.confirm, self.deleting]
+        shared.on_show("runs", self.draw, redraw["inputs"], redraw["outputs"])
+        shared.on_show("runs", self.show_detail, [run], details)
+        shared.ticker.tick(**redraw)
+        self.table.input(self.sort_by, self.order, self.order, **quiet).then(**redraw)
+        self.table.select(self.select, None, run, **quiet)
+        ticking = self.table.like(self.tick, None, [self.ticked, self.overlay], **quiet)
+        ticking.then(self.compare, compared, self.drawing, **quiet)
+        gr.on(
+            [self.metric.input, self.log.input], self.compare, compared, self.drawing, **quiet
+        )
+        self.table.apply(self.act, None, told, **quiet).then(**redraw)
+        self.open.click(lambda: shared.go("train"), None, shared.tabs, **quiet)
+        self.save.click(self.save_words, [run, self.name, self.note], told, **quiet).then(**redraw)
+        self.delete.click(self.ask_delete, run, [self.deleting, self.confirm, told], **quiet)
+        deleted = self.confirm.click(self.delete_now, [self.deleting, run], [run, told], **quiet)
+        deleted.then(**redraw)
+        deleted.then(self.compare, compared, self.drawing, **quiet)
 
 
 def _colours(runs: list[RunSummary]) -> list[str]:
