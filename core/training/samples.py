@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from core.config import RunConfig
 from core.data.record import DatasetInfo
@@ -18,6 +16,7 @@ from core.evaluation.measure import write_answers
 from core.jobs.events import EventWriter
 from core.models.prompts import prompt_ids
 from core.training.attention import other_attention
+from core.training.trainer import same_randomness
 
 _ROWS = 3
 # Of a text without turns, so many characters are the prompt.
@@ -137,11 +136,3 @@ class Sampler:
     def _check_stop(self, _: float) -> None:
         if self.stop_request.exists():
             raise StopAsked
-
-
-@contextmanager
-def same_randomness() -> Any:
-    """What draws random numbers in here leaves the training's own as if nothing had been drawn."""
-    devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
-    with torch.random.fork_rng(devices=devices):
-        yield

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -104,6 +106,12 @@ class RowTrainer(SFTTrainer):
             summed, correct = summed_loss(states[learned], targets[learned], head)
         return summed, correct, int(learned.sum())
 
+    def evaluate(self, *arguments: Any, **options: Any) -> Any:
+        # A loader draws its seed even for rows in a fixed order. Training goes on as if nobody
+        # had looked, so a run whose last evaluation was left out can be resumed exactly.
+        with same_randomness():
+            return super().evaluate(*arguments, **options)
+
     def evaluation_loop(self, *arguments: Any, **options: Any) -> Any:
         self._measured = _Sums()
         output = super().evaluation_loop(*arguments, **options)
@@ -135,6 +143,14 @@ class RowTrainer(SFTTrainer):
 
     def _send_telemetry(self) -> None:
         """What a person trains is told to nobody."""
+
+
+@contextmanager
+def same_randomness() -> Iterator[None]:
+    """What draws random numbers in here leaves the training's own as if nothing had been drawn."""
+    devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
+    with torch.random.fork_rng(devices=devices):
+        yield
 
 
 class _Sums:

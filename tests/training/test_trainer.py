@@ -1,0 +1,200 @@
+"""RowTrainer against TRL's bare SFTTrainer: the same batches in the same order, the same losses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from datasets import Dataset
+from peft import LoraConfig
+from transformers import AutoModelForCausalLM
+from trl import SFTConfig, SFTTrainer
+
+from core.config import parse_config
+from core.data.registry import read_rows
+from core.data.tokenize import tokenize_rows
+from core.training.attention import use_row_attention
+from core.training.rows import load_rows, packed
+from core.training.trainer import RowTrainer
+from tests.tiny_model import TinyWorld, tiny_model, tiny_tokenizer
+from tests.training.conftest import SETTINGS
+
+LORA = {"r": 4, "lora_alpha": 8, "target_modules": "all-linear", "task_type": "CAUSAL_LM"}
+
+
+def arguments(folder: Path, **changes: Any) -> SFTConfig:
+    given: dict[str, Any] = {
+        "output_dir": str(folder),
+        "per_device_train_batch_size": 4,
+        "max_steps": 6,
+        "learning_rate": 1e-2,
+        "logging_steps": 1,
+        "bf16": False,
+        "use_cpu": True,
+        "gradient_checkpointing": False,
+        "save_strategy": "no",
+        "report_to": [],
+        "disable_tqdm": True,
+        "max_length": None,
+    }
+    return SFTConfig(**{**given, **changes})
+
+
+def tokenized(world: TinyWorld) -> Dataset:
+    rows, _ = tokenize_rows(
+        read_rows(world.workspace, world.dataset.id),
+        tiny_tokenizer(),
+        max_length=64,
+        assistant_only_loss=True,
+    )
+    return Dataset.from_list([{"input_ids": r.input_ids, "labels": r.labels} for r in rows])
+
+
+def ours(data: Dataset, folder: Path, *, lora: bool = True, **changes: Any) -> RowTrainer:
+    model = tiny_model()
+    assert use_row_attention(model)
+    return RowTrainer(
+        model=model,
+        args=arguments(
+            folder,
+            padding_free=True,
+            dataset_kwargs={"skip_prepare_dataset": True},
+            **changes,
+        ),
+        train_dataset=data,
+        processing_class=tiny_tokenizer(),
+        peft_config=LoraConfig(**LORA) if lora else None,
+    )
+
+
+def bare(data: Dataset, folder: Path, *, lora: bool = True, **changes: Any) -> SFTTrainer:
+    return SFTTrainer(
+        model=tiny_model(),
+        args=arguments(folder, **changes),
+        train_dataset=data,
+        processing_class=tiny_tokenizer(),
+        peft_config=LoraConfig(**LORA) if lora else None,
+    )
+
+
+def history(trainer: SFTTrainer, name: str) -> list[float]:
+    trainer.train()
+    return [log[name] for log in trainer.state.log_history if name in log]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"gradient_accumulation_steps": 2, "max_steps": 3},
+        {"gradient_checkpointing": True},
+        {"lora": False, "learning_rate": 1e-3},
+    ],
+    ids=["lora", "accumulation", "checkpointing", "full"],
+)
+def test_losses_are_those_of_bare_trl(
+    world: TinyWorld, tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    """A run would learn something else than the same settings give elsewhere."""
+    data = tokenized(world)
+    mine, theirs = ours(data, tmp_path, **changes), bare(data, tmp_path, **changes)
+    found, expected = history(mine, "loss"), history(theirs, "loss")
+    assert found == pytest.approx(expected, abs=2e-5)
+    assert found[-1] < found[0] - 0.5, "nothing was learned, so nothing was compared"
+    weights = dict(theirs.model.named_parameters())
+    for name, parameter in mine.model.named_parameters():
+        torch.testing.assert_close(parameter, weights[name], rtol=1e-2, atol=2e-4)
+
+
+def test_accuracy_and_gradient_are_those_of_bare_trl(world: TinyWorld, tmp_path: Path) -> None:
+    """The curves would not compare with anybody else's."""
+    data = tokenized(world)
+    for name in ("mean_token_accuracy", "grad_norm", "num_tokens"):
+        expected = history(bare(data, tmp_path), name)
+        assert history(ours(data, tmp_path), name) == pytest.approx(expected, rel=1e-3)
+
+
+def test_the_first_loss_in_bf16_is_near_bare_trl_s(world: TinyWorld, tmp_path: Path) -> None:
+    """The fast path would start from another place than the library does."""
+    data = tokenized(world)
+    expected = history(bare(data, tmp_path, bf16=True, max_steps=1), "loss")[0]
+    assert history(ours(data, tmp_path, bf16=True, max_steps=1), "loss")[0] == pytest.approx(
+        expected, abs=1e-2
+    )
+
+
+def test_a_batch_carries_loss_where_the_preview_says(world: TinyWorld, tmp_path: Path) -> None:
+    """The page would colour other tokens than those that are learned."""
+    rows, _ = tokenize_rows(
+        read_rows(world.workspace, world.dataset.id),
+        tiny_tokenizer(),
+        max_length=64,
+        assistant_only_loss=True,
+    )
+    batch = ours(tokenized(world), tmp_path).data_collator(
+        [{"input_ids": row.input_ids, "labels": row.labels} for row in rows[:3]]
+    )
+    assert batch["labels"][0].tolist() == [label for row in rows[:3] for label in row.labels]
+    assert batch["input_ids"][0].tolist() == [token for row in rows[:3] for token in row.input_ids]
+    assert batch["cu_seq_lens_q"].diff().tolist() == [row.length for row in rows[:3]]
+
+
+def test_packed_documents_do_not_see_each_other(world: TinyWorld, tmp_path: Path) -> None:
+    """With packing, an answer would be learned from another row's question."""
+    config = parse_config({**SETTINGS, "data.dataset": world.dataset.id})
+    rows = load_rows(world.dataset, "train", tiny_tokenizer(), config)
+    together = packed(rows, 64)
+    assert len(together) < len(rows.lengths)
+    trainer = ours(together, tmp_path, per_device_train_batch_size=2)
+    batch = trainer.data_collator([together[0], together[1]])
+    lengths = batch["cu_seq_lens_q"].diff().tolist()
+    assert lengths == [*together[0]["seq_lengths"], *together[1]["seq_lengths"]]
+    loss = trainer.compute_loss(trainer.model, dict(batch)).detach()
+    singles = [
+        (ids, labels)
+        for ids, labels in zip(
+            batch["input_ids"][0].split(lengths), batch["labels"][0].split(lengths), strict=True
+        )
+    ]
+    summed, count = 0.0, 0
+    plain = tiny_model()
+    for ids, labels in singles:
+        scores = plain(ids[None]).logits[0, :-1]
+        learned = labels[1:] != -100
+        summed += torch.nn.functional.cross_entropy(
+            scores[learned], labels[1:][learned], reduction="sum"
+        ).item()
+        count += int(learned.sum())
+    assert loss.item() == pytest.approx(summed / count, rel=1e-4)
+
+
+def test_the_eval_loss_does_not_depend_on_the_batch_size(world: TinyWorld, tmp_path: Path) -> None:
+    """Two runs with other batch sizes could not be compared, and the best one would be chance."""
+    data = tokenized(world)
+    found = []
+    for size in (1, 3, 8):
+        trainer = ours(data, tmp_path, per_device_eval_batch_size=size)
+        found.append(trainer.evaluate(data)["eval_loss"])
+    assert found == pytest.approx([found[0]] * 3, rel=1e-5)
+    model = AutoModelForCausalLM.from_pretrained(world.base)
+    summed = sum(
+        torch.nn.functional.cross_entropy(
+            model(torch.tensor([row["input_ids"]])).logits[0, :-1],
+            torch.tensor(row["labels"][1:]),
+            reduction="sum",
+        ).item()
+        for row in data
+    )
+    count = sum(label != -100 for row in data for label in row["labels"][1:])
+    assert found[0] == pytest.approx(summed / count, rel=1e-4)
+
+
+def test_tokens_per_second_count_no_padding(world: TinyWorld, tmp_path: Path) -> None:
+    """The speed shown would be higher than what is really learned from."""
+    data = tokenized(world)
+    trainer = ours(data, tmp_path, max_steps=3)
+    trainer.train()
+    assert trainer.tokens_trained == sum(len(row["input_ids"]) for row in data)
+    assert trainer.seconds_trained > 0
