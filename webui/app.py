@@ -110,7 +110,14 @@ def serve(
     try:
         app.scheduler.start(f"http://{host}:{chosen}/")
         page = build(app)
-        address = launch(page, host=host, port=chosen, auth=auth, root_path=root_path)
+        address = launch(
+            page,
+            host=host,
+            port=chosen,
+            auth=auth,
+            root_path=root_path,
+            downloads=workspace.runs,
+        )
         announce(address, open_browser=open_browser)
         wait(lambda: len(app.scheduler.mine()), lambda: app.scheduler.close(stop_runs=True))
     finally:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from datetime import datetime
 from typing import Any
 from urllib.parse import quote
 
-from core.jobs.task import read_result
+from core.export.reports import Export, list_exports
 from core.workspace import RunFolder
 from webui import messages
 
@@ -15,8 +15,7 @@ TITLES = {"adapter": "Adapter", "merged": "Merged model"}
 
 def exports(run: RunFolder) -> str:
     """Every finished export of a run, newest first."""
-    found = [(folder, read_result(folder)) for folder in sorted(run.exports.glob("[!.]*/"))]
-    cards = [_card(folder, result) for folder, result in reversed(found) if result]
+    cards = [_card(item) for item in list_exports(run.root) if item.state == "finished"]
     if not cards:
         return messages.empty(
             "No export yet",
@@ -25,23 +24,28 @@ def exports(run: RunFolder) -> str:
     return f"<h3>Exports</h3>{''.join(cards)}"
 
 
-def _card(folder: Path, result: dict[str, Any]) -> str:
-    title = TITLES.get(result["format"], result["format"])
-    checks = "".join(_check(check) for check in result.get("checks", []))
-    archive = folder / Path(result["zip"]).name
-    link = (
-        f'<a class="button" href="gradio_api/file={quote(str(archive))}" '
-        f'download="{messages.escape(archive.name)}">Download zip '
-        f"({messages.size(archive.stat().st_size)})</a>"
-        if archive.is_file()
-        else '<span class="soft">The zip is not there any more.</span>'
-    )
-    place = folder / Path(result["path"]).name
+def _card(item: Export) -> str:
+    title = TITLES.get(item.format, item.format)
+    checks = "".join(_check(check) for check in item.checks)
+    source = "finished model" if item.checkpoint == "final" else item.checkpoint
+    when = datetime.fromtimestamp(item.created_at).strftime("%d %b %H:%M")
+    told = f"{source}, {when}, {messages.size(item.size_bytes)}."
+    place = messages.escape(item.path) if item.path else "not there any more"
     return (
         f'<article class="card export"><div><h4>{messages.escape(title)}</h4>'
-        f'<p class="soft">{messages.escape(folder.name)}, {messages.size(result["size_bytes"])}. '
-        f"Folder: <code>{messages.escape(place)}</code></p><ul class='checks'>{checks}</ul></div>"
-        f"{link}</article>"
+        f'<p class="soft">{messages.escape(told)} Folder: <code>{place}</code></p>'
+        f"<ul class='checks'>{checks}</ul></div>{_link(item)}</article>"
+    )
+
+
+def _link(item: Export) -> str:
+    """The archive, served by Gradio's own file route, which asks for the login if there is one."""
+    if item.zip is None:
+        return '<span class="soft">The zip is not there any more.</span>'
+    return (
+        f'<a class="button" href="gradio_api/file={quote(str(item.zip))}" '
+        f'download="{messages.escape(item.zip.name)}">Download zip '
+        f"({messages.size(item.zip.stat().st_size)})</a>"
     )
 
 

@@ -58,8 +58,12 @@ def launch(
     port: int,
     auth: tuple[str, str] | None,
     root_path: str | None,
+    downloads: Path | None = None,
 ) -> str:
-    """Starts serving in the background and returns the page's local address."""
+    """Starts serving in the background and returns the page's local address.
+
+    `downloads` is the folder whose files the page links to, for whoever is logged in.
+    """
     _, address, _ = page.launch(
         server_name=host,
         server_port=port,
@@ -70,6 +74,7 @@ def launch(
         quiet=True,
         show_error=True,
         share=False,
+        allowed_paths=[str(downloads)] if downloads else None,
         footer_links=[],
         run_history=False,
         enable_monitoring=False,
