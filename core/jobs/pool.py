@@ -30,6 +30,7 @@ class Pool:
         self._workers = workers or context()
         self._lock = threading.Lock()
         self._executor: ProcessPoolExecutor | None = None
+        self._closed = False
         # The first call waits for the fork server; that is no reason to hold up who asks.
         self._threads = ThreadPoolExecutor(processes, thread_name_prefix="pool")
 
@@ -43,6 +44,7 @@ class Pool:
         """Ends the processes at once, and with them what they are doing."""
         self._threads.shutdown(wait=False, cancel_futures=True)
         with self._lock:
+            self._closed = True
             executor, self._executor = self._executor, None
         if executor is not None:
             processes = list((executor._processes or {}).values())
@@ -66,6 +68,8 @@ class Pool:
 
     def _current(self) -> ProcessPoolExecutor:
         with self._lock:
+            if self._closed:
+                raise JobError("The program is ending.", "Start it again.")
             if self._executor is None:
                 self._executor = ProcessPoolExecutor(
                     self._processes, mp_context=self._workers, initializer=exit_with_parent
