@@ -157,7 +157,7 @@ class _Chat:
         try:
             config = load_config(run.folder.config) if run else None
             dataset = config.data.dataset if config else "sample"
-            held_out = load_dataset_info(self.app.workspace, dataset).counts["eval"]
+            held_out = load_dataset_info(self.app.workspace, dataset).counts.eval
             part = "eval" if held_out else "train"
             rows = read_rows(self.app.workspace, dataset, part, 0, ROWS_TO_TRY)
         except TunesmithError:
