@@ -62,6 +62,7 @@ window.tunesmith = window.tunesmith || {};
       dots: { line: { color: colour, width: 2 }, mode: "lines+markers",
               marker: { color: colour, size: 7 } },
     }[line.style || "line"];
+    if (line.x.length === 1) Object.assign(look, { mode: "markers", marker: { color: colour } });
     return { type: "scatter", name: line.name, x: line.x, y: line.y,
              hovertemplate: "%{y:.4~g}", ...look, ...(line.more || {}) };
   }
@@ -84,11 +85,24 @@ window.tunesmith = window.tunesmith || {};
     }
   });
 
+  // Without a point there is nothing to measure: an empty frame and, in a large one, a word.
+  function waiting(shape, small) {
+    for (const axis of [shape.xaxis, shape.yaxis]) {
+      Object.assign(axis, { showticklabels: false, range: [0, 1], type: "linear" });
+    }
+    const text = small ? "" : "Nothing to draw yet";
+    const place = { x: 0.5, y: 0.5, xref: "paper", yref: "paper", showarrow: false };
+    return { ...shape, uirevision: "waiting", annotations: [{ text, ...place }] };
+  }
+
   tunesmith.draw = async (element, figure, small = false) => {
     const Plotly = await plotly();
     const shown = figure || { lines: [], x: "", y: "" };
+    const lines = shown.lines.filter((line) => line.x.length);
     remember(element, () => tunesmith.draw(element, shown, small));
-    await Plotly.react(element, shown.lines.map(trace), layout(shown, small), CONFIG);
+    const shape = layout(shown, small);
+    await Plotly.react(
+      element, lines.map(trace), lines.length ? shape : waiting(shape, small), CONFIG);
   };
 
   // -- Train: the curves of one run, added to as it learns

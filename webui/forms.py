@@ -17,7 +17,7 @@ import gradio as gr
 import yaml
 from gradio.components import Component
 
-from core.config import SPECS, FieldSpec, RunConfig, nest, parse_config
+from core.config import SPEC_BY_PATH, SPECS, FieldSpec, RunConfig, nest, parse_config
 from core.config.command import apply_overrides
 from core.config.yaml_file import parse_yaml
 from core.errors import ConfigError, Problem
@@ -155,6 +155,12 @@ def build(values: Mapping[str, Any], choices: Mapping[str, list[Any]]) -> Form:
             for spec in specs:
                 fields[spec.path] = control(spec, values[spec.path], choices.get(spec.path))
     return Form(fields, marks_box())
+
+
+def setting_label(path: str) -> str:
+    """How the form names a setting; what is no setting keeps its path."""
+    spec = SPEC_BY_PATH.get(path)
+    return spec.label if spec else path
 
 
 def element_id(path: str) -> str:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from core.config import SPEC_BY_PATH, RunConfig, nest, parse_config
+from core.config import RunConfig, nest, parse_config
 from core.errors import ConfigError, Problem
 from core.models.hardware import Device, Hardware
 from core.summary import Summary, summarize
 from webui import messages
 from webui.context import App
+from webui.forms import setting_label
 from webui.lens import Lens, count_tokens, finished
 
 
@@ -91,16 +92,11 @@ def _precision(device: Device, hardware: Hardware) -> tuple[str, str]:
 
 def _automatic(config: RunConfig, hardware: Hardware) -> str:
     rows = "".join(
-        f'<div title="{messages.escape(reason)}"><dt>{messages.escape(_label(field))}</dt>'
+        f'<div title="{messages.escape(reason)}"><dt>{messages.escape(setting_label(field))}</dt>'
         f"<dd>{messages.escape(value)}<small>{messages.escape(reason)}</small></dd></div>"
         for field, value, reason in foreseen(config, hardware)
     )
     return f'<h3>Chosen automatically</h3><dl class="facts">{rows}</dl>' if rows else ""
-
-
-def _label(field: str) -> str:
-    spec = SPEC_BY_PATH.get(field)
-    return spec.label if spec else field
 
 
 def _wrong(problems: Sequence[Problem]) -> str:
@@ -114,7 +110,7 @@ def _wrong(problems: Sequence[Problem]) -> str:
 
 
 def _line(problem: Problem) -> str:
-    label = messages.escape(_label(problem.field))
+    label = messages.escape(setting_label(problem.field))
     return f"<li><b>{label}</b> {messages.escape(problem.message)}</li>"
 
 

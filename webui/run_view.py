@@ -14,6 +14,7 @@ from core.jobs.store import Job
 from core.jobs.submit import RESUMABLE
 from core.workspace import RunFolder
 from webui import messages
+from webui.forms import setting_label
 from webui.live import LiveRun, Sample
 
 # How much of worker.log is shown, in bytes from its end.
@@ -34,10 +35,8 @@ def outcome(job: Job, live: LiveRun, resumable: bool) -> str:
     """What a run that is not learning wants to be known: what it waits for, or why it ended."""
     if job.state == "queued":
         return messages.note("Waiting for its turn: the runs before it come first.")
-    doing = str(live.progress.get("message") or "")
-    if job.state == "starting" or job.state == "running" and not live.progress.get("step"):
-        share = live.progress.get("fraction")
-        return messages.progress(share, doing or "The worker is starting")
+    if job.state in ("starting", "running"):
+        return _advance(live.progress)
     if job.state == "stopping":
         return messages.note("Stopping after this step; a checkpoint is being written.", "stopped")
     resume = "Resume goes on from the last checkpoint." if resumable else ""
@@ -51,6 +50,15 @@ def outcome(job: Job, live: LiveRun, resumable: bool) -> str:
         message = job.error or "The run failed."
         return messages.error(message, f"{job.advice or ''} {resume}".strip())
     return ""
+
+
+def _advance(progress: Mapping[str, Any]) -> str:
+    """What the worker is doing, with a bar as far as that can be said."""
+    step, total = progress.get("step"), progress.get("max_steps")
+    doing = str(progress.get("message") or "")
+    if step and total:
+        return messages.progress(step / total, doing or "Training")
+    return messages.progress(progress.get("fraction"), doing or "The worker is starting")
 
 
 def resumable(job: Job, folder: RunFolder) -> bool:
@@ -85,7 +93,8 @@ def choices(live: LiveRun) -> str:
     if not live.choices:
         return ""
     rows = "".join(
-        f"<div><dt>{messages.escape(choice['field'])}</dt>"
+        f'<div><dt title="{messages.escape(choice["field"])}">'
+        f"{messages.escape(setting_label(str(choice['field'])))}</dt>"
         f"<dd><b>{messages.escape(choice.get('value'))}</b> "
         f"<span>{messages.escape(choice.get('reason', ''))}</span></dd></div>"
         for choice in live.choices.values()

@@ -34,12 +34,7 @@ def build(app: App, shared: Shared) -> None:
 class _Train:
     def __init__(self, app: App, shared: Shared) -> None:
         self.app, self.shared = app, shared
-        with gr.Row(elem_classes="toolbar"):
-            self.choice = gr.Dropdown(
-                [], label="Run", elem_id="run-choice", visible=False, scale=3, min_width=240
-            )
-            self.stop = gr.Button("Stop", variant="stop", visible=False, min_width=96, scale=0)
-            self.resume = gr.Button("Resume", visible=False, min_width=96, scale=0)
+        self.choice = gr.Dropdown([], label="Run", elem_id="run-choice", visible=False)
         with gr.Column(visible=False, elem_classes="nothing") as self.nothing:
             gr.HTML(_NOTHING, apply_default_css=False)
             sample = gr.Button("Start the sample run", variant="primary", scale=0)
@@ -51,7 +46,12 @@ class _Train:
         self.texts = [getattr(self, name) for name in _PARTS]
 
     def _build_run(self) -> None:
-        self.headline = _html()
+        with gr.Row(elem_classes="toolbar"):
+            self.headline = _html("grow")
+            self.stop = gr.Button("Stop", variant="stop", visible=False, min_width=96, scale=0)
+            self.resume = gr.Button(
+                "Resume", variant="primary", visible=False, min_width=96, scale=0
+            )
         self.outcome = _html()
         with gr.Row(visible=False, elem_classes="next-steps") as self.next:
             self.evaluate = gr.Button("Evaluate", variant="primary", scale=0, min_width=140)
