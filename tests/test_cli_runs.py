@@ -109,6 +109,26 @@ def test_evaluate_prints_the_report(bench: Bench, trained: dict[str, Any]) -> No
     assert Path(report["folder"], "result.json").is_file()
 
 
+@pytest.mark.parametrize("suffix", ["", ".zip"])
+def test_export_writes_a_checked_model_where_it_is_asked_for(
+    bench: Bench, trained: dict[str, Any], tmp_path: Path, suffix: str
+) -> None:
+    place = tmp_path / f"out{suffix}"
+    words = ["export", trained["run"], "--format", "merged", "--output", str(place)]
+    code, out, err = bench.type(*words, "--json")
+    assert code == 0, err
+    told = json.loads(out)
+    assert told["result"]["checks"] and all(check["ok"] for check in told["result"]["checks"])
+    assert Path(told["folder"], "model.safetensors").is_file()
+    assert told["output"] == str(place)
+    if suffix:
+        assert place.read_bytes() == Path(told["zip"]).read_bytes()
+    else:
+        assert (place / "model.safetensors").is_file()
+    code, _, err = bench.type(*words)
+    assert (code, "is there already" in err) == (2, True)
+
+
 def test_chat_answers_one_prompt(bench: Bench, trained: dict[str, Any]) -> None:
     words = ["chat", trained["run"], "--max-new-tokens", "4", "--temperature", "0"]
     code, out, err = bench.type(*words, "--prompt", "What is 3?", "--json")

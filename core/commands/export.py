@@ -49,6 +49,7 @@ def run(args: argparse.Namespace, output: Output) -> int:
     job = submit_export(workspace, store, run_id, params)
     job, result = follow(workspace, store, job, output)
     say_end(job, output)
+    folder = workspace.root / job.folder
     data: dict[str, Any] = {
         "export": job.id,
         "run": job.run_id,
@@ -56,33 +57,37 @@ def run(args: argparse.Namespace, output: Output) -> int:
         "error": job.error,
         "result": result or None,
     }
-    if result and job.state == "finished" and args.output is not None:
-        data["output"] = str(_copy(result, workspace.root / job.folder, args.output.expanduser()))
-    output.result(data, _text(result, data.get("output")) if result else "")
+    if job.state == "finished":
+        data |= {"folder": str(folder / result["path"]), "zip": str(folder / result["zip"])}
+        if args.output is not None:
+            data["output"] = str(_copy(data, args.output.expanduser()))
+    output.result(data, _text(data) if result else "")
     return exit_code(job)
 
 
-def _copy(result: dict[str, Any], folder: Path, place: Path) -> Path:
+def _copy(data: dict[str, Any], place: Path) -> Path:
     """Copies the zip or the folder to where it was asked for."""
     place.parent.mkdir(parents=True, exist_ok=True)
     if place.suffix == ".zip":
-        shutil.copyfile(folder / result["zip"], place)
+        shutil.copyfile(data["zip"], place)
     else:
-        shutil.copytree(folder / result["path"], place)
+        shutil.copytree(data["folder"], place)
     return place.resolve()
 
 
-def _text(result: dict[str, Any], copied: str | None) -> str:
+def _text(data: dict[str, Any]) -> str:
+    result = data["result"]
     checks = [
-        (f"check: {check['name']}", f"{'passed' if check['ok'] else 'failed'}, {check['detail']}")
-        for check in result.get("checks") or []
+        (check["name"], f"{'yes' if check['ok'] else 'NO'}, {check['detail']}")
+        for check in result["checks"]
     ]
     return pairs(
         [
-            ("format", result.get("format")),
-            ("size", spell_bytes(result.get("size_bytes") or 0)),
+            ("format", result["format"]),
+            ("size", spell_bytes(result["size_bytes"])),
             *checks,
-            ("folder", copied or result.get("path")),
-            ("zip", result.get("zip")),
+            ("folder", data.get("folder")),
+            ("zip", data.get("zip")),
+            ("copied to", data.get("output")),
         ]
     )
