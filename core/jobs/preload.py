@@ -44,9 +44,9 @@ def share_cores() -> None:
     """Tells OpenMP, before torch loads it, how many threads to use and how to wait for work.
 
     As many as there are cores for us: in a container torch counts the machine's. And threads that
-    spin for some microseconds only: by default they do for milliseconds, which beside any other
-    busy process (an evaluation during a training, a browser) made products of 64 x 256 and
-    64 x 1024 matrices 20 to 60 times slower on 2 cores. With nothing else at work it is as fast.
+    spin for microseconds only. By default they do for milliseconds; beside other busy processes
+    (an evaluation during a training, a browser) that made small matrix products 10 and more times
+    slower on 2 cores. With nothing else at work, the brief spin was as fast as the long one.
     """
     physical = psutil.cpu_count(logical=False) or os.cpu_count() or 1
     os.environ.setdefault("OMP_NUM_THREADS", str(min(probe().cpu_count, physical)))

@@ -104,8 +104,8 @@ class Scheduler:
         """
         if stop_runs:
             self._draining.set()
-            self.stop_all()
             while self.mine():
+                self.stop_all()  # again: a slot may have taken a job in this instant
                 time.sleep(self._poll_seconds)
         self._closing.set()
         for thread in self._threads:
@@ -123,10 +123,9 @@ class Scheduler:
     def stop_all(self, *, now: bool = False) -> None:
         """Asks every job that this process looks after to stop with a checkpoint."""
         for job in self.mine():
-            try:
-                stop_job(self.workspace, self.store, job.id, now=now)
-            except JobError:
-                continue  # it ended meanwhile
+            if job.state != "stopping" or now:
+                with contextlib.suppress(JobError):  # it ended meanwhile
+                    stop_job(self.workspace, self.store, job.id, now=now)
 
     def run_until_done(self, job_id: str, on_event: Callable[[Event], None] | None = None) -> Job:
         """Sees one job through in the foreground and returns it when it has ended; for the shell.
