@@ -131,7 +131,7 @@ def test_what_can_work_is_not_refused(values: dict[str, Any]) -> None:
         ("label_smoothing_facto", 0.1, "did you mean label_smoothing_factor"),
         ("learning_rate", 0.1, "training.learning_rate"),
         ("eval_steps", 5, "evaluation.eval_steps"),
-        ("output_dir", "/tmp", "not allowed"),
+        ("output_dir", "elsewhere", "not allowed"),
         ("trust_remote_code", True, "never run"),
         ("hub_token", "hf_x", "secrets"),
         ("bf16", True, "training.precision"),
