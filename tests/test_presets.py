@@ -116,9 +116,7 @@ def test_deleting_removes_one_of_the_owners(opened: Workspace) -> None:
         delete_preset(opened, "mine")
 
 
-@pytest.mark.parametrize(
-    "name", ["../escape", "/escape", "a/b", "..", "", "Mine.yaml", "a\x00"]
-)
+@pytest.mark.parametrize("name", ["../escape", "/escape", "a/b", "..", "", "Mine.yaml", "a\x00"])
 def test_a_name_cannot_lead_out_of_the_folder(opened: Workspace, name: str) -> None:
     (opened.root / "escape.yaml").write_text("settings: {}\n", encoding="utf-8")
     for use in (
