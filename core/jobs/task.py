@@ -16,7 +16,7 @@ from core.workspace import RunFolder, write_atomic
 Tell = Callable[[float, str], None]
 
 RESULT = "result.json"
-_SECONDS_BETWEEN = 0.25
+_SECONDS_BETWEEN = 0.5
 
 
 class Stopped(Exception):
@@ -40,7 +40,7 @@ class Task:
             raise Stopped
 
     def tell(self, fraction: float, message: str) -> None:
-        """A progress event, at most four a second; the time left follows from the share done."""
+        """A progress event, at most two a second; the time left follows from the share done."""
         self.check_stop()
         share, said, when = self._told
         now = time.monotonic()
