@@ -1,0 +1,114 @@
+"""The form is the settings: a field that is missing, changes its value on the way, or hides its
+error would make a person train something else than what the page shows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gradio as gr
+import pytest
+
+from core.config import SPEC_BY_PATH, SPECS, FieldSpec, RunConfig, parse_config
+from core.config.presets import list_presets
+from core.errors import ConfigError, Problem
+from webui import forms
+
+PRESETS = list_presets()
+ODD: dict[str, list[Any]] = {
+    "name": ["", "a name, with: punctuation"],
+    "adapter.target_modules": ["all-linear", ["q_proj", "v_proj"]],
+    "adapter.modules_to_save": [[], ["embed_tokens"]],
+    "training.per_device_train_batch_size": ["auto", 3],
+    "training.gradient_checkpointing": ["auto", True, False],
+    "training.learning_rate": [1e-8, 0.00025, 1.0, 3.3e-5],
+    "training.lr_scheduler_kwargs": [{}, {"num_cycles": 2, "min_lr": 1e-6, "deep": {"a": [1]}}],
+    "training.neftune_noise_alpha": [None, 5.0],
+    "training.data_seed": [None, 7],
+    "evaluation.sample_prompts": [[], ["one", "two\nlines", '"quoted"', " kept spaces "]],
+    "data.system_prompt": ["", "Two\nlines. "],
+    "tracking.save_total_limit": [None, 2],
+}
+VALUES = [(spec, spec.default) for spec in SPECS] + [
+    (SPEC_BY_PATH[path], value) for path, values in ODD.items() for value in values
+]
+
+
+@pytest.fixture(scope="module")
+def form() -> forms.Form:
+    with gr.Blocks():
+        return forms.build(RunConfig().values(), {"model.model_name_or_path": ["a"]})
+
+
+def test_every_setting_has_a_control_with_its_label_and_help(form: forms.Form) -> None:
+    assert set(form.fields) == set(SPEC_BY_PATH)
+    for spec in SPECS:
+        control = form.fields[spec.path]
+        assert spec.label in control.label
+        assert control.info == spec.help
+        assert control.elem_id == forms.element_id(spec.path)
+
+
+def test_basic_settings_are_few_and_the_rest_stands_in_a_titled_fold() -> None:
+    basic = [spec for spec in SPECS if spec.level == "basic"]
+    folded = [spec for specs in forms.folds().values() for spec in specs]
+    assert len(basic) <= 12
+    assert {spec.path for spec in basic + folded} == set(SPEC_BY_PATH)
+    assert set(forms.folds()) <= set(forms.FOLD_TITLES)
+
+
+@pytest.mark.parametrize(
+    ("spec", "value"), VALUES, ids=[f"{spec.path}={value}" for spec, value in VALUES]
+)
+def test_a_value_comes_back_from_its_control_as_it_went_in(spec: FieldSpec, value: Any) -> None:
+    """Through the component itself, as the browser sends it."""
+    with gr.Blocks():
+        control = forms.control(spec, value, [value] if isinstance(value, str) else None)
+    sent = control.postprocess(forms.write(spec, value))
+    held = control.preprocess(getattr(sent, "root", sent))
+    assert forms.read(spec, held) == value
+
+
+@pytest.mark.parametrize("preset", PRESETS, ids=[preset.name for preset in PRESETS])
+def test_every_preset_survives_the_form(form: forms.Form, preset: Any) -> None:
+    config = preset.config()
+    assert form.config(form.show(config)) == config
+
+
+def test_what_cannot_be_read_is_named_by_field(form: forms.Form) -> None:
+    held = form.show(RunConfig())
+    held[form.fields["training.learning_rate"]] = "fast"
+    held[form.fields["training.lr_scheduler_kwargs"]] = "a: [1"
+    held[form.fields["adapter.r"]] = "0"
+    with pytest.raises(ConfigError) as raised:
+        form.config(held)
+    assert {"training.lr_scheduler_kwargs"} <= {p.field for p in raised.value.problems}
+    values, _ = form.gather(held)
+    with pytest.raises(ConfigError) as raised:
+        parse_config(values)
+    assert {p.field for p in raised.value.problems} == {"training.learning_rate", "adapter.r"}
+
+
+def test_fields_that_do_not_matter_are_hidden_and_changes_are_marked() -> None:
+    preset = RunConfig().values()
+    current = {**preset, "adapter.method": "none", "training.seed": 7}
+    marks = forms.marks(current, preset)
+    assert {"adapter.r", "adapter.lora_alpha"} <= set(marks["hidden"])
+    assert marks["changed"] == {"adapter.method": "lora", "training.seed": "42"}
+    assert marks["folds"][forms.fold_id("Randomness")] == {"text": "1 changed", "wrong": False}
+
+
+def test_a_wrong_field_is_shown_even_when_it_would_be_hidden() -> None:
+    """Else nobody finds what keeps the run from starting."""
+    values = {**RunConfig().values(), "adapter.method": "none"}
+    marks = forms.marks(values, values, (Problem("adapter.lora_alpha", "must be more."),))
+    assert "adapter.lora_alpha" not in marks["hidden"]
+    assert marks["errors"] == {"adapter.lora_alpha": "Must be more."}
+    assert marks["folds"][forms.fold_id("adapter")]["wrong"]
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(2e-4, "2e-4"), (0.001, "0.001"), (1e-8, "1e-8"), (3.0, "3"), (0.05, "0.05"), (None, "")],
+)
+def test_numbers_are_written_as_people_write_them(value: float | None, text: str) -> None:
+    assert forms.write_text(value) == text

@@ -1,0 +1,151 @@
+"""Rows, answers, names and errors are written by files and models: none of it may become HTML."""
+
+from __future__ import annotations
+
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from core.data.record import Counts, DatasetInfo, DroppedRow, SourceFile
+from core.data.sources import inspect_source
+from core.errors import DataError, Problem
+from core.jobs.store import Store
+from core.workspace import Workspace
+from tests.webui.fakes import fake_app
+from tests.webui.made_runs import HOSTILE, make_run
+from webui import data_view, header, messages, plan, run_view
+from webui.live import LiveRuns
+
+
+class Tags(HTMLParser):
+    """Every tag and attribute name of an HTML text."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.found: set[str] = set()
+        self.text = ""
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.found |= {tag, *(name for name, _ in attributes)}
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def assert_harmless(html: str) -> None:
+    tags = Tags(html)
+    assert not tags.found & {"script", "img", "onerror", "onclick", "iframe", "style "}
+    assert "onerror" in tags.text, "the hostile text itself must still be readable"
+
+
+def hostile_row(shape: str) -> dict[str, Any]:
+    turns = [{"role": HOSTILE, "content": HOSTILE}, {"role": "assistant", "content": HOSTILE}]
+    return {
+        "text": {"text": HOSTILE},
+        "messages": {"messages": turns},
+        "prompt-completion": {"prompt": turns[:1], "completion": turns[1:]},
+    }[shape]
+
+
+@pytest.mark.parametrize("shape", ["text", "messages", "prompt-completion"])
+def test_rows_are_shown_as_text(shape: str) -> None:
+    assert_harmless(data_view.rows([hostile_row(shape)], 0))
+
+
+def test_raw_rows_and_their_columns_are_shown_as_text() -> None:
+    assert_harmless(data_view.raw_rows([{HOSTILE: HOSTILE, "other": [HOSTILE]}]))
+
+
+def test_tokens_are_shown_as_text() -> None:
+    row = {
+        "tokens": [[HOSTILE, 1, False], [f"\n{HOSTILE}\t", 2, True]],
+        "length": 2,
+        "full_length": 9,
+        "loss_tokens": 1,
+        "error": HOSTILE,
+    }
+    html = data_view.tokens([row], 0, 2)
+    assert_harmless(html)
+    assert 'class="t loss"' in html
+    assert "cut at 2: 7 tokens not seen" in html
+
+
+def test_a_file_is_described_as_text(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"text": "fine", "<img src=x onerror=a>": 1}\n{"text": ""}\n')
+    report = inspect_source(path)
+    assert_harmless(data_view.recognised(report))
+    assert "1 row would be dropped" in data_view.recognised(report)
+
+
+def test_a_data_set_is_described_as_text() -> None:
+    info = DatasetInfo(
+        id="a",
+        name=HOSTILE,
+        description=HOSTILE,
+        form="text",
+        form_reason=HOSTILE,
+        sources=[SourceFile(file=HOSTILE, sha256="", rows=1)],
+        counts=Counts(read=3, train=2, dropped=1),
+        dropped=[DroppedRow(line=3, part="train", reason=HOSTILE, file=HOSTILE)],
+    )
+    assert_harmless(data_view.about(info))
+    counts = {"train_tokens": 5, "longest": 5, "cut_rows": 0, "rows_without_loss": 1}
+    assert_harmless(data_view.numbers(info, {**counts, "first_reason": HOSTILE}, False))
+
+
+@pytest.mark.parametrize("state", ["failed", "died", "running", "stopped"])
+def test_a_run_is_shown_as_text(workspace: Path, state: str) -> None:
+    place = Workspace.open(workspace)
+    job = make_run(
+        place, Store.open(place), state=state, name=HOSTILE, error=HOSTILE, advice=HOSTILE
+    )
+    live = LiveRuns(place).get(job.id)
+    live.folder.log.write_text(HOSTILE)
+    news = run_view.news(job, live, True, {"log_open": True})
+    assert news is not None
+    assert_harmless("".join(news.texts.values()))
+    assert_harmless(news.texts["samples"])
+    assert_harmless(news.texts["log"])
+
+
+def test_the_header_shows_a_name_as_text(workspace: Path) -> None:
+    app = fake_app(workspace)
+    make_run(app.workspace, app.store, state="running", name=HOSTILE)
+    tags = Tags(header.render(app))
+    assert not tags.found & {"script", "img", "onerror"}
+    assert HOSTILE in tags.text
+
+
+def test_problems_and_errors_are_shown_as_text(workspace: Path) -> None:
+    app = fake_app(workspace)
+    assert_harmless(plan.card(app, None, [Problem(HOSTILE, HOSTILE)]))
+    assert_harmless(messages.error(DataError(HOSTILE, HOSTILE)))
+    assert_harmless(messages.progress(0.5, HOSTILE))
+    assert_harmless(messages.figures([(HOSTILE, HOSTILE, HOSTILE)]))
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(None, "-"), (0, "0 s"), (59.6, "1 min 00 s"), (75, "1 min 15 s"), (1800, "30 min"),
+     (3700, "1 h 01 min")],
+)
+def test_durations_are_rounded_to_what_is_meant(seconds: float | None, text: str) -> None:
+    assert messages.duration(seconds) == text
+
+
+def test_numbers_carry_their_units() -> None:
+    assert messages.size(1536) == "1.5 KiB"
+    assert messages.size(3 * 2**30) == "3.0 GiB"
+    assert messages.short(134_515_008) == "134.5 M"
+    assert messages.count(12345) == "12,345"
+
+
+def test_a_state_has_its_word_beside_its_colour() -> None:
+    """Colour alone tells nothing to who cannot see it."""
+    for state, word in messages.STATE_WORDS.items():
+        assert word in messages.badge(state)
+    assert "signal 9" in messages.badge("died", 9)
