@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import os
+import warnings
 from pathlib import Path
 
 import torch
@@ -34,7 +36,7 @@ def run_training(folder: Path, workspace_root: Path, resume_from: Path | None) -
                 "Resume from another one, or start the run again.",
             )
     _be_quiet()
-    _use_own_cores()
+    _be_quick()
     if run.stop_request.exists():
         return "stopped"
     return METHODS[config.method](run, workspace, config, resume_from)
@@ -45,10 +47,15 @@ def _be_quiet() -> None:
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
     transformers_logging.disable_progress_bar()
     transformers_logging.set_verbosity_warning()
+    # TRL and transformers tell each other about names that are theirs to change.
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"(transformers|trl)\.")
 
 
-def _use_own_cores() -> None:
-    """A container may have fewer cores than the machine; more threads would slow each other."""
+def _be_quick() -> None:
+    # What was imported lives as long as this process: the collector need not look at it again
+    # and again, which in a forked worker also copies every page it looks at.
+    gc.freeze()
+    # A container may have fewer cores than the machine; more threads would slow each other.
     cores = probe().cpu_count
     if torch.get_num_threads() > cores:
         torch.set_num_threads(cores)

@@ -1,0 +1,195 @@
+"""How fast a run trains, against a bare TRL script on the same rows, tokens and settings.
+
+    python tests/benchmarks/sft_speed.py alpaca_en_demo.json --model FOLDER [--steps 6] [--rounds 2]
+
+DATA is a JSON or JSONL file with instruction and output. Both sides train LoRA r=16 on all linear
+layers, batch 8, max_length 512, in bf16 where the CPU has it, each in a process of its own and in
+turns, so that a busy machine slows both. Real tokens are counted, without padding; the time runs
+from the first step's begin to the last step's end. Prints one JSON object. Not a test.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+ROOT = Path(__file__).parents[2]
+SETTINGS: dict[str, Any] = {
+    "adapter.r": 16,
+    "adapter.lora_alpha": 32,
+    "training.per_device_train_batch_size": 8,
+    "training.max_length": 512,
+    # TRL's defaults, so that every step is the same on both sides.
+    "training.learning_rate": 2e-5,
+    "training.lr_scheduler_type": "linear",
+    "training.warmup_steps": 0.0,
+    "training.num_train_epochs": 3.0,
+    "evaluation.eval_strategy": "no",
+    "evaluation.sample_max_new_tokens": 0,
+    "tracking.save_strategy": "no",
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--model", type=Path, required=True, help="folder of the base model")
+    parser.add_argument("--rows", type=int, default=160)
+    parser.add_argument("--steps", type=int, default=6)
+    parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--side", choices=["bare", "ours"], help=argparse.SUPPRESS)
+    parser.add_argument("--workspace", type=Path, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.side:
+        side = bare if options.side == "bare" else ours
+        print(json.dumps(side(options.workspace, options.steps)))
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        prepare(Path(folder), options.data, options.model, options.rows)
+        found: dict[str, list[dict[str, Any]]] = {"bare": [], "ours": []}
+        for _ in range(options.rounds):
+            for name, results in found.items():
+                results.append(in_process(name, Path(folder), options))
+                print(f"{name}: {results[-1]}", file=sys.stderr)
+    print(json.dumps(summary(found), indent=1))
+
+
+def in_process(side: str, workspace: Path, options: argparse.Namespace) -> dict[str, Any]:
+    command = [sys.executable, __file__, str(options.data), "--model", str(options.model)]
+    command += ["--side", side, "--workspace", str(workspace), "--steps", str(options.steps)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True, text=True)
+    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return result
+
+
+def summary(found: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
+    speeds = {
+        side: [r["tokens"] / r["seconds"] for r in results] for side, results in found.items()
+    }
+    first = {side: results[0]["losses"][0] for side, results in found.items()}
+    return {
+        "tokens_per_second": {side: [round(s, 1) for s in all_] for side, all_ in speeds.items()},
+        "times_faster": round(median(speeds["ours"]) / median(speeds["bare"]), 2),
+        "first_loss": first,
+        "first_loss_difference": abs(first["bare"] - first["ours"]),
+        "losses": {side: results[0]["losses"] for side, results in found.items()},
+        "peak_memory_gb": {s: max(r["peak_memory_gb"] for r in rs) for s, rs in found.items()},
+    }
+
+
+def prepare(root: Path, data: Path, model: Path, rows: int) -> None:
+    """A workspace with the first rows of the file as a data set `rows`, and the base `base`."""
+    from core.data.prepare import import_dataset
+    from core.workspace import Workspace
+
+    workspace = Workspace.open(root)
+    text = data.read_text(encoding="utf-8")
+    all_rows = (
+        json.loads(text) if text.lstrip().startswith("[") else map(json.loads, text.split("\n"))
+    )
+    workspace.uploads.mkdir(exist_ok=True)
+    part = workspace.uploads / "rows.json"
+    part.write_text(json.dumps(list(all_rows)[:rows]), encoding="utf-8")
+    info = import_dataset(workspace, [part], name="rows", eval_fraction=0.0)
+    assert info.counts.train == rows, f"{rows - info.counts.train} rows cannot be used"
+    (workspace.models / "base").symlink_to(model.resolve(), target_is_directory=True)
+
+
+def config(steps: int) -> Any:
+    from core.config import parse_config
+
+    named = {"model.model_name_or_path": "base", "data.dataset": "rows"}
+    return parse_config({**SETTINGS, **named, "training.max_steps": steps})
+
+
+def ours(root: Path, steps: int) -> dict[str, Any]:
+    """The product's own run, told by its own events."""
+    from core.jobs.events import event_seconds, read_events
+    from core.training.run import run_training
+    from core.workspace import Workspace, new_id
+
+    run = Workspace.open(root).run(new_id())
+    run.root.mkdir(parents=True)
+    config(steps).save(run.config)
+    sys.stdout = sys.stderr
+    run_training(run.root, root, None)
+    sys.stdout = sys.__stdout__
+    events = read_events(run.events)
+    begin = next(e for e in events if e["kind"] == "progress" and e.get("step") == 0)
+    logs = [e for e in events if e["kind"] == "metrics" and "loss" in e]
+    return {
+        "tokens": int(logs[-1]["num_tokens"]),
+        "seconds": event_seconds(logs[-1]) - event_seconds(begin),
+        "losses": [round(log["loss"], 5) for log in logs],
+        "peak_memory_gb": peak_memory_gb(),
+    }
+
+
+def bare(root: Path, steps: int) -> dict[str, Any]:
+    """SFTTrainer with TRL's defaults on the same tokens."""
+    import torch
+    from datasets import Dataset
+    from peft import LoraConfig
+    from transformers import AutoTokenizer
+    from trl import SFTConfig, SFTTrainer
+
+    from core.data.registry import load_dataset_info
+    from core.training.rows import load_rows
+    from core.workspace import Workspace
+
+    base = str(root / "models" / "base")
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    info = load_dataset_info(Workspace.open(root), "rows")
+    rows: Dataset = load_rows(info, "train", tokenizer, config(steps)).dataset
+    has_bf16 = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    trainer = SFTTrainer(
+        base,
+        args=SFTConfig(
+            output_dir=str(root / "bare"),
+            per_device_train_batch_size=8,
+            max_length=512,
+            max_steps=steps,
+            logging_steps=1,
+            bf16=has_bf16,
+            use_cpu=True,
+            report_to=[],
+            save_strategy="no",
+            disable_tqdm=True,
+        ),
+        train_dataset=rows,
+        peft_config=LoraConfig(
+            r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM"
+        ),
+    )
+    sys.stdout = sys.stderr
+    begin = time.perf_counter()
+    trainer.train()
+    seconds = time.perf_counter() - begin
+    sys.stdout = sys.__stdout__
+    logs = [log for log in trainer.state.log_history if "loss" in log]
+    return {
+        "tokens": int(logs[-1]["num_tokens"]),
+        "seconds": seconds,
+        "losses": [round(log["loss"], 5) for log in logs],
+        "peak_memory_gb": peak_memory_gb(),
+    }
+
+
+def peak_memory_gb() -> float:
+    kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(kilobytes * (1 if sys.platform == "darwin" else 1024) / 1e9, 2)
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(ROOT))
+    main()
