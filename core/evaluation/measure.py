@@ -22,9 +22,9 @@ from core.models.prompts import end_of_answer_ids
 # Told with the share done; what it raises ends the work.
 Share = Callable[[float], None]
 
-# Room for one batch: tokens that go through the model at once, and bytes of logits (in 32 bits)
-# and of the cache of keys and values.
-_BATCH_TOKENS = 4096
+# Room for one batch: tokens that go through the model at once (on a CPU no more than a second's
+# work, after which a stop is seen), and bytes of logits (in 32 bits) and of keys and values.
+_BATCH_TOKENS = {"cpu": 1024, "cuda": 16384}
 _LOGIT_BYTES = 256 * 2**20
 _CACHE_BYTES = 1 * 2**30
 _MOST_ROWS = 64
@@ -50,7 +50,9 @@ def answer_losses(model: Any, rows: Sequence[TokenizedRow], tell: Share) -> Loss
     total, done = sum(row.length for row in rows), 0
     keeps_some = "logits_to_keep" in inspect.signature(_plain(model).forward).parameters
     vocabulary = int(model.get_input_embeddings().weight.shape[0])
-    for batch in _loss_batches(rows, vocabulary if keeps_some else None):
+    most_tokens = _BATCH_TOKENS.get(model.device.type, 4096)
+    tell(0.0)
+    for batch in _loss_batches(rows, most_tokens, vocabulary if keeps_some else None):
         losses = _batch_losses(model, [rows[i] for i in batch], keeps_some)
         sums[batch] = losses
         done += sum(rows[i].length for i in batch)
@@ -80,7 +82,9 @@ def _batch_losses(model: Any, rows: list[TokenizedRow], keeps_some: bool) -> lis
     return [float(loss) for loss in losses.view_as(targets).double().sum(dim=1)]
 
 
-def _loss_batches(rows: Sequence[TokenizedRow], vocabulary: int | None) -> Iterator[list[int]]:
+def _loss_batches(
+    rows: Sequence[TokenizedRow], most_tokens: int, vocabulary: int | None
+) -> Iterator[list[int]]:
     """Rows of like length together, as many as the memory takes (at least one)."""
     most_logits = _LOGIT_BYTES // (4 * vocabulary) if vocabulary else None
     batch: list[int] = []
@@ -88,7 +92,7 @@ def _loss_batches(rows: Sequence[TokenizedRow], vocabulary: int | None) -> Itera
         wanted = [*batch, i]
         width = rows[wanted[0]].length
         answers = max(rows[j].loss_tokens for j in wanted)
-        too_wide = len(wanted) * width > _BATCH_TOKENS
+        too_wide = len(wanted) * width > most_tokens
         too_tall = most_logits is not None and len(wanted) * answers > most_logits
         if batch and (too_wide or too_tall or len(wanted) > _MOST_ROWS):
             yield batch
@@ -128,6 +132,7 @@ def write_answers(
         range(len(prompts)), key=lambda i: (lengths[i] if lengths else 0, len(prompts[i]))
     )
     done = 0
+    tell(0.0)
     rows_at_once = _rows_at_once(model, max(map(len, prompts)) + max_new_tokens)
     while done < len(order):
         batch = order[done : done + rows_at_once]

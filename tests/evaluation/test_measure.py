@@ -43,7 +43,7 @@ def test_loss_is_that_of_each_row_alone(
     tokenizer: Any, monkeypatch: pytest.MonkeyPatch, batch_tokens: int, adapted: bool
 ) -> None:
     """By hand: -ln p of each answer token given all before it, one row at a time."""
-    monkeypatch.setattr(measure, "_BATCH_TOKENS", batch_tokens)
+    monkeypatch.setitem(measure._BATCH_TOKENS, "cpu", batch_tokens)
     model = tiny_adapter(tiny_model()) if adapted else tiny_model()
     rows = [
         tokenize_row(row, tokenizer, max_length=None, assistant_only_loss=True)
@@ -103,7 +103,7 @@ def test_a_stop_is_honoured_at_the_next_token(tokenizer: Any) -> None:
 
     def tell(share: float) -> None:
         told.append(share)
-        if len(told) == 3:
+        if len(told) == 4:
             raise Enough
 
     asked = [prompt_ids([{"role": "user", "content": "hi"}], tokenizer)]
