@@ -5,6 +5,7 @@ Weights come from safetensors alone and no code of a model's repository is run.
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,8 @@ def quantization_config(config: RunConfig, precision: str) -> Any | None:
     if adapter.quantization == "none":
         return None
     if adapter.quantization == "int8":
+        # It says at each layer of each step that it computes in fp16.
+        logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
         return BitsAndBytesConfig(load_in_8bit=True)
     compute = adapter.bnb_4bit_compute_dtype
     return BitsAndBytesConfig(

@@ -124,6 +124,18 @@ def test_a_model_equal_to_its_base_has_no_winner(world: TinyWorld, tuned: RunFol
     assert "2 of 6 rows were measured, spread evenly." in result["notes"]
 
 
+def test_a_quantized_base_is_measured_as_the_run_had_it(world: TinyWorld, tuned: RunFolder) -> None:
+    """QLoRA is chosen where the base does not fit otherwise; and its loss is its own."""
+    run = world.run("nf4-run", {"adapter.quantization": "nf4"})
+    tiny_adapter(tiny_model()).save_pretrained(run.adapter)
+    result = evaluate(world, run, "e1", {"max_new_tokens": 1})
+    plain = evaluate(world, tuned, "unquantized", {"max_new_tokens": 1})
+    assert result["settings"]["quantization"] == "nf4"
+    quantized, exact = result["base"]["eval_loss"]["value"], plain["base"]["eval_loss"]["value"]
+    assert quantized != exact
+    assert quantized == pytest.approx(exact, rel=0.1)
+
+
 def test_whole_models_are_loaded_one_after_the_other(world: TinyWorld) -> None:
     run = world.run("full-run", {"adapter.method": "none"})
     model = tiny_model()

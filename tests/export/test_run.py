@@ -184,6 +184,17 @@ def test_every_kind_of_adapter_merges_and_travels(tmp_path: Path, changes: dict[
     export(world, run, "a1", format="adapter")
 
 
+def test_a_quantized_run_is_merged_onto_the_unquantized_base(world: TinyWorld) -> None:
+    run = world.run("nf4-run", {"adapter.quantization": "nf4"})
+    tiny_adapter(tiny_model()).save_pretrained(run.adapter)
+    result = export(world, run, "m1", format="merged")
+    folder = run.exports / "m1" / result["path"]
+    found = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    assert torch.allclose(logits(found), of_run(world, run.adapter), atol=1e-3)
+    assert "quantization_config" not in (folder / "config.json").read_text()
+    assert "In training the base was held in nf4" in (folder / "README.md").read_text()
+
+
 def test_biases_that_were_trained_come_along(tmp_path: Path) -> None:
     world = tiny_world(tmp_path / "ws")
     tiny_model(attention_bias=True).save_pretrained(world.base)
