@@ -1,0 +1,282 @@
+"""The page in a real browser over the real server: light, private, readable and steady."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from playwright.sync_api import Page, expect
+
+from core.jobs.store import Job, Store
+from core.workspace import Workspace
+from tests.e2e.serving import Served, wait_until
+from tests.tiny_model import tiny_model, tiny_tokenizer
+from tests.webui.made_runs import HOSTILE, make_run
+from webui.context import TABS
+
+pytestmark = pytest.mark.e2e
+MOST_RESIDENT = 450 * 2**20
+NARROW = {"width": 390, "height": 844}
+STARTER = "SmolLM2-135M-Instruct"
+
+
+@pytest.fixture(scope="module")
+def stocked(tmp_path_factory: pytest.TempPathFactory) -> tuple[Workspace, Job]:
+    """A workspace with a tiny model in the starter's place and runs that ended."""
+    workspace = Workspace.open(tmp_path_factory.mktemp("stocked") / "workspace")
+    folder = workspace.models / STARTER
+    tiny_model().save_pretrained(folder)
+    tiny_tokenizer().save_pretrained(folder)
+    store = Store.open(workspace)
+    make_run(workspace, store, state="failed", name=HOSTILE, error=HOSTILE, advice=HOSTILE)
+    job = make_run(workspace, store, state="finished", name="a finished run")
+    store.close()
+    return workspace, job
+
+
+@pytest.fixture(scope="module")
+def served(stocked: tuple[Workspace, Job]) -> Iterator[Served]:
+    server = Served(stocked[0].root, "--port", "7960")
+    yield server
+    server.end()
+
+
+def open_tab(page: Page, name: str) -> None:
+    page.locator(f"#tab-{name}-button").click()
+    expect(page.locator(f"#tab-{name}")).to_be_visible()
+
+
+def settle(page: Page) -> None:
+    """Until nothing has changed on the page for half a second; it never falls silent by itself."""
+    page.evaluate(SETTLE)
+
+
+def visit(page: Page, served: Served, query: str = "") -> None:
+    page.goto(f"{served.address}/{query}")
+    expect(page.locator("#header .head")).to_be_visible(timeout=60_000)
+
+
+def test_every_tab_opens_without_torch_outsiders_or_errors(served: Served, page: Page) -> None:
+    """The laws of the web process, after all of it was used: small, no torch, nothing from
+    elsewhere, no script that failed, and no name of a run that became a script."""
+    visit(page, served)
+    for name, _ in TABS:
+        open_tab(page, name)
+        settle(page)
+    open_tab(page, "data")
+    page.get_by_text("As the model sees them").click()
+    expect(page.locator("#rows .tokens .t.loss").first).to_be_visible(timeout=120_000)
+    maps = {item.path for item in psutil.Process(served.process.pid).memory_maps()}
+    assert not [path for path in maps if "/torch/" in path]
+    assert served.resident_bytes() < MOST_RESIDENT
+    assert page.foreign == []  # type: ignore[attr-defined]
+    assert page.errors == []  # type: ignore[attr-defined]
+    assert page.title() == "Tunesmith"
+    expect(page.locator(".toast-body.error")).to_have_count(0)
+
+
+def test_the_address_shows_the_same_run_again(
+    served: Served, page: Page, stocked: tuple[Workspace, Job]
+) -> None:
+    run = stocked[1].id
+    visit(page, served, f"?tab=train&run={run}")
+    expect(page.locator("#run .headline")).to_contain_text("a finished run")
+    wait_until(lambda: drawn(page) == 90, 30, "the curve of ninety steps")
+    open_tab(page, "runs")
+    expect(page).to_have_url(re.compile(f"tab=runs&run={run}"))
+    page.reload()
+    expect(page.locator("#tab-runs")).to_be_visible(timeout=60_000)
+
+
+def test_a_run_that_is_not_there_is_no_error(served: Served, page: Page) -> None:
+    visit(page, served, "?tab=train&run=../../etc/passwd&dataset=%3Cscript%3E")
+    expect(page.locator("#run .headline")).to_be_visible()
+    expect(page.locator(".toast-body.error")).to_have_count(0)
+
+
+def test_a_zoomed_curve_stays_zoomed_when_points_come(
+    served: Served, page: Page, stocked: tuple[Workspace, Job]
+) -> None:
+    visit(page, served, f"?tab=train&run={stocked[1].id}")
+    wait_until(lambda: drawn(page) == 90, 30, "the curve")
+    curve = "document.querySelector('[data-curve=loss]')"
+    page.evaluate(f"() => Plotly.relayout({curve}, {{'xaxis.range': [10, 20]}})")
+    page.locator("[data-theme-toggle]").click()
+    dark = "() => document.body.classList.contains('dark')"
+    wait_until(lambda: page.evaluate(dark), 30, "the other theme")
+    page.evaluate("() => tunesmith.setRaw(false)")
+    assert page.evaluate(f"() => {curve}.layout.xaxis.range") == [10, 20]
+
+
+def test_a_wrong_value_is_marked_at_its_field_and_keeps_the_run_from_starting(
+    served: Served, page: Page
+) -> None:
+    visit(page, served, "?tab=configure")
+    field = page.locator("#field-training-learning_rate")
+    start = page.get_by_role("button", name="Start training")
+    expect(start).to_be_enabled(timeout=60_000)
+    field.locator("textarea").fill("-1")
+    expect(field.locator(".field-error")).to_contain_text("above 0 and up to 1")
+    expect(field.locator("textarea")).to_have_attribute("aria-invalid", "true")
+    expect(start).to_be_disabled()
+    field.locator("textarea").fill("3e-4")
+    expect(field.locator(".field-error")).to_have_count(0)
+    expect(field.locator(".field-was")).to_contain_text("Preset: ")
+    expect(start).to_be_enabled()
+
+
+def test_a_setting_in_a_closed_fold_is_kept_and_a_preset_reaches_it(
+    served: Served, page: Page
+) -> None:
+    """Folded fields are not in the document; their values must not be lost for that."""
+    visit(page, served, "?tab=configure")
+    fold = page.locator("#fold-randomness .label-wrap")
+    fold.click()
+    page.locator("#field-training-seed textarea").fill("7")
+    fold.click()
+    expect(fold.locator("[data-note]")).to_have_attribute("data-note", "1 changed")
+    page.get_by_text("Keep or reuse these settings").click()
+    page.get_by_role("button", name="Copy as command").click()
+    expect(page.locator("#copied")).to_contain_text("--training.seed 7")
+    page.locator("#preset").get_by_text("Full fine-tune of a small model").click()
+    expect(page.locator("#fold-randomness [data-note]")).to_have_count(0)
+    fold.click()
+    expect(page.locator("#field-training-seed textarea")).to_have_value("42")
+
+
+def test_a_dropped_file_becomes_the_selected_data_set(
+    served: Served, page: Page, tmp_path: Path
+) -> None:
+    rows = tmp_path / "mine.jsonl"
+    row = '{"prompt": "a question", "completion": "an answer"}\n'
+    rows.write_text(row * 8 + '{"prompt": "no answer"}\nnot json\n')
+    visit(page, served)
+    page.set_input_files("#drop input[type=file]", rows)
+    panel = page.locator("#import")
+    expect(panel.locator(".recognised")).to_contain_text("Prompt and answer")
+    expect(panel.locator(".dropped")).to_contain_text("2 rows would be dropped")
+    panel.get_by_role("button", name="Import").click()
+    expect(panel).to_be_hidden()
+    expect(page).to_have_url(re.compile("dataset=mine"))
+    expect(page.locator("#tab-data .figures").first).to_contain_text("Dropped\n2", use_inner_text=True)
+    open_tab(page, "configure")
+    expect(page.locator("#field-data-dataset input")).to_have_value("mine")
+
+
+def test_text_can_be_read(served: Served, page: Page, stocked: tuple[Workspace, Job]) -> None:
+    """Every text has a contrast of 4.5 or more against what is behind it, light and dark."""
+    visit(page, served, f"?run={stocked[1].id}")
+    for name, _ in TABS:
+        open_tab(page, name)
+        settle(page)
+        for _ in ("light", "dark"):
+            scheme = page.evaluate("() => document.body.className")
+            assert page.evaluate(CONTRAST) == [], f"{name}, {scheme}"
+            page.locator("[data-theme-toggle]").click()
+    page.add_style_tag(content=".mark span { color: var(--page) !important; }")
+    assert page.evaluate(CONTRAST), "the check itself finds nothing"
+
+
+def test_a_phone_shows_every_tab_without_scrolling_sideways(
+    served: Served, page: Page, stocked: tuple[Workspace, Job]
+) -> None:
+    page.set_viewport_size(NARROW)
+    visit(page, served, f"?run={stocked[1].id}")
+    for name, _ in TABS:
+        open_tab(page, name)
+        settle(page)
+        width = page.evaluate("() => document.documentElement.scrollWidth")
+        assert width <= NARROW["width"], f"{name} is {width} pixels wide"
+
+
+def test_the_keyboard_reaches_the_tabs_and_shows_where_it_is(served: Served, page: Page) -> None:
+    visit(page, served)
+    expect(page.locator("#rows .row-card").first).to_be_visible(timeout=60_000)
+    reached = set()
+    for _ in range(12):
+        page.keyboard.press("Tab")
+        focus = page.evaluate(FOCUS)
+        assert focus["visible"], f"no visible focus on {focus['what']}"
+        reached.add(focus["what"])
+    assert "tab-configure-button" in reached
+
+
+def test_a_fresh_workspace_offers_the_sample_run_on_the_first_page(
+    serve: Callable[..., Served], page: Page, tmp_path: Path
+) -> None:
+    served = serve(tmp_path / "fresh", "--port", "7980")
+    visit(page, served)
+    expect(page.get_by_role("button", name="Start the sample run").first).to_be_visible()
+    expect(page.locator("#rows .row-card").first).to_be_visible(timeout=60_000)
+    open_tab(page, "train")
+    expect(page.locator("#tab-train")).to_contain_text("No runs yet")
+
+
+def drawn(page: Page) -> int:
+    return page.evaluate(
+        "() => Math.max(0, ...[...document.querySelectorAll('.js-plotly-plot')]"
+        ".flatMap(plot => plot.data.map(line => (line.x || []).length)))"
+    )
+
+
+SETTLE = """async () => {
+  let last = "", calm = 0;
+  for (let look = 0; look < 100 && calm < 5; look++) {
+    await new Promise(resolve => setTimeout(resolve, 100));
+    const now = document.body.innerText;
+    calm = now === last ? calm + 1 : 0;
+    last = now;
+  }
+}"""
+
+FOCUS = """() => {
+  const at = document.activeElement, style = getComputedStyle(at);
+  const ring = style.outlineStyle !== 'none' && parseFloat(style.outlineWidth) > 0;
+  const box = at.closest('.input-container, label, .wrap') || at;
+  const around = getComputedStyle(box);
+  const shadow = style.boxShadow !== 'none' || around.boxShadow !== 'none'
+    || around.outlineStyle !== 'none';
+  return {what: at.id || at.className || at.tagName, visible: ring || shadow};
+}"""
+
+# Texts with less contrast than 4.5:1 (3:1 from 24 px, or bold from 18.7 px), as a person sees them.
+CONTRAST = """() => {
+  const parse = (text) => (text.match(/[\\d.]+/g) || []).map(Number);
+  const over = (top, under) => {
+    const a = top[3] === undefined ? 1 : top[3];
+    return [0, 1, 2].map(i => top[i] * a + under[i] * (1 - a));
+  };
+  const behind = (element) => {
+    const layers = [];
+    for (let e = element; e; e = e.parentElement) {
+      const colour = parse(getComputedStyle(e).backgroundColor);
+      if (colour.length && colour[3] !== 0) layers.push(colour);
+      if (colour.length === 3 || colour[3] === 1) break;
+    }
+    return layers.reverse().reduce((under, top) => over(top, under), [255, 255, 255]);
+  };
+  const light = ([r, g, b]) => {
+    const f = (v) => (v /= 255) <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4;
+    return 0.2126 * f(r) + 0.7152 * f(g) + 0.0722 * f(b);
+  };
+  const bad = new Set();
+  const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  while (walker.nextNode()) {
+    const node = walker.currentNode, element = node.parentElement;
+    if (!node.textContent.trim() || !element.checkVisibility({opacityProperty: true,
+        visibilityProperty: true}) || !element.getClientRects().length) continue;
+    if (element.closest('script, style, svg, [disabled], [aria-hidden="true"], .js-plotly-plot'))
+      continue;
+    const style = getComputedStyle(element), size = parseFloat(style.fontSize);
+    const under = behind(element), ink = over(parse(style.color), under);
+    const [high, low] = [light(ink), light(under)].sort((a, b) => b - a);
+    const ratio = (high + 0.05) / (low + 0.05);
+    const large = size >= 24 || size >= 18.66 && Number(style.fontWeight) >= 700;
+    if (ratio < (large ? 3 : 4.5))
+      bad.add(`${node.textContent.trim().slice(0, 40)} (${ratio.toFixed(2)})`);
+  }
+  return [...bad];
+}"""

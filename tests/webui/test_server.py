@@ -1,0 +1,112 @@
+"""Serving: the next free port, no file but the page's own, and a considerate Ctrl-C."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+from starlette.applications import Starlette
+from starlette.routing import Route
+from starlette.testclient import TestClient
+
+from core.errors import SetupError
+from webui import server
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_the_next_free_port_is_taken() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        assert server.free_port("127.0.0.1", port) > port
+
+
+def test_an_address_of_another_machine_is_refused_with_the_reason() -> None:
+    with pytest.raises(SetupError, match=r"--host"):
+        server.free_port("192.0.2.1", 7860)
+
+
+def test_only_the_page_s_own_files_are_served() -> None:
+    client = TestClient(Starlette(routes=[Route("/tunesmith/{name}", server._own_file)]))
+    assert "tunesmith" in client.get("/tunesmith/page.js").text
+    assert client.get("/tunesmith/logo.svg").headers["content-type"].startswith("image/svg")
+    assert len(client.get("/tunesmith/plotly.js").content) > 1_000_000
+    for name in ("style.css", "..%2Fpyproject.toml", "%2Fetc%2Fpasswd", "server.json"):
+        assert client.get(f"/tunesmith/{name}").status_code == 404
+
+
+# Says that it is ready when `wait` has taken the signals over.
+WAIT = """
+import signal, threading
+from webui import server
+
+def tell():
+    while signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        threading.Event().wait(0.01)
+    print("ready", flush=True)
+
+server.PATIENCE = 20
+threading.Thread(target=tell, daemon=True).start()
+server.wait(lambda: {runs}, lambda: print("runs stopped", flush=True))
+print("that was all", flush=True)
+"""
+
+
+class Waiting:
+    """A process that waits as the server does, with `runs` at work."""
+
+    def __init__(self, runs: int) -> None:
+        code = WAIT.format(runs=runs)
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", code],
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        self.read_until("ready")
+
+    def read_until(self, text: str) -> str:
+        """What is written until a line has `text` in it; fails when the process ends first."""
+        assert self.process.stdout
+        seen = ""
+        guard = threading.Timer(60, self.process.kill)
+        guard.start()
+        for line in self.process.stdout:
+            seen += line
+            if text in line:
+                guard.cancel()
+                return seen
+        raise AssertionError(f"{text!r} was never written: {seen}")
+
+
+def test_ctrl_c_without_runs_ends_the_server() -> None:
+    waiting = Waiting(0)
+    waiting.process.send_signal(signal.SIGINT)
+    assert "No run was at work" in waiting.read_until("that was all")
+
+
+def test_ctrl_c_says_that_runs_go_on_and_a_second_one_stops_them() -> None:
+    """Somebody who ends the server must know that the machine goes on working, and how to end it.
+    """
+    waiting = Waiting(2)
+    waiting.process.send_signal(signal.SIGINT)
+    said = waiting.read_until("runs stop ID")
+    assert "2 runs go on" in said and "runs stopped" not in said
+    waiting.process.send_signal(signal.SIGINT)
+    assert "runs stopped" in waiting.read_until("that was all")
+
+
+def test_a_termination_signal_leaves_the_runs_alone() -> None:
+    """A restart of the machine's service must not stop a training."""
+    waiting = Waiting(1)
+    waiting.process.send_signal(signal.SIGTERM)
+    assert "runs stopped" not in waiting.read_until("that was all")
