@@ -70,9 +70,10 @@ def loaded(models: LoadedModels | None) -> str:
         return '<p class="soft">No model is in memory. The first question loads them.</p>'
     kinds = ", ".join(dict.fromkeys(models.dtypes))
     memory = messages.size(models.gpu_memory_bytes or models.memory_bytes)
+    how_many = "one column" if len(models.columns) == 1 else f"{len(models.columns)} columns"
     return (
-        f'<p class="soft">In memory: {len(models.columns)} of {len(models.columns)} columns, '
-        f"{memory}, {messages.escape(kinds)} on {messages.escape(models.device)}.</p>"
+        f'<p class="soft">In memory: {memory} for {how_many}, '
+        f"{messages.escape(kinds)} on {messages.escape(models.device)}.</p>"
     )
 
 

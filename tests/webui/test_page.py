@@ -161,7 +161,8 @@ def test_a_dropped_file_becomes_the_selected_data_set(
     panel.get_by_role("button", name="Import").click()
     expect(panel).to_be_hidden()
     expect(page).to_have_url(re.compile("dataset=mine"))
-    expect(page.locator("#tab-data .figures").first).to_contain_text("Dropped\n2", use_inner_text=True)
+    numbers = page.locator("#tab-data .figures").first
+    expect(numbers).to_contain_text("Dropped\n2", use_inner_text=True)
     open_tab(page, "configure")
     expect(page.locator("#field-data-dataset input")).to_have_value("mine")
 
@@ -169,6 +170,7 @@ def test_a_dropped_file_becomes_the_selected_data_set(
 def test_text_can_be_read(served: Served, page: Page, stocked: tuple[Workspace, Job]) -> None:
     """Every text has a contrast of 4.5 or more against what is behind it, light and dark."""
     visit(page, served, f"?run={stocked[1].id}")
+    page.add_style_tag(content="* { transition: none !important; }")
     for name, _ in TABS:
         open_tab(page, name)
         settle(page)
@@ -204,15 +206,21 @@ def test_the_keyboard_reaches_the_tabs_and_shows_where_it_is(served: Served, pag
     assert "tab-configure-button" in reached
 
 
-def test_a_fresh_workspace_offers_the_sample_run_on_the_first_page(
+def test_a_fresh_workspace_offers_the_sample_run_and_a_lost_server_is_told(
     serve: Callable[..., Served], page: Page, tmp_path: Path
 ) -> None:
+    """Nobody should take a page that stands still for a run that stands still."""
     served = serve(tmp_path / "fresh", "--port", "7980")
     visit(page, served)
     expect(page.get_by_role("button", name="Start the sample run").first).to_be_visible()
     expect(page.locator("#rows .row-card").first).to_be_visible(timeout=60_000)
     open_tab(page, "train")
     expect(page.locator("#tab-train")).to_contain_text("No runs yet")
+    served.end()
+    expect(page.locator("#lost")).to_contain_text("Runs go on without it")
+    port = served.address.rpartition(":")[2]
+    serve(served.workspace, "--port", port)
+    expect(page.locator("#lost")).to_have_count(0)
 
 
 def drawn(page: Page) -> int:
