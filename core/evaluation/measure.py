@@ -114,8 +114,9 @@ def write_answers(
 ) -> list[str]:
     """The model's most probable continuation (greedy) of each prompt, up to its end token.
 
-    `lengths` are those of the expected answers in tokens: rows with long ones go together, since
-    a batch takes as long as its longest answer.
+    `lengths` are those of the expected answers: rows with long ones go together, since a batch
+    takes as long as its longest answer. A prompt that the model cannot read to its end and answer
+    (see `too_long`) has the answer "".
     """
     answers = [""] * len(prompts)
     ends = end_of_answer_ids(model, tokenizer)
@@ -128,12 +129,15 @@ def write_answers(
         eos_token_id=ends or None,
         pad_token_id=pad,
     )
+    left_out = set(too_long(model, prompts, max_new_tokens))
     order = sorted(
-        range(len(prompts)), key=lambda i: (lengths[i] if lengths else 0, len(prompts[i]))
+        set(range(len(prompts))) - left_out,
+        key=lambda i: (lengths[i] if lengths else 0, len(prompts[i])),
     )
     done = 0
     tell(0.0)
-    rows_at_once = _rows_at_once(model, max(map(len, prompts)) + max_new_tokens)
+    longest = max((len(prompts[i]) for i in order), default=0)
+    rows_at_once = _rows_at_once(model, longest + max_new_tokens)
     while done < len(order):
         batch = order[done : done + rows_at_once]
         share = _Watch(tell, done / len(order), len(batch) / len(order), max_new_tokens)
@@ -150,6 +154,14 @@ def write_answers(
         done += len(batch)
         tell(done / len(order))
     return answers
+
+
+def too_long(model: Any, prompts: Sequence[list[int]], max_new_tokens: int) -> list[int]:
+    """The places of the prompts that leave no room for an answer in the model's positions."""
+    most = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    if most is None:
+        return []
+    return [i for i, prompt in enumerate(prompts) if len(prompt) + max_new_tokens > most]
 
 
 def _generate(

@@ -73,11 +73,15 @@ def load_eval_set(
         notes.append(f"{len(indices)} of {total} rows were measured, spread evenly.")
     rows, dropped = _usable(raw, indices, config, tokenizer)
     if dropped:
-        notes.append(f"{len(dropped)} rows cannot be measured; the first: {dropped[0][1]}")
+        notes.append(f"{row_count(len(dropped))} cannot be measured; the first: {dropped[0][1]}")
     if not rows:
         why = dropped[0][1] if dropped else "it is empty"
         raise DataError(f"No row of {info.name} can be measured: {why}", "Look at its preview.")
     return EvalSet(info, part, rows, notes)
+
+
+def row_count(number: int) -> str:
+    return f"{number} row" if number == 1 else f"{number} rows"
 
 
 def spread(total: int, wanted: int | None) -> list[int]:

@@ -19,8 +19,8 @@ from core.evaluation.compare import (
     score_answers,
     summarize_side,
 )
-from core.evaluation.measure import answer_losses, write_answers
-from core.evaluation.rows import EvalSet, load_eval_set, prompts_of
+from core.evaluation.measure import answer_losses, too_long, write_answers
+from core.evaluation.rows import EvalSet, load_eval_set, prompts_of, row_count
 from core.evaluation.scoring import field_rules
 from core.evaluation.verdict import verdict
 from core.jobs.task import Stopped, Task, Tell
@@ -68,6 +68,13 @@ def _evaluate(task: Task, workspace: Workspace) -> tuple[dict[str, Any], str]:
     model, tokenizer = open_trained(trained, base_path, device=device, dtype=dtype)
     rows = load_eval_set(workspace, trained.config, tokenizer, task.params.get("max_rows"))
     limit = _new_tokens(task.params.get("max_new_tokens"), rows, tokenizer)
+    if rows.has_answers:
+        unread = too_long(model, prompts_of(rows.rows, tokenizer), limit)
+        if unread:
+            rows.notes.append(
+                f"Too long for the model to read and answer with {limit} tokens, and counted as "
+                f"wrong: {row_count(len(unread))}."
+            )
     compare = bool(task.params.get("compare_base", True))
     end = 0.5 if compare else 0.98
     sides = {"tuned": _measure(model, tokenizer, rows, limit, task.part(0.05, end), "tuned")}

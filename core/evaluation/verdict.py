@@ -6,6 +6,7 @@ from typing import Any
 
 from core.evaluation.compare import estimate
 from core.evaluation.intervals import Estimate
+from core.evaluation.rows import row_count
 
 # With fewer rows than this even a clear difference is a hint only.
 _FEW_ROWS = 20
@@ -26,7 +27,7 @@ def verdict(result: dict[str, Any]) -> str:
         if name != "eval_loss":
             parts.append(_loss_change(tuned, base))
     if result["rows"] < _FEW_ROWS:
-        parts.append(f"With {_count(result['rows'])} this is a hint, not a proof.")
+        parts.append(f"With {row_count(result['rows'])} this is a hint, not a proof.")
     if result["part"] == "train":
         parts.append("These are rows that it was trained on.")
     return " ".join(parts)
@@ -91,7 +92,3 @@ def _loss(number: Estimate) -> str:
 def _points(value: float) -> str:
     points = round(100 * value)
     return f"{points} point" if points == 1 else f"{points} points"
-
-
-def _count(rows: int) -> str:
-    return "one row" if rows == 1 else f"{rows} rows"

@@ -64,7 +64,7 @@ def test_rows_that_lose_their_answer_to_the_cut_are_counted(tmp_path: Path) -> N
     config = parse_config({"data.dataset": world.dataset.id, "training.max_length": 64})
     found = load_eval_set(world.workspace, config, tiny_tokenizer(), None)
     assert [row.index for row in found.rows] == [0, 2]
-    assert found.notes[0].startswith("1 rows cannot be measured; the first: No answer is left")
+    assert found.notes[0].startswith("1 row cannot be measured; the first: No answer is left")
     short = parse_config({"data.dataset": world.dataset.id, "training.max_length": 8})
     with pytest.raises(DataError, match="No row of Colours can be measured"):
         load_eval_set(world.workspace, short, tiny_tokenizer(), None)

@@ -171,6 +171,21 @@ def test_plain_answers_are_scored_by_their_words(tmp_path: Path) -> None:
     assert "fields" not in tuned
 
 
+def test_rows_too_long_to_be_read_are_named_and_count_as_wrong(tmp_path: Path) -> None:
+    """A crash, or an answer to half a question, would both hide what the model can do."""
+    rows = colour_rows()[:3]
+    rows[1]["messages"][0]["content"] = "hat " * 100 + "a red hat"
+    world = tiny_world(tmp_path / "ws", eval_rows=rows)
+    run = world.run("a-run", {"training.max_length": 512})
+    tiny_adapter(tiny_model()).save_pretrained(run.adapter)
+    result = evaluate(world, run, "e1", {"max_new_tokens": 200})
+    assert result["notes"] == [
+        "Too long for the model to read and answer with 200 tokens, and counted as wrong: 1 row."
+    ]
+    (long,) = [row for row in result["differences"] if row["index"] == 1]
+    assert long["tuned"] == ""
+
+
 def test_plain_text_has_a_loss_and_no_answers(tmp_path: Path) -> None:
     rows = [{"text": "Once upon a time"}, {"text": "there was a cup"}]
     world = tiny_world(tmp_path / "ws", rows=rows, eval_rows=rows)
