@@ -57,6 +57,31 @@ window.tunesmith = window.tunesmith || {};
   };
 })();
 
+// Whether the server answers. Runs do not need it, and the page goes on by itself when it is back.
+(() => {
+  const LOST = "The server does not answer. Runs go on without it; " +
+    "this page goes on when it is back (python launch.py).";
+
+  function tell(lost) {
+    let note = document.querySelector("#lost");
+    if (!lost) return note && note.remove();
+    if (note) return;
+    note = document.createElement("div");
+    Object.assign(note, { id: "lost", textContent: LOST });
+    note.setAttribute("role", "status");
+    document.body.append(note);
+  }
+
+  setInterval(async () => {
+    try {
+      await fetch("tunesmith/alive", { cache: "no-store", signal: AbortSignal.timeout(10000) });
+      tell(false);
+    } catch {
+      tell(true);
+    }
+  }, 4000);
+})();
+
 // The settings form: which fields matter, which differ from the preset, which are wrong. Fields in a
 // closed fold are not in the document; they are marked when they appear.
 (() => {

@@ -15,7 +15,7 @@ from pathlib import Path
 import gradio as gr
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import FileResponse
+from starlette.responses import FileResponse, Response
 from starlette.routing import Route
 
 from core.errors import SetupError
@@ -83,7 +83,7 @@ def launch(
         css_paths=[theme.STYLE, theme.RESULTS],
         head=theme.HEAD,
         favicon_path=theme.LOGO,
-        app_kwargs={"routes": [Route("/tunesmith/{name}", _own_file)]},
+        app_kwargs={"routes": OWN_ROUTES},
     )
     return address
 
@@ -100,6 +100,14 @@ def _own_file(request: Request) -> FileResponse:
     if find is None:
         raise HTTPException(404)
     return FileResponse(find(), headers={"Cache-Control": "no-cache"})
+
+
+async def _alive(request: Request) -> Response:
+    """The page asks whether the server is still there."""
+    return Response(status_code=204)
+
+
+OWN_ROUTES = [Route("/tunesmith/alive", _alive), Route("/tunesmith/{name}", _own_file)]
 
 
 def announce(address: str, *, open_browser: bool) -> None:

@@ -59,10 +59,9 @@ def fake_app(root: Path) -> App:
 
 
 if __name__ == "__main__":
+    from core.jobs.pool import Pool
     from webui.app import build
     from webui.server import launch, wait
-
-    from core.jobs.pool import Pool
 
     app = fake_app(Path(sys.argv[1]))
     app.pool = Pool(app.workspace.root)

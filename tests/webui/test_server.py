@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 from starlette.applications import Starlette
-from starlette.routing import Route
 from starlette.testclient import TestClient
 
 from core.errors import SetupError
@@ -35,7 +34,8 @@ def test_an_address_of_another_machine_is_refused_with_the_reason() -> None:
 
 
 def test_only_the_page_s_own_files_are_served() -> None:
-    client = TestClient(Starlette(routes=[Route("/tunesmith/{name}", server._own_file)]))
+    client = TestClient(Starlette(routes=server.OWN_ROUTES))
+    assert client.get("/tunesmith/alive").status_code == 204
     assert "tunesmith" in client.get("/tunesmith/page.js").text
     assert client.get("/tunesmith/logo.svg").headers["content-type"].startswith("image/svg")
     assert len(client.get("/tunesmith/plotly.js").content) > 1_000_000
