@@ -2,27 +2,44 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from typing import Any
 
 from core.config import RunConfig
 from core.jobs.events import EventWriter
+from core.jobs.task import Stopped
 from core.training.resolve import Choice, with_choices
 from core.training.rows import Rows
 from core.workspace import RunFolder
 
+_SECONDS_BETWEEN = 0.5
+
 
 class Reporter:
-    """Writes the events of a run's beginning."""
+    """Writes the events of a run's beginning, and sees when it is asked to stop."""
 
     def __init__(self, run: RunFolder) -> None:
         self.events = EventWriter(run.events)
+        self._stop_request = run.stop_request
+        self._told = ("", 0.0)  # message, when
 
     def doing(self, message: str) -> None:
         self.events.write("progress", message=message)
 
-    def fetching(self, share: float, message: str) -> None:
-        """Told while a model is downloaded; `share` from 0 to 1."""
+    def check_stop(self) -> None:
+        """Raises Stopped when a stop was asked for."""
+        if self._stop_request.exists():
+            raise Stopped
+
+    def tell(self, share: float, message: str) -> None:
+        """For what takes long; `share` from 0 to 1. Raises Stopped when a stop was asked for."""
+        self.check_stop()
+        said, when = self._told
+        now = time.monotonic()
+        if message == said and now - when < _SECONDS_BETWEEN:
+            return
+        self._told = (message, now)
         self.events.write("progress", fraction=round(share, 4), message=message)
 
     def chosen(self, config: RunConfig, choices: Sequence[Choice]) -> RunConfig:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +13,7 @@ from datasets.table import InMemoryTable
 from trl import pack_dataset
 
 from core.config import RunConfig
-from core.data.record import DatasetInfo
+from core.data.record import DatasetInfo, Part
 from core.data.rowfile import iter_rows
 from core.data.tokenize import tokenize_rows
 from core.errors import DataError
@@ -46,16 +47,23 @@ class Rows:
 
 
 def load_rows(
-    info: DatasetInfo, part: str, tokenizer: Any, config: RunConfig, limit: int | None = None
+    info: DatasetInfo,
+    part: Part,
+    tokenizer: Any,
+    config: RunConfig,
+    *,
+    limit: int | None = None,
+    tell: Callable[[float, str], None] | None = None,
 ) -> Rows:
     """The first `limit` rows of a part, tokenized and cut at max_length.
 
-    Raises DataError when nothing can be learned from any of them.
+    `tell` is given the share done; what it raises ends the work. Raises DataError when nothing
+    can be learned from any of them.
     """
     batches: list[pa.RecordBatch] = []
     lengths: list[int] = []
     left_out: list[tuple[int, str]] = []
-    seen = 0
+    seen, total = 0, min(limit or sys.maxsize, getattr(info.counts, part))
     for rows in _limited(iter_rows(info.rows_path(part)), limit):
         usable, unusable = tokenize_rows(
             rows,
@@ -66,6 +74,8 @@ def load_rows(
         )
         left_out += [(seen + index, reason) for index, reason in unusable]
         seen += len(rows)
+        if tell:
+            tell(seen / max(total, 1), f"Reading the {part} rows")
         lengths += [row.length for row in usable]
         columns = [[row.input_ids for row in usable], [row.labels for row in usable]]
         batches.append(

@@ -12,6 +12,7 @@ from transformers.utils import logging as transformers_logging
 
 from core.config import load_config
 from core.errors import TrainingError
+from core.jobs.task import Stopped
 from core.models.hardware import probe
 from core.training import sft
 from core.workspace import RunFolder, Workspace
@@ -37,9 +38,10 @@ def run_training(folder: Path, workspace_root: Path, resume_from: Path | None) -
             )
     _be_quiet()
     _be_quick()
-    if run.stop_request.exists():
+    try:
+        return METHODS[config.method](run, workspace, config, resume_from)
+    except Stopped:
         return "stopped"
-    return METHODS[config.method](run, workspace, config, resume_from)
 
 
 def _be_quiet() -> None:

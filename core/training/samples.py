@@ -14,6 +14,7 @@ from core.data.rowfile import read_slice
 from core.errors import ModelError
 from core.evaluation.measure import write_answers
 from core.jobs.events import EventWriter
+from core.jobs.task import Stopped
 from core.models.prompts import prompt_ids
 from core.training.attention import other_attention
 from core.training.trainer import same_randomness
@@ -29,10 +30,6 @@ class SamplePrompt:
 
     messages: list[dict[str, Any]]
     expected: str | None
-
-
-class StopAsked(Exception):
-    """Somebody wants the run to stop: the answers are not finished."""
 
 
 def sample_prompts(config: RunConfig, info: DatasetInfo) -> list[SamplePrompt]:
@@ -119,7 +116,7 @@ class Sampler:
                     max_new_tokens=self.max_new_tokens,
                     tell=self._check_stop,
                 )
-            except StopAsked:
+            except Stopped:
                 return
             finally:
                 model.train(was_training)
@@ -135,4 +132,4 @@ class Sampler:
 
     def _check_stop(self, _: float) -> None:
         if self.stop_request.exists():
-            raise StopAsked
+            raise Stopped

@@ -33,8 +33,9 @@ _STARTS_AT_BASE = ("default", "gaussian")
 def train(run: RunFolder, workspace: Workspace, config: RunConfig, resume_from: Path | None) -> str:
     """Trains a run, from its start or from a checkpoint. Returns "finished" or "stopped".
 
-    What was on auto is written into the run's config.yaml. Raises a TunesmithError or whatever
-    the libraries raise; `advise` knows the common ones.
+    What was on auto is written into the run's config.yaml. Raises Stopped when it is stopped
+    before its first step, a TunesmithError, or whatever the libraries raise: `advise` knows the
+    common ones.
     """
     reporter = Reporter(run)
     config = reporter.chosen(config, [resolve.choose_device(config)])
@@ -42,14 +43,15 @@ def train(run: RunFolder, workspace: Workspace, config: RunConfig, resume_from: 
     config = reporter.chosen(config, resolve.choose_precision(config, device))
 
     reporter.doing("Reading the rows")
-    base = ensure_model(config.model.model_name_or_path, workspace, reporter.fetching)
+    base = ensure_model(config.model.model_name_or_path, workspace, reporter.tell)
     tokenizer = _tokenizer(base, config)
     info = load_dataset_info(workspace, config.data.dataset)
     config = _same_data(config, info, resume_from)
-    rows = load_rows(info, "train", tokenizer, config, config.data.max_train_samples)
+    limit = config.data.max_train_samples
+    rows = load_rows(info, "train", tokenizer, config, limit=limit, tell=reporter.tell)
     held_out = None
     if config.evaluation.eval_strategy != "no":
-        held_out = load_rows(info, "eval", tokenizer, config)
+        held_out = load_rows(info, "eval", tokenizer, config, tell=reporter.tell)
     reporter.rows(rows, held_out)
 
     reporter.doing("Loading the model")
@@ -62,8 +64,7 @@ def train(run: RunFolder, workspace: Workspace, config: RunConfig, resume_from: 
         config, resolve.choose_batch(config, need, lengths, device=device, free=free)
     )
     config.save(run.config)
-    if run.stop_request.exists():
-        return "stopped"
+    reporter.check_stop()
 
     reporter.doing("Preparing the trainer")
     trainer = RowTrainer(

@@ -16,6 +16,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from core.config import load_config
 from core.data.prepare import import_dataset
 from core.errors import DataError, TrainingError
+from core.training.advice import advise
 from core.training.attention import other_attention
 from core.training.run import run_training
 from core.training.trainer import RowTrainer
@@ -274,3 +275,26 @@ def test_a_stop_before_the_first_step_is_heeded(world: TinyWorld, tmp_path: Path
     run.stop_request.touch()
     assert run_training(run.root, world.root, None) == "stopped"
     assert not run.adapter.exists()
+
+
+def test_modules_that_the_model_lacks_are_named(train: Train) -> None:
+    """Somebody would search a library's traceback for the setting that is wrong."""
+    with pytest.raises(ValueError) as caught:
+        train("modules", **{"adapter.target_modules": ["wq_proj"]})
+    advice = advise(caught.value)
+    assert "wq_proj" in advice.message and "all-linear" in advice.hint
+
+
+def test_a_stop_while_saving_does_not_lose_the_result(
+    train: Train, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that was trained to its end would keep nothing."""
+    before = RowTrainer.train
+
+    def stop_after(self: RowTrainer, **options: Any) -> Any:
+        result = before(self, **options)
+        RunFolder(Path(self.args.output_dir).parent).stop_request.touch()
+        return result
+
+    monkeypatch.setattr(RowTrainer, "train", stop_after)
+    assert train("saving").adapter.is_dir()
