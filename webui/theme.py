@@ -1,8 +1,8 @@
 """The look: Gradio's variables set from our own tokens, the stylesheet and the page's script.
 
-The tokens (colours, radius, spacing) are CSS variables in assets/style.css, once for light and once
-for dark. Here they are only handed to Gradio, so that its components follow them. No font, script or
-picture comes from anywhere but this server.
+The tokens (colours, radius, spacing) are CSS variables in assets/style.css, once for light and
+once for dark. Here they are only handed to Gradio, so that its components follow them. No font,
+script or picture comes from anywhere but this server.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import gradio as gr
 
 ASSETS = Path(__file__).resolve().parent.parent / "assets"
 STYLE = ASSETS / "style.css"
+RESULTS = ASSETS / "results.css"
 LOGO = ASSETS / "logo.svg"
 
 SANS = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "Helvetica Neue", "sans-serif")
