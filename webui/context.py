@@ -70,8 +70,8 @@ class App:
     hardware: Hardware
     chats: dict[str, ChatSession] = field(default_factory=dict)
     """Loaded chat sessions by the browser session's hash; each is a worker process."""
-    counts: dict[tuple[Any, ...], Future[dict[str, Any]]] = field(default_factory=dict)
-    """Token counts of data sets, begun or done (webui.lens)."""
+    answers: dict[tuple[Any, ...], Future[Any]] = field(default_factory=dict)
+    """Token counts and rows as tokens, begun or done (webui.lens)."""
 
     def __post_init__(self) -> None:
         self.live = LiveRuns(self.workspace)

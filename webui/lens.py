@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from core.models.starter import find_local
 if TYPE_CHECKING:
     from webui.context import App
 
-# How many counts are remembered; each is a few numbers.
+# How many answers are remembered: counts, and pages of a few rows.
 REMEMBERED = 64
 
 
@@ -64,6 +65,27 @@ def count_tokens(app: App, dataset: str, lens: Lens) -> Future[dict[str, Any]] |
 
     None without the model on this machine or without the data set.
     """
+    return _asked(app, dataset, lens, dataset_token_counts)
+
+
+def view_rows(
+    app: App, dataset: str, part: str, indices: tuple[int, ...], lens: Lens
+) -> Future[list[dict[str, Any]]] | None:
+    """The rows as the model sees them, from a worker or remembered; None as in `count_tokens`."""
+    return _asked(app, dataset, lens, preview_rows, part, list(indices))
+
+
+def finished(asked: Future[Any] | None) -> Any | None:
+    """The result, if there is one already; what failed has none."""
+    if asked is None or not asked.done() or asked.exception() is not None:
+        return None
+    return asked.result()
+
+
+def _asked(
+    app: App, dataset: str, lens: Lens, question: Callable[..., Any], *more: Any
+) -> Future[Any] | None:
+    """The worker's answer to `question(root, data set, *more, model, cut, loss, system)`."""
     path = local_model(app, lens.model)
     if path is None:
         return None
@@ -71,38 +93,11 @@ def count_tokens(app: App, dataset: str, lens: Lens) -> Future[dict[str, Any]] |
         info = load_dataset_info(app.workspace, dataset)
     except TunesmithError:
         return None
-    key = (info.fingerprint, str(path), *list(asdict(lens).values())[1:])
-    if key not in app.counts:
-        while len(app.counts) >= REMEMBERED:
-            app.counts.pop(next(iter(app.counts)))
-        app.counts[key] = app.pool.submit(
-            dataset_token_counts, app.workspace.root, info.id, *key[1:]
-        )
-    return app.counts[key]
-
-
-def finished(counting: Future[dict[str, Any]] | None) -> dict[str, Any] | None:
-    """The result, if there is one; a count that failed shows no number."""
-    if counting is None or not counting.done() or counting.exception() is not None:
-        return None
-    return counting.result()
-
-
-def view_rows(
-    app: App, dataset: str, part: str, indices: list[int], lens: Lens
-) -> Future[list[dict[str, Any]]] | None:
-    """The rows as the model sees them, from a worker; None without the model on this machine."""
-    path = local_model(app, lens.model)
-    if path is None:
-        return None
-    return app.pool.submit(
-        preview_rows,
-        app.workspace.root,
-        dataset,
-        part,
-        indices,
-        str(path),
-        lens.max_length,
-        lens.assistant_only_loss,
-        lens.system_prompt,
-    )
+    how = (str(path), lens.max_length, lens.assistant_only_loss, lens.system_prompt)
+    key = (question.__name__, info.id, info.fingerprint, str(more), *how)
+    known = app.answers.get(key)
+    if known is None or known.done() and known.exception() is not None:
+        while len(app.answers) >= REMEMBERED:
+            app.answers.pop(next(iter(app.answers)))
+        app.answers[key] = app.pool.submit(question, app.workspace.root, info.id, *more, *how)
+    return app.answers[key]

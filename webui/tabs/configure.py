@@ -218,7 +218,7 @@ class _Configure:
                 self.wait_for_tokens,
                 self.inputs,
                 None,
-                trigger_mode="always_last",
+                trigger_mode="multiple",
                 concurrency_limit=None,
                 **quiet,
             ).then(self.follow, self.inputs, shown, trigger_mode="always_last", **quiet)

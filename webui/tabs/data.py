@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from concurrent.futures import wait
+from concurrent.futures import Future, wait
 from typing import Any
 
 import gradio as gr
@@ -72,56 +72,44 @@ class _Data:
         fresh = not self.app.store.list(kind="train")
         return gr.Dropdown(sets, value=chosen), chosen, 0, gr.Row(visible=fresh)
 
-    def tell(self, dataset: str, lens_text: str) -> Iterator[Any]:
-        """The numbers on top; the tokens follow when a worker has counted them."""
+    def tell(self, dataset: str, lens_text: str):
+        """The numbers on top; the tokens as far as a worker has counted them."""
         try:
             info = load_dataset_info(self.app.workspace, dataset)
         except TunesmithError as error:
-            yield messages.error(error), ""
-            return
+            return messages.error(error), ""
         counting = count_tokens(self.app, info.id, Lens.read(lens_text))
-        if counting is None or not counting.done():
-            yield data_view.numbers(info, None, counting is not None), data_view.about(info)
-        if counting is not None:
-            wait([counting], timeout=PATIENCE)
-            counts = finished(counting)
-            yield data_view.numbers(info, counts, False), data_view.about(info)
+        waiting = counting is not None and not counting.done()
+        return data_view.numbers(info, finished(counting), waiting), data_view.about(info)
 
-    def show(self, dataset: str, part: str, look: str, first: int, lens_text: str) -> Iterator[Any]:
+    def show(self, dataset: str, part: str, look: str, first: int, lens_text: str):
         """A page of rows, as they are or as the model sees them."""
         try:
             info = load_dataset_info(self.app.workspace, dataset)
             total = info.counts.eval if part == "eval" else info.counts.train
             found = read_rows(self.app.workspace, dataset, part, first, PAGE) if total else []
         except TunesmithError as error:
-            yield messages.error(error), "", gr.Button(visible=False)
-            return
+            return messages.error(error), "", gr.Button(visible=False)
         where = _where(first, len(found), total)
-        hidden = gr.Button(visible=False)
         if look == AS_ROWS or not found:
-            yield data_view.rows(found, first), where, hidden
-            return
-        yield from self._through(info.id, part, first, len(found), where, Lens.read(lens_text))
+            return data_view.rows(found, first), where, gr.Button(visible=False)
+        lens = Lens.read(lens_text)
+        seen = view_rows(self.app, dataset, part, _page(first, len(found)), lens)
+        return _through(seen, first, where, lens)
 
-    def _through(
-        self, dataset: str, part: str, first: int, count: int, where: str, lens: Lens
-    ) -> Iterator[Any]:
-        """The same rows through the tokenizer of the model chosen in Configure."""
-        seen = view_rows(self.app, dataset, part, list(range(first, first + count)), lens)
-        if seen is None:
-            text = f"{lens.model} is not on this machine yet; its tokenizer is needed for this."
-            yield messages.note(text), where, gr.Button(visible=True)
-            return
-        hidden = gr.Button(visible=False)
-        if not seen.done():
-            text = f"Reading with the tokenizer of {lens.model}"
-            yield messages.progress(None, text), where, hidden
-        try:
-            tokens = data_view.tokens(seen.result(timeout=PATIENCE), first, lens.max_length)
-        except TunesmithError as error:
-            tokens = messages.error(error)
-        legend = data_view.legend(lens.model, lens.max_length)
-        yield tokens, where + legend, hidden
+    def wait(self, dataset: str, part: str, look: str, first: int, lens_text: str) -> None:
+        """Until the worker has answered what `show` and `tell` asked; they are then asked again.
+
+        It shows nothing itself: by then another data set may be selected.
+        """
+        lens = Lens.read(lens_text)
+        asked = [count_tokens(self.app, dataset, lens)]
+        if look == AS_TOKENS and asked[0] is not None:
+            counts = load_dataset_info(self.app.workspace, dataset).counts
+            total = counts.eval if part == "eval" else counts.train
+            count = min(PAGE, total - first)
+            asked.append(view_rows(self.app, dataset, part, _page(first, count), lens))
+        wait([answer for answer in asked if answer is not None], timeout=PATIENCE)
 
     def fetch_model(self, lens_text: str) -> Iterator[Any]:
         """Brings the model here, with its progress in the rows' place."""
@@ -137,46 +125,40 @@ class _Data:
         quiet: dict[str, Any] = {"show_progress": "hidden"}
         self.importing.wire()
         page = [dataset, self.part, self.look, self.first, shared.lens]
-        show: dict[str, Any] = {
-            "fn": self.show,
-            "inputs": page,
-            "outputs": [self.rows, self.place, self.fetch],
-            "trigger_mode": "always_last",
-            "concurrency_limit": None,
-            **quiet,
+        always: dict[str, Any] = {"trigger_mode": "always_last", "concurrency_limit": None, **quiet}
+        show = {"fn": self.show, "inputs": page, "outputs": [self.rows, self.place, self.fetch]}
+        tell = {
+            "fn": self.tell, "inputs": page[:1] + page[-1:], "outputs": [self.numbers, self.about]
         }
-        tell: dict[str, Any] = {
-            "fn": self.tell,
-            "inputs": [dataset, shared.lens],
-            "outputs": [self.numbers, self.about],
-            "trigger_mode": "always_last",
-            "concurrency_limit": None,
-            **quiet,
-        }
-        opened = gr.on(
-            [shared.tab["data"].select, dataset.change],
-            self.open,
-            dataset,
-            [self.choice, dataset, self.first, self.welcome],
-            **quiet,
+
+        def shown(event: Any) -> None:
+            """What follows a change: at once what is known, and again when the worker answers."""
+            event.then(**tell, **always)
+            event.then(**show, **always).then(
+                self.wait, page, None, trigger_mode="multiple", concurrency_limit=None, **quiet
+            ).then(**show, **always).then(**tell, **always)
+
+        opened = [self.choice, dataset, self.first, self.welcome]
+        shown(
+            gr.on([shared.tab["data"].select, dataset.change], self.open, dataset, opened, **quiet)
         )
-        opened.then(**show)
-        opened.then(**tell)
         self.choice.input(lambda chosen: chosen, self.choice, dataset, **quiet)
-        self.look.input(**show)
-        self.part.input(lambda: 0, None, self.first, **quiet).then(**show)
+        shown(self.look.input(lambda: None, None, None, **quiet))
+        shown(self.part.input(lambda: 0, None, self.first, **quiet))
         for button, step in ((self.before, -PAGE), (self.after, PAGE)):
-            button.click(
-                lambda first, part, chosen, step=step: self.turn(first, step, part, chosen),
-                [self.first, self.part, dataset],
-                self.first,
-                **quiet,
-            ).then(**show)
-        fetched = self.fetch.click(
-            self.fetch_model, shared.lens, self.rows, concurrency_limit=None, **quiet
+            shown(
+                button.click(
+                    lambda first, part, chosen, step=step: self.turn(first, step, part, chosen),
+                    [self.first, self.part, dataset],
+                    self.first,
+                    **quiet,
+                )
+            )
+        shown(
+            self.fetch.click(
+                self.fetch_model, shared.lens, self.rows, concurrency_limit=None, **quiet
+            )
         )
-        fetched.then(**show)
-        fetched.then(**tell)
         self.train.click(lambda: shared.go("configure"), None, shared.tabs, **quiet)
 
     def turn(self, first: int, step: int, part: str, dataset: str) -> int:
@@ -185,6 +167,26 @@ class _Data:
         total = counts.eval if part == "eval" else counts.train
         last = max(0, (total - 1) // PAGE * PAGE)
         return min(max(0, int(first or 0) + step), last)
+
+
+def _page(first: int, count: int) -> tuple[int, ...]:
+    return tuple(range(first, first + count))
+
+
+def _through(seen: Future[Any] | None, first: int, where: str, lens: Lens) -> tuple[Any, ...]:
+    """The rows through the tokenizer of the model chosen in Configure, or what they wait for."""
+    hidden = gr.Button(visible=False)
+    if seen is None:
+        text = f"{lens.model} is not on this machine yet; its tokenizer is needed for this."
+        return messages.note(text), where, gr.Button(visible=True)
+    if not seen.done():
+        text = f"Reading with the tokenizer of {lens.model}"
+        return messages.progress(None, text), where, hidden
+    try:
+        tokens = data_view.tokens(seen.result(), first, lens.max_length)
+    except TunesmithError as error:
+        return messages.error(error), where, hidden
+    return tokens, where + data_view.legend(lens.model, lens.max_length), hidden
 
 
 def _where(first: int, count: int, total: int) -> str:
