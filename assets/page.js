@@ -39,6 +39,19 @@ window.tunesmith = window.tunesmith || {};
     window.history.replaceState(window.history.state, "", url);
   };
 
+  // The hidden boxes decide. They are looked at, because Gradio's own change events may wait many
+  // seconds behind others, and a reload in between would lose the selection.
+  const seen = {};
+  setInterval(() => {
+    for (const name of ["run", "dataset"]) {
+      const box = document.querySelector(`#selected-${name} textarea, #selected-${name} input`);
+      if (!box || box.value === seen[name]) continue;
+      const untouched = seen[name] === undefined && !box.value;
+      seen[name] = box.value;
+      if (!untouched) tunesmith.setUrl({ [name]: box.value });
+    }
+  }, 250);
+
   // The address follows, and only the shown tab's timer ticks. In the order of the tabs.
   tunesmith.tabShown = () => {
     const tabs = [...document.querySelectorAll('#tabs > .tab-wrapper [role="tab"]')];

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import gradio as gr
 
 from core.config.presets import DEFAULT, load_preset
@@ -63,17 +61,11 @@ def _shared() -> Shared:
 
 
 def _wire_selection(page: gr.Blocks, app: App, shared: Shared) -> None:
-    """The URL decides at the start; afterwards it follows."""
-
+    """The URL decides at the start; afterwards it follows (page.js looks at the boxes)."""
     # The fork server imports torch for the first worker meanwhile; it takes some seconds.
     page.load(app.scheduler.warm, None, None, show_progress="hidden")
     selection = [shared.run, shared.dataset, shared.tabs]
     page.load(None, None, selection, js="() => tunesmith.selectionFromUrl()")
-    follow: dict[str, Any] = {"outputs": None, "show_progress": "hidden", "queue": False}
-    shared.run.change(None, shared.run, js="run => tunesmith.setUrl({run})", **follow)
-    shared.dataset.change(
-        None, shared.dataset, js="dataset => tunesmith.setUrl({dataset})", **follow
-    )
     # Which tab is shown is read from the page itself: events may come in another order.
     gr.on(
         [tab.select for tab in shared.tab.values()],
