@@ -25,7 +25,8 @@ class ReportEvents(TrainerCallback):
     def __init__(self, events: EventWriter, trainer: RowTrainer) -> None:
         self.events = events
         self._trainer = trainer
-        self._counted = (0, 0.0)  # tokens and seconds at the last log
+        self._tokens_told = 0
+        self._seconds_untold = 0.0  # in steps since the last log
         self._steps: deque[float] = deque(maxlen=20)
         self._step_began = 0.0
         self._evaluation_began = 0.0
@@ -33,6 +34,7 @@ class ReportEvents(TrainerCallback):
         self._told = 0.0
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self._trainer.go_on_counting(state.log_history)
         self._progress(state, "Training")
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -40,6 +42,7 @@ class ReportEvents(TrainerCallback):
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self._steps.append(time.monotonic() - self._step_began)
+        self._seconds_untold += self._steps[-1]
         self._evaluation_began = time.monotonic()
         last = state.global_step >= state.max_steps
         if last or time.monotonic() - self._told >= _SECONDS_BETWEEN:
@@ -48,15 +51,13 @@ class ReportEvents(TrainerCallback):
     def on_log(self, args: Any, state: Any, control: Any, **given: Any) -> None:
         logs: dict[str, Any] = dict(given.get("logs") or {})
         if "train_runtime" in logs:
-            seconds, steps = logs["train_runtime"], state.global_step
-            self.events.write("log", level="info", message=f"Step {steps} after {seconds:.0f} s.")
+            message = f"Trained to step {state.global_step} in {logs['train_runtime']:.0f} s."
+            self.events.write("log", level="info", message=message)
             return
         if "loss" in logs:
-            tokens, seconds = self._trainer.tokens_trained, self._trainer.seconds_trained
-            tokens_new, seconds_new = tokens - self._counted[0], seconds - self._counted[1]
-            self._counted = (tokens, seconds)
-            if seconds_new > 0:
-                logs["tokens_per_second"] = round(tokens_new / seconds_new, 1)
+            tokens = self._trainer.tokens_trained - self._tokens_told
+            logs["tokens_per_second"] = round(tokens / self._seconds_untold, 1)
+            self._tokens_told, self._seconds_untold = self._trainer.tokens_trained, 0.0
             logs |= memory()
         self.events.write("metrics", step=state.global_step, **{"epoch": state.epoch, **logs})
 

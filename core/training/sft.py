@@ -59,7 +59,7 @@ def train(run: RunFolder, workspace: Workspace, config: RunConfig, resume_from: 
     no_padding = _attention(model, config, reporter)
     need = resolve.estimate_need(model, config)
     free = resolve.free_bytes(device)
-    lengths = rows.lengths if not config.training.packing else [config.training.max_length]
+    lengths = _lengths(rows, config)
     config = reporter.chosen(
         config, resolve.choose_batch(config, need, lengths, device=device, free=free)
     )
@@ -119,6 +119,12 @@ def _attention(model: Any, config: RunConfig, reporter: Reporter) -> bool:
     kind = model.config._attn_implementation
     reporter.note("model.attn_implementation", kind, "this model needs its rows padded")
     return False
+
+
+def _lengths(rows: Rows, config: RunConfig) -> list[int]:
+    """How long the trainer's rows are; packed ones are nearly full."""
+    full = config.training.max_length
+    return [full] * -(-rows.tokens // full) if config.training.packing else rows.lengths
 
 
 def _packed(rows: Rows, config: RunConfig, no_padding: bool) -> Any:

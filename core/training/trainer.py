@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -26,30 +25,32 @@ _NOT_FINITE_HINT = (
 class RowTrainer(SFTTrainer):
     """SFTTrainer on rows that are tokenized already (input_ids, labels).
 
-    `tokens_trained` counts real tokens and `seconds_trained` the time in forward and backward.
-    The losses of an evaluation are means over all its tokens, whatever the batch size.
+    `tokens_trained` counts the real tokens of this process's steps. The losses of an evaluation
+    are means over all its tokens, whatever the batch size.
     """
 
     def __init__(self, **arguments: Any) -> None:
         super().__init__(**arguments)
         self.tokens_trained = 0
-        self.seconds_trained = 0.0
         self._measured = _Sums()
         self._takes_own_loss = self._can_take_own_loss()
         if self.args.bf16 or self.args.fp16:
             _leave_casting_to_autocast(self.model)
 
+    def go_on_counting(self, log_history: list[dict[str, Any]]) -> None:
+        """Lets the curve of `num_tokens` go on after a resume; TRL would begin at 0."""
+        counts = [log["num_tokens"] for log in log_history if "num_tokens" in log]
+        self._total_train_tokens = int(counts[-1]) if counts else 0
+
     def training_step(self, model: Any, inputs: dict[str, Any], *arguments: Any) -> Any:
-        begin = time.perf_counter()
         tokens = _real_tokens(inputs)
         loss = super().training_step(model, inputs, *arguments)
-        if not math.isfinite(loss.item()):  # waits for the device, so the time is the step's own
+        if not math.isfinite(loss.item()):  # waits for the device
             raise TrainingError(
                 f"The loss at step {self.state.global_step + 1} is {loss.item()}, not a number.",
                 _NOT_FINITE_HINT,
             )
         self.tokens_trained += tokens
-        self.seconds_trained += time.perf_counter() - begin
         return loss
 
     def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:

@@ -77,6 +77,11 @@ def test_the_saved_adapter_answers_as_the_trained_model_did(
 def test_what_was_chosen_is_written_down_and_told(train: Train) -> None:
     """Nobody could say later how the run was made, and a resumed one would choose anew."""
     run = train("auto", **{"training.per_device_train_batch_size": "auto"})
+    packs = train(
+        "packs",
+        **{"training.per_device_train_batch_size": "auto", "training.packing": True},
+    )
+    assert load_config(packs.config).training.per_device_train_batch_size == 5  # 300 of 64 tokens
     config = load_config(run.config)
     assert "auto" not in (
         config.training.device,
