@@ -10,8 +10,9 @@ from webui import header
 from webui.api import PUBLISHED, publish
 from webui.context import TABS, App, Shared
 from webui.lens import Lens
-from webui.server import FIRST_PORT, announce, free_port, keep_uploads, launch, wait
+from webui.server import FIRST_PORT, announce, free_port, keep_uploads, launch
 from webui.tabs import chat, configure, data, evaluate, export, runs, train
+from webui.waiting import wait
 
 _BUILDERS = {
     "data": data.build,

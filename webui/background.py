@@ -55,6 +55,28 @@ class Task:
             yield self
 
 
+class Tasks:
+    """The work that browsers have begun and may stop: one for each session."""
+
+    def __init__(self) -> None:
+        self._tasks: dict[str, Task] = {}
+
+    def watch(self, session: str, task: Task) -> Iterator[Task]:
+        """The task, a few times a second, until it is done; meanwhile `stop` reaches it."""
+        self._tasks[session] = task
+        try:
+            yield from task.glances()
+        finally:
+            self._tasks.pop(session, None)
+
+    def stop(self, session: str) -> bool:
+        """Whether there was something to stop."""
+        task = self._tasks.get(session)
+        if task is not None:
+            task.stop()
+        return task is not None
+
+
 def begin(work: Callable[[Task], Any], message: str = "") -> Task:
     """Starts `work(task)`; what it returns becomes the result."""
     task = Task(message=message)

@@ -28,6 +28,7 @@ class ImportForm:
 
     def __init__(self, app: App, shared: Shared) -> None:
         self.app, self.shared = app, shared
+        self.importing = background.Tasks()
         with gr.Row(elem_classes="bring", equal_height=True):
             self.drop = gr.File(
                 label="Drop a file here: JSON, JSONL, CSV or Parquet",
@@ -140,10 +141,12 @@ class ImportForm:
             for field, column in zip(fields, chosen, strict=False)
         }
 
-    def begin(self, data: dict[Component, Any]) -> Iterator[dict[Component, Any]]:
+    def begin(
+        self, data: dict[Component, Any], request: gr.Request
+    ) -> Iterator[dict[Component, Any]]:
         """Imports, with its progress; then the new data set is the selected one."""
         task = background.begin(lambda task: self._import(data, task))
-        for glance in task.glances():
+        for glance in self.importing.watch(request.session_hash, task):
             yield {
                 self.progress: messages.progress(glance.fraction, glance.message),
                 self.go: gr.Button(interactive=False),
@@ -160,6 +163,12 @@ class ImportForm:
             self.path: "",
             self.shared.dataset: task.result.id,
         }
+
+    def stop_or_discard(self, request: gr.Request):
+        """Stops the import that is going on; without one, the file is put away."""
+        if self.importing.stop(request.session_hash):
+            return gr.skip(), gr.skip()
+        return gr.Column(visible=False), None
 
     def _import(self, data: dict[Component, Any], task: background.Task) -> Any:
         second = data[self.second] if data[self.split] == SECOND_FILE else None
@@ -192,13 +201,9 @@ class ImportForm:
         }
         self.drop.upload(self.receive, self.drop, seen, **quiet)
         self.drop.clear(lambda: gr.Column(visible=False), None, self.panel, **quiet)
-        gr.on(
-            [self.path.submit], self.receive_path, self.path, seen, **quiet
-        )
+        self.path.submit(self.receive_path, self.path, seen, **quiet)
         self.form.input(self.choose_form, inputs, seen, **quiet)
-        gr.on(
-            [slot.input for slot in self.columns], self.choose_column, inputs, seen, **quiet
-        )
+        gr.on([slot.input for slot in self.columns], self.choose_column, inputs, seen, **quiet)
         self.split.change(
             lambda how: (gr.Row(visible=how == SHARE), gr.File(visible=how == SECOND_FILE)),
             self.split,
@@ -212,9 +217,7 @@ class ImportForm:
             concurrency_limit=None,
             **quiet,
         )
-        self.discard.click(
-            lambda: (gr.Column(visible=False), None), None, [self.panel, self.drop], **quiet
-        )
+        self.discard.click(self.stop_or_discard, None, [self.panel, self.drop], **quiet)
         self.sample.click(lambda: "sample", None, self.shared.dataset, **quiet)
 
 

@@ -4,9 +4,5 @@ from __future__ import annotations
 
 from playwright.sync_api import expect
 
-from tests.e2e.conftest import browser, page, serve
-
 # Milliseconds. A busy machine is slow, and that is no failure of the page.
 expect.set_options(timeout=30_000)
-
-__all__ = ["browser", "page", "serve"]

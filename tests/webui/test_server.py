@@ -46,16 +46,16 @@ def test_only_the_page_s_own_files_are_served() -> None:
 # Says that it is ready when `wait` has taken the signals over.
 WAIT = """
 import signal, threading
-from webui import server
+from webui import waiting
 
 def tell():
     while signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
         threading.Event().wait(0.01)
     print("ready", flush=True)
 
-server.PATIENCE = 20
+waiting.PATIENCE = 20
 threading.Thread(target=tell, daemon=True).start()
-server.wait(lambda: {runs}, lambda: print("runs stopped", flush=True))
+waiting.wait(lambda: {runs}, lambda: print("runs stopped", flush=True))
 print("that was all", flush=True)
 """
 
@@ -78,7 +78,7 @@ class Waiting:
         """What is written until a line has `text` in it; fails when the process ends first."""
         assert self.process.stdout
         seen = ""
-        guard = threading.Timer(60, self.process.kill)
+        guard = threading.Timer(120, self.process.kill)
         guard.start()
         for line in self.process.stdout:
             seen += line

@@ -9,18 +9,20 @@ from typing import Any
 import gradio as gr
 from gradio.components import Component
 
-from core.config import RunConfig, parse_config
+from core.config import SPEC_BY_PATH, RunConfig, parse_config
 from core.config.command import as_command
 from core.config.presets import DEFAULT, Preset, list_presets, load_preset, preset_id, save_preset
 from core.data.registry import list_datasets
 from core.errors import ConfigError, TunesmithError
+from core.models.describe import describe_model
 from core.models.starter import STARTER_MODELS
 from webui import background, forms, messages, plan
 from webui.context import App, Shared
-from webui.lens import Lens, count_tokens
+from webui.lens import Lens, count_tokens, local_model
 
 # How long the page waits for a count of tokens, in seconds; it is asked for again at a change.
 PATIENCE = 120
+MODULES = "adapter.target_modules"
 
 
 def build(app: App, shared: Shared) -> None:
@@ -33,7 +35,7 @@ def build(app: App, shared: Shared) -> None:
 class _Configure:
     def __init__(self, app: App, shared: Shared) -> None:
         self.app, self.shared = app, shared
-        self.started: dict[str, background.Task] = {}
+        self.starting = background.Tasks()
         first = load_preset(DEFAULT)
         with gr.Row(elem_classes="split"):
             with gr.Column(scale=7, min_width=320):
@@ -76,7 +78,9 @@ class _Configure:
         datasets = [(info.name, info.id) for info in list_datasets(self.app.workspace)]
         if "sample" not in {identity for _, identity in datasets}:
             datasets.insert(0, ("Sample: support tickets", "sample"))
+        devices = [device.label for device in self.app.hardware.devices]
         return {
+            "training.device": ["auto", *devices],
             "model.model_name_or_path": [*dict.fromkeys([next(iter(STARTER_MODELS)), *local])],
             "data.dataset": datasets,
         }
@@ -148,11 +152,11 @@ class _Configure:
             yield self.follow(data)
             return
         start = background.start_run(self.app.workspace, self.app.store, config)
-        self.started[request.session_hash] = start
-        for task in start.glances():
+        for task in self.starting.watch(request.session_hash, start):
+            share = "" if task.fraction is None else f" {task.fraction:.0%}"
             yield {
                 self.status: messages.progress(task.fraction, task.message),
-                self.start: gr.Button("Starting", interactive=False),
+                self.start: gr.Button(f"Starting{share}", interactive=False),
                 self.stop: gr.Button(visible=True),
             }
         yield self._begun(start)
@@ -172,9 +176,17 @@ class _Configure:
         }
 
     def stop_start(self, request: gr.Request) -> None:
-        start = self.started.get(request.session_hash)
-        if start is not None:
-            start.stop()
+        self.starting.stop(request.session_hash)
+
+    def list_modules(self, model: str) -> Any:
+        """The names that an adapter can be put on, read from the model that was chosen."""
+        folder = local_model(self.app, model or "")
+        try:
+            names = describe_model(folder).linear_modules if folder else []
+        except TunesmithError:
+            names = []  # the plan says what is wrong with the model
+        words = SPEC_BY_PATH[MODULES].words
+        return gr.Dropdown(choices=[*words, *names])
 
     def save_as(self, data: dict[Component, Any]) -> dict[Component, Any]:
         """Keeps the settings as a preset of the owner's."""
@@ -183,7 +195,9 @@ class _Configure:
             return {self.saved: messages.error("The preset has no name.", "Type one first.")}
         try:
             config = self.form.config(data)
-            preset = save_preset(self.app.workspace, preset_id(title), title, config, replace=True)
+            name = preset_id(title)
+            same = name == data[self.preset]
+            preset = save_preset(self.app.workspace, name, title, config, replace=same)
         except TunesmithError as error:
             return {self.saved: messages.error(error)}
         return {
@@ -238,6 +252,14 @@ class _Configure:
             **quiet,
         )
         refreshed(opened.then(self.follow, self.inputs, shown, **quiet))
+        model = form.fields["model.model_name_or_path"]
+        gr.on(
+            [model.change, shared.tab["configure"].select],
+            self.list_modules,
+            model,
+            form.fields[MODULES],
+            **quiet,
+        )
         form.fields["data.dataset"].input(
             lambda dataset: dataset, form.fields["data.dataset"], shared.dataset, **quiet
         )

@@ -58,6 +58,8 @@ class _Data:
         self.place = gr.HTML(apply_default_css=False)
         self.rows = gr.HTML(elem_id="rows", apply_default_css=False)
         self.fetch = gr.Button("Fetch the model", visible=False, scale=0)
+        self.stop = gr.Button("Stop the download", visible=False, scale=0)
+        self.fetching = background.Tasks()
         self.first = gr.Number(0, visible="hidden", precision=0, label="First row")
 
     # -- handlers
@@ -111,12 +113,15 @@ class _Data:
             asked.append(view_rows(self.app, dataset, part, _page(first, count), lens))
         wait([answer for answer in asked if answer is not None], timeout=PATIENCE)
 
-    def fetch_model(self, lens_text: str) -> Iterator[Any]:
+    def fetch_model(self, lens_text: str, request: gr.Request) -> Iterator[Any]:
         """Brings the model here, with its progress in the rows' place."""
         task = background.fetch_model(self.app.workspace, Lens.read(lens_text).model)
-        for glance in task.glances():
-            yield messages.progress(glance.fraction, glance.message)
-        yield messages.error(task.error) if task.error else ""
+        for glance in self.fetching.watch(request.session_hash, task):
+            yield messages.progress(glance.fraction, glance.message), gr.Button(visible=True)
+        yield messages.error(task.error) if task.error else "", gr.Button(visible=False)
+
+    def stop_fetching(self, request: gr.Request) -> None:
+        self.fetching.stop(request.session_hash)
 
     # -- wiring
 
@@ -154,11 +159,15 @@ class _Data:
                     **quiet,
                 )
             )
-        shown(
-            self.fetch.click(
-                self.fetch_model, shared.lens, self.rows, concurrency_limit=None, **quiet
-            )
+        fetched = self.fetch.click(
+            self.fetch_model,
+            shared.lens,
+            [self.rows, self.stop],
+            concurrency_limit=None,
+            **quiet,
         )
+        shown(fetched)
+        self.stop.click(self.stop_fetching, None, None, **quiet)
         self.train.click(lambda: shared.go("configure"), None, shared.tabs, **quiet)
 
     def turn(self, first: int, step: int, part: str, dataset: str) -> int:
