@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import os
+import re
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from tests.e2e.serving import Served
 
 # No test reaches the Hub: what is missing must fail at once, not after a timeout.
 os.environ["HF_HUB_OFFLINE"] = "1"
 # Tokenizers warn at every fork otherwise.
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+CHROMIUM = (
+    "--no-sandbox --disable-gpu --disable-background-networking --disable-component-update "
+    "--disable-sync --no-first-run"
+).split()
 
 
 @pytest.fixture
@@ -19,3 +29,42 @@ def workspace(tmp_path: Path) -> Path:
     root = tmp_path / "workspace"
     root.mkdir()
     return root
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    path = shutil.which("chromium") or shutil.which("chromium-browser")
+    assert path, "Chromium is missing: apt-get install chromium"
+    with sync_playwright() as playwright:
+        yield playwright.chromium.launch(executable_path=path, args=CHROMIUM)
+
+
+@pytest.fixture
+def page(browser: Browser) -> Iterator[Page]:
+    """A page that notes what it asks for elsewhere (`page.foreign`) and script errors."""
+    context = browser.new_context(viewport={"width": 1280, "height": 900}, accept_downloads=True)
+    page = context.new_page()
+    page.foreign = []  # type: ignore[attr-defined]
+    page.errors = []  # type: ignore[attr-defined]
+    page.on(
+        "request",
+        lambda request: None
+        if re.match(r"(http|ws)://127\.0\.0\.1|data:|blob:", request.url)
+        else page.foreign.append(request.url),  # type: ignore[attr-defined]
+    )
+    page.on("pageerror", lambda error: page.errors.append(str(error)))  # type: ignore[attr-defined]
+    yield page
+    context.close()
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[..., Served]]:
+    started: list[Served] = []
+
+    def start(workspace: Path, *arguments: str) -> Served:
+        started.append(Served(workspace, *arguments))
+        return started[-1]
+
+    yield start
+    for served in started:
+        served.end()
