@@ -69,12 +69,12 @@ def drawn_points(page: Page) -> int:
 def see_it_learn(page: Page, run: Path) -> None:
     """The curve moves by itself, and a reload in the middle shows the same run again."""
     wait_until(lambda: len(losses(run)) >= 3, LONGEST_RUN, "three steps")
-    wait_until(lambda: drawn_points(page) >= 3, 30, "a curve of three points")
+    wait_until(lambda: drawn_points(page) >= 3, 180, "a curve of three points")
     seen = drawn_points(page)
     wait_until(lambda: drawn_points(page) > seen, LONGEST_RUN, "a growing curve")
     assert run.name in page.url
     page.reload()
-    wait_until(lambda: drawn_points(page) > seen, 60, "the curve after a reload")
+    wait_until(lambda: drawn_points(page) > seen, 180, "the curve after a reload")
     assert run.name in page.url
 
 
@@ -85,7 +85,7 @@ def come_back_after_a_killed_server(serve, served: Served, page: Page, run: Path
     wait_until(lambda: len(losses(run)) > before, LONGEST_RUN, "a step without a server")
     again = serve(served.workspace)
     page.goto(f"{again.address}/?tab=train&run={run.name}")
-    wait_until(lambda: drawn_points(page) > before, 60, "the full curve")
+    wait_until(lambda: drawn_points(page) > before, 180, "the full curve")
     expect(page.locator("#run .badge-running").first).to_be_visible(timeout=MINUTE)
 
 
