@@ -24,7 +24,7 @@ MOST_KEPT = 0.96
 
 @dataclass(frozen=True)
 class Line:
-    """One curve. `colour` is a token of style.css (accent, ink-soft, run-0 ... run-7, failed)."""
+    """One curve. `colour` is a token of tokens.css (accent, ink-soft, run-0 ... run-7, failed)."""
 
     name: str
     points: Sequence[Point]

@@ -276,7 +276,8 @@ def read(spec: FieldSpec, held: Any) -> Any:
         return held
     if spec.kind == "list" and not spec.free_text:
         items = [str(item).strip() for item in held or [] if str(item).strip()]
-        return items[0] if len(items) == 1 and items[0] in spec.words else items
+        # A word such as all-linear stands alone: beside names, the names are what is meant.
+        return [item for item in items if item not in spec.words] or (items[0] if items else [])
     text = "" if held is None else str(held)
     if spec.kind == "list":
         return [_unline(line.strip()) for line in text.splitlines() if line.strip()]

@@ -12,7 +12,7 @@ from typing import Any
 
 from core.errors import TunesmithError
 
-# The word beside each colour of state; the colours are in style.css as --<state>.
+# The word beside each colour of state; the colours are in tokens.css as --<state>.
 STATE_WORDS = {
     "queued": "Queued",
     "starting": "Starting",

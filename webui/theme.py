@@ -1,7 +1,7 @@
 """The look: Gradio's variables set from our own tokens, the stylesheet and the page's script.
 
-The tokens (colours, radius, spacing) are CSS variables in assets/style.css, once for light and
-once for dark. Here they are only handed to Gradio, so that its components follow them. No font,
+The tokens (colours, radius, spacing) are CSS variables in assets/tokens.css, once for light
+and once for dark. Here they are only handed to Gradio, so that its components follow them. No font,
 script or picture comes from anywhere but this server.
 """
 
@@ -13,6 +13,7 @@ from pathlib import Path
 import gradio as gr
 
 ASSETS = Path(__file__).resolve().parent.parent / "assets"
+TOKENS = ASSETS / "tokens.css"
 STYLE = ASSETS / "style.css"
 RESULTS = ASSETS / "results.css"
 LOGO = ASSETS / "logo.svg"
@@ -167,6 +168,8 @@ _VARIABLES = {
 def theme() -> gr.themes.Base:
     """Gradio's base theme on our tokens and the system's fonts."""
     base = gr.themes.Base(font=list(SANS), font_mono=list(MONO))
+    # With the theme and not with the page's styles, so that the login has them too.
+    base.custom_css = TOKENS.read_text(encoding="utf-8")
     both: dict[str, str] = {}
     for name, value in _VARIABLES.items():
         both[name] = value

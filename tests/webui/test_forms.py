@@ -106,6 +106,14 @@ def test_a_wrong_field_is_shown_even_when_it_would_be_hidden() -> None:
     assert marks["folds"][forms.fold_id("adapter")]["wrong"]
 
 
+def test_names_of_modules_win_over_the_word_that_takes_them_all() -> None:
+    """Ticking q_proj beside the preset all-linear must not ask for a module of that name."""
+    spec = SPEC_BY_PATH["adapter.target_modules"]
+    assert forms.read(spec, ["all-linear", "q_proj"]) == ["q_proj"]
+    assert forms.read(spec, ["all-linear"]) == "all-linear"
+    assert forms.read(spec, []) == []
+
+
 @pytest.mark.parametrize(
     ("value", "text"),
     [(2e-4, "2e-4"), (0.001, "0.001"), (1e-8, "1e-8"), (3.0, "3"), (0.05, "0.05"), (None, "")],
