@@ -3,6 +3,7 @@
 
     python launch.py                     open the app
     python launch.py setup               only set up, or mend and update what is there
+    python launch.py setup --with NAME   add what some settings need, such as galore or wandb
     python launch.py test [pytest args]  set up what the tests need too, and run them
     python launch.py COMMAND ...         every other command: see python launch.py --help
 
@@ -32,7 +33,11 @@ def main(argv):
     command = argv[0] if argv else ""
     environment = Environment(ROOT)
     try:
+        extras = extras_asked_for(argv[1:]) if command == "setup" else []
         changed = environment.ensure([LOCK, TEST_LOCK] if command == "test" else [LOCK])
+        if extras:
+            environment.add(extras)
+            changed = True
     except SetupError as error:
         say("launch.py: {}".format(error))
         return 1
@@ -51,6 +56,23 @@ def main(argv):
     from core.cli import main as run_command
 
     return run_command(argv)
+
+
+def extras_asked_for(words):
+    """What stands behind `--with`: extras of core.extras, by names with commas between them."""
+    from core.errors import SetupError
+    from core.extras import find, listed
+
+    names = []
+    words = list(words)
+    while words:
+        word, _, value = words.pop(0).partition("=")
+        if word != "--with" or not (value or words):
+            raise SetupError(
+                "setup takes nothing but --with NAME[,NAME].", "Names: {}.".format(listed())
+            )
+        names += (value or words.pop(0)).split(",")
+    return find([name.strip() for name in names])
 
 
 def say(text):

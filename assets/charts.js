@@ -39,7 +39,8 @@ window.tunesmith = window.tunesmith || {};
       font: { family: token("sans"), size: 12, color: text },
       margin: small ? { l: 8, r: 8, t: 6, b: 8 } : { l: 8, r: 12, t: 28, b: 8 },
       xaxis: { ...axis, title: { text: small ? "" : figure.x, font: { size: 11 }, standoff: 6 },
-               nticks: small ? 4 : 10, rangemode: "tozero" },
+               nticks: small ? 4 : 10, rangemode: "tozero", type: figure.log_x ? "log" : "linear",
+               ...(figure.log_x ? { dtick: "D2", tickformat: ",d" } : {}) },
       yaxis: { ...axis, title: { text: small ? "" : figure.y, font: { size: 11 }, standoff: 6 },
                type: figure.log ? "log" : "linear", nticks: small ? 4 : 8,
                exponentformat: "e", minexponent: 4 },
@@ -49,7 +50,24 @@ window.tunesmith = window.tunesmith || {};
       hoverlabel: { bgcolor: token("surface"), bordercolor: token("line"),
                     font: { size: 12, color: token("ink") } },
       uirevision: figure.key || "",
+      ...marks(figure.marks || [], figure.log_x),
       modebar: { bgcolor: "rgba(0,0,0,0)", color: text, activecolor: token("ink") },
+    };
+  }
+
+  // Lines across a chart, each with its word.
+  function marks(wanted, logarithmic) {
+    const across = { y0: 0, y1: 1, yref: "paper", layer: "above" };
+    return {
+      shapes: wanted.map((mark) => ({
+        type: "line", x0: mark.x, x1: mark.x, ...across,
+        line: { color: token(mark.colour), width: 2, dash: "dash" },
+      })),
+      annotations: wanted.map((mark) => ({
+        // plotly takes an annotation's place on such an axis as a power of ten, a line's as it is.
+        x: logarithmic ? Math.log10(mark.x) : mark.x, y: 1, yref: "paper", yanchor: "bottom",
+        text: mark.text, showarrow: false, font: { size: 12, color: token(mark.colour) },
+      })),
     };
   }
 
@@ -61,6 +79,9 @@ window.tunesmith = window.tunesmith || {};
       dashed: { line: { color: colour, width: 2, dash: "dash" }, mode: "lines" },
       dots: { line: { color: colour, width: 2 }, mode: "lines+markers",
               marker: { color: colour, size: 7 } },
+      bars: { line: { color: colour, width: 1, shape: "hv" }, mode: "lines", fill: "tozeroy",
+              fillcolor: token(`${line.colour}-soft`), text: line.text,
+              hovertemplate: "%{text}<extra></extra>" },
     }[line.style || "line"];
     if (line.x.length === 1) Object.assign(look, { mode: "markers", marker: { color: colour } });
     return { type: "scatter", name: line.name, x: line.x, y: line.y,
@@ -105,9 +126,31 @@ window.tunesmith = window.tunesmith || {};
       element, lines.map(trace), lines.length ? shape : waiting(shape, small), CONFIG);
   };
 
+  // As many charts as there are figures, each with its title.
+  tunesmith.drawAll = (box, figures) => {
+    const wanted = figures || [];
+    while (box.children.length > wanted.length) box.lastChild.remove();
+    wanted.forEach((figure, place) => {
+      if (!box.children[place]) {
+        const element = document.createElement("figure");
+        element.append(document.createElement("figcaption"), document.createElement("div"));
+        element.lastChild.className = "chart";
+        element.lastChild.setAttribute("role", "img");
+        box.append(element);
+      }
+      const [title, chart] = box.children[place].children;
+      title.textContent = figure.title;
+      chart.setAttribute("aria-label", figure.title);
+      tunesmith.draw(chart, figure);
+    });
+  };
+
   // -- Train: the curves of one run, added to as it learns
 
-  const state = { run: null, generation: 0, counts: {}, seen: {}, curves: {}, log: false, raw: true };
+  const state = {
+    run: null, generation: 0, counts: {}, seen: {}, curves: {}, panels: [], digest: null,
+    log: false, raw: true, all: false,
+  };
   let box = null;
 
   // What this browser has, for the server to answer with what it lacks.
@@ -118,6 +161,8 @@ window.tunesmith = window.tunesmith || {};
       run: box && box.isConnected ? state.run : null,
       generation: state.generation,
       counts: state.counts,
+      digest: state.digest,
+      all: state.all,
       drawn: Math.max(0, ...lines),
       seen: state.seen,
       log_open: Boolean(log && log.classList.contains("open")),
@@ -126,51 +171,121 @@ window.tunesmith = window.tunesmith || {};
 
   const EMPTY = { x: [], y: [] };
   const curve = (name) => state.curves[name] || EMPTY;
+  const key = () => `${state.run} ${state.log}`;
 
-  function figures() {
-    const key = `${state.run} ${state.log}`;
-    const loss = [
+  function lossFigure() {
+    const lines = [
       { name: "Loss, each step", colour: "run-0", style: "faint", ...curve("loss"),
         more: { visible: state.raw } },
       { name: "Loss", colour: "run-0", style: "line", ...curve("loss_smooth") },
       { name: "Eval loss", colour: "run-1", style: "dots", ...curve("eval_loss") },
     ];
-    const memory = curve("gpu_memory").x.length ? "gpu_memory" : "memory";
-    const single = (name, from) => ({
-      key, x: "step", y: "", lines: [{ name: "", colour: "run-0", style: "line", ...curve(from) }],
+    return { key: key(), x: "step", y: "loss", log: state.log, lines };
+  }
+
+  function panelFigure(panel) {
+    const lines = panel.lines.map((line) => ({
+      name: line.name, colour: `run-${line.colour % 8}`, style: line.style, ...curve(line.metric),
+    }));
+    return { key: key(), x: "step", y: "", lines };
+  }
+
+  // The frames of the small charts: title, sentence and, for several lines, which is which.
+  function frames() {
+    const rows = state.panels.map((panel) => {
+      const figure = document.createElement("figure");
+      const caption = document.createElement("figcaption");
+      caption.textContent = panel.title;
+      const sentence = document.createElement("p");
+      sentence.textContent = panel.sentence;
+      const names = document.createElement("div");
+      names.className = "keys";
+      for (const line of panel.lines.length > 1 ? panel.lines : []) {
+        const name = document.createElement("span");
+        name.textContent = line.name;
+        name.className = line.style;
+        name.style.setProperty("--key", `var(--run-${line.colour % 8})`);
+        names.append(name);
+      }
+      const chart = document.createElement("div");
+      chart.className = "chart";
+      chart.setAttribute("role", "img");
+      chart.setAttribute("aria-label", `${panel.title}. ${panel.sentence}`);
+      figure.append(caption, sentence, names, chart);
+      return figure;
     });
-    return {
-      loss: { key, x: "step", y: "loss", log: state.log, lines: loss },
-      learning_rate: single("learning_rate", "learning_rate"),
-      grad_norm: single("grad_norm", "grad_norm"),
-      tokens_per_second: single("tokens_per_second", "tokens_per_second"),
-      memory: single("memory", memory),
-    };
+    for (const chart of box.querySelectorAll(".multiples .chart")) inView.unobserve(chart);
+    box.querySelector(".multiples").replaceChildren(...rows);
+  }
+
+  // The small charts are drawn where they are seen, when a line of theirs grew, and each at most
+  // every few seconds: the cores belong to the training.
+  const PAUSE = 3000; // milliseconds
+  const inView = new IntersectionObserver((entries) => {
+    for (const { target, isIntersecting } of entries) {
+      target.inView = isIntersecting;
+      if (isIntersecting) drawPanel(target);
+    }
+  }, { rootMargin: "100px" });
+
+  function drawPanel(chart) {
+    const panel = chart.panel;
+    if (!panel || !chart.inView || !chart.isConnected || chart.waits) return;
+    // A long curve is thinned out: its length stays, its last point does not.
+    const ends = panel.lines.map((line) => [curve(line.metric).x.length, curve(line.metric).x.at(-1)]);
+    const grown = `${key()} ${state.generation} ${ends}`;
+    if (chart.grown === grown) return;
+    const early = (chart.drawnAt || 0) + PAUSE - performance.now();
+    if (early > 0) {
+      chart.waits = setTimeout(() => { chart.waits = 0; drawPanel(chart); }, early);
+      return;
+    }
+    chart.grown = grown;
+    chart.drawnAt = performance.now();
+    tunesmith.draw(chart, panelFigure(panel), true);
   }
 
   function redraw() {
     if (!box) return;
-    const all = figures();
-    for (const element of box.querySelectorAll("[data-curve]")) {
-      const name = element.dataset.curve;
-      tunesmith.draw(element, all[name], name !== "loss");
-    }
+    tunesmith.draw(box.querySelector(".chart.large"), lossFigure());
+    const charts = box.querySelectorAll(".multiples .chart");
+    if (charts.length !== state.panels.length) return; // the frames are not there yet
+    state.panels.forEach((panel, place) => {
+      const chart = charts[place];
+      if (!chart.panel) inView.observe(chart);
+      chart.panel = panel;
+      drawPanel(chart);
+    });
   }
 
   function take(message) {
     if (!message) return;
     state.seen = message.seen || state.seen;
     const another = message.run !== state.run;
-    if (another) Object.assign(state, { run: message.run, counts: {}, curves: {}, generation: 0 });
+    if (another) {
+      Object.assign(state, {
+        run: message.run, counts: {}, curves: {}, panels: [], digest: null, generation: 0,
+      });
+    }
     if (message.counts) {
       if (message.whole) state.curves = {};
+      if (message.panels) {
+        state.panels = message.panels;
+        const drawn = new Set(["loss", "loss_smooth", "eval_loss"]);
+        for (const panel of state.panels) for (const line of panel.lines) drawn.add(line.metric);
+        for (const name of Object.keys(state.curves)) {
+          if (!drawn.has(name)) delete state.curves[name];
+        }
+      }
       for (const [name, points] of Object.entries(message.curves)) {
         const known = state.curves[name] || { x: [], y: [] };
         state.curves[name] = { x: known.x.concat(points.x), y: known.y.concat(points.y) };
       }
       state.counts = message.counts;
+      state.digest = message.digest;
       state.generation = message.generation;
     }
+    if (another || message.panels) frames();
     if (another || message.counts) redraw();
   }
 
@@ -183,6 +298,10 @@ window.tunesmith = window.tunesmith || {};
     if (first && first.whole) take(first);
     else redraw();
     watch("value", () => take(value()));
+  };
+
+  tunesmith.setAll = (on) => {
+    state.all = on; // the next look brings them
   };
 
   tunesmith.setLogScale = (on) => {

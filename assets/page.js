@@ -2,6 +2,16 @@
 // No framework and no file from elsewhere; charts.js draws, this file does the rest.
 window.tunesmith = window.tunesmith || {};
 
+// Gradio keeps a loading status for each input of every event that ever ran and looks each one up in
+// the whole page at each tick: with the settings of Configure that takes all of a core, from the
+// training too. Of an event that shows no progress (webui/app.py) the inputs become one status, which
+// belongs to nothing. Where Gradio comes to copy them, this has no effect.
+for (const event of (window.gradio_config || {}).dependencies || []) {
+  if (event.show_progress === "hidden" && event.inputs.length > 1) {
+    event.inputs[Symbol.isConcatSpreadable] = false;
+  }
+}
+
 (() => {
   const KEY = "tunesmith-theme";
   const system = window.matchMedia("(prefers-color-scheme: dark)");
@@ -99,6 +109,8 @@ window.tunesmith = window.tunesmith || {};
 // closed fold are not in the document; they are marked when they appear.
 (() => {
   let marks = { hidden: [], errors: {}, changed: {}, folds: {} };
+  // Each form of the page has marks of its own; a field's path says whose it is.
+  const forms = {};
 
   function line(field, kind, text) {
     const box = field.querySelector(":scope > .container") || field;
@@ -123,6 +135,7 @@ window.tunesmith = window.tunesmith || {};
     field.classList.toggle("is-changed", path in marks.changed);
     field.classList.toggle("is-wrong", Boolean(error));
     line(field, "field-was", path in marks.changed ? `Preset: ${marks.changed[path]}` : "");
+    line(field, "field-note", marks.notes && marks.notes[path]);
     const note = line(field, "field-error", error);
     if (note) note.id = `${field.id}-error`;
     for (const input of field.querySelectorAll("input, textarea")) {
@@ -142,23 +155,31 @@ window.tunesmith = window.tunesmith || {};
   function markAll() {
     for (const field of document.querySelectorAll(".field[id^='field-']")) markField(field);
     for (const [id, note] of Object.entries(marks.folds || {})) {
-      const title = document.querySelector(`#${id} .label-wrap span`);
+      const fold = document.getElementById(id);
+      const title = fold && fold.querySelector(".label-wrap span");
       if (!title) continue;
+      fold.classList.toggle("is-hidden", Boolean(note.empty));
       if (note.text) title.dataset.note = note.text;
       else delete title.dataset.note;
       title.toggleAttribute("data-wrong", note.wrong);
     }
   }
 
-  tunesmith.markFields = (value) => {
-    marks = value || marks;
+  tunesmith.markFields = (value, form = "") => {
+    if (value) forms[form] = value;
+    const all = Object.values(forms);
+    marks = { hidden: all.flatMap((one) => one.hidden) };
+    for (const key of ["errors", "notes", "changed", "folds"]) {
+      marks[key] = Object.assign({}, ...all.map((one) => one[key]));
+    }
     markAll();
   };
 
   let asked = false;
   new MutationObserver((changes) => {
     const fields = changes.some((change) =>
-      [...change.addedNodes].some((node) => node.querySelector && node.querySelector(".field")));
+      [...change.addedNodes].some((node) => node.querySelector
+        && (node.matches(".field") || node.querySelector(".field"))));
     if (!fields || asked) return;
     asked = true;
     requestAnimationFrame(() => {

@@ -14,7 +14,20 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from core.commands import chat, data, evaluate, export, info, runs, serve, train
+from core.commands import (
+    chat,
+    data,
+    estimate,
+    evaluate,
+    export,
+    info,
+    rewards,
+    runs,
+    serve,
+    templates,
+    train,
+    verl,
+)
 from core.commands.opening import common_arguments
 from core.commands.output import (
     DONE,
@@ -26,11 +39,12 @@ from core.commands.output import (
 )
 from core.errors import ConfigError, TunesmithError
 
-_GROUPS = (train, runs, data, evaluate, chat, export, info)
+_GROUPS = (train, runs, data, templates, rewards, evaluate, chat, export, verl, estimate, info)
 _TAKE_A_VALUE = ("--workspace", "--host", "--port", "--auth", "--root-path", "--allow")
 _EPILOG = """\
 also, with launch.py:
-  setup    make or update the environment, and nothing else
+  setup    make or update the environment, and nothing else; --with NAME adds what some
+           settings need, such as galore or wandb
   test     run Tunesmith's own tests
 
 Without a command the page is served. Exit codes: 0 done, 1 failed, 2 wrong use, 130 stopped."""
@@ -87,7 +101,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(words: list[str], output: Output) -> int:
     overrides: list[str] = []
-    if _command(words) in ("train", "estimate"):
+    if _command(words) in ("train", "estimate", "runs", "verl"):
         from core.config.command import split_overrides
 
         words, overrides = split_overrides(words)

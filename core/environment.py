@@ -4,7 +4,8 @@ Standard library only, and light: launch.py asks here at every start, before any
 
 `.venv/tunesmith-setup.json` says what is installed. It is `ready` only after everything is in
 place, so a set-up that was cut off is begun again (pip's cache has the downloads); a lock file
-that changed is installed over what is there.
+that changed is installed over what is there. Extras (core/extras.py) stand in it by name with
+their pins; an update brings them along.
 """
 
 from __future__ import annotations
@@ -19,7 +20,17 @@ from pathlib import Path
 from typing import Any
 
 from core.errors import SetupError
-from core.setup_report import PipWatch, Step, explain, explain_os_error, say, spell
+from core.extras import EXTRAS, Extra, Tell
+from core.setup_report import (
+    PipWatch,
+    Step,
+    explain,
+    explain_os_error,
+    plain_name,
+    progress_of,
+    say,
+    spell,
+)
 
 LOCK = "requirements.lock"
 TEST_LOCK = "requirements-test.lock"
@@ -30,7 +41,13 @@ WINDOWS = os.name == "nt"
 
 
 class Environment:
-    """`.venv` beside launch.py, in the folder `root`."""
+    """`.venv` beside launch.py, in the folder `root`.
+
+    `own` is false for another Python that a person runs Tunesmith with: packages can be added to
+    it, nothing else.
+    """
+
+    own = True
 
     def __init__(self, root: str | Path) -> None:
         self.root = Path(root)
@@ -38,6 +55,18 @@ class Environment:
         self.python = str(self.venv / ("Scripts/python.exe" if WINDOWS else "bin/python"))
         self.state_file = self.venv / STATE_NAME
         self.log = self.venv / "setup.log"
+        self.turn_file = self.root / ".venv.lock"
+
+    @classmethod
+    def running(cls) -> Environment:
+        """That of the Python which runs this."""
+        environment = cls(Path(__file__).resolve().parents[1])
+        if os.path.realpath(sys.prefix) != os.path.realpath(environment.venv):
+            environment.own = False
+            environment.venv, environment.python = Path(sys.prefix), sys.executable
+            environment.log = environment.venv / "tunesmith-setup.log"
+            environment.turn_file = environment.venv / "tunesmith-setup.lock"
+        return environment
 
     def ensure(self, locks: list[str]) -> bool:
         """Brings `.venv` to what `locks` say; False if it was so already. Raises SetupError.
@@ -47,7 +76,7 @@ class Environment:
         try:
             if self.is_ready(locks):
                 return False
-            with OneAtATime(self.root / ".venv.lock") as turn:
+            with OneAtATime(self.turn_file) as turn:
                 if self.is_ready(locks):  # whoever was here before did it
                     return True
                 started = time.monotonic()
@@ -57,10 +86,21 @@ class Environment:
         say(f"Ready after {spell(time.monotonic() - started)}.")
         return True
 
+    def add(self, extras: list[Extra], tell: Tell | None = None) -> None:
+        """Installs extras over what is there. Raises SetupError, or what `tell` raises."""
+        try:
+            with OneAtATime(self.turn_file) as turn:
+                self._add(extras, turn, tell)
+        except OSError as error:
+            raise explain_os_error(error, self.venv) from error
+
     def is_ready(self, locks: list[str]) -> bool:
         state = self.state()
+        return self.is_whole(state) and self._are_installed(locks, state) and not _stale(state)
+
+    def _are_installed(self, locks: list[str], state: dict[str, Any]) -> bool:
         installed = state.get("locks", {})
-        return self.is_whole(state) and all(installed.get(x) == self.digest(x) for x in locks)
+        return all(installed.get(lock) == self.digest(lock) for lock in locks)
 
     def state(self) -> dict[str, Any]:
         """What the state file says; {} when there is none or it cannot be read."""
@@ -94,23 +134,84 @@ class Environment:
 
     def _set_up(self, locks: list[str], turn: OneAtATime) -> None:
         state = self.state()
-        if self.is_whole(state):
-            say(f"Updating {self.venv}: the list of packages has changed.")
-        else:
+        if not self.is_whole(state):
             say(f"Setting up Tunesmith in {self.venv}; this takes a few minutes.")
             state = self._make(turn)
-        # What is there already is named too, so that all pins are kept.
-        locks = sorted({*locks, *state["locks"]})
-        self._install(locks, state, turn)
-        done = {lock: self.digest(lock) for lock in locks}
-        self._write_state({**state, "ready": True, "locks": done})
+        else:
+            say(f"Updating {self.venv}: the list of packages has changed.")
+        if not self._are_installed(locks, state):
+            # What is there already is named too, so that all pins are kept.
+            locks = sorted({*locks, *state["locks"]})
+            self._install(locks, state, turn)
+            done = {lock: self.digest(lock) for lock in locks}
+            state = {**state, "ready": True, "locks": done}
+            self._write_state(state)
+        self._bring_along(_stale(state), turn)
+
+    def _bring_along(self, extras: list[Extra], turn: OneAtATime) -> None:
+        """Extras from before, at today's pins. None of them keeps Tunesmith from starting."""
+        for extra in extras:
+            try:
+                self._add([extra], turn)
+            except SetupError as error:
+                say(f"{extra.title} was not brought along: {error} Later: {extra.command}")
+                self._remember(extra)
+
+    def _add(self, extras: list[Extra], turn: OneAtATime, tell: Tell | None = None) -> None:
+        """pip installs `extras` without replacing anything that requirements.lock names."""
+        for extra in extras:
+            step = Step(f"Adding {extra.title}")
+
+            def follow(output: str, extra: Extra = extra, step: Step = step) -> None:
+                step.tick()
+                if tell is not None:
+                    tell(*progress_of(output, extra.title))
+
+            constraints = self.log.with_suffix(".constraints.txt")
+            constraints.write_text(self._constraints(), "utf-8")
+            command = [*self._pip(), "--prefer-binary", "--progress-bar", "raw"]
+            command += ["--no-deps"] if extra.alone else ["-c", str(constraints)]
+            self._run([*command, *extra.packages], turn, follow)
+            step.end("done")
+            self._remember(extra)
+
+    def _constraints(self) -> str:
+        """What the locks name, at the versions that are installed: pip may not replace these."""
+        from importlib.metadata import distributions
+
+        names: set[str] = set()
+        for lock in (LOCK, TEST_LOCK):
+            if (self.root / lock).exists():
+                lines = (self.root / lock).read_text("utf-8").splitlines()
+                names |= {plain_name(line.partition("==")[0]) for line in lines if "==" in line}
+        names -= {plain_name(x.partition("==")[0]) for e in EXTRAS.values() for x in e.packages}
+        libraries = [str(path) for path in self._libraries()]
+        # Each name once: the first on the path is the one that is imported.
+        found: dict[str, str] = {}
+        for about in distributions(path=libraries):
+            found.setdefault(plain_name(about.name), about.version)
+        return "".join(f"{name}=={found[name]}\n" for name in sorted(names & found.keys()))
+
+    def _libraries(self) -> list[Path]:
+        if not self.own:
+            return [Path(entry) for entry in sys.path if entry]
+        return list(self.venv.glob("Lib/site-packages" if WINDOWS else "lib/*/site-packages"))
+
+    def _remember(self, extra: Extra) -> None:
+        if self.own:
+            state = self.state()
+            kept = {**state.get("extras", {}), extra.name: list(extra.packages)}
+            self._write_state({**state, "extras": kept})
 
     def _make(self, turn: OneAtATime) -> dict[str, Any]:
         """A fresh .venv with pip in it, after what an unfinished set-up left is gone."""
         step = Step("1/4 Making the environment")
+        # Their packages go with the old environment; a new one gets them again.
+        extras: dict[str, list[str]] = {name: [] for name in self.state().get("extras", {})}
         self._clear()
         version = sys.version.split()[0]
         state = {"ready": False, "python": version, "interpreter": "", "locks": {}}
+        state |= {"extras": extras}
         self._write_state(state)
         base = getattr(sys, "_base_executable", None) or sys.executable
         self._run([base, "-m", "venv", str(self.venv)], turn, lambda output: step.tick())
@@ -158,7 +259,7 @@ class Environment:
     def _compile(self, turn: OneAtATime) -> None:
         """Bytecode for quick starts, on all cores: pip would take several times as long."""
         step = Step("4/4 Preparing quick starts")
-        library = next(self.venv.glob("Lib/site-packages" if WINDOWS else "lib/*/site-packages"))
+        library = self._libraries()[0]
         command = [self.python, "-m", "compileall", "-q", "-j", "0", "-x", _NEVER_IMPORTED]
         # It fails if only one file of the thousands is a template with odd syntax.
         self._run([*command, str(library)], turn, lambda output: step.tick(), check=False)
@@ -220,6 +321,12 @@ class Environment:
             file.flush()
             os.fsync(file.fileno())
         os.replace(beside, self.state_file)
+
+
+def _stale(state: dict[str, Any]) -> list[Extra]:
+    """The extras that somebody added and that are not here with today's pins."""
+    here = state.get("extras", {})
+    return [x for x in EXTRAS.values() if x.name in here and here[x.name] != list(x.packages)]
 
 
 class OneAtATime:

@@ -13,7 +13,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import difflib
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 
@@ -51,6 +52,16 @@ class ConfigError(TunesmithError):
         self.problems = tuple(problems)
         text = "; ".join(str(problem).removesuffix(".") for problem in problems)
         super().__init__(f"{text}.", hint)
+
+    def __reduce__(self) -> tuple[type[ConfigError], tuple[tuple[Problem, ...], str]]:
+        """How it goes from one process to another: with its problems, not its text."""
+        return ConfigError, (self.problems, self.hint)
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """The end of a sentence about an unknown name: the nearest known one, or a full stop."""
+    near = difflib.get_close_matches(name, list(known), n=1)
+    return f"; did you mean {near[0]}?" if near else "."
 
 
 class WorkspaceError(TunesmithError):

@@ -104,6 +104,25 @@ class PipWatch:
         return f", now {name} {version} ({size}{share})"
 
 
+def progress_of(output: str, title: str) -> tuple[float, str]:
+    """How far pip is by what it has written: a share from 0 to 1, and a sentence."""
+    if _INSTALLING in output:
+        return 0.9, f"Installing {title}"
+    if "Retrying" in output[-500:]:
+        return 0.0, "The package index does not answer, trying again"
+    done = _PROGRESS.findall(output)
+    if not done:
+        return 0.05, f"Looking for {title}"
+    name, version, size = next(iter(_DOWNLOADING.findall(output)[-1:]), (title, "", ""))
+    share = int(done[-1][0]) / int(done[-1][1])
+    return 0.1 + 0.7 * share, f"Fetching {name} {version} ({size})".replace(" ()", "")
+
+
+def plain_name(package: str) -> str:
+    """A package's name as all ways to write it compare: PyYAML and pyyaml, a_b and a-b."""
+    return re.sub(r"[-_.]+", "-", package.strip()).lower()
+
+
 def explain(output: str, log: Path, needed_gb: int = DISK_GB) -> SetupError:
     """What a failed venv or pip wrote, as one sentence on what is wrong and one on what to do."""
     text = output.lower()
@@ -127,6 +146,12 @@ def explain(output: str, log: Path, needed_gb: int = DISK_GB) -> SetupError:
         return SetupError(
             "The package index cannot be reached.",
             f"Check the network (behind a proxy, set HTTPS_PROXY) and start again. {more}",
+        )
+    if "resolutionimpossible" in text:
+        reasons = [line.strip() for line in output.splitlines() if " depends on " in line]
+        return SetupError(
+            f"It needs other versions than Tunesmith runs on: {', '.join(reasons)}.",
+            f"Nothing was changed. {more}",
         )
     if missing:
         return SetupError(

@@ -4,20 +4,25 @@ looks wrong. Torch-free; nothing is fetched."""
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from core.config import RunConfig
+from core.config.chain import continues
+from core.config.classification import as_run
+from core.config.needs import need_problems
+from core.config.reinforcement import METHODS as REWARDED_METHODS
+from core.config.reinforcement import batches_an_epoch
+from core.config.text import METHODS as TEXT_METHODS
+from core.config.tracking import tracker_warnings
 from core.errors import Problem, TunesmithError
-from core.models.describe import (
-    ModelFacts,
-    describe_model,
-    trainable_parameters,
-    unknown_modules,
-)
+from core.jobs.chain import chain_problems
+from core.models.adapter_fit import adapter_warnings
+from core.models.describe import ModelFacts, describe_model
+from core.models.head import with_head
+from core.models.kinds import model_problems
 from core.workspace import Workspace
 
 
@@ -52,21 +57,27 @@ def summarize(
 ) -> Summary:
     """The plan of `config`. `token_counts` is what `core.data.preview.dataset_token_counts` gave
     for this data set, model and length."""
+    config = as_run(config)
     warnings: list[Problem] = []
     facts = _facts(workspace, config, warnings)
     train_rows, eval_rows = _rows(workspace, config, warnings)
-    trainable = trainable_parameters(facts, config) if facts else None
-    parameters = facts.parameters if facts else None
+    labels = _labels(workspace, config)
+    parameters, trainable = with_head(facts, config, labels) if facts else (None, None)
     # An adapter stands beside the model's own parameters, and counts among all of them.
-    total = parameters if config.adapter.method == "none" else (parameters or 0) + (trainable or 0)
-    steps = optimizer_steps(config, train_rows)
+    own = not config.adapter.is_adapter
+    total = parameters if own else (parameters or 0) + (trainable or 0)
+    steps = optimizer_steps(config, rows_of_trainer(config, train_rows, token_counts))
     if facts:
-        warnings += _model_warnings(facts, config)
+        warnings += _model_warnings(facts, config, steps)
+        warnings += _template_warnings(workspace, config, facts)
+    warnings += model_problems(workspace, config)
+    warnings += chain_problems(workspace, config)
     warnings += _step_warnings(config, steps)
-    if token_counts:
+    warnings += [*need_problems(config), *tracker_warnings(config)]
+    if token_counts and config.method not in ("grpo", "rloo"):  # there a row is only its prompt
         warnings += _token_warnings(token_counts)
     return Summary(
-        base=config.model.model_name_or_path,
+        base=_base(config),
         parameters=parameters,
         parameters_exact=facts.exact if facts else False,
         trainable=trainable,
@@ -81,6 +92,28 @@ def summarize(
     )
 
 
+def rows_of_trainer(
+    config: RunConfig, rows: int | None, token_counts: dict[str, Any] | None
+) -> int | None:
+    """How many rows the trainer gets of so many rows of the data set: blocks where texts are
+    joined, pieces where long ones are parted. None when that is not known."""
+    if config.method not in TEXT_METHODS or not rows:
+        return rows
+    if not token_counts:
+        return None
+    longest = config.training.max_length
+    if config.method == "mlm":
+        return rows if (token_counts.get("longest") or 0) <= longest else None
+    counted = max(int(token_counts.get("train_rows") or rows), 1)
+    return math.ceil(int(token_counts.get("train_tokens") or 0) * rows / counted / longest) or None
+
+
+def _base(config: RunConfig) -> str:
+    """What the run begins with."""
+    name = config.model.model_name_or_path
+    return f"{name} after {config.model.from_run}" if continues(config) else name
+
+
 def optimizer_steps(config: RunConfig, rows: int | None) -> int | None:
     """Optimizer steps of the run, counted as transformers' Trainer counts them.
 
@@ -93,7 +126,10 @@ def optimizer_steps(config: RunConfig, rows: int | None) -> int | None:
     batch = training.per_device_train_batch_size
     if not rows or not isinstance(batch, int) or training.packing:
         return None
-    each_epoch = math.ceil(math.ceil(rows / batch) / training.gradient_accumulation_steps)
+    batches = math.ceil(rows / batch)
+    if config.method in REWARDED_METHODS:
+        batches = batches_an_epoch(config, rows, batch)
+    each_epoch = math.ceil(batches / training.gradient_accumulation_steps)
     return math.ceil(training.num_train_epochs * each_epoch)
 
 
@@ -137,6 +173,8 @@ def _rows(
     workspace: Workspace, config: RunConfig, warnings: list[Problem]
 ) -> tuple[int | None, int | None]:
     """(training rows, held-out rows) that the run will use."""
+    from core.data.fit import data_problems
+    from core.data.prompted import reward_problems
     from core.data.registry import load_dataset_info
 
     try:
@@ -145,43 +183,13 @@ def _rows(
         warnings.append(Problem("data.dataset", str(error)))
         return None, None
     train, held_out = info.counts.train, info.counts.eval
-    if config.evaluation.eval_strategy != "no" and not held_out:
-        warnings.append(
-            Problem(
-                "evaluation.eval_strategy",
-                f"{config.evaluation.eval_strategy} needs held-out rows, and data.dataset "
-                f"{config.data.dataset} has none. Import it again with a share for evaluation, or "
-                "set evaluation.eval_strategy to no.",
-                ("data.dataset",),
-            )
-        )
+    warnings += data_problems(info, config)
+    warnings += reward_problems(info, config, workspace)
     return min(train, config.data.max_train_samples or train), held_out
 
 
-def _model_warnings(facts: ModelFacts, config: RunConfig) -> list[Problem]:
-    found: list[Problem] = []
-    adapter = config.adapter
-    if adapter.method == "lora" and facts.shapes:
-        targets = adapter.target_modules if isinstance(adapter.target_modules, list) else []
-        known = sorted(facts.module_names)
-        for path, names in (
-            ("adapter.target_modules", targets),
-            ("adapter.modules_to_save", adapter.modules_to_save),
-        ):
-            for name in unknown_modules(facts, names):
-                near = difflib.get_close_matches(name.rpartition(".")[2], known, n=2, cutoff=0.4)
-                mend = (
-                    f"Did you mean {' or '.join(near)}?"
-                    if near
-                    else f"It has {', '.join(facts.linear_modules)}."
-                )
-                found.append(
-                    Problem(
-                        path,
-                        f"{facts.name} has no module {name}. {mend}",
-                        ("model.model_name_or_path",),
-                    )
-                )
+def _model_warnings(facts: ModelFacts, config: RunConfig, steps: int | None) -> list[Problem]:
+    found = adapter_warnings(facts, config, steps)
     longest = facts.max_position_embeddings
     if longest and config.training.max_length > longest:
         found.append(
@@ -193,6 +201,30 @@ def _model_warnings(facts: ModelFacts, config: RunConfig) -> list[Problem]:
             )
         )
     return found
+
+
+def _labels(workspace: Workspace, config: RunConfig) -> int | None:
+    """How many labels a classifier will know."""
+    from core.data.registry import load_dataset_info
+
+    try:
+        return len(load_dataset_info(workspace, config.data.dataset).labels)
+    except TunesmithError:
+        return None  # said where the rows are counted
+
+
+def _template_warnings(
+    workspace: Workspace, config: RunConfig, facts: ModelFacts
+) -> list[Problem]:
+    """A base that has learned no layout of conversations."""
+    from core.data.fit import template_warnings
+    from core.data.registry import load_dataset_info
+
+    try:
+        info = load_dataset_info(workspace, config.data.dataset)
+    except TunesmithError:
+        return []  # said where the rows are counted
+    return template_warnings(info, config, facts.has_chat_template)
 
 
 def _step_warnings(config: RunConfig, steps: int | None) -> list[Problem]:

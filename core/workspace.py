@@ -90,6 +90,11 @@ class RunFolder:
         return self.root / "model"
 
     @property
+    def origin(self) -> Path:
+        """What a run that begins with another one needs of it (`core.models.origin`)."""
+        return self.root / "origin"
+
+    @property
     def evaluations(self) -> Path:
         return self.root / "evaluations"
 
@@ -148,6 +153,12 @@ class Workspace:
     def presets(self) -> Path:
         """Presets the owner saved; those that ship with Tunesmith are in `presets/`."""
         return self.root / "presets"
+
+    @property
+    def rewards(self) -> Path:
+        """Reward functions and schemas that the owner put there: code that runs. Nothing of
+        Tunesmith writes into it."""
+        return self.root / "rewards"
 
     @property
     def uploads(self) -> Path:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
+from collections import Counter
+from typing import Any
+
 import gradio as gr
 
 from core.config.presets import DEFAULT, load_preset
 from core.workspace import Workspace
 from webui import header
 from webui.api import PUBLISHED, publish
-from webui.context import TABS, App, Shared
+from webui.context import DATA_PARTS, TABS, App, Shared
 from webui.lens import Lens
 from webui.server import FIRST_PORT, announce, free_port, keep_uploads, launch
 from webui.tabs import chat, configure, data, evaluate, export, runs, train
@@ -23,6 +27,8 @@ _BUILDERS = {
     "export": export.build,
     "runs": runs.build,
 }
+# Events that follow what somebody chose.
+_CHOICES = {"change", "input", "select"}
 
 
 def build(app: App) -> gr.Blocks:
@@ -41,6 +47,8 @@ def build(app: App) -> gr.Blocks:
         _wire_selection(page, app, shared)
         publish(app)
     _make_private(page)
+    _spare_status(page)
+    _lose_no_choice(page)
     return page
 
 
@@ -54,6 +62,11 @@ def _shared() -> Shared:
         },
         run=gr.Textbox(label="Selected run", visible="hidden", elem_id="selected-run"),
         dataset=gr.Textbox(label="Selected data set", visible="hidden", elem_id="selected-dataset"),
+        version=gr.Textbox(label="Version of the rows", visible="hidden"),
+        part={
+            name: gr.Tab(label, id=name, elem_id=f"part-{name}", render=False)
+            for name, label in DATA_PARTS
+        },
         lens=gr.Textbox(
             Lens.of(load_preset(DEFAULT).config()).write(), label="Lens", visible="hidden"
         ),
@@ -83,6 +96,47 @@ def _make_private(page: gr.Blocks) -> None:
     for function in page.fns.values():
         if function.api_name not in PUBLISHED:
             function.api_visibility = "private"
+
+
+def _spare_status(page: gr.Blocks) -> None:
+    """Gradio keeps a loading status for each output of an event and looks every one of them up in
+    the whole page at each event, seen or not. Where it is hidden, none is kept: without this a
+    click takes seconds on a page with this many settings."""
+    for function in page.fns.values():
+        if function.show_progress == "hidden":
+            function.show_progress_on = []
+
+
+def _lose_no_choice(page: gr.Blocks) -> None:
+    """Gradio drops an event whose handler is still at work on the last one: who chooses A and then
+    B on a slow machine goes on seeing A. Where a handler follows a choice, each is answered, in
+    their order. What a click does stays as it is: it is not done twice.
+
+    "always_last" is for a handler that has its event for itself: Gradio repeats the whole event,
+    and two such handlers of one event would repeat each other without end.
+    """
+    shared = {at for at, number in Counter(_events(page)).items() if number > 1}
+    for function in page.fns.values():
+        at = {(source, event) for source, event in function.targets if source is not None}
+        lasting = inspect.isgeneratorfunction(function.fn)
+        in_order = function.concurrency_limit in (1, "default")
+        if lasting or not in_order or not _follows(page, function):
+            continue
+        if function.trigger_mode == "once" or at & shared:
+            function.trigger_mode = "multiple"
+
+
+def _events(page: gr.Blocks) -> list[tuple[int | None, str]]:
+    targets = [tuple(target) for function in page.fns.values() for target in function.targets]
+    return [(source, event) for source, event in targets if source is not None]
+
+
+def _follows(page: gr.Blocks, function: Any) -> bool:
+    """Whether it answers nothing but choices."""
+    return all(
+        event in _CHOICES and not isinstance(page.blocks.get(source), gr.HTML)
+        for source, event in function.targets
+    )
 
 
 def serve(

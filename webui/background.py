@@ -7,6 +7,7 @@ page shows; whoever wants it to end calls `stop`.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
 
 # How often a task is looked at, in seconds.
 GLANCE = 0.25
+# Before that, the pace says nothing of the time left: seconds, and share done.
+_SOON = 2.0
+_LITTLE = 0.03
 
 
 class Stopped(TunesmithError):
@@ -36,6 +40,7 @@ class Task:
     message: str = ""
     result: Any = None
     error: TunesmithError | None = None
+    begun: float = field(default_factory=time.monotonic)
     done: threading.Event = field(default_factory=threading.Event)
     _stop: threading.Event = field(default_factory=threading.Event)
 
@@ -48,6 +53,13 @@ class Task:
         if self._stop.is_set():
             raise Stopped("Stopped.", "Nothing was changed; what was downloaded is kept.")
         self.fraction, self.message = fraction, message
+
+    def left(self) -> float | None:
+        """The seconds that are left by the pace so far; None while that cannot be told."""
+        passed = time.monotonic() - self.begun
+        if not self.fraction or self.fraction < _LITTLE or passed < _SOON:
+            return None
+        return passed * (1 - self.fraction) / self.fraction
 
     def glances(self) -> Iterator[Task]:
         """The task, a few times a second, until it is done."""

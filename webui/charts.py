@@ -60,6 +60,44 @@ def figure(
     }
 
 
+def histogram(
+    edges: Sequence[float],
+    counts: Sequence[int],
+    *,
+    x: str,
+    y: str = "rows",
+    title: str = "",
+    scale: Literal["linear", "log"] = "linear",
+    cut: float | None = None,
+    key: str = "",
+) -> dict[str, Any]:
+    """The value of a chart of how many (`counts[i]`) lie from `edges[i]` to `edges[i + 1]`.
+
+    `cut` is drawn as a line across; what lies beyond it is lost.
+    """
+    told = [
+        f"{low:,} to {high:,}: {count:,} {y}"
+        for low, high, count in zip(edges, edges[1:], counts, strict=False)
+    ]
+    bars = {
+        "name": "", "colour": "accent", "style": "bars",
+        "x": list(edges), "y": [*counts, 0] if counts else [], "text": [*told, ""],
+    }
+    # On a logarithmic scale there is no place for 0.
+    marks = [{"x": cut, "text": f"cut at {cut:,}", "colour": "failed"}] if cut else []
+    return {
+        "key": key,
+        "title": title,
+        "x": x,
+        "y": y,
+        "log": False,
+        "log_x": scale == "log",
+        "legend": False,
+        "lines": [bars],
+        "marks": marks,
+    }
+
+
 def columns(points: Sequence[Point]) -> dict[str, list[float]]:
     """Points as plotly takes them, rounded to seven figures: no eye sees the eighth."""
     return {
@@ -78,6 +116,19 @@ def chart(label: str, *, height: int = 320, elem_id: str | None = None) -> gr.HT
         js_on_load="const draw = () => tunesmith.draw(element.querySelector('.chart'), "
         "props.value); draw(); watch('value', draw);",
         elem_id=elem_id,
+        elem_classes="chart-box",
+        apply_default_css=False,
+    )
+
+
+def charts(label: str) -> gr.HTML:
+    """A component for several figures, one after the other. Its value is a list of figures, each
+    with a `title`."""
+    return gr.HTML(
+        value=None,
+        html_template=f'<div class="charts" role="group" aria-label="{label}"></div>',
+        js_on_load="const draw = () => tunesmith.drawAll(element.querySelector('.charts'), "
+        "props.value); draw(); watch('value', draw);",
         elem_classes="chart-box",
         apply_default_css=False,
     )

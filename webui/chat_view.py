@@ -81,6 +81,8 @@ def first_words(rows: Sequence[dict[str, Any]]) -> tuple[str, list[str]]:
     """(system prompt, questions) of data set rows, to try a model on what it was trained for."""
     system, questions = "", []
     for row in rows:
+        if "labels" in row and row.get("text"):
+            questions.append(str(row["text"]))
         turns = row.get("messages") or row.get("prompt") or []
         for turn in turns if isinstance(turns, list) else []:
             if turn.get("role") == "system" and not system:

@@ -13,6 +13,14 @@ How a tab reads the selection
     and ?dataset=), so they outlast the server. They come from the URL: an id that does not exist is
     an empty state, not an error.
 
+How a part of Data keeps up
+    `shared.on_rows(refresh, inputs, outputs)` runs `refresh` when another data set is chosen, the
+    chosen one has got another version, or Configure has another model or cut by the time that Data
+    is opened. Whoever makes a version writes
+    `stamp(info)` into `shared.version` (an output of that handler), and everyone follows. What
+    costs time waits until its own inner tab is opened: `shared.part["numbers"].select`; the names
+    are those of `DATA_PARTS`.
+
 How a tab keeps up
     `shared.on_show("chat", refresh, inputs, outputs)` runs `refresh` when the tab is opened, and
     when another run is selected. Live views hang on `shared.ticker`: the tab's own, once a second
@@ -41,6 +49,7 @@ from webui.live import LiveRuns
 
 if TYPE_CHECKING:
     from core.chat.session import ChatSession
+    from core.data.record import DatasetInfo
     from core.jobs.pool import Pool
     from core.jobs.scheduler import Scheduler
     from core.jobs.store import Store
@@ -56,6 +65,15 @@ TABS = (
     ("chat", "Chat"),
     ("export", "Export"),
     ("runs", "Runs"),
+)
+
+# The parts of the chosen data set in Data: id and label.
+DATA_PARTS = (
+    ("rows", "Rows"),
+    ("numbers", "Numbers"),
+    ("shape", "Clean and shape"),
+    ("drafts", "More rows"),
+    ("manage", "Manage"),
 )
 
 
@@ -100,6 +118,13 @@ class App:
 
         self.hardware = probe()
 
+    def renew_workers(self) -> None:
+        """Lets what starts from now on see packages that were installed meanwhile."""
+        from core.jobs.process import context
+
+        context().renew()
+        self.pool.renew()
+
     def close(self) -> None:
         """Ends what belongs to the server. Runs go on: they are processes of their own."""
         for session in list(self.chats.values()):
@@ -117,6 +142,10 @@ class Shared:
     tab: dict[str, gr.Tab]
     run: gr.Textbox
     dataset: gr.Textbox
+    version: gr.Textbox
+    """The stamp of the rows that the chosen data set has now."""
+    part: dict[str, gr.Tab]
+    """The inner tabs of Data, which are shown one at a time."""
     lens: gr.Textbox
     """How rows become tokens by Configure's settings (webui.lens.Lens)."""
     tickers: dict[str, gr.Timer]
@@ -126,6 +155,10 @@ class Shared:
     """Buttons of empty states that start the sample run; Configure answers them."""
     finally_wire: list[Callable[[], None]] = field(default_factory=list)
     """What a tab wires when all tabs have been built."""
+    settings: dict[str, gr.components.Component] = field(default_factory=dict)
+    """Configure's fields by their path. Another tab may fill one in, once all tabs are built; what
+    follows such an event is `follow_settings(event)`."""
+    follow_settings: Callable[[Any], None] = lambda event: None
 
     @property
     def ticker(self) -> gr.Timer:
@@ -151,3 +184,25 @@ class Shared:
             list(outputs),
             show_progress="hidden",
         )
+
+    def on_rows(
+        self,
+        refresh: Callable[..., Any],
+        inputs: Sequence[gr.components.Component] | set[gr.components.Component],
+        outputs: Sequence[gr.blocks.Block] | set[gr.blocks.Block],
+    ) -> Any:
+        """Runs `refresh` when the rows that Data shows may be others; gives the event, for
+        `.then`."""
+        # Another data set has other rows, too: the frame of Data sees to it.
+        return gr.on(
+            [self.tab["data"].select, self.version.change],
+            refresh,
+            inputs,
+            outputs,
+            show_progress="hidden",
+        )
+
+
+def stamp(info: DatasetInfo) -> str:
+    """What `shared.version` holds for these rows: another text for others, and for another name."""
+    return f"{info.id} {info.fingerprint} {info.name}"

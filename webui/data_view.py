@@ -1,73 +1,55 @@
-"""The pieces of HTML that Data shows: what was recognised, numbers, rows, tokens."""
+"""The pieces of HTML that Data shows of a data set: its numbers, and where it comes from."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from core.data.formats import FORMS
 from core.data.record import DatasetInfo
-from core.data.sources import SourceReport
 from webui import messages
-
-# Longest text of one cell of a raw row, in characters.
-CELL = 400
-
-
-def recognised(report: SourceReport) -> str:
-    """What a file is, why, and which of its rows would be dropped."""
-    title = FORMS[report.form].title if report.form else "Not recognised"
-    total = "more than 64 MB" if report.total_rows is None else f"{report.total_rows:,} rows"
-    head = (
-        f'<div class="recognised"><h3>{messages.escape(report.path.name)}: '
-        f"{messages.escape(title)}</h3><p>{messages.escape(report.form_reason)} "
-        f"{messages.escape(report.hint)}</p><p class='soft'>{messages.escape(report.format)}, "
-        f"{total}, columns {messages.escape(', '.join(report.columns))}</p></div>"
-    )
-    if not report.problem_count:
-        return head
-    lines = [(f"line {problem['line']}", problem["reason"]) for problem in report.problems]
-    return head + _dropped(report.problem_count, lines, "would be dropped")
-
-
-def raw_rows(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The first rows as they stand in the file."""
-    cards = "".join(_raw_row(row) for row in rows)
-    return f'<div class="rows">{cards}</div>'
-
-
-def _raw_row(row: Mapping[str, Any]) -> str:
-    cells = "".join(
-        f"<div><dt>{messages.escape(name)}</dt><dd>{messages.escape(_cut(value))}</dd></div>"
-        for name, value in row.items()
-    )
-    return f'<article class="row-card"><dl class="cells">{cells}</dl></article>'
-
-
-def _cut(value: Any) -> str:
-    text = str(value)
-    return text if len(text) <= CELL else f"{text[:CELL]} ... ({len(text):,} characters)"
 
 
 def numbers(info: DatasetInfo, counts: Mapping[str, Any] | None, counting: bool) -> str:
     """Rows kept, held out and dropped; tokens and the longest row when they are counted."""
     known = counts or {}
-    waiting = "counting" if counting else "-"
-    tokens = known.get("train_tokens")
-    longest = known.get("longest")
     items = [
         ("Rows to learn", messages.count(info.counts.train)),
         ("Held out", messages.count(info.counts.eval), "For evaluation; never trained on"),
-        ("Dropped", messages.count(info.counts.dropped), "Rows that cannot be learned from"),
-        ("Tokens", waiting if tokens is None else messages.count(tokens), "In one pass"),
-        (
-            "Longest row",
-            waiting if longest is None else f"{messages.count(longest)} tokens",
-            "Before the cut",
-        ),
-        ("Cut", waiting if tokens is None else f"{messages.count(known.get('cut_rows'))} rows"),
+        ("Dropped", messages.count(info.counts.dropped + _by_steps(info)), _dropped_where(info)),
+        *_token_figures(known, "counting" if counting else "-"),
     ]
+    if info.counts.test:
+        items.insert(2, ("Test", messages.count(info.counts.test), "Seen by no run"))
     return messages.figures(items) + _losses(known) + _dropped_of(info)
+
+
+def _by_steps(info: DatasetInfo) -> int:
+    return sum(result.dropped for result in info.steps)
+
+
+def _dropped_where(info: DatasetInfo) -> str:
+    steps = _by_steps(info)
+    if not steps:
+        return "Rows that cannot be learned from"
+    return f"{info.counts.dropped:,} at the import, {steps:,} by steps: see Clean and shape"
+
+
+def _token_figures(known: Mapping[str, Any], waiting: str) -> list[tuple[str, str, str]]:
+    """Tokens, the longest row and rows that are cut; of many rows the first are counted."""
+    tokens = longest = cut = waiting
+    about, counted = "", ""
+    if known.get("estimated"):
+        about, counted = "about ", f"; from the first {known['counted_rows']:,} rows"
+    if "train_tokens" in known:
+        tokens = about + (messages.short if about else messages.count)(known["train_tokens"])
+        longest = f"{messages.count(known.get('longest'))} tokens"
+        rows = known.get("cut_rows") or 0
+        cut = f"{about}{messages.count(rows)} {'row' if rows == 1 else 'rows'}"
+    return [
+        ("Tokens", tokens, f"In one pass{counted}"),
+        ("Longest row", longest, f"Before the cut{counted}"),
+        ("Cut", cut, f"Rows that lose their end{counted}"),
+    ]
 
 
 def _losses(counts: Mapping[str, Any]) -> str:
@@ -75,7 +57,8 @@ def _losses(counts: Mapping[str, Any]) -> str:
     lost = counts.get("rows_without_loss", 0) + counts.get("unusable_rows", 0)
     if not lost:
         return ""
-    rows = "1 row is" if lost == 1 else f"{lost:,} rows are"
+    about = "About " if counts.get("estimated") else ""
+    rows = "1 row is" if lost == 1 else f"{about}{lost:,} rows are"
     reason = counts.get("first_reason") or ""
     return messages.note(f"{rows} left out with this model: {reason}", "stopped")
 
@@ -87,7 +70,7 @@ def _dropped_of(info: DatasetInfo) -> str:
         (f"{row.file} line {row.line}".strip(), f"{row.reason} ({row.part})")
         for row in info.dropped
     ]
-    return _dropped(info.counts.dropped, lines, "dropped")
+    return _dropped(info.counts.dropped, lines, "dropped at the import")
 
 
 def _dropped(count: int, lines: Sequence[tuple[str, str]], what: str) -> str:
@@ -118,64 +101,4 @@ def about(info: DatasetInfo) -> str:
     return (
         f'<p class="aside">{messages.escape(text)}</p>'
         f'<p class="aside">From {messages.escape(files)}; {messages.escape(held_out)}.</p>'
-    )
-
-
-def rows(found: Sequence[Mapping[str, Any]], first: int) -> str:
-    """Prepared rows as cards of turns, numbered from `first` (0 is the first row)."""
-    cards = "".join(_card(first + place, _turns(row)) for place, row in enumerate(found))
-    return f'<div class="rows">{cards}</div>'
-
-
-def _card(number: int, body: str, note: str = "") -> str:
-    small = f"<span>{messages.escape(note)}</span>" if note else ""
-    return (
-        f'<article class="row-card"><header>Row {number + 1}{small}</header>{body}</article>'
-    )
-
-
-def _turns(row: Mapping[str, Any]) -> str:
-    if "text" in row:
-        return messages.turn("text", row["text"])
-    turns = row.get("messages") or [*row.get("prompt", []), *row.get("completion", [])]
-    return "".join(messages.turn(str(turn["role"]), turn["content"]) for turn in turns)
-
-
-def tokens(seen: Sequence[Mapping[str, Any]], first: int, max_length: int) -> str:
-    """Rows as the model sees them: each token a chip, those that carry loss in the accent."""
-    cards = "".join(
-        _card(first + place, _chips(row, max_length), _lengths(row))
-        for place, row in enumerate(seen)
-    )
-    return f'<div class="rows">{cards}</div>'
-
-
-def _lengths(row: Mapping[str, Any]) -> str:
-    return f"{row['full_length']:,} tokens, {row['loss_tokens']:,} carry loss"
-
-
-def _chips(row: Mapping[str, Any], max_length: int) -> str:
-    error = messages.note(str(row["error"]), "failed") if row["error"] else ""
-    chips = "".join(_chip(str(text), int(token), bool(loss)) for text, token, loss in row["tokens"])
-    left = row["full_length"] - row["length"]
-    cut = ""
-    if left > 0:
-        rows_left = "1 token" if left == 1 else f"{left:,} tokens"
-        cut = f'<div class="cut">cut at {max_length:,}: {rows_left} not seen</div>'
-    return f'{error}<div class="tokens">{chips}</div>{cut}'
-
-
-def _chip(text: str, token: int, loss: bool) -> str:
-    shown = messages.escape(text).replace("\n", "&#8629;").replace("\t", "&#8677;")
-    kind = "t loss" if loss else "t"
-    line = "<br>" * min(text.count("\n"), 2)
-    return f'<span class="{kind}" title="token {token}">{shown}</span>{line}'
-
-
-def legend(model: str, max_length: int) -> str:
-    """What the chips mean, and whose tokens they are."""
-    return (
-        f'<p class="aside legend">Tokens of {messages.escape(model)}, cut at {max_length:,} '
-        '(both from Configure). <span class="t loss">Learned from</span> '
-        '<span class="t">only read</span></p>'
     )

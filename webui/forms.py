@@ -9,7 +9,7 @@ browser as one value (`marks`), and page.js puts it at the fields.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,8 +19,10 @@ from gradio.components import Component
 
 from core.config import SPEC_BY_PATH, SPECS, FieldSpec, RunConfig, nest, parse_config
 from core.config.command import apply_overrides
+from core.config.tracking import TITLES as TRACKERS
 from core.config.yaml_file import parse_yaml
 from core.errors import ConfigError, Problem
+from webui.choice_notes import OPTIMIZER_LABELS, choice_notes
 
 # Titles of the folds: the group of a field, or its section where it has none.
 FOLD_TITLES = {
@@ -34,8 +36,15 @@ FOLD_TITLES = {
     "Machine": "Precision and memory",
     "Randomness": "Randomness",
     "Further": "Further settings of TRL",
+    "classification": "Labels and their loss",
+    "preference": "Preference",
+    "reinforcement": "Answers and rewards",
+    "Writing": "Writing of the answers",
+    "text": "Plain text",
+    "vocabulary": "New tokens",
     "evaluation": "Evaluation while training",
     "tracking": "Checkpoints and logging",
+    "Trackers": "Trackers",
 }
 # Filled in when a run starts; shown, but not for a person to change.
 READ_ONLY = frozenset({"data.dataset_fingerprint"})
@@ -43,9 +52,51 @@ READ_ONLY = frozenset({"data.dataset_fingerprint"})
 MOST_BUTTONS = 4
 _WORDS = {"lora": "LoRA", "none": "none", "lora_only": "LoRA only", "no": "never"}
 _SPECIAL_WORDS = {
-    "adapter.method": {"lora": "LoRA", "none": "none (full)"},
-    "method": {"sft": "Supervised fine-tuning"},
+    "adapter.method": {
+        "lora": "LoRA",
+        "adalora": "AdaLoRA (ranks by importance)",
+        "loha": "LoHa (products of two LoRAs)",
+        "lokr": "LoKr (Kronecker products)",
+        "vera": "VeRA (vectors between shared matrices)",
+        "oft": "OFT (rotations)",
+        "ia3": "IA3 (one scale a feature)",
+        "prompt_tuning": "Prompt tuning (virtual words)",
+        "prefix_tuning": "Prefix tuning (virtual keys and values)",
+        "freeze": "Some layers of the model (freeze)",
+        "none": "none (full)",
+    },
+    "adapter.init_lora_weights": {
+        "eva": "EVA",
+        "pissa": "PiSSA",
+        "olora": "OLoRA",
+        "loftq": "LoftQ",
+    },
+    "adapter.prompt_tuning_init": {
+        "RANDOM": "random numbers",
+        "SAMPLE_VOCAB": "random words",
+        "TEXT": "a text",
+    },
+    "method": {
+        "sft": "Supervised fine-tuning",
+        "cpt": "Continued pre-training (plain text)",
+        "mlm": "Masked language modelling (encoders)",
+        "classification": "Classification (labels)",
+        "dpo": "DPO (pairs)",
+        "kto": "KTO (judged answers)",
+        "orpo": "ORPO (pairs)",
+        "cpo": "CPO and SimPO (pairs)",
+        "reward": "Reward model (pairs)",
+        "grpo": "GRPO (rewards)",
+        "rloo": "RLOO (rewards)",
+    },
+    "classification.problem_type": {
+        "single_label_classification": "one",
+        "multi_label_classification": "several",
+    },
+    "classification.loss": {"cross_entropy": "cross entropy"},
     "evaluation.eval_strategy": {"no": "never", "steps": "by steps", "epoch": "each epoch"},
+    "tracking.report_to": TRACKERS,
+    "training.optim": OPTIMIZER_LABELS,
     "tracking.save_strategy": {"no": "never", "steps": "by steps", "epoch": "each epoch"},
 }
 
@@ -83,12 +134,13 @@ class Form:
         return {self.fields[spec.path]: write(spec, values[spec.path]) for spec in SPECS}
 
 
-def marks_box() -> gr.HTML:
-    """Hands the browser what `marks` gives; nothing of it is seen."""
+def marks_box(form: str = "") -> gr.HTML:
+    """Hands the browser what `marks` gives; nothing of it is seen. Each form of the page has a
+    name of its own."""
     return gr.HTML(
         value={"hidden": [], "errors": {}, "changed": {}, "folds": {}},
         html_template="",
-        js_on_load="const mark = () => tunesmith.markFields(props.value); mark(); "
+        js_on_load=f"const mark = () => tunesmith.markFields(props.value, '{form}'); mark(); "
         "watch('value', mark);",
         elem_classes="no-space",
         apply_default_css=False,
@@ -108,12 +160,15 @@ def marks(
         if spec.path in current and current[spec.path] != preset[spec.path]
         if spec.path not in READ_ONLY and spec.path != "name"
     }
+    hidden = [s.path for s in SPECS if not s.shown(current) and s.path not in errors]
     return {
-        "hidden": [s.path for s in SPECS if not s.shown(current) and s.path not in errors],
+        "hidden": hidden,
         "errors": errors,
+        "notes": choice_notes(current),
         "changed": changed,
         "folds": {
-            fold_id(key): _fold_note(specs, changed, errors) for key, specs in folds().items()
+            fold_id(key): _fold_note(specs, hidden, changed, errors)
+            for key, specs in folds().items()
         },
     }
 
@@ -127,25 +182,37 @@ def folds() -> dict[str, list[FieldSpec]]:
 
 
 def _fold_note(
-    specs: list[FieldSpec], changed: Mapping[str, str], errors: Mapping[str, str]
+    specs: list[FieldSpec],
+    hidden: Sequence[str],
+    changed: Mapping[str, str],
+    errors: Mapping[str, str],
 ) -> dict[str, Any]:
-    """What stands beside a fold's title while it is closed."""
+    """What stands beside a fold's title while it is closed, and whether nothing is in it."""
     wrong = sum(spec.path in errors for spec in specs)
     differing = sum(spec.path in changed for spec in specs)
     text = f"{wrong} to mend" if wrong else f"{differing} changed" if differing else ""
-    return {"text": text, "wrong": bool(wrong)}
+    empty = all(spec.path in hidden for spec in specs)
+    return {"text": text, "wrong": bool(wrong), "empty": empty}
 
 
-def build(values: Mapping[str, Any], choices: Mapping[str, list[Any]]) -> Form:
+def build(
+    values: Mapping[str, Any],
+    choices: Mapping[str, list[Any]],
+    beside: Mapping[str, Callable[[], None]] | None = None,
+    after_basic: Callable[[dict[str, Component]], None] = lambda fields: None,
+) -> Form:
     """Every control, basic ones first and the rest in folds, in the current layout.
 
     `values` are the first values by path; `choices` gives the choices of a field whose choices are
-    not declared (base models, data sets, modules).
+    not declared (base models, data sets, modules). `beside` builds what else belongs into a fold,
+    or below a field of one,
+    `after_basic` what stands between the basic fields, which it is given, and the folds.
     """
     fields: dict[str, Component] = {}
     with gr.Column(elem_classes="settings"):
         for spec in (spec for spec in SPECS if spec.level == "basic"):
             fields[spec.path] = control(spec, values[spec.path], choices.get(spec.path))
+    after_basic(fields)
     for key, specs in folds().items():
         title = FOLD_TITLES.get(key, key)
         with (
@@ -154,6 +221,10 @@ def build(values: Mapping[str, Any], choices: Mapping[str, list[Any]]) -> Form:
         ):
             for spec in specs:
                 fields[spec.path] = control(spec, values[spec.path], choices.get(spec.path))
+                if beside and spec.path in beside:
+                    beside[spec.path]()
+            if beside and key in beside:
+                beside[key]()
     return Form(fields, marks_box())
 
 
@@ -190,14 +261,17 @@ def control(spec: FieldSpec, value: Any, choices: list[Any] | None = None) -> Co
         if len(options) <= MOST_BUTTONS:
             return gr.Radio(options, **common)
         return gr.Dropdown(options, filterable=True, **common)
+    if spec.kind == "list" and spec.choices:
+        options = [(_word(spec, choice), choice) for choice in spec.choices]
+        return gr.CheckboxGroup(options, **common)
     if spec.kind == "list" and not spec.free_text:
         known = [*spec.words, *(choices or [])]
         return gr.Dropdown(known, multiselect=True, allow_custom_value=True, **common)
     if choices is not None or spec.kind == "int" and spec.auto:
         known = choices if choices is not None else ["auto", "1", "2", "4", "8", "16", "32"]
         return gr.Dropdown(known, allow_custom_value=True, filterable=True, **common)
-    lines = 2 if spec.kind in ("list", "dict") or spec.path == "data.system_prompt" else 1
-    return gr.Textbox(lines=lines, max_lines=8, placeholder=_placeholder(spec), **common)
+    long = spec.kind in ("list", "records", "dict") or spec.path == "data.system_prompt"
+    return gr.Textbox(lines=2 if long else 1, max_lines=8, placeholder=_placeholder(spec), **common)
 
 
 def _word(spec: FieldSpec, choice: Any) -> str:
@@ -206,7 +280,7 @@ def _word(spec: FieldSpec, choice: Any) -> str:
 
 
 def _placeholder(spec: FieldSpec) -> str:
-    if spec.kind == "list":
+    if spec.kind in ("list", "records"):
         return "one on each line"
     if spec.kind == "dict":
         return "key: value, one on each line"
@@ -239,8 +313,10 @@ def write_text(value: Any) -> str:
     return str(value)
 
 
-def _line(item: str) -> str:
-    """One entry of a list by lines; what would not come back as it is stands as a JSON string."""
+def _line(item: Any) -> str:
+    """One entry of a list by lines; what would not come back as it is stands as JSON."""
+    if not isinstance(item, str):
+        return json.dumps(item, ensure_ascii=False)
     plain = item == item.strip() and item and "\n" not in item and not item.startswith('"')
     return item if plain else json.dumps(item, ensure_ascii=False)
 
@@ -281,6 +357,9 @@ def read(spec: FieldSpec, held: Any) -> Any:
     text = "" if held is None else str(held)
     if spec.kind == "list":
         return [_unline(line.strip()) for line in text.splitlines() if line.strip()]
+    if spec.kind == "records":
+        lines = [f"--{spec.path}={line.strip()}" for line in text.splitlines() if line.strip()]
+        return apply_overrides({}, lines)[spec.path] if lines else []
     if spec.kind == "dict":
         return parse_yaml(text, spec.path) if text.strip() else {}
     if spec.kind == "str":

@@ -1,26 +1,21 @@
-"""The upper half of Data: a file comes in, is recognised, and becomes a data set."""
+"""The upper half of Data: rows come in, are recognised, and become a data set."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import gradio as gr
 from gradio.components import Component
 
-from core.data.formats import FORMS, Form
 from core.data.prepare import import_dataset
-from core.data.sources import SourceReport, inspect_source
+from core.data.record import SAMPLE_ID
 from core.errors import TunesmithError
-from webui import background, data_view, messages
+from core.jobs.apart import call_apart
+from webui import background, messages
 from webui.context import App, Shared
-
-FILES = [".json", ".jsonl", ".csv", ".parquet"]
-SHARE, SECOND_FILE, NONE = "share", "file", "none"
-UNUSED = "(none)"
-SHOWN_ROWS = 3
-# The most fields that a form has; each gets a list of columns.
-MOST_FIELDS = max(len(form.fields) for form in FORMS.values())
+from webui.import_choice import ImportChoice
+from webui.import_sources import Sources, hub_source, look_at
 
 
 class ImportForm:
@@ -28,208 +23,129 @@ class ImportForm:
 
     def __init__(self, app: App, shared: Shared) -> None:
         self.app, self.shared = app, shared
-        self.importing = background.Tasks()
-        with gr.Row(elem_classes="bring", equal_height=True):
-            self.drop = gr.File(
-                label="Drop a file here: JSON, JSONL, CSV or Parquet",
-                file_count="multiple",
-                file_types=FILES,
-                elem_id="drop",
-                height=136,
-                scale=3,
-                min_width=300,
-            )
-            with gr.Column(scale=2, min_width=280):
-                self.path = gr.Textbox(
-                    label="or a path on this machine",
-                    placeholder="data/tickets.jsonl",
-                    max_lines=1,
-                    submit_btn="Look",
-                )
-                self.sample = gr.Button("Use the sample: support tickets")
-        self.sources = gr.State([])
-        with gr.Column(visible=False, elem_classes="card", elem_id="import") as self.panel:
-            self._build_panel()
+        self.working = background.Tasks()
+        self.sources = Sources()
         self.failure = gr.HTML(apply_default_css=False)
-
-    def _build_panel(self) -> None:
-        self.recognised = gr.HTML(apply_default_css=False)
-        with gr.Row(elem_classes="split"):
-            with gr.Column(scale=3, min_width=300):
-                self.form = gr.Radio([], label="Form")
-                self.columns = [
-                    gr.Dropdown([], label="Column", visible=False) for _ in range(MOST_FIELDS)
-                ]
-            with gr.Column(scale=2, min_width=280):
-                self.name = gr.Textbox(label="Name of the data set", max_lines=1)
-                self.split = gr.Radio(
-                    [("a share", SHARE), ("a second file", SECOND_FILE), ("nothing", NONE)],
-                    value=SHARE,
-                    label="Hold out for evaluation",
-                )
-                with gr.Row() as self.share_row:
-                    self.fraction = gr.Number(0.1, label="Share", min_width=100, step=0.05)
-                    self.seed = gr.Number(42, label="Seed", precision=0, min_width=100)
-                self.second = gr.File(
-                    label="The held-out rows", file_types=FILES, visible=False, height=100
-                )
-                self.system = gr.Textbox(
-                    label="System prompt for rows without one", lines=2, max_lines=4
-                )
-        self.preview = gr.HTML(apply_default_css=False)
-        with gr.Row():
-            self.go = gr.Button("Import", variant="primary", scale=0, min_width=140)
-            self.discard = gr.Button("Discard", scale=0, min_width=100)
-        self.progress = gr.HTML(apply_default_css=False)
+        self.stop = gr.Button("Stop", variant="stop", visible=False, scale=0, min_width=100)
+        with gr.Column(visible=False, elem_classes="card", elem_id="import") as self.panel:
+            self.choice = ImportChoice(app)
+            with gr.Row(elem_classes="actions"):
+                self.choice.go.render()
+                self.discard = gr.Button("Discard", scale=0, min_width=100)
+            self.progress = gr.HTML(apply_default_css=False)
 
     # -- handlers
 
-    def receive(self, files: list[str] | None) -> dict[Component, Any]:
-        """Dropped files: the first is looked at, all are imported together."""
-        if not files:
-            return {self.panel: gr.Column(visible=False)}
-        return self._look(list(files))
+    def receive(self, files: list[str] | None, request: gr.Request) -> Iterator[dict[Any, Any]]:
+        """Dropped files."""
+        if files:
+            yield from self._look(list(files), request)
 
-    def receive_path(self, path: str) -> dict[Component, Any]:
-        return self._look([path.strip()]) if path and path.strip() else {self.failure: ""}
+    def receive_path(self, path: str, request: gr.Request) -> Iterator[dict[Any, Any]]:
+        """A file or folder on this machine."""
+        if path and path.strip():
+            yield from self._look([path.strip()], request)
 
-    def _look(
-        self, sources: list[str], form: str | None = None, mapping: Mapping[str, str] | None = None
-    ) -> dict[Component, Any]:
+    def receive_hub(
+        self, name: str, config: str, split: str, revision: str, share: float | None,
+        streaming: bool, request: gr.Request,
+    ) -> Iterator[dict[Any, Any]]:
+        """A data set on the Hub."""
         try:
-            report = inspect_source(
-                sources[0],
-                form=form,
-                mapping=mapping,
-                limit=SHOWN_ROWS,
-                workspace=self.app.workspace,
-            )
+            source = hub_source(name, config, split, revision, share, streaming)
         except TunesmithError as error:
-            return {self.failure: messages.error(error), self.go: gr.Button(interactive=False)}
-        return {
-            self.sources: sources,
-            self.failure: "",
-            self.progress: "",
-            self.panel: gr.Column(visible=True),
-            self.recognised: data_view.recognised(report),
-            self.preview: data_view.raw_rows(report.rows),
-            self.go: gr.Button(interactive=report.form is not None),
-            **({} if form else {self.name: gr.Textbox(report.path.stem)}),
-            **self._form_fields(report),
-        }
+            yield {self.failure: messages.error(error)}
+            return
+        yield from self._look([source], request)
 
-    def _form_fields(self, report: SourceReport) -> dict[Component, Any]:
-        """The forms that are possible, and for each field of the chosen one its column."""
-        possible = [(FORMS[name].title, name) for name in report.forms_possible]
-        chosen = FORMS[report.form] if report.form else None
-        updates: dict[Component, Any] = {self.form: gr.Radio(possible, value=report.form)}
-        for place, slot in enumerate(self.columns):
-            updates[slot] = _slot(chosen, place, report)
-        return updates
-
-    def choose_form(self, data: dict[Component, Any]) -> dict[Component, Any]:
-        return self._look(data[self.sources], data[self.form])
-
-    def choose_column(self, data: dict[Component, Any]) -> dict[Component, Any]:
-        return self._look(data[self.sources], data[self.form], self._mapping(data))
-
-    def _mapping(self, data: dict[Component, Any]) -> dict[str, str]:
-        fields = FORMS[data[self.form]].fields
-        chosen = (data[slot] for slot in self.columns)
-        return {
-            field: "" if column in (None, UNUSED) else column
-            for field, column in zip(fields, chosen, strict=False)
-        }
+    def _look(self, sources: Sequence[str], request: gr.Request) -> Iterator[dict[Any, Any]]:
+        """Looks at what was brought while the page goes on, then shows what it is."""
+        task = background.begin(lambda task: look_at(self.app.workspace, sources, task))
+        for glance in self.working.watch(request.session_hash, task):
+            told = messages.progress(None, glance.message or "Looking at what you brought")
+            yield {self.failure: told, self.stop: gr.Button(visible=True)}
+        done = {self.stop: gr.Button(visible=False)}
+        if task.error:
+            yield {**done, self.failure: messages.error(task.error)}
+            return
+        yield {**done, self.failure: "", **self._open(True), **self.choice.show(task.result)}
 
     def begin(
         self, data: dict[Component, Any], request: gr.Request
-    ) -> Iterator[dict[Component, Any]]:
+    ) -> Iterator[dict[Any, Any]]:
         """Imports, with its progress; then the new data set is the selected one."""
         task = background.begin(lambda task: self._import(data, task))
-        for glance in self.importing.watch(request.session_hash, task):
-            yield {
-                self.progress: messages.progress(glance.fraction, glance.message),
-                self.go: gr.Button(interactive=False),
-            }
-        ready = {self.go: gr.Button(interactive=True)}
+        for glance in self.working.watch(request.session_hash, task):
+            yield {self.progress: _progress(glance), **self._busy(True)}
         if task.error:
-            yield {**ready, self.progress: messages.error(task.error)}
+            yield {**self._busy(False), self.progress: messages.error(task.error)}
             return
         yield {
-            **ready,
-            self.progress: "",
-            self.panel: gr.Column(visible=False),
-            self.drop: None,
-            self.path: "",
+            **self._busy(False),
+            **self._open(False),
+            self.sources.drop: None,
+            self.sources.path: "",
             self.shared.dataset: task.result.id,
         }
 
-    def stop_or_discard(self, request: gr.Request):
-        """Stops the import that is going on; without one, the file is put away."""
-        if self.importing.stop(request.session_hash):
-            return gr.skip(), gr.skip()
-        return gr.Column(visible=False), None
+    def _open(self, there: bool) -> dict[Any, Any]:
+        return {self.panel: gr.Column(visible=there), self.progress: ""}
+
+    def _busy(self, busy: bool) -> dict[Any, Any]:
+        """The buttons while an import goes on, and before and after it."""
+        word, look = ("Stop", "stop") if busy else ("Discard", "secondary")
+        return {
+            self.choice.go: gr.Button(interactive=not busy),
+            self.discard: gr.Button(word, variant=look),
+        }
 
     def _import(self, data: dict[Component, Any], task: background.Task) -> Any:
-        second = data[self.second] if data[self.split] == SECOND_FILE else None
-        if data[self.split] == SECOND_FILE and not second:
-            raise TunesmithError("No second file was given.", "Drop one, or take a share.")
-        return import_dataset(
+        """In a process of its own: it may take memory, and this one serves the page."""
+        return call_apart(
+            import_dataset,
             self.app.workspace,
-            data[self.sources],
-            name=data[self.name],
-            form=data[self.form],
-            mapping=self._mapping(data),
-            eval_source=second,
-            eval_fraction=(data[self.fraction] or 0.0) if data[self.split] == SHARE else 0.0,
-            seed=int(data[self.seed] or 0),
-            system_prompt=data[self.system] or "",
-            progress=task.tell,
+            data[self.choice.found].sources,
+            tell=task.tell,
+            **self.choice.asked(data),
         )
+
+    def stop_or_discard(self, request: gr.Request):
+        """Stops the import that is going on; without one, what was brought is put away."""
+        if self.working.stop(request.session_hash):
+            return gr.skip(), gr.skip(), gr.skip()
+        return gr.Column(visible=False), None, ""
+
+    def stop_look(self, request: gr.Request) -> None:
+        self.working.stop(request.session_hash)
 
     # -- wiring
 
     def wire(self) -> None:
+        sources, choice = self.sources, self.choice
+        work: dict[str, Any] = {"show_progress": "hidden", "concurrency_limit": None}
         quiet: dict[str, Any] = {"show_progress": "hidden"}
-        inputs = {
-            self.sources, self.form, *self.columns, self.name, self.split, self.fraction,
-            self.seed, self.second, self.system,
-        }
-        seen = {
-            self.sources, self.failure, self.progress, self.panel, self.recognised, self.preview,
-            self.go, self.name, self.form, *self.columns,
-        }
-        self.drop.upload(self.receive, self.drop, seen, **quiet)
-        self.drop.clear(lambda: gr.Column(visible=False), None, self.panel, **quiet)
-        self.path.submit(self.receive_path, self.path, seen, **quiet)
-        self.form.input(self.choose_form, inputs, seen, **quiet)
-        gr.on([slot.input for slot in self.columns], self.choose_column, inputs, seen, **quiet)
-        self.split.change(
-            lambda how: (gr.Row(visible=how == SHARE), gr.File(visible=how == SECOND_FILE)),
-            self.split,
-            [self.share_row, self.second],
-            **quiet,
+        seen = {self.failure, self.stop, self.panel, self.progress, *choice.outputs}
+        sources.drop.upload(self.receive, sources.drop, seen, **work)
+        sources.drop.clear(lambda: gr.Column(visible=False), None, self.panel, **quiet)
+        sources.path.submit(self.receive_path, sources.path, seen, **work)
+        gr.on(
+            [sources.look.click, sources.hub_id.submit],
+            self.receive_hub, sources.hub_fields, seen, **work,
         )
-        self.go.click(
+        self.stop.click(self.stop_look, None, None, **quiet)
+        choice.wire()
+        put_away = [self.panel, sources.drop, sources.path]
+        self.discard.click(self.stop_or_discard, None, put_away, **quiet)
+        self.choice.go.click(
             self.begin,
-            inputs,
-            {self.progress, self.go, self.panel, self.drop, self.path, self.shared.dataset},
-            concurrency_limit=None,
-            **quiet,
+            choice.inputs,
+            {self.progress, choice.go, self.discard, *put_away, self.shared.dataset},
+            **work,
         )
-        self.discard.click(self.stop_or_discard, None, [self.panel, self.drop], **quiet)
-        self.sample.click(lambda: "sample", None, self.shared.dataset, **quiet)
+        sources.sample.click(lambda: SAMPLE_ID, None, self.shared.dataset, **quiet)
 
 
-def _slot(form: Form | None, place: int, report: SourceReport) -> Any:
-    """The list of columns for the form's field at `place`, or nothing where it has no more."""
-    if form is None or place >= len(form.fields):
-        return gr.Dropdown(visible=False, value=None)
-    field = form.fields[place]
-    needed = field in form.required
-    return gr.Dropdown(
-        report.columns if needed else [UNUSED, *report.columns],
-        value=report.mapping.get(field, None if needed else UNUSED),
-        label=field if needed else f"{field} (optional)",
-        visible=True,
-    )
+def _progress(task: background.Task) -> str:
+    left = task.left()
+    more = "" if left is None else f", about {messages.duration(left)} left"
+    return messages.progress(task.fraction, f"{task.message or 'Starting'}{more}")

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from core.config import RunConfig
-from core.data.preview import dataset_token_counts, preview_rows
+from core.config.text import METHODS as TEXT_METHODS
+from core.data.chat_templates import MODELS_OWN, load_template
+from core.data.estimate import estimated_token_counts, sampled_statistics
+from core.data.preview import preview_rows
 from core.data.registry import load_dataset_info
 from core.errors import TunesmithError
 from core.models.starter import find_local
@@ -27,9 +31,21 @@ class Lens:
     """The settings that decide how a row becomes tokens."""
 
     model: str
-    max_length: int
+    max_length: int | None
     assistant_only_loss: bool
     system_prompt: str
+    chat_template: str = MODELS_OWN
+    method: str = RunConfig().method
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether a text that is longer than max_length goes on in the next row of the trainer."""
+        return self.method in TEXT_METHODS
+
+    @property
+    def whole(self) -> Lens:
+        """These settings for counting: nothing is cut of texts that go on."""
+        return replace(self, max_length=None) if self.goes_on else self
 
     @classmethod
     def of(cls, config: RunConfig) -> Lens:
@@ -38,6 +54,8 @@ class Lens:
             max_length=config.training.max_length,
             assistant_only_loss=config.data.assistant_only_loss,
             system_prompt=config.data.system_prompt,
+            chat_template=config.data.chat_template,
+            method=config.method,
         )
 
     @classmethod
@@ -61,18 +79,30 @@ def local_model(app: App, name: str) -> Path | None:
 
 
 def count_tokens(app: App, dataset: str, lens: Lens) -> Future[dict[str, Any]] | None:
-    """The count of a data set's tokens, begun in a worker or remembered.
+    """The count of a data set's tokens (core.data.estimate), begun in a worker or remembered.
 
-    None without the model on this machine or without the data set.
+    None without the model on this machine, the data set or the chat template.
     """
-    return _asked(app, dataset, lens, dataset_token_counts)
+    return _asked(app, dataset, lens.whole, estimated_token_counts)
 
 
 def view_rows(
-    app: App, dataset: str, part: str, indices: tuple[int, ...], lens: Lens
+    app: App, dataset: str, part: str, places: Sequence[int], lens: Lens, draft: str = ""
 ) -> Future[list[dict[str, Any]]] | None:
-    """The rows as the model sees them, from a worker or remembered; None as in `count_tokens`."""
-    return _asked(app, dataset, lens, preview_rows, part, list(indices))
+    """The rows as the model sees them, from a worker or remembered; None as in `count_tokens`.
+
+    `draft` is the text of a chat template that is being written; it goes before the lens's.
+    """
+    return _asked(app, dataset, lens, preview_rows, [part, list(places)], [draft])
+
+
+def sample_statistics(app: App, dataset: str, lens: Lens) -> Future[dict[str, Any]] | None:
+    """Statistics of some rows (core.data.estimate), begun in a worker or remembered.
+
+    Without the model on this machine, those that need no tokenizer. None without the data set or
+    the chat template.
+    """
+    return _asked(app, dataset, lens.whole, sampled_statistics, needs_model=False)
 
 
 def finished(asked: Future[Any] | None) -> Any | None:
@@ -83,21 +113,44 @@ def finished(asked: Future[Any] | None) -> Any | None:
 
 
 def _asked(
-    app: App, dataset: str, lens: Lens, question: Callable[..., Any], *more: Any
+    app: App,
+    dataset: str,
+    lens: Lens,
+    question: Callable[..., Any],
+    before: Sequence[Any] = (),
+    after: Sequence[Any] = (),
+    needs_model: bool = True,
 ) -> Future[Any] | None:
-    """The worker's answer to `question(root, data set, *more, model, cut, loss, system)`."""
+    """The worker's answer to `question(root, data set, *before, how rows become tokens, *after)`.
+    """
     path = local_model(app, lens.model)
-    if path is None:
+    if path is None and needs_model:
         return None
     try:
         info = load_dataset_info(app.workspace, dataset)
+        template = template_print(app, lens)
     except TunesmithError:
         return None
-    how = (str(path), lens.max_length, lens.assistant_only_loss, lens.system_prompt)
-    key = (question.__name__, info.id, info.fingerprint, str(more), *how)
+    how = (
+        str(path or ""),
+        lens.max_length,
+        lens.assistant_only_loss,
+        lens.system_prompt,
+        lens.chat_template,
+    )
+    asked = (*before, *how, *after)
+    key = (question.__name__, info.id, info.fingerprint, template, str(asked))
     known = app.answers.get(key)
     if known is None or known.done() and known.exception() is not None:
         while len(app.answers) >= REMEMBERED:
             app.answers.pop(next(iter(app.answers)))
-        app.answers[key] = app.pool.submit(question, app.workspace.root, info.id, *more, *how)
+        app.answers[key] = app.pool.submit(question, app.workspace.root, info.id, *asked)
     return app.answers[key]
+
+
+def template_print(app: App, lens: Lens) -> str:
+    """Tells a template from what it was before it was edited. Raises DataError without it."""
+    if lens.chat_template == MODELS_OWN:
+        return ""
+    text = load_template(lens.chat_template, app.workspace)
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -7,31 +7,29 @@ So nothing has to be remembered for each browser, and a reload or a lost answer 
 
 from __future__ import annotations
 
+import json
 import threading
+import zlib
 from collections import OrderedDict, deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from core.config import load_config
+from core.errors import TunesmithError
 from core.jobs.curves import CurveReader, Point, downsample
 from core.jobs.events import Event, EventReader
+from core.jobs.panels import LOSS, Panel, panels
 from core.workspace import RunFolder, Workspace
 from webui.charts import MOST_POINTS, columns, smooth
+from webui.completion_view import Rollouts
 
 # Whole curves are thinned to this many points, so that new ones can be added before the next time.
 THINNED = 750
 REMEMBERED_RUNS = 4
 LOG_LINES = 200
-# The curves that are drawn: name on the page, the metric's name, divisor.
-CURVES = {
-    "loss": ("loss", 1.0),
-    "eval_loss": ("eval_loss", 1.0),
-    "learning_rate": ("learning_rate", 1.0),
-    "grad_norm": ("grad_norm", 1.0),
-    "tokens_per_second": ("tokens_per_second", 1.0),
-    "gpu_memory": ("gpu_memory_bytes", 2.0**30),
-    "memory": ("memory_bytes", 2.0**30),
-}
+# Those of the small charts to fewer.
+THINNED_SMALL = 250
 
 
 @dataclass
@@ -50,12 +48,14 @@ class LiveRun:
         self.folder = folder
         self.progress: Event = {}
         self.samples: dict[int, Sample] = {}
+        self.rollouts = Rollouts()
         self.choices: dict[str, dict[str, Any]] = {}
         self.log: deque[str] = deque(maxlen=LOG_LINES)
         self.generation = 0
         """Grows when points were taken back: a resumed run does some steps again."""
         self._reader = EventReader(folder.events)
         self._curves = CurveReader(folder.events)
+        self._known_method = ""
         self._lock = threading.Lock()
 
     def update(self) -> None:
@@ -64,43 +64,61 @@ class LiveRun:
             for event in self._reader.read_new():
                 self._take(event)
 
-    def curve(self, name: str) -> list[Point]:
-        """The points of a drawn curve, in its unit."""
-        metric, divisor = CURVES[name]
+    def curve(self, metric: str, divisor: float = 1.0) -> list[Point]:
+        """The points of a metric, divided by what its chart divides them by."""
         points = self._curves.curves.get(metric, [])
         return points if divisor == 1 else [(step, value / divisor) for step, value in points]
+
+    def panels(self, *, everything: bool = False) -> list[Panel]:
+        """The charts beside the loss that have something to show."""
+        last = {name: points[-1][1] for name, points in self._curves.curves.items() if points}
+        return panels(self._method(), last, everything=everything)
+
+    def _method(self) -> str:
+        """The run's method by its config, which is there before the run is."""
+        if not self._known_method:
+            try:
+                self._known_method = load_config(self.folder.config).method
+            except (TunesmithError, OSError):
+                return ""  # a run of another version: its common curves can still be drawn
+        return self._known_method
 
     def last(self, metric: str) -> float | None:
         points = self._curves.curves.get(metric)
         return points[-1][1] if points else None
 
     def news(self, cursor: Mapping[str, Any]) -> dict[str, Any] | None:
-        """The points that a browser with `cursor` lacks; None when it has them all."""
+        """The charts and points that a browser with `cursor` lacks; None when it has them all."""
         with self._lock:
-            curves = {name: self.curve(name) for name in CURVES}
+            shown = self.panels(everything=bool(cursor.get("all")))
+            curves = {
+                curve.metric: self.curve(curve.metric, curve.divisor)
+                for panel in (LOSS, *shown)
+                for curve in panel.curves
+            }
             curves["loss_smooth"] = smooth(curves["loss"])
+        drawn_as = [_drawn(panel) for panel in shown]
+        digest = zlib.crc32(json.dumps(drawn_as).encode())
         counts = {name: len(points) for name, points in curves.items()}
         same = cursor.get("run") == self.folder.root.name
         known = cursor.get("counts") if same else None
         if not isinstance(known, dict) or cursor.get("generation") != self.generation:
             known = {}
-        if known == counts:
+        if known == counts and cursor.get("digest") == digest:
             return None
         added = {name: points[known.get(name, 0) :] for name, points in curves.items()}
         drawn = _number(cursor.get("drawn"))
         fits = drawn + max(map(len, added.values()), default=0) <= MOST_POINTS
         whole = not known or not fits
-        shown = (
-            {name: downsample(points, THINNED) for name, points in curves.items()}
-            if whole
-            else added
-        )
+        sent = {name: _thinned(name, points) for name, points in curves.items()} if whole else added
         return {
             "run": self.folder.root.name,
             "generation": self.generation,
             "counts": counts,
             "whole": whole,
-            "curves": {name: columns(points) for name, points in shown.items() if points},
+            "digest": digest,
+            "panels": drawn_as if whole or cursor.get("digest") != digest else None,
+            "curves": {name: columns(points) for name, points in sent.items() if points},
         }
 
     def _take(self, event: Event) -> None:
@@ -110,6 +128,8 @@ class LiveRun:
             self._take_back(event["resumed_from_step"])
         elif kind == "progress":
             self.progress = {**self.progress, "message": "", **event}
+        elif kind == "sample" and "rewards" in event:
+            self.rollouts.take(event)
         elif kind == "sample":
             self._take_sample(event)
         elif kind == "log":
@@ -131,6 +151,7 @@ class LiveRun:
     def _take_back(self, step: int) -> None:
         self.generation += 1
         self.progress = {}
+        self.rollouts.take_back(step)
         for sample in self.samples.values():
             sample.answers = [answer for answer in sample.answers if answer[0] <= step]
 
@@ -153,6 +174,23 @@ class LiveRuns:
                 self._runs.popitem(last=False)
         run.update()
         return run
+
+
+def _drawn(panel: Panel) -> dict[str, Any]:
+    """A chart as the browser draws it."""
+    return {
+        "title": panel.title,
+        "sentence": panel.sentence,
+        "lines": [
+            {"metric": curve.metric, "name": curve.name, "style": curve.style, "colour": colour}
+            for curve, colour in zip(panel.curves, panel.colours(), strict=True)
+        ],
+    }
+
+
+def _thinned(name: str, points: list[Point]) -> list[Point]:
+    large = name in ("loss", "eval_loss", "loss_smooth")
+    return downsample(points, THINNED if large else THINNED_SMALL)
 
 
 def _number(value: Any) -> int:

@@ -7,12 +7,15 @@ from typing import Any
 
 from core.config import RunConfig, nest, parse_config
 from core.errors import ConfigError, Problem
-from core.models.hardware import Device, Hardware
-from core.summary import Summary, summarize
+from core.estimate.auto import device_of, precision_of
+from core.estimate.plan import RunEstimate
+from core.models.hardware import Hardware
+from core.summary import Summary, optimizer_steps, rows_of_trainer, summarize
 from webui import messages
 from webui.context import App
 from webui.forms import setting_label
 from webui.lens import Lens, count_tokens, finished
+from webui.need_view import estimate_of, memory_html, time_text
 
 
 def checked(
@@ -28,13 +31,22 @@ def checked(
     return (config, ()) if not problems else (None, tuple(problems))
 
 
-def card(app: App, config: RunConfig | None, problems: Sequence[Problem] = ()) -> str:
-    """The card's HTML: figures, what needs attention; with problems, what to mend."""
+def card(
+    app: App,
+    config: RunConfig | None,
+    problems: Sequence[Problem] = (),
+    trial: Mapping[str, Any] | None = None,
+) -> str:
+    """The card's HTML: figures, memory, what needs attention; with problems, what to mend.
+
+    `trial` is what two steps with these settings measured (core.estimate.trial).
+    """
     if config is None:
         return _wrong(problems)
     counting = count_tokens(app, config.data.dataset, Lens.of(config))
     counts = finished(counting)
     summary = summarize(app.workspace, config, counts)
+    estimate = estimate_of(app, config, summary.train_rows, counts)
     waiting = counting is not None and not counting.done()
     rows = {
         "Base model": summary.base,
@@ -42,59 +54,51 @@ def card(app: App, config: RunConfig | None, problems: Sequence[Problem] = ()) -
         "Trained": _trained(summary),
         "Data set": config.data.dataset,
         "Rows": _rows(summary),
-        "Tokens": "counting" if waiting else messages.count(summary.tokens),
-        "Steps": _steps(summary, config),
+        "Tokens": "counting" if waiting else _tokens(summary, counts),
+        "Steps": _steps(summary, estimate.config or config, counts),
     }
+    time = f"<div><dt>Time</dt><dd>{time_text(app, estimate, counts, trial)}</dd></div>"
+    figures = messages.facts(rows).removesuffix("</dl>") + time + "</dl>"
     warnings = "".join(_line(problem) for problem in summary.warnings)
     return (
         '<div class="card summary"><h2>This run</h2>'
-        f"{messages.facts(rows)}{_automatic(config, app.hardware)}"
+        f"{figures}{memory_html(estimate)}{_automatic(config, app.hardware, estimate)}"
         f'<ul class="warnings">{warnings}</ul></div>'
     )
 
 
-def foreseen(config: RunConfig, hardware: Hardware) -> list[tuple[str, str, str]]:
+def foreseen(
+    config: RunConfig, hardware: Hardware, estimate: RunEstimate | None = None
+) -> list[tuple[str, str, str]]:
     """(field, value, reason) of what is on auto, as far as it can be told without torch.
 
     The worker decides; tests hold this against what it says (core.training.resolve).
     """
-    device = hardware.devices[0]
-    wanted = config.training.device
-    if wanted != "auto":
-        same = [item for item in hardware.devices if item.label == wanted or item.kind == wanted]
-        device = same[0] if same else device
+    device = device_of(config, hardware)
     found = []
-    if wanted == "auto":
+    if config.training.device == "auto":
         reason = "no accelerator was found" if device.kind == "cpu" else device.name
         found.append(("training.device", device.label, reason))
     if config.training.precision == "auto":
-        found.append(("training.precision", *_precision(device, hardware)))
+        found.append(("training.precision", *precision_of(device, hardware)))
     fields = ("training.per_device_train_batch_size", "training.gradient_checkpointing")
-    values = config.values()
+    values, chosen = config.values(), dict(estimate.chosen) if estimate else {}
     for path in fields:
-        if values[path] == "auto":
+        if values[path] != "auto":
+            continue
+        if path in chosen:
+            value = {True: "on", False: "off"}.get(chosen[path], str(chosen[path]))
+            found.append((path, value, "if as much memory is free when it starts"))
+        else:
             found.append((path, "when it starts", "from the memory that is free then"))
     return found
 
 
-def _precision(device: Device, hardware: Hardware) -> tuple[str, str]:
-    if device.kind == "cuda":
-        if (device.compute_capability or 0) >= 8:
-            return "bf16", "this GPU computes in bf16"
-        return "fp16", "this GPU is older than bf16"
-    flags = hardware.cpu_flags
-    if device.kind == "cpu" and (flags.amx_bf16 or flags.avx512_bf16):
-        return "bf16", f"this CPU has {'AMX' if flags.amx_bf16 else 'AVX-512 BF16'}"
-    if device.kind == "cpu":
-        return "fp32", "this CPU has no bf16 instructions"
-    return "fp32", f"the safe choice on {device.kind}"
-
-
-def _automatic(config: RunConfig, hardware: Hardware) -> str:
+def _automatic(config: RunConfig, hardware: Hardware, estimate: RunEstimate) -> str:
     rows = "".join(
         f'<div title="{messages.escape(reason)}"><dt>{messages.escape(setting_label(field))}</dt>'
         f"<dd>{messages.escape(value)}<small>{messages.escape(reason)}</small></dd></div>"
-        for field, value, reason in foreseen(config, hardware)
+        for field, value, reason in foreseen(config, hardware, estimate)
     )
     return f'<h3>Chosen automatically</h3><dl class="facts">{rows}</dl>' if rows else ""
 
@@ -139,10 +143,21 @@ def _rows(summary: Summary) -> str:
     return f"{messages.count(summary.train_rows)} to learn, {messages.count(held_out)} held out"
 
 
-def _steps(summary: Summary, config: RunConfig) -> str:
-    if summary.steps is None:
+def _tokens(summary: Summary, counts: Mapping[str, Any] | None) -> str:
+    if counts and counts.get("estimated"):
+        return f"about {messages.short(summary.tokens)}"
+    return messages.count(summary.tokens)
+
+
+def _steps(summary: Summary, config: RunConfig, counts: Mapping[str, Any] | None) -> str:
+    """`config` has what auto becomes, as far as it is known."""
+    about, steps = "", summary.steps
+    if steps is None:
+        rows = rows_of_trainer(config, summary.train_rows, counts)
+        about, steps = "about ", optimizer_steps(config, rows)
+    if steps is None:
         return "known when the batch size is"
     epochs = config.training.num_train_epochs
     if config.training.max_steps > 0:
-        return messages.count(summary.steps)
-    return f"{messages.count(summary.steps)} in {epochs:g} epochs"
+        return messages.count(steps)
+    return f"{about}{messages.count(steps)} in {epochs:g} epochs"

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from webui import messages
+from webui.label_report import baseline, label_parts
 
 # Numbers in the order that they are shown: key, label, what it means, whether it is a share.
 NUMBERS = (
@@ -14,6 +15,16 @@ NUMBERS = (
     ("exact_rows", "Rows right", "Share of rows with every exact field right", True),
     ("valid_json", "Valid JSON", "Share of answers that can be read as JSON", True),
     ("exact_match", "Same answer", "Share of answers equal to the expected one", True),
+    ("accuracy", "Labels right", "Share of rows that were given exactly their labels", True),
+    ("f1_macro", "F1, macro", "Mean over the labels of precision and recall together", True),
+    ("f1_weighted", "F1, weighted", "The same, each label by how many rows have it", True),
+    ("precision_macro", "Precision, macro", "Of rows given a label, the share that has it", True),
+    ("recall_macro", "Recall, macro", "Of rows that have a label, the share given it", True),
+    ("pair_accuracy", "Pairs right", "Share of pairs whose better answer scores higher", True),
+    ("margin", "Margin", "Mean score of the better answers less that of the worse ones", False),
+    ("score_chosen", "Better answers", "Their mean score", False),
+    ("score_rejected", "Worse answers", "Their mean score", False),
+    ("reward", "Mean reward", "Sum of all functions, each times its weight", False),
     ("token_f1", "Words in common", "F1 of the words of answer and expected answer", True),
     ("eval_loss", "Eval loss", "Mean of -ln p over the tokens of the expected answers", False),
     ("perplexity", "Perplexity", "exp of the loss: choices the model wavers between", False),
@@ -26,7 +37,8 @@ def report(result: dict[str, Any], rows_shown: int = SHOWN_ROWS) -> str:
     notes = "".join(messages.note(text) for text in result.get("notes", []))
     return (
         f'<p class="verdict">{messages.escape(result["verdict"])}</p>{_context(result)}{notes}'
-        f'<div class="card">{_numbers(result)}</div>{_rows(result, rows_shown)}'
+        f'<div class="card">{_numbers(result)}</div>{label_parts(result)}'
+        f"{_texts(result) if 'texts' in result else _rows(result, rows_shown)}"
     )
 
 
@@ -44,9 +56,10 @@ def _context(result: dict[str, Any]) -> str:
 
 
 def _numbers(result: dict[str, Any]) -> str:
-    base, tuned = result.get("base"), result["tuned"]
+    usual, tuned = baseline(result), result["tuned"]
+    before_name, base = usual or ("Base", result.get("base"))
     lines = [
-        _line(label, meaning, (base or {}).get(key), tuned.get(key), share)
+        _line(label, meaning, base.get(key, {}) if base else None, tuned.get(key), share)
         for key, label, meaning, share in NUMBERS
         if key in tuned
     ]
@@ -55,7 +68,10 @@ def _numbers(result: dict[str, Any]) -> str:
         how = "half of the words or more" if kinds.get(name) == "token_f1" else "exactly the same"
         before = base["fields"].get(name) if base and "fields" in base else None
         lines.append(_line(f"Field {name}", f"Right means {how}", before, value, True))
-    head = "<th>Base</th>" if base else ""
+    for name, value in tuned.get("rewards", {}).items():
+        before = ((base or {}).get("rewards") or {}).get(name)
+        lines.append(_line(f"Reward {name}", "Mean of this function alone", before, value, False))
+    head = f"<th>{messages.escape(before_name)}</th>" if base else ""
     return (
         '<div class="table-scroll"><table class="numbers"><thead><tr><th></th>'
         f"{head}<th>Tuned</th></tr></thead><tbody>{''.join(lines)}</tbody></table></div>"
@@ -64,7 +80,11 @@ def _numbers(result: dict[str, Any]) -> str:
 
 def _line(label: str, meaning: str, base: Any, tuned: Any, share: bool) -> str:
     sides = ((base, "base"), (tuned, "tuned"))
-    cells = "".join(_cell(value, share, kind) for value, kind in sides if value)
+    cells = "".join(
+        _cell(value, share, kind) if value else "<td></td>"
+        for value, kind in sides
+        if value is not None
+    )
     head = f'<th scope="row" title="{messages.escape(meaning)}">{messages.escape(label)}</th>'
     return f"<tr>{head}{cells}</tr>"
 
@@ -90,21 +110,72 @@ def _cell(number: dict[str, float], share: bool, kind: str) -> str:
     return f'<td class="num"><strong>{text(number["value"])}{unit}</strong> {interval}{bar}</td>'
 
 
+def _texts(result: dict[str, Any]) -> str:
+    """The texts that the tuned model knows least, with the perplexity of each."""
+    title = "<h3>Texts that the tuned model knows least</h3>"
+    return title + "".join(_text(text) for text in result["texts"])
+
+
+def _text(text: dict[str, Any]) -> str:
+    figures = [("Tokens", f"{text['tokens']:,}")]
+    figures += [
+        (label, messages.loss(text[name]))
+        for label, name in (("Perplexity of the base", "base"), ("of the tuned model", "tuned"))
+        if name in text
+    ]
+    told = ", ".join(f"{label} {value}" for label, value in figures)
+    return (
+        '<article class="card compared"><p class="question"><span class="soft">'
+        f'Row {text["index"] + 1}</span> {messages.escape(text["text"])}</p>'
+        f'<p class="soft">{messages.escape(told)}</p></article>'
+    )
+
+
 def _rows(result: dict[str, Any], shown: int) -> str:
     rows = result["differences"]
+    if "pair_accuracy" in result["tuned"]:
+        if not rows:
+            return messages.note("Every better answer scores higher.", "finished")
+        title = f"<h3>Pairs in the wrong order, the surest mistakes first ({len(rows)})</h3>"
+        return title + "".join(_pair(row) for row in rows[:shown])
+    if not rows and not {"token_f1", "all_fields", "accuracy"} & result["tuned"].keys():
+        return ""  # nothing was asked: there are no answers to compare
+    if "by_label" in result:
+        if not rows:
+            return messages.note("Every row was given its labels.", "finished")
+        title = f"<h3>Mistakes, the surest first ({len(rows)})</h3>"
+        return title + "".join(_row(row) for row in rows[:shown])
     if not rows:
         return messages.note("Both models give the expected answer to every row.", "finished")
     title = f"<h3>Rows where they differ or the tuned model is wrong ({len(rows)})</h3>"
+    if "reward" in result["tuned"]:
+        title = "<h3>Rows, those with the lowest reward first</h3>"
     return title + "".join(_row(row) for row in rows[:shown])
+
+
+def _pair(row: dict[str, Any]) -> str:
+    """Two answers that a reward model put in the wrong order, each behind its score."""
+    question = "\n".join(str(t["content"]) for t in row["prompt"] if t.get("role") != "system")
+    both = (("Better answer", row["expected"]), ("Worse answer", row["tuned"]))
+    cells = "".join(
+        f"<div><h4>{label}</h4>{_answer(text, None, None)}</div>" for label, text in both
+    )
+    return (
+        '<article class="card compared"><p class="question"><span class="soft">'
+        f'Row {row["index"] + 1}</span> {messages.escape(question)}</p>'
+        f'<div class="columns">{cells}</div></article>'
+    )
 
 
 def _row(row: dict[str, Any]) -> str:
     asked = [turn for turn in row["prompt"] or [] if turn.get("role") != "system"]
     question = "\n".join(str(turn.get("content", "")) for turn in asked)
-    columns = [("Expected", row["expected"], None)]
+    columns = [("Expected", row["expected"], None)] if row["expected"] is not None else []
     if row.get("base") is not None:
-        columns.append(("Base", row["base"], row.get("base_fields_right")))
-    columns.append(("Tuned", row["tuned"], row.get("tuned_fields_right")))
+        name = f"Base{_reward(row.get('base_reward'))}"
+        columns.append((name, row["base"], row.get("base_fields_right")))
+    name = f"Tuned{_reward(row.get('tuned_reward'))}"
+    columns.append((name, row["tuned"], row.get("tuned_fields_right")))
     cells = "".join(
         f"<div><h4>{label}</h4>{_answer(text, row['expected'], right)}</div>"
         for label, text, right in columns
@@ -114,6 +185,11 @@ def _row(row: dict[str, Any]) -> str:
         f'Row {row["index"] + 1}</span> {messages.escape(question)}</p>'
         f'<div class="columns">{cells}</div></article>'
     )
+
+
+def _reward(value: float | None) -> str:
+    """What an answer got, behind the name of who wrote it."""
+    return "" if value is None else f", reward {value:.3g}"
 
 
 def _answer(text: str | None, expected: str | None, right: Iterable[str] | None) -> str:

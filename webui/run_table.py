@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any
 
+from core.jobs.chain import lineage_text
 from core.jobs.runs import CurveReader, RunSummary, downsample
 from webui import messages
 
@@ -72,11 +73,19 @@ class RunTable:
 
     def __init__(self) -> None:
         self._readers: dict[str, CurveReader] = {}
+        self._origins: dict[str, str] = {}
 
     def loss(self, run: RunSummary) -> list[tuple[int, float]]:
         reader = self._readers.setdefault(run.id, CurveReader(run.folder.events))
         reader.update()
         return reader.curves.get("loss", [])
+
+    def _came(self, run: RunSummary) -> str:
+        """What the run began with, which never changes."""
+        if run.id not in self._origins:
+            self._origins[run.id] = lineage_text(run.folder)
+        text = self._origins[run.id]
+        return f'<small class="came">{messages.escape(text)}</small>' if text else ""
 
     def render(
         self,
@@ -117,7 +126,8 @@ class RunTable:
             f'<label><input type="checkbox" data-tick="{run.id}" {"checked" if ticked else ""}>'
             f'<span class="sr-only">Compare {name}</span></label>',
             f'<button type="button" class="run-name">{name}</button>'
-            + (f"<small>{messages.escape(job.note)}</small>" if job.note else ""),
+            + (f"<small>{messages.escape(job.note)}</small>" if job.note else "")
+            + self._came(run),
             messages.badge(run.state, job.signal) + waiting,
             messages.loss(job.best_eval_loss),
             messages.escape(job.model),

@@ -10,10 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from core.jobs.chain import lineage_text
 from core.jobs.store import Job
 from core.jobs.submit import RESUMABLE
 from core.workspace import RunFolder
 from webui import messages
+from webui.completion_view import completions
 from webui.forms import setting_label
 from webui.live import LiveRun, Sample
 
@@ -21,13 +23,14 @@ from webui.live import LiveRun, Sample
 LOG_BYTES = 16_384
 
 
-def headline(job: Job) -> str:
-    """Name, state and what the run is made of."""
+def headline(job: Job, came: str = "") -> str:
+    """Name, state and what the run is made of; `came` says which runs it comes from."""
     return (
         f'<div class="headline"><h2>{messages.escape(job.name or job.id)}</h2>'
         f"{messages.badge(job.state, job.signal)}"
         f'<span class="made-of">{messages.escape(job.model)} on {messages.escape(job.dataset)}'
-        f"</span></div>"
+        + (f" {messages.escape(came)}" if came else "")
+        + "</span></div>"
     )
 
 
@@ -156,10 +159,10 @@ class News:
 def news(job: Job, live: LiveRun, resumable: bool, cursor: Mapping[str, Any]) -> News | None:
     """What is new since `cursor`, the browser's word on what it shows; None when nothing is."""
     texts = {
-        "headline": headline(job),
+        "headline": headline(job, lineage_text(live.folder)),
         "outcome": outcome(job, live, resumable),
         "figures": figures(job, live),
-        "samples": samples(live),
+        "samples": completions(live.rollouts) + samples(live),
         "choices": choices(live),
         "log": log_tail(live.folder.log) if cursor.get("log_open") else "",
     }

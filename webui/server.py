@@ -76,7 +76,7 @@ def launch(
         enable_monitoring=False,
         ssr_mode=False,
         theme=theme.theme(),
-        css_paths=[theme.STYLE, theme.RESULTS],
+        css_paths=[theme.STYLE, theme.RESULTS, theme.DATA, theme.SHAPE, theme.NEED],
         head=theme.HEAD,
         favicon_path=theme.LOGO,
         app_kwargs={"routes": OWN_ROUTES},

@@ -16,6 +16,9 @@ ASSETS = Path(__file__).resolve().parent.parent / "assets"
 TOKENS = ASSETS / "tokens.css"
 STYLE = ASSETS / "style.css"
 RESULTS = ASSETS / "results.css"
+DATA = ASSETS / "data.css"
+SHAPE = ASSETS / "shape.css"
+NEED = ASSETS / "need.css"
 LOGO = ASSETS / "logo.svg"
 
 SANS = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "Helvetica Neue", "sans-serif")

@@ -11,6 +11,7 @@ from transformers import TemperatureLogitsWarper, TopPLogitsWarper
 
 from core.chat.settings import ChatSettings
 from core.errors import ModelError
+from core.models.virtual import after_virtual_tokens, virtual_tokens
 
 # A long prompt is read in parts of so many tokens: a stop need not wait for all of it.
 _PROMPT_PART = 256
@@ -30,6 +31,8 @@ def next_tokens(
     options: dict[str, Any] = {"logits_to_keep": 1} if "logits_to_keep" in known else {}
     has_cache = "past_key_values" in known
     all_ids, unread, cache = list(prompt), list(prompt), None
+    if has_cache:
+        model, cache = after_virtual_tokens(model)
     for _ in range(most):
         while unread:
             if has_cache:
@@ -54,6 +57,7 @@ def room_for_answer(model: Any, prompt: list[int], wanted: int) -> int:
     most = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     if most is None:
         return wanted
+    most -= virtual_tokens(model)
     if len(prompt) >= most:
         raise ModelError(
             f"The conversation has {len(prompt)} tokens; the model reads at most {most}.",

@@ -13,10 +13,15 @@ from typing import Any
 import torch
 from peft import PeftModel
 
+from core.chat.gaps import GapVoice
+from core.chat.labels import LabelVoice, SilentVoice, is_encoder
+from core.chat.scores import ScoreVoice
 from core.chat.settings import Column
 from core.config import RunConfig
+from core.data.chat_templates import MODELS_OWN
 from core.data.record import read_record
 from core.errors import DataError, ModelError
+from core.models.classifier import open_classifier
 from core.models.inference import (
     open_base,
     open_model,
@@ -26,7 +31,9 @@ from core.models.inference import (
     tokenizer_of,
     with_adapter,
 )
+from core.models.masked import open_masked_base, open_trained_masked
 from core.models.prompts import Message, end_of_answer_ids, prompt_ids
+from core.models.scores import open_scorer
 from core.models.trained import FINAL, TrainedModel, find_trained
 from core.workspace import Workspace
 
@@ -69,6 +76,10 @@ class Voice:
     def model(self) -> Any:
         return self.body.model
 
+    @property
+    def dtype(self) -> str:
+        return str(self.model.dtype).removeprefix("torch.")
+
     def prompt(self, messages: list[Message]) -> list[int]:
         """The tokens of a conversation. Raises ModelError when it cannot be rendered."""
         return prompt_ids(messages, self.tokenizer, continue_text=self.plain_text)
@@ -78,24 +89,28 @@ class Voice:
         self.body.switch(self.adapter)
 
 
+AnyVoice = Voice | LabelVoice | GapVoice | ScoreVoice | SilentVoice
+
+
 class Models:
     """Loads what the columns of a chat need, sharing what can be shared."""
 
     def __init__(self, workspace: Workspace) -> None:
         self.workspace = workspace
         self.device = pick_device()
-        self.voices: list[Voice] = []
+        self.voices: list[AnyVoice] = []
         # By what a base is made of: its path, how it is quantized, and its type.
-        self._shared: dict[tuple[str, str, torch.dtype], _Body] = {}
-        # How the runs hold a base: a column with that base alone is held alike.
-        self._held: dict[str, tuple[RunConfig, torch.dtype]] = {}
+        # With the kind of adapters that stand on it: PEFT puts those of one kind on a model.
+        self._shared: dict[tuple[str, str, torch.dtype], dict[str, _Body]] = {}
+        # How the runs hold a base: a column with that base alone is held and asked alike.
+        self._held: dict[str, tuple[RunConfig, torch.dtype, Any]] = {}
 
     def load(self, columns: list[Column], bases: list[str], tell: Progress) -> None:
         """Loads a voice for each column. `bases` are the folders or Hub ids of their bases.
 
         Raises TunesmithError for what cannot be loaded.
         """
-        found: dict[int, Voice] = {}
+        found: dict[int, AnyVoice] = {}
         # Runs first: a column with the base alone then shares the base of a run.
         order = sorted(range(len(columns)), key=lambda place: columns[place].run_id is None)
         for count, place in enumerate(order):
@@ -107,34 +122,64 @@ class Models:
                 found[place] = self._run_voice(column, bases[place])
         self.voices = [found[place] for place in range(len(columns))]
 
-    def _run_voice(self, column: Column, base: str) -> Voice:
+    def _run_voice(self, column: Column, base: str) -> AnyVoice:
         run = self.workspace.run(str(column.run_id))
         trained = find_trained(run, column.checkpoint or FINAL)
+        if trained.config.method == "reward":
+            dtype = pick_dtype(trained.config.training.precision, self.device)
+            return ScoreVoice(open_scorer(trained, base, device=self.device, dtype=dtype))
+        if trained.config.method == "classification":
+            dtype = pick_dtype(trained.config.training.precision, self.device)
+            found = open_classifier(trained, base, device=self.device, dtype=dtype)
+            return LabelVoice(*found, trained.config.training.max_length)
+        if trained.config.method == "mlm":
+            return self._gap_voice(trained, base)
         tokenizer = tokenizer_of(trained, base)
         dtype = pick_dtype(trained.config.training.precision, self.device)
-        self._held.setdefault(base, (trained.config, dtype))
+        self._held.setdefault(base, (trained.config, dtype, tokenizer))
         adapter = None
         if trained.adapter is None:
             body = _Body(open_model(trained.folder, device=self.device, dtype=dtype))
         else:
-            body = self._body(trained.config, base, dtype, alone=not trained.shares_base)
+            kind = trained.peft_type if trained.shares_base else None
+            body = self._body(trained.config, base, dtype, kind)
             adapter = self._add_adapter(body, trained.adapter)
         return self._voice(body, adapter, tokenizer, self._learned_text(trained))
 
-    def _base_voice(self, base: str) -> Voice:
-        auto = RunConfig(), pick_dtype("auto", self.device)
-        config, dtype = self._held.get(base, auto)
-        body = self._body(config, base, dtype, alone=False)
-        return self._voice(body, None, open_tokenizer(base), plain_text=True)
+    def _gap_voice(self, trained: TrainedModel, base: str) -> GapVoice:
+        dtype = pick_dtype(trained.config.training.precision, self.device)
+        model, tokenizer = open_trained_masked(trained, base, device=self.device, dtype=dtype)
+        self._held.setdefault(base, (trained.config, dtype, tokenizer))
+        return GapVoice(model, tokenizer, trained.config.training.max_length)
 
-    def _body(self, config: RunConfig, base: str, dtype: torch.dtype, *, alone: bool) -> _Body:
-        """The base in memory; with `alone` one that nobody else uses."""
-        key = (base, config.adapter.quantization, dtype)
-        if not alone and key in self._shared:
-            return self._shared[key]
+    def _encoder_voice(self, base: str) -> GapVoice | SilentVoice:
+        """An encoder alone fills gaps beside a run that learned to."""
+        config, dtype, tokenizer = self._held.get(base, (RunConfig(), torch.float32, None))
+        if config.method != "mlm":
+            return SilentVoice(Path(base).name)
+        model = open_masked_base(config, base, device=self.device, dtype=dtype)
+        return GapVoice(model, tokenizer, config.training.max_length)
+
+    def _base_voice(self, base: str) -> Voice | GapVoice | SilentVoice:
+        if is_encoder(base):
+            return self._encoder_voice(base)
+        auto = RunConfig(), pick_dtype("auto", self.device), None
+        config, dtype, tokenizer = self._held.get(base, auto)
+        body = self._body(config, base, dtype, "")
+        # Beside a run with a chat template of its own the base is asked in the same words.
+        if tokenizer is None or config.data.chat_template == MODELS_OWN:
+            tokenizer = open_tokenizer(base)
+        return self._voice(body, None, tokenizer, plain_text=True)
+
+    def _body(self, config: RunConfig, base: str, dtype: torch.dtype, kind: str | None) -> _Body:
+        """The base in memory for adapters of one kind (by PEFT's name; "" where none is put on
+        it), shared with others; with None one that nobody else uses."""
+        shared = self._shared.setdefault((base, config.adapter.quantization, dtype), {})
+        if kind is not None and (kind in shared or (shared and not kind)):
+            return shared[kind] if kind in shared else next(iter(shared.values()))
         body = _Body(open_base(config, base, device=self.device, dtype=dtype))
-        if not alone:
-            self._shared[key] = body
+        if kind is not None:
+            shared[kind] = body
         return body
 
     def _add_adapter(self, body: _Body, adapter: Path) -> str:

@@ -60,7 +60,12 @@ def trained_system_prompt(workspace: Workspace, run_id: str) -> str:
     """
     config = load_config(workspace.run(run_id).config)
     try:
-        rows = read_rows(workspace, config.data.dataset, "train", 0, _ROWS_LOOKED_AT)
+        rows = read_rows(
+            workspace,
+            config.data.dataset,
+            limit=_ROWS_LOOKED_AT,
+            fingerprint=config.data.dataset_fingerprint,
+        )
     except DataError:  # the data set was deleted since
         return config.data.system_prompt
     found = Counter(_system_prompt(row) or config.data.system_prompt for row in rows)

@@ -24,7 +24,10 @@ import torch
 from transformers.utils import logging as transformers_logging
 
 from core.chat.decode import TextPieces, next_tokens, room_for_answer
+from core.chat.gaps import GapVoice
+from core.chat.labels import LabelVoice, SilentVoice
 from core.chat.loaded import Models, Voice, out_of_memory
+from core.chat.scores import ScoreVoice
 from core.chat.settings import ChatSettings, Column, LoadedModels, Piece
 from core.errors import ModelError, TunesmithError
 from core.jobs.process import exit_with_parent
@@ -93,6 +96,18 @@ class _Track:
         return Piece(text, bool(reason), self.count, round(speed, 1), reason)
 
 
+def _at_once(
+    voice: LabelVoice | ScoreVoice | GapVoice | SilentVoice, messages: list[Message]
+) -> Piece:
+    """The whole answer of a column that does not write."""
+    try:
+        return Piece(voice.answer(messages), True, reason="end")
+    except Exception as error:  # an error in one column must not end the others
+        told = out_of_memory(error) or error
+        text = str(told) if isinstance(told, TunesmithError) else f"{type(told).__name__}: {told}"
+        return Piece("", True, reason="error", error=text)
+
+
 class _Worker:
     def __init__(self, connection: Connection, workspace: Workspace) -> None:
         self.connection = connection
@@ -132,9 +147,7 @@ class _Worker:
             pid=os.getpid(),
             columns=tuple(self.columns),
             device=self.models.device,
-            dtypes=tuple(
-                str(voice.model.dtype).removeprefix("torch.") for voice in self.models.voices
-            ),
+            dtypes=tuple(voice.dtype for voice in self.models.voices),
             memory_bytes=psutil.Process().memory_info().rss,
             gpu_memory_bytes=gpu,
         )
@@ -162,6 +175,9 @@ class _Worker:
         self, number: int, column: int, messages: list[Message], settings: ChatSettings
     ) -> _Track | None:
         voice = self.models.voices[column]
+        if not isinstance(voice, Voice):
+            self.connection.send(("piece", number, column, _at_once(voice, messages)))
+            return None
         try:
             prompt = voice.prompt(messages)
             longest = room_for_answer(voice.model, prompt, settings.max_new_tokens)

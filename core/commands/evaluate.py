@@ -67,8 +67,11 @@ def result_text(result: dict[str, Any]) -> str:
     rows = [
         (name.replace("_", " "), *(_value(side.get(name)) for side in sides))
         for name in sides[1]
-        if name != "fields"
+        if name not in ("fields", "rewards")
     ]
+    for name in sides[1].get("rewards") or {}:
+        values = [(side.get("rewards") or {}).get(name) for side in sides]
+        rows.append((f"reward {name}", *map(_value, values)))
     for name in sides[1].get("fields") or {}:
         values = [(side.get("fields") or {}).get(name) for side in sides]
         rows.append((f"{name} right", *map(_value, values)))

@@ -1,30 +1,15 @@
-"""`estimate`, `presets` and `doctor`: what a run would be, what there is, what is missing."""
+"""`presets` and `doctor`: what there is, what is missing."""
 
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from core.commands.opening import open_workspace
-from core.commands.output import DONE, FAILED, Output, pairs, table
-
-if TYPE_CHECKING:
-    from core.workspace import Workspace
+from core.commands.output import DONE, FAILED, Output, table
 
 
 def add(commands: Any, common: argparse.ArgumentParser) -> None:
-    estimate = commands.add_parser(
-        "estimate",
-        parents=[common],
-        help="tell what a run would be, without starting it",
-        description="Base, trained share, rows, tokens and steps of a run, and what looks wrong.",
-    )
-    estimate.add_argument("config", metavar="CONFIG|PRESET", help="a YAML file or a preset's name")
-    estimate.add_argument(
-        "--tokens", action="store_true", help="count the tokens too (takes the model's tokenizer)"
-    )
-    estimate.set_defaults(run=run_estimate)
-
     presets = commands.add_parser(
         "presets", parents=[common], help="list the presets, or show one as YAML"
     )
@@ -36,63 +21,6 @@ def add(commands: Any, common: argparse.ArgumentParser) -> None:
         "doctor", parents=[common], help="check Python, packages, devices, memory and disk"
     )
     doctor.set_defaults(run=run_doctor)
-
-
-def run_estimate(args: argparse.Namespace, output: Output) -> int:
-    from core.commands.train import read_config
-    from core.summary import summarize
-
-    config = read_config(open_workspace(args), args.config, args.overrides)
-    workspace = open_workspace(args, config.model.model_name_or_path)
-    counts = _token_counts(workspace, config) if args.tokens else None
-    summary = summarize(workspace, config, counts)
-    output.result(summary.to_dict(), summary_text(summary))
-    return DONE
-
-
-def summary_text(summary: Any) -> str:
-    """A Summary for a person."""
-    about = "" if summary.parameters_exact else "about "
-    share = f" ({summary.trainable_share:.2%})" if summary.trainable_share is not None else ""
-    text = pairs(
-        [
-            ("base", summary.base),
-            ("parameters", f"{about}{summary.parameters:,}" if summary.parameters else None),
-            ("trained", f"{summary.trainable:,}{share}" if summary.trainable else None),
-            ("training rows", _count(summary.train_rows)),
-            ("held-out rows", _count(summary.eval_rows)),
-            ("tokens in a pass", _count(summary.tokens)),
-            ("steps", _count(summary.steps)),
-        ]
-    )
-    return "\n".join([text, *(f"Note: {warning}" for warning in summary.warnings)])
-
-
-def _count(number: int | None) -> str | None:
-    return None if number is None else f"{number:,}"
-
-
-def _token_counts(workspace: Workspace, config: Any) -> dict[str, Any]:
-    from core.commands.progress import fetch_progress
-    from core.data.preview import dataset_token_counts
-    from core.jobs.pool import Pool
-    from core.models.starter import ensure_model
-
-    model = ensure_model(config.model.model_name_or_path, workspace, fetch_progress)
-    pool = Pool(workspace.root)
-    try:
-        counts: dict[str, Any] = pool.submit(
-            dataset_token_counts,
-            workspace.root,
-            config.data.dataset,
-            str(model),
-            config.training.max_length,
-            config.data.assistant_only_loss,
-            config.data.system_prompt,
-        ).result()
-    finally:
-        pool.close()
-    return counts
 
 
 def run_presets(args: argparse.Namespace, output: Output) -> int:

@@ -27,7 +27,8 @@ _ACTIONS = {
     "list": "every run, newest first",
     "show": "one run: settings, results, checkpoints",
     "stop": "stop with a checkpoint, or take out of the queue",
-    "resume": "go on from the last checkpoint",
+    "resume": "go on from the last checkpoint; with settings (--training.num_train_epochs 5) as a "
+    "new run",
     "delete": "delete a run's folder and all in it",
     "rename": "change the name in lists and charts",
     "note": "keep a note with the run",
@@ -59,6 +60,20 @@ def add(commands: Any, common: argparse.ArgumentParser) -> None:
         if name == "resume":
             action.add_argument(
                 "--queue", action="store_true", help="hand it to the running app and come back"
+            )
+            action.add_argument(
+                "--checkpoint", metavar="NAME", help="with settings: the checkpoint to go on from"
+            )
+            action.add_argument(
+                "--half-batch",
+                action="store_true",
+                help="half the rows at once, and as many in each step as before",
+            )
+        if name == "delete":
+            action.add_argument(
+                "--though-built-on",
+                action="store_true",
+                help="also when other runs began with it; they keep what they need",
             )
         if name in ("rename", "note"):
             action.add_argument("text", metavar="NAME" if name == "rename" else "TEXT")
@@ -96,6 +111,8 @@ def _with_store(handler: Callable[..., int]) -> Callable[[argparse.Namespace, Ou
     def run(args: argparse.Namespace, output: Output) -> int:
         from core.jobs.store import Store
 
+        if args.overrides and handler is not _resume:
+            raise UsageError(f"There is no option {args.overrides[0]}.", "Only resume takes it.")
         workspace = open_workspace(args)
         store = Store.open(workspace)
         try:
@@ -132,6 +149,7 @@ def _list(args: argparse.Namespace, output: Output, workspace: Workspace, store:
 
 
 def _show(args: argparse.Namespace, output: Output, workspace: Workspace, store: Store) -> int:
+    from core.jobs.chain import built_on, lineage, lineage_text
     from core.jobs.runs import checkpoints, load_run
 
     run = load_run(workspace, store, find_run(store, args.id))
@@ -140,6 +158,8 @@ def _show(args: argparse.Namespace, output: Output, workspace: Workspace, store:
     data = {
         **_record(workspace, run),
         "config": _config(run),
+        "lineage": [one.own_fields() for one in lineage(run.folder)],
+        "built_on": [later.id for later in built_on(store, run.id)],
         "checkpoints": [{"name": c.name, "step": c.step, "path": str(c.path)} for c in saved],
         "tasks": [
             {"id": t.id, "kind": t.kind, "state": t.state, "folder": str(workspace.root / t.folder)}
@@ -155,6 +175,8 @@ def _show(args: argparse.Namespace, output: Output, workspace: Workspace, store:
             ("error", job.error),
             ("advice", job.advice),
             ("model", job.model),
+            ("came", lineage_text(run.folder) or None),
+            ("built on it", ", ".join(later.id for later in built_on(store, run.id)) or None),
             ("data", job.dataset),
             ("step", f"{job.step} of {job.max_steps}" if job.max_steps else job.step),
             ("best eval loss", job.best_eval_loss),
@@ -189,11 +211,20 @@ def _stop(args: argparse.Namespace, output: Output, workspace: Workspace, store:
 
 def _resume(args: argparse.Namespace, output: Output, workspace: Workspace, store: Store) -> int:
     from core.commands.train import see_through
+    from core.config.command import apply_overrides
+    from core.jobs.again import resume_with_half, train_longer
     from core.jobs.submit import resume_run
 
     run_id = find_run(store, args.id)
     workspace = open_for_run(args, run_id)
-    job = resume_run(workspace, store, run_id)
+    if args.overrides or args.checkpoint:
+        changes = apply_overrides({}, args.overrides)
+        job = train_longer(workspace, store, run_id, changes, checkpoint=args.checkpoint)
+        output.say(f"{job.id} goes on from {run_id} at step {job.step}.")
+    elif args.half_batch:
+        job = resume_with_half(workspace, store, run_id)
+    else:
+        job = resume_run(workspace, store, run_id)
     return see_through(workspace, store, job, output, queue=args.queue)
 
 
@@ -203,7 +234,7 @@ def _delete(args: argparse.Namespace, output: Output, workspace: Workspace, stor
     run_id = find_run(store, args.id)
     if run_id != args.id:
         raise UsageError(f"Deleting takes the whole id: runs delete {run_id}")
-    delete_run(workspace, store, run_id)
+    delete_run(workspace, store, run_id, though_built_on=args.though_built_on)
     output.result({"deleted": run_id}, f"{run_id} is deleted.")
     return DONE
 

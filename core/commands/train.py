@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from core.commands.opening import open_workspace
-from core.commands.output import DONE, Output, pairs, spell_seconds
+from core.commands.output import DONE, Output, UsageError, pairs, spell_seconds
 
 if TYPE_CHECKING:
     from core.config import RunConfig
@@ -22,10 +22,22 @@ def add(commands: Any, common: argparse.ArgumentParser) -> None:
         help="start a run from a preset or a YAML file",
         description="Starts a run and shows its progress. Ctrl-C stops it with a checkpoint. "
         "Every setting is an option: --training.learning_rate 1e-4.",
-        usage="%(prog)s CONFIG|PRESET [--section.field VALUE ...] [--name NAME] [--queue]",
+        usage="%(prog)s CONFIG|PRESET [--section.field VALUE ...] [--name NAME] [--queue]\n"
+        "       %(prog)s --from-run RUN [CONFIG|PRESET] [--section.field VALUE ...]",
         late_epilog=_field_help,
     )
-    parser.add_argument("config", metavar="CONFIG|PRESET", help="a YAML file or a preset's name")
+    parser.add_argument(
+        "config",
+        metavar="CONFIG|PRESET",
+        nargs="?",
+        help="a YAML file or a preset's name; with --from-run else the settings of that run",
+    )
+    parser.add_argument(
+        "--from-run",
+        metavar="RUN",
+        help="begin with the model of this run (RUN@checkpoint-40 for a checkpoint), merged unless "
+        "--model.start_from says stack or continue",
+    )
     parser.add_argument(
         "--queue",
         action="store_true",
@@ -42,7 +54,9 @@ def run(args: argparse.Namespace, output: Output) -> int:
     from core.jobs.submit import submit_run
     from core.models.starter import ensure_model
 
-    config = read_config(open_workspace(args), args.config, args.overrides)
+    if args.config is None and args.from_run is None:
+        raise UsageError("Nothing to train is named.", "Name a preset, such as quickstart.")
+    config = read_config(open_workspace(args), args.config, args.overrides, args.from_run)
     model = config.model.model_name_or_path
     workspace = open_workspace(args, model)
     if not args.queue and live_server(workspace) is None:
@@ -53,14 +67,41 @@ def run(args: argparse.Namespace, output: Output) -> int:
     return see_through(workspace, store, job, output, queue=args.queue)
 
 
-def read_config(workspace: Workspace, source: str, overrides: Sequence[str]) -> RunConfig:
-    """The configuration of a command line. Raises ConfigError with every problem."""
+def read_config(
+    workspace: Workspace,
+    source: str | None,
+    overrides: Sequence[str],
+    from_run: str | None = None,
+) -> RunConfig:
+    """The configuration of a command line: of a preset or a file, and with `from_run` of a run
+    that begins with that one. Raises ConfigError with every problem."""
     from core.config import parse_config
     from core.config.command import apply_overrides
     from core.config.presets import open_config
 
-    values, _ = open_config(source, workspace)
+    values = open_config(source, workspace)[0] if source else {}
+    if from_run:
+        values |= _of_run(workspace, from_run, whole=source is None)
     return parse_config(apply_overrides(values, overrides))
+
+
+def _of_run(workspace: Workspace, named: str, *, whole: bool) -> dict[str, Any]:
+    """What a run that begins with `named` takes from it: all its settings, or which model it is."""
+    from core.commands.runs import find_run
+    from core.jobs.chain import values_to_continue
+    from core.jobs.store import Store
+
+    text, _, checkpoint = named.partition("@")
+    store = Store.open(workspace)
+    try:
+        run_id = find_run(store, text)
+    finally:
+        store.close()
+    values = values_to_continue(workspace, run_id, checkpoint or "final").values()
+    if whole:
+        return values
+    paths = ("model_name_or_path", "model_revision", "start_from", "from_run")
+    return {f"model.{name}": values[f"model.{name}"] for name in paths}
 
 
 def see_through(

@@ -44,9 +44,10 @@ def split_overrides(argv: Sequence[str]) -> tuple[list[str], list[str]]:
 def apply_overrides(values: dict[str, Any], argv: Sequence[str]) -> dict[str, Any]:
     """`values` by dotted path, changed by `["--training.learning_rate", "1e-4", ...]`.
 
-    Lists are given with commas or by repeating the option, mappings as key=value or JSON, an
-    empty value as none. What cannot be read as the field's kind is left for `parse_config` to
-    refuse. Raises ConfigError for an unknown field or a missing value, naming the field.
+    Lists are given with commas or by repeating the option, mappings as key=value or JSON, those in
+    a list as JSON, an empty value as none. What cannot be read as the field's kind is left for
+    `parse_config` to refuse. Raises ConfigError for an unknown field or a missing value, naming
+    the field.
     """
     texts: dict[str, list[str]] = {}
     problems: list[Problem] = []
@@ -111,7 +112,7 @@ def _value(spec: FieldSpec, given: list[str]) -> Any:
     last = given[-1].strip()
     if spec.optional and last.lower() in _EMPTY:
         return None
-    if spec.kind == "list":
+    if spec.kind in ("list", "records"):
         return _list(spec, given)
     if spec.kind == "dict":
         return _mapping(spec, given)
@@ -132,6 +133,8 @@ def _list(spec: FieldSpec, given: list[str]) -> Any:
     for text in given:
         if text.lstrip().startswith("["):
             items += _json(spec, text, list)
+        elif text.lstrip().startswith("{") and spec.kind == "records":
+            items += [_json(spec, text, dict)]
         elif spec.free_text:
             items.append(text)
         else:
@@ -174,6 +177,7 @@ def _texts(spec: FieldSpec, value: Any) -> list[str]:
         return [json.dumps(value, ensure_ascii=False)]
     if not isinstance(value, list):
         return [str(value)]
-    if value and not spec.free_text and not any("," in item or not item.strip() for item in value):
+    plain = spec.kind == "list" and not spec.free_text
+    if value and plain and not any("," in item or not item.strip() for item in value):
         return [",".join(value)]
     return [json.dumps(value, ensure_ascii=False)]

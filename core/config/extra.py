@@ -1,4 +1,4 @@
-"""Checks `training.extra` against TRL's own config class, without importing TRL or torch.
+"""Checks `training.extra` against the library's own config class, without importing it or torch.
 
 The classes are plain dataclasses, so their annotated fields are read from the source.
 """
@@ -13,22 +13,44 @@ from typing import Any
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-# The classes whose fields SFTConfig has, with the package and file that declare them.
-_SOURCES = (
+# The classes that declare fields, with their package and file: those of every method of TRL's, and
+# the one of each.
+_OF_ALL = (
     ("transformers", "training_args.py", "TrainingArguments"),
     ("trl", "trainer/base_config.py", "_BaseConfig"),
-    ("trl", "trainer/sft_config.py", "SFTConfig"),
 )
+_OF_METHOD = {
+    "sft": ("trl", "trainer/sft_config.py", "SFTConfig"),
+    "cpt": ("trl", "trainer/sft_config.py", "SFTConfig"),
+    "dpo": ("trl", "trainer/dpo_config.py", "DPOConfig"),
+    "kto": ("trl", "trainer/kto_config.py", "KTOConfig"),
+    "orpo": ("trl", "experimental/orpo/orpo_config.py", "ORPOConfig"),
+    "cpo": ("trl", "experimental/cpo/cpo_config.py", "CPOConfig"),
+    "reward": ("trl", "trainer/reward_config.py", "RewardConfig"),
+    "grpo": ("trl", "trainer/grpo_config.py", "GRPOConfig"),
+    "rloo": ("trl", "trainer/rloo_config.py", "RLOOConfig"),
+}
+# Fields of a library that stand in ours under another name, by method.
+OTHER_NAMES = {
+    "sft": {"loss_type": "training.sft_loss_type"},
+    "kto": {"loss_type": "preference.kto_loss_type"},
+    "cpo": {"loss_type": "preference.cpo_loss_type"},
+    "grpo": {"beta": "reinforcement.kl_beta", "loss_type": "reinforcement.grpo_loss_type"},
+    "rloo": {"beta": "reinforcement.kl_beta"},
+}
 _OWN_FOLDER = "the run's folder is Tunesmith's"
 _OWN_DATA = "the data set is prepared before the trainer sees it"
 _FROM_EXPORT = "a finished run is shared from Export"
+_NO_VLLM = "answers are written in the run's own process, and no vLLM server is started or asked"
+_FIXED_REFERENCE = "the reference model stays what the run began with"
+_COMPLETIONS = "sampled completions stand in the run's events and on its page"
 # Fields that decide where files go, which rows are learned, or whether foreign code runs.
 REFUSED = {
     "output_dir": _OWN_FOLDER,
     "logging_dir": _OWN_FOLDER,
     "run_name": "the run's name is the field name",
     "trust_remote_code": "code from a model's repository is never run",
-    "chat_template_path": "the chat template is the model's own",
+    "chat_template_path": "the chat template is the field data.chat_template",
     "hub_token": "secrets never stand in a config; log in to the Hub instead",
     "push_to_hub": _FROM_EXPORT,
     "hub_model_id": _FROM_EXPORT,
@@ -42,11 +64,34 @@ REFUSED = {
     "dataset_kwargs": _OWN_DATA,
     "remove_unused_columns": _OWN_DATA,
     "completion_only_loss": "use data.assistant_only_loss",
+    "max_completion_length": _OWN_DATA,
+    "padding_value": _OWN_DATA,
+    "train_sampling_strategy": "use training.train_sampling_strategy, where the method has it",
+    "generate_during_eval": "sample answers are those of evaluation.sample_prompts",
     "activation_checkpointing": "use training.gradient_checkpointing",
+    "use_vllm": _NO_VLLM,
+    "vllm_mode": _NO_VLLM,
+    "vllm_server_base_url": _NO_VLLM,
+    "vllm_server_host": _NO_VLLM,
+    "vllm_server_port": _NO_VLLM,
+    "vllm_group_port": _NO_VLLM,
+    "vllm_model_impl": _NO_VLLM,
+    "use_transformers_continuous_batching": "it would hold the whole model in 16 bits",
+    "use_transformers_paged": "it would hold the whole model in 16 bits",
+    "reward_weights": "each reward function has its weight beside it",
+    "generation_batch_size": "use reinforcement.steps_per_generation",
+    "chat_template_kwargs": "the chat template is the field data.chat_template",
+    "log_completions": _COMPLETIONS,
+    "log_completions_hub_repo": _COMPLETIONS,
     "use_cpu": "use training.device",
     "bf16": "use training.precision",
     "fp16": "use training.precision",
 }
+# Further ones that a method refuses which other methods take.
+_FIXED = dict.fromkeys(
+    ("sync_ref_model", "ref_model_mixup_alpha", "ref_model_sync_steps"), _FIXED_REFERENCE
+)
+REFUSED_OF_METHOD = {"grpo": _FIXED, "rloo": _FIXED}
 _TYPES: dict[str, Any] = {
     "bool": bool,
     "int": int,
@@ -57,14 +102,21 @@ _TYPES: dict[str, Any] = {
 }
 
 
+def config_class(method: str) -> str:
+    """The name of the library's config class for a method."""
+    return _OF_METHOD[method][2] if method in _OF_METHOD else _OF_ALL[0][2]
+
+
 @lru_cache
-def sft_config_fields() -> dict[str, tuple[Any, ...]]:
-    """Each field of the installed TRL's SFTConfig, with the types its annotation allows.
+def config_fields(method: str) -> dict[str, tuple[Any, ...]]:
+    """Each field of the installed library's config class for a method, with the types its
+    annotation allows.
 
     An annotation that is more than plain types allows anything, `(Any,)`.
     """
     fields: dict[str, tuple[Any, ...]] = {}
-    for package, file, class_name in _SOURCES:
+    sources = (*_OF_ALL, _OF_METHOD[method]) if method in _OF_METHOD else _OF_ALL[:1]
+    for package, file, class_name in sources:
         spec = importlib.util.find_spec(package)
         if spec is None or spec.origin is None:
             continue
@@ -79,9 +131,9 @@ def sft_config_fields() -> dict[str, tuple[Any, ...]]:
     return fields
 
 
-def wrong_extra_value(key: str, value: Any) -> str:
+def wrong_extra_value(method: str, key: str, value: Any) -> str:
     """What is wrong with the value of a known field; empty when nothing is."""
-    types = sft_config_fields()[key]
+    types = config_fields(method)[key]
     if any(_fits(value, kind) for kind in types):
         return ""
     names = " or ".join("empty" if kind is type(None) else str(_name(kind)) for kind in types)

@@ -22,6 +22,7 @@ _KIND_NAMES = {
     "float": "a number",
     "str": "text",
     "list": "a list of texts",
+    "records": "a list of mappings",
     "dict": "a mapping of names to values",
 }
 
@@ -51,7 +52,8 @@ def knob(
 ) -> Any:
     """A field with its label, its level and `when` it is shown.
 
-    `when` maps dotted paths to the values for which the field matters; all must hold.
+    `when` maps dotted paths to the values for which the field matters; all must hold. Of a list
+    one of its items is enough.
     `group` gathers fields under one fold within a section. `free_text` says that the text, or each
     text of the list, is written by a person for a person: it may be long and have commas.
     `bounds` go to pydantic (ge, le, ...).
@@ -76,9 +78,9 @@ def knob(
 class FieldSpec:
     """One setting, as the form, the command line and the docs need it.
 
-    `kind` is one of bool, int, float, str, choice, list, dict. `auto` says that the word `auto`
-    is allowed beside the kind, `optional` that the field may be empty (None), and `words` are
-    the fixed words that may stand in place of a list, such as all-linear.
+    `kind` is one of bool, int, float, str, choice, list, records (mappings in a list), dict. `auto`
+    says that the word `auto` is allowed beside the kind, `optional` that the field may be empty
+    (None), and `words` are the fixed words that may stand in place of a list, such as all-linear.
     """
 
     path: str
@@ -119,8 +121,9 @@ class FieldSpec:
         return ", or ".join([self._allowed_kind(), *words])
 
     def _allowed_kind(self) -> str:
-        if self.kind == "choice":
-            return "one of " + ", ".join(str(choice) for choice in self.choices)
+        if self.choices:
+            many = "any of " if self.kind == "list" else "one of "
+            return many + ", ".join(str(choice) for choice in self.choices)
         kind = _KIND_NAMES[self.kind]
         low, high = _number(self.minimum), _number(self.maximum)
         more = f"above {low}" if self.exclusive_minimum else f"of at least {low}"
@@ -133,7 +136,12 @@ class FieldSpec:
 
     def shown(self, values: dict[str, Any]) -> bool:
         """Whether the field matters, given the current value of each dotted path."""
-        return all(values.get(path) in wanted for path, wanted in self.when.items())
+        return all(_meets(values.get(path), wanted) for path, wanted in self.when.items())
+
+
+def _meets(value: Any, wanted: list[Any]) -> bool:
+    """Whether a value, or one of its items when it is a list, is among those wanted."""
+    return any(item in wanted for item in (value if isinstance(value, list) else [value]))
 
 
 def field_specs(model: type[BaseModel], prefix: str = "") -> list[FieldSpec]:
@@ -205,7 +213,15 @@ def _kind(
         inner = [item for info in inner for item in getattr(info, "metadata", [info])]
     origin = typing.get_origin(core) or core
     kind = "list" if origin in (list, tuple) else origin.__name__
-    return kind, (), auto, optional, words, inner
+    if kind == "list" and typing.get_origin(typing.get_args(core)[0]) is dict:
+        kind = "records"
+    return kind, _item_choices(core), auto, optional, words, inner
+
+
+def _item_choices(core: Any) -> tuple[Any, ...]:
+    """What an item of a list may be, where that is declared."""
+    items = [item for item in typing.get_args(core) if typing.get_origin(item) is Literal]
+    return typing.get_args(items[0]) if typing.get_origin(core) is list and items else ()
 
 
 def _number(value: float | None) -> str:

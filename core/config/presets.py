@@ -65,9 +65,11 @@ def list_presets(workspace: Workspace | None = None) -> list[Preset]:
 
 def load_preset(name: str, workspace: Workspace | None = None) -> Preset:
     """The preset of that name. Raises ConfigError with the nearest names if there is none."""
-    for folder, builtin in ((SHIPPED, True), (workspace.presets if workspace else None, False)):
-        if folder is not None and _is_id(name) and (folder / f"{name}.yaml").is_file():
-            return _read(folder / f"{name}.yaml", builtin=builtin)
+    for path in SHIPPED.glob("*.yaml"):
+        if path.stem == name:  # may have a point in it, as model names do
+            return _read(path, builtin=True)
+    if workspace is not None and _is_id(name) and (workspace.presets / f"{name}.yaml").is_file():
+        return _read(workspace.presets / f"{name}.yaml", builtin=False)
     names = [preset.name for preset in list_presets(workspace)]
     near = difflib.get_close_matches(name, names, n=1)
     hint = f"Did you mean {near[0]}?" if near else f"There are: {', '.join(names)}."

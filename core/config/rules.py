@@ -3,87 +3,76 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection, Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
 
-from core.config.extra import REFUSED, sft_config_fields, wrong_extra_value
+from core.config.adapter_rules import adapter_rules
+from core.config.chain import chain_rules
+from core.config.classification import classification_rules
+from core.config.extra import (
+    OTHER_NAMES,
+    REFUSED,
+    REFUSED_OF_METHOD,
+    config_class,
+    config_fields,
+    wrong_extra_value,
+)
+from core.config.fields import FieldSpec
+from core.config.optimizer_rules import measured_rules, optimizer_rules, schedule_rules
+from core.config.preference import preference_rules
+from core.config.reinforcement import reinforcement_rules
+from core.config.reward import reward_rules
+from core.config.text import text_rules
+from core.config.vocabulary import vocabulary_rules
 from core.errors import Problem
 
 if TYPE_CHECKING:
     from core.config.run import RunConfig
 
 
-def broken_rules(config: RunConfig, own_fields: Collection[str]) -> list[Problem]:
+def broken_rules(config: RunConfig, own_fields: Mapping[str, FieldSpec]) -> list[Problem]:
     """Every broken rule. `own_fields` are the dotted paths that have a field of their own."""
     return [
-        *_adapter_rules(config),
+        *adapter_rules(config),
+        *_machine_rules(config),
         *_measuring_rules(config),
         *_best_checkpoint_rules(config),
-        *_schedule_rules(config),
-        *_extra_rules(config.training.extra, own_fields),
+        *_length_rules(config),
+        *measured_rules(config),
+        *optimizer_rules(config),
+        *schedule_rules(config),
+        *chain_rules(config),
+        *classification_rules(config),
+        *preference_rules(config),
+        *reinforcement_rules(config),
+        *reward_rules(config),
+        *text_rules(config),
+        *vocabulary_rules(config),
+        *_extra_rules(config, own_fields),
     ]
 
 
-def _adapter_rules(config: RunConfig) -> Iterator[Problem]:
-    adapter, training = config.adapter, config.training
-    if adapter.quantization != "none" and adapter.method == "none":
-        yield Problem(
-            "adapter.quantization",
-            f"{adapter.quantization} with adapter.method none: quantized weights cannot be trained "
-            "in full. Train LoRA, or set quantization to none.",
-            ("adapter.method",),
-        )
+def _machine_rules(config: RunConfig) -> Iterator[Problem]:
+    training = config.training
     if training.precision == "fp16" and training.device == "cpu":
         yield Problem(
             "training.precision",
             "fp16 with training.device cpu: a CPU trains in bf16 or fp32. Set precision to auto.",
             ("training.device",),
         )
-    if adapter.method == "none":
-        return
-    if isinstance(adapter.target_modules, list) and not adapter.target_modules:
-        yield Problem(
-            "adapter.target_modules",
-            "empty with adapter.method lora: there would be nothing to train. Name modules, or "
-            "use all-linear.",
-            ("adapter.method",),
-        )
-    if adapter.init_lora_weights not in ("pissa", "olora"):
-        return
-    if adapter.use_dora:
-        yield Problem(
-            "adapter.init_lora_weights",
-            f"{adapter.init_lora_weights} with adapter.use_dora: choose one of the two.",
-            ("adapter.use_dora",),
-        )
-    if adapter.quantization != "none":
-        yield Problem(
-            "adapter.init_lora_weights",
-            f"{adapter.init_lora_weights} with adapter.quantization {adapter.quantization}: it "
-            "changes the base weights, which are quantized. Use default.",
-            ("adapter.quantization",),
-        )
 
 
 def _measuring_rules(config: RunConfig) -> Iterator[Problem]:
     """What needs a measured loss, and what the measure means."""
-    training, evaluation, tracking = config.training, config.evaluation, config.tracking
+    evaluation, tracking = config.evaluation, config.tracking
     stops_early = evaluation.early_stopping_patience is not None
-    if evaluation.eval_strategy == "no":
-        if stops_early:
-            yield Problem(
-                "evaluation.early_stopping_patience",
-                "early stopping with evaluation.eval_strategy no: nothing is measured. Evaluate "
-                "by steps or epoch.",
-                ("evaluation.eval_strategy",),
-            )
-        if training.lr_scheduler_type == "reduce_lr_on_plateau":
-            yield Problem(
-                "training.lr_scheduler_type",
-                "reduce_lr_on_plateau with evaluation.eval_strategy no: it needs a measured loss. "
-                "Evaluate by steps or epoch.",
-                ("evaluation.eval_strategy",),
-            )
+    if evaluation.eval_strategy == "no" and stops_early:
+        yield Problem(
+            "evaluation.early_stopping_patience",
+            "early stopping with evaluation.eval_strategy no: nothing is measured. Evaluate "
+            "by steps or epoch.",
+            ("evaluation.eval_strategy",),
+        )
     if tracking.save_strategy == "no" and stops_early:
         yield Problem(
             "tracking.save_strategy",
@@ -133,25 +122,8 @@ def _best_checkpoint_rules(config: RunConfig) -> Iterator[Problem]:
         )
 
 
-def _schedule_rules(config: RunConfig) -> Iterator[Problem]:
+def _length_rules(config: RunConfig) -> Iterator[Problem]:
     training = config.training
-    given = training.lr_scheduler_kwargs
-    if training.lr_scheduler_type == "cosine_with_min_lr" and (
-        ("min_lr" in given) == ("min_lr_rate" in given)
-    ):
-        yield Problem(
-            "training.lr_scheduler_kwargs",
-            "training.lr_scheduler_type cosine_with_min_lr needs one of min_lr and min_lr_rate, "
-            "such as min_lr_rate=0.1.",
-            ("training.lr_scheduler_type",),
-        )
-    if training.lr_scheduler_type == "warmup_stable_decay" and "num_decay_steps" not in given:
-        yield Problem(
-            "training.lr_scheduler_kwargs",
-            "training.lr_scheduler_type warmup_stable_decay needs num_decay_steps, such as "
-            "num_decay_steps=20.",
-            ("training.lr_scheduler_type",),
-        )
     if training.max_steps == 0:
         yield Problem(
             "training.max_steps",
@@ -161,20 +133,26 @@ def _schedule_rules(config: RunConfig) -> Iterator[Problem]:
         )
 
 
-def _extra_rules(extra: dict[str, Any], own_fields: Collection[str]) -> Iterator[Problem]:
-    known = sft_config_fields()
-    own = {path.rpartition(".")[2]: path for path in own_fields}
-    for key, value in extra.items():
-        if key in REFUSED:
-            message = f"{key} is not allowed here: {REFUSED[key]}."
-        elif key in own:
+def _extra_rules(config: RunConfig, own_fields: Mapping[str, FieldSpec]) -> Iterator[Problem]:
+    method = config.method
+    known = config_fields(method)
+    refused = REFUSED | REFUSED_OF_METHOD.get(method, {})
+    own = {
+        spec.name: path
+        for path, spec in own_fields.items()
+        if method in spec.when.get("method", [method])  # other methods' fields say nothing of it
+    } | OTHER_NAMES.get(method, {})
+    for key, value in config.training.extra.items():
+        if key in own:
             message = f"{key} has its own field: set {own[key]}."
+        elif key in refused:
+            message = f"{key} is not allowed here: {refused[key]}."
         elif key not in known:
             near = difflib.get_close_matches(key, sorted(known), n=1)
-            message = f"{key} is not a field of TRL's SFTConfig" + (
+            message = f"{key} is not a field of {config_class(method)}" + (
                 f"; did you mean {near[0]}?" if near else "."
             )
         else:
-            message = wrong_extra_value(key, value)
+            message = wrong_extra_value(method, key, value)
         if message:
             yield Problem("training.extra", message)

@@ -8,17 +8,22 @@ from typing import Any, Literal
 import yaml
 from pydantic import ValidationError
 
+from core.config.adapter import AdapterSection
+from core.config.classification import ClassificationSection
 from core.config.fields import FieldSpec, Section, field_specs, knob
+from core.config.preference import PreferenceSection
 from core.config.problems import problems_of
+from core.config.reinforcement import ReinforcementSection
 from core.config.rules import broken_rules
 from core.config.sections import (
-    AdapterSection,
     DataSection,
     EvaluationSection,
     ModelSection,
-    TrackingSection,
 )
+from core.config.text import TextSection
+from core.config.tracking import TrackingSection
 from core.config.training import TrainingSection
+from core.config.vocabulary import VocabularySection
 from core.config.yaml_file import read_yaml
 from core.errors import ConfigError, Problem
 from core.workspace import write_atomic
@@ -30,13 +35,34 @@ class RunConfig(Section):
     name: str = knob("", "Name of the run", level="basic", max_length=80)
     """Shown in lists and charts. Empty takes the run's id."""
 
-    method: Literal["sft"] = knob("sft", "Method")
-    """Supervised fine-tuning: the model learns to answer as your rows do."""
+    method: Literal[
+        "sft",
+        "cpt",
+        "mlm",
+        "classification",
+        "dpo",
+        "kto",
+        "orpo",
+        "cpo",
+        "reward",
+        "grpo",
+        "rloo",
+    ] = knob("sft", "Method", level="basic")
+    """Supervised fine-tuning learns to answer as your rows do. Continued pre-training (cpt) reads
+    plain text on, masked language modelling (mlm) teaches an encoder the words of a field. DPO,
+    ORPO and CPO learn from pairs of a better and a worse answer, KTO from answers judged one by
+    one; a reward model learns from pairs to score answers. GRPO and RLOO learn from rewards for
+    answers of their own. Classification learns the labels of texts."""
 
     model: ModelSection = ModelSection()
     data: DataSection = DataSection()
     adapter: AdapterSection = AdapterSection()
     training: TrainingSection = TrainingSection()
+    classification: ClassificationSection = ClassificationSection()
+    preference: PreferenceSection = PreferenceSection()
+    reinforcement: ReinforcementSection = ReinforcementSection()
+    text: TextSection = TextSection()
+    vocabulary: VocabularySection = VocabularySection()
     evaluation: EvaluationSection = EvaluationSection()
     tracking: TrackingSection = TrackingSection()
 

@@ -1,13 +1,17 @@
-"""Model, data, adapter, evaluation and tracking: the settings around the training itself."""
+"""Model, data, adapter and evaluation: the settings around the training itself."""
 
 from __future__ import annotations
 
 from typing import Any, Literal
 
+from core.config.chain import RUN_PATTERN
 from core.config.fields import Section, knob
 
-LORA: dict[str, list[Any]] = {"adapter.method": ["lora"]}
-FOUR_BIT: dict[str, list[Any]] = {"adapter.quantization": ["nf4", "fp4"]}
+FROM_RUN: dict[str, list[Any]] = {"model.start_from": ["merge", "stack", "continue"]}
+_PREFERRING = ["dpo", "kto", "orpo", "cpo"]
+# Methods whose rows are conversations, and those whose model writes answers or texts.
+CONVERSING: dict[str, list[Any]] = {"method": ["sft", *_PREFERRING, "reward", "grpo", "rloo"]}
+WRITING: dict[str, list[Any]] = {"method": ["sft", "cpt", *_PREFERRING, "grpo", "rloo"]}
 EVALUATING: dict[str, list[Any]] = {"evaluation.eval_strategy": ["steps", "epoch"]}
 
 
@@ -28,6 +32,14 @@ class ModelSection(Section):
     )
     """How attention is computed. Auto never computes padding; the others follow transformers."""
 
+    start_from: Literal["base", "merge", "stack", "continue"] = knob("base", "Start from")
+    """The base model, or another run: merge writes its model out whole and trains on that; stack
+    leaves its adapter frozen beneath a new one, which takes little disk; continue trains its
+    adapter further."""
+
+    from_run: str = knob("", "Run to start from", when=FROM_RUN, pattern=RUN_PATTERN)
+    """The id of a run, with @checkpoint-40 behind it for one of its checkpoints."""
+
 
 class DataSection(Section):
     """What the model learns from."""
@@ -41,66 +53,19 @@ class DataSection(Section):
     max_train_samples: int | None = knob(None, "Use at most this many rows", ge=1)
     """Fewer rows give a quick trial before the long run. Empty uses them all."""
 
-    assistant_only_loss: bool = knob(True, "Learn only from the answers")
+    assistant_only_loss: bool = knob(
+        True, "Learn only from the answers", when={"method": ["sft", "orpo"]}
+    )
     """On, the model learns to write answers. Off, it also learns to write the questions."""
 
-    system_prompt: str = knob("", "System prompt for rows without one", free_text=True)
+    chat_template: str = knob("model", "Chat template", when=CONVERSING, min_length=1)
+    """How a conversation becomes one text. `model` is the model's own; otherwise the name of one
+    that comes with Tunesmith or of your own. It is saved with the trained model."""
+
+    system_prompt: str = knob(
+        "", "System prompt for rows without one", when=CONVERSING, free_text=True
+    )
     """Put before each conversation that has no system message. Use the same words when you chat."""
-
-
-class AdapterSection(Section):
-    """What is trained: a small adapter on a frozen model, or the whole model."""
-
-    method: Literal["lora", "none"] = knob("lora", "Train", level="basic")
-    """LoRA trains a small adapter and needs little memory. None trains every weight (full
-    fine-tuning): it learns most and needs about eight times the memory."""
-
-    quantization: Literal["none", "nf4", "fp4", "int8"] = knob(
-        "none", "Quantize the base (QLoRA)", level="basic"
-    )
-    """Holds the frozen base in fewer bits: nf4 needs about a quarter of the memory, trains slower
-    and loses a little accuracy."""
-
-    r: int = knob(16, "LoRA rank (r)", level="basic", when=LORA, ge=1, le=1024)
-    """Higher can learn more and overfits sooner. 8 to 32 suit most tasks."""
-
-    lora_alpha: int = knob(32, "LoRA alpha", when=LORA, ge=1, le=4096)
-    """Scales what the adapter adds: alpha / r. Twice the rank is a good start; higher learns faster
-    and is less steady."""
-
-    lora_dropout: float = knob(0.0, "LoRA dropout", when=LORA, ge=0, lt=1)
-    """Above 0 it overfits less on small sets and learns more slowly."""
-
-    target_modules: Literal["all-linear"] | list[str] = knob(
-        "all-linear", "Modules with an adapter", when=LORA
-    )
-    """All linear layers learn best. Fewer, such as q_proj and v_proj, make a smaller adapter."""
-
-    bias: Literal["none", "all", "lora_only"] = knob("none", "Train biases", when=LORA)
-    """Anything but none changes the model even with the adapter switched off."""
-
-    use_dora: bool = knob(False, "DoRA", when=LORA)
-    """Splits each weight into size and direction. Often better at low rank, and slower."""
-
-    use_rslora: bool = knob(False, "Rank-stabilised LoRA", when=LORA)
-    """Scales by the root of the rank, so that ranks above 32 keep learning."""
-
-    init_lora_weights: Literal["default", "gaussian", "pissa", "olora"] = knob(
-        "default", "Initial weights", when=LORA
-    )
-    """Default starts exactly at the base model. PiSSA and OLoRA start from its main directions and
-    learn faster, but take a while to compute."""
-
-    modules_to_save: list[str] = knob([], "Modules trained in full", when=LORA)
-    """Trained and saved whole beside the adapter, such as embed_tokens for new words. Large."""
-
-    bnb_4bit_use_double_quant: bool = knob(True, "Double quantization", when=FOUR_BIT)
-    """Saves another 0.4 bit for each weight at hardly any cost."""
-
-    bnb_4bit_compute_dtype: Literal["auto", "bfloat16", "float16", "float32"] = knob(
-        "auto", "Compute type of the 4-bit base", when=FOUR_BIT
-    )
-    """The type in which the unpacked weights are multiplied. Auto follows the precision."""
 
 
 class EvaluationSection(Section):
@@ -140,23 +105,7 @@ class EvaluationSection(Section):
     """Answered at each evaluation, so that you see the model learn. Empty takes three held-out
     rows."""
 
-    sample_max_new_tokens: int = knob(64, "Longest sample answer", unit="tokens", ge=0, le=2048)
-    """Longer answers take longer at each evaluation. 0 writes none."""
-
-
-class TrackingSection(Section):
-    """What is written down."""
-
-    logging_steps: int = knob(1, "Log every", unit="steps", ge=1)
-    """Each log is one point of the curves."""
-
-    save_strategy: Literal["steps", "epoch", "no"] = knob("steps", "Save checkpoints")
-    """A run can be resumed from its last checkpoint, and each can be tried in Chat."""
-
-    save_steps: int = knob(
-        20, "Save every", when={"tracking.save_strategy": ["steps"]}, unit="steps", ge=1
+    sample_max_new_tokens: int = knob(
+        64, "Longest sample answer", when=WRITING, unit="tokens", ge=0, le=2048
     )
-    """Smaller loses less when something breaks, and writes more."""
-
-    save_total_limit: int | None = knob(3, "Keep at most", unit="checkpoints", ge=1)
-    """Older ones are deleted. Empty keeps them all."""
+    """Longer answers take longer at each evaluation. 0 writes none."""

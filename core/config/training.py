@@ -4,9 +4,20 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+import yaml
+from pydantic import Field, field_validator
 
 from core.config.fields import Section, knob
+from core.config.optimizers import OptimizerName, names_with
+from core.config.schedules import SCHEDULES, ScheduleName
+
+# Where a batch is padded.
+PADDED: dict[str, list[Any]] = {"method": ["classification", "mlm"]}
+
+
+def _optim(trait: str) -> dict[str, list[Any]]:
+    """`when` of a field that only the optimizers with a trait use."""
+    return {"training.optim": names_with(trait)}
 
 
 class TrainingSection(Section):
@@ -32,61 +43,87 @@ class TrainingSection(Section):
     """Adds up so many batches before each step: the effect of a large batch without its memory."""
 
     max_length: int = knob(512, "Longest row", level="basic", unit="tokens", ge=8, le=1048576)
-    """Longer rows are cut here. Longer needs more memory and time."""
+    """Longer rows are cut here; plain text (cpt, mlm) goes on in the next row instead. Longer needs
+    more memory and time."""
 
-    packing: bool = knob(False, "Pack short rows together")
+    packing: bool = knob(False, "Pack short rows together", when={"method": ["sft"]})
     """Fills each batch up to the longest row. Faster on short rows, with fewer and larger steps."""
 
-    lr_scheduler_type: Literal[
-        "linear",
-        "cosine",
-        "constant",
-        "constant_with_warmup",
-        "cosine_with_restarts",
-        "cosine_with_min_lr",
-        "polynomial",
-        "inverse_sqrt",
-        "warmup_stable_decay",
-        "reduce_lr_on_plateau",
-    ] = knob("cosine", "Schedule of the learning rate", group="Schedule")
+    packing_strategy: Literal["bfd", "wrapped"] = knob(
+        "bfd", "How rows are packed", when={"method": ["sft"], "training.packing": [True]}
+    )
+    """Bfd (best fit) keeps each row whole and apart from the others. Wrapped wastes no token, but
+    cuts rows where one is full and lets the model read on from one row into the next."""
+
+    sft_loss_type: Literal["nll", "dft"] = knob("nll", "Loss of SFT", when={"method": ["sft"]})
+    """Nll learns all tokens alike. Dft (dynamic fine-tuning) learns less from those that the model
+    finds unlikely, which often generalises better; the eval loss stays the nll."""
+
+    lr_scheduler_type: ScheduleName = knob(
+        "cosine", "Schedule of the learning rate", group="Schedule"
+    )
     """How the rate falls. Cosine and linear end near zero, which settles the model."""
 
-    lr_scheduler_kwargs: dict[str, Any] = knob({}, "Arguments of the schedule", group="Schedule")
-    """Such as num_cycles for cosine_with_restarts or min_lr for cosine_with_min_lr."""
+    lr_scheduler_kwargs: dict[str, Any] = knob(
+        {},
+        "Arguments of the schedule",
+        group="Schedule",
+        when={"training.lr_scheduler_type": [x.name for x in SCHEDULES.values() if x.arguments]},
+    )
+    """By name, such as min_lr_rate: 0.1 for cosine_with_min_lr or num_decay_steps: 20 for
+    warmup_stable_decay."""
 
     warmup_steps: float = knob(0.05, "Warm-up", group="Schedule", ge=0)
     """Steps over which the rate rises; below 1 it is a share of all steps. Avoids a bad start."""
 
-    optim: Literal[
-        "adamw_torch",
-        "adamw_torch_fused",
-        "adafactor",
-        "sgd",
-        "adagrad",
-        "rmsprop",
-        "adamw_8bit",
-        "paged_adamw_8bit",
-        "paged_adamw_32bit",
-        "lion_8bit",
-        "lion_32bit",
-    ] = knob("adamw_torch_fused", "Optimizer", group="Optimizer")
-    """AdamW is right nearly always. The 8-bit kinds need a quarter of its memory; Adafactor needs
-    less still."""
+    optim: OptimizerName = knob("adamw_torch_fused", "Optimizer", group="Optimizer")
+    """How the weights are changed. AdamW is right nearly always; kinds with 8 bits need a quarter
+    of its memory, Adafactor less still. GaLore, APOLLO and LOMO train whole models in little."""
 
-    weight_decay: float = knob(0.0, "Weight decay", group="Optimizer", ge=0, le=1)
+    optim_args: dict[str, Any] = knob(
+        {}, "Arguments of the optimizer", group="Optimizer", when=_optim("arguments")
+    )
+    """By name, such as momentum: 0.9 for sgd or rank: 64 for GaLore."""
+
+    optim_target_modules: Literal["all-linear"] | list[str] = knob(
+        "all-linear", "Layers to project", group="Optimizer", when=_optim("low_rank")
+    )
+    """The linear layers whose gradients GaLore or APOLLO projects: all, or parts of their names,
+    such as attn and mlp. The others are trained by plain AdamW."""
+
+    weight_decay: float = knob(
+        0.0, "Weight decay", group="Optimizer", when=_optim("weight_decay"), ge=0, le=1
+    )
     """Pulls the weights towards zero: overfits less, learns less."""
 
-    adam_beta1: float = knob(0.9, "Adam beta 1", group="Optimizer", ge=0, lt=1)
+    adam_beta1: float = knob(
+        0.9, "Adam beta 1", group="Optimizer", when=_optim("betas"), ge=0, lt=1
+    )
     """How long AdamW remembers the direction. Higher is smoother and slower to turn."""
 
-    adam_beta2: float = knob(0.999, "Adam beta 2", group="Optimizer", ge=0, lt=1)
+    adam_beta2: float = knob(
+        0.999, "Adam beta 2", group="Optimizer", when=_optim("betas"), ge=0, lt=1
+    )
     """How long AdamW remembers the size of gradients. 0.95 reacts faster in short runs."""
 
-    adam_epsilon: float = knob(1e-8, "Adam epsilon", group="Optimizer", gt=0, le=1)
+    adam_epsilon: float = knob(
+        1e-8, "Adam epsilon", group="Optimizer", when=_optim("epsilon"), gt=0, le=1
+    )
     """Keeps AdamW from dividing by zero. Larger calms very small gradients."""
 
-    max_grad_norm: float = knob(1.0, "Clip gradients at", group="Optimizer", ge=0)
+    max_grad_norm: float = knob(
+        1.0, "Clip gradients at", group="Optimizer", when=_optim("clips"), ge=0
+    )
     """A gradient longer than this is shortened, so that one odd row does no harm. 0 never clips."""
+
+    @field_validator("optim_args", mode="before")
+    @classmethod
+    def _read_as_transformers_writes(cls, given: Any) -> Any:
+        """`rank=64, scale=0.5` is what TrainingArguments takes; a mapping says the same."""
+        if not isinstance(given, str):
+            return given
+        pairs = [part.partition("=") for part in given.split(",") if part.strip()]
+        return {name.strip(): yaml.safe_load(value) for name, _, value in pairs}
 
     precision: Literal["auto", "fp32", "fp16", "bf16"] = knob("auto", "Precision", group="Machine")
     """bf16 is fast and steady where the device has it; fp32 is exact and slow. Auto knows."""
@@ -96,6 +133,12 @@ class TrainingSection(Section):
     )
     """Computes part of each step twice to save memory: about a third slower. Auto uses it only
     when the memory is short."""
+
+    on_out_of_memory: Literal["stop", "halve"] = knob(
+        "stop", "When the memory runs out", group="Machine"
+    )
+    """Stop ends the run. Halve goes on from the last checkpoint with half the rows at once and
+    twice the accumulation: each step learns from as many rows as before and takes longer."""
 
     device: str = knob(
         "auto", "Device", group="Machine", pattern=r"^(auto|cpu|mps|(cuda|xpu|npu)(:\d+)?)$"
@@ -108,10 +151,17 @@ class TrainingSection(Section):
     data_seed: int | None = knob(None, "Seed of the row order", group="Randomness", ge=0)
     """Another order with the same initial weights. Empty follows the seed."""
 
+    train_sampling_strategy: Literal["group_by_length", "random"] = knob(
+        "group_by_length", "Order of the rows", group="Randomness", when=PADDED
+    )
+    """Each batch is padded to its longest row. With rows of like length in one batch little is
+    wasted; a random order mixes them freely and takes longer."""
+
     neftune_noise_alpha: float | None = knob(
         None, "NEFTune noise", group="Randomness", ge=0, le=100
     )
     """Noise on the embeddings; 5 often gives fuller answers in chat. Empty adds none."""
 
     extra: dict[str, Any] = knob({}, "Further TRL settings", group="Further")
-    """Any other field of TRL's SFTConfig by its own name, checked against that class."""
+    """Any other field of the method's class in TRL (such as SFTConfig) by its own name, checked
+    against that class."""

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Iterator
 from typing import Any, TextIO
 
+import orjson
+
 from core.errors import DataError
+
+MAX_OBJECT_BYTES = 2**30
+"""A document that is one object is read as a whole: larger ones are refused."""
 
 _CHUNK = 1 << 20
 _DECODER = json.JSONDecoder()
+_DIGITS = bytes(48 if 48 <= code <= 57 else 32 for code in range(256))
 
 
 class _Window:
@@ -46,8 +53,13 @@ class _Window:
                 return ""
 
 
-def array_elements(file: TextIO, name: str, max_chars: int) -> Iterator[Any]:
-    """Each element of the array that the text is.
+def may_lose_digits(data: bytes) -> bool:
+    """Whether a number may be in there that orjson would round: one of 20 digits or more."""
+    return b"0" * 20 in data.translate(_DIGITS)
+
+
+def array_elements(file: TextIO, name: str, max_chars: int) -> Iterator[tuple[Any, bool]]:
+    """Each element of the array that the text is, and whether its texts are known to be valid.
 
     Raises DataError at the first thing that is not JSON: in an array, nothing after it can be
     told apart.
@@ -71,7 +83,7 @@ def array_elements(file: TextIO, name: str, max_chars: int) -> Iterator[Any]:
         raise _not_json(name, window.line, "something follows the end of the list")
 
 
-def _value(window: _Window, name: str, max_chars: int) -> Any:
+def _value(window: _Window, name: str, max_chars: int) -> tuple[Any, bool]:
     while True:
         reason = "it ends in the middle of a value"
         try:
@@ -84,8 +96,9 @@ def _value(window: _Window, name: str, max_chars: int) -> Any:
         else:
             # A number at the window's end may go on behind it.
             if end < len(window.text) or window.at_end:
+                written = window.text[window.place : end]
                 window.advance(end)
-                return value
+                return value, written.isascii() and "\\u" not in written
             line = window.line
         waiting = len(window.text) - window.place
         if window.at_end or waiting > max_chars:
@@ -100,16 +113,37 @@ def _not_json(name: str, line: int, reason: str) -> DataError:
     )
 
 
-def read_object(file: TextIO, name: str) -> Iterator[Any]:
-    """Each row in a document that is no array: an object with a list inside,
-    an object of columns, one row alone, or several objects one after the other."""
-    text = file.read()
-    place, values = 0, []
+def object_rows(stream: io.BufferedIOBase, name: str) -> tuple[list[Any], bool]:
+    """The rows in a document that is no array, and whether their texts are known to be valid: an
+    object with a list inside, an object of columns, one row alone, or several objects one after
+    the other."""
+    data = stream.read(MAX_OBJECT_BYTES + 1)
+    if len(data) > MAX_OBJECT_BYTES:
+        raise DataError(
+            f"{name} is one JSON object of more than {MAX_OBJECT_BYTES // 2**30} GB.",
+            "Save its rows as JSON Lines: they are read one at a time.",
+        )
+    values, checked = None, False
+    if not may_lose_digits(data):
+        try:
+            values, checked = [orjson.loads(data)], True
+        except ValueError:
+            values = None
+    if values is None:
+        values = _objects(data.decode("utf-8", "surrogateescape"), name)
+    if len(values) == 1 and isinstance(values[0], dict):
+        values = _rows_inside(values[0], name)
+    return values, checked
+
+
+def _objects(text: str, name: str) -> list[Any]:
+    place = 0
+    values: list[Any] = []
     while True:
         while place < len(text) and text[place].isspace():
             place += 1
         if place == len(text):
-            break
+            return values
         try:
             value, place = _DECODER.raw_decode(text, place)
         except RecursionError:
@@ -120,19 +154,17 @@ def read_object(file: TextIO, name: str) -> Iterator[Any]:
             reason = getattr(error, "msg", str(error))
             raise _not_json(name, text.count("\n", 0, at) + 1, reason) from error
         values.append(value)
-    if len(values) == 1 and isinstance(values[0], dict):
-        values = _rows_inside(values[0], name)
-    yield from values
 
 
 def _rows_inside(document: dict[str, Any], name: str) -> list[Any]:
     if any(_is_turns(value) for value in document.values()):
         return [document]
-    lists = {
-        key: value
-        for key, value in document.items()
-        if isinstance(value, list) and value and all(isinstance(item, dict) for item in value)
-    }
+    lists = _lists_of_rows(document)
+    if not lists:
+        # One level down, as in {"result": {"rows": [...]}}; pandas' objects of columns are not.
+        for key, value in document.items():
+            if isinstance(value, dict) and not any(_is_turns(one) for one in value.values()):
+                lists |= {f"{key}.{inner}": rows for inner, rows in _lists_of_rows(value).items()}
     if len(lists) > 1:
         raise DataError(
             f"{name} holds several lists of rows: {', '.join(lists)}.",
@@ -148,6 +180,14 @@ def _rows_inside(document: dict[str, Any], name: str) -> list[Any]:
         keys = list(dict.fromkeys(key for column in columns for key in column))
         return [{name: column.get(key) for name, column in document.items()} for key in keys]
     return [document]
+
+
+def _lists_of_rows(document: dict[str, Any]) -> dict[str, list[Any]]:
+    return {
+        key: value
+        for key, value in document.items()
+        if isinstance(value, list) and value and all(isinstance(item, dict) for item in value)
+    }
 
 
 def _is_turns(value: Any) -> bool:

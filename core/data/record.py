@@ -15,10 +15,27 @@ SAMPLE_ID = "sample"
 DELETED = ".deleted-"
 """How the folder of a data set begins that is being deleted."""
 
+IMPORTED = "imported"
+VERSIONS = "versions"
+
 LISTED_DROPS = 1000
 """So many dropped rows are listed with their reasons; all are counted."""
 
-Part = Literal["train", "eval"]
+_LISTED_OF_OLD = 20
+
+Part = Literal["train", "eval", "test"]
+PARTS: tuple[Part, ...] = ("train", "eval", "test")
+StandardForm = Literal[
+    "text",
+    "prompt-completion",
+    "messages",
+    "preference",
+    "unpaired-preference",
+    "prompt-only",
+    "labelled-text",
+]
+SFT_FORMS: tuple[StandardForm, ...] = ("text", "prompt-completion", "messages")
+"""The forms that supervised fine-tuning learns from."""
 
 
 class _Record(BaseModel):
@@ -27,19 +44,25 @@ class _Record(BaseModel):
 
 
 class SourceFile(_Record):
-    """A file that was imported: its name, the SHA-256 of its bytes, and the rows it held."""
+    """A file that was imported: its name, the SHA-256 of its bytes, and the rows it held.
+
+    `origin` says where it came from when it was not simply a file: a Hub data set with its
+    revision, an archive, another data set with its fingerprint.
+    """
 
     file: str
     sha256: str
     rows: int
+    origin: dict[str, Any] = {}
 
 
 class Counts(_Record):
-    """read = train + eval + dropped, always."""
+    """read = train + eval + test + dropped, always, before steps that make rows of rows."""
 
     read: int = 0
     train: int = 0
     eval: int = 0
+    test: int = 0
     dropped: int = 0
 
 
@@ -60,8 +83,63 @@ class Split(_Record):
     """How the held-out rows were chosen: by fraction and seed, or from `eval_source`."""
 
     eval_fraction: float = 0.0
+    test_fraction: float = 0.0
     seed: int = 42
     eval_source: str | None = None
+
+
+class StepDrop(_Record):
+    """A row that a step dropped: its part, its place among the rows the step was given, and the
+    beginning of its text."""
+
+    part: Part
+    index: int
+    reason: str
+    text: str = ""
+
+
+class StepChange(_Record):
+    """A row that a step changed: the beginning of its text before and after."""
+
+    part: Part
+    index: int
+    before: str
+    after: str
+
+
+class StepResult(_Record):
+    """What a recorded step did. `listed` are the first dropped rows, `shown` some changed ones."""
+
+    step: dict[str, Any]
+    title: str = ""
+    rows_in: int = 0
+    rows_out: int = 0
+    dropped: int = 0
+    changed: int = 0
+    reasons: dict[str, int] = {}
+    listed: list[StepDrop] = []
+    shown: list[StepChange] = []
+
+    def shortened(self) -> StepResult:
+        """With fewer rows listed: for a version that nobody goes back to by undoing once, so that
+        a record of many versions still opens in a moment. The counts stay."""
+        return self.model_copy(update={"listed": self.listed[:_LISTED_OF_OLD], "shown": []})
+
+
+class Version(_Record):
+    """A state of the data set that stays as it is: runs refer to it by its fingerprint."""
+
+    number: int
+    parent: int = 0
+    """The version that it was made from; undoing it goes back there."""
+    created_at: str = ""
+    fingerprint: str = ""
+    form: StandardForm = "text"
+    counts: Counts = Counts()
+    split: Split = Split()
+    steps: list[StepResult] = []
+    labels: dict[str, int] = {}
+    note: str = ""
 
 
 class DatasetInfo(_Record):
@@ -70,7 +148,7 @@ class DatasetInfo(_Record):
     id: str
     name: str
     description: str = ""
-    form: Literal["text", "prompt-completion", "messages"]
+    form: StandardForm
     form_reason: str = ""
     source_form: str = ""
     sources: list[SourceFile] = []
@@ -82,24 +160,72 @@ class DatasetInfo(_Record):
     fingerprint: str = ""
     created_at: str = ""
     task: dict[str, Any] | None = None
+    steps: list[StepResult] = []
+    """What was done to the rows after their import, in this order."""
+    version: int = 0
+    """The state that this record describes; 0 for a set from before there were versions."""
+    versions: list[Version] = []
+    columns: list[str] = []
+    """Names of what rows carry in `meta`."""
+    labels: dict[str, int] = {}
+    """Labelled text: how many train rows each label has, the most frequent first."""
     folder: Path = Field(default=Path(), exclude=True)
 
     @property
     def parts(self) -> tuple[Part, ...]:
-        return ("train", "eval") if self.counts.eval else ("train",)
+        return tuple(part for part in PARTS if part == "train" or getattr(self.counts, part))
+
+    @property
+    def version_folder(self) -> Path:
+        """Where this version's rows lie."""
+        return self.folder / VERSIONS / str(self.version) if self.version else self.folder
 
     def rows_path(self, part: str) -> Path:
         """The Parquet file of a part. Raises DataError when the data set has no such part."""
-        path = self.folder / f"{part}.parquet"
-        if part not in ("train", "eval") or not path.is_file():
+        path = self.version_folder / f"{part}.parquet"
+        if part not in PARTS or not path.is_file():
             raise DataError(
                 f"The data set {self.name} has no {part} rows.",
-                "Import it again with an eval fraction above 0, or with an eval file.",
+                "Split some off in Data, or import it with an eval file.",
             )
         return path
 
+    def at(self, version: int) -> DatasetInfo:
+        """The record as it was at an earlier version. Raises DataError when it is gone."""
+        known = next((one for one in self.versions if one.number == version), None)
+        if known is None:
+            raise DataError(
+                f"The data set {self.name} has no version {version}.",
+                f"It has {', '.join(str(one.number) for one in self.versions) or 'only one'}.",
+            )
+        return self.model_copy(
+            update={
+                "version": known.number,
+                "form": known.form,
+                "counts": known.counts,
+                "split": known.split,
+                "steps": known.steps,
+                "labels": known.labels,
+                "fingerprint": known.fingerprint,
+                "created_at": known.created_at,
+            }
+        )
+
+    def remember(self, note: str = "", parent: int = 0) -> None:
+        """Enters the state that this record describes into `versions`."""
+        state = self.model_dump(include={"created_at", "fingerprint", "form", "labels"})
+        state |= {"counts": self.counts, "split": self.split, "steps": self.steps}
+        entry = Version(number=self.version, parent=parent, note=note, **state)
+        others = [one for one in self.versions if one.number != self.version]
+        for one in others:
+            if one.number != parent:
+                one.steps = [result.shortened() for result in one.steps]
+        self.versions = sorted([*others, entry], key=lambda one: one.number)
+
     def size_bytes(self) -> int:
-        return sum(path.stat().st_size for path in self.folder.iterdir() if path.is_file())
+        """What the data set takes on the disk; a file under two names counts once."""
+        found = (path.stat() for path in self.folder.rglob("*") if path.is_file())
+        return sum({(stat.st_dev, stat.st_ino): stat.st_size for stat in found}.values())
 
     def save(self, folder: Path | None = None) -> None:
         text = json.dumps(self.model_dump(mode="json"), ensure_ascii=False, indent=1)

@@ -5,18 +5,28 @@ from __future__ import annotations
 import os
 import shutil
 import uuid
-from typing import Any
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import orjson
+import pyarrow as pa
 
 from core.data.prepare import ensure_sample
 from core.data.record import DELETED, SAMPLE_ID, DatasetInfo, read_record
-from core.data.rowfile import read_slice
+from core.data.rowfile import DIGEST, META, TableWriter, iter_rows, read_slice, tables
+from core.data.versions import changing, only_changer, with_fingerprint
 from core.errors import DataError, WorkspaceError
 from core.workspace import Workspace, checked_id
+
+if TYPE_CHECKING:
+    from core.jobs.store import Store
 
 __all__ = [
     "DatasetInfo",
     "damaged_datasets",
     "delete_dataset",
+    "export_rows",
     "list_datasets",
     "load_dataset_info",
     "read_rows",
@@ -60,18 +70,34 @@ def _is_id(name: str) -> bool:
         return False
 
 
-def load_dataset_info(workspace: Workspace, dataset_id: str) -> DatasetInfo:
-    """The record of a data set; `sample` is imported on first need. Raises DataError."""
+def load_dataset_info(
+    workspace: Workspace, dataset_id: str, fingerprint: str = ""
+) -> DatasetInfo:
+    """The record of a data set; `sample` is imported on first need. Raises DataError.
+
+    With a `fingerprint`, the version that has it, where there is still one.
+    """
     if dataset_id == SAMPLE_ID:
-        return ensure_sample(workspace)
-    return read_record(workspace.dataset(dataset_id))
+        info = ensure_sample(workspace)
+    else:
+        info = read_record(workspace.dataset(dataset_id))
+    return with_fingerprint(info, fingerprint)
 
 
 def read_rows(
-    workspace: Workspace, dataset_id: str, part: str = "train", offset: int = 0, limit: int = 20
+    workspace: Workspace,
+    dataset_id: str,
+    part: str = "train",
+    offset: int = 0,
+    limit: int = 20,
+    *,
+    fingerprint: str = "",
 ) -> list[dict[str, Any]]:
-    """Rows `offset` to `offset + limit` of a part ("train" or "eval") in their standard form."""
-    info = load_dataset_info(workspace, dataset_id)
+    """Rows `offset` to `offset + limit` of a part (train, eval, test) in their standard form.
+
+    `fingerprint` as in `load_dataset_info`.
+    """
+    info = load_dataset_info(workspace, dataset_id, fingerprint)
     return read_slice(info.rows_path(part), max(offset, 0), limit)
 
 
@@ -79,28 +105,128 @@ def rename_dataset(
     workspace: Workspace, dataset_id: str, name: str, description: str | None = None
 ) -> DatasetInfo:
     """Gives a data set another name (and description). Its id stays, for runs refer to it."""
-    info = load_dataset_info(workspace, dataset_id)
     if not name.strip():
         raise DataError("A data set needs a name.", "Type one.")
-    info.name = name.strip()
-    if description is not None:
-        info.description = description.strip()
-    info.save()
-    return info
+    with changing(workspace, dataset_id) as info:
+        info.name = name.strip()
+        if description is not None:
+            info.description = description.strip()
+        info.save()
+        return info
 
 
-def delete_dataset(workspace: Workspace, dataset_id: str) -> None:
-    """Deletes a data set, also a damaged one. Who needs it is for the caller to ask."""
+def delete_dataset(workspace: Workspace, dataset_id: str, store: Store | None = None) -> None:
+    """Deletes a data set, also a damaged one.
+
+    Raises DataError while it is being changed, and, with the `store` of jobs, while a run that has
+    not ended needs it.
+    """
     folder = workspace.dataset(dataset_id)
     if not folder.is_dir():
         raise DataError(f"There is no data set {dataset_id}.", "Look at the list of data sets.")
+    _check_unneeded(dataset_id, store)
     doomed = workspace.datasets / f"{DELETED}{uuid.uuid4().hex}"
     try:
+        # Not held while it is renamed, which some systems forbid for a folder with an open file:
+        # a change that begins in between fails, and leaves nothing.
+        with only_changer(folder):
+            pass
         # Renamed first: a reader finds all of it or none, whatever the deletion takes.
         os.rename(folder, doomed)
+        try:
+            _check_unneeded(dataset_id, store)
+        except DataError:  # by a run that was queued a moment ago
+            os.rename(doomed, folder)
+            raise
         shutil.rmtree(doomed)
     except OSError as error:
         raise DataError(
             f"The data set {dataset_id} could not be deleted: {error.strerror}.",
             "Look at the rights of the workspace's folder.",
         ) from error
+
+
+def _check_unneeded(dataset_id: str, store: Store | None) -> None:
+    waiting = [
+        job
+        for job in (store.list() if store else [])
+        if job.dataset == dataset_id and not job.ended
+    ]
+    if waiting:
+        names = ", ".join(dict.fromkeys(job.name or job.id for job in waiting))
+        raise DataError(
+            f"The data set {dataset_id} is needed by {names}, which has not ended.",
+            "Wait for it, or stop it first.",
+        )
+
+
+def export_rows(
+    workspace: Workspace,
+    dataset_id: str,
+    path: Path,
+    *,
+    parts: Sequence[str] = (),
+    progress: Callable[[float, str], None] | None = None,
+) -> int:
+    """Writes the rows of these parts (all if none) to one file, JSON Lines or Parquet by its
+    ending, and returns how many there are. With several parts, a column `part` says which.
+
+    Turns, tools and labels stand as the standard forms have them; what stood beside a row has
+    columns of its own in JSON Lines and is JSON text in the column `meta` of Parquet.
+    Raises DataError for another ending, or when the file cannot be written; then it is not there.
+    """
+    info = load_dataset_info(workspace, dataset_id)
+    if path.suffix not in (".jsonl", ".parquet"):
+        raise DataError(f"{path.name} is no file for rows.", "Give a name in .jsonl or .parquet.")
+    chosen = list(parts or info.parts)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.suffix == ".jsonl":
+            count = _export_lines(info, temporary, chosen, progress)
+        else:
+            count = _export_table(info, temporary, chosen)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise DataError(
+            f"{path} could not be written: {error.strerror or error}.", "Choose another place."
+        ) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+    return count
+
+
+def _export_lines(
+    info: DatasetInfo,
+    path: Path,
+    parts: Sequence[str],
+    progress: Callable[[float, str], None] | None,
+) -> int:
+    written = 0
+    total = max(sum(getattr(info.counts, part, 0) for part in parts), 1)
+    with path.open("wb") as file:
+        for part in parts:
+            for batch in iter_rows(info.rows_path(part)):
+                for row in batch:
+                    own = {name: value for name, value in row.items() if name != META}
+                    beside = {k: v for k, v in (row.get(META) or {}).items() if k not in own}
+                    told = {"part": part} if len(parts) > 1 else {}
+                    file.write(orjson.dumps({**own, **beside, **told}) + b"\n")
+                written += len(batch)
+                if progress:
+                    progress(written / total, "Writing the rows")
+    return written
+
+
+def _export_table(info: DatasetInfo, path: Path, parts: Sequence[str]) -> int:
+    writer = TableWriter(path)
+    try:
+        for part in parts:
+            for table in tables(info.rows_path(part)):
+                shown = table.drop_columns([c for c in (DIGEST,) if c in table.column_names])
+                if len(parts) > 1:
+                    shown = shown.append_column("part", pa.array([part] * len(shown)))
+                writer.add(shown)
+    finally:
+        writer.close()
+    return writer.count

@@ -4,27 +4,49 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import numpy as np
+import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from core.data.readers import Row
 
+DIGEST = "_digest"
+"""The column for the beginning of the SHA-256 of what a row teaches."""
+
+META = "meta"
+"""The column for what a row carries beside its form: a JSON object of plain values."""
+
 ROWS_A_GROUP = 1000
 """Rows that are compressed together: small, so that any row is found in milliseconds."""
 
 _MAX_CHARS_A_GROUP = 32 * 2**20
-_DIGEST_BYTES = 32
+_DIGEST_BYTES = 16
+_PLACE = "_place"
+_SHUFFLED_AT_ONCE = 100_000
 
-_TURNS = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
+_TURN_KEYS = ("role", "content", "tool_calls", "tool_call_id", "name")
+_TURNS = pa.list_(pa.struct([(key, pa.string()) for key in _TURN_KEYS]))
+_TEXT = pa.string()
+_COLUMNS: dict[str, dict[str, Any]] = {
+    "text": {"text": _TEXT},
+    "prompt-completion": {"prompt": _TURNS, "completion": _TURNS, "tools": _TEXT},
+    "messages": {"messages": _TURNS, "tools": _TEXT},
+    "preference": {"prompt": _TURNS, "chosen": _TURNS, "rejected": _TURNS, "tools": _TEXT},
+    "unpaired-preference": {
+        "prompt": _TURNS, "completion": _TURNS, "label": pa.bool_(), "tools": _TEXT,
+    },
+    "prompt-only": {"prompt": _TURNS, "answer": _TEXT, "tools": _TEXT},
+    "labelled-text": {"text": _TEXT, "labels": pa.list_(_TEXT)},
+}
 SCHEMAS: dict[str, Any] = {
-    "text": pa.schema([("text", pa.string())]),
-    "prompt-completion": pa.schema([("prompt", _TURNS), ("completion", _TURNS)]),
-    "messages": pa.schema([("messages", _TURNS)]),
+    form: pa.schema([*columns.items(), (META, _TEXT)]) for form, columns in _COLUMNS.items()
 }
 
 
@@ -32,12 +54,13 @@ class RowWriter:
     """Writes rows of one standard form; memory holds one group of them."""
 
     def __init__(self, path: Path, form: str) -> None:
-        self._schema = SCHEMAS[form]
+        schema = SCHEMAS[form]
+        self._columns = [name for name in schema.names if name != META]
+        self._schema = schema.append(pa.field(DIGEST, pa.binary(_DIGEST_BYTES)))
         self._file = pq.ParquetWriter(path, self._schema, compression="zstd")
         self._waiting: list[Row] = []
         self._waiting_chars = 0
         self.count = 0
-        self.digests = bytearray()
 
     def __enter__(self) -> RowWriter:
         return self
@@ -54,14 +77,26 @@ class RowWriter:
         finally:
             self._file.close()
 
-    def add(self, row: Row) -> None:
-        text = json.dumps(row, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
-        self.digests += hashlib.sha256(text.encode()).digest()
+    def add(self, row: Row) -> bytes:
+        """Writes a row: the columns of its form, and `meta` as a dict of plain values.
+
+        Returns its digest: two rows with the same one teach the same.
+        """
+        stored = {name: row[name] for name in self._columns if row.get(name) is not None}
+        # What stands beside a row is not learned, so it does not make another data set of it.
+        text = orjson.dumps(stored, option=orjson.OPT_SORT_KEYS)
+        digest = hashlib.sha256(text).digest()[:_DIGEST_BYTES]
         self.count += 1
-        self._waiting.append(row)
         self._waiting_chars += len(text)
+        if row.get(META):
+            meta = orjson.dumps(row[META])
+            stored[META] = meta.decode()
+            self._waiting_chars += len(meta)
+        stored[DIGEST] = digest
+        self._waiting.append(stored)
         if len(self._waiting) >= ROWS_A_GROUP or self._waiting_chars > _MAX_CHARS_A_GROUP:
             self._flush()
+        return digest
 
     def _flush(self) -> None:
         if self._waiting:
@@ -69,42 +104,100 @@ class RowWriter:
         self._waiting, self._waiting_chars = [], 0
 
 
-def split_file(
-    source: Path, form: str, chosen: set[int], train: Path, held_out: Path
-) -> Iterator[float]:
-    """Copies the rows of `source` to `held_out` where their index is in `chosen`, else to
-    `train`, each in order. Yields the fraction that is done."""
-    schema = SCHEMAS[form]
-    with (
-        pq.ParquetFile(source) as file,
-        pq.ParquetWriter(train, schema, compression="zstd") as train_file,
-        pq.ParquetWriter(held_out, schema, compression="zstd") as held_out_file,
-    ):
-        start = 0
+class TableWriter:
+    """Writes pieces of tables as they are, gathered to whole groups; the file comes with the
+    first of them."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file: Any = None
+        self._waiting: list[Any] = []
+        self._rows = 0
+        self.count = 0
+
+    def add(self, table: Any) -> None:
+        if not len(table):
+            return
+        self._waiting.append(table)
+        self._rows += len(table)
+        self.count += len(table)
+        if self._rows >= ROWS_A_GROUP:
+            self._flush()
+
+    def close(self) -> None:
+        try:
+            self._flush()
+        finally:
+            if self._file is not None:
+                self._file.close()
+
+    def _flush(self) -> None:
+        if self._waiting:
+            table = pa.concat_tables(self._waiting)
+            if self._file is None:
+                self._file = pq.ParquetWriter(self._path, table.schema, compression="zstd")
+            self._file.write_table(table, row_group_size=ROWS_A_GROUP)
+        self._waiting, self._rows = [], 0
+
+
+def count_rows(path: Path) -> int:
+    return int(pq.read_metadata(path).num_rows)
+
+
+def tables(path: Path) -> Iterator[Any]:
+    """The row groups of a file, one after the other."""
+    with pq.ParquetFile(path) as file:
         for group in range(file.num_row_groups):
-            table = file.read_row_group(group)
-            held = [index in chosen for index in range(start, start + len(table))]
-            start += len(table)
-            for target, keep in ((held_out_file, held), (train_file, [not h for h in held])):
-                part = table.filter(pa.array(keep, pa.bool_()))
-                if len(part):
-                    target.write_table(part)
-            yield start / file.metadata.num_rows
+            yield file.read_row_group(group)
 
 
-def digests_of(digests: bytes | bytearray, indices: Sequence[int]) -> bytes:
-    return b"".join(digests[i * _DIGEST_BYTES : (i + 1) * _DIGEST_BYTES] for i in indices)
+def reorder(source: Path, order: Any, target: Path) -> None:
+    """Copies the rows of `source` to `target` so that row `order[i]` becomes row i; `order` has
+    the number of each row once.
 
-
-def fingerprint(form: str, train: bytes | bytearray, held_out: bytes | bytearray) -> str:
-    """SHA-256 (hex) of what the rows say and their order, whatever Parquet makes of them.
-
-    `train` and `held_out` are the rows' own SHA-256 digests, one after the other.
+    Rows go through files of their own for each stretch of the target: memory holds one of them.
     """
-    whole = hashlib.sha256(f"tunesmith rows 1 {form} ".encode())
-    for part in (train, held_out):
-        whole.update(hashlib.sha256(part).digest())
+    place = np.empty(len(order), np.int64)
+    place[np.asarray(order, np.int64)] = np.arange(len(order))
+    names = [target.with_suffix(f".{n}.part") for n in range(len(order) // _SHUFFLED_AT_ONCE + 1)]
+    stretches = [TableWriter(name) for name in names]
+    start = 0
+    for table in tables(source):
+        places = place[start : start + len(table)]
+        start += len(table)
+        numbered = table.append_column(_PLACE, pa.array(places))
+        for number in np.unique(places // _SHUFFLED_AT_ONCE):
+            stretches[number].add(numbered.filter(pa.array(places // _SHUFFLED_AT_ONCE == number)))
+    writer = TableWriter(target)
+    for stretch, name in zip(stretches, names, strict=True):
+        stretch.close()
+        if stretch.count:
+            writer.add(pq.read_table(name).sort_by(_PLACE).drop_columns([_PLACE]))
+            name.unlink()
+    writer.close()
+
+
+def fingerprint(form: str, parts: Sequence[tuple[str, Path]]) -> str:
+    """SHA-256 (hex) of what the rows of each part say and their order, whatever Parquet makes
+    of them. `parts` are names and files."""
+    whole = hashlib.sha256(f"tunesmith rows 2 {form} ".encode())
+    for name, path in parts:
+        part = hashlib.sha256(name.encode())
+        with pq.ParquetFile(path) as file:
+            for batch in file.iter_batches(batch_size=100 * ROWS_A_GROUP, columns=[DIGEST]):
+                part.update(b"".join(batch.column(0).to_pylist()))
+        whole.update(part.digest())
     return whole.hexdigest()
+
+
+def label_counts(path: Path) -> dict[str, int]:
+    """How many rows of labelled text have each label, the most frequent first."""
+    counts: Counter[str] = Counter()
+    with pq.ParquetFile(path) as file:
+        for batch in file.iter_batches(batch_size=100 * ROWS_A_GROUP, columns=["labels"]):
+            for entry in batch.column(0).flatten().value_counts():
+                counts[entry["values"].as_py()] += entry["counts"].as_py()
+    return dict(counts.most_common())
 
 
 def read_slice(path: Path, offset: int, limit: int) -> list[dict[str, Any]]:
@@ -116,11 +209,27 @@ def read_slice(path: Path, offset: int, limit: int) -> list[dict[str, Any]]:
             size = file.metadata.row_group(group).num_rows
             first, last = max(offset - start, 0), min(offset + limit - start, size)
             if first < last:
-                rows += file.read_row_group(group).slice(first, last - first).to_pylist()
+                table = file.read_row_group(group).slice(first, last - first)
+                rows += [as_read(row) for row in table.to_pylist()]
             start += size
             if start >= offset + limit:
                 break
     return rows
+
+
+def as_read(stored: dict[str, Any]) -> dict[str, Any]:
+    """A row as the rest of the program knows it: nothing empty in it, `meta` as a dict."""
+    row: dict[str, Any] = {}
+    for name, value in stored.items():
+        if value is None or name == DIGEST:
+            continue
+        if name == META:
+            row[name] = json.loads(value)
+        elif isinstance(value, list) and value and isinstance(value[0], dict):
+            row[name] = [{k: v for k, v in turn.items() if v is not None} for turn in value]
+        else:
+            row[name] = value
+    return row
 
 
 def release_memory() -> None:
@@ -128,8 +237,12 @@ def release_memory() -> None:
     pa.default_memory_pool().release_unused()
 
 
-def iter_rows(path: Path, batch_size: int = ROWS_A_GROUP) -> Iterator[list[dict[str, Any]]]:
-    """All rows of a Parquet file in batches."""
+def iter_rows(
+    path: Path, batch_size: int = ROWS_A_GROUP, columns: Sequence[str] | None = None
+) -> Iterator[list[dict[str, Any]]]:
+    """All rows of a Parquet file in batches, with all columns or those named."""
     with pq.ParquetFile(path) as file:
-        for batch in file.iter_batches(batch_size=batch_size):
-            yield batch.to_pylist()
+        names = [name for name in file.schema_arrow.names if name != DIGEST]
+        wanted = names if columns is None else [name for name in names if name in columns]
+        for batch in file.iter_batches(batch_size=batch_size, columns=wanted):
+            yield [as_read(row) for row in batch.to_pylist()]

@@ -1,33 +1,54 @@
-"""A first look at a file: its format, columns and form, its first rows, and what is wrong in it."""
+"""A first look at a source: its format, columns and form, its first rows, and what is wrong."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 from core.data.conversion import Unusable, convert
-from core.data.formats import ROWS_TO_DETECT, Detection, choose, columns_of, detect
-from core.data.readers import Row, file_format, no_readable_row, read_records
-from core.errors import DataError
+from core.data.formats import ROWS_TO_DETECT, Detection, columns_of
+from core.data.gather import Look, Source, as_hub_source, look
+from core.data.hub_source import HubSource
+from core.data.readers import (
+    Record,
+    Row,
+    file_encoding,
+    file_format,
+    read_records,
+)
+from core.data.together import Head, choose_together, detect_together, read_heads, rows_of
 from core.workspace import Workspace
 
 LISTED_PROBLEMS = 100
 _LOOKED_THROUGH_BYTES = 64 * 2**20
+_LOOKED_THROUGH_PACKED_BYTES = 12 * 2**20
+_LOOKED_THROUGH_SECONDS = 1.0
+"""Nobody waits longer for a first look; pages of a PDF take more than their bytes would say."""
+
+_FILES_TO_DETECT = 20
+_SAMPLES = 3
+_SAMPLE_CHARS = 80
 
 
 @dataclass(frozen=True)
 class SourceReport:
-    """What is known of a file before it is imported.
+    """What is known of a source before it is imported.
 
     `form` is a name in `formats.FORMS`, or None when the rows cannot be trained on as they are;
     `form_reason` says why in both cases, `hint` what to do. `rows` are the first rows as they
-    are. `problems` lists {"line", "reason"} of rows that would be dropped (the first hundred of
-    `problem_count`). `total_rows` counts all records, broken ones too; it is None, and only the
-    beginning has been looked at, when the file is larger than 64 MB.
+    are, `samples` a few short values of each column. `problems` lists {"line", "reason", "file"}
+    of rows that would be dropped (the first hundred of `problem_count`). `total_rows` counts all
+    records, broken ones too; it is None, and only the beginning has been looked at, when the
+    source is larger than 64 MB (12 MB packed), slow to read, or on the Hub.
+
+    `format` names the kinds of its files (jsonl, csv, ...; "hub"), `container` what they are in
+    ("gzip", "zip", "folder", "hub" or nothing), `encoding` that of text files as Python calls it.
+    `files` are their names, `skipped` what would be left out of a folder or archive, and why.
     """
 
     path: Path
@@ -42,55 +63,136 @@ class SourceReport:
     problems: list[dict[str, Any]] = field(default_factory=list)
     problem_count: int = 0
     hint: str = ""
+    encoding: str = ""
+    samples: dict[str, list[str]] = field(default_factory=dict)
+    container: str = ""
+    files: list[str] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
 
 
 def inspect_source(
-    path: str | Path,
+    path: Source,
     *,
     form: str | None = None,
     mapping: Mapping[str, str] | None = None,
     limit: int = 50,
     workspace: Workspace | None = None,
+    progress: Callable[[float, str], None] | None = None,
 ) -> SourceReport:
-    """Looks at a file without importing it.
+    """Looks at a file, a folder, a .zip or a Hub data set (`hf:owner/name`) without importing it.
 
-    With `workspace`, a path outside the folders that may be read raises WorkspaceError. Raises
-    DataError for a file that cannot be read, and for a form or column that does not fit.
+    A Hub data set needs `datasets`: ask for it in a process of its own. With `workspace`, a path
+    outside the folders that may be read raises WorkspaceError. `progress` is told once what may
+    take a while. Raises DataError for a source that cannot be read, and for a form or column that
+    does not fit.
     """
-    path = workspace.confine(path) if workspace else Path(path)
-    if not path.is_file():
-        raise DataError(f"{path} is not a file.", "Choose a file.")
-    kind = file_format(path)
-    records = read_records(path, kind)
-    head = list(islice(records, max(ROWS_TO_DETECT, limit)))
-    first = [record.row for record in head if record.row is not None]
-    if not first:
-        raise no_readable_row(path, head[0] if head else None)
-    found = choose(first, form, mapping) if form or mapping else detect(first)
-    looks_at_all = path.stat().st_size <= _LOOKED_THROUGH_BYTES
-    problems: list[dict[str, Any]] = []
-    total = problem_count = 0
-    for record in chain(head, records if looks_at_all else ()):
-        total += 1
+    if progress:
+        progress(0.0, f"Looking at {path}")
+    wanted = max(ROWS_TO_DETECT, limit)
+    hub = as_hub_source(path)
+    if hub:
+        return _look_at_hub(hub, form, mapping, wanted, limit)
+    with tempfile.TemporaryDirectory(prefix="tunesmith-look-") as scratch:
+        looked = look(workspace, Path(str(path)), Path(scratch), _LOOKED_THROUGH_BYTES)
+        kinds = {file.path: file_format(file.path) for file in looked.files[:_FILES_TO_DETECT]}
+        heads = read_heads(looked.files[:_FILES_TO_DETECT], wanted, _LOOKED_THROUGH_SECONDS)
+        rows = rows_of(heads)
+        found = _form_of(heads, form, mapping)
+        through = _look_through(looked, kinds, found, wanted)
+        encodings = [file_encoding(file, kind) for file, kind in kinds.items()]
+    return SourceReport(
+        **_described(looked.path, rows, found, limit),
+        format=", ".join(dict.fromkeys(kinds.values())),
+        total_rows=through.total,
+        problems=through.problems,
+        problem_count=through.problem_count,
+        encoding=", ".join(dict.fromkeys(filter(None, encodings))),
+        container=looked.container,
+        files=[file.name for file in looked.files],
+        skipped=looked.skipped,
+    )
+
+
+def _look_at_hub(
+    hub: HubSource,
+    form: str | None,
+    mapping: Mapping[str, str] | None,
+    wanted: int,
+    limit: int,
+) -> SourceReport:
+    from core.data.hub_download import first_rows
+
+    rows = first_rows(hub, wanted)
+    found = _form_of([Head(str(hub), rows)], form, mapping)
+    through = _Through()
+    for number, row in enumerate(rows, 1):
+        through.note(str(hub), Record(number, row, "", 0.0), found)
+    return SourceReport(
+        **_described(Path(str(hub)), rows, found, limit),
+        format="hub",
+        total_rows=None,
+        problems=through.problems,
+        problem_count=through.problem_count,
+        container="hub",
+        files=[str(hub)],
+    )
+
+
+def _form_of(
+    heads: Sequence[Head], form: str | None, mapping: Mapping[str, str] | None
+) -> Detection:
+    return choose_together(heads, form, mapping) if form or mapping else detect_together(heads)
+
+
+def _described(path: Path, rows: list[Row], found: Detection, limit: int) -> dict[str, Any]:
+    columns = columns_of(rows)
+    return {
+        "path": path,
+        "columns": columns,
+        "form": found.form,
+        "form_reason": found.reason,
+        "mapping": dict(found.mapping),
+        "forms_possible": list(found.possible),
+        "rows": [_shown(row) for row in rows[:limit]],
+        "hint": found.hint,
+        "samples": {column: _samples(rows, column) for column in columns},
+    }
+
+
+@dataclass
+class _Through:
+    """What was met while looking through the records. `total` is None when not all were seen."""
+
+    total: int | None = None
+    seen: int = 0
+    problems: list[dict[str, Any]] = field(default_factory=list)
+    problem_count: int = 0
+
+    def note(self, name: str, record: Record, found: Detection) -> None:
+        self.seen += 1
         reason = record.problem or _reason_to_drop(record.row, found)
         if reason:
-            problem_count += 1
-            if len(problems) < LISTED_PROBLEMS:
-                problems.append({"line": record.line, "reason": reason})
-    return SourceReport(
-        path=path,
-        format=kind,
-        columns=columns_of(first),
-        form=found.form,
-        form_reason=found.reason,
-        mapping=dict(found.mapping),
-        forms_possible=list(found.possible),
-        rows=[_shown(row) for row in first[:limit]],
-        total_rows=total if looks_at_all else None,
-        problems=problems,
-        problem_count=problem_count,
-        hint=found.hint,
-    )
+            self.problem_count += 1
+            if len(self.problems) < LISTED_PROBLEMS:
+                self.problems.append({"line": record.line, "reason": reason, "file": name})
+
+
+def _look_through(
+    looked: Look, kinds: Mapping[Path, str], found: Detection, wanted: int
+) -> _Through:
+    """Counts the records of all files, or looks at the first ones where that takes long."""
+    through = _Through()
+    most = _LOOKED_THROUGH_PACKED_BYTES if looked.container == "gzip" else _LOOKED_THROUGH_BYTES
+    small = looked.whole and looked.size <= most
+    deadline = time.monotonic() + _LOOKED_THROUGH_SECONDS
+    for file in looked.files:
+        for record in read_records(file.path, kinds.get(file.path)):
+            through.note(file.name, record, found)
+            late = through.seen % 64 == 0 and time.monotonic() > deadline
+            if through.seen >= wanted and (late or not small):
+                return through
+    through.total = through.seen if looked.whole else None
+    return through
 
 
 def _reason_to_drop(row: Row | None, found: Detection) -> str:
@@ -107,3 +209,16 @@ def _shown(row: Row) -> dict[str, Any]:
     """The row with values that JSON knows: dates, bytes and decimals of Parquet become text."""
     shown: dict[str, Any] = json.loads(json.dumps(row, default=str))
     return shown
+
+
+def _samples(rows: Sequence[Row], column: str) -> list[str]:
+    """A few values of a column that differ, each short enough for a cell."""
+    shown: dict[str, None] = {}
+    for row in rows:
+        value = row.get(column)
+        if value is None or value == "" or len(shown) == _SAMPLES:
+            continue
+        text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        text = " ".join(text[: 4 * _SAMPLE_CHARS].split())
+        shown[text if len(text) <= _SAMPLE_CHARS else text[: _SAMPLE_CHARS - 1] + "…"] = None
+    return list(shown)

@@ -11,13 +11,32 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from core.data.spans import ChatRenderer, Rendered, render_plain
+from core.data.spans import ChatRenderer, Rendered, render_plain, special_texts
+from core.data.tool_turns import for_template, template_text
 from core.errors import DataError
 
 NO_LOSS = -100
 """The label that PyTorch's cross entropy leaves out."""
 
 _BATCH = 256
+
+# The column by which a row's standard form is known, in the order in which they are looked for.
+_FORM_OF_COLUMN = {
+    "chosen": "preference",
+    "labels": "labelled-text",
+    "label": "unpaired-preference",
+    "text": "text",
+    "messages": "messages",
+    "completion": "prompt-completion",
+    "prompt": "prompt-only",
+}
+LEARNED_BY = {
+    "preference": "preference training (DPO, ORPO, a reward model)",
+    "unpaired-preference": "training on single judged answers (KTO)",
+    "prompt-only": "training with a reward (GRPO)",
+    "labelled-text": "classification",
+}
+"""What the forms are for that supervised fine-tuning does not learn from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +68,12 @@ class TokenizedRow:
     @property
     def is_cut(self) -> bool:
         return self.full_length > len(self.input_ids)
+
+    def cut(self, max_length: int | None) -> TokenizedRow:
+        """Its first `max_length` tokens; all of them with None."""
+        return TokenizedRow(
+            self.input_ids[:max_length], self.labels[:max_length], self.full_length
+        )
 
 
 def tokenize_row(
@@ -138,49 +163,114 @@ def tokenize_all(
         rendered: list[Rendered | DataError] = []
         for row in rows[start : start + _BATCH]:
             try:
-                item = _render(row, chat, tokenizer.eos_token or "", system_prompt)
+                item = render_row(row, tokenizer, chat, system_prompt)
                 rendered.append(item if assistant_only_loss else item.with_loss_everywhere())
             except DataError as error:
                 rendered.append(error)
-        good = [item for item in rendered if not isinstance(item, DataError)]
-        encoded = iter(_encode(good, tokenizer))
-        for place in rendered:
-            if isinstance(place, DataError):
-                results.append(place)
-            else:
-                results.append(_cut(*next(encoded), max_length))
+        results += encode_rendered(rendered, tokenizer, max_length)
         if progress:
             progress(len(results) / len(rows))
     return results
 
 
-def _render(
-    row: dict[str, Any], chat: ChatRenderer | None, eos: str, system_prompt: str
-) -> Rendered:
-    if "text" in row:
-        return Rendered(row["text"], None, add_special_tokens=True, end=True)
-    if "messages" in row:
-        messages, learned_from = list(row["messages"]), 0
-    elif "prompt" in row and "completion" in row:
-        messages, learned_from = [*row["prompt"], *row["completion"]], len(row["prompt"])
-    else:
+def form_of(row: dict[str, Any]) -> str:
+    """The standard form of a row. Raises DataError when it has none."""
+    form = next((form for column, form in _FORM_OF_COLUMN.items() if column in row), None)
+    if form is None:
         raise DataError(
             f"A row with the columns {', '.join(row)} has no standard form.",
             "Import the file again, so that it becomes text, prompt-completion or messages.",
         )
-    if system_prompt and not any(message["role"] == "system" for message in messages):
-        messages.insert(0, {"role": "system", "content": system_prompt})
-        learned_from += 1
+    return form
+
+
+def answer_wanted(row: dict[str, Any]) -> list[dict[str, Any]] | None:
+    """The answer that a row with a prompt holds up as good: of a preference the better one. None
+    where it has none, as when its answer was judged bad."""
+    if "chosen" in row:
+        return list(row["chosen"])
+    if "completion" not in row or row.get("label", True) is not True:
+        return None
+    return list(row["completion"])
+
+
+def as_answered(row: dict[str, Any]) -> dict[str, Any] | None:
+    """A judged row as the question and answer that its good answer makes; rows of forms for
+    supervised fine-tuning as they are. None where the answer was judged bad."""
+    if "chosen" not in row and "label" not in row:
+        return row
+    answer = answer_wanted(row)
+    if answer is None:
+        return None
+    names = ("prompt", "tools", "meta")
+    return {name: row[name] for name in names if name in row} | {"completion": answer}
+
+
+def need_sft_form(form: str, what: str) -> None:
+    """Raises DataError when supervised fine-tuning cannot learn from a form; `what` has it."""
+    if form in LEARNED_BY:
+        raise DataError(
+            f"{what} {form} data, which is for {LEARNED_BY[form]}; supervised fine-tuning learns "
+            "from text, prompt-completion or messages.",
+            "Choose another data set or method, or import the file again in one of these forms.",
+        )
+
+
+def render_row(
+    row: dict[str, Any], tokenizer: Any, chat: ChatRenderer | None, system_prompt: str = ""
+) -> Rendered:
+    """A row of a form for supervised fine-tuning as one text. `chat` renders with the
+    tokenizer's template; None where it has none. Raises DataError."""
+    form = form_of(row)
+    columns = ", ".join(name for name in row if name != "meta")
+    need_sft_form(form, f"A row with the columns {columns} is")
+    if form == "text":
+        return Rendered(row["text"], None, add_special_tokens=True, end=True)
+    if form == "messages":
+        messages, learned = list(row["messages"]), len(row["messages"])
+    else:
+        messages, learned = [*row["prompt"], *row["completion"]], len(row["completion"])
+    messages, tools = chat_turns(messages, row.get("tools"), tokenizer, system_prompt)
+    # Turns may have been put before the others.
+    learned_from = len(messages) - learned
     if chat:
-        return chat.render(messages, learned_from)
-    return render_plain(messages, learned_from, eos)
+        return chat.render(messages, learned_from, tools)
+    return render_plain(messages, learned_from, tokenizer.eos_token or "")
 
 
-def _cut(ids: list[int], learned: list[bool], max_length: int | None) -> TokenizedRow:
+def chat_turns(
+    messages: list[dict[str, Any]], tools: Any, tokenizer: Any, system_prompt: str
+) -> tuple[list[dict[str, Any]], list[Any] | None]:
+    """(turns, tools) as the tokenizer's template takes them, with the system prompt before a
+    conversation that has none."""
+    messages = with_system_prompt(messages, system_prompt)
+    return for_template(messages, tools, template_text(tokenizer, with_tools=bool(tools)))
+
+
+def with_system_prompt(messages: list[dict[str, Any]], system_prompt: str) -> list[dict[str, Any]]:
+    """The conversation with the system prompt before it, if it has none of its own."""
+    if system_prompt and not any(message["role"] == "system" for message in messages):
+        return [{"role": "system", "content": system_prompt}, *messages]
+    return messages
+
+
+def encode_rendered(
+    rendered: Sequence[Rendered | DataError], tokenizer: Any, max_length: int | None
+) -> list[TokenizedRow | DataError]:
+    """The tokens of rendered rows, in order; an error stays in its place."""
+    good = [item for item in rendered if not isinstance(item, DataError)]
+    encoded = iter(_encode(good, tokenizer))
+    return [
+        place if isinstance(place, DataError) else _labelled(*next(encoded)).cut(max_length)
+        for place in rendered
+    ]
+
+
+def _labelled(ids: list[int], learned: list[bool]) -> TokenizedRow:
     labels = [token if flag else NO_LOSS for token, flag in zip(ids, learned, strict=True)]
     if labels:
         labels[0] = NO_LOSS
-    return TokenizedRow(ids[:max_length], labels[:max_length], len(ids))
+    return TokenizedRow(ids, labels, len(ids))
 
 
 def _encode(rendered: list[Rendered], tokenizer: Any) -> list[tuple[list[int], list[bool]]]:
@@ -270,11 +360,12 @@ def _encode_slow(item: Rendered, tokenizer: Any, special: bool) -> tuple[list[in
     return ids, learned
 
 
-def pieces(tokenized: TokenizedRow, tokenizer: Any) -> list[tuple[str, int, bool]]:
-    """(text, id, carries loss) of each token, for showing them.
+def pieces(tokenized: TokenizedRow, tokenizer: Any) -> list[tuple[str, int, bool, bool]]:
+    """(text, id, carries loss, is special) of each token, for showing them.
 
     The texts put together are the text of the row. A character that several tokens share stands
-    with the first of them, and the others show an empty text.
+    with the first of them, and the others show an empty text. Special are the tokens that stand
+    for no words: begin, end, the marks of turns.
     """
     ids = tokenized.input_ids
     texts: list[str] = []
@@ -290,8 +381,9 @@ def pieces(tokenized: TokenizedRow, tokenizer: Any) -> list[tuple[str, int, bool
         else:
             width = 1
         texts += [text] + [""] * (width - 1)
+    special = set(tokenizer.convert_tokens_to_ids(list(special_texts(tokenizer))))
     return [
-        (text, token, label != NO_LOSS)
+        (text, token, label != NO_LOSS, token in special)
         for text, token, label in zip(texts, ids, tokenized.labels, strict=True)
     ]
 

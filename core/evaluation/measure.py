@@ -18,6 +18,7 @@ from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaLis
 
 from core.data.tokenize import NO_LOSS, TokenizedRow
 from core.models.prompts import end_of_answer_ids
+from core.models.virtual import scored_virtual_tokens, virtual_tokens
 
 # Told with the share done; what it raises ends the work.
 Share = Callable[[float], None]
@@ -71,10 +72,11 @@ def _batch_losses(model: Any, rows: list[TokenizedRow], keeps_some: bool) -> lis
     targets = labels[:, 1:]
     places = (targets != NO_LOSS).any(dim=0).nonzero().squeeze(1)
     device = model.device
+    scored = places.to(device) + scored_virtual_tokens(model)
     if keeps_some:
-        logits = model(ids.to(device), use_cache=False, logits_to_keep=places.to(device)).logits
+        logits = model(ids.to(device), use_cache=False, logits_to_keep=scored).logits
     else:
-        logits = model(ids.to(device), use_cache=False).logits[:, places.to(device)]
+        logits = model(ids.to(device), use_cache=False).logits[:, scored]
     targets = targets[:, places].to(logits.device)
     losses = torch.nn.functional.cross_entropy(
         logits.float().flatten(0, 1), targets.flatten(), ignore_index=NO_LOSS, reduction="none"
@@ -161,6 +163,7 @@ def too_long(model: Any, prompts: Sequence[list[int]], max_new_tokens: int) -> l
     most = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     if most is None:
         return []
+    most -= virtual_tokens(model)
     return [i for i, prompt in enumerate(prompts) if len(prompt) + max_new_tokens > most]
 
 

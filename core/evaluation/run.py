@@ -11,7 +11,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+from core.config.reinforcement import METHODS as REWARDED_METHODS
+from core.config.text import METHODS as TEXT_METHODS
 from core.errors import TunesmithError
+from core.evaluation.classification import evaluate_classifier
 from core.evaluation.compare import (
     Measured,
     difference,
@@ -20,13 +23,17 @@ from core.evaluation.compare import (
     summarize_side,
 )
 from core.evaluation.measure import answer_losses, too_long, write_answers
-from core.evaluation.rows import EvalSet, load_eval_set, prompts_of, row_count
+from core.evaluation.reward import evaluate_reward
+from core.evaluation.rewarded import evaluate_rewarded
+from core.evaluation.rewards import reward_note
+from core.evaluation.rows import EvalSet, load_eval_set, new_tokens_note, prompts_of, row_count
 from core.evaluation.scoring import field_rules
+from core.evaluation.texts import evaluate_texts
 from core.evaluation.verdict import verdict
 from core.jobs.task import Stopped, Task, Tell
 from core.models.inference import (
     free_memory,
-    open_base,
+    open_before,
     open_trained,
     pick_device,
     pick_dtype,
@@ -62,12 +69,25 @@ def _evaluate(task: Task, workspace: Workspace) -> tuple[dict[str, Any], str]:
     begun = time.time()
     task.tell(0.0, "Loading the model")
     trained = find_trained(task.run, str(task.params.get("checkpoint") or "final"))
+    if trained.config.method == "classification":
+        return evaluate_classifier(task, workspace, trained)
+    if trained.config.method == "reward":
+        return evaluate_reward(task, workspace, trained)
+    if trained.config.method in REWARDED_METHODS:
+        return evaluate_rewarded(task, workspace, trained)
+    if trained.config.method in TEXT_METHODS:
+        return evaluate_texts(task, workspace, trained)
     device = pick_device()
     dtype = pick_dtype(trained.config.training.precision, device)
     base_path = resolve_base(trained.base, workspace)
     model, tokenizer = open_trained(trained, base_path, device=device, dtype=dtype)
     rows = load_eval_set(workspace, trained.config, tokenizer, task.params.get("max_rows"))
     limit = _new_tokens(task.params.get("max_new_tokens"), rows, tokenizer)
+    if trained.new_tokens is not None:
+        rows.notes.append(new_tokens_note(trained.new_tokens))
+    rewards = reward_note(trained)
+    if rewards:
+        rows.notes.append(rewards)
     if rows.has_answers:
         unread = too_long(model, prompts_of(rows.rows, tokenizer), limit)
         if unread:
@@ -86,7 +106,7 @@ def _evaluate(task: Task, workspace: Workspace) -> tuple[dict[str, Any], str]:
         else:
             del model
             free_memory()
-            model = open_base(trained.config, base_path, device=device, dtype=dtype)
+            model = open_before(trained, base_path, device=device, dtype=dtype)
             sides["base"] = _measure(model, tokenizer, rows, limit, tell, "base")
     result, answers = _report(trained, rows, sides)
     result["settings"] = {
@@ -138,7 +158,7 @@ def _report(
         "rows": len(rows.rows),
         "part": rows.part,
         "checkpoint": trained.checkpoint,
-        "model": trained.base,
+        "model": trained.base_name,
         "dataset": {
             "id": rows.info.id,
             "name": rows.info.name,

@@ -18,13 +18,23 @@ import psutil
 import torch
 
 from core.data.record import DatasetInfo
-from core.data.registry import load_dataset_info, read_rows
-from core.data.tokenize import tokenize_rows
+from core.data.registry import load_dataset_info
+from core.data.rowfile import read_slice
+from core.data.sides import sides_of_rows
+from core.data.tokenize import TokenizedRow, as_answered, tokenize_rows
 from core.errors import DataError, ExportError
-from core.export.card import describe_base, write_card
+from core.export.card import base_of_run, write_card
 from core.export.check import Check, check_exported, check_trained, next_token_logits
+from core.export.check_labels import check_learned, check_names, check_scores
+from core.export.check_rewards import check_one_score, check_same_scores
 from core.export.package import folder_bytes, forget_machine, need_room, write_zip
 from core.jobs.task import Stopped, Task
+from core.models.classifier import (
+    label_logits,
+    open_with_head,
+    pad_alike,
+    text_ids,
+)
 from core.models.describe import describe_model
 from core.models.inference import (
     free_memory,
@@ -34,12 +44,16 @@ from core.models.inference import (
     tokenizer_of,
     with_adapter,
 )
+from core.models.labels import ScoreHead, labels_of
+from core.models.masked import gap_rows, hidden_logits, open_masked
 from core.models.trained import adapter_settings, find_trained
+from core.models.vocabulary import grow
 from core.workspace import Workspace
 
 FORMATS = ("adapter", "merged")
 _DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 _CHECKED_ROWS, _CHECKED_TOKENS = 4, 256
+_CHECKED_TEXTS = 32
 # Asked where the data set is no longer there.
 _TEXTS = (
     "The quick brown fox jumps over the lazy dog, and then it asks the dog what it thinks of that.",
@@ -90,11 +104,16 @@ class _Export:
         self.trained = find_trained(task.run, str(task.params.get("checkpoint") or "final"))
         if self.format == "adapter" and not self.trained.is_adapter:
             raise ExportError(
-                "This run trained every weight of its model: there is no adapter.",
+                "This run trained the weights of its model: there is no adapter.",
                 "Export it as a merged model.",
             )
+        if self.format == "merged" and self.trained.why_not_merged:
+            raise ExportError(self.trained.why_not_merged, "Export it as an adapter.")
+        self.labels = labels_of(self.trained.config.method, self.trained.folder)
+        self.is_reward = isinstance(self.labels, ScoreHead)
+        self.is_masked = self.trained.config.method == "mlm"
         self.base_path = resolve_base(self.trained.base, workspace)
-        self.base = describe_base(self.trained.base, self.base_path)
+        self.base = base_of_run(self.trained, self.base_path)
         self.dtype = self._dtype(str(task.params.get("dtype") or "auto"))
         self.device, self.working_dtype = self._place()
         self.tokenizer = tokenizer_of(self.trained, self.base_path)
@@ -114,10 +133,17 @@ class _Export:
         self.task.tell(0.6, "Loading the export to check it")
         exported = self._load_exported()
         self.task.tell(0.7, "Comparing its answers")
-        logits = next_token_logits(exported, reference.rows)
+        logits = self._logits(exported, reference.rows)
         del exported
         free_memory()
-        checks += check_exported(logits, reference.trained, reference.base, dtype)
+        if self.labels is None:
+            checks += check_exported(logits, reference.trained, reference.base, dtype)
+        elif self.is_reward:
+            checks += check_same_scores(logits, reference.trained, dtype)
+            checks.append(check_one_score(self.folder, merged=self.format == "merged"))
+        else:
+            checks += check_scores(logits, reference.trained, self.labels, dtype)
+            checks.append(check_names(self.folder, self.labels, merged=self.format == "merged"))
         return self._pack(checks)
 
     def _dtype(self, asked: str) -> torch.dtype:
@@ -164,7 +190,9 @@ class _Export:
         config = self.trained.config
         model = self._open(self.base_path, config.model.model_revision)
         self.task.tell(0.15, "What the base answers")
-        base = next_token_logits(model, rows)
+        if self.trained.new_tokens is not None:
+            grow(model, self.trained.new_tokens)
+        base = self._logits(model, rows)
         self.task.tell(0.25, "What the trained model answers")
         if self.trained.adapter is not None:
             model = with_adapter(model, self.trained.adapter)
@@ -172,8 +200,17 @@ class _Export:
             del model
             free_memory()
             model = self._open(self.trained.folder)
-        trained = next_token_logits(model, rows)
-        return model, _Reference(rows, base, trained), [check_trained(base, trained)]
+        trained = self._logits(model, rows)
+        check = check_trained if self.labels is None else check_learned
+        return model, _Reference(rows, base, trained), [check(base, trained)]
+
+    def _logits(self, model: Any, rows: list[list[int]]) -> Any:
+        """The scores of the next tokens, or of the labels."""
+        if self.is_masked:
+            return hidden_logits(model, self.tokenizer, rows)
+        if self.labels is None:
+            return next_token_logits(model, rows)
+        return label_logits(model, self.tokenizer, rows)
 
     def _open(self, path: str | Path, revision: str = "main") -> Any:
         local = Path(path) / "config.json"
@@ -182,16 +219,34 @@ class _Export:
                 f"{Path(path).name} is itself quantized, so nothing can be merged or compared.",
                 "Train from the model's unquantized form.",
             )
-        return open_model(path, device=self.device, dtype=self.working_dtype, revision=revision)
+        options = {"device": self.device, "dtype": self.working_dtype, "revision": revision}
+        seed = self.trained.config.training.seed
+        if self.is_masked:
+            return open_masked(path, seed=seed, **options)
+        if self.labels is None:
+            return open_model(path, **options)
+        model = open_with_head(path, self.labels, seed=seed, **options)
+        pad_alike(model, self.tokenizer)
+        return model
 
-    def _rows(self) -> list[list[int]]:
-        """Tokens on which the models are compared: held-out rows with their answers."""
+    def _rows(self) -> list[Any]:
+        """Tokens on which the models are compared: held-out rows with their answers; for an
+        encoder that fills gaps (input_ids, labels)."""
+        if self.is_masked:
+            return gap_rows(self.tokenizer, self.trained.config, self._texts(), _CHECKED_TOKENS)
+        if self.is_reward:
+            pairs = self._pairs()
+            return pairs or text_ids(self.tokenizer, [*_TEXTS, _TEXTS[0]], _CHECKED_TOKENS)
+        if self.labels is not None:
+            longest = min(self.trained.config.training.max_length, _CHECKED_TOKENS)
+            return [ids for ids in text_ids(self.tokenizer, self._texts(), longest) if ids]
         rows: list[list[int]] = []
         config = self.trained.config
         info = self._dataset()
         if info is not None:
             part = "eval" if info.counts.eval else "train"
-            raw = read_rows(self.workspace, info.id, part, 0, _CHECKED_ROWS)
+            raw = read_slice(info.rows_path(part), 0, _CHECKED_ROWS)
+            raw = [row for one in raw if (row := as_answered(one)) is not None]
             found, _ = tokenize_rows(
                 raw,
                 self.tokenizer,
@@ -202,9 +257,35 @@ class _Export:
             rows = [row.input_ids for row in found]
         return rows or [list(self.tokenizer(text)["input_ids"]) for text in _TEXTS]
 
+    def _texts(self) -> list[str]:
+        """Texts on which two encoders or classifiers are compared: held-out ones."""
+        info, texts = self._dataset(), list(_TEXTS)
+        if info is not None and info.form in ("text", "labelled-text"):
+            part = "eval" if info.counts.eval else "train"
+            texts = [row["text"] for row in read_slice(info.rows_path(part), 0, _CHECKED_TEXTS)]
+        return texts
+
+    def _pairs(self) -> list[list[int]]:
+        """Both answers of pairs on which two reward models are compared: held-out ones; [] where
+        the data set is no longer there."""
+        info = self._dataset()
+        if info is None or info.form != "preference":
+            return []
+        part = "eval" if info.counts.eval else "train"
+        config = self.trained.config
+        both = sides_of_rows(
+            read_slice(info.rows_path(part), 0, _CHECKED_TEXTS // 2),
+            self.tokenizer,
+            max_length=min(config.training.max_length, _CHECKED_TOKENS),
+            system_prompt=config.data.system_prompt,
+        )
+        texts = [[s.tokens for s in sides if isinstance(s.tokens, TokenizedRow)] for sides in both]
+        return [one.input_ids for pair in texts if len(pair) == 2 for one in pair]
+
     def _dataset(self) -> DatasetInfo | None:
         try:
-            return load_dataset_info(self.workspace, self.trained.config.data.dataset)
+            data = self.trained.config.data
+            return load_dataset_info(self.workspace, data.dataset, data.dataset_fingerprint)
         except DataError:  # it was deleted since
             return None
 
@@ -213,6 +294,8 @@ class _Export:
         self.folder.mkdir()
         for path in self.trained.folder.glob("adapter_model*.safetensors"):
             shutil.copyfile(path, self.folder / path.name)
+        if self.trained.new_tokens is not None:
+            self.trained.new_tokens.save(self.folder)
         settings = adapter_settings(self.trained.folder)
         settings |= {"base_model_name_or_path": self.base.name, "inference_mode": True}
         if not self.base.is_public:
@@ -220,6 +303,8 @@ class _Export:
         text = json.dumps(settings, indent=2, ensure_ascii=False) + "\n"
         (self.folder / "adapter_config.json").write_text(text, encoding="utf-8")
         self.tokenizer.save_pretrained(self.folder)
+        if self.labels is not None:
+            self.labels.save(self.folder)
 
     def _save_merged(self, model: Any) -> None:
         self.task.tell(0.35, "Merging")
@@ -235,6 +320,8 @@ class _Export:
         model = model.to(self.dtype)
         model.save_pretrained(self.folder, max_shard_size="5GB")
         self.tokenizer.save_pretrained(self.folder)
+        if self.labels is not None:
+            self.labels.save(self.folder)
 
     def _load_exported(self) -> Any:
         """The export as whoever gets it would load it."""

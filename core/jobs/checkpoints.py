@@ -55,6 +55,14 @@ def last_good_checkpoint(folder: Path) -> tuple[Checkpoint | None, list[tuple[Pa
     return None, passed_over
 
 
+def checkpoint_before(path: Path) -> Checkpoint | None:
+    """The newest checkpoint beside `path` that is older and that training can go on from."""
+    own = next((item for item in _in_order(path.parent) if item.path.name == path.name), None)
+    older = [item for item in _in_order(path.parent) if own is not None and item.step < own.step]
+    whole = (item for item in reversed(older) if broken(item.path, resumable=True) is None)
+    return next(whole, None)
+
+
 def broken(path: Path, *, resumable: bool = False) -> str | None:
     """What is wrong with a checkpoint folder, None if nothing is.
 

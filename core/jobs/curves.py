@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from core.jobs.events import Event, EventReader
+from core.jobs.panels import LABEL_F1
 from core.workspace import RunFolder
 
 Point = tuple[int, float]
@@ -33,10 +34,10 @@ class CurveReader:
         if event["kind"] == "state" and isinstance(event.get("resumed_from_step"), int):
             return any([self._drop(name, event["resumed_from_step"]) for name in self.curves])
         step = event.get("step")
-        if event["kind"] != "metrics" or not isinstance(step, int):
+        if not isinstance(step, int):
             return False
         changed = False
-        for name, value in event.items():
+        for name, value in _values(event).items():
             number = isinstance(value, int | float) and not isinstance(value, bool)
             if name not in _NOT_CURVES and number:
                 self._drop(name, step - 1)
@@ -53,6 +54,14 @@ class CurveReader:
         dropped = keep < len(points)
         del points[keep:]
         return dropped
+
+
+def _values(event: Event) -> Event:
+    """What an event says by the names of curves: its metrics, or the F1 of each label."""
+    if event["kind"] == "metrics":
+        return event
+    labels = event.get("by_label") if event["kind"] == "log" else None
+    return {f"{LABEL_F1}{one['label']}": one["f1"] for one in labels or () if one["rows"]}
 
 
 def curves(run_folder: Path) -> dict[str, list[Point]]:

@@ -20,11 +20,13 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from multiprocessing import connection, forkserver, popen_forkserver, resource_tracker, spawn, util
 from multiprocessing.context import ForkServerContext, ForkServerProcess, set_spawning_popen
 from multiprocessing.reduction import dump
 from typing import IO, Any
+
+import psutil
 
 from core.errors import SetupError
 
@@ -40,18 +42,41 @@ class WorkerContext(ForkServerContext):
     def __init__(self, preload: Sequence[str], start_seconds: float = 180.0) -> None:
         self.server = _Server(preload)
         self.start_seconds = start_seconds
+        self._preload = tuple(preload)
+        self._retired: list[_Server] = []
 
     def Process(self, *args: Any, **kwargs: Any) -> WorkerProcess:  # type: ignore[override]
         """As multiprocessing.Process. `start` raises SetupError when the process does not come."""
+        self._drop_idle()
         return WorkerProcess(*args, context=self, **kwargs)
 
     def warm(self) -> None:
         """Starts the fork server, which then imports on its own. Returns at once."""
         self.server.ensure_running()
 
+    def renew(self) -> None:
+        """Takes a new fork server from now on, such as after packages were installed: what the
+        old one has imported does not know them.
+
+        The old one stays for as long as it has children, whose ends it tells.
+        """
+        old, self.server = self.server, _Server(self._preload)
+        self._retired.append(old)
+        self._drop_idle()
+        self.server.ensure_running()
+
+    def _drop_idle(self) -> None:
+        """Ends the old fork servers that have no children any more."""
+        idle = [server for server in self._retired if not server.is_needed()]
+        self._retired = [server for server in self._retired if server not in idle]
+        for server in idle:
+            server.close()
+
     def close(self) -> None:
-        """Ends the fork server; its children go on."""
-        self.server.close()
+        """Ends the fork servers; their children go on."""
+        for server in (*self._retired, self.server):
+            server.close()
+        self._retired.clear()
 
 
 class WorkerProcess(ForkServerProcess):
@@ -90,6 +115,12 @@ class _Popen(popen_forkserver.Popen):
     def _launch(self, process_obj: WorkerProcess) -> None:
         context = process_obj.worker_context
         assert context is not None, "only the parent starts a process"
+        with context.server.launching() as server:
+            self._launch_from(server, context.start_seconds, process_obj)
+
+    def _launch_from(
+        self, server: _Server, start_seconds: float, process_obj: WorkerProcess
+    ) -> None:
         what_to_do = io.BytesIO()
         set_spawning_popen(self)
         try:
@@ -101,18 +132,18 @@ class _Popen(popen_forkserver.Popen):
             set_spawning_popen(None)
         try:
             passed = self._fds  # type: ignore[attr-defined]
-            self.sentinel, writer = context.server.connect_to_new_process(passed)
+            self.sentinel, writer = server.connect_to_new_process(passed)
             # The child sees that its parent is gone when this end of its pipe is closed.
             parent_end = os.dup(writer)
             self.finalizer = util.Finalize(self, _close, (parent_end, self.sentinel))
             with open(writer, "wb") as file:
                 file.write(what_to_do.getbuffer())
-            if not connection.wait([self.sentinel], context.start_seconds):
-                raise TimeoutError(f"nothing came back for {context.start_seconds:g} s")
+            if not connection.wait([self.sentinel], start_seconds):
+                raise TimeoutError(f"nothing came back for {start_seconds:g} s")
             self.pid = forkserver.read_signed(self.sentinel)
         except (OSError, EOFError) as error:
             raise SetupError(
-                f"No worker process could be started ({error}). {context.server.last_output()}",
+                f"No worker process could be started ({error}). {server.last_output()}",
                 "Look at what python launch.py doctor says.",
             ) from error
 
@@ -133,6 +164,7 @@ class _Server(forkserver.ForkServer):
         self._forkserver_alive_fd: int | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._output: IO[bytes] | None = None
+        self._launching: list[None] = []
 
     def ensure_running(self) -> None:
         """Starts it if it is not there; returns at once, while it is still importing."""
@@ -172,6 +204,26 @@ class _Server(forkserver.ForkServer):
             stderr=self._output,
             start_new_session=True,
         )
+
+    @contextlib.contextmanager
+    def launching(self) -> Iterator[_Server]:
+        """Around a start: for so long it is needed, though it has no child yet."""
+        self._launching.append(None)
+        try:
+            yield self
+        finally:
+            self._launching.pop()
+
+    def is_needed(self) -> bool:
+        """Whether a process is being started by it, or one that it started still lives."""
+        if self._launching:
+            return True
+        if self._process is None:
+            return False
+        try:
+            return bool(psutil.Process(self._process.pid).children())
+        except psutil.NoSuchProcess:
+            return False
 
     def last_output(self) -> str:
         """The end of what it printed, such as the traceback of a failed import."""

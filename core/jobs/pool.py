@@ -40,6 +40,13 @@ class Pool:
         """
         return self._threads.submit(self._call, function, args)
 
+    def renew(self) -> None:
+        """From the next call on other processes, which know what was installed meanwhile."""
+        with self._lock:
+            executor, self._executor = self._executor, None
+        if executor is not None:
+            executor.shutdown(wait=False)  # what it is doing it finishes
+
     def close(self) -> None:
         """Ends the processes at once, and with them what they are doing."""
         self._threads.shutdown(wait=False, cancel_futures=True)

@@ -195,7 +195,14 @@ class Scheduler:
         checkpoint = str(self.workspace.confine(folder / resume)) if resume else None
         process = self._workers.Process(
             target=worker.main,
-            args=(str(folder), str(self.workspace.root), checkpoint, job.device, self._target),
+            args=(
+                str(folder),
+                str(self.workspace.root),
+                checkpoint,
+                job.device,
+                self._target,
+                [str(path) for path in self.workspace.allowed],
+            ),
             name=f"worker {job.id}",
         )
         process.start()

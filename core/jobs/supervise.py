@@ -179,7 +179,7 @@ class Supervisor:
             return "died", {"error": error, "advice": self._way_on()}
         advice = self._way_on()
         if code == -9:
-            advice = f"Short of memory? Try a smaller batch or shorter rows. {advice}"
+            advice = f"Short of memory? Go on with half the batch, or with shorter rows. {advice}"
         error = f"The worker was killed (signal {-code})."
         return "died", {"signal": -code, "error": error, "advice": advice}
 

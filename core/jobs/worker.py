@@ -13,7 +13,7 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from filelock import FileLock, Timeout
 from core.errors import JobError, TunesmithError
 from core.jobs.events import EventWriter
 from core.jobs.job import read_record, update_record
-from core.jobs.process import leave_server, start_time
+from core.jobs.process import leave_server, let_others_first, start_time
 
 # What does each kind of job, as "module:function", called with (folder, workspace_root) and for a
 # training also the checkpoint to resume from. Returns "finished" or "stopped".
@@ -44,13 +44,17 @@ def main(
     resume_from: str | None,
     device: str = "cpu",
     target: str | None = None,
+    allowed: Sequence[str] = (),
 ) -> None:
     """Does the job in `folder` and ends the process: 0 for finished or stopped, 1 for failed.
 
     `device` is the slot's: cpu, mps, or cuda:N counted as this process sees them. `target`
-    replaces the function that does the job.
+    replaces the function that does the job. `allowed` are the folders that may be read besides
+    the workspace: the fork server that this process comes from may know others.
     """
+    os.environ["TUNESMITH_ALLOW"] = os.pathsep.join(allowed)
     _leave_terminal(Path(folder))
+    let_others_first()
     code = 1
     try:
         code = _work(Path(folder), Path(workspace_root), resume_from, device, target)

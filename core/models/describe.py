@@ -7,12 +7,15 @@ import json
 import math
 import re
 import struct
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from core.config import RunConfig
+from core.config.adapter import AdapterSection
 from core.errors import ModelError
+from core.models.adapter_size import is_chosen_layer, module_parameters, prompt_parameters
+from core.models.frozen import trained_names
 
 Shape = tuple[int, ...]
 
@@ -21,6 +24,7 @@ _LONGEST_HEADER = 100_000_000
 # Two-dimensional weights that are looked up, not multiplied: no linear layers.
 _LOOKUP = re.compile(r"embed|(^|\.)(wte|wpe|shared|relative_attention_bias)$")
 _OUTPUT = re.compile(r"(^|\.)(lm_head|embed_out|output|score|classifier)$")
+_INPUT = re.compile(r"(^|\.)(embed_tokens|wte|embed_in|word_embeddings)\.weight$")
 # The experts of a mixture, which transformers fuses into other parameters as it loads them.
 _EXPERT = re.compile(r"\.experts\.")
 # These keep their linear weights as (in, out).
@@ -32,7 +36,8 @@ class ModelFacts:
     """A model as its files describe it; None where they do not say.
 
     `shapes` has the shape of every parameter by its full name. `exact` is False when there are no
-    safetensors and shapes were worked out from config.json instead.
+    safetensors and shapes were worked out from config.json instead. `key_value_size` is the width
+    of all keys of a layer, and of all values.
     """
 
     name: str
@@ -45,8 +50,14 @@ class ModelFacts:
     linear_modules: list[str]
     max_position_embeddings: int | None
     has_chat_template: bool
+    key_value_size: int | None = None
     exact: bool = True
     shapes: dict[str, Shape] = field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def is_transposed(self) -> bool:
+        """Whether its linear layers keep their weights as (in, out), as GPT-2's Conv1D does."""
+        return self.architecture.startswith(_TRANSPOSED)
 
     @property
     def module_names(self) -> set[str]:
@@ -58,15 +69,22 @@ def describe_model(path: str | Path) -> ModelFacts:
     """The facts of the model in a folder. Raises ModelError if it holds none."""
     folder = Path(path)
     config = _read_json(folder / "config.json")
-    text = config.get("text_config") or config
     shapes, dtype = _header_shapes(folder)
     exact = bool(shapes) and "quantization_config" not in config
     if not exact:
-        shapes = _config_shapes(config, text)
+        shapes = _config_shapes(config, config.get("text_config") or config)
+    facts = facts_of(folder.name, config, shapes, dtype)
+    return replace(facts, exact=exact, has_chat_template=_has_chat_template(folder))
+
+
+def facts_of(name: str, config: dict[str, Any], shapes: dict[str, Shape], dtype: str) -> ModelFacts:
+    """The facts of a model by its config.json and the shapes of its parameters; `dtype` is that of
+    most of them, for a config that does not say."""
+    text = config.get("text_config") or config
     if _tied(config, text):
         shapes = {name: shape for name, shape in shapes.items() if not _is_output(name)}
     return ModelFacts(
-        name=folder.name,
+        name=name,
         architecture=str((config.get("architectures") or ["unknown"])[0]),
         parameters=sum(math.prod(shape) for shape in shapes.values()) or None,
         hidden_size=_number(text, "hidden_size", "n_embd", "d_model", "dim"),
@@ -75,41 +93,58 @@ def describe_model(path: str | Path) -> ModelFacts:
         dtype=str(config.get("dtype") or config.get("torch_dtype") or dtype or "float32"),
         linear_modules=_linear_modules(shapes),
         max_position_embeddings=_number(text, "max_position_embeddings", "n_positions"),
-        has_chat_template=_has_chat_template(folder),
-        exact=exact,
+        has_chat_template=False,
+        key_value_size=_key_value_size(text),
         shapes=shapes,
     )
 
 
 def trainable_parameters(facts: ModelFacts, config: RunConfig) -> int | None:
-    """How many parameters the run changes; None where the files do not tell.
-
-    LoRA adds r x (in + out) to each targeted layer (Hu et al. 2021, section 4.1), DoRA one size
-    for each output more.
-    """
+    """How many parameters the run changes; None where the files do not tell, or the rows decide
+    (EVA gives each layer a rank of its own where it may)."""
     adapter = config.adapter
     if adapter.method == "none":
         return facts.parameters
+    if adapter.is_prompt:
+        keys = facts.key_value_size
+        return prompt_parameters(adapter, facts.hidden_size, facts.num_layers, keys)
+    if adapter.method == "freeze":
+        return _unfrozen(facts, adapter)
+    if adapter.method == "lora" and adapter.init_lora_weights == "eva" and adapter.eva_rho > 1:
+        return None
     if not facts.shapes or any(_EXPERT.search(name) for name in facts.shapes):
         return None
     count = 0
+    bias = adapter.bias if adapter.method in ("lora", "adalora") else "none"
     if "lm_head" in adapter.modules_to_save and "lm_head.weight" not in facts.shapes:
         count += (facts.vocab_size or 0) * (facts.hidden_size or 0)  # its weights stood elsewhere
-    for name, (out_features, in_features) in _adapted(facts, config).items():
-        count += adapter.r * (in_features + out_features)
-        if adapter.use_dora:
-            count += out_features
-        if adapter.bias == "lora_only":
+    for name, (out_features, in_features) in adapted_modules(facts, config).items():
+        count += module_parameters(adapter, name, out_features, in_features)
+        if bias == "lora_only":
             count += math.prod(facts.shapes.get(f"{name}.bias", (0,)))
-    if adapter.bias == "all":
+    if bias == "all":
         count += sum(math.prod(s) for name, s in facts.shapes.items() if name.endswith(".bias"))
     for name, shape in facts.shapes.items():
         module = name.rpartition(".")[0]
         is_whole = any(_names(module, target) for target in adapter.modules_to_save)
         # Biases of such a module were counted already when all of them are trained.
-        if is_whole and not (adapter.bias == "all" and name.endswith(".bias")):
+        if is_whole and not (bias == "all" and name.endswith(".bias")):
             count += math.prod(shape)
-    return count
+    return count + _of_new_tokens(facts, config)
+
+
+def _of_new_tokens(facts: ModelFacts, config: RunConfig) -> int:
+    """What an adapter trains of the embeddings for new tokens: their own rows, or all of them."""
+    new = len(config.vocabulary.new_tokens)
+    tables = [
+        shape
+        for name, shape in facts.shapes.items()
+        if len(shape) == 2 and shape[0] == facts.vocab_size and shape[1] == facts.hidden_size
+    ]
+    if not new:
+        return 0
+    everything = config.vocabulary.train == "embeddings"
+    return sum(((rows if everything else 0) + new) * width for rows, width in tables)
 
 
 def unknown_modules(facts: ModelFacts, names: list[str]) -> list[str]:
@@ -118,23 +153,38 @@ def unknown_modules(facts: ModelFacts, names: list[str]) -> list[str]:
     return [name for name in names if not any(_names(module, name) for module in modules)]
 
 
-def _adapted(facts: ModelFacts, config: RunConfig) -> dict[str, tuple[int, int]]:
+def _unfrozen(facts: ModelFacts, adapter: AdapterSection) -> int | None:
+    if not facts.shapes:
+        return None
+    names = trained_names(adapter, facts.shapes)
+    if "lm_head" in adapter.freeze_extra_modules:
+        output = {name for name in facts.shapes if _is_output(name)}
+        # Where it has no weights of its own, it is the input's.
+        names |= output or {name for name in facts.shapes if _INPUT.search(name)}
+    return sum(math.prod(facts.shapes[name]) for name in names)
+
+
+def adapted_modules(facts: ModelFacts, config: RunConfig) -> dict[str, tuple[int, int]]:
     """(out, in) of each module that gets an adapter, by the module's full name."""
-    targets = config.adapter.target_modules
+    adapter = config.adapter
+    targets, without = adapter.target_modules, adapter.exclude_modules
+    if adapter.method == "vera":  # PEFT's VeRA leaves none out
+        without = []
     found: dict[str, tuple[int, int]] = {}
     for name, shape in facts.shapes.items():
         module = name.removesuffix(".weight")
         if len(shape) != 2 or module == name:
             continue
-        if any(_names(module, whole) for whole in config.adapter.modules_to_save):
+        if any(_names(module, left) for left in [*adapter.modules_to_save, *without]):
+            continue
+        if not is_chosen_layer(adapter, module):
             continue
         if isinstance(targets, str):
             wanted = _is_linear(module)
         else:
             wanted = any(_names(module, target) for target in targets)
         if wanted:
-            is_transposed = facts.architecture.startswith(_TRANSPOSED)
-            found[module] = (shape[1], shape[0]) if is_transposed else (shape[0], shape[1])
+            found[module] = (shape[1], shape[0]) if facts.is_transposed else (shape[0], shape[1])
     return found
 
 
@@ -243,6 +293,15 @@ def _config_shapes(config: dict[str, Any], text: dict[str, Any]) -> dict[str, Sh
     shapes["model.norm.weight"] = (hidden,)
     shapes["lm_head.weight"] = (vocabulary, hidden)
     return shapes
+
+
+def _key_value_size(text: dict[str, Any]) -> int | None:
+    hidden = _number(text, "hidden_size", "n_embd", "d_model", "dim")
+    heads = _number(text, "num_attention_heads", "n_head", "num_heads")
+    keys = _number(text, "num_key_value_heads")
+    if not hidden or not heads:
+        return None
+    return hidden if keys is None else keys * (_number(text, "head_dim") or hidden // heads)
 
 
 def _tied(config: dict[str, Any], text: dict[str, Any]) -> bool:

@@ -16,6 +16,8 @@ from typing import Any
 # Told with a share from 0 to 1 and a short text. What it raises stops the work and is passed on.
 Progress = Callable[[float, str], None]
 
+# In a folder that has a base's name and adapters in place of weights (`core.models.origin`).
+STACK = "stack.json"
 # Weights as safetensors only, and what belongs to them.
 MODEL_FILES = ["*.json", "*.safetensors", "*.txt", "*.jinja", "*.model", "README.md"]
 
@@ -34,8 +36,9 @@ class HubFailed(Exception):
 
 
 def is_model_folder(folder: Path) -> bool:
-    """Whether `folder` has a config and safetensors in it."""
-    return (folder / "config.json").is_file() and any(folder.glob("*.safetensors"))
+    """Whether `folder` has a config in it, and safetensors or a stack."""
+    has_weights = any(folder.glob("*.safetensors")) or (folder / STACK).is_file()
+    return (folder / "config.json").is_file() and has_weights
 
 
 def is_offline() -> bool:

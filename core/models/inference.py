@@ -16,11 +16,16 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from core.config import RunConfig
+from core.data.chat_templates import use_runs_own
 from core.errors import ModelError
+from core.models.fit import adapter_misfit
 from core.models.hardware import probe
 from core.models.load import DTYPES, load_base
+from core.models.new_tokens import read_new_tokens
+from core.models.stack import open_stacked
 from core.models.starter import ensure_model
 from core.models.trained import TrainedModel
+from core.models.vocabulary import grow
 from core.workspace import Workspace
 
 
@@ -73,17 +78,20 @@ def open_tokenizer(path: str | Path, revision: str = "main") -> Any:
 
 def open_model(path: str | Path, *, device: str, dtype: torch.dtype, revision: str = "main") -> Any:
     """A causal language model ready to answer. Raises ModelError when it cannot be loaded."""
-    try:
-        model = AutoModelForCausalLM.from_pretrained(
-            path,
-            revision=revision,
-            dtype=dtype,
-            use_safetensors=True,
-            trust_remote_code=False,
-        )
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        raise _unloadable(f"model {Path(path).name}", error) from error
-    return model.to(device).eval()
+
+    def open_one(folder: str | Path) -> Any:
+        try:
+            return AutoModelForCausalLM.from_pretrained(
+                folder,
+                revision=revision,
+                dtype=dtype,
+                use_safetensors=True,
+                trust_remote_code=False,
+            )
+        except (OSError, ValueError, KeyError, ImportError) as error:
+            raise _unloadable(f"model {Path(path).name}", error) from error
+
+    return open_stacked(path, open_one, with_adapter).to(device).eval()
 
 
 def open_base(config: RunConfig, path: str, *, device: str, dtype: torch.dtype) -> Any:
@@ -94,8 +102,23 @@ def open_base(config: RunConfig, path: str, *, device: str, dtype: torch.dtype) 
     return load_base(config, path, device=device, precision=precision).eval()
 
 
+def open_before(trained: TrainedModel, base_path: str, *, device: str, dtype: torch.dtype) -> Any:
+    """The model as it was when the run began: its base, with the adapter that it trained further
+    if it did."""
+    model = open_base(trained.config, base_path, device=device, dtype=dtype)
+    if trained.begun:
+        return with_adapter(model, trained.begun)
+    if trained.new_tokens is not None:
+        grow(model, trained.new_tokens)
+    return model
+
+
 def with_adapter(model: Any, adapter: Path, name: str = "default") -> Any:
-    """`model` with an adapter from a run's folder on it, in the model's own type."""
+    """`model` with an adapter from a run's folder on it, in the model's own type. It grows first
+    where the adapter brings new tokens."""
+    tokens = read_new_tokens(adapter)
+    if tokens is not None and not isinstance(model, PeftModel):
+        grow(model, tokens)
     try:
         if isinstance(model, PeftModel):
             model.load_adapter(str(adapter), adapter_name=name, autocast_adapter_dtype=False)
@@ -108,13 +131,28 @@ def with_adapter(model: Any, adapter: Path, name: str = "default") -> Any:
             f"The adapter {adapter.name} does not fit its base: {str(error).splitlines()[0]}",
             "Was the base model changed since the run? Choose another checkpoint or run.",
         ) from error
+    misfit = adapter_misfit(model, adapter, name)
+    if misfit:  # PEFT passes over weights that have no place in the model
+        raise ModelError(
+            f"The adapter {adapter.name} does not fit its base: {misfit}",
+            "Was the base model changed since the run? Choose another checkpoint or run.",
+        )
     return model.eval()
 
 
 def open_trained(
     trained: TrainedModel, base_path: str, *, device: str, dtype: torch.dtype
 ) -> tuple[Any, Any]:
-    """(model, tokenizer) of a run's checkpoint: base with adapter, or the whole model."""
+    """(model, tokenizer) of a run's checkpoint: base with adapter, or the whole model.
+
+    Raises ModelError, also for a run whose model gives labels or scores.
+    """
+    if trained.config.method in ("classification", "reward"):
+        what = "labels" if trained.config.method == "classification" else "scores"
+        raise ModelError(
+            f"{trained.run.root.name} was trained to give {what}: it writes no text.",
+            "Choose a run or a model that writes.",
+        )
     tokenizer = tokenizer_of(trained, base_path)
     if trained.adapter is None:
         return open_model(trained.folder, device=device, dtype=dtype), tokenizer
@@ -123,10 +161,12 @@ def open_trained(
 
 
 def tokenizer_of(trained: TrainedModel, base_path: str) -> Any:
-    """The tokenizer that was saved with the weights, else the base's."""
+    """The tokenizer that was saved with the weights, else the base's; either with the chat
+    template that the run was trained with."""
     if trained.has_tokenizer:
         return open_tokenizer(trained.folder)
-    return open_tokenizer(base_path, trained.config.model.model_revision)
+    tokenizer = open_tokenizer(base_path, trained.config.model.model_revision)
+    return use_runs_own(tokenizer, trained.run.root)
 
 
 def without_adapter(model: Any) -> AbstractContextManager[Any]:

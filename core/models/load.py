@@ -14,6 +14,9 @@ from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
 from core.config import RunConfig
 from core.errors import ModelError
+from core.models.frozen import freeze
+from core.models.kinds import need_kind
+from core.models.stack import open_stacked
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
@@ -25,6 +28,15 @@ def load_base(config: RunConfig, model_path: str | Path, *, device: str, precisi
     trained in full is held in 32 bits, so that small steps are not lost; autocast does the rest.
     Raises ModelError.
     """
+    from core.models.inference import with_adapter  # which needs this module
+
+    def load_one(path: str | Path) -> Any:
+        return _load(config, path, device=device, precision=precision)
+
+    return open_stacked(model_path, load_one, with_adapter)
+
+
+def _load(config: RunConfig, model_path: str | Path, *, device: str, precision: str) -> Any:
     quantization = quantization_config(config, precision)
     # Plain weights are on the CPU once they are read; all others go straight to their place.
     place = None if device == "cpu" and quantization is None else {"": device}
@@ -32,7 +44,7 @@ def load_base(config: RunConfig, model_path: str | Path, *, device: str, precisi
         model = AutoModelForCausalLM.from_pretrained(
             model_path,
             revision=config.model.model_revision,
-            dtype=DTYPES["fp32" if config.adapter.method == "none" else precision],
+            dtype=DTYPES[precision if config.adapter.is_adapter else "fp32"],
             device_map=place,
             quantization_config=quantization,
             trust_remote_code=False,
@@ -49,6 +61,21 @@ def load_base(config: RunConfig, model_path: str | Path, *, device: str, precisi
             f"{model_path} is an encoder-decoder model, not a causal language model.",
             "Choose one that writes on from a text, such as SmolLM2-135M-Instruct.",
         )
+    need_kind(model.config.to_dict(), config)
+    if config.adapter.method == "freeze":
+        freeze(model, config.adapter)
+    return keep_unpacked(model)
+
+
+def keep_unpacked(model: Any) -> Any:
+    """The model, whose 4-bit layers stay as they are when they are evaluated on a CPU.
+
+    bitsandbytes would repack them at the first evaluation for a product without a gradient, and
+    from then on nothing below such a layer would learn.
+    """
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
     return model
 
 

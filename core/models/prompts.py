@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from core.data.tool_turns import for_template, rendered_with_calls, template_text
 from core.errors import ModelError
 
 Message = dict[str, Any]
@@ -17,29 +18,47 @@ _MARKER = "TUNESMITHMARKER"
 
 
 def prompt_ids(
-    messages: Sequence[Message], tokenizer: Any, *, continue_text: bool = False
+    messages: Sequence[Message],
+    tokenizer: Any,
+    *,
+    continue_text: bool = False,
+    tools: Any = None,
 ) -> list[int]:
     """The tokens of a conversation up to where the model's answer begins.
 
+    `tools` that the model may call, a list or its JSON text, and calls in the turns are handed to
+    the chat template; one that knows none gets them as text, as in training.
     A tokenizer without a chat template gets each turn on lines of its own, as in training; with
     `continue_text` it gets the words as they are, to write on from the last one.
     Raises ModelError when the template refuses the conversation.
     """
-    if tokenizer.chat_template:
-        text, special = _rendered(messages, tokenizer), False
-    elif continue_text:
-        text, special = "".join(str(message["content"]) for message in messages), True
-    else:
-        eos = tokenizer.eos_token or ""
-        ends = {"assistant": eos + "\n"}
-        turns = (str(m["content"]) + ends.get(m["role"], "\n") for m in messages)
-        text, special = "".join(turns), True
+    text, special = prompt_text(messages, tokenizer, continue_text=continue_text, tools=tools)
     ids: list[int] = list(tokenizer(text, add_special_tokens=special, verbose=False)["input_ids"])
     if special and ids and ids[-1] == tokenizer.eos_token_id:
         ids.pop()  # some tokenizers end every text; an answer cannot follow that
     if not ids:
         raise ModelError("There is nothing to answer.", "Write a message first.")
     return ids
+
+
+def prompt_text(
+    messages: Sequence[Message],
+    tokenizer: Any,
+    *,
+    continue_text: bool = False,
+    tools: Any = None,
+) -> tuple[str, bool]:
+    """(the text of `prompt_ids`, whether the tokenizer is to set its own marks around it)."""
+    template = template_text(tokenizer, with_tools=bool(tools))
+    messages, listed = for_template(list(messages), tools, template)
+    if tokenizer.chat_template:
+        return _rendered(messages, tokenizer, listed), False
+    if continue_text:
+        return "".join(str(message["content"]) for message in messages), True
+    eos = tokenizer.eos_token or ""
+    ends = {"assistant": eos + "\n"}
+    turns = (str(m["content"]) + ends.get(m["role"], "\n") for m in messages)
+    return "".join(turns), True
 
 
 def end_of_answer_ids(model: Any, tokenizer: Any) -> list[int]:
@@ -74,13 +93,9 @@ def _end_of_turn(tokenizer: Any) -> int | None:
     return ids[0] if ids[0] in tokenizer.all_special_ids or (added and added.special) else None
 
 
-def _rendered(messages: Sequence[Message], tokenizer: Any) -> str:
+def _rendered(messages: list[Message], tokenizer: Any, tools: list[Any] | None) -> str:
     try:
-        return str(
-            tokenizer.apply_chat_template(
-                list(messages), tokenize=False, add_generation_prompt=True
-            )
-        )
+        return rendered_with_calls(messages, tokenizer, tools, add_generation_prompt=True)
     except Exception as error:  # a template is a program: it raises what it likes
         raise ModelError(
             f"The model's chat template cannot take this conversation: {str(error).rstrip('.')}.",

@@ -10,9 +10,13 @@ from typing import Any
 from core.config import RunConfig, load_config
 from core.errors import ModelError
 from core.jobs.checkpoints import checkpoints
+from core.models.new_tokens import NewTokens, read_new_tokens
+from core.models.origin import maker_of, own_adapter, own_base, read_origin
 from core.workspace import RunFolder
 
 FINAL = "final"
+# Kinds whose virtual tokens stand before the text; PEFT's names.
+_VIRTUAL = ("PROMPT_TUNING", "PREFIX_TUNING")
 # Initial weights that PEFT takes out of the base, so that without its adapter it is not the base.
 _TAKEN_FROM_BASE = ("pissa", "olora", "corda", "loftq")
 
@@ -22,7 +26,8 @@ class TrainedModel:
     """The weights of one checkpoint of a run.
 
     `folder` holds an adapter (`is_adapter`) or a whole model. `base` is what the run was trained
-    from, as its config names it.
+    from: the name in its config, or a folder of the run's own where another run made it. `begun`
+    is the adapter that the run trained further, as it was before.
     """
 
     run: RunFolder
@@ -33,25 +38,62 @@ class TrainedModel:
 
     @property
     def base(self) -> str:
-        return self.config.model.model_name_or_path
+        own = own_base(self.run)
+        return str(own) if own else self.config.model.model_name_or_path
+
+    @property
+    def base_name(self) -> str:
+        """The base for people: the first of all, and which run made of it what this one got."""
+        name, origin = self.config.model.model_name_or_path, read_origin(self.run)
+        if origin is None or not (own_base(self.run) or self.begun):
+            return name
+        return f"{name} after {maker_of(origin).name}"
+
+    @property
+    def begun(self) -> Path | None:
+        return own_adapter(self.run)
 
     @property
     def adapter(self) -> Path | None:
         return self.folder if self.is_adapter else None
 
     @property
+    def new_tokens(self) -> NewTokens | None:
+        """The tokens that the run added. Raises ModelError when its tokenizer is another one."""
+        return read_new_tokens(self.folder)
+
+    @property
     def has_tokenizer(self) -> bool:
         return (self.folder / "tokenizer_config.json").is_file()
+
+    @property
+    def peft_type(self) -> str:
+        """The adapter's kind by PEFT's name, such as LORA; "" for a whole model."""
+        return str(adapter_settings(self.folder).get("peft_type", "")) if self.is_adapter else ""
+
+    @property
+    def why_not_merged(self) -> str:
+        """Why the adapter cannot become part of its base's weights; "" when it can."""
+        if self.peft_type not in _VIRTUAL:
+            return ""
+        kind = self.peft_type.lower().replace("_", " ")
+        return (
+            f"This run learned virtual tokens ({kind}), which stand before each text: no weights "
+            "of the base can hold them."
+        )
 
     @property
     def shares_base(self) -> bool:
         """Whether the model with its adapter switched off is exactly the base.
 
-        Not so when biases were trained, or when the adapter began with a part of the base.
+        Not so when biases were trained, when the adapter began with a part of the base, or when it
+        had been trained by another run before, or brought tokens that the base has not.
         """
-        if not self.is_adapter:
+        if not self.is_adapter or self.begun or self.new_tokens:
             return False
         settings = adapter_settings(self.folder)
+        if self.peft_type in _VIRTUAL:  # they stand beside the layers, not in them
+            return False
         begin = str(settings.get("init_lora_weights", "")).lower()
         return settings.get("bias", "none") == "none" and not begin.startswith(_TAKEN_FROM_BASE)
 
@@ -74,7 +116,9 @@ def find_trained(run: RunFolder, checkpoint: str = FINAL) -> TrainedModel:
             else "It has saved none yet: wait for a checkpoint, or let it train to its end.",
         )
     is_adapter = (found.path / "adapter_config.json").is_file()
-    return TrainedModel(run, checkpoint, load_config(run.config), found.path, is_adapter)
+    trained = TrainedModel(run, checkpoint, load_config(run.config), found.path, is_adapter)
+    read_new_tokens(trained.folder)  # a tokenizer that is not its own is refused at once
+    return trained
 
 
 def adapter_settings(folder: Path) -> dict[str, Any]:

@@ -9,14 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 from transformers import AttentionInterface
 from transformers.masking_utils import AttentionMaskInterface
 
+from core.config import RunConfig
 from core.errors import TrainingError
+
+if TYPE_CHECKING:  # which imports this module again
+    from core.training.reporter import Reporter
 
 NAME = "rows"
 """The name under which transformers knows this attention."""
@@ -90,6 +94,25 @@ def _no_mask(*_: Any, **__: Any) -> None:
 
 AttentionInterface.register(NAME, attend_rows)
 AttentionMaskInterface.register(NAME, _no_mask)
+
+
+def choose_attention(model: Any, config: RunConfig, reporter: Reporter) -> bool:
+    """Sets how attention is computed; whether rows may stand behind each other unpadded."""
+    wanted = config.model.attn_implementation
+    if config.adapter.is_prompt:
+        kind = "sdpa" if wanted == "auto" else wanted
+        model.set_attn_implementation(kind)
+        reporter.note("model.attn_implementation", kind, "virtual tokens stand before each row")
+        return False
+    if wanted != "auto":
+        model.set_attn_implementation(wanted)
+        return wanted == "flash_attention_2"
+    if use_row_attention(model):
+        reporter.note("model.attn_implementation", "auto", "no padding is computed")
+        return True
+    kind = model.config._attn_implementation
+    reporter.note("model.attn_implementation", kind, "this model needs its rows padded")
+    return False
 
 
 def use_row_attention(model: Any) -> bool:

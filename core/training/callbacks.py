@@ -6,26 +6,30 @@ import time
 from collections import deque
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import Any, Protocol
 
-import psutil
-import torch
 from transformers import TrainerCallback
 
 from core.jobs.events import EventWriter
-from core.training.samples import Sampler
-from core.training.trainer import RowTrainer
+from core.training.measures import DeviceUse
+from core.training.trackers import Trackers
+from core.training.watched import WatchedTrainer
 
 _SECONDS_BETWEEN = 0.5
 
 
 class ReportEvents(TrainerCallback):
-    """Each log is a `metrics` event, each step a `progress` event (at most two a second)."""
+    """Each log is a `metrics` event, each step a `progress` event (at most two a second). The
+    trackers, if there are any, are told the numbers of each log too."""
 
-    def __init__(self, events: EventWriter, trainer: RowTrainer) -> None:
+    def __init__(
+        self, events: EventWriter, trainer: WatchedTrainer, trackers: Trackers | None = None
+    ) -> None:
         self.events = events
         self._trainer = trainer
-        self._tokens_told = 0
+        self._trackers = trackers
+        self._device = DeviceUse()
+        self._tokens_told = self._rows_told = 0
         self._seconds_untold = 0.0  # in steps since the last log
         self._steps: deque[float] = deque(maxlen=20)
         self._step_began = 0.0
@@ -35,6 +39,9 @@ class ReportEvents(TrainerCallback):
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self._trainer.go_on_counting(state.log_history)
+        if self._trackers is not None:
+            self._trackers.begin(state.global_step)
+        self._evaluation_began = time.monotonic()  # some methods evaluate before the first step
         self._progress(state, "Training")
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -55,11 +62,23 @@ class ReportEvents(TrainerCallback):
             self.events.write("log", level="info", message=message)
             return
         if "loss" in logs:
-            tokens = self._trainer.tokens_trained - self._tokens_told
-            logs["tokens_per_second"] = round(tokens / self._seconds_untold, 1)
-            self._tokens_told, self._seconds_untold = self._trainer.tokens_trained, 0.0
-            logs |= memory()
+            logs |= self._speed() | self._device.sample()
         self.events.write("metrics", step=state.global_step, **{"epoch": state.epoch, **logs})
+        if self._trackers is not None:
+            self._trackers.log(state.global_step, {"epoch": state.epoch, **logs})
+
+    def _speed(self) -> dict[str, float]:
+        """Real tokens and rows of each second in steps since the last log."""
+        tokens = self._trainer.tokens_trained - self._tokens_told
+        rows = self._trainer.rows_trained - self._rows_told
+        seconds = max(self._seconds_untold, 1e-9)
+        self._tokens_told += tokens
+        self._rows_told += rows
+        self._seconds_untold = 0.0
+        return {
+            "tokens_per_second": round(tokens / seconds, 1),
+            "samples_per_second": round(rows / seconds, 2),
+        }
 
     def on_evaluate(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self._evaluation_seconds = time.monotonic() - self._evaluation_began
@@ -99,13 +118,6 @@ class ReportEvents(TrainerCallback):
         return float(round(steps * fmean(known) + evaluations * self._evaluation_seconds, 1))
 
 
-def memory() -> dict[str, int]:
-    """What training takes: the GPU's peak in this process, or the process's own memory."""
-    if torch.cuda.is_available() and torch.cuda.is_initialized():
-        return {"gpu_memory_bytes": int(torch.cuda.max_memory_allocated())}
-    return {"memory_bytes": int(psutil.Process().memory_info().rss)}
-
-
 class StopOnRequest(TrainerCallback):
     """Ends the training with a checkpoint at the first step that sees the stop request."""
 
@@ -128,10 +140,16 @@ class StopOnRequest(TrainerCallback):
             control.should_evaluate = control.should_save = False
 
 
+class Samples(Protocol):
+    """Writes what the model says at a step; `as_base` with its adapter off."""
+
+    def write(self, model: Any, step: int, autocast: Any, *, as_base: bool = False) -> None: ...
+
+
 class SampleAnswers(TrainerCallback):
     """Sample answers of the untrained model, at each evaluation, and at the end."""
 
-    def __init__(self, sampler: Sampler, trainer: RowTrainer, *, starts_as_base: bool) -> None:
+    def __init__(self, sampler: Samples, trainer: WatchedTrainer, *, starts_as_base: bool) -> None:
         self.sampler = sampler
         self._trainer = trainer
         self._starts_as_base = starts_as_base
@@ -165,6 +183,8 @@ class SampleAnswers(TrainerCallback):
     def _write(self, step: int, *, as_base: bool = False) -> None:
         if self._first_is_due:
             self._first()
+            if step == 0:
+                return
         self._last = step
         autocast = self._trainer.accelerator.autocast()
         self.sampler.write(self._trainer.model, step, autocast, as_base=as_base)

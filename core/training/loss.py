@@ -56,10 +56,12 @@ def _scale(config: Any) -> float:
 
 
 def summed_loss(
-    hidden: torch.Tensor, targets: torch.Tensor, head: Head
+    hidden: torch.Tensor, targets: torch.Tensor, head: Head, *, dynamic: bool = False
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """(sum of -ln p(target) over the tokens, how many targets scored highest).
 
+    `dynamic` weighs each token's loss by its probability, through which no gradient flows (dynamic
+    fine-tuning, arXiv 2508.05629).
     hidden: (tokens, width), targets: (tokens,). Scores are multiplied in autocast's type when it
     is on, else in hidden's; the loss is taken in 32 bits.
     """
@@ -68,7 +70,7 @@ def summed_loss(
     wants = torch.is_grad_enabled()
     with torch.autocast(kind, enabled=False):
         loss, correct = _SummedLoss.apply(
-            hidden, head.weight, head.bias, targets, head, dtype, wants
+            hidden, head.weight, head.bias, targets, head, dtype, wants, dynamic
         )
     return loss, correct
 
@@ -84,6 +86,7 @@ class _SummedLoss(torch.autograd.Function):
         head: Head,
         dtype: torch.dtype,
         wants: bool,
+        dynamic: bool,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         needs = [wants and need for need in ctx.needs_input_grad[:3]]
         grads = [
@@ -100,7 +103,7 @@ class _SummedLoss(torch.autograd.Function):
             raw = (states @ matrix.t()).float()
             if bias is not None:
                 raw += bias
-            part_loss, hits, slope = _entropy(raw, targets[part], head, any(needs))
+            part_loss, hits, slope = _entropy(raw, targets[part], head, any(needs), dynamic)
             loss += part_loss
             correct += hits
             if slope is None:
@@ -123,11 +126,11 @@ class _SummedLoss(torch.autograd.Function):
             None if grad is None else (grad * slope).to(dtype)
             for grad, dtype in zip(ctx.saved_tensors, ctx.dtypes, strict=True)
         ]
-        return (*given, None, None, None, None)
+        return (*given, None, None, None, None, None)
 
 
 def _entropy(
-    scores: torch.Tensor, targets: torch.Tensor, head: Head, with_slope: bool
+    scores: torch.Tensor, targets: torch.Tensor, head: Head, with_slope: bool, dynamic: bool
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
     """(summed loss, hits, d loss / d (hidden @ weight.T + bias)); `scores` is used up."""
     places = targets[:, None]
@@ -138,11 +141,15 @@ def _entropy(
         scores = bend * head.softcap
     hits = (scores.argmax(-1) == targets).sum()
     norms = scores.logsumexp(-1, keepdim=True)
-    loss = (norms - scores.gather(-1, places)).sum()
+    losses = norms - scores.gather(-1, places)
+    weights = losses.neg().exp() if dynamic else None
+    loss = losses.sum() if weights is None else (losses * weights).sum()
     if not with_slope:
         return loss, hits, None
     slope = scores.sub_(norms).exp_()  # the probabilities
     slope.scatter_add_(-1, places, slope.new_full((1, 1), -1.0).expand(len(targets), 1))
+    if weights is not None:
+        slope *= weights
     if bend is not None:
         slope *= 1 - bend.square_()
     return loss, hits, slope.mul_(head.scale) if head.scale != 1.0 else slope

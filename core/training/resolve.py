@@ -10,13 +10,15 @@ import psutil
 import torch
 
 from core.config import RunConfig
+from core.estimate.auto import USABLE, choose_rows, with_values
+from core.estimate.batch import PAIRED, largest_batch
+from core.estimate.memory import estimate_memory
+from core.estimate.shape import ModelShape, shape_of
+from core.models.describe import facts_of
 from core.models.inference import pick_device
+from core.training.attention import NAME as ROW_ATTENTION
 
-# Rows at once that auto does not exceed: more only smooths, at the price of fewer steps.
-_MOST_ROWS = {"cpu": 8, "mps": 8, "cuda": 16}
-# The share of the free memory that weights, optimizer and activations may take by the estimate.
-_USABLE = 0.75
-_BYTES = {"fp32": 4, "fp16": 2, "bf16": 2}
+_BATCH = "training.per_device_train_batch_size"
 DTYPE_NAMES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 
 
@@ -88,92 +90,94 @@ def _cpu_bf16() -> str:
 
 @dataclass(frozen=True)
 class Need:
-    """An estimate of what a run takes, in bytes: `fixed` whatever the batch, the rest a token.
+    """What training a model takes, by the arithmetic of `core.estimate`.
 
-    `a_token` is with every activation kept, `a_token_checkpointed` with the layers' inputs only.
+    `no_padding` says whether rows stand behind each other.
     """
 
-    fixed: int
-    a_token: int
-    a_token_checkpointed: int
+    shape: ModelShape
+    config: RunConfig
+    device: str
+    no_padding: bool
 
-    def total(self, tokens: int, checkpointing: bool) -> int:
-        """Bytes for a batch of so many tokens."""
-        return self.fixed + tokens * (self.a_token_checkpointed if checkpointing else self.a_token)
+    def total(self, lengths: Sequence[int], rows: int, checkpointing: bool) -> int:
+        """Bytes for a batch of `rows` rows, the longest of those with these lengths in tokens (a
+        pair's are those of both sides)."""
+        sides = 2 if self.config.method in PAIRED else 1
+        config = with_values(
+            self.config, {"training.gradient_checkpointing": checkpointing, _BATCH: rows}
+        )
+        each = [length // sides for length in lengths[:rows]]
+        batch = largest_batch(config, rows, each, no_padding=self.no_padding)
+        return estimate_memory(self.shape, config, batch, device=self.device).total
 
 
-def estimate_need(model: Any, run: RunConfig) -> Need:
-    """What training `model` takes, by its sizes.
-
-    Counted per layer and token: 18 vectors of the hidden size and 5 of the feed-forward one, in
-    the precision; measured on SmolLM2 135M it was 17 and 5. AdamW holds 8 bytes for each trained
-    weight, its gradient and its 32-bit copy 8 more.
-    """
-    config, size = model.config.get_text_config(), _BYTES[run.training.precision]
-    is_lora = run.adapter.method == "lora"
-    hidden, layers = config.hidden_size, config.num_hidden_layers
-    inner = getattr(config, "intermediate_size", None) or 4 * hidden
-    weights = sum(p.numel() * p.element_size() for p in model.parameters())
-    # An adapter is about a hundredth of its base; the exact number needs PEFT around the model.
-    trained = model.num_parameters() * (0.02 if is_lora else 1.0)
-    layer = (18 * hidden + 5 * inner) * size
-    return Need(
-        fixed=int(weights + trained * (16 if is_lora else 12)),
-        a_token=layers * layer,
-        a_token_checkpointed=layers * hidden * size + layer,
-    )
+def estimate_need(model: Any, run: RunConfig) -> Need | None:
+    """What training `model` takes, by its sizes; None where they are not known."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    seen: set[int] = set()
+    for name, module in model.named_modules():
+        for own, parameter in module.named_parameters(recurse=False):
+            if id(parameter) in seen:
+                continue
+            seen.add(id(parameter))
+            # What is quantized is packed: its layer knows the shape.
+            is_layer = own == "weight" and hasattr(module, "in_features")
+            shape = (module.out_features, module.in_features) if is_layer else parameter.shape
+            shapes[f"{name}.{own}"] = tuple(shape)
+    config = model.config.to_dict()
+    dtype = str(model.dtype).removeprefix("torch.")
+    facts = facts_of(type(model).__name__, config | {"dtype": dtype}, shapes, dtype)
+    shape = shape_of(facts, config)
+    if shape is None:
+        return None
+    without_padding = (ROW_ATTENTION, "flash_attention_2")
+    attention = model.config._attn_implementation
+    unpadded = run.method in ("sft", "cpt") and attention in without_padding
+    kind = run.training.device.partition(":")[0]
+    return Need(shape, run, kind if kind in ("cuda", "mps") else "cpu", unpadded)
 
 
 def free_bytes(device: str) -> int:
-    """Memory that is free on the device now; with the CPU the machine's."""
+    """Memory that this process may take in all: what is free now, and what it holds already; with
+    the CPU the machine's."""
     if device == "cuda":
-        return int(torch.cuda.mem_get_info()[0])
-    return int(psutil.virtual_memory().available)
+        return int(torch.cuda.mem_get_info()[0]) + int(torch.cuda.memory_reserved())
+    return int(psutil.virtual_memory().available + psutil.Process().memory_info().rss)
 
 
 def choose_batch(
-    config: RunConfig, need: Need, lengths: Sequence[int], *, device: str, free: int
+    config: RunConfig, need: Need | None, lengths: Sequence[int], *, device: str, free: int
 ) -> list[Choice]:
     """Batch size and gradient checkpointing, those of the two that are on auto.
 
     `lengths` are the rows' lengths in tokens; the longest decide. All activations are kept where
-    a batch of four rows (or the one that was set) fits; else they are computed twice.
+    a batch of four rows (or the one that was set) fits; else they are computed twice. Of a model
+    whose sizes are not known (`need` is None) one row at a time is taken.
     """
     training = config.training
     longest = sorted(lengths, reverse=True)
-    room = int(free * _USABLE)
-    most = min(_MOST_ROWS.get(device, 8), max(1, len(longest)))
 
-    def fits(rows: int, checkpointing: bool) -> bool:
-        return need.total(_tokens(longest, rows), checkpointing) <= room
+    def total(rows: int, checkpointing: bool) -> int:
+        return need.total(longest, rows, checkpointing) if need else 0
 
-    def largest(checkpointing: bool) -> int:
-        rows = most
-        while rows > 1 and not fits(rows, checkpointing):
-            rows //= 2
-        return rows
-
-    wanted = training.per_device_train_batch_size
-    checkpointing = training.gradient_checkpointing
-    if checkpointing == "auto":
-        enough = min(4, most) if wanted == "auto" else int(wanted)
-        checkpointing = not fits(enough, False)
-    rows = largest(bool(checkpointing)) if wanted == "auto" else int(wanted)
-    bytes_needed = need.total(_tokens(longest, rows), bool(checkpointing))
-    estimate = f"about {bytes_needed / 1e9:.1f} GB of {free / 1e9:.1f} GB free"
+    if need is None:
+        wanted = training.per_device_train_batch_size
+        rows = 1 if wanted == "auto" else int(wanted)
+        checkpointing = training.gradient_checkpointing in (True, "auto")
+        estimate = "the model's sizes are not known"
+    else:
+        room = int(free * USABLE)
+        rows, checkpointing = choose_rows(
+            config, total, device=device, room=room, rows=len(longest)
+        )
+        needed = total(rows, checkpointing)
+        estimate = f"about {needed / 1e9:.1f} GB of {free / 1e9:.1f} GB free"
     found = []
     if training.gradient_checkpointing == "auto":
         why = "the activations would not fit" if checkpointing else "the activations fit"
-        reason = f"{why}: {estimate}"
+        reason = f"{why}: {estimate}" if need else estimate
         found.append(Choice("training.gradient_checkpointing", checkpointing, reason))
-    if wanted == "auto":
-        found.append(Choice("training.per_device_train_batch_size", rows, estimate))
+    if training.per_device_train_batch_size == "auto":
+        found.append(Choice(_BATCH, rows, estimate))
     return found
-
-
-def _tokens(longest: Sequence[int], rows: int) -> int:
-    """Tokens in a batch of the longest rows, which stand first."""
-    if not longest:
-        return 0
-    known = list(longest[:rows])
-    return sum(known) + (rows - len(known)) * known[0]

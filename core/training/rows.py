@@ -15,7 +15,7 @@ from trl import pack_dataset
 from core.config import RunConfig
 from core.data.record import DatasetInfo, Part
 from core.data.rowfile import iter_rows
-from core.data.tokenize import tokenize_rows
+from core.data.tokenize import need_sft_form, tokenize_rows
 from core.errors import DataError
 
 _LISTED = 5
@@ -58,13 +58,14 @@ def load_rows(
     """The first `limit` rows of a part, tokenized and cut at max_length.
 
     `tell` is given the share done; what it raises ends the work. Raises DataError when nothing
-    can be learned from any of them.
+    can be learned from any of them, or when they are of a form for another method.
     """
+    need_sft_form(info.form, f"The data set {info.name} holds")
     batches: list[pa.RecordBatch] = []
     lengths: list[int] = []
     left_out: list[tuple[int, str]] = []
     seen, total = 0, min(limit or sys.maxsize, getattr(info.counts, part))
-    for rows in _limited(iter_rows(info.rows_path(part)), limit):
+    for rows in first_rows(iter_rows(info.rows_path(part)), limit):
         usable, unusable = tokenize_rows(
             rows,
             tokenizer,
@@ -91,14 +92,16 @@ def load_rows(
     return Rows(part, Dataset(InMemoryTable(table)), lengths, left_out)
 
 
-def packed(rows: Rows, max_length: int) -> Dataset:
-    """Rows put together until each is nearly `max_length` long, with `seq_lengths` beside them."""
-    return pack_dataset(rows.dataset, max_length, "bfd")
+def packed(rows: Rows, max_length: int, strategy: str = "bfd") -> Dataset:
+    """Rows put together until each is nearly `max_length` long (bfd: whole, with `seq_lengths`
+    beside them; wrapped: cut where one is full)."""
+    return pack_dataset(rows.dataset, max_length, strategy)
 
 
-def _limited(
+def first_rows(
     batches: Iterator[list[dict[str, Any]]], limit: int | None
 ) -> Iterator[list[dict[str, Any]]]:
+    """Batches of rows until there were `limit` of them."""
     left = limit
     for batch in batches:
         if left is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import importlib
 import os
 import warnings
 from pathlib import Path
@@ -10,14 +11,28 @@ from pathlib import Path
 import torch
 from transformers.utils import logging as transformers_logging
 
-from core.config import load_config
+from core.config import RunConfig, load_config
 from core.errors import TrainingError
 from core.jobs.task import Stopped
 from core.models.hardware import probe
-from core.training import sft
+from core.training.attempts import in_attempts
 from core.workspace import RunFolder, Workspace
 
-METHODS = {"sft": sft.train}
+# The module of each method; its `train` reads top to bottom. Only the one that is asked for is
+# imported: some take seconds.
+METHODS = {
+    "sft": "core.training.sft",
+    "cpt": "core.training.cpt",
+    "mlm": "core.training.mlm",
+    "classification": "core.training.classification",
+    "dpo": "core.training.dpo",
+    "kto": "core.training.kto",
+    "orpo": "core.training.orpo",
+    "cpo": "core.training.cpo",
+    "reward": "core.training.reward",
+    "grpo": "core.training.grpo",
+    "rloo": "core.training.rloo",
+}
 
 
 def run_training(folder: Path, workspace_root: Path, resume_from: Path | None) -> str:
@@ -39,7 +54,12 @@ def run_training(folder: Path, workspace_root: Path, resume_from: Path | None) -
     _be_quiet()
     _be_quick()
     try:
-        return METHODS[config.method](run, workspace, config, resume_from)
+        method = importlib.import_module(METHODS[config.method])
+
+        def train(config: RunConfig, checkpoint: Path | None) -> str:
+            return str(method.train(run, workspace, config, checkpoint))
+
+        return in_attempts(run, train, resume_from)
     except Stopped:
         return "stopped"
 

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from core.config import RunConfig
 from core.data.record import DatasetInfo
 from core.data.rowfile import read_slice
+from core.data.tokenize import answer_wanted
+from core.data.tool_turns import answer_text
 from core.errors import ModelError
 from core.evaluation.measure import write_answers
 from core.jobs.events import EventWriter
 from core.jobs.task import Stopped
 from core.models.prompts import prompt_ids
 from core.training.attention import other_attention
-from core.training.trainer import same_randomness
+from core.training.watched import same_randomness
 
 _ROWS = 3
 # Of a text without turns, so many characters are the prompt.
@@ -30,6 +32,7 @@ class SamplePrompt:
 
     messages: list[dict[str, Any]]
     expected: str | None
+    tools: Any = None
 
 
 def sample_prompts(config: RunConfig, info: DatasetInfo) -> list[SamplePrompt]:
@@ -51,17 +54,20 @@ def _of_row(row: dict[str, Any]) -> SamplePrompt | None:
     if "text" in row:
         text = row["text"][: min(_TEXT_CHARACTERS, max(1, len(row["text"]) // 2))]
         return SamplePrompt([{"role": "user", "content": text}], None)
+    tools = row.get("tools")
     if "prompt" in row:
-        return SamplePrompt(list(row["prompt"]), row["completion"][-1]["content"])
+        wanted = answer_wanted(row)
+        expected = answer_text(wanted[-1]) if wanted else None
+        return SamplePrompt(list(row["prompt"]), expected, tools)
     turns = list(row["messages"])
     last = max((i for i, turn in enumerate(turns) if turn["role"] == "assistant"), default=0)
-    return SamplePrompt(turns[:last], turns[last]["content"]) if last else None
+    return SamplePrompt(turns[:last], answer_text(turns[last]), tools) if last else None
 
 
 def _with_system(prompt: SamplePrompt, system: str) -> SamplePrompt:
     if any(message["role"] == "system" for message in prompt.messages):
         return prompt
-    return SamplePrompt([{"role": "system", "content": system}, *prompt.messages], prompt.expected)
+    return replace(prompt, messages=[{"role": "system", "content": system}, *prompt.messages])
 
 
 class Sampler:
@@ -84,7 +90,9 @@ class Sampler:
         self._prompts: list[tuple[int, SamplePrompt, list[int]]] = []
         for index, prompt in enumerate(prompts):
             try:
-                ids = prompt_ids(prompt.messages, tokenizer, continue_text=is_text)
+                ids = prompt_ids(
+                    prompt.messages, tokenizer, continue_text=is_text, tools=prompt.tools
+                )
             except ModelError as error:
                 message = f"Prompt {index + 1} is not watched: {error}"
                 events.write("log", level="warning", message=message)

@@ -193,7 +193,7 @@ class _Chat:
         self.stop.click(self.halt, None, None, **quiet)
         gr.on(
             [self.clear.click, self.left.input, self.right.input],
-            self.forget, None, conversation, **quiet,
+            self.forget, None, conversation, trigger_mode="multiple", **quiet,
         )
         self.unload.click(self.drop, None, self.memory, **quiet)
         self.try_row.click(self.next_row, [self.shared.run, self.prompt], self.prompt, **quiet)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import wait
 from typing import Any
 
@@ -11,18 +11,27 @@ from gradio.components import Component
 
 from core.config import SPEC_BY_PATH, RunConfig, parse_config
 from core.config.command import as_command
-from core.config.presets import DEFAULT, Preset, list_presets, load_preset, preset_id, save_preset
+from core.config.needs import need_problems
+from core.config.presets import DEFAULT, Preset, load_preset, preset_id, save_preset
 from core.data.registry import list_datasets
 from core.errors import ConfigError, TunesmithError
 from core.models.describe import describe_model
 from core.models.starter import STARTER_MODELS
 from webui import background, forms, messages, plan
 from webui.context import App, Shared
+from webui.extras_view import ExtrasView
 from webui.lens import Lens, count_tokens, local_model
+from webui.need_view import NeedView
+from webui.preset_choice import PresetChoice, when
+from webui.reward_editor import RewardEditor
+from webui.template_choice import template_choices
+from webui.verl_view import VerlView
+from webui.word_finder import WordFinder
 
 # How long the page waits for a count of tokens, in seconds; it is asked for again at a change.
 PATIENCE = 120
 MODULES = "adapter.target_modules"
+MODEL, TEMPLATE = "model.model_name_or_path", "data.chat_template"
 
 
 def build(app: App, shared: Shared) -> None:
@@ -39,24 +48,46 @@ class _Configure:
         first = load_preset(DEFAULT)
         with gr.Row(elem_classes="split"):
             with gr.Column(scale=7, min_width=320):
-                self.preset = gr.Radio(
-                    preset_choices(app),
-                    value=first.name,
-                    label="Preset",
-                    elem_id="preset",
-                    elem_classes="pills",
+                self.presets = PresetChoice(app, first)
+                self.preset, self.when = self.presets.field, self.presets.when
+                self.form = forms.build(
+                    first.config().values(),
+                    self._choices(),
+                    {"vocabulary": self._find_words, **self._offers()},
+                    self._build_rewards,
                 )
-                self.when = gr.HTML(_when(first), apply_default_css=False)
-                self.form = forms.build(first.config().values(), self._choices())
                 self._build_reuse()
             with gr.Column(scale=4, min_width=300, elem_classes="beside"):
                 self.summary = gr.HTML(elem_id="summary", apply_default_css=False)
                 self.start = gr.Button("Start training", variant="primary", elem_id="start")
                 self.status = gr.HTML(elem_id="start-status", apply_default_css=False)
                 self.stop = gr.Button("Stop the download", size="sm", visible=False)
+                self.need = NeedView(app)
         self.inputs = {*self.form.fields.values(), self.preset, self.name_to_save}
         self.shown = {self.form.marks, self.summary, self.start, shared.lens}
+        self.shown |= {*self.rewards.outputs, *self.need.outputs, self.need.box}
+        self.shown |= {part for offer in self.offers.values() for part in offer.outputs}
         self.start_outputs = {*self.shown, self.status, self.stop, shared.run, shared.tabs}
+        shared.settings = self.form.fields
+
+    def _find_words(self) -> None:
+        self.finder = WordFinder(self.app)
+
+    @property
+    def devices(self) -> list[str]:
+        return [device.label for device in self.app.hardware.devices]
+
+    def _offers(self) -> dict[str, Callable[[], None]]:
+        """What builds the offer to install what a choice needs, by the setting it stands under."""
+        self.offers: dict[str, ExtrasView] = {}
+
+        def builder(path: str) -> Callable[[], None]:
+            return lambda: self.offers.update({path: ExtrasView(self.app, path)})
+
+        return {path: builder(path) for path in ("training.optim", "tracking.report_to")}
+
+    def _build_rewards(self, fields: dict[str, Component]) -> None:
+        self.rewards = RewardEditor(self.app, fields)
 
     def _build_reuse(self) -> None:
         with gr.Accordion("Keep or reuse these settings", open=False, elem_classes="fold"):
@@ -72,17 +103,18 @@ class _Configure:
                 label="Copied", language=None, interactive=False, visible=False, elem_id="copied"
             )
             self.saved = gr.HTML(apply_default_css=False)
+            self.verl = VerlView(self.app)
 
     def _choices(self) -> dict[str, list[Any]]:
         local = [path.name for path in sorted(self.app.workspace.models.glob("[!.]*/"))]
         datasets = [(info.name, info.id) for info in list_datasets(self.app.workspace)]
         if "sample" not in {identity for _, identity in datasets}:
             datasets.insert(0, ("Sample: support tickets", "sample"))
-        devices = [device.label for device in self.app.hardware.devices]
         return {
-            "training.device": ["auto", *devices],
-            "model.model_name_or_path": [*dict.fromkeys([next(iter(STARTER_MODELS)), *local])],
+            "training.device": ["auto", *self.devices],
+            MODEL: [*dict.fromkeys([next(iter(STARTER_MODELS)), *local])],
             "data.dataset": datasets,
+            TEMPLATE: template_choices(self.app),
         }
 
     # -- handlers
@@ -92,11 +124,18 @@ class _Configure:
         values, problems = self.form.gather(data)
         config, problems = plan.checked(values, problems)
         preset = load_preset(data[self.preset], self.app.workspace)
+        lacking = need_problems(config, self.devices) if config else []
+        offers = [offer.follow(values.get(path)) for path, offer in self.offers.items()]
         return {
-            self.form.marks: forms.marks(values, preset.config().values(), problems),
-            self.summary: plan.card(self.app, config, problems),
-            self.start: gr.Button(interactive=config is not None),
+            **{part: update for offer in offers for part, update in offer.items()},
+            self.form.marks: forms.marks(values, preset.config().values(), (*problems, *lacking)),
+            self.summary: plan.card(
+                self.app, config, problems, self.need.trial_of(config) if config else None
+            ),
+            **self.need.follow(config),
+            self.start: gr.Button(interactive=config is not None and not lacking),
             self.shared.lens: Lens.of(config).write() if config else gr.skip(),
+            **self.rewards.follow(data[self.form.fields["method"]], data[self.rewards.field]),
         }
 
     def wait_for_tokens(self, data: dict[Component, Any]) -> None:
@@ -116,20 +155,20 @@ class _Configure:
         kept = {"name": data[self.form.fields["name"]]}
         if "data.dataset" not in preset.settings:
             kept["data.dataset"] = data[self.form.fields["data.dataset"]]
-        return {**self.form.show(_with(preset, kept)), self.when: _when(preset)}
+        return {**self.form.show(_with(preset, kept)), self.when: when(preset)}
 
     def choose_sample(self) -> dict[Component, Any]:
         """The settings of a fresh start, whatever was changed since, and this tab to watch."""
         preset = load_preset(DEFAULT)
         return {
             **self.form.show(preset.config()),
-            self.preset: preset.name,
-            self.when: _when(preset),
+            **self.presets.choose(preset),
+            self.when: when(preset),
             self.shared.dataset: preset.config().data.dataset,
             self.shared.tabs: self.shared.go("configure"),
         }
 
-    def open(self, dataset: str) -> dict[Component, Any]:
+    def open(self, dataset: str, purpose: str, preset: str) -> dict[Component, Any]:
         """The tab is opened, or another data set chosen: lists that may have grown."""
         choices = self._choices()
         fields = self.form.fields
@@ -138,10 +177,9 @@ class _Configure:
         chosen = {"value": dataset} if dataset in known else {}
         return {
             dataset_field: gr.Dropdown(choices=choices["data.dataset"], **chosen),
-            fields["model.model_name_or_path"]: gr.Dropdown(
-                choices=choices["model.model_name_or_path"]
-            ),
-            self.preset: gr.Radio(choices=preset_choices(self.app)),
+            fields[MODEL]: gr.Dropdown(choices=choices[MODEL]),
+            fields[TEMPLATE]: gr.Dropdown(choices=choices[TEMPLATE]),
+            self.preset: self.presets.offer(purpose, preset),
         }
 
     def begin(self, data: dict[Component, Any], request: gr.Request) -> Iterator[dict]:
@@ -201,7 +239,7 @@ class _Configure:
         except TunesmithError as error:
             return {self.saved: messages.error(error)}
         return {
-            self.preset: gr.Radio(preset_choices(self.app), value=preset.name),
+            **self.presets.choose(preset),
             self.saved: messages.note(f"Saved as {preset.title}.", "finished"),
         }
 
@@ -237,22 +275,32 @@ class _Configure:
                 **quiet,
             ).then(self.follow, self.inputs, shown, trigger_mode="always_last", **quiet)
 
+        def refreshed_now(event: Any) -> None:
+            refreshed(event.then(self.follow, self.inputs, shown, **quiet))
+
+        shared.follow_settings = refreshed_now
+        self.finder.wire(form, shared)
+        self.rewards.wire()
+        self.verl.wire(form, self.inputs)
+        for path, offer in self.offers.items():
+            refreshed_now(offer.wire(form.fields[path]))
         edits = [_edited(field) for field in fields]
         refreshed(
             gr.on(edits, self.follow, self.inputs, shown, trigger_mode="always_last", **quiet)
         )
         chosen = self.preset.input(self.choose, self.inputs, {*fields, self.when}, **quiet)
-        refreshed(chosen.then(self.follow, self.inputs, shown, **quiet))
-        lists = [form.fields["data.dataset"], form.fields["model.model_name_or_path"], self.preset]
+        refreshed_now(chosen)
+        self.presets.wire()
+        lists = [*(form.fields[path] for path in ("data.dataset", MODEL, TEMPLATE)), self.preset]
         opened = gr.on(
             [shared.tab["configure"].select, shared.dataset.change],
             self.open,
-            shared.dataset,
+            [shared.dataset, self.presets.purpose, self.preset],
             lists,
             **quiet,
         )
-        refreshed(opened.then(self.follow, self.inputs, shown, **quiet))
-        model = form.fields["model.model_name_or_path"]
+        refreshed_now(opened)
+        model = form.fields[MODEL]
         gr.on(
             [model.change, shared.tab["configure"].select],
             self.list_modules,
@@ -263,15 +311,16 @@ class _Configure:
         form.fields["data.dataset"].input(
             lambda dataset: dataset, form.fields["data.dataset"], shared.dataset, **quiet
         )
-        self.start.click(
-            self.begin,
-            self.inputs,
-            self.start_outputs,
-            concurrency_limit=None,
-            **quiet,
-        )
+        begun = self.start_outputs
+        self.start.click(self.begin, self.inputs, begun, concurrency_limit=None, **quiet)
         self.stop.click(self.stop_start, None, None, **quiet)
-        self.save.click(self.save_as, self.inputs, {self.preset, self.saved}, **quiet)
+        self.need.wire(form, self.inputs, refreshed_now)
+        self._wire_reuse()
+
+    def _wire_reuse(self) -> None:
+        quiet: dict[str, Any] = {"show_progress": "hidden"}
+        saved = {self.presets.purpose, self.preset, self.saved}
+        self.save.click(self.save_as, self.inputs, saved, **quiet)
         for button, copy in ((self.as_yaml, self.copy_yaml), (self.as_command, self.copy_command)):
             button.click(copy, self.inputs, self.copied, **quiet).then(
                 None, self.copied, js="text => tunesmith.copy(text)"
@@ -285,7 +334,10 @@ class _Configure:
             [button.click for button in self.shared.sample_buttons],
             self.choose_sample,
             None,
-            {*fields, self.when, self.preset, self.shared.tabs, self.shared.dataset},
+            {
+                *fields, self.when, self.presets.purpose, self.preset, self.shared.tabs,
+                self.shared.dataset,
+            },
             **quiet,
         ).then(self.begin, self.inputs, self.start_outputs, concurrency_limit=None, **quiet)
 
@@ -294,15 +346,6 @@ def _edited(field: Component) -> Any:
     """The event of a person's edit. A text box fires `input` at key presses only: not when text is
     pasted or deleted."""
     return field.change if isinstance(field, gr.Textbox) else field.input
-
-
-def preset_choices(app: App) -> list[tuple[str, str]]:
-    return [(p.title, p.name) for p in list_presets(app.workspace) if not p.problem]
-
-
-def _when(preset: Preset) -> str:
-    text = " ".join(part for part in (preset.description, preset.when) if part)
-    return f'<p class="aside">{messages.escape(text)}</p>'
 
 
 def _with(preset: Preset, kept: dict[str, Any]) -> RunConfig:

@@ -7,6 +7,7 @@ from typing import Any
 
 import gradio as gr
 
+from core.config import load_config
 from core.errors import TunesmithError
 from core.evaluation.reports import Report, list_evaluations
 from core.jobs.submit import submit_evaluation
@@ -17,6 +18,8 @@ from webui.report_view import report
 from webui.task_view import stop_task, task_news
 
 MOST_ROWS = 500
+# Their head is drawn at random: there is no base to compare with.
+_WITH_NEW_HEAD = ("classification", "reward")
 
 
 def build(app: App, shared: Shared) -> None:
@@ -58,8 +61,10 @@ class _Evaluate:
                 "Nothing to evaluate yet",
                 "Train a model in Configure. Its answers are measured here against its base's.",
             )
-            return empty, gr.Column(visible=False), gr.Dropdown(visible=False), "", ""
-        return "", gr.Column(visible=True), *self._shown(_finished(self.app, run_id))
+            hidden = gr.Column(visible=False)
+            return empty, hidden, gr.skip(), gr.Dropdown(visible=False), "", ""
+        compare = gr.Checkbox(visible=_has_base(self.app, run_id))
+        return "", gr.Column(visible=True), compare, *self._shown(_finished(self.app, run_id))
 
     def begin(self, run_id: str, name: str, most: float, with_base: bool):
         params = {"checkpoint": name, "max_rows": int(most), "compare_base": with_base}
@@ -100,7 +105,8 @@ class _Evaluate:
         quiet: dict[str, Any] = {"show_progress": "hidden"}
         progress = [self.status, self.start, self.stop]
         report_boxes = [self.earlier, self.shown, self.newest]
-        shared.on_show("evaluate", self.open, [run], [self.nothing, self.form, *report_boxes])
+        parts = [self.nothing, self.form, self.compare]
+        shared.on_show("evaluate", self.open, [run], [*parts, *report_boxes])
         shared.on_show("evaluate", self.watch, [run, self.status], progress)
         asked = [run, self.checkpoint, self.rows, self.compare]
         self.start.click(self.begin, asked, progress, **quiet)
@@ -108,6 +114,15 @@ class _Evaluate:
         shared.ticker.tick(self.watch, [run, self.status], progress, **quiet)
         shared.ticker.tick(self.refresh, [run, self.newest], report_boxes, **quiet)
         self.earlier.input(self.choose, [run, self.earlier], self.shown, **quiet)
+
+
+def _has_base(app: App, run_id: str) -> bool:
+    """Whether the run's base can do what the run learned; one with a new head cannot."""
+    run = find_run(app, run_id)
+    try:
+        return run is None or load_config(run.folder.config).method not in _WITH_NEW_HEAD
+    except (TunesmithError, OSError):
+        return True  # a run of another version: evaluating says what is wrong with it
 
 
 def _finished(app: App, run_id: str) -> list[Report]:

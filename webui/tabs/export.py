@@ -51,8 +51,9 @@ class _Export:
                 "Train a model in Configure. It can then be taken away from here.",
             )
             return empty, gr.Column(visible=False), gr.skip(), ""
-        choices = FORMATS[:1] if _trained_whole(self.app, run_id) else FORMATS
-        return "", gr.Column(visible=True), gr.Radio(choices, value="merged"), self.show(run_id)
+        choices = _formats(self.app, run_id)
+        kind = gr.Radio(choices, value=choices[0][1])
+        return "", gr.Column(visible=True), kind, self.show(run_id)
 
     def explain(self, chosen: str) -> str:
         return f"<p class='aside'>{MEANING[chosen]}</p>"
@@ -96,7 +97,11 @@ class _Export:
         shared.ticker.tick(self.refresh, [run, self.listed], self.listed, **quiet)
 
 
-def _trained_whole(app: App, run_id: str) -> bool:
-    """Whether the run trained every weight, so that there is no adapter to take away."""
+def _formats(app: App, run_id: str) -> list[tuple[str, str]]:
+    """What there is to take away: a run that trained the model itself has no adapter, and virtual
+    tokens become part of no model."""
     run = find_run(app, run_id)
-    return run is not None and load_config(run.folder.config).adapter.method == "none"
+    adapter = load_config(run.folder.config).adapter if run else None
+    if adapter is not None and not adapter.is_adapter:
+        return FORMATS[:1]
+    return FORMATS[1:] if adapter is not None and adapter.is_prompt else FORMATS

@@ -7,6 +7,7 @@ from typing import Any
 import gradio as gr
 
 from core.errors import TunesmithError
+from core.jobs.chain import built_on, lineage_text
 from core.jobs.runs import RunSummary, curves, list_runs, load_run
 from core.jobs.submit import delete_run, note_run, rename_run, resume_run, stop_job
 from webui import messages
@@ -93,7 +94,8 @@ class _Runs:
             return gr.Column(visible=False), "", "", "", hidden, ""
         words = (
             f"<h3>{messages.escape(run.job.name)} {messages.badge(run.state)}</h3>"
-            f"<p class='soft'>{messages.escape(run.id)}</p>{_outcome(run)}"
+            f"<p class='soft'>{messages.escape(run.id)} {messages.escape(lineage_text(run.folder))}"
+            f"</p>{_outcome(run)}"
         )
         return gr.Column(visible=True), words, run.job.name, run.job.note, hidden, ""
 
@@ -137,6 +139,9 @@ class _Runs:
             f"This deletes {run.job.name} with its checkpoints, evaluations and exports "
             f"({messages.size(run.size_bytes)})."
         )
+        later = [job.name for job in built_on(self.app.store, run_id)]
+        if later:
+            words += f" {', '.join(later)} began with it, and keep what they need of it."
         return run_id, gr.Button(visible=True), messages.note(words, "stopped")
 
     def delete_now(self, asked: str, run_id: str):
@@ -144,7 +149,8 @@ class _Runs:
         if asked != run_id:
             return gr.skip(), messages.note("Another run is selected now. Nothing was deleted.")
         try:
-            delete_run(self.app.workspace, self.app.store, run_id)
+            # Who asked has read what was built on it.
+            delete_run(self.app.workspace, self.app.store, run_id, though_built_on=True)
         except TunesmithError as problem:
             return gr.skip(), messages.error(problem)
         return "", messages.note("Deleted.", "finished")

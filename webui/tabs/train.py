@@ -11,17 +11,12 @@ from core.jobs.store import QUEUED, Job
 from core.jobs.submit import resume_run, stop_job
 from webui import messages, run_view
 from webui.context import App, Shared
+from webui.go_on import GoOn
 
 _NOTHING = messages.empty(
     "No runs yet",
     "While a run learns, its curves, speed and sample answers are shown here. The sample run needs "
     "nothing of yours and takes some minutes on a laptop.",
-)
-_CHARTS = (
-    ("learning_rate", "Learning rate"),
-    ("grad_norm", "Gradient norm"),
-    ("tokens_per_second", "Tokens per second"),
-    ("memory", "Memory (GiB)"),
 )
 # Texts of a run in the order of the outputs; run_view.news gives them by these names.
 _PARTS = ("headline", "outcome", "figures", "samples", "choices", "log")
@@ -34,6 +29,7 @@ def build(app: App, shared: Shared) -> None:
 class _Train:
     def __init__(self, app: App, shared: Shared) -> None:
         self.app, self.shared = app, shared
+        self.after = GoOn(app, shared)
         self.choice = gr.Dropdown([], label="Run", elem_id="run-choice", visible=False)
         with gr.Column(visible=False, elem_classes="nothing") as self.nothing:
             gr.HTML(_NOTHING, apply_default_css=False)
@@ -43,6 +39,7 @@ class _Train:
             self._build_run()
         self.cursor = gr.Textbox(visible="hidden", label="What is drawn")
         self.panes = [self.shown, self.nothing, self.stop, self.resume, self.next]
+        self.panes += self.after.panes
         self.texts = [getattr(self, name) for name in _PARTS]
 
     def _build_run(self) -> None:
@@ -52,15 +49,18 @@ class _Train:
             self.resume = gr.Button(
                 "Resume", variant="primary", visible=False, min_width=96, scale=0
             )
+            self.after.build_half()
         self.outcome = _html()
         with gr.Row(visible=False, elem_classes="next-steps") as self.next:
             self.evaluate = gr.Button("Evaluate", variant="primary", scale=0, min_width=140)
             self.chat = gr.Button("Chat", scale=0, min_width=140)
             self.export = gr.Button("Export", scale=0, min_width=140)
+        self.after.build()
         self.figures = _html("strip")
         with gr.Row(elem_classes="switches"):
             self.log_scale = gr.Checkbox(label="Log scale", container=False, min_width=110)
             self.raw = gr.Checkbox(True, label="Show each step", container=False, min_width=140)
+            self.all = gr.Checkbox(label="All metrics", container=False, min_width=110)
         self.curves = gr.HTML(
             html_template=_curves_html(),
             js_on_load="tunesmith.live(element, () => props.value, watch);",
@@ -88,15 +88,18 @@ class _Train:
         """What is new of the run since this browser last drew it."""
         job = self.app.store.find(run_id) if run_id else None
         if job is None:
-            return [*_panes(None, False), *([gr.skip()] * (len(_PARTS) + 1))]
+            return [*self._panes(None, False), *([gr.skip()] * (len(_PARTS) + 1))]
         live = self.app.live.get(run_id)
         resumable = run_view.resumable(job, live.folder)
         news = run_view.news(job, live, resumable, run_view.read_cursor(cursor))
         if news is None:
             return [gr.skip()] * (len(self.panes) + len(_PARTS) + 1)
-        panes = _panes(job, resumable) if news.state_changed else [gr.skip()] * len(self.panes)
+        panes = self._panes(job, resumable) if news.state_changed else [gr.skip()] * len(self.panes)
         texts = [news.texts.get(name, gr.skip()) for name in _PARTS]
         return [*panes, *texts, news.drawing]
+
+    def _panes(self, job: Job | None, resumable: bool) -> list[Any]:
+        return [*_panes(job, resumable), *self.after.shown(job)]
 
     def stop_run(self, run_id: str):
         return self._ask(lambda: stop_job(self.app.workspace, self.app.store, run_id))
@@ -124,17 +127,20 @@ class _Train:
             "js": "(run) => [run, tunesmith.cursor()]",
             **quiet,
         }
+        in_order = {"show_progress": "hidden"}
         triggers = [shared.tab["train"].select, run.change]
-        gr.on(triggers, self.open, run, [self.choice, run], **quiet).then(**look)
+        gr.on(triggers, self.open, run, [self.choice, run], **in_order).then(**look)
         shared.ticker.tick(**look)
-        self.choice.input(lambda chosen: chosen, self.choice, run, **quiet)
+        self.choice.input(lambda chosen: chosen, self.choice, run, **in_order)
         self.stop.click(self.stop_run, run, self.outcome, **quiet).then(**look)
         self.resume.click(self.resume_run, run, self.outcome, **quiet).then(**look)
+        self.after.wire(self.outcome, look)
         steps = {"evaluate": self.evaluate, "chat": self.chat, "export": self.export}
         for tab, button in steps.items():
             button.click(lambda tab=tab: shared.go(tab), None, shared.tabs, **quiet)
         self.log_scale.input(None, self.log_scale, js="on => tunesmith.setLogScale(on)")
         self.raw.input(None, self.raw, js="on => tunesmith.setRaw(on)")
+        self.all.input(None, self.all, js="on => tunesmith.setAll(on)")
 
 
 def _panes(job: Job | None, resumable: bool) -> list[Any]:
@@ -161,12 +167,8 @@ def _html(classes: str = "") -> gr.HTML:
 
 
 def _curves_html() -> str:
-    small = "".join(
-        f'<figure><figcaption>{label}</figcaption><div class="chart" data-curve="{name}" '
-        f'role="img" aria-label="{label}"></div></figure>'
-        for name, label in _CHARTS
-    )
+    """The large chart; the small ones are added as there is something to show in them."""
     return (
         '<div class="curves"><div class="chart large" data-curve="loss" role="img" '
-        f'aria-label="Loss"></div><div class="multiples">{small}</div></div>'
+        'aria-label="Loss"></div><div class="multiples"></div></div>'
     )

@@ -1,0 +1,219 @@
+"""`estimate`: what a run would be, whether it fits, and how long it takes, without starting it."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING, Any
+
+from core.commands.opening import open_workspace
+from core.commands.output import DONE, Output, pairs, spell_bytes, spell_seconds
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from core.config import RunConfig
+    from core.estimate.changes import Change
+    from core.estimate.pace import Pace
+    from core.estimate.plan import RunEstimate
+    from core.workspace import Workspace
+
+
+def add(commands: Any, common: argparse.ArgumentParser) -> None:
+    parser = commands.add_parser(
+        "estimate",
+        parents=[common],
+        help="tell what a run would be, whether it fits and how long it takes",
+        description="Rows, tokens and steps of a run, its memory part by part, what would make it "
+        "fit, and its time, without starting it. Every setting is an option: "
+        "--training.max_length 256.",
+        usage="%(prog)s CONFIG|PRESET [--section.field VALUE ...] [--tokens] [--trial] "
+        "[--device-memory SIZE]",
+    )
+    parser.add_argument("config", metavar="CONFIG|PRESET", help="a YAML file or a preset's name")
+    parser.add_argument(
+        "--tokens", action="store_true", help="count the tokens too (takes the model's tokenizer)"
+    )
+    parser.add_argument(
+        "--trial",
+        action="store_true",
+        help="train two steps on the longest rows to measure time and memory; nothing is kept",
+    )
+    parser.add_argument(
+        "--device-memory",
+        metavar="SIZE",
+        help="ask for a GPU with so much memory, such as 24GB, that need not be here",
+    )
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace, output: Output) -> int:
+    from core.commands.train import read_config
+    from core.estimate.changes import changes_that_fit
+    from core.estimate.plan import estimate_run, imagined
+    from core.models.hardware import probe
+    from core.summary import local_model, summarize
+
+    config = read_config(open_workspace(args), args.config, args.overrides)
+    name = config.model.model_name_or_path
+    workspace = open_workspace(args, name)
+    hardware = imagined(probe(), args.device_memory) if args.device_memory else probe()
+    counts = _token_counts(workspace, config) if args.tokens or args.trial else None
+    summary = summarize(workspace, config, counts)
+    model = _folder(workspace, name, local_model)
+    estimate = estimate_run(model, config, hardware, rows=summary.train_rows, token_counts=counts)
+    changes = changes_that_fit(estimate)
+    trial = _trial(workspace, config, output) if args.trial else None
+    pace = _pace(workspace, estimate, trial)
+    seconds = _seconds(estimate, pace, counts)
+    known = summary.to_dict()
+    if estimate.memory:
+        known["memory_bytes"] = estimate.memory.total
+    known["seconds"] = seconds
+    record = {
+        **known,
+        **estimate.to_dict(),
+        "changes": [change.to_dict() for change in changes],
+        "pace": pace.to_dict() if pace else None,
+        "trial": trial,
+    }
+    parts = [_plan_text(summary), *_memory_text(estimate, changes), _time_text(pace, seconds)]
+    if trial:
+        parts.append(f"The trial took {spell_bytes(trial['memory_bytes'])} of memory at most.")
+    parts += [f"Note: {warning}" for warning in summary.warnings]
+    output.result(record, "\n".join(parts))
+    return DONE
+
+
+def _folder(workspace: Workspace, name: str, find: Any) -> Path | None:
+    from core.errors import TunesmithError
+
+    try:
+        found: Path | None = find(workspace, name)
+    except TunesmithError:
+        return None  # the summary says why
+    return found
+
+
+def _plan_text(summary: Any) -> str:
+    about = "" if summary.parameters_exact else "about "
+    share = f" ({summary.trainable_share:.2%})" if summary.trainable_share is not None else ""
+    return pairs(
+        [
+            ("base", summary.base),
+            ("parameters", f"{about}{summary.parameters:,}" if summary.parameters else None),
+            ("trained", f"{summary.trainable:,}{share}" if summary.trainable else None),
+            ("training rows", _count(summary.train_rows)),
+            ("held-out rows", _count(summary.eval_rows)),
+            ("tokens in a pass", _count(summary.tokens)),
+            ("steps", _count(summary.steps)),
+        ]
+    )
+
+
+def _count(number: int | None) -> str | None:
+    return None if number is None else f"{number:,}"
+
+
+def _memory_text(estimate: RunEstimate, changes: list[Change]) -> list[str]:
+    """The parts, whether they fit, and what would help."""
+    memory = estimate.memory
+    if memory is None:
+        return [f"Memory: {estimate.why_not}."]
+    free = memory.free_bytes or 0
+    word = "fits" if memory.fits else "does not fit"
+    rows = [(f"  {name}", spell_bytes(size)) for name, size in memory.parts.items()]
+    lines = [
+        f"Memory: {word}, {spell_bytes(memory.total)} of {spell_bytes(free)} free on "
+        f"{estimate.device.name}",
+        pairs(rows),
+    ]
+    if estimate.chosen:
+        said = ", ".join(f"{path.rpartition('.')[2]} {value}" for path, value in estimate.chosen)
+        lines.append(f"On auto: {said}")
+    if memory.batch and memory.batch.is_assumed:
+        lines.append("Each row is taken to be as long as it may be; --tokens counts them.")
+    if memory.doubt:
+        lines.append(f"Less sure: {memory.doubt}.")
+    if changes and not changes[0].fits:
+        lines.append("Nothing makes it fit here; the smallest is:")
+    elif changes:
+        lines.append("Any of these makes it fit:")
+    for change in changes:
+        options = " ".join(f"--{path} {value}" for path, value in change.settings.items())
+        lines.append(
+            f"  {change.title}: {spell_bytes(change.total)}. {change.costs}\n    {options}"
+        )
+    return lines
+
+
+def _time_text(pace: Pace | None, seconds: float | None) -> str:
+    if pace is None:
+        return "Time: not known; --trial tries two steps."
+    speed = f"{pace.tokens_per_second:,.0f} tokens a second, {pace.origin}"
+    if seconds is None:
+        return f"Time: {speed}; --tokens counts how many there are."
+    return f"Time: about {spell_seconds(seconds)} of training ({speed})"
+
+
+def _pace(workspace: Workspace, estimate: RunEstimate, trial: dict[str, Any] | None) -> Pace | None:
+    from core.estimate.pace import Pace, pace_from_runs
+    from core.jobs.store import Store
+
+    if trial:
+        return Pace(trial["tokens_per_second"], "from a trial of two steps", True)
+    if estimate.config is None:
+        return None
+    store = Store.open(workspace)
+    return pace_from_runs(workspace, store, estimate.config, estimate.device.kind)
+
+
+def _seconds(
+    estimate: RunEstimate, pace: Pace | None, counts: dict[str, Any] | None
+) -> float | None:
+    from core.estimate.pace import seconds_of
+
+    if pace is None or estimate.config is None:
+        return None
+    return seconds_of(estimate.config, pace, counts)
+
+
+def _trial(workspace: Workspace, config: RunConfig, output: Output) -> dict[str, Any]:
+    from core.commands.progress import fetch_progress
+    from core.estimate.trial import try_run
+    from core.models.starter import ensure_model
+
+    ensure_model(config.model.model_name_or_path, workspace, fetch_progress)
+    said: set[str] = set()
+
+    def tell(share: float, message: str) -> None:
+        if message not in said:
+            said.add(message)
+            output.say(f"{message} ...")
+
+    return try_run(workspace, config, tell)
+
+
+def _token_counts(workspace: Workspace, config: RunConfig) -> dict[str, Any]:
+    from core.commands.progress import fetch_progress
+    from core.data.preview import dataset_token_counts
+    from core.jobs.pool import Pool
+    from core.models.starter import ensure_model
+
+    model = ensure_model(config.model.model_name_or_path, workspace, fetch_progress)
+    pool = Pool(workspace.root)
+    try:
+        counts: dict[str, Any] = pool.submit(
+            dataset_token_counts,
+            workspace.root,
+            config.data.dataset,
+            str(model),
+            config.training.max_length,
+            config.data.assistant_only_loss,
+            config.data.system_prompt,
+            None,
+            None,
+            config.data.chat_template,
+        ).result()
+    finally:
+        pool.close()
+    return counts

@@ -1,0 +1,186 @@
+"""`templates`: the chat templates of the workspace; `data tokens`: rows as a model sees them."""
+
+from __future__ import annotations
+
+import argparse
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from core.commands.opening import open_workspace
+from core.commands.output import DONE, FAILED, Output, UsageError, table
+
+_PARTS = ("train", "eval", "test")
+
+
+def add(commands: Any, common: argparse.ArgumentParser) -> None:
+    parser = commands.add_parser("templates", help="list, show, check, save, delete chat templates")
+    actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
+
+    listing = actions.add_parser("list", parents=[common], help="every chat template")
+    listing.set_defaults(run=run_list)
+
+    show = actions.add_parser("show", parents=[common], help="print one")
+    show.add_argument("name", metavar="NAME")
+    show.set_defaults(run=run_show)
+
+    check = actions.add_parser("check", parents=[common], help="what is wrong with a file, if so")
+    check.add_argument("file", metavar="FILE", type=Path)
+    check.set_defaults(run=run_check)
+
+    save = actions.add_parser("save", parents=[common], help="keep a file as an own template")
+    save.add_argument("name", metavar="NAME")
+    save.add_argument("file", metavar="FILE", type=Path)
+    save.set_defaults(run=run_save)
+
+    delete = actions.add_parser("delete", parents=[common], help="delete one of your own")
+    delete.add_argument("name", metavar="NAME")
+    delete.set_defaults(run=run_delete)
+
+
+def add_tokens(actions: Any, common: argparse.ArgumentParser) -> None:
+    """The action below `data`."""
+    tokens = actions.add_parser(
+        "tokens",
+        parents=[common],
+        help="rows as a model sees them, and what of them is learned",
+        description="Renders rows with a chat template and cuts them as a run would. Each line is "
+        "read, learned (it carries loss) or cut off.",
+    )
+    tokens.add_argument("id", metavar="ID")
+    tokens.add_argument("--part", choices=_PARTS, default="train")
+    tokens.add_argument("--row", type=int, default=1, metavar="N", help="first row (1)")
+    tokens.add_argument("--rows", type=int, default=1, metavar="N", help="how many (1)")
+    tokens.add_argument("--model", metavar="MODEL", help="whose tokenizer (else the starter's)")
+    tokens.add_argument("--max-length", type=int, metavar="TOKENS", help="where rows are cut")
+    template = tokens.add_mutually_exclusive_group()
+    template.add_argument("--chat-template", default="model", metavar="NAME")
+    template.add_argument("--template-file", type=Path, metavar="FILE", help="one not saved yet")
+    tokens.add_argument("--system-prompt", default="", metavar="TEXT", help="for rows without one")
+    tokens.add_argument(
+        "--whole-conversation", action="store_true", help="learn from the questions too"
+    )
+    tokens.set_defaults(run=run_tokens)
+
+
+def run_list(args: argparse.Namespace, output: Output) -> int:
+    from core.data.chat_templates import list_templates
+
+    found = list_templates(open_workspace(args))
+    records = [{"name": one.name, "title": one.title, "source": one.source} for one in found]
+    rows = [(one.name, one.source, one.title) for one in found]
+    output.result({"templates": records}, table(("NAME", "", "TITLE"), rows))
+    return DONE
+
+
+def run_show(args: argparse.Namespace, output: Output) -> int:
+    from core.data.chat_templates import load_template
+
+    text = load_template(args.name, open_workspace(args))
+    output.result({"name": args.name, "text": text}, text.rstrip("\n"))
+    return DONE
+
+
+def run_check(args: argparse.Namespace, output: Output) -> int:
+    from core.data.chat_templates import check_template
+
+    problem = check_template(_read(args.file))
+    if problem is None:
+        output.result({"ok": True, "line": None, "message": None}, "The template is fit.")
+        return DONE
+    record = {"ok": False, "line": problem.line, "message": problem.message}
+    output.result(record, str(problem))
+    return FAILED
+
+
+def run_save(args: argparse.Namespace, output: Output) -> int:
+    from core.data.chat_templates import save_template
+
+    saved = save_template(open_workspace(args), args.name, _read(args.file))
+    output.result(
+        {"name": saved.name, "title": saved.title},
+        f"Saved. Use it with --data.chat_template {saved.name}.",
+    )
+    return DONE
+
+
+def run_delete(args: argparse.Namespace, output: Output) -> int:
+    from core.data.chat_templates import delete_template
+
+    delete_template(open_workspace(args), args.name)
+    output.result({"deleted": args.name}, f"{args.name} is deleted.")
+    return DONE
+
+
+def run_tokens(args: argparse.Namespace, output: Output) -> int:
+    from core.commands.progress import fetch_progress
+    from core.config import RunConfig
+    from core.data.preview import preview_rows
+    from core.data.registry import load_dataset_info
+    from core.data.rowfile import count_rows
+    from core.errors import DataError
+    from core.models.starter import ensure_model
+
+    if args.row < 1 or args.rows < 1:
+        raise UsageError("Rows are counted from 1.", "Give --row and --rows of at least 1.")
+    defaults = RunConfig()
+    name = args.model or defaults.model.model_name_or_path
+    workspace = open_workspace(args, name)
+    model = ensure_model(name, workspace, fetch_progress)
+    info = load_dataset_info(workspace, args.id)
+    count = count_rows(info.rows_path(args.part))
+    if args.row > count:
+        raise DataError(
+            f"The {args.part} part of {info.name} has no row {args.row:,}.", f"It has {count:,}."
+        )
+    indices = list(range(args.row - 1, min(args.row - 1 + args.rows, count)))
+    # Here and not in a worker: this process ends with the answer, and a fork server would take
+    # longer to start than the tokenizer takes to load.
+    seen = preview_rows(
+        workspace.root,
+        args.id,
+        args.part,
+        indices,
+        str(model),
+        args.max_length or defaults.training.max_length,
+        not args.whole_conversation,
+        args.system_prompt,
+        args.chat_template,
+        _read(args.template_file) if args.template_file else "",
+    )
+    text = "\n\n".join(
+        f"Row {index + 1}\n{_row_text(row)}" for index, row in zip(indices, seen, strict=True)
+    )
+    output.result({"rows": seen}, text)
+    return DONE
+
+
+def _row_text(row: dict[str, Any]) -> str:
+    lines = []
+    for side in row["sides"]:
+        counts = f"{side['full_length']:,} tokens, {side['loss_tokens']:,} learned"
+        lines.append(f"{side['title'] or 'Row'}: {counts}")
+        for learned, tokens in groupby(side["tokens"], key=lambda token: token[2]):
+            lines.append(_stretch("learned" if learned else "read", tokens))
+        if side["full_length"] > side["length"]:
+            lines.append(_stretch("cut off", side["cut_tokens"]))
+    if row["label"]:
+        lines.append(f"Label: {row['label']}")
+    if row["answer"]:
+        lines.append(f"Reference answer: {row['answer']}")
+    lines += [f"Note: {note}" for note in row["notes"]]
+    if row["error"]:
+        lines.append(f"Not learned from: {row['error']}")
+    return "\n".join(lines)
+
+
+def _stretch(what: str, tokens: Any) -> str:
+    text = "".join(token[0] for token in tokens).replace("\n", "↵")
+    return f"  {what:8} {text}"
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} cannot be read: {error}.", "Give a text file.") from error

@@ -1,0 +1,90 @@
+"""What a run needs that this machine may not have: a package, a kind of device, a compiler.
+
+Asked before a start, in the page and at submit; a config that needs more than this machine has is
+still a config. No torch.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from core.config.optimizers import OPTIMIZERS, Optimizer
+from core.config.tracking import tracker_problems
+from core.errors import Problem
+from core.extras import EXTRAS, Extra, is_installed, missing
+
+if TYPE_CHECKING:
+    from core.config.run import RunConfig
+
+_KIND_TITLES = {
+    "cpu": "a CPU",
+    "cuda": "an NVIDIA or AMD GPU (CUDA)",
+    "xpu": "an Intel GPU (XPU)",
+}
+_COMPILERS = ("c++", "g++", "clang++", "cl")
+
+
+def missing_extras(path: str, value: Any) -> list[Extra]:
+    """What `core.extras` can install and the setting at `path` needs with this value."""
+    if path == "training.optim":
+        optimizer = OPTIMIZERS.get(str(value))
+        return missing([optimizer.extra] if optimizer and optimizer.extra else [])
+    return missing(value or []) if path == "tracking.report_to" else []
+
+
+def need_problems(config: RunConfig, devices: Sequence[str] | None = None) -> list[Problem]:
+    """What this machine lacks for a run, at the setting that asks for it. `devices` are its
+    devices by their labels, such as cuda:0 and cpu; without them nothing is said of those."""
+    optimizer = OPTIMIZERS[config.training.optim]
+    message = _device(optimizer, _kinds(config, devices)) or _package(optimizer)
+    found = tracker_problems(config)
+    if message:
+        also = ("training.device",) if optimizer.devices else ()
+        return [Problem("training.optim", message, also), *found]
+    return found
+
+
+def _kinds(config: RunConfig, devices: Sequence[str] | None) -> set[str]:
+    """The kinds of device that the run may get, as far as they are known."""
+    wanted = config.training.device
+    if wanted != "auto":
+        return {wanted.partition(":")[0]}
+    if devices is None:
+        return set()
+    return {device.partition(":")[0] for device in devices if device != "cpu"} or {"cpu"}
+
+
+def _device(optimizer: Optimizer, kinds: set[str]) -> str:
+    wrong = sorted(kinds - set(optimizer.devices)) if optimizer.devices else []
+    if not wrong:
+        return ""
+    needed = " or ".join(_KIND_TITLES[kind] for kind in optimizer.devices)
+    return (
+        f"The optimizer {optimizer.name} needs {needed}, and this run would be on {wrong[0]}. Take "
+        f"{optimizer.instead}."
+    )
+
+
+def _package(optimizer: Optimizer) -> str:
+    name, instead = optimizer.name, optimizer.instead
+    if optimizer.module and importlib.util.find_spec(optimizer.module) is None:
+        return (
+            f"The optimizer {name} needs the package {optimizer.module}, which is not installed "
+            f"and which Tunesmith cannot install for the torch it runs on. Take {instead}."
+        )
+    if optimizer.extra and not is_installed(optimizer.extra):
+        extra = EXTRAS[optimizer.extra]
+        return (
+            f"The optimizer {name} needs {extra.title}, which is not installed. Install it: "
+            f"{extra.command}"
+        )
+    if optimizer.compiles and not (os.environ.get("CXX") or any(map(shutil.which, _COMPILERS))):
+        return (
+            f"The optimizer {name} compiles itself, and this machine has no C++ compiler. Install "
+            f"one (Debian and Ubuntu: sudo apt install g++), or take {instead}."
+        )
+    return ""

@@ -1,0 +1,290 @@
+"""Learning from preferences: DPO, KTO, ORPO, CPO. Names are TRL's where it has them."""
+
+from __future__ import annotations
+
+import typing
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Literal
+
+from core.config.adapter import FROM_BASE
+from core.config.fields import Section, knob
+from core.errors import Problem
+
+if TYPE_CHECKING:
+    from core.config.run import RunConfig
+
+METHODS = ("dpo", "kto", "orpo", "cpo")
+"""The methods of this section."""
+
+PREFERRING: dict[str, list[Any]] = {"method": list(METHODS)}
+DPO: dict[str, list[Any]] = {"method": ["dpo"]}
+KTO: dict[str, list[Any]] = {"method": ["kto"]}
+CPO: dict[str, list[Any]] = {"method": ["cpo"]}
+REFERRING: dict[str, list[Any]] = {"method": ["dpo", "kto"]}
+
+# Losses of DPO that see nothing but the difference between the two answers.
+_OF_THE_DIFFERENCE = ("sigmoid", "hinge", "ipo", "exo_pair", "robust", "discopop", "sigmoid_norm")
+_SMOOTHED = ("robust", "exo_pair")
+
+
+class PreferenceSection(Section):
+    """How better answers are told from worse ones."""
+
+    beta: float = knob(0.1, "Beta", level="basic", when=PREFERRING, gt=0, le=100)
+    """DPO and KTO: higher stays closer to the reference model. ORPO: weight of the preference
+    beside learning the better answer. CPO: higher pulls the two answers apart more steeply."""
+
+    loss_type: Literal[
+        "sigmoid",
+        "hinge",
+        "ipo",
+        "exo_pair",
+        "nca_pair",
+        "robust",
+        "bco_pair",
+        "sppo_hard",
+        "aot",
+        "aot_unpaired",
+        "apo_zero",
+        "apo_down",
+        "discopop",
+        "sft",
+        "sigmoid_norm",
+    ] = knob("sigmoid", "Loss of DPO", when=DPO)
+    """Sigmoid is DPO as published. IPO overfits less on small sets, robust bears wrong labels,
+    apo_zero also raises the better answer itself; sft learns it alone."""
+
+    loss_weights: dict[str, Any] = knob({}, "Further losses of DPO", when=DPO)
+    """Added to the loss with these weights, such as sft: 0.5, which keeps the better answer likely.
+    Name the loss itself to weigh it too. Empty adds none."""
+
+    kto_loss_type: Literal["kto", "apo_zero_unpaired"] = knob("kto", "Loss of KTO", when=KTO)
+    """KTO as published measures how far the model has moved. apo_zero_unpaired leaves that out: it
+    is faster, and suits good answers that are better than the model's own."""
+
+    cpo_loss_type: Literal["sigmoid", "hinge", "ipo", "simpo", "alphapo"] = knob(
+        "sigmoid", "Loss of CPO", when=CPO
+    )
+    """SimPO takes the mean over an answer's tokens, so that long ones have no advantage, and wants
+    a margin; with a CPO alpha of 0 it is SimPO as published. AlphaPO also shapes the reward."""
+
+    center_rewards_coefficient: float | None = knob(
+        None, "Center the scores", when={"method": ["reward"]}, gt=0, le=10
+    )
+    """Pulls the scores of a reward model towards 0, so that they can be compared across prompts;
+    0.01 is a good beginning (Eisenstein et al. 2023). Empty leaves it out."""
+
+    label_smoothing: float = knob(
+        0.0, "Label smoothing", when={"method": ["dpo", "cpo"]}, ge=0, lt=0.5
+    )
+    """The share of pairs whose order is taken to be wrong. DPO has it with the losses robust and
+    exo_pair, CPO with sigmoid, simpo and alphapo."""
+
+    ref_model: str = knob(
+        "base", "Reference model", when=REFERRING, pattern=r"^[a-z0-9][a-z0-9-]{0,79}$"
+    )
+    """What the model may not stray from: base (as it is before the training: the base model, or the
+    run that this one starts from), none (DPO alone, without a reference), or the id of another
+    run."""
+
+    precompute_ref_log_probs: bool = knob(False, "Ask the reference beforehand", when=REFERRING)
+    """The reference model judges all rows once before the training and then makes room. It needs a
+    pass over the rows first; with full fine-tuning it halves the memory for the weights."""
+
+    ld_alpha: float | None = knob(None, "Weight of the longer answer's rest", when=DPO, ge=0, le=1)
+    """How much counts what the longer answer has beyond the shorter one's length (LD-DPO): below 1
+    the model grows less wordy. Empty counts it whole."""
+
+    f_divergence_type: Literal["reverse_kl", "forward_kl", "js_divergence", "alpha_divergence"] = (
+        knob("reverse_kl", "Distance from the reference", when=DPO)
+    )
+    """How straying is measured. Others than reverse_kl keep more variety in the answers."""
+
+    use_weighting: bool = knob(False, "Weigh pairs by likelihood", when=DPO)
+    """Pairs that the model could have written itself count more (WPO)."""
+
+    discopop_tau: float = knob(
+        0.05,
+        "DiscoPOP tau",
+        when={**DPO, "preference.loss_type": ["discopop"]},
+        gt=0,
+        le=100,
+    )
+    """The temperature of the DiscoPOP loss; its authors advise 0.05."""
+
+    desirable_weight: float = knob(1.0, "Weight of good answers", when=KTO, gt=0, le=1000)
+    """With fewer good answers than bad ones, raise it until both sides weigh about the same."""
+
+    undesirable_weight: float = knob(1.0, "Weight of bad answers", when=KTO, gt=0, le=1000)
+    """With fewer bad answers than good ones, raise it until both sides weigh about the same."""
+
+    cpo_alpha: float = knob(
+        1.0,
+        "CPO alpha",
+        when={**CPO, "preference.cpo_loss_type": ["sigmoid", "hinge", "ipo", "simpo"]},
+        ge=0,
+        le=100,
+    )
+    """Weight of learning the better answer beside the preference. 0 leaves it out."""
+
+    simpo_gamma: float = knob(
+        0.5,
+        "SimPO margin",
+        when={**CPO, "preference.cpo_loss_type": ["simpo", "alphapo"]},
+        ge=0,
+        le=100,
+    )
+    """By how much the better answer's reward is to be higher."""
+
+    alpha: float = knob(
+        0.25,
+        "AlphaPO alpha",
+        when={**CPO, "preference.cpo_loss_type": ["alphapo"]},
+        ge=-10,
+        le=10,
+    )
+    """Shapes the reward (1 - p^-alpha) / alpha. 0 is SimPO; its authors advise 0.25."""
+
+
+def preference_rules(config: RunConfig) -> Iterator[Problem]:
+    """The rules that a run which learns from preferences has to keep; none for other methods."""
+    method: str = config.method
+    if method not in METHODS:
+        return
+    if config.training.packing:
+        yield Problem(
+            "training.packing",
+            f"on with method {method}: answers are compared one by one. Turn it off.",
+            ("method",),
+        )
+    yield from _best_rules(config)
+    if method == "kto":
+        yield from _kto_rules(config)
+    if method == "dpo":
+        yield from _dpo_rules(config)
+    if method in ("dpo", "kto"):
+        yield from _reference_rules(config)
+    if method == "cpo" and config.preference.label_smoothing > 0:
+        kind = config.preference.cpo_loss_type
+        if kind in ("hinge", "ipo"):
+            yield Problem(
+                "preference.label_smoothing",
+                f"{config.preference.label_smoothing:g} has no effect with "
+                f"preference.cpo_loss_type {kind}. Set it to 0, or take sigmoid or simpo.",
+                ("preference.cpo_loss_type",),
+            )
+
+
+def _best_rules(config: RunConfig) -> Iterator[Problem]:
+    evaluation = config.evaluation
+    best = evaluation.metric_for_best_model.removeprefix("eval_")
+    rising = best in ("rewards/accuracies", "rewards/margins", "rewards/chosen", "logps/chosen")
+    if evaluation.eval_strategy != "no" and rising and not evaluation.greater_is_better:
+        yield Problem(
+            "evaluation.greater_is_better",
+            f"off with evaluation.metric_for_best_model {evaluation.metric_for_best_model}: the "
+            "worst checkpoint would count as the best. Turn it on.",
+            ("evaluation.metric_for_best_model",),
+        )
+
+
+def _kto_rules(config: RunConfig) -> Iterator[Problem]:
+    batch = config.training.per_device_train_batch_size
+    if batch == 1 and config.preference.kto_loss_type == "kto":
+        yield Problem(
+            "training.per_device_train_batch_size",
+            "1 with preference.kto_loss_type kto: it compares the answers of a batch with each "
+            "other. Take at least 2, or the loss apo_zero_unpaired.",
+            ("preference.kto_loss_type",),
+        )
+
+
+def dpo_losses(section: PreferenceSection) -> dict[str, float]:
+    """Each loss of a DPO run with its weight, the chosen one first."""
+    return {section.loss_type: 1.0, **section.loss_weights}
+
+
+def _dpo_rules(config: RunConfig) -> Iterator[Problem]:
+    section = config.preference
+    wrong = _wrong_weights(section)
+    if wrong:
+        yield wrong
+        return
+    kinds, smoothing = list(dpo_losses(section)), section.label_smoothing
+    named = f"preference.loss_type {section.loss_type}"
+    if "exo_pair" in kinds and smoothing == 0:
+        yield Problem(
+            "preference.label_smoothing",
+            "0 with preference.loss_type exo_pair, which needs some. Its authors advise 0.001.",
+            ("preference.loss_type",),
+        )
+    elif smoothing > 0 and not set(kinds) & set(_SMOOTHED):
+        yield Problem(
+            "preference.label_smoothing",
+            f"{smoothing:g} has no effect with {named}. Set it to 0, or take robust.",
+            ("preference.loss_type",),
+        )
+    others = [kind for kind in kinds if kind not in (*_OF_THE_DIFFERENCE, "sft")]
+    if section.f_divergence_type != "reverse_kl" and others:
+        yield Problem(
+            "preference.f_divergence_type",
+            f"{section.f_divergence_type} with preference.loss_type {others[0]}: it is defined for "
+            f"{', '.join(_OF_THE_DIFFERENCE)} alone. Take reverse_kl.",
+            ("preference.loss_type",),
+        )
+    sorting = [kind for kind in kinds if kind in ("aot", "aot_unpaired")]
+    if section.use_weighting and sorting:
+        yield Problem(
+            "preference.use_weighting",
+            f"on with preference.loss_type {sorting[0]}, which sorts the answers. Turn it off.",
+            ("preference.loss_type",),
+        )
+    if section.ref_model == "none" and others:
+        yield Problem(
+            "preference.ref_model",
+            f"none with preference.loss_type {others[0]}, which measures each answer against a "
+            "reference. Take base, or the loss sigmoid.",
+            ("preference.loss_type",),
+        )
+
+
+def _wrong_weights(section: PreferenceSection) -> Problem | None:
+    known = typing.get_args(PreferenceSection.model_fields["loss_type"].annotation)
+    for name, weight in section.loss_weights.items():
+        is_number = isinstance(weight, int | float) and not isinstance(weight, bool)
+        if name not in known:
+            message = f"{name} is no loss of DPO. There are: {', '.join(known)}."
+        elif not is_number or weight <= 0:
+            message = f"the weight of {name} must be a number above 0."
+        else:
+            continue
+        return Problem("preference.loss_weights", message, ("preference.loss_type",))
+    return None
+
+
+def _reference_rules(config: RunConfig) -> Iterator[Problem]:
+    section, adapter = config.preference, config.adapter
+    method: str = config.method
+    if method == "kto" and section.ref_model == "none":
+        yield Problem(
+            "preference.ref_model",
+            "none with method kto, which measures each answer against a reference. Take base.",
+            ("method",),
+        )
+    if section.ref_model != "base" or not adapter.changes_base:
+        return
+    # With the adapter off the model is to be the base; these change the base itself.
+    if adapter.method == "lora" and adapter.init_lora_weights in FROM_BASE:
+        yield Problem(
+            "adapter.init_lora_weights",
+            f"{adapter.init_lora_weights} with preference.ref_model base: it changes the base, "
+            "which is the reference. Use default.",
+            ("preference.ref_model",),
+        )
+    if adapter.bias != "none":
+        yield Problem(
+            "adapter.bias",
+            f"{adapter.bias} with preference.ref_model base: the reference would be trained too. "
+            "Set it to none.",
+            ("preference.ref_model",),
+        )

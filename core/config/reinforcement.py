@@ -1,0 +1,268 @@
+"""Learning from rewards: GRPO and RLOO. Names are TRL's where it has them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import field_validator
+
+from core.config.adapter import FROM_BASE
+from core.config.fields import Section, knob
+from core.errors import Problem
+
+if TYPE_CHECKING:
+    from core.config.run import RunConfig
+
+METHODS = ("grpo", "rloo")
+"""The methods of this section."""
+
+REWARDED: dict[str, list[Any]] = {"method": list(METHODS)}
+GRPO: dict[str, list[Any]] = {"method": ["grpo"]}
+RLOO: dict[str, list[Any]] = {"method": ["rloo"]}
+
+_CLIPPED = ["grpo", "dapo", "dr_grpo", "bnpo", "luspo", "cispo"]
+"""Losses of GRPO that hold a step back by its ratio."""
+
+
+class ReinforcementSection(Section):
+    """How the model writes answers of its own, and how the rewarded ones are learned."""
+
+    rewards: list[dict[str, Any]] = knob([], "Reward functions", level="basic", when=REWARDED)
+    """What an answer is rewarded for. The rewards are added up, each times its weight."""
+
+    num_generations: int = knob(8, "Answers to each prompt", when=REWARDED, ge=2, le=1024)
+    """They are compared with each other: more tell a good answer from a lucky one and take longer.
+    A step's answers (batch size times accumulation) must be a multiple of it."""
+
+    max_completion_length: int = knob(
+        256, "Longest answer", level="basic", when=REWARDED, unit="tokens", ge=1, le=131072
+    )
+    """An answer is cut here, and writing takes most of the time. The prompt may have
+    training.max_length tokens besides."""
+
+    kl_beta: float = knob(0.0, "KL coefficient (beta)", when=REWARDED, ge=0, le=10)
+    """Holds the model close to what it was: higher changes it less. 0 asks no reference model,
+    which is faster; RLOO as published takes 0.05."""
+
+    temperature: float = knob(1.0, "Temperature", group="Writing", when=REWARDED, gt=0, le=5)
+    """Higher writes answers that differ more, so that there is something to compare."""
+
+    top_p: float = knob(1.0, "Top p", group="Writing", when=REWARDED, gt=0, le=1)
+    """Below 1 the least likely words are never written."""
+
+    top_k: int = knob(0, "Top k", group="Writing", when=REWARDED, ge=0)
+    """Writes one of so many likeliest tokens only. 0 allows all."""
+
+    grpo_loss_type: Literal[
+        "dapo", "grpo", "dr_grpo", "bnpo", "cispo", "sapo", "luspo", "vespo"
+    ] = knob("dapo", "Loss of GRPO", when=GRPO)
+    """Grpo as published weighs each answer alike and so prefers short right and long wrong ones;
+    dapo, dr_grpo and bnpo weigh each token. Cispo, sapo and vespo replace the clipping; luspo
+    wants ratios of whole answers."""
+
+    scale_rewards: Literal["group", "batch", "none"] = knob("group", "Scale rewards by", when=GRPO)
+    """Divides rewards by how much they differ among the answers to a prompt, or in the batch. None
+    leaves easy and hard prompts their weight (Dr. GRPO)."""
+
+    importance_sampling_level: Literal["token", "sequence"] = knob(
+        "token", "Ratios of", when={**GRPO, "reinforcement.grpo_loss_type": [*_CLIPPED, "sapo"]}
+    )
+    """How far the model has moved since it wrote an answer, by each token or by the whole answer.
+    Sequence with the loss grpo is GSPO."""
+
+    epsilon: float = knob(0.2, "Clip at (epsilon)", when=REWARDED, gt=0, lt=1)
+    """How far a probability may move on one set of answers. It has an effect once answers are used
+    for more than one step."""
+
+    epsilon_high: float | None = knob(None, "Clip upwards at", when=REWARDED, gt=0, le=10)
+    """Another bound for answers that get likelier: 0.28 keeps rare good words (DAPO), 5 suits
+    cispo. Empty is the same as downwards."""
+
+    num_iterations: int = knob(1, "Use each set of answers", when=REWARDED, unit="times", ge=1)
+    """More learns more from the same answers, which take the time, and is less steady."""
+
+    steps_per_generation: int | None = knob(None, "Batches written at once", when=REWARDED, ge=1)
+    """Empty writes the answers of one step. More write faster on a GPU, and later steps learn from
+    answers that are a little old."""
+
+    mask_truncated_completions: bool = knob(False, "Leave out cut answers", when=REWARDED)
+    """An answer that reaches the longest length teaches nothing. Off, it counts as it is rewarded,
+    so that the model learns to end in time."""
+
+    normalize_advantages: bool = knob(False, "Normalize over the batch", when=RLOO)
+    """Evens out steps whose rewards differ much."""
+
+    num_generations_eval: int = knob(
+        1,
+        "Answers to each prompt in evaluation",
+        when={**REWARDED, "evaluation.eval_strategy": ["steps", "epoch"]},
+        ge=1,
+        le=1024,
+    )
+    """More measure the mean reward more exactly and take longer."""
+
+    @field_validator("rewards", mode="before")
+    @classmethod
+    def _named_or_written_out(cls, value: Any) -> Any:
+        """A function may stand as its kind alone, or as JSON text, where only text can be given."""
+        return [_reward(item) for item in value] if isinstance(value, list) else value
+
+
+def _reward(item: Any) -> Any:
+    if not isinstance(item, str):
+        return item
+    if not item.lstrip().startswith("{"):
+        return {"kind": item.strip()}
+    try:
+        return json.loads(item)
+    except ValueError as error:
+        raise ValueError(f"is not JSON: {error}") from error
+
+
+def answers_a_step(config: RunConfig, batch: int) -> int:
+    """How many answers are written at once with `batch` rows at once."""
+    batches = config.reinforcement.steps_per_generation
+    return batch * (config.training.gradient_accumulation_steps if batches is None else batches)
+
+
+def nearest_batch(config: RunConfig, batch: int) -> int:
+    """The batch size nearest to `batch` with which a step has whole groups of answers."""
+    group = config.reinforcement.num_generations
+    least = next(n for n in range(1, group + 1) if answers_a_step(config, n) % group == 0)
+    return max(least, round(batch / least) * least)
+
+
+def batches_an_epoch(config: RunConfig, rows: int, batch: int) -> int:
+    """How many batches an epoch has: prompts that fill no whole step are left out of it."""
+    prompts = max(1, answers_a_step(config, batch) // config.reinforcement.num_generations)
+    times = answers_a_step(config, batch) // batch * config.reinforcement.num_iterations
+    return rows // prompts * times
+
+
+def reinforcement_rules(config: RunConfig) -> Iterator[Problem]:
+    """The rules of a run that learns from rewards; none for other methods."""
+    if config.method not in METHODS:
+        return
+    from core.rewards.config_rules import rewards_rules  # which stands on core.config
+
+    training = config.training
+    yield from rewards_rules(config.reinforcement.rewards)
+    if training.packing:
+        yield Problem(
+            "training.packing",
+            f"on with method {config.method}: the answers are written in the training. Turn it "
+            "off.",
+            ("method",),
+        )
+    if training.extra.get("auto_find_batch_size"):
+        yield Problem(
+            "training.extra",
+            f"auto_find_batch_size with method {config.method}: a smaller batch would tear the "
+            "answers to a prompt apart. Set a smaller training.per_device_train_batch_size.",
+            ("method",),
+        )
+    yield from _group_rules(config)
+    yield from _loss_rules(config)
+    yield from _model_rules(config)
+    yield from _best_rules(config)
+
+
+def _group_rules(config: RunConfig) -> Iterator[Problem]:
+    """The answers to a prompt are compared with each other, so a step holds all of them."""
+    section, training = config.reinforcement, config.training
+    batch, group = training.per_device_train_batch_size, section.num_generations
+    if isinstance(batch, int) and answers_a_step(config, batch) % group:
+        given = section.steps_per_generation
+        own = "reinforcement.steps_per_generation"
+        batches = "training.gradient_accumulation_steps" if given is None else own
+        answers = answers_a_step(config, batch)
+        yield Problem(
+            "training.per_device_train_batch_size",
+            f"{batch} times {batches} {answers // batch} are {answers} answers, no multiple of "
+            f"reinforcement.num_generations {group}. Take {nearest_batch(config, batch)}, or auto.",
+            ("reinforcement.num_generations", batches),
+        )
+    measured = config.evaluation.per_device_eval_batch_size
+    if config.evaluation.eval_strategy != "no" and measured % section.num_generations_eval:
+        group = section.num_generations_eval
+        yield Problem(
+            "evaluation.per_device_eval_batch_size",
+            f"{measured} is no multiple of reinforcement.num_generations_eval {group}. Take "
+            f"{max(1, round(measured / group)) * group}.",
+            ("reinforcement.num_generations_eval",),
+        )
+
+
+def _loss_rules(config: RunConfig) -> Iterator[Problem]:
+    section = config.reinforcement
+    method: str = config.method
+    if method != "grpo":
+        return
+    if section.grpo_loss_type == "luspo" and section.importance_sampling_level != "sequence":
+        yield Problem(
+            "reinforcement.importance_sampling_level",
+            f"{section.importance_sampling_level} with reinforcement.grpo_loss_type luspo, which "
+            "is defined on whole answers. Take sequence.",
+            ("reinforcement.grpo_loss_type",),
+        )
+    if section.importance_sampling_level == "sequence" and section.grpo_loss_type in (
+        "bnpo",
+        "dr_grpo",
+        "dapo",
+        "cispo",
+    ):
+        yield Problem(
+            "reinforcement.importance_sampling_level",
+            f"sequence with reinforcement.grpo_loss_type {section.grpo_loss_type} would count long "
+            "answers more than short ones. Take the loss grpo (GSPO) or luspo, or token.",
+            ("reinforcement.grpo_loss_type",),
+        )
+
+
+def _model_rules(config: RunConfig) -> Iterator[Problem]:
+    """What the adapter must leave as it is: the head, and with a reference the base."""
+    section, adapter = config.reinforcement, config.adapter
+    if not adapter.is_adapter:
+        return
+    if isinstance(adapter.target_modules, list) and any(
+        name.rpartition(".")[2] == "lm_head" for name in adapter.target_modules
+    ):
+        yield Problem(
+            "adapter.target_modules",
+            f"lm_head with method {config.method}: TRL reads the head's own weights, so its "
+            "adapter would never be trained. Leave it out.",
+            ("method",),
+        )
+    if section.kl_beta == 0 or not adapter.changes_base:
+        return
+    # With the adapter off the model is to be the base; these change the base itself.
+    if adapter.method == "lora" and adapter.init_lora_weights in FROM_BASE:
+        yield Problem(
+            "adapter.init_lora_weights",
+            f"{adapter.init_lora_weights} with reinforcement.kl_beta {section.kl_beta:g}: it "
+            "changes the base, which is the reference. Use default.",
+            ("reinforcement.kl_beta",),
+        )
+    elif adapter.method != "lora" or adapter.bias != "none":
+        yield Problem(
+            "adapter.bias",
+            f"{adapter.bias} with reinforcement.kl_beta {section.kl_beta:g}: the reference would "
+            "be trained too. Set it to none.",
+            ("reinforcement.kl_beta",),
+        )
+
+
+def _best_rules(config: RunConfig) -> Iterator[Problem]:
+    """Of a reward more is better, of a divergence less."""
+    evaluation = config.evaluation
+    best = evaluation.metric_for_best_model.removeprefix("eval_")
+    rising = best == "reward" or best.startswith("rewards/") and best.endswith("/mean")
+    if evaluation.eval_strategy != "no" and rising and not evaluation.greater_is_better:
+        yield Problem(
+            "evaluation.greater_is_better",
+            f"off with evaluation.metric_for_best_model {evaluation.metric_for_best_model}: the "
+            "worst checkpoint would count as the best. Turn it on.",
+            ("evaluation.metric_for_best_model",),
+        )

@@ -1,0 +1,110 @@
+"""What a run writes down: its points, its checkpoints, and who else is told."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any, Literal
+
+from core.config.fields import Section, knob
+from core.errors import Problem
+
+if TYPE_CHECKING:
+    from core.config.run import RunConfig
+
+# How each tracker is called by people.
+TITLES = {
+    "tensorboard": "TensorBoard",
+    "trackio": "trackio",
+    "wandb": "Weights & Biases",
+    "swanlab": "SwanLab",
+    "mlflow": "MLflow",
+}
+_WITH_PROJECT: dict[str, list[Any]] = {
+    "tracking.report_to": ["trackio", "wandb", "swanlab", "mlflow"]
+}
+
+
+class TrackingSection(Section):
+    """What is written down."""
+
+    logging_steps: int = knob(1, "Log every", unit="steps", ge=1)
+    """Each log is one point of the curves."""
+
+    save_strategy: Literal["steps", "epoch", "no"] = knob("steps", "Save checkpoints")
+    """A run can be resumed from its last checkpoint, and each can be tried in Chat."""
+
+    save_steps: int = knob(
+        20, "Save every", when={"tracking.save_strategy": ["steps"]}, unit="steps", ge=1
+    )
+    """Smaller loses less when something breaks, and writes more."""
+
+    save_total_limit: int | None = knob(3, "Keep at most", unit="checkpoints", ge=1)
+    """Older ones are deleted. Empty keeps them all."""
+
+    report_to: list[Literal["tensorboard", "trackio", "wandb", "swanlab", "mlflow"]] = knob(
+        [], "Trackers", group="Trackers"
+    )
+    """Also writes every curve there, into the run's folder. TensorBoard and trackio need no
+    account; the others can stay on this machine too."""
+
+    project: str = knob(
+        "tunesmith",
+        "Project in the trackers",
+        group="Trackers",
+        when=_WITH_PROJECT,
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$",
+    )
+    """Runs of one project stand together there."""
+
+    wandb_mode: Literal["online", "offline"] = knob(
+        "offline",
+        "Weights & Biases",
+        group="Trackers",
+        when={"tracking.report_to": ["wandb"]},
+    )
+    """Online sends settings and curves to their servers, with the key in WANDB_API_KEY. Offline
+    keeps them in the run's folder; `wandb sync` sends them later."""
+
+    swanlab_mode: Literal["online", "offline"] = knob(
+        "offline", "SwanLab", group="Trackers", when={"tracking.report_to": ["swanlab"]}
+    )
+    """Online sends settings and curves to their servers, with the key in SWANLAB_API_KEY. Offline
+    keeps them in the run's folder; `swanlab sync` sends them later."""
+
+    mlflow_mode: Literal["local", "server"] = knob(
+        "local", "MLflow", group="Trackers", when={"tracking.report_to": ["mlflow"]}
+    )
+    """Local keeps a store in the run's folder. Server is the one that MLFLOW_TRACKING_URI names."""
+
+
+def tracker_problems(config: RunConfig) -> list[Problem]:
+    """What keeps the chosen trackers from being told anything on this machine: a package that is
+    not installed, with the command that installs it."""
+    from core import extras
+
+    found = []
+    for extra in extras.missing(config.tracking.report_to):
+        title = TITLES[extra.name]
+        message = f"{title} is not installed. Install it with: {extra.command}"
+        found.append(Problem("tracking.report_to", message))
+    return found
+
+
+def tracker_warnings(config: RunConfig) -> list[Problem]:
+    """Keys and addresses that are not in the environment. The run would learn all the same."""
+    tracking = config.tracking
+    needed = (
+        ("wandb", "tracking.wandb_mode", "online", "WANDB_API_KEY", "offline"),
+        ("swanlab", "tracking.swanlab_mode", "online", "SWANLAB_API_KEY", "offline"),
+        ("mlflow", "tracking.mlflow_mode", "server", "MLFLOW_TRACKING_URI", "local"),
+    )
+    found = []
+    for name, path, mode, variable, instead in needed:
+        chosen = getattr(tracking, path.rpartition(".")[2])
+        if name in tracking.report_to and chosen == mode and not os.environ.get(variable):
+            message = (
+                f"{mode} needs {variable} in the environment that Tunesmith was started from, and "
+                f"it is not set there. Set it and start again, or choose {instead}."
+            )
+            found.append(Problem(path, message, ("tracking.report_to",)))
+    return found

@@ -1,0 +1,156 @@
+"""Zip archives of files with rows, unpacked within limits.
+
+An archive comes from anywhere: what it says of itself is checked before a byte is written, and
+no more is written than it said.
+"""
+
+from __future__ import annotations
+
+import shutil
+import stat
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from core.errors import DataError
+
+MAX_FILES = 10_000
+MAX_BYTES = 20 * 2**30
+MAX_RATIO = 200
+"""Text of rows rarely packs better than 30 to 1; a bomb packs 1,000 to 1."""
+
+RATIO_COUNTS_FROM_BYTES = 64 * 2**20
+"""Below this size nothing is harmed, however well it was packed."""
+
+_PIECE = 1 << 20
+_BEGINNING_BYTES = 16 * 2**20
+_BY_LINES = (".jsonl", ".ndjson", ".csv", ".tsv", ".txt", ".md")
+_LIMITS = (
+    f"An archive may hold {MAX_FILES:,} files and {MAX_BYTES // 2**30} GB, "
+    f"packed no more than {MAX_RATIO} to 1."
+)
+
+
+@dataclass(frozen=True)
+class Member:
+    """A file in an archive: its path there, and its size in bytes once unpacked."""
+
+    info: zipfile.ZipInfo
+    path: PurePosixPath
+
+    @property
+    def size(self) -> int:
+        return self.info.file_size
+
+
+@contextmanager
+def opened_zip(path: Path) -> Iterator[tuple[zipfile.ZipFile, list[Member]]]:
+    """The archive and its files, sorted by path, once it has been found harmless.
+
+    Raises DataError for a damaged archive, one over a limit, one with a password, a link, or a
+    path that leads out of it.
+    """
+    try:
+        archive = zipfile.ZipFile(path)
+    except (zipfile.BadZipFile, OSError, ValueError) as error:
+        raise DataError(
+            f"{path.name} is not a zip archive that can be read: {error}.", "Pack it again."
+        ) from error
+    with archive:
+        infos = [info for info in archive.infolist() if not info.is_dir()]
+        _check_whole(path, infos)
+        yield archive, sorted(
+            (Member(info, _checked_path(path, info)) for info in infos),
+            key=lambda member: member.path.parts,
+        )
+
+
+def check_packed(path: Path) -> None:
+    """Refuses an Office file (a zip inside) that is damaged, or that would unpack to more than is
+    allowed."""
+    if not zipfile.is_zipfile(path):
+        raise DataError(f"{path.name} is damaged.", "Save it again in the program it came from.")
+    with opened_zip(path):
+        pass
+
+
+def _check_whole(path: Path, infos: list[zipfile.ZipInfo]) -> None:
+    total = sum(info.file_size for info in infos)
+    packed = max(sum(info.compress_size for info in infos), 1)
+    # Members that overlap in the file are counted once each, so its own size counts too.
+    packed = min(packed, max(path.stat().st_size, 1))
+    if len(infos) > MAX_FILES:
+        raise DataError(f"{path.name} holds {len(infos):,} files.", _LIMITS)
+    if total > MAX_BYTES:
+        raise DataError(f"{path.name} unpacks to {total / 2**30:,.1f} GB.", _LIMITS)
+    if total > RATIO_COUNTS_FROM_BYTES and total > packed * MAX_RATIO:
+        raise DataError(
+            f"{path.name} unpacks to {total // packed:,} times its size: it may be a zip bomb.",
+            _LIMITS,
+        )
+
+
+def _checked_path(archive: Path, info: zipfile.ZipInfo) -> PurePosixPath:
+    name = info.filename.replace("\\", "/")
+    path = PurePosixPath(name)
+    if path.is_absolute() or ".." in path.parts or ":" in path.parts[0] or "\x00" in name:
+        raise DataError(
+            f"{archive.name} holds a path that leads out of it: {info.filename!r}.",
+            "Do not use it, or pack the files again yourself.",
+        )
+    if stat.S_ISLNK(info.external_attr >> 16):
+        raise DataError(
+            f"{archive.name} holds a link: {info.filename}.", "Pack the file itself, not a link."
+        )
+    if info.flag_bits & 1:
+        raise DataError(
+            f"{archive.name} is locked with a password.", "Unpack it and bring the files."
+        )
+    return path
+
+
+def unpack(
+    archive: zipfile.ZipFile,
+    members: list[Member],
+    folder: Path,
+    *,
+    told: Callable[[int], None] | None = None,
+    most: int | None = None,
+) -> list[Path]:
+    """Writes the members below `folder` and returns their places, in order.
+
+    Each lies in a numbered folder of its own, so that no two names can meet. `told` gets the
+    bytes written so far. Of a file of more than `most` bytes only the beginning is written, where
+    it is read line by line. Raises DataError when the archive is damaged or the disk too small.
+    """
+    total = sum(member.size for member in members)
+    free = shutil.disk_usage(folder).free
+    source = Path(archive.filename or "").name
+    if total > free and most is None:
+        raise DataError(
+            f"{source} unpacks to {total / 2**30:,.1f} GB, and {free / 2**30:,.1f} GB are free.",
+            "Make room on the disk of the workspace.",
+        )
+    places, written = [], 0
+    for number, member in enumerate(members):
+        place = folder / f"{number:05d}" / member.path.name
+        by_lines = member.path.suffix.lower() in _BY_LINES
+        cut = most is not None and by_lines and member.size > most
+        limit = _BEGINNING_BYTES if cut else member.size
+        try:
+            place.parent.mkdir()
+            with archive.open(member.info) as packed, place.open("wb") as file:
+                while file.tell() < limit and (piece := packed.read(_PIECE)):
+                    file.write(piece)
+                    written += len(piece)
+                    if told:
+                        told(written)
+        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
+            raise DataError(
+                f"{member.path} in {source} cannot be unpacked: {error}.", "Pack it again."
+            ) from error
+        places.append(place)
+    return places

@@ -1,0 +1,173 @@
+"""What stands in a row's cells: text, JSON in text, and text put together from several columns."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from core.data.readers import Row, invalid_text, json_type
+
+_PARTS = re.compile(r"\{\{|\}\}|\{([^{}]+)\}")
+
+
+class Unusable(Exception):
+    """Why a row cannot be learned from, in words for the person who brought it."""
+
+
+def text_of(value: Any, what: str) -> str:
+    """A text as it is, a number as text. Raises Unusable, naming `what`, for anything else."""
+    if type(value) is not str:
+        if value is None or value != value:  # a number that is not one is an empty cell
+            raise Unusable(f"the {what} is missing")
+        if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+            raise Unusable(f"the {what} is {json_type(value)}, not text")
+        value = written(value)
+    text: str = value
+    if not text or text.isspace():
+        raise Unusable(f"the {what} is empty")
+    bad = "" if text.isascii() else invalid_text(text)
+    if bad:
+        raise Unusable(f"the {what} is {bad}")
+    return text
+
+
+def written(value: Any) -> str:
+    """A cell as text: lists one item a line, objects as JSON, nothing for an empty cell.
+
+    Raises Unusable for what cannot be written.
+    """
+    if isinstance(value, str):
+        return value
+    if value is None or value != value:
+        return ""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, (list, tuple)):
+        return "\n".join(
+            json_text(item, "list") if isinstance(item, (list, dict)) else written(item)
+            for item in value
+        )
+    if isinstance(value, dict):
+        return json_text(value, "object")
+    try:
+        return str(value)
+    except ValueError as error:  # Python writes no number of more than 4,300 digits
+        raise Unusable("a number has too many digits") from error
+
+
+def parsed(value: Any) -> Any:
+    """A list or object that stands as JSON text in a cell, as in CSV, is read."""
+    if isinstance(value, str) and value.lstrip()[:1] in ("[", "{"):
+        try:
+            return json.loads(value)
+        except (ValueError, RecursionError):
+            return value
+    return value
+
+
+def json_text(value: Any, what: str) -> str:
+    """A value as JSON text that can be kept. Raises Unusable, naming `what`."""
+    try:
+        text = json.dumps(value, ensure_ascii=False, allow_nan=False, default=str)
+    except RecursionError as error:
+        raise Unusable(f"the {what} is nested too deeply") from error
+    except (TypeError, ValueError) as error:
+        raise Unusable(f"the {what} holds a value that JSON does not know") from error
+    bad = invalid_text(text)
+    if bad:
+        raise Unusable(f"the {what} is {bad}")
+    return text
+
+
+@dataclass(frozen=True)
+class Template:
+    """A text with places for columns: `parts` are (text before, column or None) in order."""
+
+    parts: tuple[tuple[str, str | None], ...]
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(column for _, column in self.parts if column is not None))
+
+    def fill(self, row: Row) -> str:
+        """The text for a row; "" when all its columns are empty. Raises Unusable for a missing
+        column."""
+        texts: list[str] = []
+        said = False
+        for before, column in self.parts:
+            texts.append(before)
+            if column is None:
+                continue
+            if column not in row:
+                raise Unusable(f"the column {column} is missing")
+            text = written(row[column])
+            said = said or bool(text.strip())
+            texts.append(text)
+        return "".join(texts) if said else ""
+
+
+@lru_cache(maxsize=256)
+def template_of(source: str) -> Template | None:
+    """The template that a mapping's value is, or None where it is a column's name.
+
+    `{column}` is a place, `{{` and `}}` are braces; any other brace stands for itself.
+    """
+    parts: list[tuple[str, str | None]] = []
+    text, end = "", 0
+    for match in _PARTS.finditer(source):
+        text += source[end : match.start()]
+        end = match.end()
+        if match.group(1) is None:
+            text += match.group()[0]
+        else:
+            parts.append((text, match.group(1)))
+            text = ""
+    if not parts:
+        return None
+    return Template((*parts, (text + source[end:], None)))
+
+
+class Fields:
+    """The fields of a source form in a row, by a mapping of columns and templates."""
+
+    def __init__(self, mapping: Mapping[str, str]) -> None:
+        self._templates: dict[str, Template] = {}
+        self.columns: dict[str, str] = {}
+        for field, source in mapping.items():
+            template = template_of(source)
+            if template:
+                self._templates[field] = template
+            elif source:
+                self.columns[field] = source
+
+    def __contains__(self, field: str) -> bool:
+        return field in self.columns or field in self._templates
+
+    def required(self, row: Row, field: str) -> Any:
+        """The value of a field. Raises Unusable when the row lacks its column."""
+        column = self.columns.get(field)
+        if column is not None and column in row:
+            return row[column]
+        template = self._templates.get(field)
+        if template is None:
+            raise Unusable(f"the column {column or field} is missing")
+        text = template.fill(row)
+        if not text:
+            raise Unusable(f"the columns of the template ({', '.join(template.columns)}) are empty")
+        return text
+
+    def optional(self, row: Row, field: str) -> Any:
+        """The value of a field that may be left out: None when it is, or is empty."""
+        column = self.columns.get(field)
+        if column is not None:
+            value = row.get(column)
+        elif field in self._templates:
+            value = self._templates[field].fill(row)
+        else:
+            return None
+        blank = isinstance(value, str) and not value.strip()
+        return None if blank or value is None or value in ([], {}) or value != value else value

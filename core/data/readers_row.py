@@ -1,0 +1,59 @@
+"""What a row is, and what is said of a value that is none."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, NamedTuple
+
+Row = dict[str, Any]
+
+MAX_ROW_CHARS = 16 * 2**20
+"""No row that a model learns from is this long: a longer one is a mistake in the file."""
+
+
+class Record(NamedTuple):
+    """One row or the problem it has. `line` counts from 1: the line where it begins in JSON
+    Lines and CSV, the page of a PDF, else the row's number. `done` is the fraction of the file
+    that has been read."""
+
+    line: int
+    row: Row | None
+    problem: str
+    done: float
+
+
+def as_row(value: Any, *, checked: bool = False) -> tuple[Row | None, str]:
+    """A JSON value as a row: an object as it is, a plain text under the name `text`.
+
+    `checked` says that its texts are known to be valid.
+    """
+    if isinstance(value, str):
+        value = {"text": value}
+    if not isinstance(value, dict):
+        return None, f"a row is an object with named values, this is {json_type(value)}"
+    try:
+        bad = "" if checked else invalid_text(json.dumps(value, ensure_ascii=False))
+    except RecursionError:
+        bad = "nested too deeply"
+    return (None, bad) if bad else (value, "")
+
+
+def json_type(value: Any) -> str:
+    """What JSON calls a value, for messages."""
+    names = {bool: "true or false", int: "a number", float: "a number", str: "text"}
+    names |= {list: "a list", dict: "an object", type(None): "null"}
+    return names.get(type(value), f"a value of type {type(value).__name__}")
+
+
+def invalid_text(text: str) -> str:
+    """The reason why a text cannot be written as UTF-8, or nothing."""
+    if text.isascii():
+        return ""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        code = ord(text[error.start])
+        if 0xDC80 <= code <= 0xDCFF:
+            return f"not valid UTF-8 (byte 0x{code - 0xDC00:02x}); save the file as UTF-8"
+        return "holds half a character (a lone surrogate)"
+    return ""

@@ -1,0 +1,131 @@
+"""Rows of every standard form as the model gets them: what supervised fine-tuning learns from,
+both answers of a preference, a prompt alone, a text with its labels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from core.data.spans import ChatRenderer, Rendered
+from core.data.tokenize import (
+    TokenizedRow,
+    encode_rendered,
+    form_of,
+    no_loss_reason,
+    render_row,
+    with_system_prompt,
+)
+from core.errors import DataError, TunesmithError
+
+_BATCH = 256
+_BOTH = (("Chosen", "chosen"), ("Rejected", "rejected"))
+
+
+@dataclass(frozen=True)
+class Side:
+    """One text that the model gets of a row, or why it cannot be made.
+
+    `learns`: whether something of it must carry loss, or the row teaches nothing.
+    """
+
+    title: str
+    tokens: TokenizedRow | DataError
+    learns: bool = True
+
+    def problem(self) -> str | None:
+        """Why nothing can be learned from it; None when it can, or need not."""
+        if isinstance(self.tokens, DataError):
+            return str(self.tokens)
+        if self.learns and not self.tokens.has_loss:
+            return no_loss_reason(self.tokens)
+        return None
+
+
+def sides_of_rows(
+    rows: Sequence[dict[str, Any]],
+    tokenizer: Any,
+    *,
+    max_length: int | None,
+    assistant_only_loss: bool = True,
+    system_prompt: str = "",
+    progress: Callable[[float], None] | None = None,
+) -> list[list[Side]]:
+    """The sides of each row, in order: two for a preference, one for every other form.
+
+    A judged answer (preference, unpaired-preference) carries loss on the answer alone, whatever
+    `assistant_only_loss` says. A prompt ends where the model is to write on. Prompts and labelled
+    texts carry no loss.
+    """
+    chat = ChatRenderer(tokenizer) if tokenizer.chat_template else None
+    found: list[list[Side]] = []
+    for start in range(0, len(rows), _BATCH):
+        batch = rows[start : start + _BATCH]
+        drawn = [_drawn(row, tokenizer, chat, assistant_only_loss, system_prompt) for row in batch]
+        encoded = iter(
+            encode_rendered(
+                [item for sides in drawn for _, item, _ in sides], tokenizer, max_length
+            )
+        )
+        for sides in drawn:
+            found.append([Side(title, next(encoded), learns) for title, _, learns in sides])
+        if progress:
+            progress(len(found) / len(rows))
+    return found
+
+
+def label_of(row: dict[str, Any]) -> str | None:
+    """The judgement or the labels that a row carries, in words; None for other forms."""
+    if "labels" in row:
+        return ", ".join(row["labels"])
+    if "label" in row and "completion" in row:
+        return "desirable" if row["label"] else "undesirable"
+    return None
+
+
+def _drawn(
+    row: dict[str, Any],
+    tokenizer: Any,
+    chat: ChatRenderer | None,
+    assistant_only_loss: bool,
+    system_prompt: str,
+) -> list[tuple[str, Rendered | DataError, bool]]:
+    """(title, text, whether it must carry loss) of each side."""
+
+    def judged(column: str) -> Rendered | DataError:
+        pair = {"prompt": row["prompt"], "completion": row[column], "tools": row.get("tools")}
+        return _tried(lambda: render_row(pair, tokenizer, chat, system_prompt))
+
+    try:
+        form = form_of(row)
+    except DataError as error:
+        return [("", error, True)]
+    if form == "preference":
+        return [(title, judged(column), True) for title, column in _BOTH]
+    if form == "unpaired-preference":
+        return [("Answer", judged("completion"), True)]
+    if form == "labelled-text":
+        return [("Text", Rendered(row["text"], (), add_special_tokens=True), False)]
+    if form == "prompt-only":
+        return [("Prompt", _tried(lambda: _prompt(row, tokenizer, system_prompt)), False)]
+    item = _tried(lambda: render_row(row, tokenizer, chat, system_prompt))
+    if isinstance(item, Rendered) and not assistant_only_loss:
+        item = item.with_loss_everywhere()
+    return [("Text" if form == "text" else "Conversation", item, True)]
+
+
+def _tried(render: Callable[[], Rendered]) -> Rendered | DataError:
+    try:
+        return render()
+    except DataError as error:
+        return error
+    except TunesmithError as error:
+        return DataError(error.message, error.hint)
+
+
+def _prompt(row: dict[str, Any], tokenizer: Any, system_prompt: str) -> Rendered:
+    from core.models.prompts import prompt_text
+
+    turns = with_system_prompt(list(row["prompt"]), system_prompt)
+    text, special = prompt_text(turns, tokenizer, tools=row.get("tools"))
+    return Rendered(text, (), add_special_tokens=special)

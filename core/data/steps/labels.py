@@ -1,0 +1,101 @@
+"""Steps for labelled text: other names for labels, and a cap on the rows of each."""
+
+from __future__ import annotations
+
+import random
+from collections import defaultdict
+from typing import Any, ClassVar
+
+from core.config.fields import knob
+from core.data.readers import Row
+from core.data.rowtext import value_of
+from core.data.steps.base import Decision, EachRow, RowWork, Setting, Step, Unusable, WholeWork
+from core.errors import DataError
+
+
+class RenameLabels(Step):
+    """Gives labels other names; several may become one."""
+
+    op = "rename_labels"
+    title = "Rename labels"
+    kind = "shape"
+    forms = ("labelled-text",)
+
+    names: dict[str, str] = knob({}, "New name of each label", level="basic")
+    """One on each line, such as computer science: code. Labels with the same new name become
+    one. An empty new name drops the rows of a label."""
+
+    others: str = knob("", "Name for all other labels", level="basic")
+    """Labels that are not named get this one. Empty keeps them as they are."""
+
+    def start(self, setting: Setting) -> RowWork:
+        if not self.names and not self.others.strip():
+            raise DataError("No label is renamed.", "Write at least one, such as law: legal.")
+        names = {old.strip().lower(): new.strip() for old, new in self.names.items()}
+        others = self.others.strip()
+
+        def rename(row: Row) -> Row:
+            old = row["labels"]
+            new = [names.get(label.strip().lower(), others or label) for label in old]
+            kept = list(dict.fromkeys(label for label in new if label))
+            if not kept:
+                raise Unusable(f"the label {', '.join(old)} is left out")
+            return row if kept == old else {**row, "labels": kept}
+
+        return EachRow(rename)
+
+
+class CapPerClass(Step):
+    """Keeps at most so many rows of each class, chosen by chance."""
+
+    op = "cap_per_class"
+    title = "Cap the rows of each class"
+    kind = "shape"
+    single_rows: ClassVar[bool] = False
+
+    most: int = knob(1000, "Most rows of a class", level="basic", ge=1)
+    """Evens out classes that have many more rows than others. Nothing is made up for the small
+    ones."""
+
+    column: str = knob("label", "Column that says the class", min_length=1)
+    """The label, or any other column of the rows."""
+
+    seed: int = knob(42, "Seed", ge=0)
+    """The same seed keeps the same rows."""
+
+    def start(self, setting: Setting) -> WholeWork:
+        if self.column not in setting.columns:
+            raise DataError(
+                f"There is no column {self.column}.", f"There are {', '.join(setting.columns)}."
+            )
+        return _Cap(self)
+
+
+class _Cap(WholeWork):
+    def __init__(self, step: CapPerClass) -> None:
+        self._step = step
+        self._places: dict[str, list[int]] = defaultdict(list)
+        self._count = 0
+
+    def note(self, row: Row) -> None:
+        self._places[group_key(value_of(row, self._step.column))].append(self._count)
+        self._count += 1
+
+    def decide(self) -> Decision:
+        chance = random.Random(self._step.seed)
+        drop: dict[int, str] = {}
+        for name, places in sorted(self._places.items()):
+            if len(places) > self._step.most:
+                reason = f"{name} has more than {self._step.most:,} rows"
+                drop |= dict.fromkeys(chance.sample(places, len(places) - self._step.most), reason)
+        return Decision(drop=drop)
+
+
+def group_key(value: Any) -> str:
+    """What rows of one group share, as text: several labels are a group of their own."""
+    if isinstance(value, list):
+        return " + ".join(sorted(map(str, value)))
+    return "(empty)" if value is None else str(value)
+
+
+STEPS: tuple[type[Step], ...] = (RenameLabels, CapPerClass)

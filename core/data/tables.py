@@ -1,0 +1,193 @@
+"""Tables to records: Parquet, Arrow and XLSX. Values come as JSON knows them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from core.data.archives import check_packed
+from core.data.readers_csv import header_of
+from core.data.readers_row import Record, Row, invalid_text
+from core.errors import DataError
+
+_ROWS_A_BATCH = 1000
+_BUFFER_BYTES = 1 << 20
+
+
+def read_parquet(path: Path) -> Iterator[Record]:
+    """A record for each row, numbered from 1."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        # Without pre_buffer a group is read as it is needed, not as a whole.
+        with pq.ParquetFile(path, pre_buffer=False, buffer_size=_BUFFER_BYTES) as file:
+            total = max(file.metadata.num_rows, 1)
+            plain, number = _plainer(file.schema_arrow), 0
+            for batch in file.iter_batches(batch_size=_ROWS_A_BATCH):
+                for row, problem in _batch_rows(batch, plain):
+                    number += 1
+                    yield Record(number, row, problem, number / total)
+    except (pa.ArrowException, OSError) as error:
+        raise _damaged(path, "Parquet", error) from error
+
+
+def read_arrow(path: Path) -> Iterator[Record]:
+    """A record for each row of an Arrow IPC file (also Feather) or stream."""
+    import pyarrow as pa
+
+    try:
+        with pa.memory_map(str(path)) as source:
+            size, number = max(source.size(), 1), 0
+            for table, done in _arrow_batches(source, size):
+                plain = _plainer(table.schema)
+                for start in range(0, table.num_rows, _ROWS_A_BATCH):
+                    for row, problem in _batch_rows(table.slice(start, _ROWS_A_BATCH), plain):
+                        number += 1
+                        yield Record(number, row, problem, done)
+    except (pa.ArrowException, OSError) as error:
+        raise _damaged(path, "Arrow", error) from error
+
+
+def _arrow_batches(source: Any, size: int) -> Iterator[tuple[Any, float]]:
+    import pyarrow as pa
+
+    is_file = source.read(6) == b"ARROW1"
+    source.seek(0)
+    if is_file:
+        with pa.ipc.open_file(source) as file:
+            count = file.num_record_batches
+            for number in range(count):
+                yield file.get_batch(number), (number + 1) / count
+    else:
+        with pa.ipc.open_stream(source) as stream:
+            for batch in stream:
+                yield batch, min(source.tell() / size, 1.0)
+
+
+def _damaged(path: Path, kind: str, error: Exception) -> DataError:
+    return DataError(
+        f"{path.name} cannot be read as {kind}: {error}".rstrip(".") + ".",
+        "Write the file again, or bring it as JSON Lines.",
+    )
+
+
+def _batch_rows(batch: Any, plain: Callable[[Row], Row] | None) -> Iterator[tuple[Row | None, str]]:
+    """Rows of a batch; where one cannot be read, the others still come."""
+    try:
+        # Only asked for where there is need: it makes everything else slow.
+        rows = batch.to_pylist(**({"maps_as_pydicts": "lossy"} if plain else {}))
+    except (ValueError, KeyError) as error:
+        if batch.num_rows == 1:
+            yield None, f"a value cannot be read: {error}"
+            return
+        for place in range(batch.num_rows):
+            yield from _batch_rows(batch.slice(place, 1), plain)
+        return
+    for row in rows:
+        yield (plain(row) if plain else row), ""
+
+
+def table_rows(table: Any) -> Iterator[tuple[Row | None, str]]:
+    """Each row of an Arrow table with values that JSON knows, or the problem it has."""
+    plain = _plainer(table.schema)
+    for batch in table.to_batches(_ROWS_A_BATCH):
+        yield from _batch_rows(batch, plain)
+
+
+def _plainer(schema: Any) -> Callable[[Row], Row] | None:
+    """What makes a row's values those that JSON knows, or None when they already are."""
+    names = [name for name, kind in zip(schema.names, schema.types, strict=True) if not _json(kind)]
+    if not names:
+        return None
+
+    def plain(row: Row) -> Row:
+        for name in names:
+            row[name] = plain_value(row[name])
+        return row
+
+    return plain
+
+
+def _json(kind: Any) -> bool:
+    import pyarrow as pa
+
+    if pa.types.is_struct(kind):
+        return all(_json(kind.field(place).type) for place in range(kind.num_fields))
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
+        return _json(kind.value_type)
+    if pa.types.is_dictionary(kind):
+        return _json(kind.value_type)
+    known = pa.types.is_string, pa.types.is_large_string, pa.types.is_boolean, pa.types.is_null
+    numbers = pa.types.is_integer, pa.types.is_floating
+    return any(test(kind) for test in (*known, *numbers))
+
+
+def plain_value(value: Any) -> Any:
+    """A value as JSON knows it: dates and decimals as text, bytes as text where they are text,
+    else as their size, mappings and lists with plain values inside."""
+    if isinstance(value, dict):
+        return {str(key): plain_value(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple | set):
+        return [plain_value(inner) for inner in value]
+    if isinstance(value, bytes):
+        try:
+            return value.decode()
+        except UnicodeDecodeError:
+            return f"({len(value):,} bytes)"
+    if value is None or isinstance(value, str | bool | int | float):
+        return value
+    return str(value)
+
+
+def read_xlsx(path: Path) -> Iterator[Record]:
+    """A record for each row of each sheet that is not blank. A sheet's first row names its
+    columns; where several sheets have rows, the column `sheet` names each row's own. Lines count
+    on from sheet to sheet."""
+    import python_calamine as calamine
+
+    check_packed(path)
+    try:
+        with calamine.CalamineWorkbook.from_path(path) as book:
+            sheets = [book.get_sheet_by_name(name) for name in book.sheet_names]
+            sheets = [sheet for sheet in sheets if sheet.height]
+            heights = [sheet.end[0] + 1 if sheet.end else 0 for sheet in sheets]
+            total, line = max(sum(heights), 1), 0
+            for sheet, height in zip(sheets, heights, strict=True):
+                named = {"sheet": sheet.name} if len(sheets) > 1 else {}
+                for place, row, problem in _sheet_rows(sheet, path):
+                    at = line + place
+                    yield Record(at, {**row, **named} if row else None, problem, at / total)
+                line += height
+    except calamine.PasswordError as error:
+        raise DataError(
+            f"{path.name} is locked with a password.", "Save it without the password."
+        ) from error
+    except (calamine.CalamineError, OSError) as error:
+        raise DataError(
+            f"{path.name} cannot be read as XLSX: {error}".rstrip(".") + ".",
+            "Save it again as XLSX, or as CSV.",
+        ) from error
+
+
+def _sheet_rows(sheet: Any, path: Path) -> Iterator[tuple[int, Row | None, str]]:
+    names: list[str] = []
+    first = sheet.start[0] + 1
+    for place, cells in enumerate(sheet.iter_rows(), first):
+        values = [_cell(cell) for cell in cells]
+        if all(value == "" for value in values):
+            continue
+        if not names:
+            names = header_of([str(value) for value in values], f"{path.name}, {sheet.name},")
+        elif bad := invalid_text("".join(value for value in values if isinstance(value, str))):
+            yield place, None, bad
+        else:
+            yield place, dict(zip(names, values, strict=True)), ""
+
+
+def _cell(value: Any) -> Any:
+    # A sheet knows only floating numbers: 3 is kept as 3.0.
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return plain_value(value)

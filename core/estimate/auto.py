@@ -1,0 +1,68 @@
+"""What `auto` becomes, as far as it can be told without torch. The worker has the last word."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from core.config import RunConfig
+from core.models.hardware import Device, Hardware
+
+# Rows at once that auto does not exceed: more only smooths, at the price of fewer steps.
+MOST_ROWS = {"cpu": 8, "mps": 8, "cuda": 16}
+# The share of the memory that a run may take by its estimate, where auto decides.
+USABLE = 0.85
+# All activations are kept where so many rows at once fit; else they are computed twice.
+_ENOUGH_ROWS = 4
+
+# Bytes that so many rows at once need, with or without checkpointing.
+Total = Callable[[int, bool], int]
+
+
+def device_of(config: RunConfig, hardware: Hardware) -> Device:
+    """The device that the run will be given."""
+    wanted = config.training.device
+    same = [item for item in hardware.devices if wanted in (item.label, item.kind)]
+    return same[0] if same else hardware.devices[0]
+
+
+def precision_of(device: Device, hardware: Hardware) -> tuple[str, str]:
+    """(precision, reason) on a device."""
+    if device.kind == "cuda":
+        if (device.compute_capability or 0) >= 8:
+            return "bf16", "this GPU computes in bf16"
+        return "fp16", "this GPU is older than bf16"
+    flags = hardware.cpu_flags
+    if device.kind == "cpu" and (flags.amx_bf16 or flags.avx512_bf16):
+        return "bf16", f"this CPU has {'AMX' if flags.amx_bf16 else 'AVX-512 BF16'}"
+    if device.kind == "cpu":
+        return "fp32", "this CPU has no bf16 instructions"
+    return "fp32", f"the safe choice on {device.kind}"
+
+
+def choose_rows(
+    config: RunConfig, total: Total, *, device: str, room: int, rows: int | None
+) -> tuple[int, bool]:
+    """(rows at once, checkpointing): what is set, and for what is on auto the most that fits into
+    `room` bytes. `rows` is how many there are, None where that is not known."""
+    most = MOST_ROWS.get(device, 8)
+    most = min(most, max(1, rows)) if rows is not None else most
+    wanted = config.training.per_device_train_batch_size
+    checkpointing = config.training.gradient_checkpointing
+    if checkpointing == "auto":
+        enough = min(_ENOUGH_ROWS, most) if wanted == "auto" else int(wanted)
+        checkpointing = total(enough, False) > room
+    if wanted != "auto":
+        return int(wanted), bool(checkpointing)
+    while most > 1 and total(most, bool(checkpointing)) > room:
+        most //= 2
+    return most, bool(checkpointing)
+
+
+def with_values(config: RunConfig, values: dict[str, Any]) -> RunConfig:
+    """A copy of `config` with other values, by dotted path."""
+    changed = config.model_copy(deep=True)
+    for path, value in values.items():
+        section, _, name = path.rpartition(".")
+        setattr(getattr(changed, section) if section else changed, name, value)
+    return changed

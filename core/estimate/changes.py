@@ -1,0 +1,185 @@
+"""What would make a run fit: the smallest changes, the least harmful first."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from core.config import RunConfig, parse_config
+from core.config.memory import halved
+from core.errors import ConfigError
+from core.estimate.plan import RunEstimate, Situation
+
+_SHORTEST = 128
+_BATCH = "training.per_device_train_batch_size"
+_ACCUMULATION = "training.gradient_accumulation_steps"
+_CHECKPOINTING = "training.gradient_checkpointing"
+_LENGTH = "training.max_length"
+_MOST = 4
+
+# What is given up, title, and settings.
+_Step = tuple[str, str, dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Change:
+    """Settings that would make a run smaller. `total` is what it then takes, in bytes; `fits` says
+    whether that is little enough; `costs` is what is given up for it."""
+
+    title: str
+    costs: str
+    settings: dict[str, Any]
+    total: int
+    fits: bool
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "title": self.title,
+            "costs": self.costs,
+            "settings": self.settings,
+            "total_bytes": self.total,
+            "fits": self.fits,
+        }
+
+
+def changes_that_fit(estimate: RunEstimate) -> list[Change]:
+    """Each of these alone makes a run fit that does not, the least harmful first; where none does,
+    one that is several at once, which may still not be enough. Empty for a run that fits.
+    """
+    situation, config = estimate.situation, estimate.config
+    if situation is None or config is None or estimate.memory is None:
+        return []
+    if estimate.memory.fits is not False:
+        return []
+    found = []
+    for kind in _kinds(situation, config):
+        for title, costs, settings in kind:
+            change = _tried(situation, config, title, costs, settings)
+            if change and change.fits:
+                found.append(change)
+                break
+    if found:
+        return found[:_MOST]
+    together = _together(situation, config)
+    return [together] if together else []
+
+
+def _tried(
+    situation: Situation, config: RunConfig, title: str, costs: str, settings: dict[str, Any]
+) -> Change | None:
+    """A change with what the run then takes; None where the rules do not allow it."""
+    try:
+        changed = parse_config(config.values() | settings)
+    except ConfigError:
+        return None
+    memory = situation.memory(changed)
+    return Change(title, costs, settings, memory.total, bool(memory.fits))
+
+
+def _kinds(situation: Situation, config: RunConfig) -> Iterator[Iterator[_Step]]:
+    """Kinds of changes by the harm they do; each begins with its smallest."""
+    yield _checkpointing(situation, config)
+    yield _fewer_rows(situation, config)
+    for title, costs, settings in _checkpointing(situation, config):
+        yield (
+            (f"{title}, {more}", f"{costs} {also}".strip(), settings | fewer)
+            for more, also, fewer in _fewer_rows(situation, config)
+        )
+    for kind in (_optimizer, _shorter, _adapter, _quantized):
+        yield kind(situation, config)
+
+
+def _checkpointing(_: Situation, config: RunConfig) -> Iterator[_Step]:
+    if config.training.gradient_checkpointing is not True:
+        yield (
+            "Gradient checkpointing",
+            "Each step takes about a third longer; what is learned stays the same.",
+            {_CHECKPOINTING: True},
+        )
+
+
+def _fewer_rows(_: Situation, config: RunConfig) -> Iterator[_Step]:
+    smaller: RunConfig = config
+    while (settings := halved(smaller)) is not None:
+        smaller = parse_config(smaller.values() | settings)
+        rows, times = settings[_BATCH], settings[_ACCUMULATION]
+        yield (
+            f"{rows} {'row' if rows == 1 else 'rows'} at once, added up over {times} batches",
+            "Each step learns from as many rows as before and takes a little longer.",
+            settings,
+        )
+
+
+def _optimizer(situation: Situation, config: RunConfig) -> Iterator[_Step]:
+    name = config.training.optim
+    is_wide = name.startswith("adamw") and not name.endswith(("8bit", "4bit"))
+    if not config.adapter.is_adapter and is_wide and situation.device.kind in ("cuda", "cpu"):
+        yield (
+            "AdamW in 8 bits",
+            "The optimizer remembers less exactly; the loss is hardly changed.",
+            {"training.optim": "adamw_8bit"},
+        )
+
+
+def _shorter(situation: Situation, config: RunConfig) -> Iterator[_Step]:
+    length = config.training.max_length
+    while length // 2 >= _SHORTEST:
+        length //= 2
+        yield f"Longest row {length} tokens", _cut(situation, length), {_LENGTH: length}
+
+
+def _cut(situation: Situation, length: int) -> str:
+    if not situation.lengths:
+        return "Longer rows lose their end."
+    total = sum(count for _, count in situation.lengths)
+    cut = sum(count for tokens, count in situation.lengths if tokens > length)
+    if not cut:
+        return "No row is longer."
+    return f"{cut:,} of {total:,} rows lose their end."
+
+
+def _adapter(_: Situation, config: RunConfig) -> Iterator[_Step]:
+    if not config.adapter.is_adapter:
+        rate = config.training.learning_rate
+        settings: dict[str, Any] = {"adapter.method": "lora"}
+        if rate < 1e-4:
+            settings["training.learning_rate"] = min(rate * 10, 2e-4)
+        yield (
+            "LoRA instead of the whole model",
+            "It learns a little less, with a learning rate ten times as high.",
+            settings,
+        )
+
+
+def _quantized(situation: Situation, config: RunConfig) -> Iterator[_Step]:
+    for _, costs, settings in list(_adapter(situation, config)) or [("", "", {})]:
+        if config.adapter.quantization == "none" and not config.adapter.is_prompt:
+            text = "The base is held in 4 bits: slower, and a little less exact."
+            yield (
+                "QLoRA (nf4)",
+                f"{costs} {text}".strip(),
+                settings | {"adapter.quantization": "nf4"},
+            )
+
+
+def _together(situation: Situation, config: RunConfig) -> Change | None:
+    """Everything that helps at once, until it fits: what does no harm first, then QLoRA, then less
+    of each row. None where nothing can be made smaller."""
+    settings: dict[str, Any] = {}
+    titles: list[str] = []
+    best: Change | None = None
+    for kind in (_checkpointing, _fewer_rows, _quantized, _shorter):
+        changed = parse_config(config.values() | settings)
+        last: tuple[Change, str] | None = None
+        for title, _, more in kind(situation, changed):
+            name = ", ".join([*titles, title])
+            costs = "No smaller change is enough."
+            change = _tried(situation, config, name, costs, settings | more)
+            if change is not None and change.fits:
+                return change
+            last = (change, title) if change is not None else last
+        if last is not None:
+            best = last[0]
+            settings, titles = best.settings, [*titles, last[1]]
+    return best

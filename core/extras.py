@@ -1,0 +1,170 @@
+"""The packages that only some settings need, installed when somebody wants them.
+
+`EXTRAS` is the table; a name of it is what `python launch.py setup --with NAME` takes and what the
+page's install buttons add. Standard library only: launch.py asks here before any package is there.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import importlib.util
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from core.errors import SetupError
+
+# How far an installation is: the share done, and what is going on.
+Tell = Callable[[float, str], None]
+
+
+@dataclass(frozen=True)
+class Extra:
+    """`packages` are exact pins; `import_name` is the module that shows whether they are there.
+
+    `alone` installs just these, because requirements.lock has all that they need; otherwise pip
+    brings what they need as well. Either way nothing of requirements.lock is replaced.
+    """
+
+    name: str
+    packages: tuple[str, ...]
+    import_name: str
+    sentence: str
+    alone: bool = True
+
+    @property
+    def title(self) -> str:
+        """The packages by name: galore-torch."""
+        return " and ".join(package.partition("==")[0] for package in self.packages)
+
+    @property
+    def command(self) -> str:
+        """What a person types to have it."""
+        return f"python launch.py setup --with {self.name}"
+
+
+_TABLE = (
+    Extra(
+        "galore",
+        ("galore-torch==1.0",),
+        "galore_torch",
+        "GaLore's optimizers: full training with the optimizer's memory of a small adapter.",
+    ),
+    Extra(
+        "apollo",
+        ("apollo-torch==1.0.3",),
+        "apollo_torch",
+        "APOLLO's optimizers: AdamW's results with nearly the memory of SGD. Its licence, "
+        "CC BY-NC, allows no commercial use.",
+    ),
+    Extra(
+        "lomo",
+        ("lomo-optim==0.1.1",),
+        "lomo_optim",
+        "LOMO and AdaLOMO: full training that keeps no gradients.",
+    ),
+    Extra(
+        "grokadamw",
+        ("grokadamw==0.1.2",),
+        "grokadamw",
+        "GrokAdamW: AdamW that strengthens slowly changing gradients.",
+    ),
+    Extra(
+        "optimi",
+        ("torch-optimi==0.3.3",),
+        "optimi",
+        "StableAdamW: AdamW with each step's size held in bounds.",
+    ),
+    Extra(
+        "schedulefree",
+        ("schedulefree==1.4.1",),
+        "schedulefree",
+        "Schedule-free AdamW, RAdam and SGD: no decay of the learning rate to plan.",
+    ),
+    Extra(
+        "torchao",
+        ("torchao==0.18.0",),
+        "torchao",
+        "torchao's AdamW with 8 or 4 bits of state.",
+    ),
+    Extra(
+        "tensorboard",
+        ("tensorboard==2.21.0",),
+        "tensorboard",
+        "TensorBoard: the curves as files in the run's folder, for its own page.",
+        alone=False,
+    ),
+    Extra(
+        "trackio",
+        ("trackio==0.43.0",),
+        "trackio",
+        "trackio: the curves in a small database in the run's folder, with a page of its own.",
+    ),
+    Extra(
+        "wandb",
+        ("wandb==0.31.0",),
+        "wandb",
+        "Weights & Biases: curves and settings on their servers, or offline in the run's folder.",
+        alone=False,
+    ),
+    Extra(
+        "swanlab",
+        ("swanlab==0.10.3",),
+        "swanlab",
+        "SwanLab: curves and settings on their servers, or offline in the run's folder.",
+        alone=False,
+    ),
+    Extra(
+        "mlflow",
+        ("mlflow-skinny==3.17.2", "sqlalchemy==2.1.9", "alembic==1.20.1"),
+        "mlflow",
+        "MLflow's client: curves and settings in a server of yours, or in the run's folder.",
+        alone=False,
+    ),
+)
+EXTRAS: dict[str, Extra] = {extra.name: extra for extra in _TABLE}
+
+
+def find(names: Iterable[str]) -> list[Extra]:
+    """The extras of these names. Raises SetupError for one that there is not."""
+    found = []
+    for name in names:
+        if name not in EXTRAS:
+            near = difflib.get_close_matches(name, list(EXTRAS), n=1)
+            question = f"; did you mean {near[0]}?" if near else "."
+            raise SetupError(f"There is no extra {name!r}{question}", f"There are: {listed()}.")
+        found.append(EXTRAS[name])
+    return found
+
+
+def listed() -> str:
+    return ", ".join(EXTRAS)
+
+
+def is_installed(name: str) -> bool:
+    """Whether a process that starts now can import it."""
+    # A package may have come since this process last looked into the folder.
+    importlib.invalidate_caches()
+    return importlib.util.find_spec(EXTRAS[name].import_name) is not None
+
+
+def missing(names: Iterable[str]) -> list[Extra]:
+    """Those of the named extras that are not installed."""
+    return [EXTRAS[name] for name in names if not is_installed(name)]
+
+
+def install(name: str, tell: Tell | None = None) -> None:
+    """Installs an extra into the Python that runs this. Raises SetupError.
+
+    In Tunesmith's own environment it is remembered, so that later updates keep it. Processes that
+    run already do not get it all: see `core.jobs.process.WorkerContext.renew`.
+    """
+    from core.environment import Environment
+
+    extra = find([name])[0]
+    Environment.running().add([extra], tell)
+    if not is_installed(name):
+        raise SetupError(
+            f"pip says that {extra.title} is installed, but {extra.import_name} is not found.",
+            f"Try it in a shell: {extra.command}",
+        )

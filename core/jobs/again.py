@@ -1,0 +1,188 @@
+"""A run that goes on with other settings: trained longer as a new run, or with half the batch as
+the same one. No torch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from core.config import RunConfig, load_config, parse_config
+from core.config.memory import halved
+from core.data.registry import load_dataset_info
+from core.errors import ConfigError, JobError, Problem
+from core.jobs.checkpoints import Checkpoint, broken, last_good_checkpoint
+from core.jobs.events import read_attempt
+from core.jobs.store import Job, Store
+from core.jobs.submit import RESUMABLE, resume_run, run_job, submit_run
+from core.workspace import RunFolder, Workspace
+
+# What may change while the same training goes on: neither the model, nor what it learns from, nor
+# what the optimizer remembers of it.
+CHANGEABLE = (
+    "name",
+    "training.learning_rate",
+    "training.num_train_epochs",
+    "training.max_steps",
+    "training.lr_scheduler_type",
+    "training.lr_scheduler_kwargs",
+    "training.warmup_steps",
+    "training.max_grad_norm",
+    "training.per_device_train_batch_size",
+    "training.gradient_accumulation_steps",
+    "training.gradient_checkpointing",
+    "training.on_out_of_memory",
+    "training.device",
+    "evaluation.",
+    "tracking.",
+)
+_SCHEDULE = "training.lr_scheduler_type"
+# These remember the rate itself, so that neither it nor they can be changed on the way.
+_REMEMBERING = ("reduce_lr_on_plateau", "greedy")
+_NO_CHECKPOINT = (
+    "Continue from its model instead, which begins a new training: train --from-run {run}."
+)
+
+
+def train_longer(
+    workspace: Workspace,
+    store: Store,
+    run_id: str,
+    changes: Mapping[str, Any],
+    *,
+    checkpoint: str | None = None,
+    devices: Sequence[str] | None = None,
+) -> Job:
+    """A new run that goes on from a checkpoint of this one (the last whole one), its optimizer and
+    its place in the rows included, with other settings by dotted path.
+
+    Raises JobError when the run still trains or left no such checkpoint, ConfigError when a change
+    is not possible on the way, names rows that have changed, or leaves nothing to train.
+    """
+    job = run_job(store, run_id)
+    if not job.ended:
+        raise JobError(f"{run_id} is {job.state}.", "Wait for its end, or stop it first.")
+    run = workspace.run(run_id)
+    start = _checkpoint(run, checkpoint)
+    before = load_config(run.config)
+    own_name = {"name": changes.get("name") or f"{before.name or run_id}, longer"[:80]}
+    config = parse_config(before.values() | dict(changes) | own_name)
+    problems = [
+        *_change_problems(before, config),
+        *_rows_problems(workspace, before),
+        *_length_problems(start, before, config),
+    ]
+    if problems:
+        raise ConfigError(problems)
+    return submit_run(
+        workspace,
+        store,
+        config,
+        parent_id=run_id,
+        resume_from=str(start.path),
+        devices=devices,
+    )
+
+
+def resume_with_half(workspace: Workspace, store: Store, run_id: str) -> Job:
+    """Puts a run that the memory was not enough for back in the queue, with half the rows at once
+    and as many in each step as before. Raises JobError when it has only one row at once."""
+    config = load_config(workspace.run(run_id).config)
+    change = halved(config)
+    if change is None:
+        rows = config.training.per_device_train_batch_size
+        raise JobError(
+            f"{run_id} cannot go on with less: it has {rows} rows at once."
+            if rows != 1
+            else f"{run_id} cannot go on with less: it has one row at once.",
+            "Lower training.max_length, quantize the base, or choose a smaller model.",
+        )
+    return resume_run(workspace, store, run_id, changes=change)
+
+
+def memory_was_short(job: Job, folder: Path) -> bool:
+    """Whether the run ended for want of memory, or was killed as the system does for want of it."""
+    if job.state == "died":
+        return job.signal == 9
+    if job.state != "failed":
+        return False
+    errors = [event for event in read_attempt(folder / "events.jsonl") if event["kind"] == "error"]
+    return bool(errors) and errors[-1].get("type") == "MemoryRanOut"
+
+
+def can_halve(job: Job, folder: Path) -> bool:
+    """Whether to offer to go on with half the batch."""
+    if job.state not in RESUMABLE or not memory_was_short(job, folder):
+        return False
+    try:
+        return halved(load_config(RunFolder(folder).config)) is not None
+    except ConfigError:
+        return False
+
+
+def _checkpoint(run: RunFolder, name: str | None) -> Checkpoint:
+    run_id = run.root.name
+    if name is None:
+        found, _ = last_good_checkpoint(run.checkpoints)
+        if found is None:
+            hint = _NO_CHECKPOINT.format(run=run_id)
+            raise JobError(f"{run_id} left no checkpoint to go on from.", hint)
+        return found
+    path = run.checkpoints / Path(name).name
+    why = broken(path, resumable=True)
+    if why is not None:
+        raise JobError(f"{run_id} has no {name} to go on from: {why}.", "Take another one.")
+    return Checkpoint(path.name, int(path.name.rpartition("-")[2]), path)
+
+
+def _change_problems(before: RunConfig, config: RunConfig) -> list[Problem]:
+    old, found = before.values(), []
+    for path, value in config.values().items():
+        if value == old[path]:
+            continue
+        if not path.startswith(CHANGEABLE):
+            found.append(
+                Problem(
+                    path,
+                    f"{value} instead of {old[path]} cannot be changed while a training goes on. "
+                    "Leave it, or begin a new training that continues from the run's model.",
+                )
+            )
+    types = {before.training.lr_scheduler_type, config.training.lr_scheduler_type}
+    changed = old["training.learning_rate"] != config.training.learning_rate or len(types) > 1
+    if changed and types & set(_REMEMBERING):
+        found.append(
+            Problem(
+                _SCHEDULE,
+                f"{' and '.join(sorted(types))}: this schedule keeps its own rate, so neither it "
+                "nor the learning rate can be changed on the way.",
+                ("training.learning_rate",),
+            )
+        )
+    return found
+
+
+def _rows_problems(workspace: Workspace, before: RunConfig) -> list[Problem]:
+    info = load_dataset_info(workspace, before.data.dataset)
+    known = before.data.dataset_fingerprint
+    if not known or info.fingerprint == known:
+        return []
+    words = f"{info.name} has changed since the run. Bring the old rows back, or begin a new run."
+    return [Problem("data.dataset", words)]
+
+
+def _length_problems(start: Checkpoint, before: RunConfig, config: RunConfig) -> list[Problem]:
+    """A run that would end where it begins."""
+    state = json.loads((start.path / "trainer_state.json").read_text(encoding="utf-8"))
+    training = config.training
+    if training.max_steps > 0:
+        if training.max_steps > start.step:
+            return []
+        message = f"{training.max_steps} steps, but {start.name} has {start.step}. Take more."
+        return [Problem("training.max_steps", message)]
+    epochs = float(state.get("epoch") or 0.0)
+    if training.num_train_epochs > epochs + 1e-6:
+        return []
+    message = f"{training.num_train_epochs:g}, but {start.name} has seen {epochs:g}. Take more."
+    return [Problem("training.num_train_epochs", message)]

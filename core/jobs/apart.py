@@ -1,0 +1,98 @@
+"""Long work on data in a process of its own: it can take memory and time, be stopped at any moment,
+and the server stays small and answers meanwhile."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from core.errors import JobError, TunesmithError
+from core.jobs.process import WorkerContext, context, exit_with_parent, let_others_first
+
+Result = TypeVar("Result")
+Tell = Callable[[float, str], None]
+
+_GRACE_SECONDS = 5.0
+_SILENCE_SECONDS = 0.5
+
+
+def call_apart(
+    function: Callable[..., Result],
+    *args: Any,
+    tell: Tell | None = None,
+    workers: WorkerContext | None = None,
+    **kwargs: Any,
+) -> Result:
+    """Calls an importable `function(*args, progress=..., **kwargs)` in another process and waits.
+
+    `tell` gets what the function says of its progress, again and again while it is silent; when it
+    raises, the process is ended (its `finally` blocks run) and the exception goes on. The
+    function's own error is raised here, and JobError when its process was killed.
+    """
+    workers = workers or context()
+    ours, theirs = workers.Pipe()
+    process = workers.Process(target=_work, args=(theirs, function, args, kwargs), daemon=True)
+    process.start()
+    theirs.close()
+    said: tuple[float, str] | None = None
+    try:
+        while True:
+            while tell and said and not ours.poll(_SILENCE_SECONDS):
+                tell(*said)
+            kind, value = received(ours, process)
+            if kind == "progress" and tell:
+                said = value
+                tell(*value)
+            elif kind == "result":
+                return value  # type: ignore[no-any-return]
+            elif kind == "error":
+                raise value
+    finally:
+        ours.close()
+        _end(process)
+
+
+def received(pipe: Any, process: Any) -> tuple[str, Any]:
+    """What the process says next. Raises JobError when it was killed, also in the middle of it."""
+    try:
+        said: tuple[str, Any] = pipe.recv()
+    except (EOFError, OSError):
+        process.join(timeout=_GRACE_SECONDS)
+        raise JobError(
+            f"The process that was to do this was killed (exit code {process.exitcode}).",
+            "Is the machine short of memory? Nothing was left half done; try again.",
+        ) from None
+    return said
+
+
+def _end(process: Any) -> None:
+    process.join(timeout=0.1)
+    if process.is_alive():
+        process.terminate()
+        process.join(timeout=_GRACE_SECONDS)
+    if process.is_alive():
+        process.kill()
+        process.join()
+
+
+def _work(
+    pipe: Any, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> None:
+    exit_with_parent()
+    let_others_first()
+    # A stop must run the `finally` blocks: they take away what is half written.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+
+    def progress(fraction: float, message: str = "") -> None:
+        pipe.send(("progress", (fraction, message)))
+
+    try:
+        pipe.send(("result", function(*args, progress=progress, **kwargs)))
+    except TunesmithError as error:
+        pipe.send(("error", error))
+    except Exception as error:
+        hint = "This is a fault of Tunesmith; the server's log says where."
+        pipe.send(("error", JobError(f"{type(error).__name__}: {error}", hint)))
+        raise

@@ -1,0 +1,167 @@
+"""Runs that begin with another run: whether they can, and who began with whom. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from core.config import RunConfig, load_config
+from core.config.chain import continues, run_and_checkpoint
+from core.errors import ConfigError, ModelError, Problem, WorkspaceError
+from core.jobs.store import Job, Store
+from core.models.origin import Origin, read_origin
+from core.models.trained import TrainedModel, adapter_settings, find_trained
+from core.workspace import RunFolder, Workspace
+
+WRITING = ("sft", "cpt", "dpo", "kto", "orpo", "cpo", "grpo", "rloo")
+# What a method makes; a run can begin with what is of its own kind, and with what stands here.
+_KINDS = {method: "writes" for method in WRITING} | {
+    "mlm": "fills gaps",
+    "classification": "gives labels",
+    "reward": "gives scores",
+}
+_ALSO = {"gives labels": ("fills gaps", "writes"), "gives scores": ("writes",)}
+# Adapters that stand before the words instead of in the weights.
+_NOT_IN_WEIGHTS = ("PROMPT_TUNING", "MULTITASK_PROMPT_TUNING", "P_TUNING", "PREFIX_TUNING")
+# Settings of the adapter that may change while it is trained further.
+_FREE = ("lora_dropout", "quantization", "bnb_", "loraplus_")
+_HOW = {
+    "merge": "merged",
+    "stack": "stacked",
+    "continue": "continued",
+    "longer": "trained longer",
+}
+
+
+def chain_problems(workspace: Workspace, config: RunConfig) -> list[Problem]:
+    """Why this run cannot begin with the one that it names; empty when it can."""
+    if not continues(config):
+        return []
+    run_id, checkpoint = run_and_checkpoint(config)
+    try:
+        parent = find_trained(workspace.run(run_id), checkpoint)
+        return [*_base_problems(parent, config), *_way_problems(parent, config)]
+    except (ModelError, WorkspaceError, ConfigError) as error:
+        return [Problem("model.from_run", str(error))]
+
+
+def _base_problems(parent: TrainedModel, config: RunConfig) -> Iterator[Problem]:
+    """Another base, or a model that does something else."""
+    name = parent.run.root.name
+    for field in ("model_name_or_path", "model_revision"):
+        theirs, ours = getattr(parent.config.model, field), getattr(config.model, field)
+        if theirs != ours:
+            yield Problem(
+                f"model.{field}",
+                f"{ours}, but {name} was trained from {theirs}. Set it to {theirs}.",
+                ("model.from_run",),
+            )
+    made, needed = _kind(parent.config.method), _kind(config.method)
+    if made != needed and made not in _ALSO.get(needed, ()):
+        yield Problem(
+            "model.from_run",
+            f"{name} was trained by {parent.config.method}: its model {made}, and method "
+            f"{config.method} needs one that {needed}. Choose another run.",
+            ("method",),
+        )
+    elif made != needed and config.model.start_from != "merge" and parent.is_adapter:
+        yield Problem(
+            "model.start_from",
+            f"{config.model.start_from} with method {config.method}: the adapter of {name} was "
+            "made for another output. Take merge.",
+            ("method",),
+        )
+
+
+def _way_problems(parent: TrainedModel, config: RunConfig) -> Iterator[Problem]:
+    """What cannot be done with this adapter."""
+    way, name = config.model.start_from, parent.run.root.name
+    if not parent.is_adapter:
+        if way == "stack" or (way == "continue" and config.adapter.is_adapter):
+            yield Problem(
+                "model.start_from",
+                f"{way}, but {name} trained the model itself: there is no adapter. Take merge, "
+                "which begins with its model.",
+                ("model.from_run",),
+            )
+        return
+    kind = adapter_settings(parent.folder).get("peft_type")
+    if way in ("merge", "stack") and kind in _NOT_IN_WEIGHTS:
+        yield Problem(
+            "model.start_from",
+            f"{way}, but {name} has an adapter of the kind {kind}, which is no part of the "
+            "weights. Take continue.",
+            ("model.from_run",),
+        )
+    made = _kind(parent.config.method)
+    if way == "stack" and made == _kind(config.method) != "writes":
+        yield Problem(
+            "model.start_from",
+            f"stack with method {config.method}: only models that write are stacked. Take merge.",
+            ("method",),
+        )
+    if way == "continue":
+        yield from _other_settings(parent, config)
+
+
+def _other_settings(parent: TrainedModel, config: RunConfig) -> Iterator[Problem]:
+    theirs, ours = parent.config.adapter.model_dump(), config.adapter.model_dump()
+    for field, value in ours.items():
+        if field.startswith(_FREE) or theirs[field] == value:
+            continue
+        yield Problem(
+            f"adapter.{field}",
+            f"{_said(value)} with model.start_from continue: the adapter of "
+            f"{parent.run.root.name} has {_said(theirs[field])}. Set it to that, or take merge.",
+            ("model.start_from",),
+        )
+
+
+def lineage(run: RunFolder) -> tuple[Origin, ...]:
+    """The runs that a run comes from, the nearest first; empty for one that began with a base."""
+    try:
+        origin = read_origin(run)
+    except ModelError:
+        return ()
+    return origin.chain if origin else ()
+
+
+def lineage_text(run: RunFolder) -> str:
+    """`from quiet-otter (sft, merged), which came from calm-owl (cpt, merged)`; empty for none."""
+    parts = [
+        f"{one.name} ({one.method}, {_HOW[one.how]}"
+        + ("" if one.checkpoint == "final" else f" from {one.checkpoint}")
+        + ")"
+        for one in lineage(run)
+    ]
+    return f"from {', which came from '.join(parts)}" if parts else ""
+
+
+def built_on(store: Store, run_id: str) -> list[Job]:
+    """The runs that began with this one."""
+    return [job for job in store.list(kind="train") if job.parent_id == run_id]
+
+
+def values_to_continue(workspace: Workspace, run_id: str, checkpoint: str = "final") -> RunConfig:
+    """The settings of a run as the start of one that continues it. Raises ModelError when it left
+    no model, ConfigError when its settings cannot be read."""
+    run = workspace.run(run_id)
+    parent = find_trained(run, checkpoint)
+    config = load_config(run.config)
+    config.name, config.data.dataset_fingerprint = "", ""
+    # In this order: each change is checked alone.
+    config.model.from_run = run_id if checkpoint == "final" else f"{run_id}@{checkpoint}"
+    mergeable = (
+        not parent.is_adapter
+        or adapter_settings(parent.folder).get("peft_type") not in _NOT_IN_WEIGHTS
+    )
+    config.model.start_from = "merge" if mergeable else "continue"
+    return config
+
+
+def _kind(method: str) -> str:
+    return _KINDS.get(method, "writes")
+
+
+def _said(value: Any) -> str:
+    return "nothing" if value in (None, "", [], {}) else str(value)

@@ -1,0 +1,309 @@
+"""Which curves say how a run of a method goes, in plain words. Torch-free.
+
+`panels(method, metrics)` picks from the table what a run has measured so far, so that a chart is
+there as soon as it has something to show and never without.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+Style = Literal["line", "dots", "dashed"]
+GIB = 2.0**30
+# More lines than this in one chart cannot be told apart.
+MOST_LINES = 8
+# The numbers of each label, which evaluations of a classifier tell beside their means.
+LABEL_F1 = "f1/"
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One line: the metric's name in the events, its name on the page, what it is divided by."""
+
+    metric: str
+    name: str = ""
+    style: Style = "line"
+    divisor: float = 1.0
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One chart with its title and a sentence on how to read it."""
+
+    key: str
+    title: str
+    sentence: str
+    curves: tuple[Curve, ...]
+
+    def of(self, metrics: Mapping[str, float]) -> Panel | None:
+        """This panel with the curves that were measured; None when none was."""
+        found = [one for curve in self.curves for one in _measured(curve, metrics)]
+        return Panel(self.key, self.title, self.sentence, tuple(found)) if found else None
+
+    def colours(self) -> list[int]:
+        """For each curve the number of its colour: the held-out rows share that of the training
+        where several things are drawn."""
+        stems = [curve.metric.removeprefix("eval_") for curve in self.curves]
+        known = list(dict.fromkeys(stems))
+        if len(known) == 1:
+            return list(range(len(stems)))
+        return [known.index(stem) for stem in stems]
+
+
+def _measured(curve: Curve, metrics: Mapping[str, float]) -> Iterable[Curve]:
+    """The curve if it was measured; one with a `*` for each metric that fits, of too many those
+    that stand lowest."""
+    before, star, after = curve.metric.partition("*")
+    if not star:
+        return [curve] if curve.metric in metrics else []
+    names = [
+        name
+        for name in metrics
+        if name.startswith(before) and name.endswith(after) and len(name) > len(before + after)
+    ]
+    lowest = sorted(names, key=lambda name: (metrics[name], name))[:MOST_LINES]
+    return [
+        Curve(name, name[len(before) : len(name) - len(after)], curve.style, curve.divisor)
+        for name in sorted(lowest)
+    ]
+
+
+def _pair(metric: str) -> tuple[Curve, Curve]:
+    """A metric of the training batches and of the held-out rows."""
+    return Curve(metric, "Training"), Curve(f"eval_{metric}", "Held out", "dots")
+
+
+def _both_sides(metric: str) -> tuple[Curve, ...]:
+    """A metric of the better and of the worse answers."""
+    return (
+        Curve(f"{metric}/chosen", "Better"),
+        Curve(f"{metric}/rejected", "Worse"),
+        Curve(f"eval_{metric}/chosen", "Better, held out", "dots"),
+        Curve(f"eval_{metric}/rejected", "Worse, held out", "dots"),
+    )
+
+
+_PERPLEXITY = Panel(
+    "perplexity",
+    "Perplexity",
+    "Between how many tokens the model wavers at each place; 1 is certain.",
+    _pair("perplexity"),
+)
+_TOKENS_RIGHT = Panel(
+    "token_accuracy",
+    "Tokens guessed right",
+    "Share of tokens that the model would have written itself.",
+    _pair("mean_token_accuracy"),
+)
+_PAIRS_RIGHT = Panel(
+    "accuracies",
+    "Pairs ordered right",
+    "Share of pairs whose better answer gets the higher reward; 0.5 is chance.",
+    _pair("rewards/accuracies"),
+)
+_MARGINS = Panel(
+    "margins",
+    "Margin",
+    "By how much the better answer's reward is higher. It should rise.",
+    _pair("rewards/margins"),
+)
+_REWARDS = Panel(
+    "rewards",
+    "Rewards of both answers",
+    "How much likelier than at the start each answer has become. They should part.",
+    _both_sides("rewards"),
+)
+_LOGPS = Panel(
+    "logps",
+    "Log probability of both answers",
+    "If the better answer's falls too, the model unlearns both: lower the learning rate.",
+    _both_sides("logps"),
+)
+_LEARNED = Panel(
+    "nll",
+    "Loss of the better answer",
+    "How well the better answer itself is learned, beside the preference.",
+    _pair("nll_loss"),
+)
+_LENGTH = Panel(
+    "length",
+    "Length of the answers",
+    "Tokens of the answers written. A sudden rise or fall often goes with a trick on the reward.",
+    (
+        Curve("completions/mean_length", "Mean"),
+        Curve("completions/max_length", "Longest", "dashed"),
+    ),
+)
+_GENERATED = (
+    Panel(
+        "reward",
+        "Mean reward",
+        "What the answers of each step got, all functions together. It should rise.",
+        _pair("reward"),
+    ),
+    Panel(
+        "functions",
+        "Reward of each function",
+        "Which of them the model has learned to please.",
+        (Curve("rewards/*/mean"),),
+    ),
+    Panel(
+        "spread",
+        "Spread of the rewards",
+        "Answers to the same prompt have to differ in reward, or nothing can be learned.",
+        (
+            Curve("reward_std", "Spread"),
+            Curve("frac_reward_zero_std", "Share of prompts without any", "dashed"),
+        ),
+    ),
+    Panel(
+        "kl",
+        "Distance from the reference (KL)",
+        "How far the model has moved. A steep rise means that it drifts off.",
+        (Curve("kl", "KL"),),
+    ),
+    _LENGTH,
+    Panel(
+        "clip",
+        "Cut off",
+        "Share of answers that reached the length limit, and of updates that were clipped.",
+        (
+            Curve("completions/clipped_ratio", "Answers at the limit"),
+            Curve("clip_ratio/region_mean", "Updates clipped"),
+            Curve("clip_ratio/high_mean", "Clipped above", "dashed"),
+            Curve("clip_ratio/low_mean", "Clipped below", "dashed"),
+        ),
+    ),
+)
+_ENTROPY = Panel(
+    "entropy",
+    "Entropy",
+    "How undecided the model is between tokens. Near 0 it says the same thing each time.",
+    _pair("entropy"),
+)
+_PREFERENCE = (_PAIRS_RIGHT, _MARGINS, _REWARDS, _LOGPS)
+_OF_METHOD: dict[str, tuple[Panel, ...]] = {
+    "sft": (_PERPLEXITY, _TOKENS_RIGHT),
+    "cpt": (_PERPLEXITY, _TOKENS_RIGHT),
+    "mlm": (_PERPLEXITY, _TOKENS_RIGHT),
+    "classification": (
+        Panel(
+            "scores",
+            "Labels right",
+            "On the held-out rows. Macro F1 counts each label alike, however rare it is.",
+            (
+                Curve("eval_accuracy", "Accuracy", "dots"),
+                Curve("eval_f1_macro", "F1, macro", "dots"),
+                Curve("eval_f1_weighted", "F1, weighted", "dots"),
+            ),
+        ),
+        Panel(
+            "labels",
+            "F1 of each label",
+            "On the held-out rows; of many labels those that stand lowest.",
+            (Curve(f"{LABEL_F1}*", style="dots"),),
+        ),
+    ),
+    "dpo": _PREFERENCE,
+    "kto": (
+        _MARGINS,
+        _REWARDS,
+        Panel(
+            "kl",
+            "Distance from the reference (KL)",
+            "How far the model has moved. A steep rise means that it drifts off.",
+            _pair("kl"),
+        ),
+        _LOGPS,
+    ),
+    "orpo": (*_PREFERENCE, _LEARNED),
+    "cpo": (*_PREFERENCE, _LEARNED),
+    "reward": (
+        Panel(
+            "accuracy",
+            "Pairs ordered right",
+            "Share of pairs whose better answer scores higher; 0.5 is chance.",
+            _pair("accuracy"),
+        ),
+        Panel(
+            "margin",
+            "Margin",
+            "By how much the better answer scores higher. It should rise.",
+            _pair("margin"),
+        ),
+        Panel(
+            "scores",
+            "Scores",
+            "The scores that answers get. Only their differences mean something.",
+            (
+                Curve("mean_reward", "Mean"),
+                Curve("min_reward", "Lowest", "dashed"),
+                Curve("max_reward", "Highest", "dashed"),
+            ),
+        ),
+    ),
+    "grpo": (*_GENERATED, _ENTROPY),
+    "rloo": (*_GENERATED, _ENTROPY),
+}
+_OF_ALL = (
+    Panel(
+        "learning_rate",
+        "Learning rate",
+        "The size of the steps, as the schedule has it.",
+        (Curve("learning_rate", "Learning rate"),),
+    ),
+    Panel(
+        "grad_norm",
+        "Gradient norm",
+        "How strongly each batch pulls. Single spikes are usual; a steady rise is not.",
+        (Curve("grad_norm", "Gradient norm"),),
+    ),
+    Panel(
+        "speed",
+        "Tokens per second",
+        "Real tokens, padding left out.",
+        (Curve("tokens_per_second", "Tokens/s"),),
+    ),
+    Panel(
+        "rows_speed",
+        "Rows per second",
+        "Rows of the data set, whatever their length.",
+        (Curve("samples_per_second", "Rows/s"),),
+    ),
+    Panel(
+        "memory",
+        "Memory (GiB)",
+        "The peak on the GPU, or what the process holds on the CPU.",
+        (
+            Curve("gpu_memory_bytes", "GPU", divisor=GIB),
+            Curve("memory_bytes", "Process", divisor=GIB),
+        ),
+    ),
+    Panel(
+        "device",
+        "Device in use (%)",
+        "Far below 100 the device waits, mostly for rows or for the disk.",
+        (Curve("gpu_percent", "GPU"), Curve("cpu_percent", "CPU, all cores")),
+    ),
+)
+# Drawn large, above the others.
+LOSS = Panel("loss", "Loss", "", (Curve("loss", "Loss"), Curve("eval_loss", "Eval loss", "dots")))
+
+
+def panels(
+    method: str, metrics: Mapping[str, float], *, everything: bool = False
+) -> list[Panel]:
+    """The charts of a run: those of its method, then those of every run, each with the curves that
+    were measured. `metrics` has the last value of each; with `everything` each further one gets a
+    chart too."""
+    found = [panel.of(metrics) for panel in (*_OF_METHOD.get(method, ()), *_OF_ALL)]
+    shown = [panel for panel in found if panel]
+    if not everything:
+        return shown
+    drawn = {curve.metric for panel in (*shown, LOSS) for curve in panel.curves}
+    rest = {name: value for name, value in metrics.items() if name not in drawn}
+    stems = sorted({name.removeprefix("eval_") for name in rest})
+    further = [Panel(stem, stem, "", _pair(stem)).of(rest) for stem in stems]
+    return shown + [panel for panel in further if panel]

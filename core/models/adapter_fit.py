@@ -1,0 +1,151 @@
+"""What of an adapter's settings does not fit the model it is for, by the model's facts.
+
+No torch.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from core.config.adapter import FROM_BASE, NAMES, TUNERS
+from core.errors import Problem, TunesmithError
+from core.models.describe import ModelFacts, adapted_modules, describe_model, unknown_modules
+from core.models.frozen import trained_names
+
+if TYPE_CHECKING:
+    from core.config import RunConfig
+    from core.workspace import Workspace
+
+_MODEL = ("model.model_name_or_path",)
+# Below this VeRA's two vectors have little to choose from; its paper takes 256 and more.
+_VERA_RANK = 64
+
+
+def adapter_problems(workspace: Workspace, config: RunConfig) -> list[Problem]:
+    """Why the kind of adapter cannot be put on the base of a run, as far as its files are here."""
+    from core.summary import local_model
+
+    try:
+        folder = local_model(workspace, config.model.model_name_or_path)
+        facts = describe_model(folder) if folder else None
+    except TunesmithError:
+        return []  # said where the model is described
+    return list(_unfit(facts, config)) if facts and facts.shapes else []
+
+
+def adapter_warnings(facts: ModelFacts, config: RunConfig, steps: int | None) -> list[Problem]:
+    """What would fail at the start, or train something else than one thinks."""
+    adapter = config.adapter
+    found = [*_unfit(facts, config), *_unknown(facts, config)] if facts.shapes else []
+    if adapter.method == "vera" and adapter.r < _VERA_RANK:
+        found.append(
+            Problem(
+                "adapter.r",
+                f"{adapter.r} is little for VeRA, whose matrices are random and are not trained: "
+                "256 learns more and trains hardly more weights.",
+                ("adapter.method",),
+            )
+        )
+    kept = adapter.tinit + adapter.tfinal
+    if adapter.method == "adalora" and steps is not None and kept >= steps:
+        found.append(
+            Problem(
+                "adapter.tinit",
+                f"tinit and tfinal take {kept} of the {steps} steps of the run: none is left in "
+                "which ranks fall.",
+                ("adapter.tfinal",),
+            )
+        )
+    longest = facts.max_position_embeddings
+    if adapter.is_prompt and longest:
+        room = longest - adapter.num_virtual_tokens
+        if room < config.training.max_length <= longest:
+            found.append(
+                Problem(
+                    "adapter.num_virtual_tokens",
+                    f"{adapter.num_virtual_tokens} leave {room} of the {longest} tokens that "
+                    f"{facts.name} was made for: lower training.max_length to that.",
+                    ("training.max_length",),
+                )
+            )
+    return found
+
+
+def _unfit(facts: ModelFacts, config: RunConfig) -> Iterator[Problem]:
+    adapter = config.adapter
+    if adapter.method in ("loha", "lokr", "oft") and facts.is_transposed:
+        yield Problem(
+            "adapter.method",
+            f"{NAMES[adapter.method]} cannot be put on {facts.name}: PEFT does not know its kind "
+            "of layers (Conv1D). Train LoRA, AdaLoRA, VeRA or IA3.",
+            _MODEL,
+        )
+    starts = adapter.init_lora_weights
+    if adapter.method == "lora" and starts in (*FROM_BASE, "eva"):
+        rank = int(adapter.r * adapter.eva_rho) if starts == "eva" else adapter.r
+        for name, (out, into) in adapted_modules(facts, config).items():
+            most = into if starts == "eva" else min(out, into)
+            if rank > most:
+                yield Problem(
+                    "adapter.r",
+                    f"{rank} directions with adapter.init_lora_weights {starts}: {name} of "
+                    f"{facts.name} has {most}. Lower the rank.",
+                    ("adapter.init_lora_weights", *_MODEL),
+                )
+                return
+    if adapter.method == "freeze" and not trained_names(adapter, [*facts.shapes, "lm_head.weight"]):
+        yield Problem(
+            "adapter.freeze_trainable_layers",
+            f"nothing of {facts.name} would learn: no weights are in these layers and modules.",
+            ("adapter.freeze_trainable_modules", "adapter.freeze_extra_modules"),
+        )
+
+
+def _unknown(facts: ModelFacts, config: RunConfig) -> Iterator[Problem]:
+    """Modules that are named and are not there."""
+    adapter = config.adapter
+    named: dict[str, list[str]] = {}
+    if adapter.method in TUNERS:
+        targets = adapter.target_modules
+        named["adapter.target_modules"] = targets if isinstance(targets, list) else []
+        named["adapter.modules_to_save"] = adapter.modules_to_save
+        if adapter.method != "vera":
+            named["adapter.exclude_modules"] = adapter.exclude_modules
+    if adapter.method == "freeze":
+        inside = adapter.freeze_trainable_modules
+        named["adapter.freeze_trainable_modules"] = [name for name in inside if name != "all"]
+        named["adapter.freeze_extra_modules"] = adapter.freeze_extra_modules
+    for path, names in named.items():
+        for name in unknown_modules(facts, names):
+            yield Problem(path, f"{facts.name} has no module {name}. {_mend(facts, name)}", _MODEL)
+    if adapter.method not in ("lora", "loha", "lokr"):
+        return
+    modules = list(adapted_modules(facts, config))
+    for path, patterns in (
+        ("adapter.rank_pattern", adapter.rank_pattern),
+        ("adapter.alpha_pattern", adapter.alpha_pattern),
+    ):
+        for pattern in patterns:
+            if not _fits_any(pattern, modules):
+                yield Problem(
+                    path, f"{pattern} fits no module of {facts.name} with an adapter.", _MODEL
+                )
+
+
+def _mend(facts: ModelFacts, name: str) -> str:
+    known = sorted(facts.module_names)
+    near = difflib.get_close_matches(name.rpartition(".")[2], known, n=2, cutoff=0.4)
+    if near:
+        return f"Did you mean {' or '.join(near)}?"
+    return f"It has {', '.join(facts.linear_modules)}."
+
+
+def _fits_any(pattern: str, modules: list[str]) -> bool:
+    """Whether PEFT would take the pattern to mean one of the modules."""
+    try:
+        return any(re.match(rf"(.*\.)?({pattern})$", module) for module in modules)
+    except re.error:
+        return False

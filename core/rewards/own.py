@@ -1,0 +1,155 @@
+"""Reward functions of the owner's: Python files that were put into the workspace's folder
+`rewards`. Nothing of Tunesmith writes there, and the page cannot: this is code that runs."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import inspect
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from core.errors import TrainingError
+from core.rewards.kinds import Own
+from core.rewards.row_error import at_row
+from core.rewards.texts import prompt_text, text_of
+from core.workspace import Workspace
+
+Batch = Callable[[Sequence[Any], Sequence[Any], dict[str, Any]], Sequence[Any]]
+
+
+def rewards_file(workspace: Workspace, name: str) -> Path:
+    """A file of the folder `rewards`. Raises TrainingError when it is not there, or a link leads
+    out of the folder."""
+    folder = workspace.rewards.resolve()
+    path = (folder / name).resolve()
+    if not path.is_relative_to(folder):
+        raise TrainingError(
+            f"{name} leads out of the folder {folder}.", "Put the file itself into the folder."
+        )
+    if not path.is_file():
+        raise TrainingError(f"There is no file {name} in {folder}.", "Put it there.")
+    return path
+
+
+def own_problem(options: Own, workspace: Workspace) -> str:
+    """Why the function cannot be used, without running its file; empty when nothing is seen."""
+    try:
+        path = rewards_file(workspace, options.file)
+        tree = ast.parse(path.read_text(encoding="utf-8"), filename=options.file)
+    except TrainingError as error:
+        return str(error)
+    except SyntaxError as error:
+        return f"{options.file}, line {error.lineno}: {error.msg}."
+    except (OSError, ValueError) as error:
+        return f"{options.file} cannot be read: {error}."
+    names = [n.name for n in tree.body if isinstance(n, ast.FunctionDef)]
+    assigned = [
+        target.id
+        for node in tree.body
+        if isinstance(node, ast.Assign)
+        for target in node.targets
+        if isinstance(target, ast.Name)
+    ]
+    imported = any(isinstance(node, ast.ImportFrom) for node in tree.body)
+    if options.function in (*names, *assigned) or imported:
+        return ""
+    known = f"It has {', '.join(names)}." if names else "It has no functions."
+    return f"{options.file} has no function {options.function}. {known}"
+
+
+def own_function(options: Own, workspace: Workspace) -> Batch:
+    """Runs the file and takes its function. Raises TrainingError with file and line."""
+    path = rewards_file(workspace, options.file)
+    name = f"tunesmith_rewards_{path.stem.replace('.', '_').replace('-', '_')}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None and spec.loader is not None, "it ends in .py"
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except SyntaxError as error:
+        raise TrainingError(
+            f"{options.file}, line {error.lineno}: {error.msg}.", "Mend the file."
+        ) from error
+    except Exception as error:
+        raise TrainingError(
+            f"{options.file} cannot be loaded: {where_in(error, path)}.",
+            f"Mend the file, and try it: rewards try own --file {options.file}.",
+        ) from error
+    function = getattr(module, options.function, None)
+    if not callable(function):
+        raise TrainingError(
+            f"{options.file} has no function {options.function}.", "Name one that it has."
+        )
+    return _called(function, options, path)
+
+
+def where_in(error: BaseException, path: Path) -> str:
+    """`line 12: ZeroDivisionError: division by zero`: the last line of the file on the way to the
+    error."""
+    lines = [
+        frame.lineno
+        for frame in traceback.extract_tb(error.__traceback__)
+        if Path(frame.filename) == path
+    ]
+    place = f"line {lines[-1]}: " if lines else ""
+    text = str(error).strip().splitlines()
+    return f"{place}{type(error).__name__}" + (f": {text[0].rstrip('.')}" if text else "")
+
+
+def _called(function: Callable[..., Any], options: Own, path: Path) -> Batch:
+    """The function as every other: for all answers at once, its errors with file and line."""
+    known = inspect.signature(function).parameters
+    takes_all = any(p.kind is p.VAR_KEYWORD for p in known.values())
+    if inspect.iscoroutinefunction(function):
+        raise TrainingError(
+            f"{options.function} in {options.file} is asynchronous.", "Write it with def alone."
+        )
+    if "completions" not in known and "completion" not in known:
+        raise TrainingError(
+            f"{options.function} in {options.file} takes neither completion nor completions.",
+            "Write def NAME(completion, answer) for one answer at a time, or def "
+            "NAME(completions, **columns) for all at once as TRL calls it.",
+        )
+    needed = [p.name for p in known.values() if p.default is p.empty and p.kind in _NAMED]
+
+    def fitting(columns: dict[str, Any]) -> dict[str, Any]:
+        missing = [name for name in needed if name not in columns]
+        if missing:
+            raise TrainingError(
+                f"{options.function} in {options.file} asks for {', '.join(missing)}.",
+                f"There are {', '.join(sorted(columns))}.",
+            )
+        return {k: v for k, v in columns.items() if takes_all or k in known}
+
+    def call(columns: dict[str, Any]) -> Any:
+        arguments = fitting(columns)
+        try:
+            return function(**arguments)
+        except Exception as error:
+            raise TrainingError(
+                f"{options.file}, {where_in(error, path)}", "Mend the function."
+            ) from error
+
+    def of_all(prompts: Sequence[Any], completions: Sequence[Any], columns: dict[str, Any]) -> Any:
+        return call({"prompts": prompts, "completions": completions, **columns})
+
+    def one_by_one(
+        prompts: Sequence[Any], completions: Sequence[Any], columns: dict[str, Any]
+    ) -> Any:
+        count = len(completions)
+        by_row = {k: v for k, v in columns.items() if isinstance(v, list) and len(v) == count}
+        found = []
+        for i, completion in enumerate(completions):
+            row = {name: values[i] for name, values in by_row.items()}
+            both = {"prompt": prompt_text(prompts[i]), "completion": text_of(completion)}
+            with at_row(i):
+                found.append(call({"answer": None, **row, **both}))
+        return found
+
+    return of_all if "completions" in known else one_by_one
+
+
+_NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)

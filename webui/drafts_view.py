@@ -1,0 +1,400 @@
+"""More rows: a model writes drafts, and a person accepts, edits or rejects each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import gradio as gr
+from gradio.components import Component
+
+from core.data.registry import load_dataset_info
+from core.data.synthetic import review, tasks
+from core.data.synthetic.run import run_drafts
+from core.errors import ConfigError, DataError, TunesmithError
+from core.jobs.apart import call_apart
+from webui import background, draft_cards, messages
+from webui.context import App, Shared
+from webui.draft_form import DraftForm
+from webui.works import Works, version_of
+
+PAGE = 8
+
+
+class DraftsView:
+    """Its components, handlers and wiring."""
+
+    def __init__(self, app: App, shared: Shared) -> None:
+        self.app, self.shared, self.works = app, shared, Works()
+        with gr.Row(elem_classes="toolbar drafts-head"):
+            self.task = gr.Dropdown([], label="Drafts", scale=3, min_width=240, visible=False)
+            self.more = gr.Button("Write more rows", variant="primary", scale=0, min_width=160)
+        self.nothing = gr.HTML(apply_default_css=False)
+        self.form = DraftForm(app)
+        self.progress = gr.HTML(elem_id="drafts-progress", apply_default_css=False)
+        self.stop = gr.Button("Stop", size="sm", visible=False, scale=0, min_width=96)
+        self._build_task()
+        # What is shown of the drafts, in the browser.
+        self.tally = gr.Textbox(visible="hidden", label="Drafts so far")
+        self.first = gr.Number(0, visible="hidden", precision=0, label="First draft")
+        # The server's own: what is drawn late must know that somebody has begun to edit meanwhile.
+        self.editing = gr.State(0)
+
+    def _build_task(self) -> None:
+        with gr.Column(visible=False, elem_id="drafts-task") as self.area:
+            self.summary = gr.HTML(apply_default_css=False)
+            with (
+                gr.Accordion(
+                    "Go on with other limits, or delete", open=False, visible=False,
+                    elem_classes="fold", elem_id="drafts-go-on",
+                ) as self.resuming,
+                gr.Row(elem_classes="toolbar"),
+            ):
+                self.rows = gr.Textbox(label="Rows to write", max_lines=1, min_width=120)
+                self.budget = gr.Textbox(label="Token budget", max_lines=1, min_width=120)
+                self.resume = gr.Button("Go on", scale=0, min_width=96)
+                self.delete = gr.Button("Delete these drafts", scale=0, min_width=180)
+            with gr.Row(elem_classes="toolbar rows-bar"):
+                self.which = gr.Radio(
+                    [(title, key) for key, title in draft_cards.SHOWN.items()],
+                    value="new", label="Show", scale=0, min_width=320,
+                )
+                self.accept_all = gr.Button("Accept all shown", scale=0, min_width=160)
+                self.reject_all = gr.Button("Reject all shown", scale=0, min_width=160)
+                self.add = gr.Button(
+                    "Add the accepted rows", variant="primary", scale=0, min_width=220,
+                    interactive=False, elem_id="drafts-add",
+                )
+            self.cards = gr.HTML(
+                elem_id="drafts", js_on_load=draft_cards.CLICKS, apply_default_css=False
+            )
+            with gr.Row(visible=False, elem_classes="toolbar pages") as self.pages:
+                self.before = gr.Button("Previous", scale=0, min_width=96)
+                self.after = gr.Button("Next", scale=0, min_width=96)
+                self.where = gr.HTML(apply_default_css=False)
+
+    # -- what is shown
+
+    def open(self, dataset: str, task_id: str) -> dict[Any, Any]:
+        """The tasks of the data set; the chosen one, or the newest."""
+        try:
+            found = tasks.list_tasks(self.app.workspace, dataset) if dataset else []
+        except TunesmithError as error:
+            return {self.nothing: messages.error(error), self.area: gr.Column(visible=False)}
+        known = [task.id for task in found]
+        chosen = task_id if task_id in known else next(iter(known), None)
+        return {
+            self.task: gr.Dropdown(
+                [draft_cards.choice(task) for task in found], value=chosen, visible=bool(found)
+            ),
+            self.nothing: "" if found else _NOTHING,
+            self.area: gr.Column(visible=bool(found)),
+        }
+
+    def show_task(self, dataset: str, task_id: str) -> dict[Any, Any]:
+        """What the chosen task came to, and what can be done with it."""
+        try:
+            task = tasks.load_task(self.app.workspace, dataset, task_id or "")
+        except TunesmithError:
+            return {self.area: gr.Column(visible=False)}
+        working = task.state == "working"
+        accepted = task.tally.accepted
+        rows = "1 accepted row" if accepted == 1 else f"{accepted:,} accepted rows"
+        budget = task.settings.token_budget
+        return {
+            self.area: gr.Column(visible=True),
+            self.summary: draft_cards.summary(task, working),
+            self.resuming: gr.Accordion(
+                visible=not working, open=task.state in ("stopped", "failed")
+            ),
+            self.rows: str(task.settings.rows),
+            self.budget: "" if budget is None else str(budget),
+            self.add: gr.Button(f"Add the {rows}" if accepted else "Add the accepted rows",
+                                interactive=bool(accepted)),
+            self.tally: f"{task_id} {task.tally.drafts}",
+        }
+
+    def show_drafts(self, dataset: str, task_id: str, which: str, first: int, editing: int):
+        """A page of drafts. While one is edited it stays: what was typed would be lost."""
+        if editing:
+            return [gr.skip()] * 3
+        return self._drawn(dataset, task_id, which, first, 0)
+
+    def _drawn(self, dataset: str, task_id: str, which: str, first: int, editing: int) -> Any:
+        found, total = self._page(dataset, task_id, which, first)
+        if not found and total:  # the last page was emptied
+            first = max(first - PAGE, 0)
+            found, total = self._page(dataset, task_id, which, first)
+        page = draft_cards.drafts(found, total, which, editing)
+        where = _where(int(first), len(found), total)
+        return page, where, gr.Row(visible=total > PAGE)
+
+    def _page(self, dataset: str, task_id: str, which: str, first: int) -> Any:
+        status: Any = None if which == "all" else which
+        try:
+            return review.read_drafts(
+                self.app.workspace, dataset, task_id or "", int(first), PAGE, status
+            )
+        except TunesmithError:
+            return [], 0
+
+    def open_panel(self, dataset: str) -> dict[Any, Any]:
+        """The settings, with what this data set and this machine offer."""
+        try:
+            info = load_dataset_info(self.app.workspace, dataset)
+        except TunesmithError as error:
+            return {self.nothing: messages.error(error)}
+        return {**self.form.show(info), self.nothing: ""}
+
+    def mark(self, data: dict[Component, Any]) -> dict[str, Any]:
+        """Which settings matter now."""
+        return self.form.read_marks(data, self._labels(data[self.shared.dataset]))
+
+    def _labels(self, dataset: str) -> dict[str, int]:
+        try:
+            return load_dataset_info(self.app.workspace, dataset).labels
+        except TunesmithError:
+            return {}
+
+    # -- writing
+
+    def begin(self, data: dict[Component, Any]) -> dict[Any, Any]:
+        """A new task, at work at once."""
+        dataset, form = data[self.shared.dataset], self.form
+        labels = self._labels(dataset)
+        try:
+            self.works.check_free(dataset)
+            task = tasks.begin(self.app.workspace, dataset, form.read(data))
+            self._write(dataset, task.id)
+        except ConfigError as error:
+            return {form.marks: form.read_marks(data, labels, error.problems), form.wrong: ""}
+        except TunesmithError as error:
+            return {form.marks: form.read_marks(data, labels), form.wrong: messages.error(error)}
+        return {
+            **self.open(dataset, task.id), form.panel: gr.Column(visible=False),
+            form.wrong: "", form.marks: form.read_marks(data, labels), self.first: 0,
+            self.editing: 0,
+        }
+
+    def _write(self, dataset: str, task_id: str) -> None:
+        root = self.app.workspace.root
+        self.works.begin(
+            dataset,
+            "Writing drafts",
+            lambda task: call_apart(run_drafts, root, dataset, task_id, tell=task.tell),
+        )
+
+    def go_on(self, dataset: str, task_id: str, rows: str, budget: str) -> str:
+        """Goes on with a task that was stopped, within other limits."""
+        workspace = self.app.workspace
+        try:
+            self.works.check_free(dataset)
+            limits = {"rows": _number(rows), "token_budget": _number(budget) or None}
+            tasks.change_task(workspace, dataset, task_id, limits)
+            self._write(dataset, task_id)
+        except TunesmithError as error:
+            return messages.error(error)
+        return ""
+
+    def add_rows(self, dataset: str, task_id: str) -> str:
+        """Takes the accepted drafts into the data set, as a new version."""
+        workspace = self.app.workspace
+        try:
+            self.works.begin(
+                dataset,
+                "Adding the accepted rows",
+                lambda task: call_apart(
+                    review.add_to_dataset, workspace, dataset, task_id, tell=task.tell
+                ),
+            )
+        except TunesmithError as error:
+            return messages.error(error)
+        return ""
+
+    def follow(self, dataset: str, task_id: str) -> Iterator[dict[Any, Any]]:
+        """How far the work is, what it cost so far, and what came of it."""
+        for work in self.works.watch(dataset):
+            if not work.task.done.is_set():
+                yield {
+                    **self.show_task(dataset, task_id),
+                    self.progress: work.bar(),
+                    self.stop: gr.Button(visible=True),
+                }
+                continue
+            result, failure = work.task.result, work.task.error
+            told = ""
+            if failure and not self._recorded(dataset, task_id, failure):
+                told = _failure(failure)
+            elif not failure and not isinstance(result, tasks.DraftTask):
+                told = _added(result, dataset)
+            yield {self.progress: told}
+        yield {**self.show_task(dataset, task_id), self.stop: gr.Button(visible=False)}
+
+    def _recorded(self, dataset: str, task_id: str, error: TunesmithError) -> bool:
+        """Whether the task itself says what went wrong; it is shown there then."""
+        try:
+            task = tasks.load_task(self.app.workspace, dataset, task_id or "")
+        except TunesmithError:
+            return False
+        return task.state == "failed" and task.reason == str(error)
+
+    def forget(self, dataset: str, task_id: str) -> str:
+        try:
+            tasks.delete_task(self.app.workspace, dataset, task_id)
+        except TunesmithError as error:
+            return messages.error(error)
+        return messages.note("The drafts are deleted.", "finished")
+
+    # -- deciding
+
+    def decide(
+        self, dataset: str, task_id: str, which: str, first: int, editing: int,
+        event: gr.EventData,
+    ) -> dict[Any, Any]:
+        """A button on a draft: accept, reject, edit, save, or cancel."""
+        workspace, number, act = self.app.workspace, event.draft, event.act
+        try:
+            if act in ("accept", "reject"):
+                getattr(review, act)(workspace, dataset, task_id, [number])
+                editing = 0 if editing == number else editing
+            elif act == "save":
+                draft = review.read_drafts(workspace, dataset, task_id, number - 1, 1)[0][0]
+                row = draft_cards.typed_row(draft, event.values)
+                review.edit(workspace, dataset, task_id, number, row)
+        except DataError as error:
+            found, total = self._page(dataset, task_id, which, first)
+            page = draft_cards.drafts(found, total, which, editing, event.values, error)
+            return {self.cards: page, self.progress: "" if editing else messages.error(error)}
+        editing = number if act == "edit" else editing if act in ("accept", "reject") else 0
+        page, where, pages = self._drawn(dataset, task_id, which, first, editing)
+        return {
+            self.editing: editing, self.cards: page, self.where: where, self.pages: pages,
+            self.progress: "",
+        }
+
+    def decide_all(self, dataset: str, task_id: str, which: str, first: int, act: str) -> Any:
+        """Accepts or rejects the drafts on this page that are not in the data set."""
+        found, _ = self._page(dataset, task_id, which, first)
+        ids = [draft.id for draft in found if not draft.taken]
+        try:
+            getattr(review, act)(self.app.workspace, dataset, task_id, ids)
+        except TunesmithError as error:
+            return messages.error(error), 0
+        return "", 0
+
+    # -- wiring
+
+    def wire(self) -> None:
+        shared, dataset = self.shared, self.shared.dataset
+        quiet: dict[str, Any] = {"show_progress": "hidden"}
+        self.opened = {self.task, self.nothing, self.area}
+        self.told = {
+            self.area, self.summary, self.resuming, self.rows, self.budget, self.add, self.tally,
+        }
+        page = [dataset, self.task, self.which, self.first, self.editing]
+        seen = [self.cards, self.where, self.pages]
+        show = {"fn": self.show_drafts, "inputs": page, "outputs": seen}
+
+        def shown(event: Any) -> Any:
+            return event.then(
+                self.show_task, [dataset, self.task], self.told, **quiet
+            ).then(**show, **quiet)
+
+        def followed(event: Any) -> None:
+            shown(
+                event.then(
+                    self.follow, [dataset, self.task], {*self.told, self.progress, self.stop},
+                    concurrency_limit=None, **quiet,
+                ).then(self.open, [dataset, self.task], self.opened, **quiet)
+            ).then(lambda chosen: version_of(self.app, chosen), dataset, shared.version, **quiet)
+
+        shown(shared.on_rows(self.open, [dataset, self.task], list(self.opened)))
+        followed(shared.part["drafts"].select(lambda: None, None, None, **quiet))
+        dataset.change(
+            lambda: (gr.Column(visible=False), "", 0, 0), None,
+            [self.form.panel, self.progress, self.first, self.editing], **quiet,
+        )
+        self.tally.change(**show, trigger_mode="always_last", **quiet)
+        self._wire_writing(followed, quiet)
+        self._wire_deciding(shown, followed, page, quiet)
+
+    def _wire_writing(self, followed: Any, quiet: dict[str, Any]) -> None:
+        dataset = self.shared.dataset
+        form = self.form
+        inputs = {*form.fields.values(), dataset}
+        beginning = {
+            *self.opened, form.panel, form.wrong, form.marks, self.first, self.editing
+        }
+        self.more.click(self.open_panel, dataset, {*form.shown, self.nothing}, **quiet)
+        form.close.click(lambda: gr.Column(visible=False), None, form.panel, **quiet).then(
+            self.open, [dataset, self.task], self.opened, **quiet
+        )
+        form.source.input(form.offer_models, form.source, form.model, **quiet)
+        gr.on(
+            [switch.change for switch in form.switches], self.mark, inputs, form.marks,
+            trigger_mode="always_last", **quiet,
+        )
+        followed(form.start.click(self.begin, inputs, beginning, **quiet))
+        self.stop.click(self.works.stop, dataset, None, **quiet)
+        limits = [dataset, self.task, self.rows, self.budget]
+        followed(self.resume.click(self.go_on, limits, self.progress, **quiet))
+
+    def _wire_deciding(
+        self, shown: Any, followed: Any, page: list[Any], quiet: dict[str, Any]
+    ) -> None:
+        chosen = [self.shared.dataset, self.task]
+        decided = {self.editing, self.cards, self.where, self.pages, self.progress}
+        self.cards.select(self.decide, page, decided, **quiet).then(
+            self.show_task, chosen, self.told, **quiet
+        )
+        for button, act in ((self.accept_all, "accept"), (self.reject_all, "reject")):
+            shown(
+                button.click(
+                    lambda *given, act=act: self.decide_all(*given, act), page[:4],
+                    [self.progress, self.editing], **quiet,
+                )
+            )
+        gr.on([self.which.input, self.task.input], lambda: (0, 0), None,
+              [self.first, self.editing], **quiet).then(
+            self.show_task, chosen, self.told, **quiet
+        ).then(self.show_drafts, page, [self.cards, self.where, self.pages], **quiet)
+        for button, step in ((self.before, -PAGE), (self.after, PAGE)):
+            shown(
+                button.click(
+                    lambda first, step=step: (max(int(first) + step, 0), 0), self.first,
+                    [self.first, self.editing], **quiet,
+                )
+            )
+        followed(self.add.click(self.add_rows, chosen, self.progress, **quiet))
+        shown(
+            self.delete.click(self.forget, chosen, self.progress, **quiet).then(
+                self.open, chosen, self.opened, **quiet
+            )
+        )
+
+_NOTHING = messages.empty(
+    "No drafts yet",
+    "A model can write more rows like these, say them in other words, answer prompts, or judge "
+    "pairs. Nothing gets into the data set before you accept it.",
+)
+
+
+def _number(text: str) -> str:
+    return (text or "").strip().replace(",", "")
+
+
+def _where(first: int, count: int, total: int) -> str:
+    return f'<p class="aside">{first + 1} to {first + count} of {total:,}</p>' if count else ""
+
+
+def _added(info: Any, dataset: str) -> str:
+    if info.id == dataset:
+        return messages.note(f"Added. Version {info.version} is in use.", "finished")
+    text = f"Pairs and answers have another form: they are the data set {info.name} now."
+    return messages.note(text, "finished")
+
+
+def _failure(error: TunesmithError) -> str:
+    if isinstance(error, background.Stopped):
+        return messages.note("Stopped. What was written is kept; Go on continues.", "stopped")
+    return messages.error(error)

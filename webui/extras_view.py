@@ -1,0 +1,88 @@
+"""The offer under a setting to install the packages that its choice needs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import gradio as gr
+from gradio.components import Component
+
+from core import extras
+from core.config.needs import missing_extras
+from core.extras import Extra
+from webui import background, messages
+from webui.context import App
+
+
+class ExtrasView:
+    """Built below the control of the setting at `path`; shown while its choice lacks a package."""
+
+    def __init__(self, app: App, path: str) -> None:
+        self.app, self.path = app, path
+        self.installing = background.Tasks()
+        name = path.replace(".", "-")
+        with gr.Column(visible=False, elem_id=f"extras-{name}", elem_classes="extras") as self.box:
+            self.told = gr.HTML(apply_default_css=False)
+            with gr.Row():
+                self.button = gr.Button(
+                    size="sm", scale=0, min_width=200, elem_id=f"install-{name}"
+                )
+                self.stop = gr.Button("Stop", size="sm", scale=0, visible=False)
+        self.said = gr.HTML(elem_classes="extras", apply_default_css=False)
+        self.outputs = {self.box, self.told, self.button, self.stop, self.said}
+
+    def follow(self, value: Any) -> dict[Component | gr.Column, Any]:
+        """What is shown for this value of the setting."""
+        lacking = missing_extras(self.path, value)
+        if not lacking:
+            return {self.box: gr.Column(visible=False)}
+        sentences = " ".join(extra.sentence for extra in lacking)
+        return {
+            self.box: gr.Column(visible=True),
+            self.told: f'<p class="aside">{messages.escape(sentences)}</p>',
+            self.button: gr.Button(f"Install {_titles(lacking)}"),
+            self.said: "",
+        }
+
+    # -- handlers
+
+    def install(self, value: Any, request: gr.Request) -> Iterator[dict[Any, Any]]:
+        """Installs what is lacking, and says how far that is."""
+        lacking = missing_extras(self.path, value)
+        task = background.begin(lambda task: self._install(lacking, task), "Looking for pip")
+        for glance in self.installing.watch(request.session_hash, task):
+            yield {
+                self.said: messages.progress(glance.fraction, glance.message),
+                self.button: gr.Button(interactive=False),
+                self.stop: gr.Button(visible=True),
+            }
+        told = f"{_titles(lacking)}: installed. Runs that start from now on have it."
+        done = messages.error(task.error) if task.error else messages.note(told, "finished")
+        yield {
+            self.said: done,
+            self.button: gr.Button(interactive=True),
+            self.stop: gr.Button(visible=False),
+        }
+
+    def _install(self, lacking: list[Extra], task: background.Task) -> None:
+        for extra in lacking:
+            extras.install(extra.name, task.tell)
+        task.fraction, task.message = 0.95, "Making new workers ready"
+        self.app.renew_workers()
+
+    def end(self, request: gr.Request) -> None:
+        self.installing.stop(request.session_hash)
+
+    # -- wiring
+
+    def wire(self, field: Component) -> Any:
+        """The event after which the packages are there, or it was said why they are not."""
+        quiet: dict[str, Any] = {"show_progress": "hidden", "concurrency_limit": None}
+        self.stop.click(self.end, None, None, **quiet)
+        outputs = self.outputs - {self.box, self.told}
+        return self.button.click(self.install, field, outputs, **quiet)
+
+
+def _titles(lacking: list[Extra]) -> str:
+    return " and ".join(extra.title for extra in lacking)

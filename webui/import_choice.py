@@ -1,0 +1,261 @@
+"""How what was brought is read: its form, the column of each field, what is held out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import gradio as gr
+from gradio.components import Component
+
+from core.data.conversion import Unusable, convert
+from core.data.formats import FORMS, Form, guess_mapping, meta_of
+from core.data.mappings import best_mapping
+from core.data.sources import SourceReport
+from core.data.steps import parse_steps, with_step
+from core.errors import TunesmithError
+from webui import background, import_preview, messages
+from webui.context import App
+from webui.import_options import HoldOut, Recipe, has_turns
+from webui.import_sources import Found, look_at
+from webui.mapping_table import MappingTable, problems_of
+from webui.saved_mappings import SavedMappings
+
+_NEXT = "Choose what the rows are, then a column or a template for each field."
+
+
+class ImportChoice:
+    """Its components, handlers and wiring. `found` holds what was brought, while it is chosen."""
+
+    def __init__(self, app: App) -> None:
+        self.app = app
+        self.found = gr.State(None)
+        self.recognised = gr.HTML(apply_default_css=False)
+        self.saved = SavedMappings(app)
+        with gr.Row(elem_classes="form-choice"):
+            self.form = gr.Dropdown([], label="What the rows are", elem_id="form", scale=3)
+            self.name = gr.Textbox(
+                label="Name of the data set", max_lines=1, scale=2,
+                info="As it stands in lists; it can be changed later.",
+            )
+        self.table = MappingTable().build()
+        self.saved.build_list()
+        with gr.Row(elem_classes="split"):
+            with gr.Column(min_width=300):
+                self.hold_out = HoldOut()
+            with gr.Column(min_width=300):
+                self.system = gr.Textbox(
+                    label="System prompt for rows without one", lines=2, max_lines=4,
+                    info="Goes before each conversation, in training and later in Chat.",
+                )
+                self.recipe = Recipe()
+        self.drops = gr.HTML(apply_default_css=False)
+        self.preview = gr.HTML(elem_id="import-preview", apply_default_css=False)
+        self.go = gr.Button("Import", variant="primary", scale=0, min_width=140, render=False)
+
+    # -- handlers
+
+    def show(self, found: Found) -> dict[Any, Any]:
+        """All of the panel for something new."""
+        report = found.report
+        form = FORMS[report.form] if report.form else None
+        saved = best_mapping(self.app.workspace, report.columns)
+        return {
+            self.found: found,
+            self.recognised: import_preview.recognised(found),
+            self.drops: import_preview.would_drop(report),
+            self.name: gr.Textbox(found.name),
+            self.form: _forms(report.forms_possible, form),
+            **self.table.show(form, report, report.mapping),
+            **self.saved.offer(saved, report.form, report.mapping),
+            **self._after(found, form, report.mapping, "", fresh=True),
+        }
+
+    def _after(
+        self, found: Found, form: Form | None, mapping: Mapping[str, str], system: str,
+        *, fresh: bool = False,
+    ) -> dict[Any, Any]:
+        """What follows a choice: the preview, whether an import is possible, what can be held
+        out. `fresh` when the form is another."""
+        report = found.report
+        if form is None:
+            raw = messages.note(_NEXT) + import_preview.raw_rows(report.rows)
+            return {self.preview: raw, self.go: gr.Button(interactive=False)}
+        wrong = problems_of(form, report.columns, mapping)
+        shown = (
+            import_preview.raw_rows(report.rows)
+            if wrong
+            else import_preview.first_rows(report.rows, form.name, mapping, system)
+        )
+        beside = dict.fromkeys(name for row in report.rows for name in meta_of(row, mapping))
+        updates = {
+            self.preview: shown,
+            self.go: gr.Button(interactive=not wrong),
+            **self.hold_out.groups(list(beside)),
+        }
+        if fresh:
+            turns = has_turns(form.name)
+            updates[self.system] = gr.Textbox(visible=turns)
+            updates |= self.hold_out.fit(form.standard)
+        return updates
+
+    def choose_form(self, data: dict[Component, Any]) -> dict[Any, Any]:
+        """Another form: its fields, with columns guessed by their names."""
+        found: Found = data[self.found]
+        form = FORMS[data[self.form]]
+        mapping = guess_mapping(found.report.rows, form.name)
+        return self._chosen(found, form, mapping, data[self.system] or "")
+
+    def use_saved(self, data: dict[Component, Any]) -> dict[Any, Any]:
+        """A saved mapping takes the place of what was chosen."""
+        found: Found = data[self.found]
+        try:
+            saved = self.saved.load(data)
+        except TunesmithError as error:
+            return {self.saved.told: messages.error(error)}
+        form = FORMS[saved.form]
+        system = saved.system_prompt or data[self.system] or ""
+        return {
+            **self._chosen(found, form, saved.mapping, system),
+            self.system: gr.Textbox(system, visible=has_turns(form.name)),
+            **self.saved.used(saved),
+        }
+
+    def save(self, data: dict[Component, Any]) -> dict[Any, Any]:
+        """Keeps the mapping under a name."""
+        form = FORMS.get(data[self.form] or "")
+        mapping = self.table.read(data, form) if form else {}
+        system = (data[self.system] or "") if form and has_turns(form.name) else ""
+        columns = data[self.found].report.columns
+        return self.saved.save(data, form.name if form else "", mapping, system, columns)
+
+    def take_recipe(self, data: dict[Component, Any]) -> dict[Any, Any]:
+        """Steps from a file; its form and mapping, where they fit these columns."""
+        steps, recipe, told = self.recipe.read(data[self.recipe.file])
+        updates: dict[Any, Any] = {self.recipe.steps: steps, self.recipe.told: told}
+        found, name = data[self.found], recipe.get("form")
+        mapping = recipe.get("mapping") or {}
+        if name in FORMS and not problems_of(FORMS[name], found.report.columns, mapping):
+            system = recipe.get("system_prompt") or data[self.system] or ""
+            updates |= self._chosen(found, FORMS[name], mapping, system)
+            updates[self.system] = gr.Textbox(system, visible=has_turns(name))
+        return updates
+
+    def _chosen(
+        self, found: Found, form: Form, mapping: Mapping[str, str], system: str
+    ) -> dict[Any, Any]:
+        return {
+            self.form: _forms(found.report.forms_possible, form),
+            **self.table.show(form, found.report, mapping),
+            **self._after(found, form, mapping, system, fresh=True),
+        }
+
+    def choose_column(self, data: dict[Component, Any]) -> dict[Any, Any]:
+        """Another column or template: what is wrong with it, and what the rows become."""
+        found, form = data[self.found], FORMS.get(data[self.form] or "")
+        if found is None or form is None:
+            return {}
+        mapping = self.table.read(data, form)
+        return {
+            **self.table.tell(form, found.report, mapping),
+            **self._after(found, form, mapping, data[self.system] or ""),
+        }
+
+    def count_drops(self, data: dict[Component, Any]) -> str:
+        """Which rows would be dropped with the choice made; of a Hub data set only the first."""
+        found, form = data[self.found], FORMS.get(data[self.form] or "")
+        if found is None or form is None:
+            return ""
+        mapping = self.table.read(data, form)
+        if problems_of(form, found.report.columns, mapping):
+            return ""
+        if found.report.container == "hub":
+            return import_preview.would_drop(_kept_looked_at(found.report, form, mapping))
+        try:
+            again = look_at(
+                self.app.workspace, found.sources, background.Task(), form.name, mapping
+            )
+        except TunesmithError as error:
+            return messages.error(error)
+        return import_preview.would_drop(again.report)
+
+    def asked(self, data: Mapping[Component, Any]) -> dict[str, Any]:
+        """The arguments of `import_dataset` that say how to read. Raises DataError, ConfigError."""
+        form = FORMS[data[self.form]]
+        steps = parse_steps(data[self.recipe.steps])
+        split = self.hold_out.step(data, form.standard)
+        if split and not any(step.op == "split" for step in steps):
+            steps = with_step(steps, split)
+        return {
+            "name": data[self.name],
+            "form": form.name,
+            "mapping": self.table.read(data, form),
+            "eval_source": self.hold_out.second_source(data),
+            "eval_fraction": 0.0,
+            "system_prompt": (data[self.system] or "") if has_turns(form.name) else "",
+            "steps": steps,
+        }
+
+    # -- wiring
+
+    @property
+    def inputs(self) -> set[Component]:
+        return {
+            self.found, self.form, self.name, self.system, self.recipe.file, self.recipe.steps,
+            *self.table.inputs, *self.hold_out.inputs, *self.saved.inputs,
+        }
+
+    @property
+    def outputs(self) -> set[Any]:
+        """What `show` may change."""
+        return {
+            self.found, self.recognised, self.form, self.name, self.system, self.drops,
+            self.preview, self.go, self.recipe.file, self.recipe.steps, self.recipe.told,
+            *self.table.outputs, *self.hold_out.outputs, *self.saved.outputs,
+        }
+
+    def wire(self) -> None:
+        quiet: dict[str, Any] = {"show_progress": "hidden"}
+        latest: dict[str, Any] = {"trigger_mode": "always_last", **quiet}
+        inputs, outputs = self.inputs, self.outputs
+        chosen = [
+            self.form.select(self.choose_form, inputs, outputs, **latest),
+            self.saved.use.click(self.use_saved, inputs, outputs, **quiet),
+            self.saved.choice.input(self.use_saved, inputs, outputs, **quiet),
+            self.recipe.file.upload(self.take_recipe, inputs, outputs, **quiet),
+            # Apart: a list tells twice of one choice, and what is typed meanwhile would be lost.
+            gr.on(self.table.picked, self.choose_column, inputs, outputs, **latest),
+            gr.on(self.table.typed, self.choose_column, inputs, outputs, **latest),
+        ]
+        for event in chosen:
+            event.then(self.count_drops, inputs, self.drops, **latest)
+        self.system.blur(self.choose_column, inputs, outputs, **latest)
+        self.recipe.file.clear(self.take_recipe, inputs, outputs, **quiet)
+        self.saved.name.submit(self.save, inputs, outputs, **quiet)
+        held = self.hold_out
+        held.how.input(held.show, held.how, held.outputs, **quiet)
+
+
+def _forms(possible: Sequence[str], chosen: Form | None) -> gr.Dropdown:
+    """All forms, those first that these columns have; a template can make the others."""
+    names = [*possible, *(name for name in FORMS if name not in possible)]
+    help = chosen.help if chosen else "Nothing was recognised; say what the rows are."
+    return gr.Dropdown(
+        [(FORMS[name].title, name) for name in names],
+        value=chosen.name if chosen else None,
+        info=help,
+    )
+
+
+def _kept_looked_at(
+    report: SourceReport, form: Form, mapping: Mapping[str, str]
+) -> SourceReport:
+    """The report with what is wrong with the rows that are at hand."""
+    problems = []
+    for number, row in enumerate(report.rows, 1):
+        try:
+            convert(row, form.name, mapping)
+        except Unusable as error:
+            problems.append({"line": number, "reason": str(error), "file": report.path.name})
+    return replace(report, problems=problems, problem_count=len(problems))

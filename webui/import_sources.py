@@ -1,0 +1,184 @@
+"""Where rows come from: files, a path on this machine, a data set on the Hub."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from core.data.hub_source import PREFIX, HubSource
+from core.data.readers import KINDS, TEXT_KINDS, kind_of_name
+from core.data.sources import SourceReport, inspect_source
+from core.errors import TunesmithError
+from core.jobs.apart import call_apart
+from core.workspace import Workspace
+from webui import background
+
+# So many of the first rows are kept while the columns are chosen.
+KEPT_ROWS = 50
+# A text file up to this size is looked at in a moment; anything else is another process's work.
+_QUICK_BYTES = 16 * 2**20
+_HUB = (
+    "<p class='aside'>Rows come from the Hugging Face Hub (or <code>HF_ENDPOINT</code>). A "
+    "private or gated data set needs a token: log in once with <code>hf auth login</code>, or "
+    "start this program with <code>HF_TOKEN</code> set. The page neither asks for a token nor "
+    "keeps one.</p>"
+)
+
+
+@dataclass(frozen=True)
+class Found:
+    """What was brought: the sources, a report on the first, and what is wrong with the others."""
+
+    sources: list[str]
+    report: SourceReport
+    total_rows: int | None
+    wrong: list[tuple[str, str]]
+    """(source, reason)"""
+
+    @property
+    def name(self) -> str:
+        """What a data set of these may be called."""
+        first = self.sources[0]
+        if first.startswith(PREFIX):
+            return first.removeprefix(PREFIX).partition("?")[0].rpartition("/")[2]
+        name = Path(first).name
+        return Path(name.removesuffix(".gz")).stem or name
+
+
+class Sources:
+    """The components; what was chosen goes to the import's own handlers."""
+
+    def __init__(self) -> None:
+        with gr.Row(elem_classes="bring", equal_height=True):
+            self.drop = gr.File(
+                label=f"{KINDS}; also in .zip or .gz",
+                file_count="multiple",
+                elem_id="drop",
+                height=136,
+                scale=3,
+                min_width=300,
+            )
+            with gr.Column(scale=2, min_width=280):
+                self.path = gr.Textbox(
+                    label="or a file or folder on this machine",
+                    placeholder="data/tickets.jsonl",
+                    max_lines=1,
+                    submit_btn="Look",
+                )
+                self.sample = gr.Button("Use the sample: support tickets")
+        with gr.Accordion("From the Hugging Face Hub", open=False, elem_classes="fold"):
+            self._build_hub()
+
+    def _build_hub(self) -> None:
+        gr.HTML(_HUB, apply_default_css=False)
+        with gr.Row():
+            self.hub_id = gr.Textbox(
+                label="Data set", placeholder="owner/name", max_lines=1, min_width=220, scale=2
+            )
+            self.config = gr.Textbox(
+                label="Config", placeholder="the only one", max_lines=1, min_width=120
+            )
+            self.split = gr.Textbox("train", label="Split", max_lines=1, min_width=120)
+            self.revision = gr.Textbox("main", label="Revision", max_lines=1, min_width=120)
+        with gr.Row(equal_height=True):
+            self.share = gr.Number(
+                1.0, label="Share of its rows", step=0.05, min_width=160,
+                info="1 takes all; 0.1 the first tenth, or a random one without streaming.",
+            )
+            self.streaming = gr.Checkbox(
+                True, label="Streaming", min_width=160,
+                info="Downloads only the rows that are wanted.",
+            )
+            self.look = gr.Button("Look at it", scale=0, min_width=140)
+
+    @property
+    def hub_fields(self) -> list[gr.components.Component]:
+        """The inputs of `hub_source`, in its order."""
+        return [
+            self.hub_id, self.config, self.split, self.revision, self.share, self.streaming
+        ]
+
+
+def hub_source(
+    name: str, config: str, split: str, revision: str, share: float | None, streaming: bool
+) -> str:
+    """The text of a Hub data set as a source. Raises DataError for what cannot be one."""
+    return str(
+        HubSource(
+            id=(name or "").strip().removeprefix(PREFIX).strip("/"),
+            config=(config or "").strip(),
+            split=(split or "").strip() or "train",
+            revision=(revision or "").strip() or "main",
+            fraction=1.0 if share is None else share,
+            streaming=bool(streaming),
+        )
+    )
+
+
+def look_at(
+    workspace: Workspace,
+    sources: Sequence[str],
+    task: background.Task,
+    form: str | None = None,
+    mapping: dict[str, str] | None = None,
+) -> Found:
+    """Looks at all sources without importing them; `form` and `mapping` as in `inspect_source`.
+
+    Raises what `inspect_source` raises for the first; what is wrong with others is noted.
+    """
+    first = _inspect(workspace, sources[0], task, form, mapping)
+    totals, wrong = [first.total_rows], []
+    for source in sources[1:]:
+        try:
+            report = _inspect(workspace, source, task, form or first.form, mapping)
+        except background.Stopped:
+            raise
+        except TunesmithError as error:
+            wrong.append((Path(source).name, f"{error.message} {error.hint}"))
+        else:
+            totals.append(report.total_rows)
+            first = _joined(first, report)
+    known = [total for total in totals if total is not None]
+    return Found(list(sources), first, sum(known) if len(known) == len(totals) else None, wrong)
+
+
+def _joined(first: SourceReport, more: SourceReport) -> SourceReport:
+    """The first report with the files and the rows to drop of another."""
+    return replace(
+        first,
+        problems=[*first.problems, *more.problems],
+        problem_count=first.problem_count + more.problem_count,
+        files=[*first.files, *more.files],
+        skipped=[*first.skipped, *more.skipped],
+    )
+
+
+def _inspect(
+    workspace: Workspace,
+    source: str,
+    task: background.Task,
+    form: str | None,
+    mapping: dict[str, str] | None,
+) -> SourceReport:
+    how: dict[str, Any] = {
+        "form": form, "mapping": mapping, "limit": KEPT_ROWS, "workspace": workspace
+    }
+    if _is_quick(source):
+        return inspect_source(source, **how)
+    return call_apart(inspect_source, source, tell=task.tell, **how)
+
+
+def _is_quick(source: str) -> bool:
+    """Whether a look takes a moment and little memory, so that it needs no other process."""
+    path = Path(source).expanduser()
+    if source.startswith(PREFIX) or path.is_dir():
+        return False
+    if not path.is_file():
+        return True  # it is refused at once
+    packed = path.suffix.lower() in (".gz", ".zip")
+    small = path.stat().st_size <= _QUICK_BYTES
+    return small and not packed and kind_of_name(path.name) in TEXT_KINDS

@@ -1,0 +1,71 @@
+"""The list of presets: those of one purpose at a time."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gradio as gr
+
+from core.config.presets import Preset, list_presets
+from webui import messages
+from webui.context import App
+
+# What a run learns from, and the methods that do.
+PURPOSES: dict[str, tuple[str, ...]] = {
+    "Answers": ("sft",),
+    "Labels": ("classification",),
+    "Plain text": ("cpt", "mlm"),
+    "Preferences": ("dpo", "kto", "orpo", "cpo", "reward"),
+    "Rewards": ("grpo", "rloo"),
+}
+
+
+class PresetChoice:
+    """`field` holds the name of the chosen preset, `purpose` says which others are offered."""
+
+    def __init__(self, app: App, first: Preset) -> None:
+        self.app = app
+        purpose = purpose_of(first)
+        self.purpose = gr.Radio(
+            list(PURPOSES), value=purpose, label="Learn from", elem_id="preset-purpose"
+        )
+        self.field = gr.Radio(
+            self._choices(purpose, first.name), value=first.name, label="Preset",
+            elem_id="preset", elem_classes="pills",
+        )
+        self.when = gr.HTML(when(first), apply_default_css=False)
+
+    def offer(self, purpose: str, chosen: str) -> Any:
+        """The presets of this purpose; the chosen one stays in the list."""
+        return gr.Radio(choices=self._choices(purpose, chosen))
+
+    def choose(self, preset: Preset) -> dict[Any, Any]:
+        """This preset is chosen, whatever was offered before."""
+        purpose = purpose_of(preset)
+        return {
+            self.purpose: purpose,
+            self.field: gr.Radio(self._choices(purpose, preset.name), value=preset.name),
+        }
+
+    def _choices(self, purpose: str, chosen: str) -> list[tuple[str, str]]:
+        return [
+            (preset.title, preset.name)
+            for preset in list_presets(self.app.workspace)
+            if not preset.problem and (purpose_of(preset) == purpose or preset.name == chosen)
+        ]
+
+    def wire(self) -> None:
+        self.purpose.input(
+            self.offer, [self.purpose, self.field], self.field, show_progress="hidden"
+        )
+
+
+def purpose_of(preset: Preset) -> str:
+    method = preset.settings.get("method", "sft")
+    return next(purpose for purpose, methods in PURPOSES.items() if method in methods)
+
+
+def when(preset: Preset) -> str:
+    """What a preset does and when to use it."""
+    text = " ".join(part for part in (preset.description, preset.when) if part)
+    return f'<p class="aside">{messages.escape(text)}</p>'

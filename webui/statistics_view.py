@@ -1,0 +1,232 @@
+"""Numbers of the chosen data set: lengths in tokens, what the cut takes, labels, languages."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Future, wait
+from dataclasses import replace
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+import gradio as gr
+from gradio.components import Component
+
+from core.data.estimate import count_every_row
+from core.data.record import DatasetInfo
+from core.data.registry import load_dataset_info
+from core.data.statistics import read_statistics
+from core.errors import TunesmithError
+from core.jobs.apart import call_apart
+from webui import background, charts, messages, statistics_cards
+from webui.context import App, Shared
+from webui.lens import Lens, local_model, sample_statistics
+from webui.model_fetch import ModelFetch
+
+FIELD = "training.max_length"
+# The first look through a tokenizer waits for its worker process, in seconds.
+PATIENCE = 120
+# So long a handler waits for the worker before it says that it is waiting, in seconds.
+SOON = 0.5
+# So many countings of whole data sets are remembered.
+REMEMBERED = 32
+
+Updates = dict[Component, Any]
+_Key = tuple[str, str, str, str, str]
+
+
+class StatisticsView:
+    """Its components, handlers and wiring."""
+
+    def __init__(self, app: App, shared: Shared) -> None:
+        self.app, self.shared = app, shared
+        self.rest: dict[_Key, background.Task] = {}
+        with gr.Row(elem_classes="toolbar numbers-state"):
+            self.state = gr.HTML(apply_default_css=False, elem_id="numbers-state")
+            self.count = gr.Button("Count all rows", visible=False, scale=0, min_width=130)
+            self.halt = gr.Button("Stop counting", visible=False, scale=0, min_width=130)
+        self.model = ModelFetch(app, shared)
+        self.figures = gr.HTML(elem_classes="strip", apply_default_css=False, elem_id="numbers")
+        with gr.Row(elem_classes="toolbar advice", visible=False) as self.advice:
+            self.reason = gr.HTML(apply_default_css=False, elem_id="suggested")
+            self.use = gr.Button("Use it", variant="primary", scale=0, min_width=100)
+        self.lengths = charts.charts("Lengths of rows in tokens")
+        self.shares = gr.HTML(apply_default_css=False, elem_id="numbers-shares")
+        self.suggested = gr.Number(0, visible="hidden", precision=0, label="Suggested max_length")
+        self.opened = gr.State(False)
+        self.late = gr.Textbox(visible="hidden", label="What the worker was asked late")
+        self.ticker = gr.Timer(1, active=False)
+        self.inputs = {shared.dataset, shared.lens, self.opened}
+        self.outputs = {
+            self.state, self.count, self.halt, self.model.button, self.figures, self.advice,
+            self.reason, self.use, self.lengths, self.shares, self.suggested, self.late,
+            self.ticker,
+        }
+
+    # -- handlers
+
+    def show(self, data: dict[Component, Any]) -> Updates:
+        """The numbers as far as they are known; nothing is counted while nobody looks."""
+        if not data[self.opened] or not data[self.shared.dataset]:
+            return {self.late: gr.skip()}
+        try:
+            return self._shown(*self._asked(data))
+        except TunesmithError as error:
+            return {self.state: messages.error(error)}
+
+    def wait(self, data: dict[Component, Any]) -> None:
+        """Until the worker has counted what was asked; `show` then shows it."""
+        if data[self.opened] and data[self.shared.dataset]:
+            counting = self._sample(*self._asked(data))
+            if counting is not None:
+                wait([counting], timeout=PATIENCE)
+
+    def tick(self, data: dict[Component, Any]) -> Updates:
+        """How far the rest is counted; all numbers again when it is."""
+        if not data[self.opened]:
+            return {self.ticker: gr.Timer(active=False)}
+        try:
+            info, lens = self._asked(data)
+            task = self.rest.get(self._key(info, lens))
+            if task is None or task.done.is_set():
+                return self._shown(info, lens)
+        except TunesmithError as error:
+            return {self.state: messages.error(error), self.ticker: gr.Timer(active=False)}
+        return {self.state: statistics_cards.counting(task.fraction, info)}
+
+    def count_all(self, data: dict[Component, Any]) -> Updates:
+        """Counts every row, after that was stopped or has failed."""
+        info, lens = self._asked(data)
+        self.rest.pop(self._key(info, lens), None)
+        return self._shown(info, lens)
+
+    def stop_counting(self, data: dict[Component, Any]) -> Updates:
+        info, lens = self._asked(data)
+        task = self.rest.get(self._key(info, lens))
+        if task is not None:
+            task.stop()
+            task.done.wait(PATIENCE)
+        return self._shown(info, lens)
+
+    def take(self, suggested: float, lens_text: str) -> tuple[str, str]:
+        """The suggested max_length, for Configure's field and for how rows become tokens."""
+        length = int(suggested)
+        return str(length), replace(Lens.read(lens_text), max_length=length).write()
+
+    # -- what handlers share
+
+    def _asked(self, data: dict[Component, Any]) -> tuple[DatasetInfo, Lens]:
+        info = load_dataset_info(self.app.workspace, data[self.shared.dataset])
+        return info, Lens.read(data[self.shared.lens])
+
+    def _sample(self, info: DatasetInfo, lens: Lens) -> Future[dict[str, Any]] | None:
+        return sample_statistics(self.app, info.id, lens)
+
+    def _known(self, info: DatasetInfo, lens: Lens, path: Path | None) -> dict[str, Any] | None:
+        """What was counted of all rows, if it was."""
+        return read_statistics(
+            self.app.workspace, info, str(path or ""), lens.whole.max_length,
+            lens.assistant_only_loss,
+            lens.system_prompt, lens.chat_template,
+        )
+
+    def _shown(self, info: DatasetInfo, lens: Lens) -> Updates:
+        path = local_model(self.app, lens.model)
+        quiet: Updates = {
+            self.count: gr.Button(visible=False),
+            self.halt: gr.Button(visible=False),
+            self.model.button: self.model.offer(path is None),
+            self.ticker: gr.Timer(active=False),
+        }
+        known = self._known(info, lens, path)
+        if known is not None:
+            return {**quiet, **self._numbers(info, lens, known, path is not None)}
+        counting = self._sample(info, lens)
+        if counting is not None:
+            wait([counting], timeout=SOON)
+        if counting is None or not counting.done():
+            told = messages.progress(None, "Counting")
+            return {**quiet, self.state: told, self.late: str(monotonic())}
+        found = counting.result()
+        shown = self._numbers(info, lens, found, path is not None)
+        if found["complete"]:
+            return {**quiet, **shown}
+        return {**quiet, **shown, **self._resting(info, lens, path)}
+
+    def _resting(self, info: DatasetInfo, lens: Lens, path: Path | None) -> Updates:
+        """The counting of the rest: begun now, under way, or ended before its end."""
+        key = self._key(info, lens)
+        task = self.rest.get(key)
+        if task is None:
+            while len(self.rest) >= REMEMBERED:
+                self.rest.pop(next(iter(self.rest)))
+            work = (info.id, str(path or ""), lens.system_prompt, lens.chat_template)
+            task = self.rest[key] = background.begin(self._count_work(work), "Counting the rest")
+        if not task.done.is_set():
+            return {
+                self.state: statistics_cards.counting(task.fraction, info),
+                self.halt: gr.Button(visible=True),
+                self.ticker: gr.Timer(active=True),
+            }
+        failed = task.error is not None and not isinstance(task.error, background.Stopped)
+        again: Updates = {self.count: gr.Button(visible=True)}
+        return {**again, self.state: messages.error(task.error)} if failed else again
+
+    def _count_work(self, work: tuple[str, ...]) -> Callable[[background.Task], None]:
+        root = self.app.workspace.root
+        return lambda task: call_apart(count_every_row, root, *work, tell=task.tell)
+
+    def _key(self, info: DatasetInfo, lens: Lens) -> _Key:
+        return (info.id, info.fingerprint, lens.model, lens.system_prompt, lens.chat_template)
+
+    def _numbers(
+        self, info: DatasetInfo, lens: Lens, found: dict[str, Any], tokens: bool
+    ) -> Updates:
+        suggested = found["suggested"] or {}
+        value = suggested.get("value", 0)
+        already = value == lens.max_length
+        return {
+            self.state: statistics_cards.state(info, lens, found, tokens),
+            self.figures: statistics_cards.figures(found, tokens),
+            self.advice: gr.Row(visible=bool(suggested)),
+            self.reason: statistics_cards.advice(suggested, already) if suggested else "",
+            self.use: gr.Button(f"Use {value:,}", visible=not already),
+            self.suggested: value,
+            self.lengths: statistics_cards.lengths(found, f"{info.fingerprint} {lens.model}"),
+            self.shares: statistics_cards.shares(found),
+        }
+
+    # -- wiring
+
+    def wire(self) -> None:
+        shared = self.shared
+        quiet: dict[str, Any] = {"show_progress": "hidden", "concurrency_limit": None}
+        always: dict[str, Any] = {"trigger_mode": "always_last", **quiet}
+        show = {"fn": self.show, "inputs": self.inputs, "outputs": self.outputs}
+
+        for name, part in shared.part.items():
+            here = name == "numbers"
+            event = part.select(lambda here=here: here, None, self.opened, show_progress="hidden")
+            if here:
+                event.then(**show, **always)
+        shared.on_rows(self.show, self.inputs, self.outputs)
+        shared.lens.change(**show, trigger_mode="multiple", show_progress="hidden")
+        self.model.wire().then(**show, **always)
+        # Only when the numbers could not be shown at once.
+        self.late.change(
+            self.wait, self.inputs, None, trigger_mode="multiple", **quiet
+        ).then(**show, **always)
+        self.ticker.tick(self.tick, self.inputs, self.outputs, **always)
+        self.count.click(self.count_all, self.inputs, self.outputs, **quiet)
+        self.halt.click(self.stop_counting, self.inputs, self.outputs, **quiet)
+        shared.finally_wire.append(self._wire_setting)
+
+    def _wire_setting(self) -> None:
+        """Configure's field is there only when all tabs have been built."""
+        shared = self.shared
+        shared.follow_settings(
+            self.use.click(
+                self.take, [self.suggested, shared.lens], [shared.settings[FIELD], shared.lens],
+                show_progress="hidden",
+            )
+        )

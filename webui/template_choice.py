@@ -1,0 +1,227 @@
+"""The chat template: which one is used, and writing one's own.
+
+It is the same setting as Configure's `data.chat_template`: what is chosen here goes into the field
+there, and with it into the run.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gradio as gr
+
+from core.data.chat_templates import (
+    MODELS_OWN,
+    TemplateProblem,
+    check_template,
+    delete_template,
+    list_templates,
+    load_template,
+    save_template,
+    template_of_model,
+)
+from core.errors import TunesmithError
+from webui import messages
+from webui.context import App, Shared
+from webui.lens import Lens, local_model
+
+FIELD = "data.chat_template"
+OWN_TITLE = "The model's own"
+# Lines shown before and after the one that is wrong.
+AROUND = 2
+_ABOUT = (
+    '<p class="aside">How turns become one text. The run learns with what is chosen here, and the '
+    "trained model keeps it.</p>"
+)
+
+
+def template_choices(app: App) -> list[tuple[str, str]]:
+    """Title and name of each template, the model's own first."""
+    found = [(_title(one.name, one.title, one.source), one.name) for one in _listed(app)]
+    return [(OWN_TITLE, MODELS_OWN), *found]
+
+
+def _listed(app: App) -> list[Any]:
+    return list_templates(app.workspace)
+
+
+def _title(name: str, title: str, source: str) -> str:
+    return f"{name} (yours)" if source == "own" else title
+
+
+class TemplateChoice:
+    """A list of templates and an editor; `draft` holds the text of a sound one that is being
+    written, and "" otherwise."""
+
+    def __init__(self, app: App, shared: Shared) -> None:
+        self.app, self.shared = app, shared
+        with gr.Row(visible=False, elem_classes="toolbar template-bar") as self.bar:
+            self.choice = gr.Dropdown(
+                template_choices(app), value=MODELS_OWN, label="Chat template", scale=0,
+                min_width=300, elem_id="template",
+            )
+            self.edit = gr.Button("Edit", scale=0, min_width=80)
+            gr.HTML(_ABOUT, apply_default_css=False)
+        with gr.Column(visible=False, elem_classes="card", elem_id="template-editor") as self.box:
+            self._build_editor()
+        self.draft = gr.Textbox("", visible="hidden", label="Draft of a template")
+
+    def _build_editor(self) -> None:
+        self.text = gr.Code(
+            label="Chat template (Jinja)", language="jinja2", lines=8, max_lines=18,
+            interactive=True, wrap_lines=True, elem_id="template-text", buttons=["copy"],
+        )
+        self.problem = gr.HTML(apply_default_css=False, elem_id="template-problem")
+        with gr.Row(elem_classes="toolbar"):
+            self.name = gr.Textbox(
+                label="Save it as", max_lines=1, scale=0, min_width=240, elem_id="template-name"
+            )
+            self.save = gr.Button("Save and use", variant="primary", scale=0, min_width=130)
+            self.close = gr.Button("Close without saving", scale=0, min_width=160)
+            self.delete = gr.Button(
+                "Delete this template", variant="stop", scale=0, min_width=160, visible=False
+            )
+
+    def title(self, lens: Lens) -> str:
+        """How the template that `lens` names is called in a sentence."""
+        if lens.chat_template == MODELS_OWN:
+            return "the model's own template"
+        return f"the template {lens.chat_template}"
+
+    # -- handlers
+
+    def follow(self, lens_text: str, look: str, shown_for: str) -> tuple[Any, Any]:
+        """The list as it is now, with what Configure has; beside the tokens only."""
+        chosen = Lens.read(lens_text).chat_template
+        return (
+            gr.Dropdown(template_choices(self.app), value=chosen),
+            gr.Row(visible=look == shown_for),
+        )
+
+    def choose(self, name: str, lens_text: str) -> tuple[str, str]:
+        """Another template: for Configure's field, and for how rows become tokens."""
+        return name, _with_template(lens_text, name)
+
+    def open(self, lens_text: str) -> tuple[Any, ...]:
+        """The text of the chosen template, to be changed."""
+        lens = Lens.read(lens_text)
+        own = {one.name for one in _listed(self.app) if one.source == "own"}
+        is_own = lens.chat_template in own
+        try:
+            text, note = self._text(lens), ""
+        except TunesmithError as error:
+            text, note = "", messages.error(error)
+        name = lens.chat_template if is_own else _new_name(lens.chat_template, own)
+        return gr.Column(visible=True), text, name, note, gr.Button(visible=is_own)
+
+    def _text(self, lens: Lens) -> str:
+        if lens.chat_template != MODELS_OWN:
+            return load_template(lens.chat_template, self.app.workspace)
+        folder = local_model(self.app, lens.model)
+        return template_of_model(folder) if folder else ""
+
+    def check(self, text: str) -> tuple[str, str]:
+        """What is wrong with the text, at its line; a sound one becomes the draft."""
+        problem = check_template(text or "")
+        if problem is None:
+            fine = messages.note("It can be used. The rows below are shown with it.", "finished")
+            return fine, text
+        return problem_at(text or "", problem), ""
+
+    def keep(self, name: str, text: str, lens_text: str) -> tuple[Any, ...]:
+        """Saves the text under a name and chooses it."""
+        try:
+            saved = save_template(self.app.workspace, (name or "").strip(), text or "")
+        except TunesmithError as error:
+            problem = check_template(text or "")
+            said = problem_at(text or "", problem) if problem else messages.error(error)
+            return said, *[gr.skip()] * 5
+        choices = template_choices(self.app)
+        return (
+            "", gr.Dropdown(choices, value=saved.name), _with_template(lens_text, saved.name), "",
+            gr.Column(visible=False), gr.Dropdown(choices=choices, value=saved.name),
+        )
+
+    def remove(self, lens_text: str) -> tuple[Any, ...]:
+        """Deletes the chosen template and goes back to the model's own."""
+        try:
+            delete_template(self.app.workspace, Lens.read(lens_text).chat_template)
+        except TunesmithError as error:
+            return messages.error(error), *[gr.skip()] * 5
+        choices = template_choices(self.app)
+        return (
+            "", gr.Dropdown(choices, value=MODELS_OWN), _with_template(lens_text, MODELS_OWN), "",
+            gr.Column(visible=False), gr.Dropdown(choices=choices, value=MODELS_OWN),
+        )
+
+    # -- wiring
+
+    def wire(self, look: gr.Radio, shown_for: str) -> None:
+        """`look` shows the tokens when its value is `shown_for`."""
+        shared = self.shared
+        quiet: dict[str, Any] = {"show_progress": "hidden"}
+        gr.on(
+            [shared.tab["data"].select, shared.lens.change, look.change],
+            lambda lens, how: self.follow(lens, how, shown_for),
+            [shared.lens, look],
+            [self.choice, self.bar],
+            **quiet,
+        )
+        self.edit.click(
+            self.open, shared.lens, [self.box, self.text, self.name, self.problem, self.delete],
+            **quiet,
+        )
+        self.text.input(
+            self.check, self.text, [self.problem, self.draft], trigger_mode="always_last", **quiet
+        )
+        self.close.click(
+            lambda: (gr.Column(visible=False), ""), None, [self.box, self.draft], **quiet
+        )
+        shared.finally_wire.append(self._wire_setting)
+
+    def _wire_setting(self) -> None:
+        """Configure's field is there only when all tabs have been built."""
+        shared, field = self.shared, self.shared.settings[FIELD]
+        quiet: dict[str, Any] = {"show_progress": "hidden"}
+        done = [self.problem, self.choice, shared.lens, self.draft, self.box, field]
+        for event in (
+            self.choice.input(
+                self.choose, [self.choice, shared.lens], [field, shared.lens], **quiet
+            ),
+            self.save.click(self.keep, [self.name, self.text, shared.lens], done, **quiet),
+            self.delete.click(self.remove, shared.lens, done, **quiet),
+        ):
+            shared.follow_settings(event)
+
+
+def problem_at(text: str, problem: TemplateProblem) -> str:
+    """A template's problem, with the line it is at and those around it."""
+    said = messages.escape(problem.message)
+    if not problem.line:
+        return f'<div class="notice notice-failed" role="alert"><strong>{said}</strong></div>'
+    lines = text.splitlines()
+    first = max(problem.line - 1 - AROUND, 0)
+    shown = "".join(
+        f'<li value="{number}"{_wrong(number, problem.line)}>{messages.escape(line) or " "}</li>'
+        for number, line in enumerate(lines[first : problem.line + AROUND], first + 1)
+    )
+    return (
+        f'<div class="notice notice-failed" role="alert"><strong>Line {problem.line}: {said}'
+        f'</strong><ol class="code-lines">{shown}</ol></div>'
+    )
+
+
+def _wrong(number: int, wrong: int) -> str:
+    return ' class="wrong"' if number == wrong else ""
+
+
+def _with_template(lens_text: str, name: str) -> str:
+    lens = Lens.read(lens_text)
+    return Lens(**{**vars(lens), "chat_template": name}).write()
+
+
+def _new_name(template: str, taken: set[str]) -> str:
+    """A free name for a changed copy of a template."""
+    base = "my-template" if template == MODELS_OWN else f"my-{template}"
+    names = [base, *(f"{base}-{number}" for number in range(2, len(taken) + 3))]
+    return next(name for name in names if name not in taken)

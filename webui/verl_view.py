@@ -1,0 +1,65 @@
+"""A verl job for PPO with a critic, written from the settings of Configure; nothing is run here."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gradio as gr
+from gradio.components import Component
+
+from core.config.reinforcement import METHODS
+from core.errors import TunesmithError
+from core.verl.settings import Cluster
+from core.workspace import new_id
+from webui import messages
+from webui.context import App
+from webui.forms import Form
+
+
+class VerlView:
+    """Shown for methods that learn from rewards."""
+
+    def __init__(self, app: App) -> None:
+        self._app = app
+        with gr.Column(visible=False, elem_id="verl") as self.box:
+            gr.HTML(
+                '<p class="aside">PPO with a critic is not in TRL. These settings can be written '
+                "as a job folder for verl on a Ray cluster; it is not run here.</p>",
+                apply_default_css=False,
+            )
+            with gr.Row(equal_height=True):
+                self.nodes = gr.Number(1, label="Machines", precision=0, minimum=1, min_width=90)
+                self.gpus = gr.Number(8, label="GPUs of each", precision=0, minimum=1, min_width=90)
+                self.button = gr.Button("Write a verl job", min_width=140, elem_id="verl-write")
+            self.said = gr.HTML(apply_default_css=False, elem_id="verl-said")
+
+    def wire(self, form: Form, inputs: set[Component]) -> None:
+        quiet: dict[str, Any] = {"show_progress": "hidden"}
+        method = form.fields["method"]
+        method.change(self.follow, method, [self.box, self.said], **quiet)
+        self.button.click(
+            lambda data: self.write(form, data),
+            {*inputs, self.nodes, self.gpus},
+            self.said,
+            **quiet,
+        )
+
+    def follow(self, method: str) -> tuple[Any, str]:
+        return gr.Column(visible=method in METHODS), ""
+
+    def write(self, form: Form, data: dict[Component, Any]) -> str:
+        """Writes the job into the workspace and says where."""
+        from core.verl.job import write_job
+
+        folder = self._app.workspace.root / "verl" / new_id()
+        try:
+            cluster = Cluster(int(data[self.nodes] or 1), int(data[self.gpus] or 1))
+            job = write_job(self._app.workspace, form.config(data), folder, cluster)
+        except TunesmithError as error:
+            return messages.error(error)
+        rows = ", ".join(f"{count} {part} rows" for part, count in job.rows.items())
+        return messages.note(
+            f"Written to {job.folder}: {rows}, keys of verl {job.checked.version}. Its README.md "
+            "says how to start it.",
+            "finished",
+        )
