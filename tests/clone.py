@@ -13,7 +13,13 @@ from pathlib import Path
 
 PROJECT = Path(__file__).parents[1]
 PIP = f"pip=={importlib.metadata.version('pip')}"
-PARTS = ("launch.py", "core/__init__.py", "core/errors.py", "core/environment.py")
+PARTS = (
+    "launch.py",
+    "core/__init__.py",
+    "core/errors.py",
+    "core/environment.py",
+    "core/extras.py",
+)
 COMMAND = """\
 import sys
 import tiny_a
@@ -87,11 +93,12 @@ def make_clone(folder: Path) -> Clone:
     return clone
 
 
-def pack(index: Path, name: str, version: str, files: dict[str, str]) -> Path:
-    """A wheel with the module `name`."""
+def pack(index: Path, name: str, version: str, files: dict[str, str], about_it: str = "") -> Path:
+    """A wheel with the module `name`; `about_it` are further lines of its metadata."""
     about = f"{name}-{version}.dist-info"
     contents = {f"{name}/{file}": text for file, text in files.items()}
-    contents[f"{about}/METADATA"] = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
+    metadata = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
+    contents[f"{about}/METADATA"] = metadata + (f"{about_it}\n" if about_it else "")
     contents[f"{about}/WHEEL"] = "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
     contents[f"{about}/RECORD"] = "".join(f"{path},,\n" for path in contents)
     path = index / f"{name}-{version}-py3-none-any.whl"

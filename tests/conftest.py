@@ -21,6 +21,19 @@ CHROMIUM = (
     "--no-sandbox --disable-gpu --disable-background-networking --disable-component-update "
     "--disable-sync --no-first-run"
 ).split()
+NAVIGATION_SECONDS = 240
+# Tells the test of every error that Gradio shows: they go away by themselves, and nobody would see
+# that a handler has failed.
+_TELL_ERRORS = """
+new MutationObserver((changes) => {
+  for (const change of changes) for (const node of change.addedNodes) {
+    const shown = node.querySelector?.(".toast-body.error");
+    // Whoever leaves a page cuts its connection off.
+    if (shown && !shown.innerText.includes("Connection to the server was lost"))
+      tellError(shown.innerText);
+  }
+}).observe(document, {childList: true, subtree: true});
+"""
 
 
 @pytest.fixture
@@ -41,9 +54,15 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def page(browser: Browser) -> Iterator[Page]:
-    """A page that notes what it asks for elsewhere (`page.foreign`) and script errors."""
+    """A page that notes what it asks for elsewhere (`page.foreign`) and script errors. No handler
+    may fail while it is used."""
     context = browser.new_context(viewport={"width": 1280, "height": 900}, accept_downloads=True)
+    # The runner may be far slower than a laptop, and training beside it; a wait ends when it can.
+    context.set_default_navigation_timeout(NAVIGATION_SECONDS * 1000)
     page = context.new_page()
+    shown: list[str] = []
+    page.expose_function("tellError", lambda text: shown.append(text))
+    page.add_init_script(_TELL_ERRORS)
     page.foreign = []  # type: ignore[attr-defined]
     page.errors = []  # type: ignore[attr-defined]
     page.on(
@@ -55,6 +74,7 @@ def page(browser: Browser) -> Iterator[Page]:
     page.on("pageerror", lambda error: page.errors.append(str(error)))  # type: ignore[attr-defined]
     yield page
     context.close()
+    assert shown == []
 
 
 @pytest.fixture

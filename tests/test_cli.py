@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from core import cli
-from core.commands.data import FORMS
+from core.commands.data_records import FORMS
 from core.commands.serve import is_loopback
 from core.workspace import Workspace
 from tests.cli_bench import ROOT, make_chat_model, write_rows
@@ -110,7 +110,7 @@ def test_the_help_of_train_has_every_setting(typed: Type) -> None:
         (["nonsense"], "invalid choice"),
         (["runs"], "ACTION"),
         (["runs", "show"], "ID"),
-        (["train"], "CONFIG|PRESET"),
+        (["train"], "Name a preset"),
         (["train", "no-such-preset"], "none named"),
         (["train", "no-such-file.yaml"], "no-such-file.yaml"),
         (["train", "quickstart", "--training.lr", "1"], "training.learning_rate"),
@@ -126,7 +126,7 @@ def test_the_help_of_train_has_every_setting(typed: Type) -> None:
         (["--host", "0.0.0.0"], "--auth"),
         (["--auth", "ada"], "with a colon"),
         (["--port", "0"], "1 to 65535"),
-        (["runs", "list", "--training.seed", "1"], "unrecognized"),
+        (["runs", "list", "--training.seed", "1"], "There is no option --training.seed"),
     ],
 )
 @pytest.mark.parametrize("as_json", [False, True])
@@ -207,7 +207,10 @@ def test_a_shown_preset_can_be_saved_and_trained_from(
     _, out, _ = typed("presets", "show", "qlora-8gb")
     (tmp_path / "mine.yaml").write_text(out, encoding="utf-8")
     by_file = asked("estimate", str(tmp_path / "mine.yaml"))
-    assert by_file == asked("estimate", "qlora-8gb")
+    by_name = asked("estimate", "qlora-8gb")
+    for plan in (by_file, by_name):
+        plan.pop("device")  # what is free on it has changed meanwhile
+    assert by_file == by_name
 
 
 def test_estimate_tells_the_plan(
@@ -219,7 +222,7 @@ def test_estimate_tells_the_plan(
     assert 0 < plan["trainable"] < plan["parameters"]
     code, out, _ = typed("estimate", "quickstart", *settings(model))
     assert code == 0
-    assert "trained" in out and "memory" not in out
+    assert "trained" in out and "Memory: fits" in out and "Time: not known" in out
 
 
 def test_a_model_that_lies_elsewhere_may_be_named(

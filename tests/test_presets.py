@@ -18,6 +18,8 @@ from core.config.presets import (
     save_preset,
 )
 from core.config.yaml_file import parse_yaml
+from core.data.formats import FORMS
+from core.data.steps import parse_steps, read_recipe
 from core.errors import ConfigError, TunesmithError
 from core.workspace import Workspace
 
@@ -61,11 +63,23 @@ def test_what_the_issue_asks_for_is_there_and_quickstart_comes_first() -> None:
     names = [preset.name for preset in list_presets()]
     assert names[0] == "quickstart"
     sizes = ["8gb", "16gb", "24gb"]
-    assert names[1:] == [
+    assert names[1:8] == [
         *(f"lora-{size}" for size in sizes),
         *(f"qlora-{size}" for size in sizes),
         "full-small",
     ]
+    assert {"qwen2.5-7b-assistant", "qwen2.5-7b-assistant-dpo", "kto", "orpo"} <= set(names[8:])
+
+
+def test_the_successor_of_the_assistant_is_as_the_issue_says() -> None:
+    first = load_preset("qwen2.5-7b-assistant").config()
+    then = load_preset("qwen2.5-7b-assistant-dpo").config()
+    assert (first.training.learning_rate, first.training.per_device_train_batch_size) == (2e-4, 4)
+    assert first.training.gradient_accumulation_steps == 8
+    assert first.training.gradient_checkpointing is True
+    assert then.model == first.model and then.method == "dpo"
+    assert (then.preference.beta, then.training.learning_rate) == (0.1, 5e-7)
+    assert then.training.num_train_epochs == 1
 
 
 def test_quick_start_needs_neither_the_hub_nor_a_gpu() -> None:
@@ -79,6 +93,10 @@ def test_quick_start_needs_neither_the_hub_nor_a_gpu() -> None:
 def test_every_yaml_block_in_the_docs_can_be_run(block: str, opened: Workspace) -> None:
     path = opened.root / "block.yaml"
     path.write_text(block, encoding="utf-8")
+    if "\nsteps:" in block:  # a recipe for data
+        recipe = read_recipe(path)
+        assert recipe["form"] in FORMS and len(parse_steps(recipe["steps"])) > 1
+        return
     values, _ = open_config(str(path), opened)
     assert parse_config(values).model.model_name_or_path
 

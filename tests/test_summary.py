@@ -43,6 +43,7 @@ def config(**changes: Any) -> RunConfig:
     values = {
         "model.model_name_or_path": "tiny",
         "data.dataset": "rows",
+        "data.chat_template": "chatml",
         "training.per_device_train_batch_size": 4,
         "training.max_length": 128,
         "evaluation.eval_steps": 5,
@@ -158,3 +159,15 @@ def test_what_looks_wrong_is_said_at_its_field(
     workspace: Workspace, changes: dict[str, Any], field: str, says: str
 ) -> None:
     assert says in warnings(summarize(workspace, config(**changes)))[field]
+
+
+def test_a_base_without_a_chat_template_is_said_at_the_field_that_mends_it(
+    workspace: Workspace,
+) -> None:
+    """Else the model learns conversations in which nobody knows who speaks."""
+    own = {"data__chat_template": "model"}
+    found = warnings(summarize(workspace, config(**own)))
+    assert "tiny has no chat template of its own" in found["data.chat_template"]
+    for mended in ({"data__chat_template": "chatml"}, {"method": "classification"}):
+        told = warnings(summarize(workspace, config(**{**own, **mended})))
+        assert "data.chat_template" not in told

@@ -70,9 +70,9 @@ def overridden(*argv: str) -> dict[str, Any]:
             {"label_smoothing_factor": 0.1, "torch_compile": True},
         ),
         (
-            ["--training.extra", '{"optim_target_modules": ["q_proj"]}'],
+            ["--training.extra", '{"label_names": ["labels"]}'],
             "training.extra",
-            {"optim_target_modules": ["q_proj"]},
+            {"label_names": ["labels"]},
         ),
         (["--training.seed", "1", "--training.seed", "2"], "training.seed", 2),
     ],
@@ -149,7 +149,7 @@ WORDS = st.text("abc_.,", min_size=1, max_size=8)
     prompt=TEXTS,
     prompts=st.lists(TEXTS, max_size=3),
     modules=st.lists(WORDS, min_size=1, max_size=3),
-    extra=st.dictionaries(st.sampled_from(["optim_args", "project"]), TEXTS),
+    extra=st.dictionaries(st.sampled_from(["torch_compile_backend", "torch_compile_mode"]), TEXTS),
     rate=st.floats(1e-9, 1),
     limit=st.none() | st.integers(1, 9),
 )

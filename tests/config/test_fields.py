@@ -27,9 +27,11 @@ def test_every_field_has_a_label_and_a_help_that_is_a_sentence(spec: FieldSpec) 
     assert not spec.label.endswith(".")
 
 
-def test_basic_shows_at_most_a_dozen_controls() -> None:
-    basic = [spec.path for spec in SPECS if spec.level == "basic"]
-    assert 6 <= len(basic) <= 12
+@pytest.mark.parametrize("method", SPEC_BY_PATH["method"].choices)
+def test_basic_shows_about_a_dozen_controls(method: str) -> None:
+    values = {**RunConfig().values(), "method": method}
+    basic = [spec.path for spec in SPECS if spec.level == "basic" and spec.shown(values)]
+    assert 6 <= len(basic) <= 13
 
 
 def test_no_two_fields_share_a_name_so_that_errors_and_suggestions_are_clear() -> None:
@@ -41,7 +43,8 @@ def test_a_field_is_shown_only_for_fields_and_values_that_exist() -> None:
     for spec in SPECS:
         for path, values in spec.when.items():
             other = SPEC_BY_PATH[path]
-            assert set(values) <= set(other.choices), f"{spec.path} waits for {path} in {values}"
+            known = {True, False} if other.kind == "bool" else set(other.choices)
+            assert set(values) <= known, f"{spec.path} waits for {path} in {values}"
 
 
 def test_a_lora_field_hides_when_the_whole_model_is_trained() -> None:
@@ -115,3 +118,35 @@ def test_defaults_are_not_shared_between_configs() -> None:
     first.adapter.modules_to_save.append("lm_head")
     assert RunConfig() == parse_config({})
     assert RunConfig().training.seed != 7
+
+
+@pytest.mark.parametrize(
+    ("method", "hidden", "shown"),
+    [
+        ("sft", [], ["data.assistant_only_loss", "training.packing", "training.sft_loss_type"]),
+        ("dpo", ["data.assistant_only_loss", "training.packing"], ["data.chat_template"]),
+        (
+            "classification",
+            ["data.chat_template", "data.system_prompt", "evaluation.sample_max_new_tokens"],
+            ["evaluation.sample_prompts"],
+        ),
+        ("mlm", ["data.chat_template", "evaluation.sample_max_new_tokens"], []),
+        ("cpt", ["data.chat_template", "training.packing"], ["evaluation.sample_max_new_tokens"]),
+        ("reward", ["evaluation.sample_max_new_tokens"], ["data.chat_template"]),
+    ],
+)
+def test_a_field_that_says_nothing_to_a_method_is_not_shown(
+    method: str, hidden: list[str], shown: list[str]
+) -> None:
+    values = {**RunConfig().values(), "method": method, "evaluation.eval_strategy": "steps"}
+    assert not [path for path in hidden if SPEC_BY_PATH[path].shown(values)]
+    assert [path for path in shown if SPEC_BY_PATH[path].shown(values)] == shown
+
+
+def test_a_field_of_one_tracker_is_shown_with_it_among_others() -> None:
+    spec = SPEC_BY_PATH["tracking.wandb_mode"]
+    assert spec.shown({"tracking.report_to": ["tensorboard", "wandb"]})
+    assert not spec.shown({"tracking.report_to": ["tensorboard"]})
+    assert not spec.shown({"tracking.report_to": []})
+    report_to = SPEC_BY_PATH["tracking.report_to"]
+    assert (report_to.kind, report_to.allowed[:22]) == ("list", "any of tensorboard, tr")

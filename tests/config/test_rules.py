@@ -155,5 +155,5 @@ def test_extra_takes_what_trl_takes() -> None:
         "torch_compile": True,
         "dataloader_num_workers": 2,
     }
-    extra |= {"optim_target_modules": ["q_proj"], "report_to": "none", "tf32": None}
+    extra |= {"label_names": ["labels"], "torch_compile_mode": "default", "tf32": None}
     assert parse_config({"training.extra": extra}).training.extra == extra

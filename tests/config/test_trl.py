@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from core.config import SPEC_BY_PATH, SPECS, RunConfig
-from core.config.extra import REFUSED, sft_config_fields
+from core.config import SPEC_BY_PATH, SPECS, RunConfig, parse_config
+from core.config.adapter import PROMPTS, TUNERS
+from core.config.extra import REFUSED, REFUSED_OF_METHOD, config_fields
 
 # The values that a worker resolves before it builds TRL's config.
 RESOLVED = {"per_device_train_batch_size": 1, "gradient_checkpointing": False}
@@ -23,6 +24,14 @@ OWN = {
     "evaluation.early_stopping_threshold",
     "evaluation.sample_prompts",
     "evaluation.sample_max_new_tokens",
+    # The trackers stand beside the trainer, where none can end a run.
+    "tracking.report_to",
+    "tracking.project",
+    "tracking.wandb_mode",
+    "tracking.swanlab_mode",
+    "tracking.mlflow_mode",
+    "training.on_out_of_memory",
+    "training.sft_loss_type",  # TRL's loss_type
 }
 
 
@@ -51,13 +60,58 @@ def test_every_default_is_taken_by_trl(sft_config: Any, tmp_path: Path) -> None:
     assert made.warmup_steps == RunConfig().training.warmup_steps
 
 
-def test_the_fields_read_from_the_source_are_those_of_the_class(sft_config: Any) -> None:
-    real = {field.name for field in dataclasses.fields(sft_config)}
-    read = set(sft_config_fields())
+def method_classes() -> dict[str, Any]:
+    """TRL's config class of each method."""
+    import importlib
+
+    return {
+        "sft": importlib.import_module("trl").SFTConfig,
+        "dpo": importlib.import_module("trl").DPOConfig,
+        "kto": importlib.import_module("trl").KTOConfig,
+        "orpo": importlib.import_module("trl.experimental.orpo").ORPOConfig,
+        "cpo": importlib.import_module("trl.experimental.cpo").CPOConfig,
+        "grpo": importlib.import_module("trl").GRPOConfig,
+        "rloo": importlib.import_module("trl").RLOOConfig,
+    }
+
+
+@pytest.mark.parametrize("method", ["sft", "dpo", "kto", "orpo", "cpo", "grpo", "rloo"])
+def test_the_fields_read_from_the_source_are_those_of_the_class(method: str) -> None:
+    real = {field.name for field in dataclasses.fields(method_classes()[method])}
+    read = set(config_fields(method))
     assert real <= read, "extra would refuse fields that TRL has"
     # bf16 and the like are declared again with other defaults, nothing else may be left over
     assert read <= real, "extra would take fields that TRL has not"
-    assert set(REFUSED) - real <= {"logging_dir"}
+
+
+def test_what_extra_refuses_is_a_field_of_some_method() -> None:
+    real = {f.name for cls in method_classes().values() for f in dataclasses.fields(cls)}
+    refused = set(REFUSED).union(*REFUSED_OF_METHOD.values())
+    assert refused - real <= {"logging_dir"}
+
+
+def test_every_loss_of_dpo_is_one_of_trl_and_none_is_missing() -> None:
+    """A loss would end the run at its first step, or could not be chosen."""
+    import inspect
+    import re
+
+    from trl import DPOTrainer
+
+    known = set(re.findall(r'loss_type == "(\w+)"', inspect.getsource(DPOTrainer._compute_loss)))
+    assert set(SPEC_BY_PATH["preference.loss_type"].choices) == known
+
+
+def test_every_loss_of_grpo_is_one_of_trl_and_none_is_missing() -> None:
+    """A loss would end the run at its first step, or could not be chosen."""
+    import inspect
+    import re
+
+    from trl import GRPOTrainer
+
+    source = inspect.getsource(GRPOTrainer._compute_loss)
+    found = re.findall(r'self\.loss_type (?:==|in) (\[[^\]]*\]|"\w+")', source)
+    known = set(re.findall(r'"(\w+)"', " ".join(found)))
+    assert set(SPEC_BY_PATH["reinforcement.grpo_loss_type"].choices) == known
 
 
 @pytest.mark.parametrize(
@@ -82,20 +136,34 @@ def test_every_choice_is_one_of_transformers(path: str, enumeration: str) -> Non
 @pytest.mark.parametrize("bias", SPEC_BY_PATH["adapter.bias"].choices)
 @pytest.mark.parametrize("weights", SPEC_BY_PATH["adapter.init_lora_weights"].choices)
 def test_every_way_to_set_lora_is_taken_by_peft(bias: str, weights: str) -> None:
-    peft = pytest.importorskip("peft")
-    adapter = RunConfig().adapter
-    made = peft.LoraConfig(
-        r=adapter.r,
-        lora_alpha=adapter.lora_alpha,
-        lora_dropout=adapter.lora_dropout,
-        target_modules=adapter.target_modules,
-        bias=bias,
-        use_dora=adapter.use_dora,
-        use_rslora=adapter.use_rslora,
-        init_lora_weights=True if weights == "default" else weights,
-        modules_to_save=adapter.modules_to_save or None,
+    from core.training.adapters import peft_config
+
+    config = RunConfig.model_validate(
+        {"adapter": {"bias": bias, "init_lora_weights": weights}}
     )
+    made: Any = peft_config(config)
     assert made.bias == bias
+    assert made.init_lora_weights == (True if weights == "default" else weights)
+
+
+# Fields of `adapter` that PEFT has under another name or not at all.
+NOT_PEFTS = {"method", "quantization", "loraplus_lr_ratio", "eva_rho", "prompt_tuning_init_text"}
+
+
+@pytest.mark.parametrize("kind", [*TUNERS, *PROMPTS])
+def test_every_field_of_a_kind_is_one_of_pefts_and_reaches_it(kind: str) -> None:
+    """A setting would be shown and change nothing."""
+    from core.training.adapters import peft_config
+
+    chosen = {"adapter.method": kind}
+    names = {
+        spec.name
+        for spec in SPECS
+        if spec.section == "adapter" and spec.shown({**RunConfig().values(), **chosen})
+    } - NOT_PEFTS
+    made = peft_config(parse_config(chosen))
+    known = set(vars(made)) | ({"lora_alpha"} if hasattr(made, "alpha") else set())
+    assert names <= known
 
 
 def test_every_attention_is_known_to_transformers() -> None:

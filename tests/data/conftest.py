@@ -11,7 +11,9 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
+from core.data.record import DatasetInfo
 from core.workspace import Workspace
+from tests.data.shaping import bring
 
 CHATML = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' }}"
@@ -74,3 +76,24 @@ def tokenizer_for() -> Callable[[str | None], Any]:
 def open_workspace(tmp_path: Path) -> Workspace:
     """A workspace that may also read the test's own folder."""
     return Workspace.open(tmp_path / "workspace", allowed=[tmp_path])
+
+
+@pytest.fixture
+def questions(open_workspace: Workspace, tmp_path: Path) -> DatasetInfo:
+    """100 questions in four topics, none held out; `n` stands beside each."""
+    rows = [
+        {"prompt": f"Question {n}", "answer": f"Answer {n}", "topic": "abcd"[n % 4], "n": n}
+        for n in range(100)
+    ]
+    return bring(open_workspace, tmp_path, rows, eval_fraction=0)
+
+
+@pytest.fixture
+def labelled(open_workspace: Workspace, tmp_path: Path) -> DatasetInfo:
+    """90 rows of law, 9 of art, 1 of tea."""
+    labels = ["law"] * 90 + ["art"] * 9 + ["tea"]
+    rows = [{"text": f"Text number {n}", "label": label} for n, label in enumerate(labels)]
+    mapping = {"text": "text", "label": "label"}
+    return bring(
+        open_workspace, tmp_path, rows, form="labelled-text", mapping=mapping, eval_fraction=0
+    )

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from core.data.conversion import Unusable, convert
+from core.data.conversion import Unusable, convert, tool_text, tools_text
 
 TURNS = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
 QA = {"prompt": "q", "completion": "a"}
@@ -100,35 +100,51 @@ def test_parts_of_text_are_joined() -> None:
     assert chat([{"role": "user", "content": parts}, TURNS[1]])[0] == user("q?")
 
 
-def test_calls_of_tools_are_learned_as_text_and_results_are_read() -> None:
-    call = '{"name": "find", "arguments": {"x": 1}}'
+CALL = {"type": "function", "function": {"name": "find", "arguments": {"x": 1}}}
+TOOL = {"type": "function", "function": {"name": "find"}}
+
+
+def test_calls_of_tools_in_sharegpt_keep_their_structure() -> None:
+    """A chat template can only write a call in its model's own way if it is still a call."""
     shared = [
         {"from": "human", "value": "q"},
-        {"from": "function_call", "value": call},
+        {"from": "function_call", "value": '{"name": "find", "arguments": {"x": 1}}'},
         {"from": "observation", "value": "[2]"},
         {"from": "gpt", "value": "a"},
     ]
     row = {"c": shared, "tools": '[{"name": "find"}]'}
-    messages = convert(row, "sharegpt", {"conversations": "c", "tools": "tools"})["messages"]
-    assert [turn["role"] for turn in messages] == "system user assistant tool assistant".split()
-    assert '{"name": "find"}' in messages[0]["content"]
-    assert messages[2]["content"] == f"<tool_call>\n{call}\n</tool_call>"
-    assert messages[3]["content"] == "[2]"
+    result = convert(row, "sharegpt", {"conversations": "c", "tools": "tools"})
+    messages = result["messages"]
+    assert [turn["role"] for turn in messages] == ["user", "assistant", "tool", "assistant"]
+    assert messages[1]["content"] == "" and json.loads(messages[1]["tool_calls"]) == [CALL]
+    assert messages[2] == {"role": "tool", "content": "[2]"}
+    assert json.loads(result["tools"]) == [TOOL]
 
 
-def test_openai_tool_calls_are_written_the_same_way() -> None:
-    calls = [{"type": "function", "function": {"name": "find", "arguments": '{"x": 1}'}}]
-    messages = chat(
-        [
-            user("q"),
-            {"role": "assistant", "content": None, "tool_calls": calls},
-            {"role": "tool", "content": "2", "tool_call_id": "1"},
-            assistant("a"),
-        ],
-        tools=[{"type": "function", "function": {"name": "find"}}],
-    )
-    call = '{"name": "find", "arguments": {"x": 1}}'
-    assert messages[2] == assistant(f"<tool_call>\n{call}\n</tool_call>")
+def test_openai_tool_calls_become_the_same() -> None:
+    calls = [{"id": "7", "type": "function"}]
+    calls[0]["function"] = {"name": "find", "arguments": '{"x": 1}'}  # type: ignore[assignment]
+    turns = [
+        user("q"),
+        {"role": "assistant", "content": None, "tool_calls": calls},
+        {"role": "tool", "content": "2", "tool_call_id": "7", "name": "find"},
+        assistant("a"),
+    ]
+    result = convert({"m": turns, "t": [TOOL]}, "messages", {"messages": "m", "tools": "t"})
+    messages = result["messages"]
+    assert messages[1]["content"] == ""
+    assert json.loads(messages[1]["tool_calls"]) == [{"id": "7", **CALL}]
+    assert messages[2] == {"role": "tool", "content": "2", "tool_call_id": "7", "name": "find"}
+    assert json.loads(result["tools"]) == [TOOL]
+
+
+def test_calls_and_tools_can_be_written_as_text() -> None:
+    """For models whose chat template knows no tools."""
+    text = '<tool_call>\n{"name": "find", "arguments": {"x": 1}}\n</tool_call>'
+    assert tool_text([CALL]) == tool_text(json.dumps([CALL])) == text
+    assert tool_text('{"name": "find", "arguments": "{\\"x\\": 1}"}') == text
+    assert '\n{"name": "find"}\n' in tools_text(json.dumps([TOOL])) == tools_text([TOOL])
+    assert tools_text("[]") == tools_text(None) == ""
 
 
 @pytest.mark.parametrize(
@@ -145,6 +161,7 @@ def test_openai_tool_calls_are_written_the_same_way() -> None:
         ({"q": "x", "a": "\ud800"}, "half a character"),
         ({"q": [assistant("x")], "a": "y"}, "the prompt has no user turn"),
         ({"q": "x", "a": [user("y")]}, "the answer ends with a turn of user"),
+        ({"q": [user("x"), system("S")], "a": "y"}, "the prompt ends with a turn of system"),
         ({"q": "x", "a": []}, "the answer is empty"),
         ({"q": "x", "a": "y", "system": 1.5j}, "the system text is"),
     ],
@@ -163,6 +180,10 @@ def test_a_bad_question_or_answer_has_its_reason(row: dict[str, Any], reason: st
         ([system("S")], "the conversation is empty"),
         ([user("q")], "no turn of the assistant"),
         ([*TURNS, user("more")], "the last turn is of user"),
+        (
+            [user("q"), {"role": "tool", "content": "2"}, assistant("a")],
+            "the roles are out of order: turn 2 is a tool's answer",
+        ),
         ([user("q"), {"role": "narrator", "content": "a"}], "turn 2 has the unknown role"),
         ([user("q"), {"content": "a"}], "turn 2 does not say who speaks"),
         ([user(" "), assistant("a")], r"turn 1 \(user\) is empty"),

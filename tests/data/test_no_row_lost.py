@@ -10,16 +10,29 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from core.data.formats import FORMS
 from core.data.prepare import import_dataset
 from core.data.record import DatasetInfo
 from core.data.registry import read_rows
 from core.workspace import Workspace
 
-MAPPING = {"prompt": "q", "completion": "a"}
-GOOD = {"q": "good question", "a": "good answer"}
+MAPPINGS = {
+    "text": {"text": "q"},
+    "prompt-completion": {"prompt": "q", "completion": "a"},
+    "instruction": {"instruction": "q", "output": "a"},
+    "messages": {"messages": "m"},
+    "sharegpt": {"conversations": "m"},
+    "preference": {"prompt": "q", "chosen": "a", "rejected": "r"},
+    "unpaired-preference": {"prompt": "q", "completion": "a", "label": "l"},
+    "prompt-only": {"prompt": "q", "answer": "a"},
+    "labelled-text": {"text": "{q} {a}", "label": "l"},
+}
+GOOD: dict[str, Any] = {"q": "good question", "a": "good answer", "r": "bad answer", "l": True}
+GOOD["m"] = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
 
 texts = st.text(st.characters(codec="utf-8"), max_size=8)
 values = st.recursive(
@@ -27,7 +40,8 @@ values = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3),
     max_leaves=5,
 )
-rows = st.fixed_dictionaries({}, optional={"q": values, "a": values, "other": values})
+cells = {name: values | st.just(good) for name, good in GOOD.items()}
+rows = st.fixed_dictionaries({}, optional={**cells, "other": values})
 lines = st.one_of(
     rows.map(lambda row: json.dumps(row).encode()),
     rows.map(lambda row: json.dumps(row, ensure_ascii=False).encode()),
@@ -39,14 +53,18 @@ lines = st.one_of(
 
 
 def imported(
-    name: str, content: bytes, fraction: float, check: Callable[[Workspace, DatasetInfo], None]
+    name: str,
+    content: bytes,
+    fraction: float,
+    check: Callable[[Workspace, DatasetInfo], None],
+    form: str = "prompt-completion",
 ) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / name
         path.write_bytes(content)
         workspace = Workspace.open(Path(folder) / "workspace", allowed=[folder])
         info = import_dataset(
-            workspace, [path], form="prompt-completion", mapping=MAPPING, eval_fraction=fraction
+            workspace, [path], form=form, mapping=MAPPINGS[form], eval_fraction=fraction
         )
         check(workspace, info)
 
@@ -62,9 +80,10 @@ def check_counts(workspace: Workspace, info: DatasetInfo, read: int) -> None:
     assert lost == sorted(set(lost)), "each dropped row has a line of its own"
 
 
-@settings(max_examples=100, deadline=None)
+@pytest.mark.parametrize("form", FORMS)
+@settings(max_examples=12, deadline=None)
 @given(body=st.lists(lines, max_size=12), fraction=st.sampled_from([0.0, 0.1, 0.5]))
-def test_json_lines(body: list[bytes], fraction: float) -> None:
+def test_json_lines(form: str, body: list[bytes], fraction: float) -> None:
     """A person with half-broken exports must be told of every row that is not used."""
     body = [json.dumps(GOOD).encode(), *body, json.dumps(GOOD).encode()]
     expected = sum(bool(line.strip(b" \t\r\n")) for line in body)
@@ -74,17 +93,17 @@ def test_json_lines(body: list[bytes], fraction: float) -> None:
         check_counts(workspace, info, expected)
         assert info.counts.train + info.counts.eval >= good
 
-    imported("t.jsonl", b"\n".join(body), fraction, check)
+    imported("t.jsonl", b"\n".join(body), fraction, check, form)
 
 
-@settings(max_examples=75, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(body=st.lists(values | rows, max_size=12), indent=st.sampled_from([None, 2]))
 def test_json_arrays(body: list[Any], indent: int | None) -> None:
     document = json.dumps([GOOD, *body], indent=indent, ensure_ascii=False).encode()
     imported("t.json", document, 0.2, lambda w, info: check_counts(w, info, len(body) + 1))
 
 
-@settings(max_examples=75, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(body=st.lists(st.lists(texts, min_size=1, max_size=4), max_size=12))
 def test_csv(body: list[list[str]]) -> None:
     """Ragged rows and line breaks in cells included."""

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from core.data.prepare import ensure_sample, held_out_indices, import_dataset
+from core.data.prepare import ensure_sample, import_dataset
 from core.data.record import LISTED_DROPS, DatasetInfo
 from core.data.registry import list_datasets, load_dataset_info, read_rows
 from core.errors import DataError, WorkspaceError
@@ -52,7 +52,7 @@ def test_an_import_tells_all_of_itself(open_workspace: Workspace, tmp_path: Path
         progress=lambda fraction, message: heard.append((fraction, message)),
     )
     assert (info.id, info.name, info.form) == ("my-tickets", "My Tickets!", "prompt-completion")
-    assert info.counts.model_dump() == {"read": 21, "train": 18, "eval": 2, "dropped": 1}
+    assert info.counts.model_dump() == {"read": 21, "train": 18, "eval": 2, "test": 0, "dropped": 1}
     assert [(drop.line, drop.part, drop.reason) for drop in info.dropped] == [
         (21, "train", "the prompt is empty")
     ]
@@ -61,11 +61,14 @@ def test_an_import_tells_all_of_itself(open_workspace: Workspace, tmp_path: Path
     assert info.task == {"fields": []} and info.created_at and len(info.fingerprint) == 64
     assert info == load_dataset_info(open_workspace, "my-tickets")
     assert left_behind(open_workspace) == ["my-tickets"]
-    assert sorted(path.name for path in info.folder.iterdir()) == [
+    files = sorted(str(p.relative_to(info.folder)) for p in info.folder.rglob("*") if p.is_file())
+    assert files == [
         "dataset.json",
-        "eval.parquet",
-        "train.parquet",
+        "imported/train.parquet",
+        "versions/1/eval.parquet",
+        "versions/1/train.parquet",
     ]
+    assert [step.step["op"] for step in info.steps] == ["split"]
     assert read_rows(open_workspace, info.id, limit=1)[0]["prompt"][0] == {
         "role": "system",
         "content": "Be brief.",
@@ -91,33 +94,13 @@ def test_the_same_seed_gives_the_same_split(open_workspace: Workspace, tmp_path:
     assert other.fingerprint != first.fingerprint
 
 
-@pytest.mark.parametrize(
-    ("rows", "fraction", "expected"),
-    [
-        (0, 0.5, 0),
-        (1, 0.5, 0),
-        (2, 0.01, 1),
-        (2, 0.99, 1),
-        (10, 0.0, 0),
-        (10, 0.25, 2),
-        (100, 0.1, 10),
-    ],
-)
-def test_one_row_at_least_is_held_out_and_one_stays(
-    rows: int, fraction: float, expected: int
-) -> None:
-    chosen = held_out_indices(rows, fraction, seed=3)
-    assert len(chosen) == expected
-    assert chosen <= set(range(rows))
-
-
 def test_a_second_file_is_held_out_whole(open_workspace: Workspace, tmp_path: Path) -> None:
     train = write_rows(tmp_path / "train.jsonl", questions(5))
     held_out = write_rows(
         tmp_path / "eval.jsonl", [{"instruction": "Q", "output": "A"}, {"instruction": "Q"}]
     )
     info = import_dataset(open_workspace, [train], eval_source=held_out)
-    assert info.counts.model_dump() == {"read": 7, "train": 5, "eval": 1, "dropped": 1}
+    assert info.counts.model_dump() == {"read": 7, "train": 5, "eval": 1, "test": 0, "dropped": 1}
     assert answers(open_workspace, info, "eval") == ["A"]
     assert answers(open_workspace, info, "train") == [row["answer"] for row in questions(5)]
     assert (info.dropped[0].part, info.dropped[0].file) == ("eval", "eval.jsonl")
@@ -137,10 +120,10 @@ def test_several_files_are_one_set(open_workspace: Workspace, tmp_path: Path) ->
     csv.write_text("prompt,answer\nQ,A\nQ\n", encoding="utf-8")
     one = write_rows(tmp_path / "a.jsonl", questions(3))
     info = import_dataset(open_workspace, [one, csv], eval_fraction=0)
-    assert info.counts.model_dump() == {"read": 5, "train": 4, "eval": 0, "dropped": 1}
+    assert info.counts.model_dump() == {"read": 5, "train": 4, "eval": 0, "test": 0, "dropped": 1}
     assert [(source.file, source.rows) for source in info.sources] == [("a.jsonl", 3), ("b.csv", 2)]
     assert answers(open_workspace, info, "train")[-1] == "A"
-    assert not (info.folder / "eval.parquet").exists()
+    assert info.parts == ("train",)
 
 
 def test_two_imports_of_one_name_at_once_both_stand(
@@ -196,7 +179,7 @@ def test_many_dropped_rows_are_counted_and_the_first_listed(
         ([{"text": "t"}], {"system_prompt": "S"}, "no place for a system prompt"),
         (questions(3), {"eval_fraction": 1.0}, "eval fraction of 1.0"),
         (questions(3), {"form": "messages"}, "column for messages"),
-        ([{"prompt": "p", "chosen": "c", "rejected": "r"}], {}, "chosen and rejected"),
+        ([{"prompt": "p", "chosen": "c", "rejected": "c"}], {}, "are the same"),
         ([1, 2], {}, "no row that can be read"),
     ],
 )
@@ -252,8 +235,8 @@ def test_files_outside_the_allowed_folders_are_not_read(
             import_dataset(workspace, [path])
         with pytest.raises(WorkspaceError):
             import_dataset(workspace, [inside], eval_source=path)
-    with pytest.raises(DataError, match="not a file"):
-        import_dataset(workspace, [workspace.root])
+    with pytest.raises(WorkspaceError):
+        import_dataset(workspace, [workspace.root])  # the folder holds the link
 
 
 CHILD = """

@@ -23,7 +23,7 @@ def learned(row: TokenizedRow, tokenizer: Any) -> list[str]:
     """The texts that carry loss, one for each unbroken stretch."""
     stretches: list[str] = []
     before = False
-    for text, _, has_loss in pieces(row, tokenizer):
+    for text, _, has_loss, _ in pieces(row, tokenizer):
         if has_loss and not before:
             stretches.append("")
         if has_loss:
@@ -33,7 +33,7 @@ def learned(row: TokenizedRow, tokenizer: Any) -> list[str]:
 
 
 def whole(row: TokenizedRow, tokenizer: Any) -> str:
-    return "".join(text for text, _, _ in pieces(row, tokenizer))
+    return "".join(text for text, *_ in pieces(row, tokenizer))
 
 
 def tokenized(row: dict[str, Any], tokenizer: Any, **changes: Any) -> TokenizedRow:
@@ -192,8 +192,8 @@ def test_pieces_put_together_are_the_text(tokenizer_for: TokenizerFor) -> None:
     text = "Grüße 🦦🦦 from 東京, e\u0301"
     row = tokenized({"messages": turns(("user", "?"), ("assistant", text))}, tokenizer)
     shown = pieces(row, tokenizer)
-    assert text in "".join(piece for piece, _, _ in shown)
-    assert [token for _, token, _ in shown] == row.input_ids
+    assert text in "".join(piece for piece, *_ in shown)
+    assert [token for _, token, *_ in shown] == row.input_ids
     assert learned(row, tokenizer) == [f"{text}<|im_end|>"]
 
 

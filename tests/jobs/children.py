@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
 
+from core.errors import ConfigError, Problem
 from core.jobs.events import EventWriter
 from core.jobs.process import exit_with_parent
 
@@ -31,6 +34,12 @@ def wait_for_ever(connection: Connection, watch_parent: bool) -> None:
         exit_with_parent()
     connection.send(os.getpid())
     threading.Event().wait()
+
+
+def what_was_found(progress: Callable[[float, str], None]) -> bool:
+    from tests.jobs import looked_once
+
+    return looked_once.FOUND
 
 
 def double(number: int) -> int:
@@ -66,3 +75,36 @@ def torch_is_there(folder: Path, root: Path) -> str:
         cuda_initialized=torch.cuda.is_initialized(),
     )
     return "finished"
+
+
+def add_slowly(first: int, second: int, *, progress: Callable[[float, str], None]) -> int:
+    """Adds, and says so half way."""
+    progress(0.5, f"adding to {first}")
+    return first + second
+
+
+def refuse(problem: str, *, progress: Callable[[float, str], None]) -> None:
+    raise ConfigError([Problem("training.learning_rate", problem)], "Lower it.")
+
+
+def break_down(*, progress: Callable[[float, str], None]) -> None:
+    raise RuntimeError("a fault of the program")
+
+
+def kill_myself(*, progress: Callable[[float, str], None]) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def work_for_ever(mark: Path, *, progress: Callable[[float, str], None]) -> None:
+    """Keeps a file while it works, and takes it away when it is ended."""
+    mark.write_text(str(os.getpid()))
+    try:
+        while True:
+            progress(0.1, "working")
+            time.sleep(0.01)
+    finally:
+        mark.unlink()
+
+
+def priority(*, progress: object) -> int:
+    return os.nice(0)

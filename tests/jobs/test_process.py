@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from core.errors import JobError
+from core.jobs.apart import call_apart
 from core.jobs.events import EventWriter
 from core.jobs.pool import Pool
 from core.jobs.process import WorkerContext, context, kill_worker, same_process, start_time
@@ -110,6 +111,36 @@ def test_a_fork_server_that_was_killed_is_started_again() -> None:
     process.join()
     assert process.exitcode == 0
     ctx.close()
+
+
+def test_what_was_installed_meanwhile_is_there_in_new_workers(tmp_path, monkeypatch) -> None:
+    """Else an optimizer that a click installed is missing until the server is started again, or
+    a run that was at work meanwhile loses how it ended."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    ctx = WorkerContext(("tests.jobs.looked_once",))
+    assert call_apart(children.what_was_found, workers=ctx) is False
+    here, there = ctx.Pipe()
+    at_work = ctx.Process(target=children.wait_for_ever, args=(there, False))
+    at_work.start()
+    here.recv()
+    old = ctx.server
+    (tmp_path / "added_meanwhile.py").touch()
+    ctx.renew()
+    assert call_apart(children.what_was_found, workers=ctx) is True
+    assert ctx.server is not old and old._process is not None
+    at_work.kill()
+    at_work.join()
+    assert at_work.exitcode == -9
+    call_apart(children.what_was_found, workers=ctx)
+    assert old._process is None, "the old one ends when it has no children"
+    ctx.close()
+
+
+def test_the_pool_goes_on_with_new_processes(pool: Pool) -> None:
+    first = pool.submit(os.getpid).result()
+    assert pool.submit(os.getpid).result() == first
+    pool.renew()
+    assert pool.submit(os.getpid).result() != first
 
 
 @pytest.mark.parametrize("watch", [True, False])

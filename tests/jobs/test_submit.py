@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 
 import pytest
 
 from core.config import RunConfig, load_config, parse_config
+from core.data.chat_templates import RUN_COPY, delete_template, save_template
+from core.data.prepare import import_dataset
+from core.data.registry import load_dataset_info
 from core.errors import ConfigError, JobError, ModelError, WorkspaceError
 from core.jobs.curves import curves
 from core.jobs.events import read_events
@@ -43,9 +47,26 @@ def test_a_run_is_a_folder_and_a_row_in_the_queue(bench: Bench) -> None:
     assert (job.state, job.name, job.dataset, job.device) == ("queued", "first", "sample", "auto")
     assert job.model == "SmolLM2-135M-Instruct"
     folder = bench.workspace.run(job.id)
-    assert load_config(folder.config) == RunConfig(name="first")
+    written = load_config(folder.config).values()
+    assert written.pop("data.dataset_fingerprint")
+    assert written.items() <= RunConfig(name="first").values().items()
     assert read_record(folder.root)["state"] == "queued"
     assert Store.open(bench.workspace).get(job.id) == job
+
+
+def test_a_run_waits_with_its_own_copy_of_its_chat_template(bench: Bench) -> None:
+    """The template is changed or deleted while the run waits in the queue."""
+    text = "{% for m in messages %}{{ m.content }}{% endfor %}"
+    save_template(bench.workspace, "mine", text)
+    config = parse_config({"data.chat_template": "mine"})
+    job = submit_run(bench.workspace, bench.store, config, devices=CPU)
+    delete_template(bench.workspace, "mine")
+    assert (bench.workspace.run(job.id).root / RUN_COPY).read_text() == text
+
+
+def test_a_chat_template_that_is_not_there_is_told_at_its_field(bench: Bench) -> None:
+    found = problems(bench, CPU, **{"data.chat_template": "lama3"})
+    assert "no chat template 'lama3'. Choose model, or llama3" in found["data.chat_template"]
 
 
 def test_what_does_not_fit_is_told_at_its_field_before_anything_is_queued(bench: Bench) -> None:
@@ -65,15 +86,13 @@ def test_fp16_is_right_where_there_is_a_gpu(bench: Bench) -> None:
 
 def test_evaluation_needs_evaluation_rows(bench: Bench) -> None:
     """Else the trainer stops at the first evaluation."""
-    from core.data.prepare import import_dataset
-
     source = bench.workspace.uploads / "rows.jsonl"
     source.parent.mkdir()
     source.write_text('{"text": "one"}\n{"text": "two"}\n')
     info = import_dataset(bench.workspace, [source], eval_fraction=0.0)
     assert info.counts.eval == 0
     config = {"data.dataset": info.id, "evaluation.eval_strategy": "steps"}
-    assert "no evaluation rows" in problems(bench, CPU, **config)["evaluation.eval_strategy"]
+    assert "needs held-out rows" in problems(bench, CPU, **config)["evaluation.eval_strategy"]
     without = parse_config({**config, "evaluation.eval_strategy": "no"})
     assert submit_run(bench.workspace, bench.store, without, devices=CPU).dataset == info.id
 
@@ -251,3 +270,24 @@ def test_evaluations_and_exports_lie_in_their_runs_folder(bench: Bench) -> None:
     }
     with pytest.raises(JobError, match="no run"):
         submit_export(bench.workspace, bench.store, evaluation.id, {})
+
+
+def test_rows_of_a_form_that_the_method_cannot_learn_from_are_refused(
+    bench: Bench,
+) -> None:
+    """Preference pairs trained as plain text would teach both answers."""
+    path = bench.workspace.root / "pairs.jsonl"
+    row = {"prompt": "P", "chosen": "good", "rejected": "bad"}
+    path.write_text(f"{json.dumps(row)}\n" * 4, encoding="utf-8")
+    pairs = import_dataset(bench.workspace, [path])
+    values = {"data.dataset": pairs.id, "evaluation.eval_strategy": "no"}
+    assert "preference rows" in problems(bench, CPU, **values)["data.dataset"]
+
+
+def test_a_run_learns_from_the_rows_as_they_were_when_it_was_started(
+    bench: Bench,
+) -> None:
+    info = load_dataset_info(bench.workspace, "sample")
+    job = submit_run(bench.workspace, bench.store, RunConfig(), devices=CPU)
+    written = load_config(bench.workspace.run(job.id).config)
+    assert written.data.dataset_fingerprint == info.fingerprint

@@ -51,6 +51,20 @@ def test_loss_and_gradients_are_those_of_cross_entropy(
     assert correct == (plain_scores(hidden, head).argmax(-1) == targets).sum()
 
 
+def test_a_dynamic_loss_weighs_each_token_by_its_probability(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(loss_module, "_SCORES_AT_ONCE", 16 * VOCABULARY)
+    hidden, targets, weight, _ = inputs(bias=False)
+    losses = F.cross_entropy(hidden @ weight.t(), targets, reduction="none")
+    expected = (losses * losses.neg().exp().detach()).sum()
+    slopes = torch.autograd.grad(expected, [hidden, weight])
+    found, _ = summed_loss(hidden, targets, Head(weight), dynamic=True)
+    torch.testing.assert_close(found, expected)
+    for mine, theirs in zip(torch.autograd.grad(found, [hidden, weight]), slopes, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-5)
+
+
 def plain_scores(hidden: torch.Tensor, head: Head) -> torch.Tensor:
     scores = hidden @ head.weight.t()
     return scores if head.bias is None else scores + head.bias

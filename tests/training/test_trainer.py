@@ -108,6 +108,30 @@ def test_losses_are_those_of_bare_trl(
         torch.testing.assert_close(parameter, weights[name], rtol=1e-2, atol=2e-4)
 
 
+def test_losses_of_dynamic_fine_tuning_are_those_of_bare_trl(
+    world: TinyWorld, tmp_path: Path
+) -> None:
+    """DFT would weigh its tokens by something else; held-out rows keep the plain loss, in which
+    a model that knows nothing does not look good."""
+    data = tokenized(world)
+    mine = ours(data, tmp_path, loss_type="dft")
+    plain = ours(data, tmp_path).evaluate(data)["eval_loss"]
+    assert mine.evaluate(data)["eval_loss"] == pytest.approx(plain)
+    theirs = bare(data, tmp_path, loss_type="dft")
+    found, expected = history(mine, "loss"), history(theirs, "loss")
+    assert found == pytest.approx(expected, abs=2e-5)
+    assert max(found) > 2 * min(found), "nothing changed, so nothing was compared"
+
+
+def test_wrapped_rows_lose_no_token_and_waste_none(world: TinyWorld) -> None:
+    rows = load_rows(
+        world.dataset, "train", tiny_tokenizer(), parse_config({"training.max_length": 64})
+    )
+    lengths = [len(ids) for ids in packed(rows, 64, "wrapped")["input_ids"]]
+    assert sum(lengths) == rows.tokens
+    assert lengths[:-1] == [64] * (len(lengths) - 1)
+
+
 def test_accuracy_and_gradient_are_those_of_bare_trl(world: TinyWorld, tmp_path: Path) -> None:
     """The curves would not compare with anybody else's."""
     data = tokenized(world)

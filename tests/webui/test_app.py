@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+from collections import Counter
 from pathlib import Path
 
 import gradio as gr
@@ -10,7 +12,7 @@ import pytest
 from tests.webui.fakes import fake_app
 from webui.api import PUBLISHED
 from webui.app import build
-from webui.context import TABS
+from webui.context import DATA_PARTS, TABS
 
 SILENT = (gr.HTML, gr.State, gr.Timer, gr.Markdown, gr.Button, gr.DownloadButton)
 
@@ -36,7 +38,10 @@ def test_published_endpoints_say_what_they_do(page: gr.Blocks) -> None:
 
 def test_the_tabs_stand_in_the_order_of_the_work(page: gr.Blocks) -> None:
     tabs = [block for block in page.blocks.values() if isinstance(block, gr.Tab)]
-    assert [(tab.id, tab.label) for tab in tabs] == list(TABS)
+    outer = [tab for tab in tabs if tab.parent.elem_id == "tabs"]
+    assert [(tab.id, tab.label) for tab in outer] == list(TABS)
+    inner = [tab for tab in tabs if tab.parent.elem_id == "parts"]
+    assert [(tab.id, tab.label) for tab in inner] == list(DATA_PARTS)
 
 
 def test_every_control_has_a_label(page: gr.Blocks) -> None:
@@ -53,6 +58,32 @@ def test_every_control_has_a_label(page: gr.Blocks) -> None:
 def test_every_button_says_what_it_does(page: gr.Blocks) -> None:
     buttons = [block for block in page.blocks.values() if isinstance(block, gr.Button)]
     assert [button for button in buttons if not str(button.value or "").strip()] == []
+
+
+def test_the_last_choice_counts_while_the_one_before_is_still_at_work(page: gr.Blocks) -> None:
+    """Gradio drops an event whose handler is busy: the page would show what is no longer chosen."""
+    choosers = (gr.Tab, gr.Textbox, gr.Dropdown, gr.Radio, gr.Checkbox, gr.CheckboxGroup)
+    follows = [
+        function
+        for function in page.fns.values()
+        for source, event in function.targets
+        if event in ("select", "change", "input") and isinstance(page.blocks[source], choosers)
+    ]
+    assert len(follows) > len(TABS)
+    waiting = [one for one in follows if not inspect.isgeneratorfunction(one.fn)]
+    assert [one.name for one in waiting if one.trigger_mode == "once"] == []
+
+
+def test_no_two_handlers_repeat_each_other(page: gr.Blocks) -> None:
+    """Gradio repeats an event for one handler and means all: two such never end, and take a core
+    of the machine until the page is closed."""
+    repeating: Counter[tuple[int, str]] = Counter(
+        (source, event)
+        for function in page.fns.values()
+        for source, event in function.targets
+        if function.trigger_mode == "always_last" and source is not None
+    )
+    assert [at for at, number in repeating.items() if number > 1] == []
 
 
 def test_uploads_stay_in_the_workspace(tmp_path: Path) -> None:

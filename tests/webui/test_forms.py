@@ -51,7 +51,7 @@ def test_every_setting_has_a_control_with_its_label_and_help(form: forms.Form) -
 def test_basic_settings_are_few_and_the_rest_stands_in_a_titled_fold() -> None:
     basic = [spec for spec in SPECS if spec.level == "basic"]
     folded = [spec for specs in forms.folds().values() for spec in specs]
-    assert len(basic) <= 12
+    assert sum(spec.shown(RunConfig().values()) for spec in basic) <= 12
     assert {spec.path for spec in basic + folded} == set(SPEC_BY_PATH)
     assert set(forms.folds()) <= set(forms.FOLD_TITLES)
 
@@ -94,7 +94,9 @@ def test_fields_that_do_not_matter_are_hidden_and_changes_are_marked() -> None:
     marks = forms.marks(current, preset)
     assert {"adapter.r", "adapter.lora_alpha"} <= set(marks["hidden"])
     assert marks["changed"] == {"adapter.method": "lora", "training.seed": "42"}
-    assert marks["folds"][forms.fold_id("Randomness")] == {"text": "1 changed", "wrong": False}
+    assert marks["folds"][forms.fold_id("Randomness")] == {
+        "text": "1 changed", "wrong": False, "empty": False
+    }
 
 
 def test_a_wrong_field_is_shown_even_when_it_would_be_hidden() -> None:
@@ -120,3 +122,12 @@ def test_names_of_modules_win_over_the_word_that_takes_them_all() -> None:
 )
 def test_numbers_are_written_as_people_write_them(value: float | None, text: str) -> None:
     assert forms.write_text(value) == text
+
+
+def test_a_fold_without_anything_for_the_method_is_hidden() -> None:
+    """Somebody would open five folds and find nothing in them."""
+    values = RunConfig().values()
+    for method, empty in (("sft", True), ("dpo", False)):
+        marks = forms.marks({**values, "method": method}, values)
+        assert marks["folds"][forms.fold_id("preference")]["empty"] is empty
+        assert marks["folds"][forms.fold_id("Schedule")]["empty"] is False

@@ -23,6 +23,7 @@ class Browser:
     def __init__(self) -> None:
         self.cursor: dict[str, Any] = {}
         self.curves: dict[str, dict[str, list]] = {}
+        self.titles: list[str] = []
         self.received = 0
 
     def look(self, run: LiveRun) -> bool:
@@ -31,13 +32,19 @@ class Browser:
             return False
         if news["whole"]:
             self.curves = {}
+        if news["panels"] is not None:
+            self.titles = [panel["title"] for panel in news["panels"]]
+            lines = {line["metric"] for panel in news["panels"] for line in panel["lines"]}
+            kept = {"loss", "loss_smooth", "eval_loss", *lines}
+            self.curves = {name: curve for name, curve in self.curves.items() if name in kept}
         for name, points in news["curves"].items():
             known = self.curves.setdefault(name, {"x": [], "y": []})
             known["x"] += points["x"]
             known["y"] += points["y"]
             self.received += len(points["x"])
         drawn = max((len(curve["x"]) for curve in self.curves.values()), default=0)
-        self.cursor = {key: news[key] for key in ("run", "generation", "counts")}
+        for key in ("run", "generation", "counts", "digest"):
+            self.cursor[key] = news[key]
         self.cursor["drawn"] = drawn
         return True
 
@@ -59,7 +66,7 @@ def test_a_new_browser_gets_the_whole_curve(run: LiveRun) -> None:
     assert browser.look(run)
     assert browser.curves["loss"] == columns(run.curve("loss"))
     assert browser.curves["loss"]["x"] == list(range(1, 41))
-    assert browser.curves["memory"]["y"] == [2.0] * 40
+    assert browser.curves["memory_bytes"]["y"] == [2.0] * 40
 
 
 def test_nothing_is_sent_when_nothing_is_new(run: LiveRun) -> None:
@@ -76,6 +83,24 @@ def test_only_new_points_are_sent(run: LiveRun) -> None:
     run.update()
     assert browser.look(run)
     assert browser.received == 12  # two steps of five curves and the smoothed loss
+    assert browser.curves["loss"] == columns(run.curve("loss"))
+
+
+def test_a_chart_comes_with_its_first_number_and_all_of_them_when_asked_for(run: LiveRun) -> None:
+    """Who asks for all metrics and changes their mind must see each curve once."""
+    browser = Browser()
+    browser.look(run)
+    assert "Perplexity" not in browser.titles and "Memory (GiB)" in browser.titles
+    events(run).write("metrics", step=41, perplexity=3.0, odd=7.0)
+    run.update()
+    browser.look(run)
+    assert browser.titles[0] == "Perplexity" and "odd" not in browser.titles
+    for wanted in (True, False, True):
+        browser.cursor["all"] = wanted
+        browser.look(run)
+        assert ("odd" in browser.titles) is wanted
+        assert not browser.look(run)
+    assert browser.curves["odd"] == {"x": [41], "y": [7.0]}
     assert browser.curves["loss"] == columns(run.curve("loss"))
 
 

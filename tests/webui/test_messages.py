@@ -2,21 +2,35 @@
 
 from __future__ import annotations
 
+import json
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from core.data.chat_templates import TemplateProblem
 from core.data.record import Counts, DatasetInfo, DroppedRow, SourceFile
+from core.data.rowfile import SCHEMAS
 from core.data.sources import inspect_source
 from core.errors import DataError, Problem
 from core.jobs.store import Store
 from core.workspace import Workspace
 from tests.webui.fakes import fake_app
 from tests.webui.made_runs import HOSTILE, make_run
-from webui import data_view, header, messages, plan, run_view
+from webui import (
+    data_view,
+    header,
+    import_preview,
+    messages,
+    plan,
+    row_cards,
+    run_view,
+    token_view,
+)
+from webui.import_sources import Found
 from webui.live import LiveRuns
+from webui.template_choice import problem_at
 
 
 class Tags(HTMLParser):
@@ -43,42 +57,62 @@ def assert_harmless(html: str) -> None:
 
 def hostile_row(shape: str) -> dict[str, Any]:
     turns = [{"role": HOSTILE, "content": HOSTILE}, {"role": "assistant", "content": HOSTILE}]
-    return {
+    call = {"type": "function", "function": {"name": HOSTILE, "arguments": {HOSTILE: HOSTILE}}}
+    tool = {"name": HOSTILE, "description": HOSTILE, "parameters": {"properties": {HOSTILE: 1}}}
+    calling = [
+        {"role": "assistant", "content": "", "tool_calls": json.dumps([call])},
+        {"role": "tool", "name": HOSTILE, "content": json.dumps({HOSTILE: HOSTILE})},
+    ]
+    row = {
         "text": {"text": HOSTILE},
-        "messages": {"messages": turns},
+        "messages": {"messages": [*turns, *calling], "tools": json.dumps([tool])},
         "prompt-completion": {"prompt": turns[:1], "completion": turns[1:]},
+        "preference": {"prompt": turns[:1], "chosen": turns[1:], "rejected": turns[1:]},
+        "unpaired-preference": {"prompt": turns[:1], "completion": turns[1:], "label": False},
+        "prompt-only": {"prompt": turns[:1], "answer": HOSTILE},
+        "labelled-text": {"text": HOSTILE, "labels": [HOSTILE]},
     }[shape]
+    return {**row, "meta": {HOSTILE: HOSTILE}}
 
 
-@pytest.mark.parametrize("shape", ["text", "messages", "prompt-completion"])
+@pytest.mark.parametrize("shape", SCHEMAS)
 def test_rows_are_shown_as_text(shape: str) -> None:
-    assert_harmless(data_view.rows([hostile_row(shape)], 0))
+    assert_harmless(row_cards.rows([hostile_row(shape)], [0]))
+    assert_harmless(row_cards.rows([hostile_row(shape)], [0], "error"))
 
 
 def test_raw_rows_and_their_columns_are_shown_as_text() -> None:
-    assert_harmless(data_view.raw_rows([{HOSTILE: HOSTILE, "other": [HOSTILE]}]))
+    assert_harmless(import_preview.raw_rows([{HOSTILE: HOSTILE, "other": [HOSTILE]}]))
 
 
 def test_tokens_are_shown_as_text() -> None:
-    row = {
-        "tokens": [[HOSTILE, 1, False], [f"\n{HOSTILE}\t", 2, True]],
+    side = {
+        "title": "Text",
+        "tokens": [[HOSTILE, 1, False, False], [f"\n{HOSTILE}\t", 2, True, True]],
+        "cut_tokens": [[HOSTILE, 3, False, False]],
         "length": 2,
         "full_length": 9,
         "loss_tokens": 1,
         "error": HOSTILE,
     }
-    html = data_view.tokens([row], 0, 2)
+    row = {
+        **side, "sides": [side], "notes": [HOSTILE], "label": HOSTILE, "answer": HOSTILE,
+    }
+    html = token_view.tokens([row], [0], 2)
     assert_harmless(html)
-    assert 'class="t loss"' in html
+    assert 'class="t loss special"' in html
     assert "cut at 2: 7 tokens not seen" in html
+    assert_harmless(token_view.legend(HOSTILE, HOSTILE, 2))
+    assert_harmless(problem_at(HOSTILE, TemplateProblem(1, HOSTILE)))
 
 
 def test_a_file_is_described_as_text(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_text('{"text": "fine", "<img src=x onerror=a>": 1}\n{"text": ""}\n')
     report = inspect_source(path)
-    assert_harmless(data_view.recognised(report))
-    assert "1 row would be dropped" in data_view.recognised(report)
+    found = Found([str(path)], report, 2, [(HOSTILE, HOSTILE)])
+    assert_harmless(import_preview.recognised(found))
+    assert "1 row would be dropped" in import_preview.would_drop(report)
 
 
 def test_a_data_set_is_described_as_text() -> None:

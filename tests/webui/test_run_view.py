@@ -73,7 +73,7 @@ def test_only_what_changed_is_sent(workspace: Path) -> None:
     assert set(first.texts) == {
         "headline", "outcome", "figures", "samples", "choices", "log"
     }
-    cursor = {key: first.drawing[key] for key in ("run", "generation", "counts", "seen")}
+    cursor = {key: first.drawing[key] for key in ("run", "generation", "counts", "digest", "seen")}
     assert run_view.news(job, live, False, cursor) is None
     cursor["log_open"] = True
     live.folder.log.write_text("loading")
@@ -88,7 +88,7 @@ def test_another_run_is_sent_whole(workspace: Path) -> None:
     first = run_view.news(job, live, False, {})
     assert first is not None
     other, other_live = made(workspace, "failed")
-    cursor = {key: first.drawing[key] for key in ("run", "generation", "counts", "seen")}
+    cursor = {key: first.drawing[key] for key in ("run", "generation", "counts", "digest", "seen")}
     second = run_view.news(other, other_live, False, cursor)
     assert second is not None
     assert second.drawing["whole"] and "headline" in second.texts

@@ -1,0 +1,171 @@
+"""The templates that come along, the owner's own, and what is said of one that is broken."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from core.data.chat_templates import (
+    check_template,
+    delete_template,
+    keep_with_run,
+    list_templates,
+    load_template,
+    names_used,
+    save_template,
+    split_marks,
+    template_of_model,
+    use_runs_own,
+    use_template,
+)
+from core.errors import DataError
+from core.workspace import Workspace
+from tests.data.conftest import CHATML, build_tokenizer
+from tests.data.template_rows import TEMPLATES, tokenizer_with_marks
+
+OWN = "{% for m in messages %}[{{ m.role }}] {{ m.content }}\n{% endfor %}"
+
+
+def test_the_usual_formats_come_along_with_a_title(open_workspace: Workspace) -> None:
+    found = {template.name: template for template in list_templates(open_workspace)}
+    wanted = "alpaca baichuan2 chatglm3 chatml deepseek gemma llama3 mistral plain"
+    assert set(found) == set(wanted.split())
+    assert found["chatml"].title.startswith("ChatML") and found["chatml"].source == "bundled"
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_every_bundled_template_is_sound(name: str) -> None:
+    assert check_template(TEMPLATES[name]) is None
+
+
+def test_an_own_template_is_kept_listed_and_deleted(open_workspace: Workspace) -> None:
+    saved = save_template(open_workspace, "mine", OWN)
+    assert (saved.source, saved.text) == ("own", OWN)
+    assert load_template("mine", open_workspace) == OWN
+    delete_template(open_workspace, "mine")
+    with pytest.raises(DataError, match="no chat template 'mine'"):
+        load_template("mine", open_workspace)
+
+
+@pytest.mark.parametrize("name", ["../up", "a/b", "", "Mine", ".hidden", "model", "chatml"])
+def test_a_name_cannot_lead_elsewhere_or_take_a_bundled_ones_place(
+    open_workspace: Workspace, name: str
+) -> None:
+    with pytest.raises(DataError):
+        save_template(open_workspace, name, OWN)
+    if name != "chatml":
+        with pytest.raises(DataError):
+            load_template(name, open_workspace)
+    with pytest.raises(DataError):
+        delete_template(open_workspace, name)
+
+
+def test_an_unknown_name_is_answered_with_a_near_one(open_workspace: Workspace) -> None:
+    with pytest.raises(DataError, match="llama3"):
+        load_template("llama-3", open_workspace)
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "message"),
+    [
+        ("a\n{% for m in messages %}\n{{ m.content }", 3, "Unexpected"),
+        ("a\n\n{{ messages[0].content + 1 }}", 3, "concatenate"),
+        ("\n{{ raise_exception('Not for you') }}", 2, "Not for you"),
+        ("{{ nothing.at.all }}", 1, "undefined"),
+        ("{% for m in messages %}\n{{ m.content.upper( }}", 2, "Unexpected"),
+        ("{% for m in messages %}\n{% if %}", 2, "Expected an expression"),
+        ("{% for m in messages %}{{ m.role }}{% endfor %}", None, "words of the user"),
+        (
+            "{% for m in messages if m.role == 'user' %}{{ m.content }}{% endfor %}",
+            None,
+            "words of the assistant",
+        ),
+        ("  ", None, "empty"),
+        ("{{ ''.__class__.__mro__ }}{{ messages }}", 1, "unsafe"),
+    ],
+)
+def test_what_is_wrong_is_told_at_its_line(text: str, line: int | None, message: str) -> None:
+    """A person edits a template in the page and has to find the mistake."""
+    problem = check_template(text)
+    assert problem is not None
+    assert problem.line == line and message in problem.message
+
+
+def test_a_broken_template_is_not_kept(open_workspace: Workspace) -> None:
+    with pytest.raises(DataError, match="Line 1"):
+        save_template(open_workspace, "broken", "{{ messages[0].content")
+    assert "broken" not in [template.name for template in list_templates(open_workspace)]
+
+
+def test_what_transformers_takes_is_taken_here() -> None:
+    """Templates of real models use these; a check that refuses them would be in the way."""
+    text = (
+        "{%- for m in messages -%}{%- if loop.index > 9 -%}{%- break -%}{%- endif -%}"
+        "{%- generation -%}{{ m.content }}{%- endgeneration -%}{%- endfor -%}"
+        "{{ strftime_now('%Y') }}{{ messages | tojson(indent=2) }}"
+    )
+    assert check_template(text) is None
+    assert names_used(text) == {"generation"}
+    assert names_used(TEMPLATES["llama3"]) == {"tools", "tool_calls"}
+    assert names_used("{# tools #}{{ messages }}") == set()
+
+
+def test_marks_that_the_model_would_have_to_spell_are_named() -> None:
+    """Such a model learns marks letter by letter and may never end its answers."""
+    tokenizer = build_tokenizer(CHATML)
+    assert split_marks(TEMPLATES["chatml"], tokenizer) == []
+    found = split_marks(TEMPLATES["llama3"], tokenizer)
+    assert [line.split()[0] for line in found] == [
+        "<|start_header_id|>",
+        "<|end_header_id|>",
+        "<|eot_id|>",
+    ]
+    count = len(tokenizer("<|eot_id|>")["input_ids"])
+    assert count > 1 and found[2] == f"<|eot_id|> is {count} tokens for this model"
+    assert split_marks(TEMPLATES["mistral"], tokenizer_with_marks(None)) == []
+    # The mark is put together from the role while rendering, so it stands nowhere in the text.
+    assert any("<|assistant|>" in line for line in split_marks(TEMPLATES["chatglm3"], tokenizer))
+
+
+@pytest.mark.parametrize("begins", [True, False])
+def test_a_begin_token_is_set_where_the_tokenizer_sets_one(
+    open_workspace: Workspace, begins: bool
+) -> None:
+    """Llama without its begin token answers badly; SmolLM2 with one has never seen it there."""
+    tokenizer = tokenizer_with_marks(None, begins=begins)
+    for name in ("llama3", "alpaca", "plain", "mistral", "gemma", "deepseek"):
+        use_template(tokenizer, load_template(name, open_workspace))
+        text = tokenizer.apply_chat_template([{"role": "user", "content": "a"}], tokenize=False)
+        assert text.startswith("<s>") is begins and text.count("<s>") == int(begins)
+
+
+def test_a_run_keeps_the_template_it_began_with(
+    open_workspace: Workspace, tmp_path: Path
+) -> None:
+    """Resumed after the template was changed, the run would learn two formats."""
+    save_template(open_workspace, "mine", OWN)
+    run = tmp_path / "run"
+    run.mkdir()
+    keep_with_run(run, "mine", open_workspace)
+    save_template(open_workspace, "mine", OWN + "changed")
+    keep_with_run(run, "mine", open_workspace)
+    assert use_runs_own(tokenizer_with_marks(CHATML), run).chat_template == OWN
+    other = tmp_path / "other"
+    other.mkdir()
+    keep_with_run(other, "model", open_workspace)
+    assert list(other.iterdir()) == []
+    assert use_runs_own(tokenizer_with_marks(CHATML), other).chat_template == CHATML
+
+
+def test_the_models_own_template_can_be_shown_for_editing(tmp_path: Path) -> None:
+    build_tokenizer(CHATML).save_pretrained(tmp_path / "new")
+    assert template_of_model(tmp_path / "new") == CHATML
+    old = tmp_path / "old"
+    old.mkdir()
+    assert template_of_model(old) == ""
+    (old / "tokenizer_config.json").write_text(
+        '{"chat_template": [{"name": "tool_use", "template": "b"},'
+        ' {"name": "default", "template": "a"}]}'
+    )
+    assert template_of_model(old) == "a"

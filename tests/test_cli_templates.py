@@ -1,0 +1,66 @@
+"""Chat templates and tokens from a shell: what the page shows and does, without the page."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from core import cli
+from tests.cli_bench import make_chat_model, write_rows
+
+OWN = "{# Mine #}{% for m in messages %}{{ m.role }}: {{ m.content }}<|im_end|>\n{% endfor %}"
+
+
+@pytest.fixture(autouse=True)
+def here(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TUNESMITH_WORKSPACE", str(workspace))
+    monkeypatch.setenv("TUNESMITH_ALLOW", "")
+
+
+def test_an_own_template_is_checked_saved_shown_and_deleted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    good, bad = tmp_path / "good.jinja", tmp_path / "bad.jinja"
+    good.write_text(OWN)
+    bad.write_text("{% for m in messages %}\n{{ m.content }")
+    assert cli.main(["templates", "check", str(good)]) == 0
+    capsys.readouterr()
+    assert cli.main(["templates", "check", str(bad), "--json"]) == 1
+    told = json.loads(capsys.readouterr().out)
+    assert (told["ok"], told["line"]) == (False, 2)
+    assert cli.main(["templates", "save", "mine", str(bad)]) == 1
+    assert cli.main(["templates", "save", "mine", str(good)]) == 0
+    capsys.readouterr()
+    assert cli.main(["templates", "list", "--json"]) == 0
+    listed = {one["name"]: one for one in json.loads(capsys.readouterr().out)["templates"]}
+    assert listed["mine"]["title"] == "Mine" and listed["chatml"]["source"] == "bundled"
+    assert cli.main(["templates", "show", "mine"]) == 0
+    assert capsys.readouterr().out.strip() == OWN.strip()
+    assert cli.main(["templates", "delete", "mine"]) == 0
+    assert cli.main(["templates", "show", "mine"]) == 1
+    assert "no chat template 'mine'" in capsys.readouterr().err
+
+
+def test_a_shell_sees_what_is_read_learned_and_cut(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Somebody on a server without a browser has to see why nothing is learned, too."""
+    model = make_chat_model(tmp_path / "model")
+    rows = write_rows(tmp_path / "rows.jsonl")
+    draft = tmp_path / "draft.jinja"
+    draft.write_text(OWN)
+    assert cli.main(["data", "import", str(rows), "--eval-fraction", "0"]) == 0
+    capsys.readouterr()
+    words = ["data", "tokens", "rows", "--model", str(model), "--row", "3", "--max-length", "22"]
+    assert cli.main(words) == 0
+    shown = capsys.readouterr().out
+    assert "Row 3" in shown and "<|im_start|>assistant↵" in shown
+    learned = [line for line in shown.splitlines() if line.startswith("  learned")]
+    assert learned and "cut off" in shown
+    assert cli.main([*words, "--template-file", str(draft), "--json"]) == 0
+    (row,) = json.loads(capsys.readouterr().out)["rows"]
+    text = "".join(token[0] for token in [*row["tokens"], *row["cut_tokens"]])
+    assert text == "user: What is 2?<|im_end|>\nassistant: It is 2.<|im_end|>\n"
+    assert cli.main([*words, "--row", "0"]) == 2

@@ -1,0 +1,130 @@
+"""More rows without a browser: drafts as cards, what was typed into them, and the settings."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import gradio as gr
+import pytest
+
+from core.data.record import DatasetInfo
+from core.data.synthetic.draft_log import Draft
+from core.data.synthetic.settings import DraftSettings, draft_settings
+from core.data.synthetic.tasks import DraftTask, Tally
+from core.errors import DataError
+from tests.webui.fakes import fake_app
+from webui import draft_cards
+from webui.draft_form import SPECS, DraftForm
+from webui.step_form import forms
+
+SECRET = "sk-very-secret"
+TOLD = [{"role": "user", "content": "Hello?"}, {"role": "assistant", "content": "Good day."}]
+
+
+def draft(row: dict[str, Any], **known: Any) -> Draft:
+    return Draft(7, row, **known)
+
+
+def pair() -> dict[str, Any]:
+    return {"prompt": [TOLD[0]], "completion": [TOLD[1]]}
+
+
+@pytest.fixture(scope="module")
+def form(tmp_path_factory: pytest.TempPathFactory) -> DraftForm:
+    with gr.Blocks():
+        return DraftForm(fake_app(tmp_path_factory.mktemp("drafts") / "workspace"))
+
+
+def test_the_endpoint_is_named_by_its_host_and_no_key_is_shown(
+    monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for base, key in draft_cards.VARIABLES:
+        monkeypatch.delenv(base, raising=False)
+        monkeypatch.delenv(key, raising=False)
+    assert "No endpoint is set" in draft_cards.endpoint_note()
+    for base, key in draft_cards.VARIABLES:
+        monkeypatch.setenv(base, "http://me:pass@rows.example:8080/v1")
+        monkeypatch.setenv(key, SECRET)
+        note = draft_cards.endpoint_note()
+        assert "rows.example" in note and f"<code>{base}</code> is set" in note
+        assert SECRET not in note and "pass" not in note and "8080" not in note
+        monkeypatch.delenv(base)
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        pair(),
+        {"messages": TOLD},
+        {"text": "Some text", "labels": ["law"]},
+        {"text": "Some text", "labels": ["law", "math"]},
+        {**pair(), "label": True},
+    ],
+)
+def test_a_draft_that_is_saved_as_it_was_says_the_same(row: dict[str, Any]) -> None:
+    from core.data.synthetic.draft_rows import checked_row
+
+    form = (
+        "messages" if "messages" in row else "labelled-text" if "text" in row
+        else "unpaired-preference" if "label" in row else "prompt-completion"
+    )
+    one = draft(row)
+    assert checked_row(draft_cards.typed_row(one, draft_cards.editable(one)), form) == row
+
+
+def test_json_that_is_none_is_told_at_its_field_with_what_was_typed() -> None:
+    one = draft({"messages": TOLD})
+    with pytest.raises(DataError) as caught:
+        draft_cards.typed_row(one, {"messages": "[{"})
+    card = draft_cards.drafts([one], 1, "new", 7, {"messages": "[{"}, caught.value)
+    assert "aria-invalid" in card and "is not JSON" in card and "\n[{</textarea>" in card
+
+
+def test_what_a_model_wrote_cannot_become_markup() -> None:
+    hostile = "</textarea><script>alert(1)</script>"
+    one = draft({"prompt": [{"role": "user", "content": hostile}], "completion": [TOLD[1]]})
+    for editing in (0, 7):
+        assert "<script>" not in draft_cards.drafts([one], 1, "new", editing)
+
+
+def test_a_draft_in_the_data_set_offers_no_decision() -> None:
+    taken = draft_cards.drafts([draft(pair(), status="accepted", taken=True)], 1, "taken")
+    assert "In the data set" in taken and "data-act" not in taken
+    accepted = draft_cards.drafts([draft(pair(), status="accepted")], 1, "accepted")
+    assert 'data-act="reject"' in accepted and 'data-act="accept"' not in accepted
+
+
+def test_a_task_tells_what_it_cost_and_why_it_ended() -> None:
+    settings = DraftSettings(model="m<b>", input_price=1.0, output_price=2.0)
+    tally = Tally(requests=3, drafts=4, input_tokens=10, unusable={"cut": 2}, cost=0.5)
+    task = DraftTask(
+        id="20260101-0000-a-b", dataset="d", created_at="", settings=settings,
+        form="text", drafts_form="text", state="failed", reason="It <broke.", tally=tally,
+    )
+    told = draft_cards.summary(task, working=False)
+    assert "m&lt;b&gt;" in told and "It &lt;broke." in told and "Failed" in told
+    assert ">0.5<" in told and "4 of 20" in told and "cut</li>" in told
+    assert "Writing" in draft_cards.summary(task, working=True)
+
+
+def test_untouched_settings_are_the_defaults(form: DraftForm) -> None:
+    data = {form.fields[s.path]: forms.write(s, s.default) for s in SPECS}
+    data[form.model], data[form.fields["drafts.only_label"]] = "some-model", None
+    assert draft_settings(form.read(data)) == DraftSettings(model="some-model")
+
+
+def test_only_kinds_that_fit_the_rows_are_offered(form: DraftForm) -> None:
+    text = DatasetInfo(id="d", name="d", form="text")
+    kinds = form.show(text)[form.fields["drafts.kind"]]
+    assert [kind for _, kind in kinds.choices] == ["more_like", "paraphrase"]
+    hidden = form.show(text)[form.marks]["hidden"]
+    assert "drafts.only_label" in hidden
+    labelled = DatasetInfo(id="d", name="d", form="labelled-text", labels={"law": 2})
+    assert "drafts.only_label" not in form.show(labelled)[form.marks]["hidden"]
+
+
+def test_text_to_edit_is_plain_and_everything_else_is_json() -> None:
+    shown = draft_cards.editable(draft({**pair(), "label": False}))
+    assert shown == {"prompt": "Hello?", "completion": "Good day.", "label": "false"}
+    assert json.loads(draft_cards.editable(draft({"messages": TOLD}))["messages"]) == TOLD

@@ -1,0 +1,76 @@
+"""The offer under a setting to install what its choice needs, and the sentence about the choice."""
+
+from __future__ import annotations
+
+import gradio as gr
+import pytest
+
+from core import extras
+from core.errors import SetupError
+from core.extras import EXTRAS
+from webui.choice_notes import OPTIMIZER_LABELS, choice_notes
+from webui.extras_view import ExtrasView
+
+
+class Renewed:
+    """An app whose workers are counted, not started."""
+
+    def __init__(self) -> None:
+        self.times = 0
+
+    def renew_workers(self) -> None:
+        self.times += 1
+
+
+class Request:
+    session_hash = "here"
+
+
+@pytest.fixture
+def view(monkeypatch) -> ExtrasView:
+    lacking = EXTRAS["lomo"]
+    absent = type(lacking)(**{**vars(lacking), "import_name": "lomo_not_here"})
+    monkeypatch.setitem(EXTRAS, "lomo", absent)
+    with gr.Blocks():
+        return ExtrasView(Renewed(), "training.optim")
+
+
+def test_it_is_offered_only_where_something_is_lacking(view: ExtrasView) -> None:
+    shown = view.follow("lomo")
+    assert shown[view.box].visible and shown[view.button].value == "Install lomo-optim"
+    assert "keeps no gradients" in shown[view.told]
+    assert not view.follow("adamw_torch_fused")[view.box].visible
+
+
+def test_a_click_installs_and_new_workers_have_it(view: ExtrasView, monkeypatch) -> None:
+    asked = []
+
+    def install(name: str, tell) -> None:
+        tell(0.5, "Fetching lomo-optim 0.1.1")
+        asked.append(name)
+
+    monkeypatch.setattr(extras, "install", install)
+    last = list(view.install("lomo", Request()))[-1]
+    assert asked == ["lomo"] and view.app.times == 1
+    assert "lomo-optim: installed" in last[view.said]
+    assert last[view.button].interactive
+
+
+def test_an_installation_that_fails_says_why(view: ExtrasView, monkeypatch) -> None:
+    def install(name: str, tell) -> None:
+        raise SetupError("The package index cannot be reached.", "Check the network.")
+
+    monkeypatch.setattr(extras, "install", install)
+    last = list(view.install("lomo", Request()))[-1]
+    assert "The package index cannot be reached." in last[view.said]
+    assert "Check the network." in last[view.said]
+    assert view.app.times == 0, "nothing has changed for the workers"
+
+
+def test_each_choice_has_its_sentence_and_its_arguments() -> None:
+    notes = choice_notes({"training.optim": "sgd", "training.lr_scheduler_type": "cosine"})
+    assert notes["training.optim"].startswith("A step along the gradient.")
+    assert "momentum (a number of at least 0 and below 1)" in notes["training.optim_args"]
+    assert notes["training.lr_scheduler_kwargs"] == "cosine takes num_cycles (a number above 0)."
+    assert "training.optim_args" not in choice_notes({"training.optim": "adafactor"})
+    assert OPTIMIZER_LABELS["adamw_8bit"] == "AdamW in few bits: adamw_8bit"
