@@ -214,6 +214,20 @@ def test_steps_are_tried_one_after_the_other(
     assert (replacing[0]["rows_in"], replacing[0]["rows_out"]) == (60, 55)
 
 
+def test_a_step_that_could_do_nothing_says_why(
+    asked: Callable[..., Any], typed: Callable[..., Typed], topics: str
+) -> None:
+    """0 leaks would be taken for a clean data set, when nothing was there to compare with."""
+    leaks = ("data", "prepare", topics, "--step", "drop_leaks near=false")
+    code, out, _ = typed(*leaks, "--try")
+    assert code == 0 and "Put this step after a split" in out
+    code, out, err = typed(*leaks)
+    assert code == 0 and "Nothing is held out here" in out and "Nothing is held out here" in err
+    both = asked("data", "prepare", topics, "--step", "split eval_fraction=0.2")["steps"]
+    assert [one["step"]["op"] for one in both] == ["split", "drop_leaks"]
+    assert [one["remark"] for one in both] == ["", ""]
+
+
 def test_what_cannot_be_opened_is_listed_too(
     asked: Callable[..., Any], typed: Callable[..., Typed], topics: str, workspace: Path
 ) -> None:

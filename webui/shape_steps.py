@@ -130,9 +130,10 @@ def flow(result: StepResult) -> str:
 
 
 def details(result: StepResult, *, open_: bool = False) -> str:
-    """Which rows a step dropped, with the reasons counted, and rows that it changed."""
+    """Why a step did nothing, which rows it dropped, with the reasons counted, and rows that it
+    changed."""
     opened = " open" if open_ else ""
-    found = ""
+    found = messages.note(result.remark, "stopped") if result.remark else ""
     if result.dropped:
         found += (
             f'<details class="which"{opened}><summary>Which rows were dropped, and why</summary>'

@@ -34,6 +34,9 @@ NONE = ("(none)", "")
 MADE_ELSEWHERE = frozenset({"add_rows"})
 _ONE_COLUMN, _COLUMNS = ("column", "group_by"), ("columns",)
 _FORMULAS = ("condition", "template")
+_NOTHING_HELD_OUT = (
+    "Nothing is held out yet, so this step would find nothing. Add the step Split first."
+)
 _THOUSANDS = re.compile(r"\d{1,3}(,\d{3})+")
 
 
@@ -239,6 +242,8 @@ class StepForms:
             return ""
         names = ", ".join(f"<code>{messages.escape(n)}</code>" for n in named_columns(info))
         columns = f'<p class="aside">Columns: {names}</p>' if form.names_columns else ""
+        if form.step.after_split and len(info.parts) == 1:
+            columns += messages.note(_NOTHING_HELD_OUT, "stopped")
         return (
             f'<div class="step-about"><h3>{messages.escape(form.step.title)}</h3>'
             f'<p class="aside">{messages.escape(sentence(form.step))}</p>{columns}</div>'

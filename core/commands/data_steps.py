@@ -134,7 +134,9 @@ def read_step(text: str) -> Step:
 
 
 def say_dropped(result: StepResult, output: Output) -> None:
-    """The first rows that a step dropped, on standard error."""
+    """The first rows that a step dropped, and why it did nothing, on standard error."""
+    if result.remark:
+        output.say(f"{result.step['op']}: {result.remark}")
     for drop in result.listed[:_LISTED]:
         output.say(f"{result.step['op']}: {drop.part} row {drop.index + 1} dropped: {drop.reason}")
     if result.dropped > _LISTED:
@@ -151,6 +153,7 @@ def result_text(result: StepResult) -> str:
             ("dropped", result.dropped or None),
             ("changed", result.changed or None),
             *(("because", f"{reason} ({count:,})") for reason, count in reasons[:_LISTED]),
+            ("note", result.remark),
         ]
     )
 

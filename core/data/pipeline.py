@@ -222,6 +222,7 @@ class Pipeline:
             for writer in writers.values():
                 writer.close()
         whole.result.rows_in = total
+        whole.result.remark = decision.remark
         whole.result.rows_out = sum(writer.count for writer in writers.values())
         made: Files = {
             part: self.scratch / f"decided-{self._pass}-{part}.parquet"
@@ -304,6 +305,7 @@ def _tried(one: Watched, flat: list[Row], decision: Decision) -> dict[Part, list
             part: Any = decision.parts[index] if decision.parts is not None else row["part"]
             kept.setdefault(part, []).append({**row, "part": part})
     one.result.rows_in = len(flat)
+    one.result.remark = decision.remark
     one.result.rows_out = sum(map(len, kept.values()))
     return {part: kept[part] for part in PARTS if part in kept}
 

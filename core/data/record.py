@@ -119,6 +119,8 @@ class StepResult(_Record):
     reasons: dict[str, int] = {}
     listed: list[StepDrop] = []
     shown: list[StepChange] = []
+    remark: str = ""
+    """Why it did less than its name says, where the counts alone would not tell."""
 
     def shortened(self) -> StepResult:
         """With fewer rows listed: for a version that nobody goes back to by undoing once, so that

@@ -80,6 +80,25 @@ def test_split_by_group_keeps_groups_together(
     assert info.counts.train + info.counts.eval + info.counts.test == 300
 
 
+def test_a_split_that_holds_nothing_out_says_why(
+    open_workspace: Workspace, tmp_path: Path
+) -> None:
+    """Who groups by the wrong column would believe that rows are held out, and train blindly."""
+    rows = [{"text": f"Text {n}.", "shop": "one", "town": f"t{n % 2}", "n": n} for n in range(20)]
+    info = bring(open_workspace, tmp_path, rows, eval_fraction=0.0)
+
+    def said(**settings: Any) -> str:
+        spec = step(op="split", **{"eval_fraction": 0.2, **settings})
+        return apply_steps(open_workspace, info.id, spec).steps[0].remark
+
+    assert said(group_by="shop") == (
+        "Nothing was held out for evaluation: shop has only one value, and rows with the same one "
+        "stay together."
+    )
+    assert "a test: town has only 2 values" in said(group_by="town", test_fraction=0.2)
+    assert said(test_fraction=0.2) == ""
+
+
 def test_a_stratified_split_keeps_the_mix_of_labels(
     open_workspace: Workspace, labelled: DatasetInfo
 ) -> None:

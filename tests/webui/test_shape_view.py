@@ -124,6 +124,22 @@ def test_dropped_rows_are_told_with_reasons_and_hostile_text_stays_text() -> Non
     assert f"and {30 - shape_steps.LISTED} more" in shown
 
 
+def test_a_step_that_could_do_nothing_says_why_before_and_after(
+    forms: StepForms, labelled: tuple[Workspace, DatasetInfo]
+) -> None:
+    """Without held-out rows there is nothing that could leak: 0 dropped would be no good news."""
+    workspace, info = labelled
+    assert "Nothing is held out yet" in forms.about("drop_leaks", info)
+    assert "Nothing is held out yet" not in forms.about("drop_duplicates", info)
+    [tried] = try_in_order(workspace, info.id, parse_steps([{"op": "drop_leaks"}]))
+    assert "Put this step after a split" in shape_steps.trial([tried], 100, 5)
+    info = apply_steps(workspace, info.id, parse_steps([{"op": "drop_leaks"}]))
+    assert "Put this step after a split" in shape_steps.steps(info)
+    steps = parse_steps([{"op": "split", "eval_fraction": 0.4}, {"op": "drop_leaks"}])
+    info = apply_steps(workspace, info.id, steps)
+    assert "Nothing is held out" not in shape_steps.steps(info) + forms.about("drop_leaks", info)
+
+
 def test_a_change_marks_only_what_differs_and_shortens_the_rest() -> None:
     same = "word " * 200
     before, after = shape_steps.differences(f"{same}me@x.org", f"{same}[EMAIL]")

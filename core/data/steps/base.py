@@ -60,12 +60,14 @@ class Decision:
     """What becomes of rows by their index: dropped with a reason, moved to a part, reordered.
 
     `parts` has one entry for each row ("train", "eval" or "test") or is None; `order` is a
-    permutation of all indices or None.
+    permutation of all indices or None. `remark` says why nothing was done where a person would
+    take that for a good sign.
     """
 
     drop: dict[int, str] = field(default_factory=dict)
     parts: Sequence[str] | None = None
     order: Sequence[int] | None = None
+    remark: str = ""
 
 
 class WholeWork(ABC):

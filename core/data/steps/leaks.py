@@ -13,6 +13,10 @@ from core.data.steps.base import Decision, Setting, Step, WholeWork
 from core.data.steps.duplicates import Places, compared_text, digest, folded
 
 _DIGEST_BYTES = 16
+NOTHING_HELD_OUT = (
+    "Nothing is held out here, so there was nothing to compare with. Put this step after a split, "
+    "or import the held-out rows."
+)
 
 
 class DropLeaks(Step):
@@ -69,7 +73,7 @@ class _Leaks(WholeWork):
 
     def decide(self) -> Decision:
         if self._train == self._places.count:
-            return Decision()
+            return Decision(remark=NOTHING_HELD_OUT)
         drop = self._exact()
         if self._texts is not None:
             self._near(drop)

@@ -13,6 +13,8 @@ from core.data.steps.base import Decision, Setting, Step, WholeWork
 from core.data.steps.labels import group_key
 from core.errors import DataError
 
+_PURPOSES = {"eval": "evaluation", "test": "a test"}
+
 
 class Split(Step):
     """Holds rows out for evaluation while training, and for a test at the end."""
@@ -81,7 +83,7 @@ class _Parts(WholeWork):
             total = sum(map(len, units))
             for part, fraction in self._shares():
                 units = self._take(units, part, _wanted(total, fraction))
-            return Decision(parts=self._parts)
+            return Decision(parts=self._parts, remark=self._remark(len(groups)))
         for _, places in sorted(self._keys.items()):
             chance.shuffle(places)
             start = 0
@@ -90,7 +92,22 @@ class _Parts(WholeWork):
                 for place in places[start : min(end, len(places) - 1)]:
                     self._parts[place] = part
                 start = end
-        return Decision(parts=self._parts)
+        return Decision(parts=self._parts, remark=self._remark())
+
+    def _remark(self, groups: int = 0) -> str:
+        """Which part was asked for and has got no row, and why."""
+        empty = [part for part, share in self._shares() if share and part not in self._parts]
+        if not empty:
+            return ""
+        if groups:
+            few = "only one value" if groups == 1 else f"only {groups} values"
+            why = f"{self._step.group_by} has {few}, and rows with the same one stay together"
+        elif self._step.stratify:
+            why = "every label has too few rows"
+        else:
+            why = "there are too few rows"
+        parts = " and ".join(_PURPOSES[part] for part in empty)
+        return f"Nothing was held out for {parts}: {why}."
 
     def _shares(self) -> tuple[tuple[str, float], ...]:
         return ("eval", self._step.eval_fraction), ("test", self._step.test_fraction)
