@@ -31,7 +31,8 @@ class Summary:
     """The plan of a run. None means not known (yet), and `warnings` says why where it matters.
 
     `tokens` counts one pass over the training rows, cut at max_length. `parameters_exact` is
-    False when they are worked out from the model's config. `memory_bytes` and `seconds` stay None
+    False when they are worked out from the model's config, `steps_exact` when rows are packed and
+    how well they fill the blocks is not known. `memory_bytes` and `seconds` stay None
     until they can be estimated.
     """
 
@@ -44,6 +45,7 @@ class Summary:
     eval_rows: int | None
     tokens: int | None
     steps: int | None
+    steps_exact: bool = True
     warnings: list[Problem] = field(default_factory=list)
     memory_bytes: int | None = None
     seconds: float | None = None
@@ -88,6 +90,7 @@ def summarize(
         eval_rows=eval_rows,
         tokens=token_counts.get("train_tokens") if token_counts else None,
         steps=steps,
+        steps_exact=not config.training.packing or config.training.max_steps > 0,
         warnings=warnings,
     )
 
@@ -96,8 +99,9 @@ def rows_of_trainer(
     config: RunConfig, rows: int | None, token_counts: dict[str, Any] | None
 ) -> int | None:
     """How many rows the trainer gets of so many rows of the data set: blocks where texts are
-    joined, pieces where long ones are parted. None when that is not known."""
-    if config.method not in TEXT_METHODS or not rows:
+    joined or rows are packed, pieces where long ones are parted. None when that is not known; of
+    packed rows it is about so many."""
+    if not rows or not (config.method in TEXT_METHODS or config.training.packing):
         return rows
     if not token_counts:
         return None
@@ -117,14 +121,14 @@ def _base(config: RunConfig) -> str:
 def optimizer_steps(config: RunConfig, rows: int | None) -> int | None:
     """Optimizer steps of the run, counted as transformers' Trainer counts them.
 
-    None when the rows are not known, when the batch size is still `auto`, or with packing, where
-    rows are joined; `max_steps` decides in any case.
+    `rows` are those of the trainer. None when they are not known, or the batch size is still
+    `auto`; `max_steps` decides in any case.
     """
     training = config.training
     if training.max_steps > 0:
         return training.max_steps
     batch = training.per_device_train_batch_size
-    if not rows or not isinstance(batch, int) or training.packing:
+    if not rows or not isinstance(batch, int):
         return None
     batches = math.ceil(rows / batch)
     if config.method in REWARDED_METHODS:

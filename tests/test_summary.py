@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +119,17 @@ def test_steps_that_are_not_known_are_not_made_up(
     workspace: Workspace, changes: dict[str, Any]
 ) -> None:
     assert summarize(workspace, config(**changes)).steps is None
+
+
+def test_packed_rows_make_about_as_many_steps_as_their_tokens_fill(workspace: Workspace) -> None:
+    """The page would ask for a batch size that is set."""
+    packed = config(training__packing=True, training__max_length=100)
+    rows = summarize(workspace, packed).train_rows
+    summary = summarize(workspace, packed, {"train_rows": rows, "train_tokens": 1_000})
+    batch = packed.training.per_device_train_batch_size
+    assert isinstance(batch, int) and summary.steps is not None and not summary.steps_exact
+    assert summary.steps == math.ceil(10 / batch) * packed.training.num_train_epochs
+    assert summarize(workspace, config(training__packing=True, training__max_steps=7)).steps_exact
 
 
 def test_counted_tokens_and_lost_rows_are_told(workspace: Workspace) -> None:

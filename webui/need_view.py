@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import time
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any
@@ -31,8 +32,20 @@ from webui.lens import Lens, count_tokens, finished
 # Above this share of what is free a run fits, but hardly.
 _TIGHT = 0.9
 _MOST_CHANGES = 4
-# What a trial is not changed by.
-_NO_MATTER = ("name", "evaluation.", "tracking.", "training.num_train_epochs", "training.max_steps")
+# What neither the time nor the memory of a step is changed by.
+_NO_MATTER = (
+    "name",
+    "evaluation.",
+    "tracking.",
+    "training.num_train_epochs",
+    "training.max_steps",
+    "training.learning_rate",
+    "training.lr_scheduler",
+    "training.warmup",
+    "training.weight_decay",
+    "training.max_grad_norm",
+    "training.seed",
+)
 
 
 def estimate_of(
@@ -78,7 +91,8 @@ def memory_html(estimate: RunEstimate) -> str:
 
 def _verdict(memory: MemoryEstimate, free: int) -> tuple[str, str]:
     if memory.total > free:
-        return "Does not fit", "over"
+        assumed = memory.batch is not None and memory.batch.is_assumed
+        return ("May not fit", "tight") if assumed else ("Does not fit", "over")
     return ("Just fits", "tight") if memory.total > _TIGHT * free else ("Fits", "fits")
 
 
@@ -215,7 +229,7 @@ class NeedView:
         trial = background.begin(work, "Looking for the model")
         for task in self.trying.watch(session or "", trial):
             yield {
-                self.status: messages.progress(None, task.message),
+                self.status: messages.progress(None, _so_far(task)),
                 self.start: gr.Button(interactive=False),
                 self.stop: gr.Button(visible=True),
             }
@@ -255,7 +269,13 @@ class NeedView:
 
 
 def _label(change: Change) -> str:
-    return f"{change.title}: {gigabytes(change.total)}. {change.costs}"
+    """The style shows the first line bold."""
+    return f"{change.title}: {gigabytes(change.total)}\n{change.costs}"
+
+
+def _so_far(task: background.Task) -> str:
+    """What is being done and since when: how long a step takes is what a trial is to tell."""
+    return f"{task.message}: {messages.duration(time.monotonic() - task.begun)}"
 
 
 def _key(config: RunConfig) -> str:

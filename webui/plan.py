@@ -151,10 +151,12 @@ def _tokens(summary: Summary, counts: Mapping[str, Any] | None) -> str:
 
 def _steps(summary: Summary, config: RunConfig, counts: Mapping[str, Any] | None) -> str:
     """`config` has what auto becomes, as far as it is known."""
-    about, steps = "", summary.steps
+    about, steps = "" if summary.steps_exact else "about ", summary.steps
     if steps is None:
         rows = rows_of_trainer(config, summary.train_rows, counts)
         about, steps = "about ", optimizer_steps(config, rows)
+        if rows is None and summary.train_rows:
+            return "known when the tokens are"
     if steps is None:
         return "known when the batch size is"
     epochs = config.training.num_train_epochs

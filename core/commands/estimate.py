@@ -105,9 +105,15 @@ def _plan_text(summary: Any) -> str:
             ("training rows", _count(summary.train_rows)),
             ("held-out rows", _count(summary.eval_rows)),
             ("tokens in a pass", _count(summary.tokens)),
-            ("steps", _count(summary.steps)),
+            ("steps", _steps(summary)),
         ]
     )
+
+
+def _steps(summary: Any) -> str | None:
+    if summary.steps is None or summary.steps_exact:
+        return _count(summary.steps)
+    return f"about {summary.steps:,}"
 
 
 def _count(number: int | None) -> str | None:

@@ -17,6 +17,8 @@ _ACCUMULATION = "training.gradient_accumulation_steps"
 _CHECKPOINTING = "training.gradient_checkpointing"
 _LENGTH = "training.max_length"
 _MOST = 4
+# What takes more than this share of what is free fits, but hardly.
+_WELL = 0.9
 
 # What is given up, title, and settings.
 _Step = tuple[str, str, dict[str, Any]]
@@ -46,23 +48,38 @@ class Change:
 def changes_that_fit(estimate: RunEstimate) -> list[Change]:
     """Each of these alone makes a run fit that does not, the least harmful first; where none does,
     one that is several at once, which may still not be enough. Empty for a run that fits.
+
+    Of each kind it is the smallest that leaves some memory free, where there is one: what hardly
+    fits at the click may no longer fit a moment later.
     """
     situation, config = estimate.situation, estimate.config
     if situation is None or config is None or estimate.memory is None:
         return []
     if estimate.memory.fits is not False:
         return []
-    found = []
+    found: list[Change] = []
     for kind in _kinds(situation, config):
-        for title, costs, settings in kind:
-            change = _tried(situation, config, title, costs, settings)
-            if change and change.fits:
-                found.append(change)
-                break
+        change = _first(situation, config, kind)
+        # What goes further than one that is offered already does harm for nothing.
+        if change and not any(known.settings.items() <= change.settings.items() for known in found):
+            found.append(change)
     if found:
         return found[:_MOST]
     together = _together(situation, config)
     return [together] if together else []
+
+
+def _first(situation: Situation, config: RunConfig, kind: Iterator[_Step]) -> Change | None:
+    """The smallest change of a kind that fits well, else the smallest that fits at all."""
+    hardly: Change | None = None
+    for title, costs, settings in kind:
+        change = _tried(situation, config, title, costs, settings)
+        if change is None or not change.fits:
+            continue
+        if change.total <= _WELL * situation.device.memory_free_bytes:
+            return change
+        hardly = hardly or change
+    return hardly
 
 
 def _tried(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -65,7 +66,23 @@ class Situation:
         )
 
     def _batch(self, config: RunConfig, rows: int) -> Batch:
+        rows = min(rows, self._sequences(config) or rows)
         return largest_batch(config, rows, self.longest(config, rows))
+
+    def _sequences(self, config: RunConfig) -> int | None:
+        """How many rows the trainer has in all: a batch has no more. None while that is not known,
+        and where each prompt stands there several times."""
+        if config.method in ("grpo", "rloo"):
+            return None
+        if not config.training.packing and config.method != "cpt":
+            return self.rows
+        counted = sum(count for _, count in self.lengths)
+        if not counted:
+            return None
+        most = config.training.max_length
+        whole = config.method == "cpt"
+        tokens = sum((n if whole else min(n, most)) * count for n, count in self.lengths)
+        return math.ceil(tokens * (self.rows or counted) / counted / most) or None
 
     def settled(self, config: RunConfig) -> tuple[RunConfig, list[tuple[str, Any]]]:
         """The config without autos, and what was on auto with what it becomes."""

@@ -108,6 +108,8 @@ class Need:
             self.config, {"training.gradient_checkpointing": checkpointing, _BATCH: rows}
         )
         each = [length // sides for length in lengths[:rows]]
+        if self.config.method not in ("grpo", "rloo"):  # there each prompt stands several times
+            rows = min(rows, len(each) or rows)
         batch = largest_batch(config, rows, each, no_padding=self.no_padding)
         return estimate_memory(self.shape, config, batch, device=self.device).total
 

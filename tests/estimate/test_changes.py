@@ -51,7 +51,25 @@ def test_what_does_no_harm_comes_first_and_only_as_much_as_is_needed(smollm2: Pa
     smaller = parse_config(
         config(8, 1024).values() | {"training.per_device_train_batch_size": rows * 2}
     )
-    assert memory(estimate_run(smollm2, smaller, CPU, token_counts=ROWS)).total > 6 * GB
+    assert memory(estimate_run(smollm2, smaller, CPU, token_counts=ROWS)).total > 0.9 * 6 * GB
+
+
+def test_an_offer_leaves_room_for_what_the_machine_does_meanwhile(smollm2: Path) -> None:
+    """A click on "makes it fit" would leave a run that is said not to fit a second later."""
+    total = offered(smollm2, 6, 8, 1024)[1].total
+    tight = 1.02 * total / GB
+    assert all(change.total <= 0.9 * tight * GB for change in offered(smollm2, tight, 8, 1024))
+
+
+def test_what_hardly_fits_is_offered_where_nothing_smaller_of_its_kind_is(smollm2: Path) -> None:
+    (first, *_) = offered(smollm2, 2.6, 1, 256, **{"adapter.method": "none"})
+    assert first.settings == {"training.optim": "adamw_8bit"} and first.total > 0.9 * 2.6 * GB
+
+
+def test_no_offer_does_more_than_one_that_is_enough(smollm2: Path) -> None:
+    """Checkpointing with fewer rows would stand below checkpointing alone."""
+    settings = [change.settings.items() for change in offered(smollm2, 6, 8, 1024)]
+    assert not any(one < other for one in settings for other in settings)
 
 
 def test_a_shorter_row_says_how_many_rows_it_cuts(smollm2: Path) -> None:

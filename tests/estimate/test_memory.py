@@ -203,6 +203,22 @@ def test_the_longest_rows_decide_not_max_length(smollm2: Path) -> None:
     assert known.total < unknown.total / 4
 
 
+def test_a_batch_has_no_more_rows_than_there_are(smollm2: Path) -> None:
+    """A few short rows in a large batch would be said to need a hundred gigabytes."""
+    counts = {"row_lengths": [[100, 20]]}
+    many = memory(estimate_run(smollm2, config(240, 512), CPU, rows=20, token_counts=counts))
+    assert many.batch is not None and many.batch.tokens == 20 * 100
+    packed = config(240, 1000, **{"training.packing": True})
+    filled = memory(estimate_run(smollm2, packed, CPU, rows=20, token_counts=counts))
+    assert filled.batch is not None and filled.batch.tokens == 2 * 1000
+    limited = memory(estimate_run(smollm2, packed, CPU, rows=10, token_counts=counts))
+    assert limited.batch is not None and limited.batch.tokens == 1000
+    rewards = {"reinforcement.rewards": [{"kind": "json_valid"}]}
+    written = config(240, 512, method="grpo", **rewards)
+    answers = memory(estimate_run(smollm2, written, CPU, rows=20, token_counts=counts))
+    assert answers.batch is not None and answers.batch.sequences == 240
+
+
 def test_rows_that_are_padded_are_all_as_long_as_the_longest(smollm2: Path) -> None:
     """A preference batch with one long row would run out of memory."""
     counts = {"row_lengths": [[300, 1], [100, 900]]}

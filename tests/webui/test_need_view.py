@@ -12,7 +12,7 @@ from core.models.hardware import CpuFlags, Device, Hardware
 from tests.estimate.test_memory import SMOLLM2, model
 from tests.webui.fakes import fake_app
 from webui.context import App
-from webui.need_view import NeedView, estimate_of, gigabytes, memory_html, time_text
+from webui.need_view import NeedView, _key, estimate_of, gigabytes, memory_html, time_text
 
 GPU = Device("cuda", 0, "A GPU <b>", 3 * 10**9, 3 * 10**9, 8.0)
 ROWS = {"row_lengths": [[500, 240]], "train_rows": 240, "train_tokens": 120_000}
@@ -42,6 +42,8 @@ def test_the_card_says_whether_it_fits_and_names_each_part(app: App) -> None:
     assert "<b>Fits</b>" in fits and "<b>Does not fit</b>" in over
     assert "of 3.0 GB free" in over and "<u style" in over and "<u style" not in fits
     assert "Activations" in over and "A GPU &lt;b&gt;" in over
+    uncounted = memory_html(estimate_of(app, settings(app, 32), 240, None))
+    assert "<b>May not fit</b>" in uncounted  # the rows may be much shorter than they may be
     missing = memory_html(estimate_of(app, RunConfig(), 240, ROWS))
     assert "Not known until the model is fetched" in missing
 
@@ -57,6 +59,18 @@ def test_an_offer_that_is_clicked_is_what_it_said(app: App) -> None:
     assert changed.training.gradient_checkpointing is True
     assert not view.follow(changed)[view.box].visible
     assert view.apply(config, "Something that is no longer offered") == config
+
+
+def test_what_a_step_does_not_depend_on_keeps_the_time_that_was_tried(app: App) -> None:
+    """Another learning rate would ask for another trial."""
+    with gr.Blocks():
+        view = NeedView(app)
+    config = settings(app, 2)
+    view.trials[_key(config)] = {"tokens_per_second": 50.0, "memory_bytes": 10**9}
+    faster = parse_config(config.values() | {"training.learning_rate": 1e-5, "training.seed": 7})
+    assert view.trial_of(faster) == view.trial_of(config) is not None
+    longer = parse_config(config.values() | {"training.max_length": 77})
+    assert view.trial_of(longer) is None
 
 
 def test_a_time_names_where_it_comes_from(app: App) -> None:
