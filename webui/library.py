@@ -163,6 +163,7 @@ class Library:
     def wire(self) -> None:
         shared, dataset = self.shared, self.shared.dataset
         quiet: dict[str, Any] = {"show_progress": "hidden"}
+        each: dict[str, Any] = {"trigger_mode": "multiple", **quiet}  # of two quick clicks, too
         draw: dict[str, Any] = {
             "fn": self.draw, "inputs": [self.order, self.ticked, dataset], "outputs": self.table,
             "trigger_mode": "always_last", **quiet,
@@ -173,9 +174,9 @@ class Library:
         ]
         shared.on_rows(self.detail, [dataset, self.shown], details).then(**draw)
         shared.part["manage"].select(**draw)
-        self.table.input(self.sort_by, self.order, self.order, **quiet).then(**draw)
-        self.table.select(self.select, None, dataset, **quiet)
-        self.table.like(self.tick, None, self.ticked, **quiet).then(
+        self.table.input(self.sort_by, self.order, self.order, **each).then(**draw)
+        self.table.select(self.select, None, dataset, **each)
+        self.table.like(self.tick, None, self.ticked, **each).then(
             self.combining.show, self.ticked, self.combining.outputs, **quiet
         )
         self.save.click(

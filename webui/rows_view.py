@@ -21,6 +21,7 @@ from webui import messages, row_cards, token_view
 from webui.context import App, Shared
 from webui.lens import Lens, view_rows
 from webui.model_fetch import ModelFetch
+from webui.newest import Newest
 from webui.template_choice import TemplateChoice
 
 PAGE = 3
@@ -37,28 +38,49 @@ MOST_FOUND = 1000
 Updates = dict[Component, Any]
 
 
+@dataclass
+class Where(Newest):
+    """Where a browser's session is in the rows.
+
+    It is kept here and not in the page: of two clicks, the second goes on from the first also when
+    that one's answer is still on its way.
+    """
+
+    version: str = ""
+    """The stamp of the rows that were opened."""
+    first: int = 0
+    """Counts rows of the part, or of those that were `found`."""
+    found: list[int] | None = None
+    search: object = None
+    """The search that is at work."""
+
+    def move(self, first: int, found: list[int] | None = None) -> None:
+        """To another place; it ends a search."""
+        self.first, self.found, self.search = first, found, None
+
+
 @dataclass(frozen=True)
 class _Look:
-    """What is to be shown: `first` counts rows of the part, or of those that were `found`."""
+    """What is to be shown."""
 
     dataset: str
     part: str
     how: str
-    first: int
     words: str
-    found: list[int] | None
     lens: Lens
     draft: str
+    where: Where
 
     def places(self, info: DatasetInfo) -> list[int]:
         """The numbers of the rows on this page."""
-        if self.found is not None:
-            return self.found[self.first : self.first + PAGE]
-        return list(range(self.first, min(self.first + PAGE, self.total(info))))
+        first, found = self.where.first, self.where.found
+        if found is not None:
+            return found[first : first + PAGE]
+        return list(range(first, min(first + PAGE, self.total(info))))
 
     def total(self, info: DatasetInfo) -> int:
-        if self.found is not None:
-            return len(self.found)
+        if self.where.found is not None:
+            return len(self.where.found)
         return int(getattr(info.counts, self.part))
 
 
@@ -91,17 +113,15 @@ class RowsView:
             self.everything = gr.Button("Show all rows", visible=False, scale=0, min_width=120)
         self.rows = gr.HTML(elem_id="rows", apply_default_css=False)
         self.model = ModelFetch(app, shared)
-        self.first = gr.Number(0, visible="hidden", precision=0, label="First row")
-        self.found = gr.State(None)
-        self.opened = gr.State("")
+        self.where = gr.State(Where())
         self.late = gr.Textbox(visible="hidden", label="What the worker was asked late")
         self.inputs = {
-            shared.dataset, shared.lens, self.part, self.look, self.first, self.words, self.found,
-            self.templates.draft, self.row, shared.version, self.opened,
+            shared.dataset, shared.lens, self.part, self.look, self.words, self.where,
+            self.templates.draft, self.row, shared.version,
         }
         self.outputs = {
-            self.part, self.place, self.rows, self.model.button, self.first, self.row, self.before,
-            self.after, self.everything, self.found, self.late, self.opened,
+            self.part, self.place, self.rows, self.model.button, self.row, self.before, self.after,
+            self.everything, self.late,
         }
 
     # -- handlers
@@ -109,47 +129,65 @@ class RowsView:
     def open(self, data: dict[Component, Any]) -> Updates:
         """Another data set or version: its parts, from the first row. The same one again, as after
         a look at another tab, stays where it was left."""
-        look, version = replace(self._asked(data), first=0, found=None), data[self.shared.version]
-        if version == data[self.opened]:
-            return {self.opened: version}
-        shown = self._shown(look) if look.dataset else {self.rows: ""}
-        return {**shown, self.opened: version}
+        look, version = self._asked(data), data[self.shared.version]
+        if version == look.where.version:
+            return self._nothing_new
+        look.where.version = version
+        look.where.move(0)
+        return self._shown(look) if look.dataset else {self.rows: ""}
 
     def show(self, data: dict[Component, Any]) -> Updates:
         """The page again, after another setting."""
-        return self._shown(self._asked(data))
+        return self._shown(self._asked(data), moved=False)
 
     def choose_part(self, data: dict[Component, Any]) -> Updates:
-        return self._shown(replace(self._asked(data), first=0, found=None))
+        look = self._asked(data)
+        look.where.move(0)
+        return self._shown(look)
 
     def turn(self, data: dict[Component, Any], step: int) -> Updates:
-        """The page before or after."""
+        """The page before or after; at the end of the rows it stays there."""
         look = self._asked(data)
-        return self._shown(replace(look, first=look.first + step))
+        first = max(look.where.first + step, 0)
+        if first < look.total(self._info(look)):
+            look.where.first = first
+        return self._shown(look)
 
     def go(self, data: dict[Component, Any]) -> Updates:
         """To the row whose number was typed; a search is left for it."""
-        first = int(data[self.row] or 1) - 1
-        return self._shown(replace(self._asked(data), first=first, found=None))
+        look = self._asked(data)
+        look.where.move(int(data[self.row] or 1) - 1)
+        return self._shown(look)
 
     def find(self, data: dict[Component, Any]) -> Iterator[Updates]:
         """The rows that contain the words: the first as soon as they are found."""
         look = self._asked(data)
+        where = look.where
+        where.move(0)
         if not look.words:
-            yield self._shown(replace(look, first=0, found=None))
+            yield self._shown(look)
             return
-        told, shown = monotonic(), False
+        mine = where.search = object()
+        told, early = monotonic(), False
         found: list[int] = []
         for looked in find_rows(self._info(look).rows_path(look.part), look.words):
             found += looked.rows
-            if len(found) >= MOST_FOUND:
+            if len(found) >= MOST_FOUND or where.search is not mine:
                 break
             if monotonic() - told > TELL_EVERY:
-                early = not shown and len(found) >= PAGE
                 yield self._searching(look, found, looked.looked / looked.total, early)
-                told, shown = monotonic(), shown or early
+                told, early = monotonic(), early or len(found) >= PAGE
         release_memory()
-        yield self._shown(replace(look, first=0, found=found[:MOST_FOUND]))
+        if where.search is mine:
+            where.first = where.first if where.found is not None else 0
+            where.found, where.search = found[:MOST_FOUND], None
+            yield self._shown(look)
+
+    def leave_search(self, data: dict[Component, Any]) -> Updates:
+        """All rows again, from the first."""
+        look = self._asked(data)
+        look.where.move(0)
+        return {**self._shown(look), self.words: ""}
 
     def wait(self, data: dict[Component, Any]) -> None:
         """Until the worker has answered what was asked; `show` then shows it.
@@ -170,9 +208,8 @@ class RowsView:
             dataset=data[self.shared.dataset],
             part=data[self.part] or "train",
             how=data[self.look],
-            first=int(data[self.first] or 0),
             words=(data[self.words] or "").strip(),
-            found=data[self.found],
+            where=data[self.where],
             lens=Lens.read(data[self.shared.lens]),
             draft=data[self.templates.draft],
         )
@@ -183,36 +220,44 @@ class RowsView:
     def _tokens(self, look: _Look, places: list[int]) -> Any:
         return view_rows(self.app, look.dataset, look.part, places, look.lens, look.draft)
 
-    def _shown(self, look: _Look) -> Updates:
-        """The page of rows and all that says where in the data set it is."""
+    def _shown(self, look: _Look, *, moved: bool = True) -> Updates:
+        """The page of rows and all that says where in the data set it is; nothing if more was asked
+        meanwhile. The number of the row is being typed, perhaps: it follows only a move."""
+        where = look.where
+        asked = where.ask()
         try:
             info = self._info(look)
             if look.part not in info.parts:
-                look = replace(look, part="train", first=0, found=None)
+                look = replace(look, part="train")
+                where.move(0)
             total = look.total(info)
-            look = replace(look, first=min(max(look.first, 0), max(total - 1, 0)))
+            where.first = min(max(where.first, 0), max(total - 1, 0))
             places = look.places(info)
             drawn = self._drawn(look, info, places)
         except TunesmithError as error:
             drawn, places, total = {self.rows: messages.error(error)}, [], 0
             info = None
+        if not where.is_newest(asked):
+            return self._nothing_new
         return {
             self.model.button: self.model.offer(False),
             **drawn,
-            **self._where(look, places, total),
+            **self._where(look, places, total, moved),
             self.part: _parts(info, look.part) if info else gr.skip(),
         }
 
-    def _where(self, look: _Look, places: list[int], total: int) -> Updates:
-        last = look.first + len(places)
+    @property
+    def _nothing_new(self) -> Updates:
+        return {self.rows: gr.skip()}
+
+    def _where(self, look: _Look, places: list[int], total: int, moved: bool) -> Updates:
+        first = look.where.first
         return {
             self.place: _place(look, places, total),
-            self.first: look.first,
-            self.row: places[0] + 1 if places else 1,
-            self.found: look.found,
-            self.before: gr.Button(interactive=look.first > 0),
-            self.after: gr.Button(interactive=last < total),
-            self.everything: gr.Button("Show all rows", visible=look.found is not None),
+            self.row: (places[0] + 1 if places else 1) if moved else gr.skip(),
+            self.before: gr.Button(interactive=first > 0),
+            self.after: gr.Button(interactive=first + len(places) < total),
+            self.everything: gr.Button("Show all rows", visible=look.where.found is not None),
         }
 
     def _drawn(self, look: _Look, info: DatasetInfo, places: list[int]) -> Updates:
@@ -223,7 +268,7 @@ class RowsView:
             return self._through(look, info, places)
         read = partial(read_rows, self.app.workspace, look.dataset, look.part)
         found = [row for place in places for row in read(place, 1)]
-        words = look.words if look.found is not None else ""
+        words = look.words if look.where.found is not None else ""
         return {self.rows: row_cards.rows(found, places, words)}
 
     def _through(self, look: _Look, info: DatasetInfo, places: list[int]) -> Updates:
@@ -244,12 +289,15 @@ class RowsView:
         return {self.rows: legend + chips}
 
     def _searching(self, look: _Look, found: list[int], share: float, early: bool) -> Updates:
-        """How far a search is; `early` shows its first rows before it has ended."""
-        text = f"{len(found):,} found so far"
-        shown = self._shown(replace(look, first=0, found=list(found))) if early else {}
+        """How far a search is, and its first rows as soon as there is a page of them. They can be
+        turned meanwhile."""
+        shown: Updates = {}
+        if len(found) >= PAGE:
+            look.where.found = list(found)
+            shown = {self.after: gr.Button(interactive=True)} if early else self._shown(look)
         return {
             **shown,
-            self.place: messages.progress(share, text),
+            self.place: messages.progress(share, f"{len(found):,} found so far"),
             self.everything: gr.Button("Stop the search", visible=True),
         }
 
@@ -257,8 +305,10 @@ class RowsView:
 
     def wire(self) -> None:
         shared = self.shared
-        self._quiet: dict[str, Any] = {"show_progress": "hidden", "concurrency_limit": None}
-        self._always: dict[str, Any] = {"trigger_mode": "always_last", **self._quiet}
+        # Each is answered, at once; what was asked last is shown.
+        each: dict[str, Any] = {
+            "trigger_mode": "multiple", "show_progress": "hidden", "concurrency_limit": None,
+        }
         inputs, outputs = self.inputs, self.outputs
         shared.on_rows(self.open, inputs, outputs)
         for trigger, handler in (
@@ -270,21 +320,15 @@ class RowsView:
             (self.before.click, partial(self.turn, step=-PAGE)),
             (self.after.click, partial(self.turn, step=PAGE)),
         ):
-            trigger(handler, inputs, outputs, **self._always)
+            trigger(handler, inputs, outputs, **each)
         # Only when the rows could not be shown at once.
-        self.late.change(
-            self.wait, inputs, None, trigger_mode="multiple", **self._quiet
-        ).then(self.show, inputs, outputs, **self._always)
+        self.late.change(self.wait, inputs, None, **each).then(self.show, inputs, outputs, **each)
         self.templates.wire(self.look, AS_TOKENS)
-        self._wire_search()
-        self.model.wire().then(self.show, inputs, outputs, **self._always)
-
-    def _wire_search(self) -> None:
-        finding = self.words.submit(self.find, self.inputs, self.outputs, **self._always)
+        self.model.wire().then(self.show, inputs, outputs, **each)
+        finding = self.words.submit(self.find, inputs, outputs, **each)
         self.everything.click(
-            lambda: ("", None, 0), None, [self.words, self.found, self.first],
-            cancels=[finding], **self._quiet,
-        ).then(self.show, self.inputs, self.outputs, **self._always)
+            self.leave_search, inputs, {*outputs, self.words}, cancels=[finding], **each
+        )
 
 
 def _parts(info: DatasetInfo, chosen: str) -> Any:
@@ -295,18 +339,18 @@ def _parts(info: DatasetInfo, chosen: str) -> Any:
 def _place(look: _Look, places: list[int], total: int) -> str:
     if not places:
         return ""
-    if look.found is None:
+    if look.where.found is None:
         text = f"Rows {places[0] + 1:,} to {places[-1] + 1:,} of {total:,}"
     elif total == 1:
         text = f"1 row contains {look.words!r}"
     else:
         more = " or more" if total >= MOST_FOUND else ""
-        first, last = look.first + 1, look.first + len(places)
+        first, last = look.where.first + 1, look.where.first + len(places)
         text = f"{first:,} to {last:,} of {total:,}{more} rows that contain {look.words!r}"
     return f'<p class="aside">{messages.escape(text)}</p>'
 
 
 def _nothing(look: _Look) -> str:
-    if look.found is not None:
+    if look.where.found is not None:
         return messages.empty("Nothing found", f"No row of this part contains {look.words!r}.")
     return messages.empty("No rows in this part", "They may have been split off or dropped.")

@@ -22,6 +22,7 @@ from webui import background, charts, messages, statistics_cards
 from webui.context import App, Shared
 from webui.lens import Lens, local_model, sample_statistics
 from webui.model_fetch import ModelFetch
+from webui.newest import Newest
 
 FIELD = "training.max_length"
 # The first look through a tokenizer waits for its worker process, in seconds.
@@ -56,7 +57,8 @@ class StatisticsView:
         self.opened = gr.State(False)
         self.late = gr.Textbox(visible="hidden", label="What the worker was asked late")
         self.ticker = gr.Timer(1, active=False)
-        self.inputs = {shared.dataset, shared.lens, self.opened}
+        self.newest = gr.State(Newest())
+        self.inputs = {shared.dataset, shared.lens, self.opened, self.newest}
         self.outputs = {
             self.state, self.count, self.halt, self.model.button, self.figures, self.advice,
             self.reason, self.use, self.lengths, self.shares, self.suggested, self.late,
@@ -69,10 +71,13 @@ class StatisticsView:
         """The numbers as far as they are known; nothing is counted while nobody looks."""
         if not data[self.opened] or not data[self.shared.dataset]:
             return {self.late: gr.skip()}
+        newest = data[self.newest]
+        asked = newest.ask()
         try:
-            return self._shown(*self._asked(data))
+            shown = self._shown(*self._asked(data))
         except TunesmithError as error:
-            return {self.state: messages.error(error)}
+            shown = {self.state: messages.error(error)}
+        return shown if newest.is_newest(asked) else {self.late: gr.skip()}
 
     def wait(self, data: dict[Component, Any]) -> None:
         """Until the worker has counted what was asked; `show` then shows it."""
@@ -200,25 +205,26 @@ class StatisticsView:
 
     def wire(self) -> None:
         shared = self.shared
-        quiet: dict[str, Any] = {"show_progress": "hidden", "concurrency_limit": None}
-        always: dict[str, Any] = {"trigger_mode": "always_last", **quiet}
+        each: dict[str, Any] = {
+            "trigger_mode": "multiple", "show_progress": "hidden", "concurrency_limit": None,
+        }
         show = {"fn": self.show, "inputs": self.inputs, "outputs": self.outputs}
 
         for name, part in shared.part.items():
             here = name == "numbers"
-            event = part.select(lambda here=here: here, None, self.opened, show_progress="hidden")
+            event = part.select(lambda here=here: here, None, self.opened, **each)
             if here:
-                event.then(**show, **always)
+                event.then(**show, **each)
         shared.on_rows(self.show, self.inputs, self.outputs)
-        shared.lens.change(**show, trigger_mode="multiple", show_progress="hidden")
-        self.model.wire().then(**show, **always)
+        shared.lens.change(**show, **each)
+        self.model.wire().then(**show, **each)
         # Only when the numbers could not be shown at once.
-        self.late.change(
-            self.wait, self.inputs, None, trigger_mode="multiple", **quiet
-        ).then(**show, **always)
-        self.ticker.tick(self.tick, self.inputs, self.outputs, **always)
-        self.count.click(self.count_all, self.inputs, self.outputs, **quiet)
-        self.halt.click(self.stop_counting, self.inputs, self.outputs, **quiet)
+        self.late.change(self.wait, self.inputs, None, **each).then(**show, **each)
+        self.ticker.tick(
+            self.tick, self.inputs, self.outputs, show_progress="hidden", concurrency_limit=None
+        )
+        self.count.click(self.count_all, self.inputs, self.outputs, **each)
+        self.halt.click(self.stop_counting, self.inputs, self.outputs, **each)
         shared.finally_wire.append(self._wire_setting)
 
     def _wire_setting(self) -> None:

@@ -74,16 +74,23 @@ def test_the_last_choice_counts_while_the_one_before_is_still_at_work(page: gr.B
     assert [one.name for one in waiting if one.trigger_mode == "once"] == []
 
 
-def test_no_two_handlers_repeat_each_other(page: gr.Blocks) -> None:
-    """Gradio repeats an event for one handler and means all: two such never end, and take a core
-    of the machine until the page is closed."""
-    repeating: Counter[tuple[int, str]] = Counter(
+def test_who_repeats_an_event_has_it_alone(page: gr.Blocks) -> None:
+    """Gradio repeats an event for one handler and means all of its handlers: the others answer once
+    more, late, and two who repeat never end and take a core until the page is closed."""
+    handlers = Counter(
         (source, event)
         for function in page.fns.values()
         for source, event in function.targets
-        if function.trigger_mode == "always_last" and source is not None
+        if source is not None
     )
-    assert [at for at, number in repeating.items() if number > 1] == []
+    repeating = [one for one in page.fns.values() if one.trigger_mode == "always_last"]
+    assert repeating
+    assert [
+        (one.name, at)
+        for one in repeating
+        for at in map(tuple, one.targets)
+        if at[0] is not None and handlers[at] > 1
+    ] == []
 
 
 def test_uploads_stay_in_the_workspace(tmp_path: Path) -> None:

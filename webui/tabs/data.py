@@ -20,6 +20,7 @@ from webui.drafts_view import DraftsView
 from webui.import_form import ImportForm
 from webui.lens import Lens, count_tokens, finished
 from webui.library import Library
+from webui.newest import Newest
 from webui.rows_view import RowsView
 from webui.shape_view import ShapeView
 from webui.statistics_view import StatisticsView
@@ -57,6 +58,7 @@ class _Data:
         self.numbers = gr.HTML(elem_classes="strip", apply_default_css=False)
         self.about = gr.HTML(apply_default_css=False)
         self.counted = gr.State("")
+        self.newest = gr.State(Newest())
         self.views: list[Any] = []
         with gr.Tabs(elem_id="parts", overflow_behavior="wrap"):
             for name, view in _PARTS.items():
@@ -65,20 +67,29 @@ class _Data:
 
     # -- handlers
 
-    def open(self, dataset: str, lens_text: str):
+    def open(self, dataset: str, lens_text: str, newest: Newest):
         """The tab is opened, another data set selected or its rows changed: all that is known."""
+        asked = newest.ask()
         found = {info.id: info for info in list_datasets(self.app.workspace)}
         sets = [(info.name, identity) for identity, info in found.items()]
         if SAMPLE_ID not in found:
             sets.append(("Sample: support tickets", SAMPLE_ID))
         chosen = dataset if dataset in found else SAMPLE_ID
         fresh = not self.app.store.list(kind="train")
-        return (
-            gr.Dropdown(sets, value=chosen), chosen, gr.Row(visible=fresh),
-            *self.tell(chosen, lens_text),
-        )
+        told = self._told(chosen, lens_text)
+        if not newest.is_newest(asked):
+            return (gr.skip(),) * (3 + len(told))
+        # What is selected already is not selected again: by now it may be another.
+        selected = gr.skip() if chosen == dataset else chosen
+        return gr.Dropdown(sets, value=chosen), selected, gr.Row(visible=fresh), *told
 
-    def tell(self, dataset: str, lens_text: str):
+    def tell(self, dataset: str, lens_text: str, newest: Newest):
+        """The numbers on top again."""
+        asked = newest.ask()
+        told = self._told(dataset, lens_text)
+        return told if newest.is_newest(asked) else (gr.skip(),) * len(told)
+
+    def _told(self, dataset: str, lens_text: str) -> tuple[Any, ...]:
         """The numbers on top, what is counted at this moment, and the stamp of the rows."""
         try:
             info = load_dataset_info(self.app.workspace, dataset)
@@ -87,8 +98,8 @@ class _Data:
         counting = count_tokens(self.app, info.id, Lens.read(lens_text))
         waiting = counting is not None and not counting.done()
         numbers = data_view.numbers(info, finished(counting), waiting)
-        seen = f"{stamp(info)} {lens_text}"
-        return numbers, data_view.about(info), seen if waiting else gr.skip(), seen
+        waits = f"{stamp(info)} {lens_text}" if waiting else gr.skip()
+        return numbers, data_view.about(info), waits, stamp(info)
 
     def wait(self, dataset: str, lens_text: str) -> None:
         """Until the worker has counted what `tell` asked for; that is then asked again.
@@ -104,7 +115,7 @@ class _Data:
     def wire(self) -> None:
         shared, dataset = self.shared, self.shared.dataset
         quiet: dict[str, Any] = {"show_progress": "hidden"}
-        always: dict[str, Any] = {"trigger_mode": "always_last", "concurrency_limit": None, **quiet}
+        each: dict[str, Any] = {"trigger_mode": "multiple", "concurrency_limit": None, **quiet}
         self.importing.wire()
         for view in self.views:
             view.wire()
@@ -112,10 +123,10 @@ class _Data:
         told = [self.numbers, self.about, self.counted, shared.version]
         gr.on(
             [shared.tab["data"].select, dataset.change, shared.version.change],
-            self.open, seen, [self.choice, dataset, self.welcome, *told], **always,
+            self.open, [*seen, self.newest], [self.choice, dataset, self.welcome, *told], **each,
         )
-        self.counted.change(
-            self.wait, seen, None, trigger_mode="multiple", concurrency_limit=None, **quiet
-        ).then(self.tell, seen, told, **always)
-        self.choice.input(lambda chosen: chosen, self.choice, dataset, **quiet)
+        self.counted.change(self.wait, seen, None, **each).then(
+            self.tell, [*seen, self.newest], told, **each
+        )
+        self.choice.input(lambda chosen: chosen, self.choice, dataset, **each)
         self.train.click(lambda: shared.go("configure"), None, shared.tabs, **quiet)

@@ -160,6 +160,7 @@ class _Runs:
     def wire(self) -> None:
         shared, run, told = self.shared, self.shared.run, self.told
         quiet: dict[str, Any] = {"show_progress": "hidden"}
+        each: dict[str, Any] = {"trigger_mode": "multiple", **quiet}  # of two quick clicks, too
         redraw: dict[str, Any] = {
             "fn": self.draw,
             "inputs": [self.order, self.ticked, run, self.table],
@@ -171,9 +172,9 @@ class _Runs:
         shared.on_show("runs", self.draw, redraw["inputs"], redraw["outputs"])
         shared.on_show("runs", self.show_detail, [run], details)
         shared.ticker.tick(**redraw)
-        self.table.input(self.sort_by, self.order, self.order, **quiet).then(**redraw)
-        self.table.select(self.select, None, run, **quiet)
-        ticking = self.table.like(self.tick, None, [self.ticked, self.overlay], **quiet)
+        self.table.input(self.sort_by, self.order, self.order, **each).then(**redraw)
+        self.table.select(self.select, None, run, **each)
+        ticking = self.table.like(self.tick, None, [self.ticked, self.overlay], **each)
         ticking.then(self.compare, compared, self.drawing, **quiet)
         gr.on(
             [self.metric.input, self.log.input], self.compare, compared, self.drawing, **quiet

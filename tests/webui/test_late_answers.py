@@ -1,0 +1,184 @@
+"""Answers that come late on a slow machine: what was chosen last is what the page goes on to show.
+
+The real page over a real data set; the handlers are called as Gradio calls them, each with what the
+page held when it was asked.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import threading
+from typing import Any
+
+import gradio as gr
+import pytest
+
+from core.data.prepare import import_dataset
+from core.data.registry import load_dataset_info
+from tests.webui.fakes import fake_app
+from webui import rows_view
+from webui.app import build
+from webui.context import App, stamp
+from webui.lens import Lens
+from webui.newest import Newest
+from webui.rows_view import AS_ROWS, PAGE, RowsView
+
+ROWS = 20
+
+
+@pytest.fixture(scope="module")
+def app(tmp_path_factory: pytest.TempPathFactory) -> App:
+    app = fake_app(tmp_path_factory.mktemp("late") / "workspace")
+    path = app.workspace.root / "rows.jsonl"
+    path.write_text("".join(json.dumps({"text": f"this is text {n}"}) + "\n" for n in range(ROWS)))
+    import_dataset(app.workspace, [path], name="texts", eval_fraction=0.0)
+    return app
+
+
+@pytest.fixture(scope="module")
+def page(app: App) -> gr.Blocks:
+    return build(app)
+
+
+def owner(page: gr.Blocks, kind: str) -> Any:
+    """The one of this class that answers the page's events."""
+    owners = [getattr(function.fn, "__self__", None) for function in page.fns.values()]
+    return next(one for one in owners if type(one).__name__ == kind)
+
+
+@pytest.fixture
+def view(page: gr.Blocks) -> RowsView:
+    return owner(page, "RowsView")
+
+
+@pytest.fixture
+def asked(app: App, view: RowsView) -> dict[Any, Any]:
+    """What one browser's session holds."""
+    info = load_dataset_info(app.workspace, "texts")
+    held = {one: getattr(one, "value", None) for one in view.inputs}
+    return held | {
+        view.shared.dataset: info.id,
+        view.shared.version: stamp(info),
+        view.look: AS_ROWS,
+        view.part: "train",
+        view.where: copy.deepcopy(view.where.value),
+    }
+
+
+def shown(view: RowsView, updates: dict[Any, Any]) -> str:
+    return updates.get(view.place, "")
+
+
+class Slow:
+    """`read_rows` that waits for a word at its first call."""
+
+    def __init__(self) -> None:
+        self.reading, self.go_on = threading.Event(), threading.Event()
+
+    def __call__(self, *given: Any) -> Any:
+        if not self.reading.is_set():
+            self.reading.set()
+            assert self.go_on.wait(30)
+        return READ(*given)
+
+
+READ = rows_view.read_rows
+
+
+def test_a_click_is_not_undone_by_an_answer_that_was_asked_for_before(
+    view: RowsView, asked: dict[Any, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    view.open(asked)
+    slow = Slow()
+    monkeypatch.setattr(rows_view, "read_rows", slow)
+    late: list[dict[Any, Any]] = []
+    thread = threading.Thread(target=lambda: late.append(view.show(asked)))
+    thread.start()
+    assert slow.reading.wait(30)
+    turned = view.turn(asked, PAGE)
+    slow.go_on.set()
+    thread.join(30)
+    assert "Rows 4 to 6" in shown(view, turned)
+    assert late == [{view.rows: gr.skip()}]
+
+
+def test_two_quick_clicks_turn_two_pages(view: RowsView, asked: dict[Any, Any]) -> None:
+    view.open(asked)
+    view.turn(asked, PAGE)
+    assert "Rows 7 to 9" in shown(view, view.turn(asked, PAGE))
+    assert "Rows 4 to 6" in shown(view, view.turn(asked, -PAGE))
+
+
+def test_the_last_page_is_whole_however_often_next_is_clicked(
+    view: RowsView, asked: dict[Any, Any]
+) -> None:
+    view.open(asked)
+    for _ in range(ROWS):
+        last = view.turn(asked, PAGE)
+    assert f"Rows 19 to {ROWS} of {ROWS}" in shown(view, last)
+
+
+def test_the_same_rows_opened_again_stay_where_they_were_left(
+    view: RowsView, asked: dict[Any, Any]
+) -> None:
+    view.open(asked)
+    view.turn(asked, PAGE)
+    assert view.open(asked) == {view.rows: gr.skip()}
+    assert "Rows 4 to 6" in shown(view, view.show(asked))
+
+
+def test_a_number_that_is_being_typed_is_not_written_over(
+    view: RowsView, asked: dict[Any, Any]
+) -> None:
+    view.open(asked)
+    assert view.show(asked)[view.row] == gr.skip()
+    gone = view.go({**asked, view.row: 20})
+    assert gone[view.row] == 20
+    assert "Rows 20 to 20" in shown(view, gone)
+
+
+def test_found_rows_can_be_turned_while_the_search_goes_on(
+    view: RowsView, asked: dict[Any, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rows_view, "TELL_EVERY", -1.0)
+    view.open(asked)
+    asked = {**asked, view.words: "text 1"}
+    searching = view.find(asked)
+    next(searching)
+    assert "4 to 6 of" in shown(view, view.turn(asked, PAGE))
+    *_, last = searching
+    assert "4 to 6 of 11 rows" in shown(view, last)
+
+
+def test_a_search_ends_when_its_rows_are_left(
+    view: RowsView, asked: dict[Any, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rows_view, "TELL_EVERY", -1.0)
+    view.open(asked)
+    asked = {**asked, view.words: "text"}
+    searching = view.find(asked)
+    next(searching)
+    left = view.leave_search(asked)
+    assert left[view.words] == ""
+    assert list(searching) == []
+    assert f"Rows 1 to 3 of {ROWS}" in shown(view, view.show(asked))
+
+
+def test_another_way_to_read_the_rows_is_not_another_data_set(app: App, page: gr.Blocks) -> None:
+    """Else whoever has turned the page is taken back to the first row when the tokens are counted.
+    """
+    data = owner(page, "_Data")
+    info = load_dataset_info(app.workspace, "texts")
+    told = data.tell(info.id, Lens("nowhere", 192, True, "").write(), Newest())
+    again = data.tell(info.id, Lens("nowhere", 64, True, "").write(), Newest())
+    assert told[-1] == again[-1] == stamp(info)
+
+
+def test_what_is_selected_is_not_selected_once_more(app: App, page: gr.Blocks) -> None:
+    """By the time the answer comes, another data set may be selected."""
+    data = owner(page, "_Data")
+    info = load_dataset_info(app.workspace, "texts")
+    opened = data.open(info.id, "", Newest())
+    assert opened[1] == gr.skip()
+    assert data.open("gone", "", Newest())[1] == "sample"
