@@ -26,6 +26,9 @@ window.tunesmith = window.tunesmith || {};
     modeBarButtonsToRemove: ["select2d", "lasso2d", "zoomIn2d", "zoomOut2d"],
   };
 
+  // Where nothing can be hovered plotly would show its buttons all the time, over the curves.
+  const hovers = window.matchMedia("(hover: hover)");
+
   // The template: thin lines, a light grid, the page's font and colours.
   function layout(figure, small) {
     const text = token("ink-soft");
@@ -123,7 +126,8 @@ window.tunesmith = window.tunesmith || {};
     remember(element, () => tunesmith.draw(element, shown, small));
     const shape = layout(shown, small);
     await Plotly.react(
-      element, lines.map(trace), lines.length ? shape : waiting(shape, small), CONFIG);
+      element, lines.map(trace), lines.length ? shape : waiting(shape, small),
+      { ...CONFIG, displayModeBar: hovers.matches ? "hover" : false });
   };
 
   // As many charts as there are figures, each with its title.

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from core.config import RunConfig, nest, parse_config
-from core.errors import ConfigError, Problem
+from core.errors import ConfigError, Problem, TunesmithError
 from core.estimate.auto import device_of, precision_of
 from core.estimate.plan import RunEstimate
 from core.models.hardware import Hardware
@@ -36,10 +36,12 @@ def card(
     config: RunConfig | None,
     problems: Sequence[Problem] = (),
     trial: Mapping[str, Any] | None = None,
+    refused: Sequence[Problem] = (),
 ) -> str:
     """The card's HTML: figures, memory, what needs attention; with problems, what to mend.
 
-    `trial` is what two steps with these settings measured (core.estimate.trial).
+    `trial` is what two steps with these settings measured (core.estimate.trial); `refused` what
+    keeps the run from starting although its settings can be read.
     """
     if config is None:
         return _wrong(problems)
@@ -59,9 +61,10 @@ def card(
     }
     time = f"<div><dt>Time</dt><dd>{time_text(app, estimate, counts, trial)}</dd></div>"
     figures = messages.facts(rows).removesuffix("</dl>") + time + "</dl>"
-    warnings = "".join(_line(problem) for problem in summary.warnings)
+    said = {problem.message for problem in refused}
+    warnings = "".join(_line(one) for one in summary.warnings if one.message not in said)
     return (
-        '<div class="card summary"><h2>This run</h2>'
+        f'<div class="card summary"><h2>This run</h2>{_to_mend(refused) if refused else ""}'
         f"{figures}{memory_html(estimate)}{_automatic(config, app.hardware, estimate)}"
         f'<ul class="warnings">{warnings}</ul></div>'
     )
@@ -104,13 +107,25 @@ def _automatic(config: RunConfig, hardware: Hardware, estimate: RunEstimate) -> 
 
 
 def _wrong(problems: Sequence[Problem]) -> str:
-    count = len(problems)
+    return f'<div class="card summary"><h2>This run</h2>{_to_mend(problems)}</div>'
+
+
+def _to_mend(problems: Sequence[Problem]) -> str:
+    """What keeps the run from starting, by the names that the settings have in the form."""
+    count = len({problem.field for problem in problems})
     title = "One setting needs mending" if count == 1 else f"{count} settings need mending"
     lines = "".join(_line(problem) for problem in problems)
     return (
-        f'<div class="card summary"><h2>This run</h2><div class="notice notice-failed" '
-        f'role="alert"><strong>{title}</strong></div><ul class="warnings wrong">{lines}</ul></div>'
+        '<div class="notice notice-failed" role="alert">'
+        f'<strong>{title}</strong></div><ul class="warnings wrong">{lines}</ul>'
     )
+
+
+def not_started(error: TunesmithError | None) -> str:
+    """Why a start did not come about, under its button."""
+    if isinstance(error, ConfigError):
+        return _to_mend(error.problems)
+    return messages.error(error or "Not started.")
 
 
 def _line(problem: Problem) -> str:

@@ -16,7 +16,7 @@ from core.jobs.submit import RESUMABLE
 from core.workspace import RunFolder
 from webui import messages
 from webui.completion_view import completions
-from webui.forms import setting_label
+from webui.forms import setting_label, write_text
 from webui.live import LiveRun, Sample
 
 # How much of worker.log is shown, in bytes from its end.
@@ -98,7 +98,7 @@ def choices(live: LiveRun) -> str:
     rows = "".join(
         f'<div><dt title="{messages.escape(choice["field"])}">'
         f"{messages.escape(setting_label(str(choice['field'])))}</dt>"
-        f"<dd><b>{messages.escape(choice.get('value'))}</b> "
+        f"<dd><b>{messages.escape(write_text(choice.get('value')))}</b> "
         f"<span>{messages.escape(choice.get('reason', ''))}</span></dd></div>"
         for choice in live.choices.values()
     )

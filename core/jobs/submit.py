@@ -56,10 +56,12 @@ def submit_run(
     """
     begin_at = workspace.confine(resume_from) if resume_from else None
     config = parse_config(config.model_dump())
-    info = _checked(workspace, config, devices, goes_on=begin_at is not None)
-    if info is not None:
-        # Whatever becomes of the data set while the run waits: it learns from what it is now.
-        config.data.dataset_fingerprint = info.fingerprint
+    problems = start_problems(workspace, config, devices, goes_on=begin_at is not None)
+    if problems:
+        raise ConfigError(problems)
+    # Whatever becomes of the data set while the run waits: it learns from what it is now.
+    info = load_dataset_info(workspace, config.data.dataset)
+    config.data.dataset_fingerprint = info.fingerprint
     run_id, folder = _new_folder(workspace.runs)
     config.save(folder / "config.yaml")
     # It may be changed or deleted while the run waits.
@@ -311,24 +313,25 @@ def _new_folder(parent: Path) -> tuple[str, Path]:
         return name, parent / name
 
 
-def _checked(
-    workspace: Workspace, config: RunConfig, devices: Sequence[str] | None, *, goes_on: bool
-) -> DatasetInfo | None:
-    """The data set of a run that can be started. Raises ConfigError with all that is wrong."""
-    info, data_problems = _data_problems(workspace, config)
-    problems = [
+def start_problems(
+    workspace: Workspace,
+    config: RunConfig,
+    devices: Sequence[str] | None = None,
+    *,
+    goes_on: bool = False,
+) -> list[Problem]:
+    """All that keeps a run from being started, as far as the model is here: what `submit_run`
+    would refuse. One that `goes_on` has what an earlier run began with."""
+    _, data_problems = _data_problems(workspace, config)
+    return [
         *_device_problems(config, devices),
         *data_problems,
         *_template_problems(workspace, config),
         *model_problems(workspace, config),
         *adapter_problems(workspace, config),
-        # Whoever goes on with a run has what that one began with.
         *([] if goes_on else chain_problems(workspace, config)),
         *need_problems(config, local_devices() if devices is None else devices),
     ]
-    if problems:
-        raise ConfigError(problems)
-    return info
 
 
 def _device_problems(config: RunConfig, devices: Sequence[str] | None) -> list[Problem]:

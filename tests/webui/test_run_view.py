@@ -59,6 +59,14 @@ def test_figures_have_units_and_the_time_that_matters(workspace: Path) -> None:
     assert "2 min 40 s" in run_view.figures(job, live)
 
 
+def test_what_was_chosen_stands_in_the_form_s_words(workspace: Path) -> None:
+    """Gradient checkpointing would be False here and off in Configure."""
+    _, live = made(workspace, "running")
+    field = "training.gradient_checkpointing"
+    live.choices[field] = {"field": field, "value": False, "reason": "it fits"}
+    assert "<b>off</b>" in run_view.choices(live)
+
+
 def test_answers_stand_under_one_another_with_the_wanted_one(workspace: Path) -> None:
     job, live = made(workspace, "running")
     run_view_samples = run_view.samples(live)
@@ -70,9 +78,7 @@ def test_only_what_changed_is_sent(workspace: Path) -> None:
     job, live = made(workspace, "running")
     first = run_view.news(job, live, False, {})
     assert first is not None
-    assert set(first.texts) == {
-        "headline", "outcome", "figures", "samples", "choices", "log"
-    }
+    assert set(first.texts) == {"headline", "outcome", "figures", "samples", "choices", "log"}
     cursor = {key: first.drawing[key] for key in ("run", "generation", "counts", "digest", "seen")}
     assert run_view.news(job, live, False, cursor) is None
     cursor["log_open"] = True

@@ -11,10 +11,10 @@ from gradio.components import Component
 
 from core.config import SPEC_BY_PATH, RunConfig, parse_config
 from core.config.command import as_command
-from core.config.needs import need_problems
 from core.config.presets import DEFAULT, Preset, load_preset, preset_id, save_preset
 from core.data.registry import list_datasets
 from core.errors import ConfigError, TunesmithError
+from core.jobs.submit import start_problems
 from core.models.describe import describe_model
 from core.models.starter import STARTER_MODELS
 from webui import background, forms, messages, plan
@@ -124,16 +124,16 @@ class _Configure:
         values, problems = self.form.gather(data)
         config, problems = plan.checked(values, problems)
         preset = load_preset(data[self.preset], self.app.workspace)
-        lacking = need_problems(config, self.devices) if config else []
+        refused = start_problems(self.app.workspace, config, self.devices) if config else []
         offers = [offer.follow(values.get(path)) for path, offer in self.offers.items()]
         return {
             **{part: update for offer in offers for part, update in offer.items()},
-            self.form.marks: forms.marks(values, preset.config().values(), (*problems, *lacking)),
+            self.form.marks: forms.marks(values, preset.config().values(), (*problems, *refused)),
             self.summary: plan.card(
-                self.app, config, problems, self.need.trial_of(config) if config else None
+                self.app, config, problems, self.need.trial_of(config) if config else None, refused
             ),
             **self.need.follow(config),
-            self.start: gr.Button(interactive=config is not None and not lacking),
+            self.start: gr.Button(interactive=config is not None and not refused),
             self.shared.lens: Lens.of(config).write() if config else gr.skip(),
             **self.rewards.follow(data[self.form.fields["method"]], data[self.rewards.field]),
         }
@@ -205,7 +205,7 @@ class _Configure:
             self.stop: gr.Button(visible=False),
         }
         if start.result is None:
-            return {**ready, self.status: messages.error(start.error or "Not started.")}
+            return {**ready, self.status: plan.not_started(start.error)}
         return {
             **ready,
             self.status: "",
@@ -288,6 +288,8 @@ class _Configure:
         refreshed(
             gr.on(edits, self.follow, self.inputs, shown, trigger_mode="always_last", **quiet)
         )
+        # What was said of a start holds for the settings that it had.
+        gr.on(edits, None, None, self.status, js="() => ''", **quiet)
         chosen = self.preset.input(self.choose, self.inputs, {*fields, self.when}, **quiet)
         refreshed_now(chosen)
         self.presets.wire()
@@ -335,7 +337,11 @@ class _Configure:
             self.choose_sample,
             None,
             {
-                *fields, self.when, self.presets.purpose, self.preset, self.shared.tabs,
+                *fields,
+                self.when,
+                self.presets.purpose,
+                self.preset,
+                self.shared.tabs,
                 self.shared.dataset,
             },
             **quiet,
