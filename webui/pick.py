@@ -50,19 +50,26 @@ def run_picker(app: App, shared: Shared, tab: str) -> tuple[gr.Dropdown, gr.Drop
             [], label="Checkpoint", elem_id=f"{tab}-checkpoint", scale=2, min_width=160
         )
 
-    def offer(run_id: str) -> tuple[Any, Any, Any]:
-        """The lists as they are now; without a selection the newest run is taken."""
+    whose = gr.State("")  # the run whose checkpoints are listed
+
+    def offer(selected: str, shown: str, point: str | None) -> tuple[Any, Any, Any, str]:
+        """The lists as they are now; without a selection the newest run is taken. The checkpoint
+        stays as long as its run does."""
         runs = trained_runs(app)
         known = {item.id: item for item in runs}
-        if not run_id and runs:
-            run_id = runs[0].id
+        run_id = selected or (runs[0].id if runs else "")
         points = checkpoint_choices(known.get(run_id))
+        names = [name for _, name in points]
+        kept = point if run_id == shown and point in names else next(iter(names), None)
         return (
             gr.Dropdown(run_choices(runs), value=run_id if run_id in known else None),
-            gr.Dropdown(points, value=points[0][1] if points else None),
+            gr.Dropdown(points, value=kept),
+            # What is selected already is not selected again: by now it may be another.
+            gr.skip() if run_id == selected else run_id,
             run_id,
         )
 
-    shared.on_show(tab, offer, [shared.run], [run, checkpoint, shared.run])
+    lists = [run, checkpoint, shared.run, whose]
+    shared.on_show(tab, offer, [shared.run, whose, checkpoint], lists)
     run.input(lambda chosen: chosen or "", run, shared.run, show_progress="hidden")
     return run, checkpoint

@@ -82,7 +82,9 @@ class _Train:
         chosen = next((job for job in jobs if job.id == run_id), None)
         chosen = chosen or next((job for job in jobs if job.active), jobs[0])
         listed = [(_listed(job), job.id) for job in jobs]
-        return gr.Dropdown(listed, value=chosen.id, visible=len(jobs) > 1), chosen.id
+        # What is selected already is not selected again: by now it may be another.
+        selected = gr.skip() if chosen.id == run_id else chosen.id
+        return gr.Dropdown(listed, value=chosen.id, visible=len(jobs) > 1), selected
 
     def look(self, run_id: str, cursor: str):
         """What is new of the run since this browser last drew it."""

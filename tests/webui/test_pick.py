@@ -1,0 +1,61 @@
+"""The choice of a run and its checkpoint: what was chosen stays until something else is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+import pytest
+
+from core.jobs.runs import checkpoints, load_run
+from tests.tiny_model import tiny_model, tiny_tokenizer
+from tests.webui.fakes import fake_app
+from tests.webui.made_runs import make_run
+from webui.app import build
+from webui.context import App
+
+
+@pytest.fixture
+def app(tmp_path: Path) -> App:
+    return fake_app(tmp_path / "workspace")
+
+
+def trained(app: App, name: str) -> str:
+    """A finished run with two checkpoints, as a full fine-tune leaves them."""
+    job = make_run(app.workspace, app.store, steps=20, name=name)
+    folder = app.workspace.run(job.id)
+    for place in ("model", "checkpoints/checkpoint-10", "checkpoints/checkpoint-20"):
+        tiny_model().save_pretrained(folder.root / place)
+        tiny_tokenizer().save_pretrained(folder.root / place)
+    for step in (10, 20):
+        (folder.root / f"checkpoints/checkpoint-{step}/trainer_state.json").write_text("{}")
+    assert checkpoints(load_run(app.workspace, app.store, job.id).folder.root)
+    return job.id
+
+
+def offer(page: gr.Blocks) -> Any:
+    """What answers when Evaluate is opened or another run selected."""
+    return next(
+        function.fn for function in page.fns.values()
+        if getattr(function.fn, "__qualname__", "") == "run_picker.<locals>.offer"
+    )
+
+
+def test_a_checkpoint_stays_chosen_while_its_run_is_selected(app: App) -> None:
+    first, second = trained(app, "first"), trained(app, "second")
+    ask = offer(build(app))
+    _, points, selected, whose = ask(first, "", None)
+    names = [name for _, name in points.choices]
+    assert whose == first
+    assert selected == gr.skip(), "by the time the answer comes, another may be selected"
+    assert points.value == names[0]
+    assert ask(first, whose, names[-1])[1].value == names[-1]
+    assert ask(second, whose, names[-1])[1].value == names[0]
+
+
+def test_without_a_selection_the_newest_run_is_taken(app: App) -> None:
+    trained(app, "first")
+    newest = trained(app, "second")
+    ask = offer(build(app))
+    assert ask("", "", None)[2:] == (newest, newest)
