@@ -265,16 +265,20 @@ def _token_warnings(counts: dict[str, Any]) -> list[Problem]:
         found.append(
             Problem(
                 "training.max_length",
-                f"{cut} rows are longer and lose their end; the longest has "
-                f"{counts.get('longest')} tokens.",
+                f"{_are(cut, 'longer')} and {'loses its' if cut == 1 else 'lose their'} end; the "
+                f"longest has {counts.get('longest')} tokens.",
             )
         )
     if left_out:
         found.append(
             Problem(
                 "data.dataset",
-                f"{left_out} rows are left out of the training. {counts.get('first_reason') or ''}",
+                f"{_are(left_out, 'left out of the training')}. {counts.get('first_reason') or ''}",
                 ("training.max_length",),
             )
         )
     return found
+
+
+def _are(rows: int, what: str) -> str:
+    return f"1 row is {what}" if rows == 1 else f"{rows} rows are {what}"

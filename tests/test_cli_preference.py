@@ -34,7 +34,7 @@ def test_preferences_are_learned_from_the_shell(workspace: Path, tmp_path: Path)
     words = ["train", "quickstart", *settings, "--data.dataset"]
     code, _, error = shell.type(*words, "questions", "--queue")
     assert code != 0
-    assert "questions holds prompt-completion rows" in error
+    assert "The data set questions holds prompt-completion rows" in error
     assert "method dpo learns from preference" in error
 
     run = shell.ask(*words, made["id"])

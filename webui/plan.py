@@ -177,4 +177,5 @@ def _steps(summary: Summary, config: RunConfig, counts: Mapping[str, Any] | None
     epochs = config.training.num_train_epochs
     if config.training.max_steps > 0:
         return messages.count(steps)
-    return f"{about}{messages.count(steps)} in {epochs:g} epochs"
+    unit = "epoch" if epochs == 1 else "epochs"
+    return f"{about}{messages.count(steps)} in {epochs:g} {unit}"

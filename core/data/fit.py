@@ -60,8 +60,8 @@ def data_problems(info: DatasetInfo, config: RunConfig) -> list[Problem]:
     forms = METHOD_FORMS[config.method]
     if info.form not in forms:
         message = (
-            f"{info.name} holds {info.form} rows, and method {config.method} learns from "
-            f"{', '.join(forms)}. Choose another data set, or import its files in one of "
+            f"The data set {info.name} holds {info.form} rows, and method {config.method} learns "
+            f"from {', '.join(forms)}. Choose another data set, or import its files in one of "
             "these forms." + _TO_TEXT.get(config.method, "")
         )
         return [Problem("data.dataset", message, ("method",))]

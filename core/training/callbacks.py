@@ -36,6 +36,8 @@ class ReportEvents(TrainerCallback):
         self._evaluation_began = 0.0
         self._evaluation_seconds = 0.0
         self._told = 0.0
+        self._batches = 0  # of the step that is being made
+        self._evaluating = False
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self._trainer.go_on_counting(state.log_history)
@@ -46,6 +48,14 @@ class ReportEvents(TrainerCallback):
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self._step_began = time.monotonic()
+        self._batches = 0
+        if self._evaluating:  # a step may take minutes
+            self._progress(state, "Training")
+
+    def on_substep_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self._batches += 1
+        if time.monotonic() - self._told >= _SECONDS_BETWEEN:
+            self._progress(state, f"Training: batch {self._batches} of step {state.global_step + 1}")
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self._steps.append(time.monotonic() - self._step_began)
@@ -86,6 +96,7 @@ class ReportEvents(TrainerCallback):
     def on_prediction_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         if time.monotonic() - self._told >= _SECONDS_BETWEEN:
             self._progress(state, "Evaluating")
+            self._evaluating = True
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         message = f"Saved checkpoint-{state.global_step}."
@@ -93,6 +104,7 @@ class ReportEvents(TrainerCallback):
 
     def _progress(self, state: Any, message: str) -> None:
         self._told = time.monotonic()
+        self._evaluating = False
         self.events.write(
             "progress",
             step=state.global_step,
