@@ -119,14 +119,16 @@ def _listed(items: Sequence[str]) -> str:
 
 
 def flow(result: StepResult) -> str:
-    """Rows in and out, how many it dropped and changed; also when that is none."""
-    dropped = f"{result.dropped:,} dropped"
-    changed = f"{result.changed:,} changed"
-    return (
-        f'<span class="num">{result.rows_in:,} → {result.rows_out:,} rows</span>'
-        f'<span class="num {"is-lost" if result.dropped else ""}">{dropped}</span>'
-        f'<span class="num {"is-turned" if result.changed else ""}">{changed}</span>'
-    )
+    """Rows in and out, how many it dropped and changed, also when that is none; or how many it
+    moved to each part."""
+    words = [(f"{result.rows_in:,} → {result.rows_out:,} rows", "")]
+    if result.dropped or not result.parts:
+        words.append((f"{result.dropped:,} dropped", "is-lost" if result.dropped else ""))
+    if result.changed or not result.parts:
+        words.append((f"{result.changed:,} changed", "is-turned" if result.changed else ""))
+    moved = {part: rows for part, rows in result.parts.items() if rows or part != "test"}
+    words += [(f"{rows:,} {_PARTS.get(part, part)}", "") for part, rows in moved.items()]
+    return "".join(f'<span class="num {tone}">{text}</span>' for text, tone in words)
 
 
 def details(result: StepResult, *, open_: bool = False) -> str:

@@ -92,7 +92,13 @@ def run_prepare(args: argparse.Namespace, output: Output) -> int:
     if args.only_try:
         # Steps of a file replace all, so they are tried on the rows as they were imported.
         first = parse_steps(read_recipe(args.steps)["steps"]) if args.steps else []
-        results = try_in_order(workspace, args.id, [*first, *added], imported=bool(args.steps))
+        results = try_in_order(
+            workspace,
+            args.id,
+            [*first, *added],
+            imported=bool(args.steps),
+            progress=fetch_progress,
+        )
         text = "\n\n".join(result_text(result) for result in results)
         output.result({"results": [result.model_dump(mode="json") for result in results]}, text)
         return DONE
@@ -152,6 +158,7 @@ def result_text(result: StepResult) -> str:
             ("rows out", result.rows_out),
             ("dropped", result.dropped or None),
             ("changed", result.changed or None),
+            ("parts", ", ".join(f"{part} {rows:,}" for part, rows in result.parts.items())),
             *(("because", f"{reason} ({count:,})") for reason, count in reasons[:_LISTED]),
             ("note", result.remark),
         ]

@@ -32,6 +32,8 @@ _SHOWN_CHANGES = 20
 _SHOWN_CHARS = 240
 _KINDS_OF_REASONS = 50
 _REASON_CHARS = 300
+# So many rows are tried before the progress is told again.
+_TRIED_AT_ONCE = 200
 _NUMBERS = re.compile(r"\d+(?:[.,]\d+)*")
 _QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"|\([^()]*\)")
 _LEFTOVER = "other reasons"
@@ -224,6 +226,8 @@ class Pipeline:
         whole.result.rows_in = total
         whole.result.remark = decision.remark
         whole.result.rows_out = sum(writer.count for writer in writers.values())
+        if decision.parts is not None:
+            whole.result.parts = {part: writer.count for part, writer in writers.items()}
         made: Files = {
             part: self.scratch / f"decided-{self._pass}-{part}.parquet"
             for part, writer in writers.items()
@@ -270,7 +274,12 @@ def _nothing_left(result: StepResult) -> DataError:
 
 
 def try_steps(
-    form: str, steps: Sequence[Step], setting: Setting, files: Mapping[Part, Path], rows: int
+    form: str,
+    steps: Sequence[Step],
+    setting: Setting,
+    files: Mapping[Part, Path],
+    rows: int,
+    progress: Progress | None = None,
 ) -> list[StepResult]:
     """What steps would do to the first `rows` rows of each part; nothing is written."""
     watched = [Watched.begin(step, setting) for step in steps]
@@ -279,15 +288,30 @@ def try_steps(
         for part in PARTS
         if part in files
     }
-    for one in watched:
-        if isinstance(one.work, RowWork):
-            batches = {part: one.feed(batch) + one.finish() for part, batch in batches.items()}
-            continue
-        flat = [row for batch in batches.values() for row in batch]
-        for row in flat:
-            one.work.note(row)
-        batches = _tried(one, flat, one.work.decide())
+    for place, one in enumerate(watched):
+        total, done = max(sum(map(len, batches.values())), 1), 0
+        made: dict[Part, list[Row]] = {part: [] for part in batches}
+        for part, batch in batches.items():
+            for start in range(0, len(batch), _TRIED_AT_ONCE):
+                if progress:
+                    progress((place + (start + done) / total) / len(watched), one.step.title)
+                made[part] += _looked_at(one, batch[start : start + _TRIED_AT_ONCE])
+            done += len(batch)
+            made[part] += one.finish() if isinstance(one.work, RowWork) else []
+        if isinstance(one.work, WholeWork):
+            flat = [row for batch in made.values() for row in batch]
+            made = _tried(one, flat, one.work.decide())
+        batches = made
     return [one.result for one in watched]
+
+
+def _looked_at(one: Watched, rows: list[Row]) -> list[Row]:
+    """Rows after a step that looks at each, or noted by one that must see them all."""
+    if isinstance(one.work, RowWork):
+        return one.feed(rows)
+    for row in rows:
+        one.work.note(row)
+    return rows
 
 
 def _tried(one: Watched, flat: list[Row], decision: Decision) -> dict[Part, list[Row]]:
@@ -307,6 +331,8 @@ def _tried(one: Watched, flat: list[Row], decision: Decision) -> dict[Part, list
     one.result.rows_in = len(flat)
     one.result.remark = decision.remark
     one.result.rows_out = sum(map(len, kept.values()))
+    if decision.parts is not None:
+        one.result.parts = {part: len(kept.get(part, ())) for part in PARTS}
     return {part: kept[part] for part in PARTS if part in kept}
 
 

@@ -119,6 +119,8 @@ class StepResult(_Record):
     reasons: dict[str, int] = {}
     listed: list[StepDrop] = []
     shown: list[StepChange] = []
+    parts: dict[str, int] = {}
+    """Rows in each part afterwards, of a step that moved rows between them."""
     remark: str = ""
     """Why it did less than its name says, where the counts alone would not tell."""
 

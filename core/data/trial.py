@@ -34,4 +34,4 @@ def try_in_order(
     info = load_dataset_info(workspace, dataset_id)
     now = {part: info.rows_path(part) for part in info.parts}
     files = imported_files(info) if imported else now
-    return try_steps(info.form, steps, setting_of(workspace, info), files, rows)
+    return try_steps(info.form, steps, setting_of(workspace, info), files, rows, progress)

@@ -9,12 +9,11 @@ from typing import Any
 
 import pytest
 
-from core.data.record import DatasetInfo
+from core.data.record import DatasetInfo, StepResult
 from core.data.registry import load_dataset_info, read_rows
 from core.data.steps import parse_steps, with_step
-from core.data.versions import (
-    apply_steps,
-)
+from core.data.trial import try_in_order
+from core.data.versions import apply_steps, recorded_steps
 from core.errors import DataError
 from core.workspace import Workspace
 from tests.data.shaping import bring, numbers, step
@@ -77,7 +76,14 @@ def test_split_by_group_keeps_groups_together(
     assert not parts["train"] & parts["eval"] and not parts["eval"] & parts["test"]
     assert not parts["train"] & parts["test"]
     assert 40 <= info.counts.eval <= 60 and 15 <= info.counts.test <= 30
+    counted = info.counts.model_dump(include={"train", "eval", "test"})
+    assert info.steps[0].parts == counted
+    assert _tried(open_workspace, info).parts == counted
     assert info.counts.train + info.counts.eval + info.counts.test == 300
+
+
+def _tried(workspace: Workspace, info: DatasetInfo) -> StepResult:
+    return try_in_order(workspace, info.id, recorded_steps(info), imported=True)[0]
 
 
 def test_a_split_that_holds_nothing_out_says_why(

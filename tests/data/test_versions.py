@@ -30,7 +30,7 @@ from core.errors import ConfigError, DataError
 from core.jobs.store import Job, Store
 from core.jobs.submit import stop_job, submit_run
 from core.workspace import Workspace
-from tests.data.shaping import numbers, step
+from tests.data.shaping import bring, numbers, step
 
 
 def test_undo_goes_back_and_versions_stay(
@@ -246,3 +246,29 @@ def test_a_set_from_before_there_were_versions_still_opens(open_workspace: Works
     back = undo(open_workspace, "old")
     assert (back.version, back.counts.train, back.fingerprint) == (0, 20, "f" * 64)
     assert len(read_rows(open_workspace, "old", limit=100)) == 20
+
+
+def test_a_trial_tells_how_far_it_is_and_ends_when_it_is_stopped(
+    open_workspace: Workspace, tmp_path: Path
+) -> None:
+    """Near duplicates of 10,000 rows take a while, and a person may not want to wait."""
+    info = bring(open_workspace, tmp_path, [{"text": f"Row {n}."} for n in range(900)])
+    steps = parse_steps([{"op": "drop_duplicates"}, {"op": "drop_empty"}])
+    told: list[tuple[float, str]] = []
+    tried = try_in_order(
+        open_workspace, info.id, steps, progress=lambda share, text: told.append((share, text))
+    )
+    assert [one.rows_in for one in tried] == [900, 900]
+    shares = [share for share, _ in told]
+    assert shares == sorted(shares) and len(set(shares)) > 6 and max(shares) < 1
+    assert {text for _, text in told[1:]} == {one.title for one in tried}
+
+    class Enough(Exception):
+        pass
+
+    def stop(share: float, text: str) -> None:
+        if share > 0.5:
+            raise Enough
+
+    with pytest.raises(Enough):
+        try_in_order(open_workspace, info.id, steps, progress=stop)

@@ -109,6 +109,8 @@ def test_counts_of_a_step_are_shown_even_when_they_are_nothing() -> None:
     quiet = StepResult(step={"op": "shuffle"}, title="Shuffle", rows_in=1200, rows_out=1200)
     flow = shape_steps.flow(quiet)
     assert "1,200 → 1,200 rows" in flow and "0 dropped" in flow and "0 changed" in flow
+    split = quiet.model_copy(update={"parts": {"train": 1100, "eval": 100, "test": 0}})
+    assert "1,100 to learn" in shape_steps.flow(split) and "100 held out" in shape_steps.flow(split)
 
 
 def test_dropped_rows_are_told_with_reasons_and_hostile_text_stays_text() -> None:
