@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +28,9 @@ GLANCE = 0.25
 # Before that, the pace says nothing of the time left: seconds, and share done.
 _SOON = 2.0
 _LITTLE = 0.03
+# How long what was left behind may take to say its last word, in seconds.
+_PATIENCE = 10.0
+_MOST_PAGES = 1000
 
 
 class Stopped(TunesmithError):
@@ -57,7 +62,8 @@ class Task:
     def left(self) -> float | None:
         """The seconds that are left by the pace so far; None while that cannot be told."""
         passed = time.monotonic() - self.begun
-        if not self.fraction or self.fraction < _LITTLE or passed < _SOON:
+        telling = self.fraction is not None and _LITTLE <= self.fraction < 1
+        if not self.fraction or not telling or passed < _SOON:
             return None
         return passed * (1 - self.fraction) / self.fraction
 
@@ -87,6 +93,91 @@ class Tasks:
         if task is not None:
             task.stop()
         return task is not None
+
+
+@dataclass
+class Watch:
+    """A task as one page watches it."""
+
+    task: Task
+    _over: threading.Event = field(default_factory=threading.Event)
+    _left: threading.Event = field(default_factory=threading.Event)
+
+    @property
+    def wanted(self) -> bool:
+        """Whether the page still waits for what comes of it."""
+        return not self._over.is_set()
+
+    def glances(self) -> Iterator[Task]:
+        """The task, a few times a second, until it is done or the page has turned away."""
+        while self.wanted and not self.task.done.is_set():
+            yield self.task
+            self.task.done.wait(GLANCE)
+
+    def end(self) -> None:
+        """Comes back when whoever yields to the page has yielded for the last time."""
+        self._over.set()
+        self._left.wait(_PATIENCE)
+
+    def leave(self) -> None:
+        self._left.set()
+
+
+class Watches:
+    """What each page watches: one task at a time, at one place (the data set that it shows).
+
+    A task that a page has turned away from goes on, but says no more to it: nothing late is written
+    over what came after it.
+    """
+
+    def __init__(self) -> None:
+        self._watches: dict[str, Watch] = {}
+        self._places: OrderedDict[str, str] = OrderedDict()
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def watch(self, page: str, task: Task, place: str = "") -> Iterator[Watch]:
+        """The watch of a page, in the stead of the one before; it is over at once when the page is
+        at another place by now."""
+        self.leave(page)
+        watch = Watch(task)
+        with self._lock:
+            here = self._places.get(page, place) == place
+            if here:
+                self._watches[page] = watch
+        if not here:
+            watch.leave()
+            watch.end()
+        try:
+            yield watch
+        finally:
+            watch.leave()
+            with self._lock:
+                if self._watches.get(page) is watch:
+                    del self._watches[page]
+
+    def watched(self, page: str) -> Task | None:
+        """What the page watches now."""
+        watch = self._watches.get(page)
+        return watch.task if watch else None
+
+    def leave(self, page: str) -> Task | None:
+        """Ends the watch of a page and gives its task; afterwards that says no more."""
+        with self._lock:
+            watch = self._watches.pop(page, None)
+        if watch is None:
+            return None
+        watch.end()
+        return watch.task
+
+    def turn(self, page: str, place: str) -> None:
+        """The page is at another place from now on."""
+        with self._lock:
+            self._places[page] = place
+            self._places.move_to_end(page)
+            while len(self._places) > _MOST_PAGES:
+                self._places.popitem(last=False)
+        self.leave(page)
 
 
 def begin(work: Callable[[Task], Any], message: str = "") -> Task:

@@ -18,7 +18,7 @@ from core.errors import TunesmithError
 from webui import background, import_preview, messages
 from webui.context import App
 from webui.import_options import HoldOut, Recipe, has_turns
-from webui.import_sources import Found, look_at
+from webui.import_sources import Found, look_at, look_at_held_out
 from webui.mapping_table import MappingTable, problems_of
 from webui.saved_mappings import SavedMappings
 
@@ -155,7 +155,7 @@ class ImportChoice:
         """Another column or template: what is wrong with it, and what the rows become."""
         found, form = data[self.found], FORMS.get(data[self.form] or "")
         if found is None or form is None:
-            return {}
+            return gr.skip()
         mapping = self.table.read(data, form)
         return {
             **self.table.tell(form, found.report, mapping),
@@ -179,6 +179,21 @@ class ImportChoice:
         except TunesmithError as error:
             return messages.error(error)
         return import_preview.would_drop(again.report)
+
+    def look_second(self, data: dict[Component, Any]) -> str:
+        """Whether the file with the held-out rows fits, before the import reads the first one."""
+        held, form = self.hold_out, FORMS.get(data[self.form] or "")
+        source = held.second_file(data)
+        if source is None or form is None or data[self.found] is None:
+            return held.about_second(data[held.how])
+        mapping = self.table.read(data, form)
+        try:
+            report = look_at_held_out(
+                self.app.workspace, source, background.Task(), form.name, mapping
+            )
+        except TunesmithError as error:
+            return messages.error(error)
+        return held.tell_second(report)
 
     def asked(self, data: Mapping[Component, Any]) -> dict[str, Any]:
         """The arguments of `import_dataset` that say how to read. Raises DataError, ConfigError."""
@@ -229,12 +244,20 @@ class ImportChoice:
             gr.on(self.table.typed, self.choose_column, inputs, outputs, **latest),
         ]
         for event in chosen:
-            event.then(self.count_drops, inputs, self.drops, **latest)
+            event.then(self.count_drops, inputs, self.drops, **latest).then(
+                self.look_second, inputs, self.hold_out.problem, **latest
+            )
         self.system.blur(self.choose_column, inputs, outputs, **latest)
         self.recipe.file.clear(self.take_recipe, inputs, outputs, **quiet)
         self.saved.name.submit(self.save, inputs, outputs, **quiet)
         held = self.hold_out
-        held.how.input(held.show, held.how, held.outputs, **quiet)
+        held.how.input(held.show, held.how, held.outputs, **quiet).then(
+            self.look_second, inputs, held.problem, **latest
+        )
+        gr.on(
+            [held.second.upload, held.second.clear],
+            self.look_second, inputs, held.problem, **latest,
+        )
 
 
 def _forms(possible: Sequence[str], chosen: Form | None) -> gr.Dropdown:

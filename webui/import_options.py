@@ -11,6 +11,7 @@ from gradio.components import Component
 
 from core.config.fields import field_specs
 from core.data.formats import FORMS
+from core.data.sources import SourceReport
 from core.data.steps import parse_step, parse_steps, read_recipe
 from core.data.steps.base import Step
 from core.data.steps.split import Split
@@ -19,6 +20,10 @@ from webui import messages
 
 SHARE, SECOND_FILE, NONE = "share", "file", "none"
 NO_GROUP = ""
+_ABOUT_SECOND = (
+    "<p class='aside'>Any file that can be imported, with the same kind of rows. All of it is held "
+    "out; a test share is taken from the first file.</p>"
+)
 _NO_TURNS = ("text", "labelled-text")
 
 
@@ -32,11 +37,14 @@ class HoldOut:
             label="Hold out for evaluation",
             info="Rows that are never trained on show when to stop.",
         )
+        self.second = gr.File(
+            label="The held-out rows", visible=False, height=100, elem_id="second"
+        )
+        self.problem = gr.HTML(elem_id="second-told", apply_default_css=False)
         with gr.Row() as self.shares:
             self.fraction = gr.Number(0.1, label="Share", min_width=90, step=0.05)
             self.test = gr.Number(0.0, label="Test share", min_width=90, step=0.05)
             self.seed = gr.Number(42, label="Seed", precision=0, min_width=90)
-        self.second = gr.File(label="The held-out rows", visible=False, height=100)
         self.stratify = gr.Checkbox(
             False, label="Keep the mix of labels", visible=False,
             info="Each part gets its share of every label.",
@@ -45,7 +53,6 @@ class HoldOut:
             [("nothing", NO_GROUP)], label="Keep together by column", value=NO_GROUP,
             info="Rows with the same value, such as one customer, land in one part.",
         )
-        self.problem = gr.HTML(apply_default_css=False)
 
     @property
     def inputs(self) -> list[Component]:
@@ -55,7 +62,9 @@ class HoldOut:
 
     @property
     def outputs(self) -> set[Any]:
-        return {self.shares, self.fraction, self.second, self.stratify, self.group}
+        return {
+            self.shares, self.fraction, self.second, self.stratify, self.group, self.problem
+        }
 
     def show(self, how: str) -> dict[Any, Any]:
         """Which of the settings matter for this choice."""
@@ -64,7 +73,12 @@ class HoldOut:
             self.fraction: gr.Number(visible=how == SHARE),
             self.second: gr.File(visible=how == SECOND_FILE),
             self.group: gr.Dropdown(visible=how != NONE),
+            self.problem: self.about_second(how),
         }
+
+    def about_second(self, how: str) -> str:
+        """What a second file is for, until there is one."""
+        return _ABOUT_SECOND if how == SECOND_FILE else ""
 
     def fit(self, standard: str) -> dict[Any, Any]:
         """The settings for rows of a standard form."""
@@ -97,13 +111,29 @@ class HoldOut:
             labels = {field.path: field.label for field in field_specs(Split)}
             raise DataError(_told(error, labels), "Change it under Hold out.") from error
 
+    def tell_second(self, report: SourceReport) -> str:
+        """What the second file holds."""
+        name, rows = report.path.name, report.total_rows
+        count = "its rows" if rows is None else "1 row" if rows == 1 else f"{rows:,} rows"
+        told = f"{name}: {count} will be held out"
+        if not report.problem_count:
+            return messages.note(f"{told}.", "finished")
+        first = report.problems[0]
+        return messages.note(
+            f"{told}, less {report.problem_count:,} that cannot be used (line {first['line']}: "
+            f"{first['reason']}).", "stopped",
+        )
+
+    def second_file(self, data: Mapping[Any, Any]) -> str | None:
+        """The file with the held-out rows, if one is wanted and there."""
+        wanted = data[self.how] == SECOND_FILE and data[self.second]
+        return str(data[self.second]) if wanted else None
+
     def second_source(self, data: Mapping[Any, Any]) -> str | None:
         """The file with the held-out rows, if there is to be one. Raises DataError."""
-        if data[self.how] != SECOND_FILE:
-            return None
-        if not data[self.second]:
+        if data[self.how] == SECOND_FILE and not data[self.second]:
             raise DataError("No second file was given.", "Drop one, or take a share.")
-        return str(data[self.second])
+        return self.second_file(data)
 
 
 class Recipe:

@@ -9,10 +9,11 @@ from typing import Any
 
 import gradio as gr
 
+from core.data.formats import FORMS
 from core.data.hub_source import PREFIX, HubSource
 from core.data.readers import KINDS, TEXT_KINDS, kind_of_name
 from core.data.sources import SourceReport, inspect_source
-from core.errors import TunesmithError
+from core.errors import DataError, TunesmithError
 from core.jobs.apart import call_apart
 from core.workspace import Workspace
 from webui import background
@@ -144,6 +145,25 @@ def look_at(
             first = _joined(first, report)
     known = [total for total in totals if total is not None]
     return Found(list(sources), first, sum(known) if len(known) == len(totals) else None, wrong)
+
+
+def look_at_held_out(
+    workspace: Workspace, source: str, task: background.Task, form: str, mapping: dict[str, str]
+) -> SourceReport:
+    """Looks at the file with the held-out rows as an import reads it: as the training rows, or in
+    its own way to the same form. Raises what `inspect_source` raises."""
+    try:
+        return _inspect(workspace, source, task, form, mapping)
+    except DataError:
+        own = _inspect(workspace, source, task, None, None)
+    wanted = FORMS[form]
+    if own.form is None or FORMS[own.form].standard != wanted.standard:
+        held = FORMS[own.form].title if own.form else "something unknown"
+        raise DataError(
+            f"{Path(source).name} holds {held}; the training rows are {wanted.title}.",
+            "Bring both in the same form.",
+        )
+    return own
 
 
 def _joined(first: SourceReport, more: SourceReport) -> SourceReport:

@@ -13,14 +13,14 @@ from core.data.record import DatasetInfo
 from core.data.registry import load_dataset_info
 from core.data.steps import parse_steps, read_recipe, with_step
 from core.data.steps.base import Step
-from core.data.trial import TRIED_ROWS, try_in_order
 from core.data.versions import apply_steps, prune_versions, recorded_steps, undo, use_version
 from core.errors import ConfigError, TunesmithError
 from core.jobs.apart import call_apart
 from webui import background, messages, shape_steps
 from webui.context import App, Shared
 from webui.step_form import StepForms
-from webui.works import Works, version_of
+from webui.step_trial import StepTrial
+from webui.works import Work, Works, version_of
 
 _TO_PANEL = (
     "() => requestAnimationFrame(() => document.querySelector('#shape-panel')"
@@ -33,7 +33,10 @@ class ShapeView:
 
     def __init__(self, app: App, shared: Shared) -> None:
         self.app, self.shared = app, shared
-        self.works, self.trials = Works(), background.Tasks()
+        self.works, self.watches = Works(), background.Watches()
+        self.trial = StepTrial(app)
+        # By page: the work that came from the panel as it is, which its success closes.
+        self.applied: dict[str, Work] = {}
         with gr.Row(elem_classes="toolbar shape-head"):
             self.head = gr.HTML(elem_classes="grow strip", apply_default_css=False)
             self.undo = gr.Button("Undo", scale=0, min_width=96, interactive=False)
@@ -67,10 +70,10 @@ class ShapeView:
                 self.forms = StepForms(self.app)
             with gr.Row(elem_classes="actions"):
                 self.apply = gr.Button("Apply", variant="primary", visible=False, scale=0)
-                self.try_it = gr.Button("Try it", visible=False, scale=0)
+                self.trial.build_buttons()
                 self.another = gr.Button("Another step", visible=False, scale=0)
                 self.close = gr.Button("Close", scale=0)
-            self.trial = gr.HTML(elem_id="step-trial", apply_default_css=False)
+            self.trial.build_result()
 
     # -- what is shown
 
@@ -92,11 +95,32 @@ class ShapeView:
             shape_steps.recipe_link(info),
         )
 
-    def close_panel(self) -> dict[Any, Any]:
-        return {self.panel: gr.Column(visible=False), self.trial: "", self.pruned: ""}
+    def turn(self, dataset: str, request: gr.Request) -> dict[Any, Any]:
+        """Another data set: what was going on with the last one goes on, and is told there."""
+        self.watches.turn(request.session_hash or "", dataset)
+        return {
+            **self.close_panel(request), self.progress: "", self.stop: gr.Button(visible=False)
+        }
 
-    def open_chooser(self, dataset: str) -> dict[Any, Any]:
+    def close_panel(self, request: gr.Request) -> dict[Any, Any]:
+        self._leave_panel(request)
+        return self._closed()
+
+    def _leave_panel(self, request: gr.Request) -> str:
+        """The panel gets something else; gives the page."""
+        page = request.session_hash or ""
+        self.trial.end(page)
+        self.applied.pop(page, None)
+        return page
+
+    def _closed(self) -> dict[Any, Any]:
+        return {
+            self.panel: gr.Column(visible=False), **self.trial.cleared(False), self.pruned: ""
+        }
+
+    def open_chooser(self, dataset: str, request: gr.Request) -> dict[Any, Any]:
         """Every kind of step that this data set can go through."""
+        self._leave_panel(request)
         try:
             info = load_dataset_info(self.app.workspace, dataset)
         except TunesmithError as error:
@@ -104,8 +128,11 @@ class ShapeView:
         chooser = gr.HTML(shape_steps.chooser(info.form), visible=True)
         return {**self._framed(chosen=False), self.place: "", self.chooser: chooser}
 
-    def choose(self, dataset: str, before: str, event: gr.EventData) -> dict[Any, Any]:
+    def choose(
+        self, dataset: str, before: str, event: gr.EventData, request: gr.Request
+    ) -> dict[Any, Any]:
         """One kind of step was chosen: its settings."""
+        self._leave_panel(request)
         info = load_dataset_info(self.app.workspace, dataset)
         return {**self._shown(event.at, before, info), self.place: ""}
 
@@ -127,9 +154,8 @@ class ShapeView:
             self.panel: gr.Column(visible=True),
             self.form_area: gr.Column(visible=chosen),
             self.apply: gr.Button("Apply the change" if editing else "Apply", visible=chosen),
-            self.try_it: gr.Button(visible=chosen),
             self.another: gr.Button(visible=chosen and not editing),
-            self.trial: "",
+            **self.trial.cleared(chosen),
             self.progress: "",
         }
 
@@ -145,29 +171,25 @@ class ShapeView:
         """What is wrong, at its field where it has one."""
         problems = error.problems if isinstance(error, ConfigError) else ()
         marks = self.forms.read_marks(data[self.op], data, problems)
-        return {self.forms.marks: marks, self.trial: "" if problems else messages.error(error)}
+        told = "" if problems else messages.error(error)
+        return {self.forms.marks: marks, **self.trial.cleared(), self.trial.shown: told}
 
     def try_step(self, data: dict[Component, Any], request: gr.Request) -> Iterator[dict]:
         """What the step would do to the first rows."""
+        page = request.session_hash or ""
+        self.trial.end(page)
         try:
             info, added, place = self._filled_in(data)
             before = recorded_steps(info)[:place] if place >= 0 else []
         except TunesmithError as error:
             yield self._wrong(data, error)
             return
-        task = background.begin(
-            lambda task: call_apart(
-                try_in_order, self.app.workspace, info.id, [*before, *added],
-                imported=place >= 0, tell=task.tell,
-            )
-        )
         yield {self.forms.marks: self.forms.read_marks(data[self.op], data)}
-        for _ in self.trials.watch(request.session_hash, task):
-            yield {self.trial: messages.progress(None, f"Trying on {TRIED_ROWS:,} rows at most")}
-        yield {self.trial: _tried(task, info, len(before))}
+        yield from self.trial.run(info, [*before, *added], len(before), place >= 0, page)
 
-    def apply_step(self, data: dict[Component, Any]) -> dict[Any, Any]:
+    def apply_step(self, data: dict[Component, Any], request: gr.Request) -> dict[Any, Any]:
         """Starts to make a version with the step; `follow` says how far that is."""
+        page = self._leave_panel(request)
         try:
             info, added, place = self._filled_in(data)
             steps = recorded_steps(info)
@@ -178,14 +200,15 @@ class ShapeView:
                     steps = with_step(steps, step)
             what = "Changed" if place >= 0 else "Added"
             note = f"{what}: {', '.join(step.title for step in added)}"
-            self._begin(info.id, added[0].title, steps, note)
+            self.applied[page] = self._begin(info.id, added[0].title, steps, note)
         except TunesmithError as error:
             return self._wrong(data, error)
-        return {self.forms.marks: self.forms.read_marks(data[self.op], data), self.trial: ""}
+        marks = self.forms.read_marks(data[self.op], data)
+        return {self.forms.marks: marks, **self.trial.cleared()}
 
-    def _begin(self, dataset: str, title: str, steps: Sequence[Step], note: str) -> None:
+    def _begin(self, dataset: str, title: str, steps: Sequence[Step], note: str) -> Work:
         workspace = self.app.workspace
-        self.works.begin(
+        return self.works.begin(
             dataset,
             title,
             lambda task: call_apart(
@@ -193,8 +216,11 @@ class ShapeView:
             ),
         )
 
-    def act(self, dataset: str, before: str, event: gr.EventData) -> dict[Any, Any]:
+    def act(
+        self, dataset: str, before: str, event: gr.EventData, request: gr.Request
+    ) -> dict[Any, Any]:
         """A button at a step: edit it, or take it out."""
+        self._leave_panel(request)
         try:
             at = int(event.at)
             info = load_dataset_info(self.app.workspace, dataset)
@@ -206,7 +232,7 @@ class ShapeView:
             self._begin(dataset, f"Without {gone.title}", steps, f"Removed: {gone.title}")
         except TunesmithError as error:
             return {self.progress: messages.error(error)}
-        return self.close_panel()
+        return self._closed()
 
     def apply_recipe(self, dataset: str, file: str) -> dict[Any, Any]:
         """The steps of a YAML file in the place of those there are."""
@@ -215,26 +241,31 @@ class ShapeView:
             self._begin(dataset, "Applying the recipe", steps, f"Recipe: {Path(file).name}")
         except TunesmithError as error:
             return {self.progress: messages.error(error)}
-        return self.close_panel()
+        return self._closed()
 
-    def follow(self, dataset: str) -> Iterator[dict[Any, Any]]:
+    def follow(self, dataset: str, request: gr.Request) -> Iterator[dict[Any, Any]]:
         """How far the work on this data set is, and what came of it."""
-        shown = False
-        for work in self.works.watch(dataset):
-            shown = True
-            if not work.task.done.is_set():
+        work = self.works.get(dataset)
+        if work is None:
+            yield gr.skip()
+            return
+        page = request.session_hash or ""
+        with self.watches.watch(page, work.task, dataset) as watch:
+            for _ in watch.glances():
                 yield {self.progress: work.bar(), self.stop: gr.Button(visible=True)}
-                continue
-            ended = {self.stop: gr.Button(visible=False)}
-            if work.task.error:
-                yield {**ended, self.progress: _failure(work.task.error)}
-            else:
-                made = f"{work.title}: version {work.task.result.version} is in use."
-                yield {
-                    **ended, **self.close_panel(), self.progress: messages.note(made, "finished")
-                }
-        if not shown:
-            yield {self.stop: gr.Button(visible=False)}
+            yield self._ended(work, page) if watch.wanted else gr.skip()
+            if watch.wanted:
+                self.works.forget(dataset, work)
+
+    def _ended(self, work: Work, page: str) -> dict[Any, Any]:
+        ended = {self.stop: gr.Button(visible=False)}
+        if work.task.error:
+            return {**ended, self.progress: _failure(work.task.error)}
+        if self.applied.get(page) is work:
+            del self.applied[page]
+            ended |= self._closed()
+        made = f"{work.title}: version {work.task.result.version} is in use."
+        return {**ended, self.progress: messages.note(made, "finished")}
 
     def go_back(self, dataset: str) -> dict[Any, Any]:
         """Undoes the last change."""
@@ -249,7 +280,7 @@ class ShapeView:
         except TunesmithError as error:
             return {self.progress: messages.error(error)}
         told = messages.note(f"Version {info.version} is in use.", "finished")
-        return {**self.close_panel(), self.progress: told}
+        return {**self._closed(), self.progress: told}
 
     def delete_old(self, dataset: str) -> str:
         """Deletes versions that neither an undo nor a waiting run needs."""
@@ -268,23 +299,24 @@ class ShapeView:
         shared, dataset = self.shared, self.shared.dataset
         quiet: dict[str, Any] = {"show_progress": "hidden"}
         shown = [self.head, self.steps, self.undo, self.versions, self.prune, self.recipe]
-        closing = {self.panel, self.trial, self.pruned, self.progress, self.stop}
+        # What is asked for twice is answered twice: the watch of a page goes with the last one.
+        each: dict[str, Any] = {"trigger_mode": "multiple", **quiet}
+        closing = {self.panel, *self.trial.outputs, self.pruned, self.progress, self.stop}
         frame = {
-            *closing, self.place, self.chooser, self.form_area, self.apply, self.try_it,
-            self.another,
+            *closing, self.place, self.chooser, self.form_area, self.apply, self.another,
         }
         panel = {*frame, *self.forms.outputs, self.op, self.about}
 
         def followed(event: Any) -> None:
             """What comes after work was begun, or may have been begun before."""
             event.then(
-                self.follow, dataset, closing, concurrency_limit=None, **quiet
-            ).then(self.show, dataset, shown, **quiet).then(
-                lambda chosen: version_of(self.app, chosen), dataset, shared.version, **quiet
+                self.follow, dataset, closing, concurrency_limit=None, **each
+            ).then(self.show, dataset, shown, **each).then(
+                lambda chosen: version_of(self.app, chosen), dataset, shared.version, **each
             )
 
         shared.on_rows(self.show, [dataset], shown)
-        followed(dataset.change(self.close_panel, None, closing, **quiet))
+        followed(dataset.change(self.turn, dataset, closing, **each))
         followed(shared.part["shape"].select(lambda: None, None, None, **quiet))
         self.add.click(self.open_chooser, dataset, frame, **quiet).then(None, js=_TO_PANEL)
         self.another.click(self.open_chooser, dataset, frame, **quiet)
@@ -306,7 +338,7 @@ class ShapeView:
     def _wire_form(self, followed: Any, quiet: dict[str, Any]) -> None:
         """The buttons and switches of the step that is filled in."""
         inputs = {*self.forms.inputs, self.op, self.place, self.shared.dataset}
-        done = {self.forms.marks, self.trial}
+        done = {self.forms.marks, *self.trial.outputs}
         for op, form in self.forms.forms.items():
             if form.switches:
                 gr.on(
@@ -315,19 +347,11 @@ class ShapeView:
                     set(form.fields.values()), self.forms.marks, trigger_mode="always_last",
                     **quiet,
                 )
-        self.try_it.click(self.try_step, inputs, done, concurrency_limit=None, **quiet)
+        self.trial.start.click(
+            self.try_step, inputs, done, concurrency_limit=None, trigger_mode="multiple", **quiet
+        )
+        self.trial.stop.click(self.trial.stop_it, None, None, **quiet)
         followed(self.apply.click(self.apply_step, inputs, done, **quiet))
-
-
-def _tried(task: background.Task, info: DatasetInfo, first: int) -> str:
-    """What a trial found, from the step at `first` on."""
-    if task.error:
-        return messages.error(task.error)
-    counts = info.counts
-    there = max(counts.train, counts.eval, counts.test)
-    if there <= TRIED_ROWS:
-        there = counts.train + counts.eval + counts.test
-    return shape_steps.trial(task.result[first:], TRIED_ROWS, there)
 
 
 def _failure(error: TunesmithError) -> str:

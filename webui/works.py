@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import gradio as gr
@@ -15,36 +14,17 @@ from core.errors import JobError, TunesmithError
 from webui import background, messages
 from webui.context import App, stamp
 
-# Before this, a guess of the time left is worth nothing.
-_TELLING_SHARE, _TELLING_SECONDS = 0.03, 2.0
-
 
 @dataclass
 class Work:
-    """A task with its title and the time it began, as `time.monotonic` tells it."""
+    """A task with its title."""
 
     title: str
     task: background.Task
-    began: float = field(default_factory=time.monotonic)
-
-    def seconds_left(self) -> float | None:
-        """By how far it has come since it began; None while that says nothing."""
-        share, passed = self.task.fraction or 0.0, time.monotonic() - self.began
-        if share < _TELLING_SHARE or passed < _TELLING_SECONDS or share >= 1:
-            return None
-        return passed * (1 - share) / share
 
     def bar(self) -> str:
         """How far it is, as HTML."""
-        left = self.seconds_left()
-        words = [self.title, self.task.message if self.task.message != self.title else ""]
-        text = ": ".join(word for word in words if word)
-        share = self.task.fraction
-        if share:
-            text += f", {share:.0%}"
-        if left is not None:
-            text += f", about {messages.duration(left)} left"
-        return messages.progress(share or None, text)
+        return bar(self.task, self.title)
 
 
 class Works:
@@ -77,15 +57,35 @@ class Works:
             yield work
         for _ in work.task.glances():
             yield work
+        yield work
+        self.forget(key, work)
+
+    def get(self, key: str) -> Work | None:
+        """The work on `key`, also when it is done and nobody has seen that yet."""
+        return self._works.get(key)
+
+    def forget(self, key: str, work: Work) -> None:
+        """Its end was shown."""
         with self._lock:
             if self._works.get(key) is work:
                 del self._works[key]
-        yield work
 
     def stop(self, key: str) -> None:
         work = self._works.get(key)
         if work is not None:
             work.task.stop()
+
+
+def bar(task: background.Task, title: str = "") -> str:
+    """How far a task is and how long it still takes, as HTML."""
+    words = [title, task.message if task.message != title else ""]
+    text = ": ".join(word for word in words if word) or "Starting"
+    if task.fraction:
+        text += f", {task.fraction:.0%}"
+    left = task.left()
+    if left is not None:
+        text += f", about {messages.duration(left)} left"
+    return messages.progress(task.fraction or None, text)
 
 
 def version_of(app: App, dataset: str) -> Any:

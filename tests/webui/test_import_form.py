@@ -15,7 +15,7 @@ from core.errors import DataError
 from core.workspace import Workspace
 from webui import background, import_preview
 from webui.import_options import HoldOut, Recipe
-from webui.import_sources import hub_source, look_at
+from webui.import_sources import hub_source, look_at, look_at_held_out
 from webui.mapping_table import TEMPLATE, MappingTable, problems_of
 
 HOSTILE = "<img src=x onerror=alert(1)>"
@@ -151,6 +151,24 @@ def test_a_share_that_cannot_be_is_refused_before_anything_is_read(hold_out: Hol
 def test_a_second_file_that_was_not_given_is_asked_for(hold_out: HoldOut) -> None:
     with pytest.raises(DataError, match="No second file"):
         hold_out.second_source(asked(hold_out, how="file"))
+
+
+def test_a_second_file_is_looked_at_before_the_import_has_read_the_first(
+    workspace: Workspace, tmp_path: Path, hold_out: HoldOut
+) -> None:
+    """A misfit must not be found out after minutes, when all training rows are read."""
+    mapping = {"prompt": "ask", "completion": "say"}
+    good, bad = {"ask": "1 + 1", "say": "2"}, {"ask": "2 + 2", "say": ""}
+    held = lines(tmp_path / "held.jsonl", good, good, bad)
+    how = workspace, str(held), background.Task(), "prompt-completion"
+    told = hold_out.tell_second(look_at_held_out(*how, mapping))
+    assert "held.jsonl: 3 rows will be held out, less 1 that cannot be used (line 3" in told
+    own = lines(tmp_path / "own.jsonl", {"prompt": "a", "completion": "b"})
+    report = look_at_held_out(workspace, str(own), background.Task(), how[-1], mapping)
+    assert "own.jsonl: 1 row will be held out." in hold_out.tell_second(report)
+    other = lines(tmp_path / "other.jsonl", {"text": "Only words."})
+    with pytest.raises(DataError, match="other.jsonl holds Plain text; the training rows are"):
+        look_at_held_out(workspace, str(other), background.Task(), how[-1], mapping)
 
 
 def test_a_recipe_is_shown_by_its_steps_or_refused_with_its_field(tmp_path: Path) -> None:
