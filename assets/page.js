@@ -76,7 +76,8 @@ for (const event of (window.gradio_config || {}).dependencies || []) {
     const tab = asked.get("tab");
     const known = tab && document.querySelector(`[role="tab"][data-tab-id="${CSS.escape(tab)}"]`);
     const update = known ? { __type__: "update", selected: tab } : { __type__: "update" };
-    return [asked.get("run") || "", asked.get("dataset") || "", update];
+    // The sample is what there is without a choice; said here, it cannot come after one.
+    return [asked.get("run") || "", asked.get("dataset") || "sample", update];
   };
 })();
 
@@ -173,6 +174,22 @@ for (const event of (window.gradio_config || {}).dependencies || []) {
       marks[key] = Object.assign({}, ...all.map((one) => one[key]));
     }
     markAll();
+  };
+
+  // Values for the form (webui/filling.py): a field takes its value over unless somebody changed it
+  // since the click that asked for them. Of two clicks the last one decides.
+  let heldAtClick = [];
+  tunesmith.asked = (held) => {
+    heldAtClick = held.map((value) => JSON.stringify(value));
+    return [];
+  };
+  tunesmith.filled = (text, held) => {
+    const wanted = JSON.parse(text);
+    return held.map((now, place) => {
+      if (JSON.stringify(now) !== heldAtClick[place]) return now;
+      heldAtClick[place] = JSON.stringify(wanted[place]);
+      return wanted[place];
+    });
   };
 
   let asked = false;

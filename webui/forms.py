@@ -108,9 +108,7 @@ class Form:
     fields: dict[str, Component]
     marks: gr.HTML
 
-    def gather(
-        self, data: Mapping[Component, Any]
-    ) -> tuple[dict[str, Any], tuple[Problem, ...]]:
+    def gather(self, data: Mapping[Component, Any]) -> tuple[dict[str, Any], tuple[Problem, ...]]:
         """Every setting that can be read, by dotted path, and what could not be read."""
         found: dict[str, Any] = {}
         problems: list[Problem] = []
@@ -153,7 +151,7 @@ def marks(
     """The value of `marks_box`: fields that do not matter, differ from the preset, or are wrong."""
     errors: dict[str, str] = {}
     for problem in problems:
-        errors.setdefault(problem.field, problem.message[:1].upper() + problem.message[1:])
+        errors.setdefault(problem.field, _sentence(problem.message))
     changed = {
         spec.path: write_text(preset[spec.path]).replace("\n", ", ") or "empty"
         for spec in SPECS
@@ -171,6 +169,13 @@ def marks(
             for key, specs in folds().items()
         },
     }
+
+
+def _sentence(text: str) -> str:
+    """With a capital letter, unless it begins with a name such as adamw_torch or training.seed."""
+    first = text.partition(" ")[0]
+    is_name = any(sign in first.rstrip(".,:") for sign in "_./")
+    return text if is_name else text[:1].upper() + text[1:]
 
 
 def folds() -> dict[str, list[FieldSpec]]:

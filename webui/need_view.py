@@ -26,6 +26,7 @@ from core.models.starter import ensure_model
 from core.summary import local_model
 from webui import background, messages
 from webui.context import App
+from webui.filling import Filling
 from webui.forms import Form
 from webui.lens import Lens, count_tokens, finished
 
@@ -245,14 +246,17 @@ class NeedView:
         self.trying.stop(request.session_hash or "")
 
     def wire(
-        self, form: Form, inputs: set[Component], refreshed_now: Callable[[Any], None]
+        self,
+        form: Form,
+        filling: Filling,
+        inputs: set[Component],
+        refreshed_now: Callable[[Any], None],
     ) -> None:
         """`refreshed_now` lets the plan follow an event."""
         quiet: dict[str, Any] = {"show_progress": "hidden"}
-        fields = list(form.fields.values())
 
         def change(button: gr.Button, data: dict[Component, Any]) -> dict[Component, Any]:
-            return form.show(self.apply(form.config(data), data[button]))
+            return filling.values(self.apply(form.config(data), data[button]))
 
         def attempt(
             data: dict[Component, Any], request: gr.Request
@@ -260,8 +264,7 @@ class NeedView:
             yield from self.attempt(lambda: form.config(data), request.session_hash)
 
         for button in self.buttons:
-            changed = button.click(partial(change, button), {*inputs, button}, fields, **quiet)
-            refreshed_now(changed)
+            refreshed_now(filling.wire(button.click, partial(change, button), {*inputs, button}))
         outputs = {self.status, self.start, self.stop}
         tried = self.start.click(attempt, inputs, outputs, concurrency_limit=None, **quiet)
         refreshed_now(tried)

@@ -55,7 +55,8 @@ class ReportEvents(TrainerCallback):
     def on_substep_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self._batches += 1
         if time.monotonic() - self._told >= _SECONDS_BETWEEN:
-            self._progress(state, f"Training: batch {self._batches} of step {state.global_step + 1}")
+            step = state.global_step + 1
+            self._progress(state, f"Training: batch {self._batches} of step {step}")
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self._steps.append(time.monotonic() - self._step_began)

@@ -131,3 +131,13 @@ def test_a_fold_without_anything_for_the_method_is_hidden() -> None:
         marks = forms.marks({**values, "method": method}, values)
         assert marks["folds"][forms.fold_id("preference")]["empty"] is empty
         assert marks["folds"][forms.fold_id("Schedule")]["empty"] is False
+
+
+def test_a_name_at_the_beginning_of_a_message_keeps_its_letters() -> None:
+    """There is no optimizer Apollo_adamw to look for."""
+    problems = (
+        Problem("training.optim", "apollo_adamw saves memory."),
+        Problem("data.dataset", "is empty."),
+    )
+    errors = forms.marks({}, {}, problems)["errors"]
+    assert errors == {"training.optim": "apollo_adamw saves memory.", "data.dataset": "Is empty."}

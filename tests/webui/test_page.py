@@ -295,3 +295,19 @@ CONTRAST = """() => {
   }
   return [...bad];
 }"""
+
+
+def test_a_preset_does_not_undo_what_was_typed_after_it(served: Served, page: Page) -> None:
+    """On a busy machine a preset's values come seconds after the click: what a person typed
+    meanwhile would be gone. Of two presets the last one decides."""
+    visit(page, served, "?tab=configure")
+    filled = page.evaluate(
+        """() => {
+            tunesmith.asked(["as it was", "as it was", ["a"]]);
+            return [
+                tunesmith.filled('["first", "first", ["b"]]', ["as it was", "typed", ["a"]]),
+                tunesmith.filled('["last", "last", ["c"]]', ["first", "typed", ["b"]]),
+            ];
+        }"""
+    )
+    assert filled == [["first", "typed", ["b"]], ["last", "typed", ["c"]]]

@@ -20,6 +20,7 @@ from core.models.starter import STARTER_MODELS
 from webui import background, forms, messages, plan
 from webui.context import App, Shared
 from webui.extras_view import ExtrasView
+from webui.filling import Filling
 from webui.lens import Lens, count_tokens, local_model
 from webui.need_view import NeedView
 from webui.preset_choice import PresetChoice, when
@@ -56,6 +57,7 @@ class _Configure:
                     {"vocabulary": self._find_words, **self._offers()},
                     self._build_rewards,
                 )
+                self.filling = Filling(self.form)
                 self._build_reuse()
             with gr.Column(scale=4, min_width=300, elem_classes="beside"):
                 self.summary = gr.HTML(elem_id="summary", apply_default_css=False)
@@ -138,6 +140,10 @@ class _Configure:
             **self.rewards.follow(data[self.form.fields["method"]], data[self.rewards.field]),
         }
 
+    def edited(self, data: dict[Component, Any]) -> dict[Component, Any]:
+        """After a person's change; what was said of a start holds for the settings before it."""
+        return {**self.follow(data), self.status: ""}
+
     def wait_for_tokens(self, data: dict[Component, Any]) -> None:
         """Until the tokens of these settings are counted; `follow` then shows them.
 
@@ -155,7 +161,7 @@ class _Configure:
         kept = {"name": data[self.form.fields["name"]]}
         if "data.dataset" not in preset.settings:
             kept["data.dataset"] = data[self.form.fields["data.dataset"]]
-        return {**self.form.show(_with(preset, kept)), self.when: when(preset)}
+        return {**self.filling.values(_with(preset, kept)), self.when: when(preset)}
 
     def choose_sample(self) -> dict[Component, Any]:
         """The settings of a fresh start, whatever was changed since, and this tab to watch."""
@@ -168,13 +174,14 @@ class _Configure:
             self.shared.tabs: self.shared.go("configure"),
         }
 
-    def open(self, dataset: str, purpose: str, preset: str) -> dict[Component, Any]:
-        """The tab is opened, or another data set chosen: lists that may have grown."""
+    def open(self, dataset: str, held: str, purpose: str, preset: str) -> dict[Component, Any]:
+        """The tab is opened, or another data set chosen: lists that may have grown. What the form
+        holds already is not written again: by then it may be another."""
         choices = self._choices()
         fields = self.form.fields
         known = {identity for _, identity in choices["data.dataset"]}
         dataset_field = fields["data.dataset"]
-        chosen = {"value": dataset} if dataset in known else {}
+        chosen = {"value": dataset} if dataset in known and dataset != held else {}
         return {
             dataset_field: gr.Dropdown(choices=choices["data.dataset"], **chosen),
             fields[MODEL]: gr.Dropdown(choices=choices[MODEL]),
@@ -261,6 +268,8 @@ class _Configure:
     def wire(self) -> None:
         shared, form = self.shared, self.form
         quiet: dict[str, Any] = {"show_progress": "hidden"}
+        # Whatever asked for it, one plan is made after the other: the last one shown is the last.
+        in_turn: dict[str, Any] = {"concurrency_id": "plan", "concurrency_limit": 1, **quiet}
         shown = self.shown
         fields = list(form.fields.values())
 
@@ -273,10 +282,10 @@ class _Configure:
                 trigger_mode="multiple",
                 concurrency_limit=None,
                 **quiet,
-            ).then(self.follow, self.inputs, shown, trigger_mode="always_last", **quiet)
+            ).then(self.follow, self.inputs, shown, trigger_mode="always_last", **in_turn)
 
         def refreshed_now(event: Any) -> None:
-            refreshed(event.then(self.follow, self.inputs, shown, **quiet))
+            refreshed(event.then(self.follow, self.inputs, shown, **in_turn))
 
         shared.follow_settings = refreshed_now
         self.finder.wire(form, shared)
@@ -284,20 +293,33 @@ class _Configure:
         self.verl.wire(form, self.inputs)
         for path, offer in self.offers.items():
             refreshed_now(offer.wire(form.fields[path]))
-        edits = [_edited(field) for field in fields]
+        # Of many changes at once (a preset) only the last is answered. That needs the events for
+        # itself (webui/app.py), so the data set, which another handler follows, is left out.
+        dataset = form.fields["data.dataset"]
+        edits = [_edited(field) for field in fields if field is not dataset]
+        told = {*shown, self.status}
         refreshed(
-            gr.on(edits, self.follow, self.inputs, shown, trigger_mode="always_last", **quiet)
+            gr.on(edits, self.edited, self.inputs, told, trigger_mode="always_last", **in_turn)
         )
-        # What was said of a start holds for the settings that it had.
-        gr.on(edits, None, None, self.status, js="() => ''", **quiet)
-        chosen = self.preset.input(self.choose, self.inputs, {*fields, self.when}, **quiet)
-        refreshed_now(chosen)
+        refreshed_now(self.filling.wire(self.preset.input, self.choose, self.inputs, {self.when}))
         self.presets.wire()
+        self._wire_lists(refreshed_now)
+        begun = self.start_outputs
+        self.start.click(self.begin, self.inputs, begun, concurrency_limit=None, **quiet)
+        self.stop.click(self.stop_start, None, None, **quiet)
+        self.need.wire(form, self.filling, self.inputs, refreshed_now)
+        self._wire_reuse()
+
+    def _wire_lists(self, refreshed_now: Callable[[Any], None]) -> None:
+        """Lists that grow with the workspace, and the data set, which all tabs share."""
+        shared, form = self.shared, self.form
+        quiet: dict[str, Any] = {"show_progress": "hidden"}
+        dataset = form.fields["data.dataset"]
         lists = [*(form.fields[path] for path in ("data.dataset", MODEL, TEMPLATE)), self.preset]
         opened = gr.on(
             [shared.tab["configure"].select, shared.dataset.change],
             self.open,
-            [shared.dataset, self.presets.purpose, self.preset],
+            [shared.dataset, dataset, self.presets.purpose, self.preset],
             lists,
             **quiet,
         )
@@ -310,14 +332,10 @@ class _Configure:
             form.fields[MODULES],
             **quiet,
         )
-        form.fields["data.dataset"].input(
-            lambda dataset: dataset, form.fields["data.dataset"], shared.dataset, **quiet
+        # In the browser, at once: a selection that is still on its way would come back as a newer.
+        refreshed_now(
+            dataset.input(None, dataset, shared.dataset, js="dataset => dataset", **quiet)
         )
-        begun = self.start_outputs
-        self.start.click(self.begin, self.inputs, begun, concurrency_limit=None, **quiet)
-        self.stop.click(self.stop_start, None, None, **quiet)
-        self.need.wire(form, self.inputs, refreshed_now)
-        self._wire_reuse()
 
     def _wire_reuse(self) -> None:
         quiet: dict[str, Any] = {"show_progress": "hidden"}
