@@ -37,6 +37,8 @@ _TRIED_AT_ONCE = 200
 _NUMBERS = re.compile(r"\d+(?:[.,]\d+)*")
 _QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"|\([^()]*\)")
 _LEFTOVER = "other reasons"
+# Of a pass that ends in a decision, reading the rows takes about so much.
+_READ_SHARE = 0.8
 
 
 @dataclass
@@ -126,6 +128,8 @@ class Pipeline:
     results: list[StepResult] = field(default_factory=list)
     _pass: int = 0
     _passes: int = 1
+    _span: tuple[float, float] = (0.0, 1.0)
+    """Which share of its pass is at work."""
 
     def run(self, files: Mapping[Part, Path]) -> Files:
         """The files of each part after all steps; those of `files` stay as they are.
@@ -146,6 +150,7 @@ class Pipeline:
     def _through(self, current: Files, watched: list[Watched]) -> Files:
         rows = [one for one in watched if isinstance(one.work, RowWork)]
         whole = next((one for one in watched if isinstance(one.work, WholeWork)), None)
+        self._span = (0.0, _READ_SHARE if whole else 1.0)
         if rows:
             current = self._rewritten(current, rows, whole)
         elif whole:
@@ -153,6 +158,8 @@ class Pipeline:
         if not whole:
             return current
         assert isinstance(whole.work, WholeWork)
+        self._span = (_READ_SHARE, 1.0)
+        self._say(0.0, whole.step.title)
         return self._decided(current, whole, whole.work.decide())
 
     def _rewritten(self, current: Files, rows: list[Watched], whole: Watched | None) -> Files:
@@ -184,16 +191,18 @@ class Pipeline:
     def _note_all(self, current: Files, whole: Watched) -> None:
         work = whole.work
         assert isinstance(work, WholeWork)
-        for part in PARTS:
-            if part not in current:
-                continue
+        counts = {part: count_rows(current[part]) for part in PARTS if part in current}
+        total, done = max(sum(counts.values()), 1), 0
+        for part, count in counts.items():
             if work.columns == ():
-                for _ in range(count_rows(current[part])):
+                for _ in range(count):
                     work.note({"part": part})
                 continue
             for batch in iter_rows(current[part], columns=work.columns):
                 for row in batch:
                     work.note(_with_part(row, part))
+                done += len(batch)
+                self._say(done / total, whole.step.title)
 
     def _decided(self, current: Files, whole: Watched, decision: Decision) -> Files:
         """The files as a decision wants them, table by table."""
@@ -261,7 +270,9 @@ class Pipeline:
 
     def _say(self, fraction: float, message: str) -> None:
         if self.progress:
-            self.progress((self._pass + min(fraction, 1.0)) / self._passes, message)
+            begin, end = self._span
+            share = begin + (end - begin) * min(fraction, 1.0)
+            self.progress((self._pass + share) / self._passes, message)
 
 
 def _nothing_left(result: StepResult) -> DataError:

@@ -36,10 +36,10 @@ def call_apart(
     process = workers.Process(target=_work, args=(theirs, function, args, kwargs), daemon=True)
     process.start()
     theirs.close()
-    said: tuple[float, str] | None = None
+    said = (0.0, "Starting")
     try:
         while True:
-            while tell and said and not ours.poll(_SILENCE_SECONDS):
+            while tell and not ours.poll(_SILENCE_SECONDS):
                 tell(*said)
             kind, value = received(ours, process)
             if kind == "progress" and tell:

@@ -272,3 +272,17 @@ def test_a_trial_tells_how_far_it_is_and_ends_when_it_is_stopped(
 
     with pytest.raises(Enough):
         try_in_order(open_workspace, info.id, steps, progress=stop)
+
+
+def test_a_step_that_must_see_all_rows_tells_how_far_it_is_and_never_goes_back(
+    open_workspace: Workspace, tmp_path: Path
+) -> None:
+    """The search for near duplicates said nothing until it was done: nobody knew how long."""
+    info = bring(open_workspace, tmp_path, [{"text": f"Row {n} is here."} for n in range(5000)])
+    steps = [*step(op="drop_near_duplicates"), *step(op="drop_empty"), *step(op="shuffle")]
+    shares: list[float] = []
+    apply_steps(
+        open_workspace, info.id, steps, progress=lambda share, text: shares.append(share)
+    )
+    assert shares == sorted(shares) and shares[-1] == 1.0
+    assert len({share for share in shares if share < 0.4}) > 3

@@ -29,7 +29,8 @@ def test_the_answer_and_the_progress_come_back(workers: WorkerContext) -> None:
         children.add_slowly, 2, second=3, workers=workers, tell=lambda *told: heard.append(told)
     )
     assert answer == 5
-    assert heard == [(0.5, "adding to 2")]
+    # On a slow machine it may be told a few times before that it is starting.
+    assert heard[-1] == (0.5, "adding to 2")
 
 
 def test_it_leaves_the_cores_to_the_page(workers: WorkerContext) -> None:
@@ -76,7 +77,7 @@ def test_a_stop_ends_the_process_and_lets_it_tidy_up(
     seen: list[int] = []
 
     def stop(fraction: float, message: str) -> None:
-        if not seen:
+        if fraction and not seen:
             seen.append(int((tmp_path / "mark").read_text()))
             raise StoppedError
 
@@ -85,3 +86,16 @@ def test_a_stop_ends_the_process_and_lets_it_tidy_up(
     assert not (tmp_path / "mark").exists()
     with pytest.raises(ProcessLookupError):
         os.kill(seen[0], 0)
+
+
+def test_a_stop_does_not_wait_for_the_first_word(workers: WorkerContext) -> None:
+    """Loading a model or a large file can take a minute before anything is said of it."""
+
+    class StoppedError(Exception):
+        pass
+
+    def stop(fraction: float, message: str) -> None:
+        raise StoppedError
+
+    with pytest.raises(StoppedError):
+        call_apart(children.stay_silent, workers=workers, tell=stop)

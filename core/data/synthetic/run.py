@@ -324,7 +324,8 @@ class _Work:
     def _so_far(self) -> str:
         settings = self.task.settings
         tokens = self.input_tokens + self.output_tokens
-        parts = [f"{self.drafts} of {settings.rows} drafts", f"{self.requests} requests"]
+        asked = "1 request" if self.requests == 1 else f"{self.requests} requests"
+        parts = [f"{self.drafts} of {settings.rows} drafts", asked]
         parts.append(f"{tokens:,} tokens")
         cost = settings.cost(self.input_tokens, self.output_tokens)
         if cost:
