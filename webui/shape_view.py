@@ -46,7 +46,9 @@ class ShapeView:
         )
         self._build_panel()
         self.progress = gr.HTML(elem_id="shape-progress", apply_default_css=False)
-        self.stop = gr.Button("Stop", size="sm", visible=False, scale=0, min_width=96)
+        self.stop = gr.Button(
+            "Stop", size="sm", visible=False, scale=0, min_width=96, elem_id="shape-stop"
+        )
         with gr.Accordion("Versions", open=False, elem_classes="fold", elem_id="shape-versions"):
             self.versions = gr.HTML(js_on_load=shape_steps.CLICKS, apply_default_css=False)
             self.prune = gr.Button("Delete old versions", size="sm", scale=0, visible=False)

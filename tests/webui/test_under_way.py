@@ -6,16 +6,18 @@ from __future__ import annotations
 import json
 import random
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import psutil
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
 from core.data.prepare import import_dataset
 from core.data.registry import list_datasets, load_dataset_info
 from core.workspace import Workspace
-from tests.e2e.serving import Served
+from tests.e2e.serving import Served, wait_until
 
 pytestmark = pytest.mark.e2e
 SLOW = 120_000
@@ -28,9 +30,9 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     workspace = Workspace.open(tmp_path_factory.mktemp("under-way") / "workspace")
     chance = random.Random(7)
     words = [f"word{n}" for n in range(3000)]
-    pieces = [" ".join(chance.choices(words, k=200)) for _ in range(1000)]
+    pieces = [" ".join(chance.choices(words, k=200)) for _ in range(600)]
     path = workspace.root / "texts.jsonl"
-    lines = (json.dumps({"text": " ".join(chance.choices(pieces, k=5))}) for _ in range(10_000))
+    lines = (json.dumps({"text": " ".join(chance.choices(pieces, k=4))}) for _ in range(6_000))
     path.write_text("\n".join(lines), encoding="utf-8")
     import_dataset(workspace, [path], name="texts", eval_fraction=0.0)
     import_dataset(workspace, [write(workspace.root, 20, "few")])
@@ -57,16 +59,39 @@ def write(folder: Path, rows: int, name: str) -> Path:
     return path
 
 
-def begin_import(page: Page, path: Path) -> Locator:
+def bring(page: Page, path: Path) -> Locator:
     page.set_input_files("#drop input[type=file]", path)
     panel = page.locator("#import")
     expect(panel.locator(".recognised")).to_be_visible(timeout=SLOW)
-    button(panel, "Import").click()
     return panel
 
 
 def button(place: Page | Locator, name: str) -> Locator:
     return place.get_by_role("button", name=name, exact=True)
+
+
+def workers(served: Served) -> set[psutil.Process]:
+    """The processes that work for the server: children of the one that forks them."""
+    server = psutil.Process(served.process.pid)
+    return {one for child in server.children() for one in child.children(recursive=True)}
+
+
+@contextmanager
+def held(served: Served, bar: Locator, begin: Callable[[], None]) -> Iterator[None]:
+    """What `begin` sets to work stands still once it has told how far it is: however slow the
+    browser is beside it, it is not done before it may go on."""
+    before = workers(served)
+    begin()
+    expect(bar).to_contain_text("%", timeout=SLOW)
+    mine = wait_until(lambda: workers(served) - before, 60, "a process for the work")
+    for process in mine:
+        process.suspend()
+    try:
+        yield
+    finally:
+        for process in mine:
+            with suppress(psutil.NoSuchProcess):
+                process.resume()
 
 
 def card(page: Page, text: str) -> Locator:
@@ -78,34 +103,33 @@ def test_an_import_is_there_after_a_reload_and_in_a_second_page_where_it_can_be_
 ) -> None:
     """It goes on in its process: who reloads must not lose sight of it, nor the way to end it."""
     visit(page, served)
-    path = write(tmp_path, 2_000_000, "endless")
-    panel = begin_import(page, path)
-    expect(panel.locator(".progress")).to_contain_text("%", timeout=SLOW)
-    expect(page.locator("#imports li")).to_have_count(0)
-    page.reload()
-    expect(card(page, "Importing endless")).to_be_visible(timeout=SLOW)
-    second = page.context.new_page()
-    visit(second, served)
-    expect(card(second, "Importing endless")).to_contain_text("left", timeout=SLOW)
-    second.get_by_role("button", name="Stop: endless").click()
-    for one in (page, second):
-        expect(card(one, "Stopped. endless was not imported")).to_be_visible(timeout=SLOW)
+    panel = bring(page, write(tmp_path, 300_000, "endless"))
+    with held(served, panel.locator(".progress"), button(panel, "Import").click):
+        expect(page.locator("#imports li")).to_have_count(0)
+        page.reload()
+        expect(card(page, "Importing endless")).to_contain_text("left", timeout=SLOW)
+        second = page.context.new_page()
+        visit(second, served)
+        expect(card(second, "Importing endless")).to_be_visible(timeout=SLOW)
+        second.get_by_role("button", name="Stop: endless").click()
+        for one in (page, second):
+            expect(card(one, "Stopped. endless was not imported")).to_be_visible(timeout=SLOW)
     for one in (page, second):
         one.get_by_role("button", name="Dismiss: endless").click()
         expect(one.locator("#imports li")).to_have_count(0)
-    path.unlink()
     assert "endless" not in [info.id for info in list_datasets(workspace)]
     second.close()
     assert page.errors == []  # type: ignore[attr-defined]
 
 
-def test_an_import_that_ends_while_the_page_is_away_is_offered_when_it_is_back(
+def test_an_import_that_ends_after_a_reload_is_offered(
     served: Served, page: Page, workspace: Workspace, tmp_path: Path
 ) -> None:
     visit(page, served)
-    panel = begin_import(page, write(tmp_path, 60_000, "away"))
-    expect(panel.locator(".progress")).to_be_visible()
-    page.reload()
+    panel = bring(page, write(tmp_path, 60_000, "away"))
+    with held(served, panel.locator(".progress"), button(panel, "Import").click):
+        page.reload()
+        expect(card(page, "Importing away")).to_be_visible(timeout=SLOW)
     expect(card(page, "away is imported: 54,000 rows to learn")).to_be_visible(timeout=SLOW)
     page.get_by_role("button", name="Open it: away").click()
     expect(page).to_have_url(re.compile("dataset=away"), timeout=SLOW)
@@ -116,19 +140,17 @@ def test_an_import_that_ends_while_the_page_is_away_is_offered_when_it_is_back(
 def test_an_import_that_fails_after_a_reload_says_why(
     served: Served, page: Page, tmp_path: Path
 ) -> None:
-    """The held-out rows are read last, long after the page was loaded again."""
+    """The held-out rows are read last."""
     held_out = tmp_path / "other.jsonl"
     held_out.write_text(json.dumps({"prompt": "Why?", "completion": ""}) + "\n", encoding="utf-8")
     visit(page, served)
-    page.set_input_files("#drop input[type=file]", write(tmp_path, 60_000, "wrong"))
-    panel = page.locator("#import")
-    expect(panel.locator(".recognised")).to_be_visible(timeout=SLOW)
+    panel = bring(page, write(tmp_path, 60_000, "wrong"))
     panel.get_by_text("a second file").click()
     panel.locator("#second input[type=file]").set_input_files(held_out)
     expect(panel.locator("#second-told")).to_contain_text("cannot be used", timeout=SLOW)
-    button(panel, "Import").click()
-    expect(panel.locator(".progress")).to_be_visible(timeout=SLOW)
-    page.reload()
+    with held(served, panel.locator(".progress"), button(panel, "Import").click):
+        page.reload()
+        expect(card(page, "Importing wrong")).to_be_visible(timeout=SLOW)
     told = card(page, "wrong was not imported: No row of other.jsonl")
     expect(told).to_be_visible(timeout=SLOW)
     page.get_by_role("button", name="Dismiss: wrong").click()
@@ -140,17 +162,18 @@ def test_what_was_chosen_while_an_import_went_on_stays_chosen(
 ) -> None:
     """And a file that was brought meanwhile is not put away with the import's end."""
     visit(page, served, "?dataset=sample")
-    begin_import(page, write(tmp_path, 150_000, "late"))
-    expect(page.locator("#import .progress")).to_contain_text("%", timeout=SLOW)
-    select(page, "few")
-    expect(page).to_have_url(re.compile("dataset=few"))
-    page.set_input_files("#drop input[type=file]", write(tmp_path, 30, "next"))
+    panel = bring(page, write(tmp_path, 60_000, "late"))
     name = page.get_by_label("Name of the data set")
-    expect(name).to_have_value("next", timeout=SLOW)
+    with held(served, panel.locator(".progress"), button(panel, "Import").click):
+        select(page, "few")
+        expect(page).to_have_url(re.compile("dataset=few"))
+        bring(page, write(tmp_path, 30, "next"))
+        expect(name).to_have_value("next", timeout=SLOW)
+        expect(card(page, "Importing late")).to_be_visible(timeout=SLOW)
     expect(card(page, "late is imported")).to_be_visible(timeout=SLOW)
     expect(page).to_have_url(re.compile("dataset=few"))
     expect(name).to_have_value("next")
-    button(page.locator("#import"), "Import").click()
+    button(panel, "Import").click()
     expect(page).to_have_url(re.compile("dataset=next"), timeout=SLOW)
     expect(card(page, "next")).to_have_count(0)
     page.get_by_role("button", name="Dismiss: late").click()
@@ -174,20 +197,19 @@ def test_a_step_at_work_is_there_after_a_reload_and_only_at_its_own_data_set(
 ) -> None:
     visit(page, served, "?dataset=texts")
     open_step(page, "drop_near_duplicates")
-    button(page, "Apply").click()
-    bar = page.locator("#shape-progress .progress")
-    expect(bar).to_be_visible(timeout=SLOW)
-    page.reload()
-    page.locator("#part-shape-button").click()
-    expect(bar).to_contain_text("near duplicates", timeout=SLOW)
-    select(page, "few")
-    expect(bar).to_have_count(0, timeout=SLOW)
-    expect(button(page.locator("#part-shape"), "Stop")).to_be_hidden()
-    select(page, "texts")
-    expect(bar).to_contain_text("near duplicates", timeout=SLOW)
-    button(page.locator("#part-shape"), "Stop").click()
-    told = page.locator("#shape-progress")
-    expect(told).to_contain_text("Stopped. The data set is as it was.", timeout=SLOW)
+    bar, stop = page.locator("#shape-progress .progress"), page.locator("#shape-stop")
+    with held(served, bar, button(page, "Apply").click):
+        page.reload()
+        page.locator("#part-shape-button").click()
+        expect(bar).to_contain_text("near duplicates", timeout=SLOW)
+        select(page, "few")
+        expect(bar).to_have_count(0, timeout=SLOW)
+        expect(stop).to_be_hidden()
+        select(page, "texts")
+        expect(bar).to_contain_text("near duplicates", timeout=SLOW)
+        stop.click()
+        told = page.locator("#shape-progress")
+        expect(told).to_contain_text("Stopped. The data set is as it was.", timeout=SLOW)
     assert load_dataset_info(workspace, "texts").version == 1
     assert page.errors == []  # type: ignore[attr-defined]
 
@@ -198,20 +220,17 @@ def test_a_trial_tells_how_far_it_is_and_can_be_stopped_or_left(
     """What a trial that was left finds must not stand under another step."""
     visit(page, served, "?dataset=texts")
     open_step(page, "drop_near_duplicates")
-    trial = page.locator("#step-trial")
-    button(page, "Try it").click()
-    expect(trial.locator(".progress")).to_contain_text("%", timeout=SLOW)
-    expect(button(page, "Try it")).to_be_disabled()
-    button(page, "Stop the trial").click()
-    expect(trial).to_contain_text("Stopped. A trial changes nothing.", timeout=SLOW)
-    expect(button(page, "Stop the trial")).to_be_hidden()
-    button(page, "Try it").click()
-    expect(trial.locator(".progress")).to_be_visible(timeout=SLOW)
-    button(page, "Another step").click()
-    page.locator("#step-chooser [data-at=sample]").click()
-    expect(page.locator("#step-sample")).to_be_visible(timeout=SLOW)
-    button(page, "Try it").click()
-    expect(trial.locator(".trial")).to_contain_text("Sample", timeout=SLOW)
+    trial, again = page.locator("#step-trial"), button(page, "Try it")
+    with held(served, trial.locator(".progress"), again.click):
+        expect(again).to_be_disabled()
+        button(page, "Stop the trial").click()
+        expect(trial).to_contain_text("Stopped. A trial changes nothing.", timeout=SLOW)
+        expect(button(page, "Stop the trial")).to_be_hidden()
+    with held(served, trial.locator(".progress"), again.click):
+        button(page, "Another step").click()
+    page.locator("#step-chooser [data-at=drop_duplicates]").click()
+    expect(page.locator("#step-drop_duplicates")).to_be_visible(timeout=SLOW)
+    again.click()
+    expect(trial.locator(".trial")).to_contain_text("Drop exact duplicates", timeout=SLOW)
     expect(trial.locator(".step")).to_have_count(1)
-    assert load_dataset_info(workspace, "texts").version == 1
     assert page.errors == []  # type: ignore[attr-defined]
