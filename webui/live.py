@@ -50,6 +50,8 @@ class LiveRun:
         self.samples: dict[int, Sample] = {}
         self.rollouts = Rollouts()
         self.choices: dict[str, dict[str, Any]] = {}
+        self.warnings: dict[str, None] = {}
+        """What the run warned of, each once, in the order in which it was said."""
         self.log: deque[str] = deque(maxlen=LOG_LINES)
         self.generation = 0
         """Grows when points were taken back: a resumed run does some steps again."""
@@ -136,6 +138,8 @@ class LiveRun:
             choice = event.get("choice")
             if isinstance(choice, dict) and "field" in choice:
                 self.choices[str(choice["field"])] = choice
+            if event.get("level") == "warning":
+                self.warnings[str(event.get("message", ""))] = None
             self.log.append(str(event.get("message", "")))
         elif kind == "error":
             self.log.append(str(event.get("message", "")))

@@ -34,6 +34,12 @@ def headline(job: Job, came: str = "") -> str:
     )
 
 
+def noticed(live: LiveRun) -> str:
+    """What the run warned of: rows that are left out, a checkpoint that could not be used."""
+    lines = "".join(f"<li>{messages.escape(text)}</li>" for text in live.warnings)
+    return f'<ul class="noticed">{lines}</ul>' if lines else ""
+
+
 def outcome(job: Job, live: LiveRun, resumable: bool) -> str:
     """What a run that is not learning wants to be known: what it waits for, or why it ended."""
     if job.state == "queued":
@@ -160,7 +166,7 @@ def news(job: Job, live: LiveRun, resumable: bool, cursor: Mapping[str, Any]) ->
     """What is new since `cursor`, the browser's word on what it shows; None when nothing is."""
     texts = {
         "headline": headline(job, lineage_text(live.folder)),
-        "outcome": outcome(job, live, resumable),
+        "outcome": outcome(job, live, resumable) + noticed(live),
         "figures": figures(job, live),
         "samples": completions(live.rollouts) + samples(live),
         "choices": choices(live),

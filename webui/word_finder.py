@@ -30,6 +30,7 @@ class WordFinder:
             label="Words that fall into many pieces",
             info="Tick those that should become one token each.",
             elem_id="found-words",
+            elem_classes="pills",
             visible=False,
         )
         self.known = gr.State([])
@@ -64,6 +65,10 @@ class WordFinder:
             self.known: words,
         }
 
+    def forget(self) -> dict[Any, Any]:
+        """Another data set or model: what was found is not of it."""
+        return {self.told: "", self.words: gr.CheckboxGroup(visible=False), self.known: []}
+
     def take(self, ticked: list[str], known: list[str], chosen: list[str]) -> list[str]:
         """The new tokens, with those that are ticked and without those that are not."""
         return [*(word for word in chosen or [] if word not in known), *ticked]
@@ -78,6 +83,13 @@ class WordFinder:
         ).then(
             self.search,
             [form.fields[DATASET], form.fields[MODEL], field],
+            {self.told, self.words, self.known},
+            **quiet,
+        )
+        gr.on(
+            [form.fields[DATASET].change, form.fields[MODEL].change],
+            self.forget,
+            None,
             {self.told, self.words, self.known},
             **quiet,
         )

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from core.jobs.events import EventWriter
 from core.jobs.store import Job, Store
 from core.workspace import Workspace
 from tests.webui.made_runs import make_run
@@ -57,6 +58,20 @@ def test_figures_have_units_and_the_time_that_matters(workspace: Path) -> None:
     job, live = made(workspace, "finished")
     assert "Took" in run_view.figures(job, live)
     assert "2 min 40 s" in run_view.figures(job, live)
+
+
+def test_what_a_run_warned_of_is_shown_once(workspace: Path) -> None:
+    """A broken checkpoint would be left aside without a word."""
+    job, live = made(workspace, "running")
+    events = EventWriter(live.folder.events)
+    for _ in range(2):
+        events.write("log", level="warning", message="checkpoint-8 cannot be <used>.")
+    events.write("log", level="info", message="Saved checkpoint-9.")
+    live.update()
+    news = run_view.news(job, live, False, {})
+    assert news is not None
+    assert news.texts["outcome"].count("checkpoint-8 cannot be &lt;used&gt;.") == 1
+    assert "checkpoint-9" not in news.texts["outcome"]
 
 
 def test_what_was_chosen_stands_in_the_form_s_words(workspace: Path) -> None:

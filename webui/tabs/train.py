@@ -38,7 +38,7 @@ class _Train:
         with gr.Column(visible=False, elem_id="run") as self.shown:
             self._build_run()
         self.cursor = gr.Textbox(visible="hidden", label="What is drawn")
-        self.panes = [self.shown, self.nothing, self.stop, self.resume, self.next]
+        self.panes = [self.shown, self.nothing, self.stop, self.resume, self.next, self.choice]
         self.panes += self.after.panes
         self.texts = [getattr(self, name) for name in _PARTS]
 
@@ -81,7 +81,7 @@ class _Train:
             return gr.Dropdown([], value=None, visible=False), ""
         chosen = next((job for job in jobs if job.id == run_id), None)
         chosen = chosen or next((job for job in jobs if job.active), jobs[0])
-        listed = [(_listed(job), job.id) for job in jobs]
+        listed = self._listed(jobs)
         # What is selected already is not selected again: by now it may be another.
         selected = gr.skip() if chosen.id == run_id else chosen.id
         return gr.Dropdown(listed, value=chosen.id, visible=len(jobs) > 1), selected
@@ -101,7 +101,16 @@ class _Train:
         return [*panes, *texts, news.drawing]
 
     def _panes(self, job: Job | None, resumable: bool) -> list[Any]:
-        return [*_panes(job, resumable), *self.after.shown(job)]
+        jobs = self.app.store.list(kind="train")
+        listed = gr.Dropdown(choices=self._listed(jobs), visible=len(jobs) > 1)
+        return [*_panes(job, resumable), listed, *self.after.shown(job)]
+
+    def _listed(self, jobs: list[Job]) -> list[tuple[str, str]]:
+        """Each run with how it stands now."""
+        return [
+            (f"{job.name or job.id}: {messages.STATE_WORDS[job.state].lower()}", job.id)
+            for job in jobs
+        ]
 
     def stop_run(self, run_id: str):
         return self._ask(lambda: stop_job(self.app.workspace, self.app.store, run_id))
@@ -158,10 +167,6 @@ def _panes(job: Job | None, resumable: bool) -> list[Any]:
         gr.Button(visible=resumable),
         gr.Row(visible=state == "finished"),
     ]
-
-
-def _listed(job: Job) -> str:
-    return f"{job.name or job.id}: {messages.STATE_WORDS[job.state].lower()}"
 
 
 def _html(classes: str = "") -> gr.HTML:
