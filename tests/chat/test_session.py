@@ -42,7 +42,7 @@ def session(world: TinyWorld, processes: WorkerContext) -> Iterator[ChatSession]
         yield chat
 
 
-def wait_until(condition: Callable[[], bool], seconds: float = 30.0) -> bool:
+def wait_until(condition: Callable[[], bool], seconds: float = 120.0) -> bool:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if condition():

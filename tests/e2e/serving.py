@@ -16,6 +16,8 @@ from typing import Any
 import psutil
 
 ROOT = Path(__file__).resolve().parents[2]
+# A machine whose cores are all taken is slow to start a server (seconds).
+PATIENCE = 240
 
 
 class Served:
@@ -34,8 +36,10 @@ class Served:
         self.address = ""
         self._known = threading.Event()
         threading.Thread(target=self._read, daemon=True).start()
-        assert self._known.wait(60), f"the server did not say its address:\n{self.output}"
-        assert self.address, f"the server ended:\n{self.output}"
+        self._known.wait(PATIENCE)
+        if not self.address:
+            self.process.kill()
+            raise AssertionError(f"the server did not say its address:\n{self.output}")
         self.seconds_to_page = time.monotonic() - self.begun
 
     def _read(self) -> None:
@@ -54,7 +58,7 @@ class Served:
     def end(self, how: int = signal.SIGTERM) -> None:
         if self.process.poll() is None:
             self.process.send_signal(how)
-            self.process.wait(30)
+            self.process.wait(60)
 
 
 def wait_until(true: Callable[[], Any], seconds: float, what: str) -> Any:

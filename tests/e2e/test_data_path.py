@@ -118,7 +118,7 @@ def rename_the_labels(page: Page) -> None:
 def undo_and_reload(served: Served, page: Page) -> None:
     assert set(record(served)["labels"]) == {"law", "code", "general"}
     page.get_by_role("button", name="Undo", exact=True).click()
-    wait_until(lambda: set(record(served)["labels"]) == set(TOPICS), 90, "the labels from before")
+    wait_until(lambda: set(record(served)["labels"]) == set(TOPICS), 240, "the labels from before")
     page.reload()
     expect(page.locator("#rows-where")).to_contain_text("of 81", timeout=WAIT)  # 90 less 9
     assert "dataset=questions" in page.url

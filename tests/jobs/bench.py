@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[2]
 LIGHT = ("core.jobs.worker", "tests.jobs.fake_jobs")
 
 
-def wait_until(condition: Callable[[], Any], timeout: float = 60.0) -> Any:
+def wait_until(condition: Callable[[], Any], timeout: float = 180.0) -> Any:
     """The first true value of `condition`; fails when there is none within `timeout` seconds."""
     deadline = time.monotonic() + timeout
     while time.monotonic() < deadline:

@@ -26,7 +26,7 @@ def shell(bench: Bench, job: Job) -> subprocess.Popen[str]:
 def test_a_run_in_the_foreground_tells_its_events_and_its_end(bench: Bench) -> None:
     """The progress bar and the exit code of `train` come from here."""
     job, other = bench.add(steps=2), bench.add(steps=2)
-    output, _ = shell(bench, job).communicate(timeout=60)
+    output, _ = shell(bench, job).communicate(timeout=180)
     assert output.split() == [
         *("state", "state", "state"),
         *("metrics", "progress", "metrics", "progress"),
@@ -42,7 +42,7 @@ def test_ctrl_c_stops_with_a_checkpoint_and_a_second_one_kills(bench: Bench) -> 
     bench.allow(job, 1)
     bench.wait_step(job, 1)
     os.killpg(program.pid, signal.SIGINT)
-    assert program.communicate(timeout=60)[0].endswith("stopped\n")
+    assert program.communicate(timeout=180)[0].endswith("stopped\n")
     assert (bench.folder(job) / "checkpoints/checkpoint-1").is_dir()
 
     deaf = bench.add(steps=9, gated=True, behaviour="deaf")
@@ -51,7 +51,7 @@ def test_ctrl_c_stops_with_a_checkpoint_and_a_second_one_kills(bench: Bench) -> 
     os.killpg(program.pid, signal.SIGINT)
     bench.wait_state(deaf, "stopping")
     os.killpg(program.pid, signal.SIGINT)
-    assert program.communicate(timeout=60)[0].endswith("stopped\n")
+    assert program.communicate(timeout=180)[0].endswith("stopped\n")
     assert bench.store.get(deaf.id).signal == 9
 
 
@@ -63,7 +63,7 @@ def test_a_server_and_a_shell_never_start_the_same_run(bench: Bench) -> None:
     running = bench.wait_state(job, "running")
     assert running.owner_pid in (server.pid, program.pid)
     bench.allow(job, 2)
-    assert program.communicate(timeout=60)[0].endswith("finished\n")
+    assert program.communicate(timeout=180)[0].endswith("finished\n")
     log = (bench.folder(job) / "worker.log").read_text()
     assert log.count("begins after step 0") == 1
 
@@ -95,5 +95,5 @@ def test_a_run_waits_while_a_shell_has_the_device(bench: Bench) -> None:
     bench.wait_state(short, "finished")  # the server has been at work meanwhile
     assert bench.store.get(queued.id).state == "queued"
     bench.allow(mine, 1)
-    program.communicate(timeout=60)
+    program.communicate(timeout=180)
     bench.wait_state(queued, "finished")

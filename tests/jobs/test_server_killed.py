@@ -44,7 +44,7 @@ def test_the_pipes_of_a_killed_server_are_closed(bench: Bench) -> None:
     server = bench.server()
     bench.wait_state(job, "running")
     server.kill()
-    server.communicate(timeout=10)
+    server.communicate(timeout=60)
     running = bench.store.get(job.id)
     assert same_process(running.pid, running.pid_started_at)
 
@@ -107,7 +107,7 @@ def test_a_server_that_ends_properly_waits_for_no_worker(bench: Bench) -> None:
     job = bench.add(steps=1, gated=True)
     server = bench.server()
     running = bench.wait_state(job, "running")
-    server.communicate("leave\n", timeout=10)
+    server.communicate("leave\n", timeout=60)
     assert server.returncode == 0
     assert same_process(running.pid, running.pid_started_at)
     assert bench.store.get(job.id).owner_pid is None
@@ -132,7 +132,7 @@ def test_a_second_server_is_told_who_has_the_workspace(bench: Bench) -> None:
         [sys.executable, script, str(bench.workspace.root)],
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=120,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
     assert second.returncode == 1
