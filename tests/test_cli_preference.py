@@ -37,6 +37,11 @@ def test_preferences_are_learned_from_the_shell(workspace: Path, tmp_path: Path)
     assert "The data set questions holds prompt-completion rows" in error
     assert "method dpo learns from preference" in error
 
+    # Before a model is looked for that may take an hour to fetch.
+    far = ["--model.model_name_or_path", "nobody/not-here"]
+    _, _, error = shell.type(*words, "questions", *far, "--queue")
+    assert "method dpo learns from preference" in error and "is not on this machine" not in error
+
     run = shell.ask(*words, made["id"])
     assert (run["state"], run["step"]) == ("finished", run["max_steps"])
     events = [

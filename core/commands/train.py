@@ -48,10 +48,11 @@ def add(commands: Any, common: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, output: Output) -> int:
     from core.commands.progress import fetch_progress
+    from core.errors import ConfigError
     from core.jobs.process import context
     from core.jobs.scheduler import live_server
     from core.jobs.store import Store
-    from core.jobs.submit import submit_run
+    from core.jobs.submit import start_problems, submit_run
     from core.models.starter import ensure_model
 
     if args.config is None and args.from_run is None:
@@ -59,6 +60,9 @@ def run(args: argparse.Namespace, output: Output) -> int:
     config = read_config(open_workspace(args), args.config, args.overrides, args.from_run)
     model = config.model.model_name_or_path
     workspace = open_workspace(args, model)
+    problems = start_problems(workspace, config)
+    if problems:  # before a model is fetched for nothing
+        raise ConfigError(problems)
     if not args.queue and live_server(workspace) is None:
         context().warm()  # imports torch in the background, while the model is looked for
     ensure_model(model, workspace, fetch_progress)
