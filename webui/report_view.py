@@ -96,17 +96,14 @@ def _cell(number: dict[str, float], share: bool, kind: str) -> str:
         return f"{100 * value:.0f}" if share else f"{value:.3f}" if value < 100 else f"{value:,.0f}"
 
     unit = " %" if share else ""
-    interval = ""
-    if number.get("low") is not None and number.get("high") is not None:
-        interval = f"<small>{text(number['low'])} to {text(number['high'])}</small>"
-    bar = ""
+    low, high = number.get("low"), number.get("high")
+    interval = span = bar = ""
+    if low is not None and high is not None:
+        interval = f"<small>{text(low)} to {text(high)}</small>"
+        span = f'<b style="left:{100 * low:.1f}%;width:{100 * (high - low):.1f}%"></b>'
     if share:
-        low = 100 * (number.get("low") or 0)
-        wide = 100 * (number.get("high") or 0) - low
-        bar = (
-            f'<span class="share {kind}"><i style="width:{100 * number["value"]:.1f}%"></i>'
-            f'<b style="left:{low:.1f}%;width:{wide:.1f}%"></b></span>'
-        )
+        filled = f'<i style="width:{100 * number["value"]:.1f}%"></i>'
+        bar = f'<span class="share {kind}">{filled}{span}</span>'
     return f'<td class="num"><strong>{text(number["value"])}{unit}</strong> {interval}{bar}</td>'
 
 

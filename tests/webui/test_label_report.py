@@ -6,7 +6,7 @@ from typing import Any
 
 from tests.webui.made_runs import HOSTILE
 from webui.label_report import MOST_IN_MAP, SHOWN_LABELS, label_parts
-from webui.report_view import report
+from webui.report_view import _cell, report
 
 
 def made(names: list[str], counts: list[list[int]] | None) -> dict[str, Any]:
@@ -39,6 +39,13 @@ def test_the_baseline_stands_beside_the_numbers_and_each_label_is_told() -> None
     assert html.index(">law</th>") < html.index(">health</th>")  # the hardest first
     assert "<b>law</b> for <b>health</b>: 1 of 4 rows" in html
     assert 'class="right"' in html and "law, taken for health: 1 of 4" in html
+
+
+def test_only_a_number_with_an_interval_shows_one() -> None:
+    """A mark at nought would be read as its lower end."""
+    known = _cell({"value": 0.9, "low": 0.8, "high": 0.95}, True, "tuned")
+    assert "80 to 95" in known and '<b style="left:80.0%;width:15.0%"></b>' in known
+    assert "<b " not in _cell({"value": 0.9}, True, "tuned")
 
 
 def test_a_row_of_numbers_keeps_its_columns_where_the_baseline_has_none() -> None:
