@@ -77,14 +77,21 @@ class TensorBoard:
         self._writer.close()
 
 
+def _forget(package: str) -> None:
+    """The next import of the package begins anew."""
+    # A copy: another thread (TensorBoard's, at the same time) may be importing.
+    for name in list(sys.modules):
+        if name.partition(".")[0] == package:
+            sys.modules.pop(name, None)
+
+
 class Trackio:
     """A SQLite database in the folder. Nothing is sent anywhere."""
 
     def start(self, about: About) -> None:
         os.environ["TRACKIO_DIR"] = str(about.folder)
         # It reads the folder as it is imported, and TRL imports it for some methods before this.
-        for name in [name for name in sys.modules if name.partition(".")[0] == "trackio"]:
-            del sys.modules[name]
+        _forget("trackio")
         import trackio
 
         self._run = trackio.init(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import itertools
 import sqlite3
 import struct
+import sys
 import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -181,3 +183,28 @@ def test_a_missing_key_is_said_at_the_field(monkeypatch: pytest.MonkeyPatch) -> 
     assert problem.field == "tracking.wandb_mode" and "WANDB_API_KEY" in problem.message
     monkeypatch.setenv("WANDB_API_KEY", "0123456789abc")
     assert tracker_warnings(parse_config(values)) == []
+
+
+def test_a_package_is_forgotten_while_another_thread_imports() -> None:
+    """With TensorBoard beside it, trackio was told nothing at all."""
+    stop, before = threading.Event(), sys.getswitchinterval()
+
+    def keep_importing() -> None:
+        for number in itertools.cycle(range(50)):
+            if stop.is_set():
+                break
+            sys.modules[f"made_up_{number}"] = sys
+            sys.modules.pop(f"made_up_{(number + 25) % 50}", None)
+
+    thread = threading.Thread(target=keep_importing)
+    sys.setswitchinterval(1e-6)
+    thread.start()
+    try:
+        for _ in range(300):
+            trackers._forget("no_such_package")
+    finally:
+        stop.set()
+        thread.join()
+        sys.setswitchinterval(before)
+        for number in range(50):
+            sys.modules.pop(f"made_up_{number}", None)
