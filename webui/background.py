@@ -170,14 +170,17 @@ class Watches:
         watch.end()
         return watch.task
 
-    def turn(self, page: str, place: str) -> None:
-        """The page is at another place from now on."""
+    def turn(self, page: str, place: str) -> bool:
+        """The page is at this place from now on. Whether it was at another one."""
         with self._lock:
+            if self._places.get(page) == place:
+                return False
             self._places[page] = place
             self._places.move_to_end(page)
             while len(self._places) > _MOST_PAGES:
                 self._places.popitem(last=False)
         self.leave(page)
+        return True
 
 
 def begin(work: Callable[[Task], Any], message: str = "") -> Task:

@@ -27,6 +27,12 @@ _TO_PANEL = (
     "?.scrollIntoView({behavior: 'smooth', block: 'start'}))"
 )
 
+# In the browser, at once: the server's answer could come when the panel was opened again.
+_CLOSE = """() => {
+  const gone = { __type__: "update", visible: false };
+  return [gone, gone, "", "", ""];
+}"""
+
 
 class ShapeView:
     """Its components, handlers and wiring."""
@@ -99,18 +105,20 @@ class ShapeView:
 
     def turn(self, dataset: str, request: gr.Request) -> dict[Any, Any]:
         """Another data set: what was going on with the last one goes on, and is told there."""
-        self.watches.turn(request.session_hash or "", dataset)
-        return {
-            **self.close_panel(request), self.progress: "", self.stop: gr.Button(visible=False)
-        }
+        page = request.session_hash or ""
+        if not self.watches.turn(page, dataset):
+            return gr.skip()  # the panel was opened for it meanwhile
+        self._leave_panel(page)
+        return {self.progress: "", self.stop: gr.Button(visible=False)}
 
     def close_panel(self, request: gr.Request) -> dict[Any, Any]:
-        self._leave_panel(request)
+        self._leave_panel(request.session_hash or "")
         return self._closed()
 
-    def _leave_panel(self, request: gr.Request) -> str:
-        """The panel gets something else; gives the page."""
-        page = request.session_hash or ""
+    def _leave_panel(self, page: str, dataset: str = "") -> str:
+        """The panel gets something else, for the data set that the page shows; gives the page."""
+        if dataset:
+            self.watches.turn(page, dataset)
         self.trial.end(page)
         self.applied.pop(page, None)
         return page
@@ -122,7 +130,7 @@ class ShapeView:
 
     def open_chooser(self, dataset: str, request: gr.Request) -> dict[Any, Any]:
         """Every kind of step that this data set can go through."""
-        self._leave_panel(request)
+        self._leave_panel(request.session_hash or "", dataset)
         try:
             info = load_dataset_info(self.app.workspace, dataset)
         except TunesmithError as error:
@@ -134,7 +142,7 @@ class ShapeView:
         self, dataset: str, before: str, event: gr.EventData, request: gr.Request
     ) -> dict[Any, Any]:
         """One kind of step was chosen: its settings."""
-        self._leave_panel(request)
+        self._leave_panel(request.session_hash or "", dataset)
         info = load_dataset_info(self.app.workspace, dataset)
         return {**self._shown(event.at, before, info), self.place: ""}
 
@@ -191,7 +199,7 @@ class ShapeView:
 
     def apply_step(self, data: dict[Component, Any], request: gr.Request) -> dict[Any, Any]:
         """Starts to make a version with the step; `follow` says how far that is."""
-        page = self._leave_panel(request)
+        page = self._leave_panel(request.session_hash or "")
         try:
             info, added, place = self._filled_in(data)
             steps = recorded_steps(info)
@@ -222,7 +230,7 @@ class ShapeView:
         self, dataset: str, before: str, event: gr.EventData, request: gr.Request
     ) -> dict[Any, Any]:
         """A button at a step: edit it, or take it out."""
-        self._leave_panel(request)
+        self._leave_panel(request.session_hash or "", dataset)
         try:
             at = int(event.at)
             info = load_dataset_info(self.app.workspace, dataset)
@@ -318,7 +326,11 @@ class ShapeView:
             )
 
         shared.on_rows(self.show, [dataset], shown)
-        followed(dataset.change(self.turn, dataset, closing, **each))
+        dataset.change(
+            None, None, [self.panel, self.stop, self.trial.shown, self.pruned, self.progress],
+            js=_CLOSE, **quiet,
+        )
+        followed(dataset.change(self.turn, dataset, {self.progress, self.stop}, **each))
         followed(shared.part["shape"].select(lambda: None, None, None, **quiet))
         self.add.click(self.open_chooser, dataset, frame, **quiet).then(None, js=_TO_PANEL)
         self.another.click(self.open_chooser, dataset, frame, **quiet)

@@ -51,7 +51,7 @@ def test_what_a_page_has_turned_away_from_says_no_more_to_it() -> None:
     page = threading.Thread(target=follow)
     page.start()
     assert began.wait(10)
-    watches.turn("page", "topics")
+    assert watches.turn("page", "topics") and not watches.turn("page", "topics")
     before = list(said)
     page.join(10)
     assert said == before and not task.done.is_set()

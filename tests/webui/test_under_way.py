@@ -78,15 +78,15 @@ def workers(served: Served) -> set[psutil.Process]:
 
 @contextmanager
 def held(served: Served, bar: Locator, begin: Callable[[], None]) -> Iterator[None]:
-    """What `begin` sets to work stands still once it has told how far it is: however slow the
-    browser is beside it, it is not done before it may go on."""
+    """What `begin` sets to work stands still as soon as it has a process: however slow the browser
+    is beside it, it is not done before it may go on."""
     before = workers(served)
     begin()
-    expect(bar).to_contain_text("%", timeout=SLOW)
-    mine = wait_until(lambda: workers(served) - before, 60, "a process for the work")
+    mine = wait_until(lambda: workers(served) - before, 120, "a process for the work")
     for process in mine:
         process.suspend()
     try:
+        expect(bar).to_be_visible(timeout=SLOW)
         yield
     finally:
         for process in mine:
@@ -107,7 +107,7 @@ def test_an_import_is_there_after_a_reload_and_in_a_second_page_where_it_can_be_
     with held(served, panel.locator(".progress"), button(panel, "Import").click):
         expect(page.locator("#imports li")).to_have_count(0)
         page.reload()
-        expect(card(page, "Importing endless")).to_contain_text("left", timeout=SLOW)
+        expect(card(page, "Importing endless")).to_be_visible(timeout=SLOW)
         second = page.context.new_page()
         visit(second, served)
         expect(card(second, "Importing endless")).to_be_visible(timeout=SLOW)
