@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from core.config import RunConfig
-from core.errors import TunesmithError
-from core.jobs.submit import submit_run
+from core.errors import ConfigError, TunesmithError
+from core.jobs.submit import start_problems, submit_run
 from core.models.starter import ensure_model
 
 if TYPE_CHECKING:
@@ -207,10 +207,14 @@ def begin(work: Callable[[Task], Any], message: str = "") -> Task:
 def start_run(workspace: Workspace, store: Store, config: RunConfig) -> Task:
     """Fetches the base model of `config` if it is not here, then puts the run in the queue.
 
-    The result is the Job.
+    The result is the Job. What keeps the run from being started is found before the model is
+    fetched for nothing.
     """
 
     def work(task: Task) -> Any:
+        problems = start_problems(workspace, config)
+        if problems:
+            raise ConfigError(problems)
         ensure_model(config.model.model_name_or_path, workspace, task.tell)
         task.tell(1.0, "Putting the run in the queue")
         return submit_run(workspace, store, config)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import threading
+from pathlib import Path
 from typing import Any
 
+from core.config import parse_config
 from core.data.record import Counts, DatasetInfo
-from core.errors import DataError
-from webui.background import Task, Watches, begin
+from core.errors import ConfigError, DataError
+from tests.webui.fakes import fake_app
+from webui.background import Task, Watches, begin, start_run
 from webui.imports import Imports
 from webui.works import bar
 
@@ -131,3 +134,15 @@ def test_a_bar_says_what_is_done_and_how_far_it_is() -> None:
     assert "about 30 s left" in bar(task)
     task.fraction = 1.0
     assert "left" not in bar(task)
+
+
+def test_a_run_that_cannot_start_fetches_no_model(tmp_path: Path) -> None:
+    """The sample holds conversations, and a classifier learns from labels: minutes of download
+    before that is said are lost."""
+    app = fake_app(tmp_path / "workspace")
+    config = parse_config({"method": "classification", "data": {"dataset": "sample"}})
+    started = start_run(app.workspace, app.store, config)
+    assert started.done.wait(60)
+    assert isinstance(started.error, ConfigError)
+    assert "data.dataset" in [problem.field for problem in started.error.problems]
+    assert not any(app.workspace.models.iterdir())
