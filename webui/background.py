@@ -127,7 +127,8 @@ class Watches:
     """What each page watches: one task at a time, at one place (the data set that it shows).
 
     A task that a page has turned away from goes on, but says no more to it: nothing late is written
-    over what came after it.
+    over what came after it. A handler that watches yields `gr.skip()` last: Gradio sends what came
+    last once more when a generator ends, over what a person has changed since.
     """
 
     def __init__(self) -> None:

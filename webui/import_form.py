@@ -82,7 +82,9 @@ class ImportForm:
                 for _ in watch.glances():
                     told = messages.progress(None, task.message or "Looking at what you brought")
                     yield {self.failure: told, self.stop: gr.Button(visible=True)}
-                yield self._seen(task, page) if watch.wanted else gr.skip()
+                if watch.wanted:
+                    yield self._seen(task, page)
+                yield gr.skip()
         finally:
             task.stop()  # nobody waits for it any more
 
@@ -115,6 +117,7 @@ class ImportForm:
             if watch.wanted:
                 begun.told = page
                 yield self._ended(key, begun, before)
+            yield gr.skip()
 
     def _begun(self) -> dict[Any, Any]:
         """The panel stays until the end; what comes next can be brought meanwhile."""

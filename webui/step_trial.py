@@ -74,6 +74,7 @@ class StepTrial:
                     yield {**busy, self.shown: bar(task, f"At most {TRIED_ROWS:,} rows of a part")}
                 if watch.wanted:
                     yield {**self.cleared(), self.shown: _found(task, info, first)}
+                yield gr.skip()
         finally:
             task.stop()  # nobody sees what comes of it
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import gradio as gr
 import pytest
@@ -13,7 +14,9 @@ from core.data.formats import FORMS
 from core.data.sources import inspect_source
 from core.errors import DataError
 from core.workspace import Workspace
+from tests.webui.fakes import fake_app
 from webui import background, import_preview
+from webui.import_form import ImportForm
 from webui.import_options import HoldOut, Recipe
 from webui.import_sources import hub_source, look_at, look_at_held_out
 from webui.mapping_table import TEMPLATE, MappingTable, problems_of
@@ -108,6 +111,17 @@ def test_files_dropped_together_are_counted_together_and_a_misfit_is_named(
     shown = import_preview.recognised(found)
     assert "Prompt and answer" in shown and "4 rows" in shown and "third.jsonl" in shown
     assert "line 2" in import_preview.would_drop(found.report)
+
+
+def test_what_was_found_is_shown_once(workspace: Workspace, tmp_path: Path) -> None:
+    """Gradio sends the last answer again when a handler ends: a form that was chosen since would
+    be taken back."""
+    path = lines(workspace.root / "few.jsonl", {"prompt": "a", "completion": "b"})
+    with gr.Blocks():
+        form = ImportForm(fake_app(workspace.root), SimpleNamespace())
+    request = SimpleNamespace(session_hash="page")
+    *_, found, last = form.receive([str(path)], request)
+    assert form.panel in found and last == gr.skip()
 
 
 def test_a_hub_data_set_becomes_one_text_and_a_wrong_share_is_refused() -> None:
