@@ -11,8 +11,8 @@ from core.data.synthetic.draft_log import Draft
 from core.data.synthetic.draft_rows import plain_row
 from core.data.synthetic.endpoint import endpoint_host
 from core.data.synthetic.tasks import DraftTask
-from core.errors import DataError
-from webui import messages, row_cards
+from core.errors import DataError, TunesmithError
+from webui import background, messages, row_cards
 
 # Where an endpoint's address and key may stand; the first that is set counts.
 VARIABLES = (
@@ -32,6 +32,13 @@ SHOWN = {
     "taken": "Added",
     "all": "All",
 }
+
+NO_DRAFTS = messages.empty(
+    "No drafts yet",
+    "A model can write more rows like these, say them in other words, answer prompts, or judge "
+    "pairs. Nothing gets into the data set before you accept it.",
+)
+
 # A button on a draft, with what its fields hold.
 CLICKS = """
 element.addEventListener('click', (event) => {
@@ -224,3 +231,20 @@ def typed_row(draft: Draft, typed: Mapping[str, str]) -> dict[str, Any]:
         except ValueError as error:
             raise DataError(f"{name}: is not JSON: {error}.", "Mend it, or cancel.") from error
     return row
+
+
+def where(first: int, count: int, total: int) -> str:
+    return f'<p class="aside">{first + 1} to {first + count} of {total:,}</p>' if count else ""
+
+
+def added(info: Any, dataset: str) -> str:
+    if info.id == dataset:
+        return messages.note(f"Added. Version {info.version} is in use.", "finished")
+    text = f"Pairs and answers have another form: they are the data set {info.name} now."
+    return messages.note(text, "finished")
+
+
+def failure(error: TunesmithError) -> str:
+    if isinstance(error, background.Stopped):
+        return messages.note("Stopped. What was written is kept; Go on continues.", "stopped")
+    return messages.error(error)

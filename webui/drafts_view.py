@@ -25,7 +25,8 @@ class DraftsView:
     """Its components, handlers and wiring."""
 
     def __init__(self, app: App, shared: Shared) -> None:
-        self.app, self.shared, self.works = app, shared, Works()
+        self.app, self.shared = app, shared
+        self.works, self.watches = Works(), background.Watches()
         with gr.Row(elem_classes="toolbar drafts-head"):
             self.task = gr.Dropdown([], label="Drafts", scale=3, min_width=240, visible=False)
             self.more = gr.Button("Write more rows", variant="primary", scale=0, min_width=160)
@@ -87,7 +88,7 @@ class DraftsView:
             self.task: gr.Dropdown(
                 [draft_cards.choice(task) for task in found], value=chosen, visible=bool(found)
             ),
-            self.nothing: "" if found else _NOTHING,
+            self.nothing: "" if found else draft_cards.NO_DRAFTS,
             self.area: gr.Column(visible=bool(found)),
         }
 
@@ -126,7 +127,7 @@ class DraftsView:
             first = max(first - PAGE, 0)
             found, total = self._page(dataset, task_id, which, first)
         page = draft_cards.drafts(found, total, which, editing)
-        where = _where(int(first), len(found), total)
+        where = draft_cards.where(int(first), len(found), total)
         return page, where, gr.Row(visible=total > PAGE)
 
     def _page(self, dataset: str, task_id: str, which: str, first: int) -> Any:
@@ -211,24 +212,45 @@ class DraftsView:
             return messages.error(error)
         return ""
 
-    def follow(self, dataset: str, task_id: str) -> Iterator[dict[Any, Any]]:
+    def turn(self, dataset: str, request: gr.Request) -> Any:
+        """Another data set: work on the last one goes on, and is told there."""
+        self.watches.turn(request.session_hash or "", dataset)
+        return gr.Column(visible=False), "", gr.Button(visible=False), 0, 0
+
+    def follow(
+        self, dataset: str, task_id: str, request: gr.Request
+    ) -> Iterator[dict[Any, Any]]:
         """How far the work is, what it cost so far, and what came of it."""
-        for work in self.works.watch(dataset):
-            if not work.task.done.is_set():
-                yield {
-                    **self.show_task(dataset, task_id),
-                    self.progress: work.bar(),
-                    self.stop: gr.Button(visible=True),
-                }
-                continue
-            result, failure = work.task.result, work.task.error
-            told = ""
-            if failure and not self._recorded(dataset, task_id, failure):
-                told = _failure(failure)
-            elif not failure and not isinstance(result, tasks.DraftTask):
-                told = _added(result, dataset)
-            yield {self.progress: told}
-        yield {**self.show_task(dataset, task_id), self.stop: gr.Button(visible=False)}
+        work, task_id = self.works.get(dataset), task_id or self._newest(dataset)
+        if work is not None:
+            with self.watches.watch(request.session_hash or "", work.task, dataset) as watch:
+                for _ in watch.glances():
+                    yield {
+                        **self.show_task(dataset, task_id), self.progress: work.bar(),
+                        self.stop: gr.Button(visible=True),
+                    }
+                if watch.wanted:
+                    told = self._outcome(work.task, dataset, task_id)
+                    hidden = gr.Button(visible=False)
+                    yield {
+                        **self.show_task(dataset, task_id), self.progress: told, self.stop: hidden
+                    }
+                    self.works.forget(dataset, work)
+        yield gr.skip()
+
+    def _newest(self, dataset: str) -> str:
+        """The task that is shown first, as after a reload."""
+        try:
+            return next((task.id for task in tasks.list_tasks(self.app.workspace, dataset)), "")
+        except TunesmithError:
+            return ""
+
+    def _outcome(self, task: background.Task, dataset: str, task_id: str) -> str:
+        if task.error:
+            recorded = self._recorded(dataset, task_id, task.error)
+            return "" if recorded else draft_cards.failure(task.error)
+        is_draft = isinstance(task.result, tasks.DraftTask)
+        return "" if is_draft else draft_cards.added(task.result, dataset)
 
     def _recorded(self, dataset: str, task_id: str, error: TunesmithError) -> bool:
         """Whether the task itself says what went wrong; it is shown there then."""
@@ -310,9 +332,11 @@ class DraftsView:
 
         shown(shared.on_rows(self.open, [dataset, self.task], list(self.opened)))
         followed(shared.part["drafts"].select(lambda: None, None, None, **quiet))
-        dataset.change(
-            lambda: (gr.Column(visible=False), "", 0, 0), None,
-            [self.form.panel, self.progress, self.first, self.editing], **quiet,
+        followed(
+            dataset.change(
+                self.turn, dataset,
+                [self.form.panel, self.progress, self.stop, self.first, self.editing], **quiet,
+            )
         )
         self.tally.change(**show, trigger_mode="always_last", **quiet)
         self._wire_writing(followed, quiet)
@@ -372,29 +396,5 @@ class DraftsView:
             )
         )
 
-_NOTHING = messages.empty(
-    "No drafts yet",
-    "A model can write more rows like these, say them in other words, answer prompts, or judge "
-    "pairs. Nothing gets into the data set before you accept it.",
-)
-
-
 def _number(text: str) -> str:
     return (text or "").strip().replace(",", "")
-
-
-def _where(first: int, count: int, total: int) -> str:
-    return f'<p class="aside">{first + 1} to {first + count} of {total:,}</p>' if count else ""
-
-
-def _added(info: Any, dataset: str) -> str:
-    if info.id == dataset:
-        return messages.note(f"Added. Version {info.version} is in use.", "finished")
-    text = f"Pairs and answers have another form: they are the data set {info.name} now."
-    return messages.note(text, "finished")
-
-
-def _failure(error: TunesmithError) -> str:
-    if isinstance(error, background.Stopped):
-        return messages.note("Stopped. What was written is kept; Go on continues.", "stopped")
-    return messages.error(error)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,19 +46,6 @@ class Works:
         running = self._works.get(key)
         if running is not None and not running.task.done.is_set():
             raise JobError(f"{running.title} is still going on.", "Wait for it, or stop it.")
-
-    def watch(self, key: str) -> Iterator[Work]:
-        """The work on `key` a few times a second, and once more when it is done; nothing if there
-        is none. What has been seen done is forgotten."""
-        work = self._works.get(key)
-        if work is None:
-            return
-        if not work.task.done.is_set():
-            yield work
-        for _ in work.task.glances():
-            yield work
-        yield work
-        self.forget(key, work)
 
     def get(self, key: str) -> Work | None:
         """The work on `key`, also when it is done and nobody has seen that yet."""

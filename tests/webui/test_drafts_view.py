@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import json
+import threading
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import gradio as gr
 import pytest
 
+from core.data.prepare import import_dataset
 from core.data.record import DatasetInfo
 from core.data.synthetic.draft_log import Draft
 from core.data.synthetic.settings import DraftSettings, draft_settings
-from core.data.synthetic.tasks import DraftTask, Tally
+from core.data.synthetic.tasks import DraftTask, Tally, begin
 from core.errors import DataError
 from tests.webui.fakes import fake_app
 from webui import draft_cards
+from webui.app import build
 from webui.draft_form import SPECS, DraftForm
 from webui.step_form import forms
 
@@ -128,3 +133,34 @@ def test_text_to_edit_is_plain_and_everything_else_is_json() -> None:
     shown = draft_cards.editable(draft({**pair(), "label": False}))
     assert shown == {"prompt": "Hello?", "completion": "Good day.", "label": "false"}
     assert json.loads(draft_cards.editable(draft({"messages": TOLD}))["messages"]) == TOLD
+
+
+def test_what_is_being_written_is_there_after_a_reload_and_only_at_its_data_set(
+    tmp_path: Path,
+) -> None:
+    app = fake_app(tmp_path / "workspace")
+    path = app.workspace.root / "rows.jsonl"
+    path.write_text("".join(json.dumps({"messages": TOLD}) + "\n" for _ in range(4)))
+    info = import_dataset(app.workspace, [path], name="talks", eval_fraction=0.0)
+    settings = DraftSettings(source="local", model="a model")
+    task = begin(app.workspace, info.id, settings)
+    owners = [getattr(one.fn, "__self__", None) for one in build(app).fns.values()]
+    view = next(one for one in owners if type(one).__name__ == "DraftsView")
+    release = threading.Event()
+    work = view.works.begin(info.id, "Writing drafts", lambda told: release.wait(60) and task)
+
+    reloaded = SimpleNamespace(session_hash="reloaded")
+    follows = view.follow(info.id, "", reloaded)
+    shown = next(follows)
+    assert "a model" in shown[view.summary] and "Writing drafts" in shown[view.progress]
+    left = threading.Thread(target=view.turn, args=("another", reloaded))
+    left.start()
+    assert list(follows)[-1] == gr.skip()
+    left.join(30)
+    release.set()
+    assert work.task.done.wait(30)
+    assert view.works.get(info.id) is work, "who comes back to the data set still sees its end"
+    back = SimpleNamespace(session_hash="back")
+    told = list(view.follow(info.id, "", back))
+    assert told[-2][view.progress] == "" and told[-1] == gr.skip()
+    assert view.works.get(info.id) is None

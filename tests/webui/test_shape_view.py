@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
+import threading
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import gradio as gr
@@ -180,23 +180,22 @@ def test_the_recipe_is_in_the_page_and_can_be_read_again(
 
 def test_two_changes_of_one_data_set_do_not_run_at_once() -> None:
     """The second would be made of rows that the first is about to replace."""
-    works, release = Works(), SimpleNamespace(done=False)
+    works, release = Works(), threading.Event()
 
     def wait(task: Any) -> str:
-        while not release.done:
-            task.tell(0.5, "half")
+        release.wait(60)
         return "made"
 
-    works.begin("a", "First", wait)
+    work = works.begin("a", "First", wait)
     with pytest.raises(JobError, match="First is still going on"):
         works.begin("a", "Second", wait)
     works.begin("b", "Elsewhere", lambda task: "other")
-    seen = []
-    for work in works.watch("a"):
-        seen.append(work.task.done.is_set())
-        release.done = True
-    assert seen[-1] and not seen[0] and work.task.result == "made"
-    assert list(works.watch("a")) == []
+    release.set()
+    assert work.task.done.wait(60)
+    assert works.get("a") is work, "its end waits for somebody to see it"
+    works.forget("a", work)
+    assert works.get("a") is None
+    works.begin("a", "Second", lambda task: "other")
 
 
 def test_work_that_is_stopped_says_so() -> None:
@@ -207,8 +206,8 @@ def test_work_that_is_stopped_says_so() -> None:
             task.tell(0.1, "going on")
 
     work = works.begin("a", "Long work", forever)
-    for _ in works.watch("a"):
-        works.stop("a")
+    works.stop("a")
+    assert work.task.done.wait(60)
     assert isinstance(work.task.error, TunesmithError)
     assert work.task.error.message == "Stopped."
 
