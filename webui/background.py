@@ -127,8 +127,10 @@ class Watches:
     """What each page watches: one task at a time, at one place (the data set that it shows).
 
     A task that a page has turned away from goes on, but says no more to it: nothing late is written
-    over what came after it. A handler that watches yields `gr.skip()` last: Gradio sends what came
-    last once more when a generator ends, over what a person has changed since.
+    over what came after it. A handler that watches yields the end last, or `gr.skip()` when the
+    page has turned away: Gradio sends what came last once more when a generator ends. Nothing may
+    follow the end: the browser is told what differs and mends the answer before in place, which a
+    slow one has perhaps not drawn yet (`gr.skip()` then takes the end away).
     """
 
     def __init__(self) -> None:

@@ -39,6 +39,12 @@ NO_DRAFTS = messages.empty(
     "pairs. Nothing gets into the data set before you accept it.",
 )
 
+# In the browser, at once: the server's answer could come when the panel was opened again.
+CLOSE = """() => {
+  const gone = { __type__: "update", visible: false };
+  return [gone, gone, "", 0];
+}"""
+
 # A button on a draft, with what its fields hold.
 CLICKS = """
 element.addEventListener('click', (event) => {

@@ -214,29 +214,28 @@ class DraftsView:
 
     def turn(self, dataset: str, request: gr.Request) -> Any:
         """Another data set: work on the last one goes on, and is told there."""
-        self.watches.turn(request.session_hash or "", dataset)
-        return gr.Column(visible=False), "", gr.Button(visible=False), 0, 0
+        turned = self.watches.turn(request.session_hash or "", dataset)
+        return 0 if turned else gr.skip()
 
-    def follow(
-        self, dataset: str, task_id: str, request: gr.Request
-    ) -> Iterator[dict[Any, Any]]:
+    def follow(self, dataset: str, task_id: str, request: gr.Request) -> Iterator[dict]:
         """How far the work is, what it cost so far, and what came of it."""
         work, task_id = self.works.get(dataset), task_id or self._newest(dataset)
-        if work is not None:
-            with self.watches.watch(request.session_hash or "", work.task, dataset) as watch:
-                for _ in watch.glances():
-                    yield {
-                        **self.show_task(dataset, task_id), self.progress: work.bar(),
-                        self.stop: gr.Button(visible=True),
-                    }
-                if watch.wanted:
-                    told = self._outcome(work.task, dataset, task_id)
-                    hidden = gr.Button(visible=False)
-                    yield {
-                        **self.show_task(dataset, task_id), self.progress: told, self.stop: hidden
-                    }
-                    self.works.forget(dataset, work)
-        yield gr.skip()
+        if work is None:
+            yield gr.skip()
+            return
+        with self.watches.watch(request.session_hash or "", work.task, dataset) as watch:
+            for _ in watch.glances():
+                yield {
+                    **self.show_task(dataset, task_id), self.progress: work.bar(),
+                    self.stop: gr.Button(visible=True),
+                }
+            if not watch.wanted:
+                yield gr.skip()
+                return
+            ended = {self.progress: self._outcome(work.task, dataset, task_id)}
+            ended[self.stop] = gr.Button(visible=False)
+            yield {**self.show_task(dataset, task_id), **ended}
+            self.works.forget(dataset, work)
 
     def _newest(self, dataset: str) -> str:
         """The task that is shown first, as after a reload."""
@@ -332,12 +331,9 @@ class DraftsView:
 
         shown(shared.on_rows(self.open, [dataset, self.task], list(self.opened)))
         followed(shared.part["drafts"].select(lambda: None, None, None, **quiet))
-        followed(
-            dataset.change(
-                self.turn, dataset,
-                [self.form.panel, self.progress, self.stop, self.first, self.editing], **quiet,
-            )
-        )
+        closed = [self.form.panel, self.stop, self.progress, self.first]
+        dataset.change(None, None, closed, js=draft_cards.CLOSE, **quiet)
+        followed(dataset.change(self.turn, dataset, self.editing, **quiet))
         self.tally.change(**show, trigger_mode="always_last", **quiet)
         self._wire_writing(followed, quiet)
         self._wire_deciding(shown, followed, page, quiet)

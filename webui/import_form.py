@@ -82,9 +82,7 @@ class ImportForm:
                 for _ in watch.glances():
                     told = messages.progress(None, task.message or "Looking at what you brought")
                     yield {self.failure: told, self.stop: gr.Button(visible=True)}
-                if watch.wanted:
-                    yield self._seen(task, page)
-                yield gr.skip()
+                yield self._seen(task, page) if watch.wanted else gr.skip()
         finally:
             task.stop()  # nobody waits for it any more
 
@@ -111,20 +109,18 @@ class ImportForm:
             return
         key, begun = self._import(data[self.choice.found], asked)
         with self.watches.watch(page, begun.work.task) as watch:
-            yield self._begun()
-            for task in watch.glances():
-                yield {self.progress: bar(task)}
+            # What comes next can be brought meanwhile.
+            yield {**self._at_work(begun), self.sources.drop: None, self.sources.path: ""}
+            for _ in watch.glances():
+                yield self._at_work(begun)
             if watch.wanted:
                 begun.told = page
-                yield self._ended(key, begun, before)
-            yield gr.skip()
+            yield self._ended(key, begun, before) if watch.wanted else gr.skip()
 
-    def _begun(self) -> dict[Any, Any]:
-        """The panel stays until the end; what comes next can be brought meanwhile."""
-        return {
-            **self._busy(True), self.panel: gr.Column(visible=True), self.made: "",
-            self.sources.drop: None, self.sources.path: "",
-        }
+    def _at_work(self, begun: Import) -> dict[Any, Any]:
+        """All of it each time: of two answers close together, Gradio may lose the first."""
+        told = {self.progress: bar(begun.work.task), self.panel: gr.Column(visible=True)}
+        return {**told, **self._busy(True), self.made: ""}
 
     def _ended(self, key: str, ended: Import, before: str) -> dict[Any, Any]:
         task = ended.work.task

@@ -182,7 +182,6 @@ class RowsView:
             where.first = where.first if where.found is not None else 0
             where.found, where.search = found[:MOST_FOUND], None
             yield self._shown(look)
-            yield self._nothing_new  # Gradio sends the last answer again at the end
 
     def leave_search(self, data: dict[Component, Any]) -> Updates:
         """All rows again, from the first."""

@@ -263,10 +263,9 @@ class ShapeView:
         with self.watches.watch(page, work.task, dataset) as watch:
             for _ in watch.glances():
                 yield {self.progress: work.bar(), self.stop: gr.Button(visible=True)}
+            yield self._ended(work, page) if watch.wanted else gr.skip()
             if watch.wanted:
-                yield self._ended(work, page)
                 self.works.forget(dataset, work)
-            yield gr.skip()
 
     def _ended(self, work: Work, page: str) -> dict[Any, Any]:
         ended = {self.stop: gr.Button(visible=False)}

@@ -72,9 +72,10 @@ class StepTrial:
             with self.watches.watch(page, task) as watch:
                 for _ in watch.glances():
                     yield {**busy, self.shown: bar(task, f"At most {TRIED_ROWS:,} rows of a part")}
-                if watch.wanted:
-                    yield {**self.cleared(), self.shown: _found(task, info, first)}
-                yield gr.skip()
+                if not watch.wanted:
+                    yield gr.skip()
+                    return
+                yield {**self.cleared(), self.shown: _found(task, info, first)}
         finally:
             task.stop()  # nobody sees what comes of it
 

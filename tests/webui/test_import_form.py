@@ -113,15 +113,15 @@ def test_files_dropped_together_are_counted_together_and_a_misfit_is_named(
     assert "line 2" in import_preview.would_drop(found.report)
 
 
-def test_what_was_found_is_shown_once(workspace: Workspace, tmp_path: Path) -> None:
-    """Gradio sends the last answer again when a handler ends: a form that was chosen since would
-    be taken back."""
+def test_nothing_follows_what_was_found(workspace: Workspace, tmp_path: Path) -> None:
+    """A slow browser gets each answer as a change of the one before, in place: what comes right
+    after the find would take it away, and the file lies there with no way to go on."""
     path = lines(workspace.root / "few.jsonl", {"prompt": "a", "completion": "b"})
     with gr.Blocks():
         form = ImportForm(fake_app(workspace.root), SimpleNamespace())
     request = SimpleNamespace(session_hash="page")
-    *_, found, last = form.receive([str(path)], request)
-    assert form.panel in found and last == gr.skip()
+    *_, last = form.receive([str(path)], request)
+    assert form.panel in last
 
 
 def test_a_hub_data_set_becomes_one_text_and_a_wrong_share_is_refused() -> None:

@@ -147,9 +147,8 @@ def test_found_rows_can_be_turned_while_the_search_goes_on(
     searching = view.find(asked)
     next(searching)
     assert "4 to 6 of" in shown(view, view.turn(asked, PAGE))
-    *_, last, end = searching
+    *_, last = searching
     assert "4 to 6 of 11 rows" in shown(view, last)
-    assert end == {view.rows: gr.skip()}, "Gradio sends the last answer again, after a later click"
 
 
 def test_a_search_ends_when_its_rows_are_left(
