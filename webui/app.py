@@ -49,6 +49,7 @@ def build(app: App) -> gr.Blocks:
     _make_private(page)
     _spare_status(page)
     _lose_no_choice(page)
+    _browser_first(page)
     return page
 
 
@@ -124,6 +125,15 @@ def _lose_no_choice(page: gr.Blocks) -> None:
             continue
         if function.trigger_mode == "once" or at & shared:
             function.trigger_mode = "multiple"
+
+
+def _browser_first(page: gr.Blocks) -> None:
+    """Gradio calls the handlers of an event one after the other, each when the one before has been
+    answered. What the browser does by itself comes first: it would come late, and perhaps undo what
+    was clicked meanwhile, if it waited for the server."""
+    waits = sorted(page.fns.items(), key=lambda item: item[1].fn is not None or not item[1].js)
+    page.fns.clear()
+    page.fns.update(waits)
 
 
 def _events(page: gr.Blocks) -> list[tuple[int | None, str]]:

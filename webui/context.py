@@ -190,16 +190,17 @@ class Shared:
         refresh: Callable[..., Any],
         inputs: Sequence[gr.components.Component] | set[gr.components.Component],
         outputs: Sequence[gr.blocks.Block] | set[gr.blocks.Block],
+        **how: Any,
     ) -> Any:
         """Runs `refresh` when the rows that Data shows may be others; gives the event, for
-        `.then`."""
+        `.then`. `how` goes to `gr.on`."""
         # Another data set has other rows, too: the frame of Data sees to it.
         return gr.on(
             [self.tab["data"].select, self.version.change],
             refresh,
             inputs,
             outputs,
-            show_progress="hidden",
+            **{"show_progress": "hidden", **how},
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -45,14 +46,14 @@ CLOSE = """() => {
   return [gone, gone, "", 0];
 }"""
 
-# A button on a draft, with what its fields hold.
+# A button on a draft, with what the fields of the open one hold.
 CLICKS = """
 element.addEventListener('click', (event) => {
   const button = event.target.closest('[data-act]');
   if (!button) return;
   const card = button.closest('[data-draft]');
   const values = {};
-  for (const field of card.querySelectorAll('textarea')) values[field.name] = field.value;
+  for (const field of element.querySelectorAll('textarea')) values[field.name] = field.value;
   trigger('select', {act: button.dataset.act, draft: Number(card.dataset.draft), values});
 });
 """
@@ -154,7 +155,8 @@ def drafts(
     if not found:
         return messages.empty(*_NOTHING.get(shown, _NOTHING["all"])) if not total else ""
     cards = "".join(
-        _editor(draft, typed, error) if draft.id == editing else _draft(draft) for draft in found
+        _editor(draft, typed, error) if draft.id == editing else _draft(draft, not editing)
+        for draft in found
     )
     return f'<div class="rows drafts">{cards}</div>'
 
@@ -168,8 +170,10 @@ _NOTHING = {
 }
 
 
-def _draft(draft: Draft) -> str:
-    offered = [("edit", "Edit"), ("accept", "Accept"), ("reject", "Reject")]
+def _draft(draft: Draft, may_edit: bool) -> str:
+    offered = [("accept", "Accept"), ("reject", "Reject")]
+    if may_edit:  # one at a time: what was typed in another one would be lost
+        offered.insert(0, ("edit", "Edit"))
     done = {"accepted": "accept", "rejected": "reject"}.get(draft.status)
     buttons = "".join(
         f'<button type="button" class="small is-{act}" data-act="{act}" '
@@ -194,7 +198,7 @@ def _card(draft: Draft, body: str, buttons: str) -> str:
 
 def _editor(draft: Draft, typed: Mapping[str, str] | None, error: DataError | None) -> str:
     texts = {**editable(draft), **(typed or {})}
-    wrong = error.message.split(":")[0].split(".")[0] if error else ""
+    wrong = re.split("[:.,]", error.message)[0] if error else ""
     place = wrong if wrong in texts else next(iter(texts), "")
     fields = "".join(
         f'<label><span>{messages.escape(name)}</span><textarea name="{messages.escape(name)}" '

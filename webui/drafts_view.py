@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import gradio as gr
@@ -11,7 +13,7 @@ from gradio.components import Component
 from core.data.registry import load_dataset_info
 from core.data.synthetic import review, tasks
 from core.data.synthetic.run import run_drafts
-from core.errors import ConfigError, DataError, TunesmithError
+from core.errors import ConfigError, DataError, Problem, TunesmithError
 from core.jobs.apart import call_apart
 from webui import background, draft_cards, messages
 from webui.context import App, Shared
@@ -19,6 +21,25 @@ from webui.draft_form import DraftForm
 from webui.works import Works, version_of
 
 PAGE = 8
+
+
+@dataclass
+class Desk:
+    """What a browser's session does with the drafts.
+
+    It is kept here and not in the page: what is asked for must know that somebody has begun to edit
+    meanwhile.
+    """
+
+    editing: int = 0
+    """The number of the draft that is open; 0 for none."""
+    tried: Mapping[Any, Any] = field(default_factory=dict)
+    problems: Sequence[Problem] = ()
+    """What is wrong with the settings that were `tried` last."""
+
+    def close(self) -> None:
+        """Nothing is edited any more."""
+        self.editing = 0
 
 
 class DraftsView:
@@ -38,8 +59,7 @@ class DraftsView:
         # What is shown of the drafts, in the browser.
         self.tally = gr.Textbox(visible="hidden", label="Drafts so far")
         self.first = gr.Number(0, visible="hidden", precision=0, label="First draft")
-        # The server's own: what is drawn late must know that somebody has begun to edit meanwhile.
-        self.editing = gr.State(0)
+        self.desk = gr.State(Desk())
 
     def _build_task(self) -> None:
         with gr.Column(visible=False, elem_id="drafts-task") as self.area:
@@ -94,8 +114,9 @@ class DraftsView:
 
     def show_task(self, dataset: str, task_id: str) -> dict[Any, Any]:
         """What the chosen task came to, and what can be done with it."""
+        task_id = task_id or self._newest(dataset)
         try:
-            task = tasks.load_task(self.app.workspace, dataset, task_id or "")
+            task = tasks.load_task(self.app.workspace, dataset, task_id)
         except TunesmithError:
             return {self.area: gr.Column(visible=False)}
         working = task.state == "working"
@@ -115,18 +136,21 @@ class DraftsView:
             self.tally: f"{task_id} {task.tally.drafts}",
         }
 
-    def show_drafts(self, dataset: str, task_id: str, which: str, first: int, editing: int):
+    def show_drafts(self, dataset: str, task_id: str, which: str, first: int, desk: Desk) -> Any:
         """A page of drafts. While one is edited it stays: what was typed would be lost."""
-        if editing:
+        if desk.editing:
             return [gr.skip()] * 3
-        return self._drawn(dataset, task_id, which, first, 0)
+        return self._drawn(dataset, task_id or self._newest(dataset), which, first)
 
-    def _drawn(self, dataset: str, task_id: str, which: str, first: int, editing: int) -> Any:
+    def _drawn(
+        self, dataset: str, task_id: str, which: str, first: int, editing: int = 0,
+        typed: Mapping[str, str] | None = None,
+    ) -> Any:
         found, total = self._page(dataset, task_id, which, first)
         if not found and total:  # the last page was emptied
             first = max(first - PAGE, 0)
             found, total = self._page(dataset, task_id, which, first)
-        page = draft_cards.drafts(found, total, which, editing)
+        page = draft_cards.drafts(found, total, which, editing, typed)
         where = draft_cards.where(int(first), len(found), total)
         return page, where, gr.Row(visible=total > PAGE)
 
@@ -148,8 +172,13 @@ class DraftsView:
         return {**self.form.show(info), self.nothing: ""}
 
     def mark(self, data: dict[Component, Any]) -> dict[str, Any]:
-        """Which settings matter now."""
-        return self.form.read_marks(data, self._labels(data[self.shared.dataset]))
+        """Which settings matter now, and what was found wrong with them."""
+        desk = data[self.desk]
+        problems = desk.problems if self._given(data) == desk.tried else ()
+        return self.form.read_marks(data, self._labels(data[self.shared.dataset]), problems)
+
+    def _given(self, data: dict[Component, Any]) -> dict[Any, Any]:
+        return {one: data[one] for one in (self.shared.dataset, *self.form.fields.values())}
 
     def _labels(self, dataset: str) -> dict[str, int]:
         try:
@@ -161,20 +190,21 @@ class DraftsView:
 
     def begin(self, data: dict[Component, Any]) -> dict[Any, Any]:
         """A new task, at work at once."""
-        dataset, form = data[self.shared.dataset], self.form
+        dataset, desk, form = data[self.shared.dataset], data[self.desk], self.form
         labels = self._labels(dataset)
         try:
             self.works.check_free(dataset)
             task = tasks.begin(self.app.workspace, dataset, form.read(data))
             self._write(dataset, task.id)
         except ConfigError as error:
+            desk.tried, desk.problems = self._given(data), error.problems
             return {form.marks: form.read_marks(data, labels, error.problems), form.wrong: ""}
         except TunesmithError as error:
             return {form.marks: form.read_marks(data, labels), form.wrong: messages.error(error)}
+        desk.close()
         return {
             **self.open(dataset, task.id), form.panel: gr.Column(visible=False),
             form.wrong: "", form.marks: form.read_marks(data, labels), self.first: 0,
-            self.editing: 0,
         }
 
     def _write(self, dataset: str, task_id: str) -> None:
@@ -212,12 +242,14 @@ class DraftsView:
             return messages.error(error)
         return ""
 
-    def turn(self, dataset: str, request: gr.Request) -> Any:
+    def turn(self, dataset: str, desk: Desk, request: gr.Request) -> None:
         """Another data set: work on the last one goes on, and is told there."""
-        turned = self.watches.turn(request.session_hash or "", dataset)
-        return 0 if turned else gr.skip()
+        if self.watches.turn(request.session_hash or "", dataset):
+            desk.close()
 
-    def follow(self, dataset: str, task_id: str, request: gr.Request) -> Iterator[dict]:
+    def follow(
+        self, dataset: str, task_id: str, request: gr.Request
+    ) -> Iterator[dict[Any, Any]]:
         """How far the work is, what it cost so far, and what came of it."""
         work, task_id = self.works.get(dataset), task_id or self._newest(dataset)
         if work is None:
@@ -269,71 +301,82 @@ class DraftsView:
     # -- deciding
 
     def decide(
-        self, dataset: str, task_id: str, which: str, first: int, editing: int,
-        event: gr.EventData,
+        self, dataset: str, task_id: str, which: str, first: int, desk: Desk, event: gr.EventData
     ) -> dict[Any, Any]:
         """A button on a draft: accept, reject, edit, save, or cancel."""
         workspace, number, act = self.app.workspace, event.draft, event.act
+        if act == "edit":
+            desk.editing = number
         try:
             if act in ("accept", "reject"):
                 getattr(review, act)(workspace, dataset, task_id, [number])
-                editing = 0 if editing == number else editing
             elif act == "save":
                 draft = review.read_drafts(workspace, dataset, task_id, number - 1, 1)[0][0]
                 row = draft_cards.typed_row(draft, event.values)
                 review.edit(workspace, dataset, task_id, number, row)
         except DataError as error:
             found, total = self._page(dataset, task_id, which, first)
-            page = draft_cards.drafts(found, total, which, editing, event.values, error)
-            return {self.cards: page, self.progress: "" if editing else messages.error(error)}
-        editing = number if act == "edit" else editing if act in ("accept", "reject") else 0
-        page, where, pages = self._drawn(dataset, task_id, which, first, editing)
-        return {
-            self.editing: editing, self.cards: page, self.where: where, self.pages: pages,
-            self.progress: "",
-        }
+            page = draft_cards.drafts(found, total, which, desk.editing, event.values, error)
+            return {self.cards: page, self.progress: "" if desk.editing else messages.error(error)}
+        if act in ("save", "cancel") or (act != "edit" and number == desk.editing):
+            desk.editing = 0
+        # When another one is open, what was typed there stays.
+        page, where, pages = self._drawn(
+            dataset, task_id, which, first, desk.editing, event.values
+        )
+        return {self.cards: page, self.where: where, self.pages: pages, self.progress: ""}
 
-    def decide_all(self, dataset: str, task_id: str, which: str, first: int, act: str) -> Any:
+    def decide_all(
+        self, act: str, dataset: str, task_id: str, which: str, first: int, desk: Desk
+    ) -> str:
         """Accepts or rejects the drafts on this page that are not in the data set."""
+        if desk.editing:
+            return messages.note(f"Draft {desk.editing} is open. Save it or cancel first.")
         found, _ = self._page(dataset, task_id, which, first)
         ids = [draft.id for draft in found if not draft.taken]
         try:
             getattr(review, act)(self.app.workspace, dataset, task_id, ids)
         except TunesmithError as error:
-            return messages.error(error), 0
-        return "", 0
+            return messages.error(error)
+        return ""
 
     # -- wiring
 
     def wire(self) -> None:
         shared, dataset = self.shared, self.shared.dataset
-        quiet: dict[str, Any] = {"show_progress": "hidden"}
+        # One after the other, in the order in which they were asked for: an answer that comes late
+        # would show what was there before the last click. Each is quick.
+        quiet: dict[str, Any] = {
+            "show_progress": "hidden", "concurrency_id": "drafts", "concurrency_limit": 1,
+        }
+        apart = {**quiet, "concurrency_id": "drafts-work", "concurrency_limit": None}
         self.opened = {self.task, self.nothing, self.area}
         self.told = {
             self.area, self.summary, self.resuming, self.rows, self.budget, self.add, self.tally,
         }
-        page = [dataset, self.task, self.which, self.first, self.editing]
+        chosen = [dataset, self.task]
+        page = [dataset, self.task, self.which, self.first, self.desk]
         seen = [self.cards, self.where, self.pages]
         show = {"fn": self.show_drafts, "inputs": page, "outputs": seen}
 
         def shown(event: Any) -> Any:
             return event.then(
-                self.show_task, [dataset, self.task], self.told, **quiet
+                self.show_task, chosen, self.told, **quiet
             ).then(**show, **quiet)
 
         def followed(event: Any) -> None:
             shown(
                 event.then(
-                    self.follow, [dataset, self.task], {*self.told, self.progress, self.stop},
-                    concurrency_limit=None, **quiet,
-                ).then(self.open, [dataset, self.task], self.opened, **quiet)
+                    self.follow, chosen, {*self.told, self.progress, self.stop},
+                    **apart,
+                ).then(self.open, chosen, self.opened, **quiet)
             ).then(lambda chosen: version_of(self.app, chosen), dataset, shared.version, **quiet)
 
-        shown(shared.on_rows(self.open, [dataset, self.task], list(self.opened)))
+        shown(shared.on_rows(self.open, chosen, list(self.opened), **quiet))
         followed(shared.part["drafts"].select(lambda: None, None, None, **quiet))
         closed = [self.form.panel, self.stop, self.progress, self.first]
         dataset.change(None, None, closed, js=draft_cards.CLOSE, **quiet)
-        followed(dataset.change(self.turn, dataset, self.editing, **quiet))
+        followed(dataset.change(self.turn, [dataset, self.desk], None, **quiet))
         self.tally.change(**show, trigger_mode="always_last", **quiet)
         self._wire_writing(followed, quiet)
         self._wire_deciding(shown, followed, page, quiet)
@@ -341,10 +384,8 @@ class DraftsView:
     def _wire_writing(self, followed: Any, quiet: dict[str, Any]) -> None:
         dataset = self.shared.dataset
         form = self.form
-        inputs = {*form.fields.values(), dataset}
-        beginning = {
-            *self.opened, form.panel, form.wrong, form.marks, self.first, self.editing
-        }
+        inputs = {*form.fields.values(), dataset, self.desk}
+        beginning = {*self.opened, form.panel, form.wrong, form.marks, self.first}
         self.more.click(self.open_panel, dataset, {*form.shown, self.nothing}, **quiet)
         form.close.click(lambda: gr.Column(visible=False), None, form.panel, **quiet).then(
             self.open, [dataset, self.task], self.opened, **quiet
@@ -363,26 +404,28 @@ class DraftsView:
         self, shown: Any, followed: Any, page: list[Any], quiet: dict[str, Any]
     ) -> None:
         chosen = [self.shared.dataset, self.task]
-        decided = {self.editing, self.cards, self.where, self.pages, self.progress}
-        self.cards.select(self.decide, page, decided, **quiet).then(
+        decided = {self.cards, self.where, self.pages, self.progress}
+        # Several clicks before the first is answered: each of them counts.
+        self.cards.select(self.decide, page, decided, trigger_mode="multiple", **quiet).then(
             self.show_task, chosen, self.told, **quiet
         )
         for button, act in ((self.accept_all, "accept"), (self.reject_all, "reject")):
             shown(
                 button.click(
-                    lambda *given, act=act: self.decide_all(*given, act), page[:4],
-                    [self.progress, self.editing], **quiet,
+                    partial(self.decide_all, act), page, self.progress, **quiet
                 )
             )
-        gr.on([self.which.input, self.task.input], lambda: (0, 0), None,
-              [self.first, self.editing], **quiet).then(
-            self.show_task, chosen, self.told, **quiet
-        ).then(self.show_drafts, page, [self.cards, self.where, self.pages], **quiet)
+        gr.on(
+            [self.which.input, self.task.input], lambda desk: desk.close() or 0, self.desk,
+            self.first, **quiet,
+        ).then(self.show_task, chosen, self.told, **quiet).then(
+            self.show_drafts, page, [self.cards, self.where, self.pages], **quiet
+        )
         for button, step in ((self.before, -PAGE), (self.after, PAGE)):
             shown(
                 button.click(
-                    lambda first, step=step: (max(int(first) + step, 0), 0), self.first,
-                    [self.first, self.editing], **quiet,
+                    lambda first, desk, step=step: desk.close() or max(int(first) + step, 0),
+                    [self.first, self.desk], self.first, **quiet,
                 )
             )
         followed(self.add.click(self.add_rows, chosen, self.progress, **quiet))

@@ -93,6 +93,23 @@ def test_who_repeats_an_event_has_it_alone(page: gr.Blocks) -> None:
     ] == []
 
 
+def test_the_browser_does_its_own_part_of_an_event_before_it_asks_the_server(
+    page: gr.Blocks
+) -> None:
+    """As the page gets them: Gradio waits for each answer before it calls the next handler."""
+    asked: set[tuple[int | None, str]] = set()
+    early = 0
+    for one in page.get_config_file()["dependencies"]:
+        # What follows an answer is not called in this way.
+        targets = {tuple(at) for at in one["targets"] if at[1] not in ("then", "success")}
+        if one["backend_fn"]:
+            asked |= targets
+        elif one["js"]:
+            assert not targets & asked
+            early += 1
+    assert early > 5
+
+
 def test_uploads_stay_in_the_workspace(tmp_path: Path) -> None:
     """A file that somebody uploads must not lie in a folder that all users of a machine share."""
     app = fake_app(tmp_path / "workspace")

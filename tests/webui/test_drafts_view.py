@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import threading
 from pathlib import Path
@@ -13,7 +14,8 @@ import pytest
 
 from core.data.prepare import import_dataset
 from core.data.record import DatasetInfo
-from core.data.synthetic.draft_log import Draft
+from core.data.synthetic import review
+from core.data.synthetic.draft_log import Draft, append
 from core.data.synthetic.settings import DraftSettings, draft_settings
 from core.data.synthetic.tasks import DraftTask, Tally, begin
 from core.errors import DataError
@@ -21,6 +23,7 @@ from tests.webui.fakes import fake_app
 from webui import draft_cards
 from webui.app import build
 from webui.draft_form import SPECS, DraftForm
+from webui.drafts_view import DraftsView
 from webui.step_form import forms
 
 SECRET = "sk-very-secret"
@@ -135,6 +138,63 @@ def test_text_to_edit_is_plain_and_everything_else_is_json() -> None:
     assert json.loads(draft_cards.editable(draft({"messages": TOLD}))["messages"]) == TOLD
 
 
+class Drafted:
+    """A data set with a task that has written three drafts, on a page of its own."""
+
+    def __init__(self, root: Path) -> None:
+        self.app = fake_app(root / "workspace")
+        path = self.app.workspace.root / "rows.jsonl"
+        path.write_text("".join(json.dumps(pair()) + "\n" for _ in range(3)))
+        info = import_dataset(self.app.workspace, [path], name="towns", eval_fraction=0.0)
+        self.task = begin(self.app.workspace, info.id, DraftSettings(source="local", model="m"))
+        append(self.task.log, {"request": 0, "seeds": [0], "rows": [pair()] * 3})
+        self.blocks = build(self.app)
+        owners = [getattr(one.fn, "__self__", None) for one in self.blocks.fns.values()]
+        self.view = next(one for one in owners if type(one).__name__ == "DraftsView")
+        self.desk = copy.deepcopy(self.view.desk.value)
+        self.page = (info.id, self.task.id, "new", 0, self.desk)
+
+    def click(self, act: str, number: int, **values: str) -> str:
+        event = SimpleNamespace(act=act, draft=number, values=values)
+        return self.view.decide(*self.page, event)[self.view.cards]
+
+
+@pytest.fixture(scope="module")
+def drafted(tmp_path_factory: pytest.TempPathFactory) -> Drafted:
+    return Drafted(tmp_path_factory.mktemp("drafted"))
+
+
+def test_a_draft_that_was_opened_is_not_closed_by_what_is_drawn_later(drafted: Drafted) -> None:
+    assert "<textarea" in drafted.click("edit", 1)
+    assert drafted.view.show_drafts(*drafted.page) == [gr.skip()] * 3
+    assert "<textarea" not in drafted.click("cancel", 1)
+    assert "Edit draft 1" in drafted.view.show_drafts(*drafted.page)[0]
+
+
+def test_answers_come_in_the_order_of_the_clicks(drafted: Drafted) -> None:
+    """A late one would show what was there before: only what tells of long work is on its own."""
+    owned = [
+        one for one in drafted.blocks.fns.values()
+        if isinstance(getattr(one.fn, "__self__", None), DraftsView)
+    ]
+    apart = {one.name for one in owned if one.concurrency_id != "drafts"}
+    assert apart == {"follow"} and len(owned) > 20
+
+
+def test_what_is_typed_in_one_draft_stays_while_others_are_decided(drafted: Drafted) -> None:
+    drafted.click("edit", 1)
+    shown = drafted.click("reject", 2, prompt="Typed, not saved")
+    assert "Typed, not saved" in shown and "Edit draft" not in shown
+    told = drafted.view.decide_all("accept", *drafted.page)
+    assert "Draft 1 is open" in told
+    drafts = review.read_drafts(drafted.app.workspace, *drafted.page[:2], 0, 9)[0]
+    assert [one.status for one in drafts] == ["new", "rejected", "new"]
+    shown = drafted.click("save", 1, prompt="Typed and saved", completion="")
+    assert "completion, turn 1: is empty" in shown.partition("<span>completion</span>")[2]
+    shown = drafted.click("save", 1, prompt="Typed and saved", completion="Yes.")
+    assert "Typed and saved" in shown and "<textarea" not in shown and "Edit draft 3" in shown
+
+
 def test_what_is_being_written_is_there_after_a_reload_and_only_at_its_data_set(
     tmp_path: Path,
 ) -> None:
@@ -149,11 +209,12 @@ def test_what_is_being_written_is_there_after_a_reload_and_only_at_its_data_set(
     release = threading.Event()
     work = view.works.begin(info.id, "Writing drafts", lambda told: release.wait(60) and task)
 
+    desk = copy.deepcopy(view.desk.value)
     reloaded = SimpleNamespace(session_hash="reloaded")
     follows = view.follow(info.id, "", reloaded)
     shown = next(follows)
     assert "a model" in shown[view.summary] and "Writing drafts" in shown[view.progress]
-    left = threading.Thread(target=view.turn, args=("another", reloaded))
+    left = threading.Thread(target=view.turn, args=("another", desk, reloaded))
     left.start()
     assert list(follows)[-1] == gr.skip()
     left.join(30)
