@@ -33,6 +33,8 @@ NONE = ("(none)", "")
 # A step that a person does not write by hand.
 MADE_ELSEWHERE = frozenset({"add_rows"})
 _ONE_COLUMN, _COLUMNS = ("column", "group_by"), ("columns",)
+# Of no use to rows without labels.
+_OF_LABELS = ("stratify",)
 _FORMULAS = ("condition", "template")
 _NOTHING_HELD_OUT = (
     "Nothing is held out yet, so this step would find nothing. Add the step Split first."
@@ -215,6 +217,9 @@ class StepForms:
             updates[form.fields[spec.path]] = gr.update(
                 value=forms.write(spec, values[spec.name]), **self._choices(spec, info)
             )
+            if spec.name in _OF_LABELS:
+                labelled = info.form == "labelled-text" or bool(values[spec.name])
+                updates[form.fields[spec.path]]["visible"] = labelled
         updates[self.marks] = marks(form.specs, values)
         if op == RENAME:
             known = info.labels if record is None else _imported_labels(info)

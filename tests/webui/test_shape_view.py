@@ -78,6 +78,15 @@ def test_a_field_that_does_not_matter_is_hidden(forms: StepForms) -> None:
     assert marks["hidden"] == ["drop_length.model"]
 
 
+def test_a_mix_of_labels_is_offered_where_there_are_labels(forms: StepForms) -> None:
+    mix = forms.forms["split"].fields["split.stratify"]
+    shown = {
+        form: forms.show("split", DatasetInfo(id="d", name="d", form=form))[mix]["visible"]
+        for form in ("text", "labelled-text")
+    }
+    assert shown == {"text": False, "labelled-text": True}
+
+
 def test_renaming_with_a_cap_makes_both_steps(forms: StepForms) -> None:
     data = held(forms, "rename_labels", names='{"computer science": "code"}') | {forms.cap: "2"}
     steps = forms.read("rename_labels", data)

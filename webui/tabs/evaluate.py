@@ -59,12 +59,13 @@ class _Evaluate:
         if not trained_runs(self.app):
             empty = messages.empty(
                 "Nothing to evaluate yet",
-                "Train a model in Configure. Its answers are measured here against its base's.",
+                "Train a model in Configure. It is measured here on rows that it has not seen, and "
+                "against its base where that can do the same.",
             )
             hidden = gr.Column(visible=False)
             return empty, hidden, gr.skip(), gr.Dropdown(visible=False), "", ""
         compare = gr.Checkbox(visible=_has_base(self.app, run_id))
-        return "", gr.Column(visible=True), compare, *self._shown(_finished(self.app, run_id))
+        return "", gr.Column(visible=True), compare, *self._shown(run_id)
 
     def begin(self, run_id: str, name: str, most: float, with_base: bool):
         params = {"checkpoint": name, "max_rows": int(most), "compare_base": with_base}
@@ -86,17 +87,18 @@ class _Evaluate:
         reports = _finished(self.app, run_id)
         if (reports[0].id if reports else "") == known:
             return gr.skip(), gr.skip(), gr.skip()
-        return self._shown(reports)
+        return self._shown(run_id)
 
     def choose(self, run_id: str, chosen: str | None):
-        return _report(_finished(self.app, run_id), chosen)
+        return _report(_finished(self.app, run_id), chosen, _has_base(self.app, run_id))
 
-    def _shown(self, reports: list[Report]) -> tuple[Any, str, str]:
+    def _shown(self, run_id: str) -> tuple[Any, str, str]:
+        reports = _finished(self.app, run_id)
         newest = reports[0].id if reports else ""
         choices = gr.Dropdown(
             _choices(reports), value=newest or None, visible=len(reports) > 1
         )
-        return choices, _report(reports, None), newest
+        return choices, _report(reports, None, _has_base(self.app, run_id)), newest
 
     # -- wiring
 
@@ -142,12 +144,15 @@ def _choices(reports: list[Report]) -> list[tuple[str, str]]:
     ]
 
 
-def _report(reports: list[Report], chosen: str | None) -> str:
+def _report(reports: list[Report], chosen: str | None, with_base: bool) -> str:
     """The chosen report, else the newest."""
     for item in reports:
         if item.result and chosen in (None, item.id):
             return report(item.result)
-    return messages.empty(
-        "Not evaluated yet",
-        "Evaluate asks the tuned model and its base the same held-out questions and compares.",
+    what = (
+        "Evaluate asks the tuned model and its base the same held-out questions and compares."
+        if with_base
+        else "Evaluate asks the tuned model about the held-out rows. Its base cannot do what was "
+        "learned, so there is nothing to compare with."
     )
+    return messages.empty("Not evaluated yet", what)
