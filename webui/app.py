@@ -44,12 +44,12 @@ def build(app: App) -> gr.Blocks:
                     _BUILDERS[name](app, shared)
         for wire in shared.finally_wire:
             wire()
+        _browser_first(page)
         _wire_selection(page, app, shared)
         publish(app)
     _make_private(page)
     _spare_status(page)
     _lose_no_choice(page)
-    _browser_first(page)
     return page
 
 
@@ -81,7 +81,8 @@ def _wire_selection(page: gr.Blocks, app: App, shared: Shared) -> None:
     page.load(app.scheduler.warm, None, None, show_progress="hidden")
     selection = [shared.run, shared.dataset, shared.tabs]
     page.load(None, None, selection, js="() => tunesmith.selectionFromUrl()")
-    # Which tab is shown is read from the page itself: events may come in another order.
+    # Which tab is shown is read from the page itself: events may come in another order. It comes
+    # after all others of the event: by then the tab is drawn.
     gr.on(
         [tab.select for tab in shared.tab.values()],
         None,

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -13,33 +12,13 @@ from gradio.components import Component
 from core.data.registry import load_dataset_info
 from core.data.synthetic import review, tasks
 from core.data.synthetic.run import run_drafts
-from core.errors import ConfigError, DataError, Problem, TunesmithError
+from core.errors import ConfigError, TunesmithError
 from core.jobs.apart import call_apart
 from webui import background, draft_cards, messages
 from webui.context import App, Shared
 from webui.draft_form import DraftForm
+from webui.draft_pages import PAGE, Desk, DraftPages, newest
 from webui.works import Works, version_of
-
-PAGE = 8
-
-
-@dataclass
-class Desk:
-    """What a browser's session does with the drafts.
-
-    It is kept here and not in the page: what is asked for must know that somebody has begun to edit
-    meanwhile.
-    """
-
-    editing: int = 0
-    """The number of the draft that is open; 0 for none."""
-    tried: Mapping[Any, Any] = field(default_factory=dict)
-    problems: Sequence[Problem] = ()
-    """What is wrong with the settings that were `tried` last."""
-
-    def close(self) -> None:
-        """Nothing is edited any more."""
-        self.editing = 0
 
 
 class DraftsView:
@@ -86,13 +65,7 @@ class DraftsView:
                     "Add the accepted rows", variant="primary", scale=0, min_width=220,
                     interactive=False, elem_id="drafts-add",
                 )
-            self.cards = gr.HTML(
-                elem_id="drafts", js_on_load=draft_cards.CLICKS, apply_default_css=False
-            )
-            with gr.Row(visible=False, elem_classes="toolbar pages") as self.pages:
-                self.before = gr.Button("Previous", scale=0, min_width=96)
-                self.after = gr.Button("Next", scale=0, min_width=96)
-                self.where = gr.HTML(apply_default_css=False)
+            self.pages = DraftPages(self.app.workspace, self.progress)
 
     # -- what is shown
 
@@ -114,7 +87,7 @@ class DraftsView:
 
     def show_task(self, dataset: str, task_id: str) -> dict[Any, Any]:
         """What the chosen task came to, and what can be done with it."""
-        task_id = task_id or self._newest(dataset)
+        task_id = task_id or newest(self.app.workspace, dataset)
         try:
             task = tasks.load_task(self.app.workspace, dataset, task_id)
         except TunesmithError:
@@ -135,33 +108,6 @@ class DraftsView:
                                 interactive=bool(accepted)),
             self.tally: f"{task_id} {task.tally.drafts}",
         }
-
-    def show_drafts(self, dataset: str, task_id: str, which: str, first: int, desk: Desk) -> Any:
-        """A page of drafts. While one is edited it stays: what was typed would be lost."""
-        if desk.editing:
-            return [gr.skip()] * 3
-        return self._drawn(dataset, task_id or self._newest(dataset), which, first)
-
-    def _drawn(
-        self, dataset: str, task_id: str, which: str, first: int, editing: int = 0,
-        typed: Mapping[str, str] | None = None,
-    ) -> Any:
-        found, total = self._page(dataset, task_id, which, first)
-        if not found and total:  # the last page was emptied
-            first = max(first - PAGE, 0)
-            found, total = self._page(dataset, task_id, which, first)
-        page = draft_cards.drafts(found, total, which, editing, typed)
-        where = draft_cards.where(int(first), len(found), total)
-        return page, where, gr.Row(visible=total > PAGE)
-
-    def _page(self, dataset: str, task_id: str, which: str, first: int) -> Any:
-        status: Any = None if which == "all" else which
-        try:
-            return review.read_drafts(
-                self.app.workspace, dataset, task_id or "", int(first), PAGE, status
-            )
-        except TunesmithError:
-            return [], 0
 
     def open_panel(self, dataset: str) -> dict[Any, Any]:
         """The settings, with what this data set and this machine offer."""
@@ -251,7 +197,7 @@ class DraftsView:
         self, dataset: str, task_id: str, request: gr.Request
     ) -> Iterator[dict[Any, Any]]:
         """How far the work is, what it cost so far, and what came of it."""
-        work, task_id = self.works.get(dataset), task_id or self._newest(dataset)
+        work, task_id = self.works.get(dataset), task_id or newest(self.app.workspace, dataset)
         if work is None:
             yield gr.skip()
             return
@@ -268,13 +214,6 @@ class DraftsView:
             ended[self.stop] = gr.Button(visible=False)
             yield {**self.show_task(dataset, task_id), **ended}
             self.works.forget(dataset, work)
-
-    def _newest(self, dataset: str) -> str:
-        """The task that is shown first, as after a reload."""
-        try:
-            return next((task.id for task in tasks.list_tasks(self.app.workspace, dataset)), "")
-        except TunesmithError:
-            return ""
 
     def _outcome(self, task: background.Task, dataset: str, task_id: str) -> str:
         if task.error:
@@ -298,48 +237,6 @@ class DraftsView:
             return messages.error(error)
         return messages.note("The drafts are deleted.", "finished")
 
-    # -- deciding
-
-    def decide(
-        self, dataset: str, task_id: str, which: str, first: int, desk: Desk, event: gr.EventData
-    ) -> dict[Any, Any]:
-        """A button on a draft: accept, reject, edit, save, or cancel."""
-        workspace, number, act = self.app.workspace, event.draft, event.act
-        if act == "edit":
-            desk.editing = number
-        try:
-            if act in ("accept", "reject"):
-                getattr(review, act)(workspace, dataset, task_id, [number])
-            elif act == "save":
-                draft = review.read_drafts(workspace, dataset, task_id, number - 1, 1)[0][0]
-                row = draft_cards.typed_row(draft, event.values)
-                review.edit(workspace, dataset, task_id, number, row)
-        except DataError as error:
-            found, total = self._page(dataset, task_id, which, first)
-            page = draft_cards.drafts(found, total, which, desk.editing, event.values, error)
-            return {self.cards: page, self.progress: "" if desk.editing else messages.error(error)}
-        if act in ("save", "cancel") or (act != "edit" and number == desk.editing):
-            desk.editing = 0
-        # When another one is open, what was typed there stays.
-        page, where, pages = self._drawn(
-            dataset, task_id, which, first, desk.editing, event.values
-        )
-        return {self.cards: page, self.where: where, self.pages: pages, self.progress: ""}
-
-    def decide_all(
-        self, act: str, dataset: str, task_id: str, which: str, first: int, desk: Desk
-    ) -> str:
-        """Accepts or rejects the drafts on this page that are not in the data set."""
-        if desk.editing:
-            return messages.note(f"Draft {desk.editing} is open. Save it or cancel first.")
-        found, _ = self._page(dataset, task_id, which, first)
-        ids = [draft.id for draft in found if not draft.taken]
-        try:
-            getattr(review, act)(self.app.workspace, dataset, task_id, ids)
-        except TunesmithError as error:
-            return messages.error(error)
-        return ""
-
     # -- wiring
 
     def wire(self) -> None:
@@ -356,8 +253,7 @@ class DraftsView:
         }
         chosen = [dataset, self.task]
         page = [dataset, self.task, self.which, self.first, self.desk]
-        seen = [self.cards, self.where, self.pages]
-        show = {"fn": self.show_drafts, "inputs": page, "outputs": seen}
+        show = {"fn": self.pages.show, "inputs": page, "outputs": self.pages.outputs}
 
         def shown(event: Any) -> Any:
             return event.then(
@@ -404,24 +300,24 @@ class DraftsView:
         self, shown: Any, followed: Any, page: list[Any], quiet: dict[str, Any]
     ) -> None:
         chosen = [self.shared.dataset, self.task]
-        decided = {self.cards, self.where, self.pages, self.progress}
+        decided = {*self.pages.outputs, self.progress}
         # Several clicks before the first is answered: each of them counts.
-        self.cards.select(self.decide, page, decided, trigger_mode="multiple", **quiet).then(
-            self.show_task, chosen, self.told, **quiet
-        )
+        self.pages.cards.select(
+            self.pages.decide, page, decided, trigger_mode="multiple", **quiet
+        ).then(self.show_task, chosen, self.told, **quiet)
         for button, act in ((self.accept_all, "accept"), (self.reject_all, "reject")):
             shown(
                 button.click(
-                    partial(self.decide_all, act), page, self.progress, **quiet
+                    partial(self.pages.decide_all, act), page, self.progress, **quiet
                 )
             )
         gr.on(
             [self.which.input, self.task.input], lambda desk: desk.close() or 0, self.desk,
             self.first, **quiet,
         ).then(self.show_task, chosen, self.told, **quiet).then(
-            self.show_drafts, page, [self.cards, self.where, self.pages], **quiet
+            self.pages.show, page, self.pages.outputs, **quiet
         )
-        for button, step in ((self.before, -PAGE), (self.after, PAGE)):
+        for button, step in ((self.pages.before, -PAGE), (self.pages.after, PAGE)):
             shown(
                 button.click(
                     lambda first, desk, step=step: desk.close() or max(int(first) + step, 0),
@@ -434,6 +330,7 @@ class DraftsView:
                 self.open, chosen, self.opened, **quiet
             )
         )
+
 
 def _number(text: str) -> str:
     return (text or "").strip().replace(",", "")

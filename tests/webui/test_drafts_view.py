@@ -23,6 +23,7 @@ from tests.webui.fakes import fake_app
 from webui import draft_cards
 from webui.app import build
 from webui.draft_form import SPECS, DraftForm
+from webui.draft_pages import DraftPages
 from webui.drafts_view import DraftsView
 from webui.step_form import forms
 
@@ -156,7 +157,7 @@ class Drafted:
 
     def click(self, act: str, number: int, **values: str) -> str:
         event = SimpleNamespace(act=act, draft=number, values=values)
-        return self.view.decide(*self.page, event)[self.view.cards]
+        return self.view.pages.decide(*self.page, event)[self.view.pages.cards]
 
 
 @pytest.fixture(scope="module")
@@ -166,16 +167,16 @@ def drafted(tmp_path_factory: pytest.TempPathFactory) -> Drafted:
 
 def test_a_draft_that_was_opened_is_not_closed_by_what_is_drawn_later(drafted: Drafted) -> None:
     assert "<textarea" in drafted.click("edit", 1)
-    assert drafted.view.show_drafts(*drafted.page) == [gr.skip()] * 3
+    assert drafted.view.pages.show(*drafted.page) == [gr.skip()] * 3
     assert "<textarea" not in drafted.click("cancel", 1)
-    assert "Edit draft 1" in drafted.view.show_drafts(*drafted.page)[0]
+    assert "Edit draft 1" in drafted.view.pages.show(*drafted.page)[0]
 
 
 def test_answers_come_in_the_order_of_the_clicks(drafted: Drafted) -> None:
     """A late one would show what was there before: only what tells of long work is on its own."""
     owned = [
         one for one in drafted.blocks.fns.values()
-        if isinstance(getattr(one.fn, "__self__", None), DraftsView)
+        if isinstance(getattr(one.fn, "__self__", None), (DraftsView, DraftPages))
     ]
     apart = {one.name for one in owned if one.concurrency_id != "drafts"}
     assert apart == {"follow"} and len(owned) > 20
@@ -185,7 +186,7 @@ def test_what_is_typed_in_one_draft_stays_while_others_are_decided(drafted: Draf
     drafted.click("edit", 1)
     shown = drafted.click("reject", 2, prompt="Typed, not saved")
     assert "Typed, not saved" in shown and "Edit draft" not in shown
-    told = drafted.view.decide_all("accept", *drafted.page)
+    told = drafted.view.pages.decide_all("accept", *drafted.page)
     assert "Draft 1 is open" in told
     drafts = review.read_drafts(drafted.app.workspace, *drafted.page[:2], 0, 9)[0]
     assert [one.status for one in drafts] == ["new", "rejected", "new"]
