@@ -77,7 +77,7 @@ def main() -> None:
             page.locator("#rows [data-row='0']").wait_for()
             looks(page, args.rows, "")
             tell("as rows", looks(page, args.rows, ""))
-            page.get_by_role("radio", name="As the model sees them").check()
+            page.get_by_text("As the model sees them").click()
             page.locator("#rows [data-row] .t").first.wait_for()
             tell("as the model sees them", looks(page, args.rows, " .t"))
             browser.close()
