@@ -230,11 +230,12 @@ class DraftsView:
             return False
         return task.state == "failed" and task.reason == str(error)
 
-    def forget(self, dataset: str, task_id: str) -> str:
+    def forget(self, dataset: str, task_id: str, desk: Desk) -> str:
         try:
             tasks.delete_task(self.app.workspace, dataset, task_id)
         except TunesmithError as error:
             return messages.error(error)
+        desk.close()
         return messages.note("The drafts are deleted.", "finished")
 
     # -- wiring
@@ -326,7 +327,7 @@ class DraftsView:
             )
         followed(self.add.click(self.add_rows, chosen, self.progress, **quiet))
         shown(
-            self.delete.click(self.forget, chosen, self.progress, **quiet).then(
+            self.delete.click(self.forget, [*chosen, self.desk], self.progress, **quiet).then(
                 self.open, chosen, self.opened, **quiet
             )
         )

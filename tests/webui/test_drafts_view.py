@@ -196,6 +196,14 @@ def test_what_is_typed_in_one_draft_stays_while_others_are_decided(drafted: Draf
     assert "Typed and saved" in shown and "<textarea" not in shown and "Edit draft 3" in shown
 
 
+def test_what_is_deleted_is_not_open_any_more(tmp_path: Path) -> None:
+    drafted = Drafted(tmp_path)
+    drafted.click("edit", 1)
+    dataset, task, *_, desk = drafted.page
+    assert "deleted" in drafted.view.forget(dataset, task, desk)
+    assert "Draft 1" not in drafted.view.pages.show(*drafted.page)[0]
+
+
 def test_what_is_being_written_is_there_after_a_reload_and_only_at_its_data_set(
     tmp_path: Path,
 ) -> None:
