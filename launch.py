@@ -112,16 +112,20 @@ def run_inside(python, argv):
 
 
 def run_tests(python, arguments):
-    """ruff and mypy (on a whole run), then pytest, whose closing line is the last output."""
+    """pytest on all cores, whose closing line is the last output; ruff and mypy are tests as well.
+
+    What stands in `arguments` wins over what is asked for here. A file stays with one process, so
+    that what its tests share is made once; tests/conftest.py says how many processes there are and
+    puts the long files first.
+    """
     import subprocess
 
-    checks = [] if arguments else [["ruff", "check", "."], ["mypy", "core"]]
-    failed = False
-    for check in checks + [["pytest"] + arguments]:
-        say("$ " + " ".join(check))
-        code = subprocess.call([python, "-m"] + check, cwd=ROOT)
-        failed = failed or code != 0
-    return 1 if failed else 0
+    command = ["pytest", "--durations=10"]
+    if not any(word.endswith("no:xdist") for word in arguments):
+        command += ["-n", "auto", "--dist", "loadfile", "--no-loadscope-reorder"]
+    command += arguments
+    say("$ " + " ".join(command))
+    return 1 if subprocess.call([python, "-m"] + command, cwd=ROOT) else 0
 
 
 if __name__ == "__main__":

@@ -85,11 +85,11 @@ def make_clone(folder: Path) -> Clone:
     _pack_pip(clone.index)
     for version in ("0.1", "0.2"):
         pack(clone.index, "tiny_a", version, {"__init__.py": f"VERSION = {version!r}\n"})
-    for tool in ("ruff", "mypy", "pytest"):
+    for tool in ("pytest",):
         code = TOOL.format(name=tool)
         pack(clone.index, tool, "9.9", {"__init__.py": "", "__main__.py": code})
     clone.lock(PIP, "tiny-a==0.1")
-    clone.lock("ruff==9.9", "mypy==9.9", "pytest==9.9", name="requirements-test.lock")
+    clone.lock("pytest==9.9", name="requirements-test.lock")
     return clone
 
 

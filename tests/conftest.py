@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import re
 import shutil
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
@@ -34,6 +36,20 @@ new MutationObserver((changes) => {
   }
 }).observe(document, {childList: true, subtree: true});
 """
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """A process a core, as many as fit: one and what it starts (a server, a browser, a worker with
+    torch) hold up to 3 GB."""
+    cores = len(psutil.Process().cpu_affinity()) if psutil.LINUX else psutil.cpu_count() or 1
+    return max(1, min(cores, psutil.virtual_memory().total // 3_000_000_000))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with many long tests first: at the end every core has something short to do."""
+    long = Counter(item.path for item in items if any(item.iter_markers("slow")))
+    items.sort(key=lambda item: -long[item.path])
 
 
 @pytest.fixture

@@ -150,17 +150,17 @@ def test_another_interpreter_behind_the_environment_is_noticed(ready) -> None:
     assert not environment.is_ready([LOCK])
 
 
-def test_test_runs_the_checks_and_then_pytest(ready) -> None:
-    """A failing check fails the build, and pytest's words are the last."""
-    said = ready.launch("test", mypy_exits="1")
-    assert said.stdout.splitlines() == [
-        "tool ruff ['check', '.']",
-        "tool mypy ['core']",
-        "tool pytest []",
-    ], said.stderr
-    assert said.returncode == 1
-    some = ready.launch("test", "-k", "one")
-    assert (some.stdout, some.returncode) == ("tool pytest ['-k', 'one']\n", 0)
+def test_test_runs_pytest_on_all_cores_unless_it_is_told_how(ready) -> None:
+    """A person's own words come last, where they win; without xdist its options are unknown."""
+    spread = ["-n", "auto", "--dist", "loadfile", "--no-loadscope-reorder"]
+    for words, expected in {
+        (): spread,
+        ("-k", "one", "-n", "0"): [*spread, "-k", "one", "-n", "0"],
+        ("-p", "no:xdist"): ["-p", "no:xdist"],
+    }.items():
+        said = ready.launch("test", *words)
+        assert said.stdout == f"tool pytest {['--durations=10', *expected]}\n", said.stderr
+        assert said.returncode == 0
     assert ready.launch("test", "-x", pytest_exits="5").returncode == 1
 
 
