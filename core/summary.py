@@ -18,11 +18,11 @@ from core.config.reinforcement import batches_an_epoch
 from core.config.text import METHODS as TEXT_METHODS
 from core.config.tracking import tracker_warnings
 from core.errors import Problem, TunesmithError
-from core.jobs.chain import chain_problems
 from core.models.adapter_fit import adapter_warnings
 from core.models.describe import ModelFacts, describe_model
 from core.models.head import with_head
 from core.models.kinds import model_problems
+from core.runs.lineage import chain_problems
 from core.workspace import Workspace
 
 
@@ -217,9 +217,7 @@ def _labels(workspace: Workspace, config: RunConfig) -> int | None:
         return None  # said where the rows are counted
 
 
-def _template_warnings(
-    workspace: Workspace, config: RunConfig, facts: ModelFacts
-) -> list[Problem]:
+def _template_warnings(workspace: Workspace, config: RunConfig, facts: ModelFacts) -> list[Problem]:
     """A base that has learned no layout of conversations."""
     from core.data.fit import template_warnings
     from core.data.registry import load_dataset_info

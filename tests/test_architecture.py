@@ -33,7 +33,7 @@ WORKERS = (
     "core.export.check_labels",
     "core.export.check_rewards",
     "core.export.run",
-    "core.jobs.preload",
+    "core.worker",
     "core.models.classifier",
     "core.models.fit",
     "core.models.inference",
@@ -136,6 +136,15 @@ def test_imports_run_one_way_in_core(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     if path.name != "serve.py":  # the command without a name hands over to the page by name
         assert 'import_module("webui' not in text
+
+
+@pytest.mark.parametrize("path", sources("core/jobs"), ids=module_name)
+def test_jobs_know_nothing_of_what_they_do(path: Path) -> None:
+    """A new kind of job changes neither the queue nor what looks after it."""
+    known = ("core.jobs", "core.errors", "core.progress", "core.workspace")
+    ours = {name for name in imported(path) if name.startswith("core.")}
+    found = {name for name in ours if not name.startswith(known)}
+    assert not found, f"{module_name(path)} imports {found}"
 
 
 @pytest.mark.parametrize(

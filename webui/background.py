@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from core.config import RunConfig
 from core.errors import ConfigError, TunesmithError
-from core.jobs.submit import start_problems, submit_run
 from core.models.starter import ensure_model
+from core.runs.submit import start_problems, submit_run
 
 if TYPE_CHECKING:
     from core.jobs.store import Store

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import gradio as gr
 
-from core.jobs.curves import Point, downsample
+from core.runs.curves import Point, downsample
 
 MOST_POINTS = 1000
 RUN_COLOURS = 8

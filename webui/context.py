@@ -101,13 +101,13 @@ class App:
         from core.jobs.pool import Pool
         from core.jobs.scheduler import Scheduler
         from core.jobs.store import Store
-        from core.models.hardware import probe
+        from core.models.hardware import local_devices, probe
 
         store = Store.open(workspace)
         return cls(
             workspace=workspace,
             store=store,
-            scheduler=Scheduler(workspace, store),
+            scheduler=Scheduler(workspace, store, local_devices()),
             pool=Pool(workspace.root),
             hardware=probe(),
         )

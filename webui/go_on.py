@@ -10,10 +10,11 @@ from gradio.components import Component
 
 from core.config import SPEC_BY_PATH, RunConfig, load_config
 from core.errors import ConfigError, JobError, TunesmithError
-from core.jobs.again import can_halve, resume_with_half, train_longer
-from core.jobs.chain import values_to_continue
-from core.jobs.checkpoints import checkpoints
 from core.jobs.store import Job
+from core.models.checkpoints import checkpoints
+from core.runs.extend import train_longer
+from core.runs.lineage import values_to_continue
+from core.runs.resume import can_halve, resume_with_half
 from webui import forms, messages
 from webui.context import App, Shared
 
@@ -172,9 +173,7 @@ def _number(text: str) -> float:
     try:
         return float(text)
     except (TypeError, ValueError) as error:
-        raise JobError(
-            f"{text!r} is no learning rate.", "Give a number such as 1e-4."
-        ) from error
+        raise JobError(f"{text!r} is no learning rate.", "Give a number such as 1e-4.") from error
 
 
 def _said(error: TunesmithError) -> str:

@@ -17,9 +17,9 @@ from typing import Any
 
 from core.config import load_config
 from core.errors import TunesmithError
-from core.jobs.curves import CurveReader, Point, downsample
 from core.jobs.events import Event, EventReader
-from core.jobs.panels import LOSS, Panel, panels
+from core.runs.curves import CurveReader, Point, downsample
+from core.runs.panels import LOSS, Panel, panels
 from core.workspace import RunFolder, Workspace
 from webui.charts import MOST_POINTS, columns, smooth
 from webui.completion_view import Rollouts

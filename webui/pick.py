@@ -7,7 +7,8 @@ from typing import Any
 import gradio as gr
 
 from core.errors import TunesmithError
-from core.jobs.runs import RunSummary, checkpoints, list_runs, load_run
+from core.models.checkpoints import checkpoints
+from core.runs.records import RunSummary, list_runs, load_run
 from webui.context import App, Shared
 
 

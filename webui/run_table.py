@@ -6,8 +6,9 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any
 
-from core.jobs.chain import lineage_text
-from core.jobs.runs import CurveReader, RunSummary, downsample
+from core.runs.curves import CurveReader, downsample
+from core.runs.lineage import lineage_text
+from core.runs.records import RunSummary
 from webui import messages
 
 # Columns that can be sorted: key -> (label, value of a run, empty values last).

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from core.jobs.chain import lineage_text
 from core.jobs.store import Job
-from core.jobs.submit import RESUMABLE
+from core.runs.lineage import lineage_text
+from core.runs.records import RESUMABLE
 from core.workspace import RunFolder
 from webui import messages
 from webui.completion_view import completions

@@ -7,8 +7,8 @@ from typing import Any
 import gradio as gr
 
 from core.jobs.events import read_events
+from core.jobs.queue import stop_job
 from core.jobs.store import Job
-from core.jobs.submit import stop_job
 from webui import messages
 from webui.context import App
 
@@ -28,9 +28,7 @@ def stop_task(app: App, run_id: str, kind: str) -> None:
         stop_job(app.workspace, app.store, job.id)
 
 
-def task_news(
-    app: App, run_id: str, kind: str, noun: str, drawn: str
-) -> tuple[Any, Any, Any]:
+def task_news(app: App, run_id: str, kind: str, noun: str, drawn: str) -> tuple[Any, Any, Any]:
     """Updates for status, start and stop button; nothing is sent when nothing is new."""
     text, busy = task_status(app, run_id, kind, noun)
     if text == drawn:

@@ -33,7 +33,7 @@ def run(args: argparse.Namespace, output: Output) -> int:
     from core.commands.follow import exit_code, follow, say_end
     from core.commands.runs import find_run
     from core.jobs.store import Store
-    from core.jobs.submit import submit_evaluation
+    from core.runs.submit import submit_evaluation
 
     if any(number is not None and number < 1 for number in (args.max_rows, args.max_new_tokens)):
         raise UsageError("--max-rows and --max-new-tokens are at least 1.")

@@ -38,7 +38,7 @@ def run(args: argparse.Namespace, output: Output) -> int:
     from core.commands.follow import exit_code, follow, say_end
     from core.commands.runs import find_run
     from core.jobs.store import Store
-    from core.jobs.submit import submit_export
+    from core.runs.submit import submit_export
 
     if args.output is not None and args.output.expanduser().exists():
         raise UsageError(f"{args.output} is there already. Name a new folder or file.")

@@ -24,10 +24,11 @@ def follow(
     Returns the ended job and its result event. Ctrl-C stops it with a checkpoint.
     """
     from core.jobs.scheduler import Scheduler, live_server
+    from core.models.hardware import local_devices
 
     is_served = live_server(workspace) is not None
     # Without devices it starts no worker, and still looks after one whose server has gone.
-    scheduler = Scheduler(workspace, store, [] if is_served else None)
+    scheduler = Scheduler(workspace, store, [] if is_served else local_devices())
     if not is_served:
         scheduler.warm()
     view = JobView()

@@ -19,8 +19,8 @@ from core.commands.output import (
 )
 
 if TYPE_CHECKING:
-    from core.jobs.runs import RunSummary
     from core.jobs.store import Store
+    from core.runs.records import RunSummary
     from core.workspace import Workspace
 
 _ACTIONS = {
@@ -125,7 +125,7 @@ def _with_store(handler: Callable[..., int]) -> Callable[[argparse.Namespace, Ou
 
 
 def _list(args: argparse.Namespace, output: Output, workspace: Workspace, store: Store) -> int:
-    from core.jobs.runs import list_runs
+    from core.runs.records import list_runs
 
     summaries = list_runs(workspace, store)
     rows = [
@@ -149,8 +149,9 @@ def _list(args: argparse.Namespace, output: Output, workspace: Workspace, store:
 
 
 def _show(args: argparse.Namespace, output: Output, workspace: Workspace, store: Store) -> int:
-    from core.jobs.chain import built_on, lineage, lineage_text
-    from core.jobs.runs import checkpoints, load_run
+    from core.models.checkpoints import checkpoints
+    from core.runs.lineage import built_on, lineage, lineage_text
+    from core.runs.records import load_run
 
     run = load_run(workspace, store, find_run(store, args.id))
     saved = checkpoints(run.folder.root)
@@ -197,7 +198,7 @@ def _show(args: argparse.Namespace, output: Output, workspace: Workspace, store:
 
 def _stop(args: argparse.Namespace, output: Output, workspace: Workspace, store: Store) -> int:
     from core.commands.train import record
-    from core.jobs.submit import stop_job
+    from core.jobs.queue import stop_job
 
     # An evaluation or export has an id of its own and can be stopped as well.
     job_id = args.id if store.find(args.id) else find_run(store, args.id)
@@ -212,8 +213,8 @@ def _stop(args: argparse.Namespace, output: Output, workspace: Workspace, store:
 def _resume(args: argparse.Namespace, output: Output, workspace: Workspace, store: Store) -> int:
     from core.commands.train import see_through
     from core.config.command import apply_overrides
-    from core.jobs.again import resume_with_half, train_longer
-    from core.jobs.submit import resume_run
+    from core.runs.extend import train_longer
+    from core.runs.resume import resume_run, resume_with_half
 
     run_id = find_run(store, args.id)
     workspace = open_for_run(args, run_id)
@@ -229,7 +230,7 @@ def _resume(args: argparse.Namespace, output: Output, workspace: Workspace, stor
 
 
 def _delete(args: argparse.Namespace, output: Output, workspace: Workspace, store: Store) -> int:
-    from core.jobs.submit import delete_run
+    from core.runs.records import delete_run
 
     run_id = find_run(store, args.id)
     if run_id != args.id:
@@ -241,7 +242,7 @@ def _delete(args: argparse.Namespace, output: Output, workspace: Workspace, stor
 
 def _rename(args: argparse.Namespace, output: Output, workspace: Workspace, store: Store) -> int:
     from core.commands.train import record
-    from core.jobs.submit import rename_run
+    from core.runs.records import rename_run
 
     job = rename_run(workspace, store, find_run(store, args.id), args.text)
     output.result(record(workspace, job), f"{job.id} is called {job.name}.")
@@ -250,7 +251,7 @@ def _rename(args: argparse.Namespace, output: Output, workspace: Workspace, stor
 
 def _note(args: argparse.Namespace, output: Output, workspace: Workspace, store: Store) -> int:
     from core.commands.train import record
-    from core.jobs.submit import note_run
+    from core.runs.records import note_run
 
     job = note_run(workspace, store, find_run(store, args.id), args.text)
     output.result(record(workspace, job), f"The note is kept with {job.id}.")

@@ -52,8 +52,8 @@ def run(args: argparse.Namespace, output: Output) -> int:
     from core.jobs.process import context
     from core.jobs.scheduler import live_server
     from core.jobs.store import Store
-    from core.jobs.submit import start_problems, submit_run
     from core.models.starter import ensure_model
+    from core.runs.submit import start_problems, submit_run
 
     if args.config is None and args.from_run is None:
         raise UsageError("Nothing to train is named.", "Name a preset, such as quickstart.")
@@ -92,8 +92,8 @@ def read_config(
 def _of_run(workspace: Workspace, named: str, *, whole: bool) -> dict[str, Any]:
     """What a run that begins with `named` takes from it: all its settings, or which model it is."""
     from core.commands.runs import find_run
-    from core.jobs.chain import values_to_continue
     from core.jobs.store import Store
+    from core.runs.lineage import values_to_continue
 
     text, _, checkpoint = named.partition("@")
     store = Store.open(workspace)

@@ -11,9 +11,9 @@ from typing import Any
 
 from core.config import RunConfig, load_config
 from core.errors import TunesmithError
-from core.jobs.curves import curves
 from core.jobs.store import Store
 from core.models.describe import describe_model
+from core.runs.curves import curves
 from core.summary import local_model
 from core.workspace import Workspace
 

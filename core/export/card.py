@@ -12,10 +12,10 @@ from core.config import RunConfig, nest
 from core.config.adapter import NAMES
 from core.data.record import DatasetInfo
 from core.evaluation.reports import list_evaluations
-from core.jobs.chain import lineage_text
 from core.models.origin import maker_of, own_base, read_origin
 from core.models.starter import STARTER_MODELS, StarterModel
 from core.models.trained import TrainedModel
+from core.runs.lineage import lineage_text
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _METHODS = {

@@ -12,9 +12,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from core.jobs.job import Job
-from core.models.hardware import probe
+from core.jobs.kinds import KINDS
 
-TRAIN, SHORT = frozenset({"train"}), frozenset({"evaluate", "export"})
+_TRAIN = frozenset(kind.name for kind in KINDS.values() if kind.room == "train")
+_SHORT = frozenset(KINDS) - _TRAIN
 
 
 @dataclass(frozen=True)
@@ -31,23 +32,18 @@ def slots_for(devices: Sequence[str]) -> list[Slot]:
     """The slots of a machine with `devices`, such as ["cuda:0", "cuda:1", "cpu"]."""
     accelerators = [device for device in devices if device != "cpu"]
     slots = [
-        Slot(device, device, TRAIN | SHORT, frozenset({"auto", device, device.partition(":")[0]}))
+        Slot(device, device, _TRAIN | _SHORT, frozenset({"auto", device, device.partition(":")[0]}))
         for device in accelerators
     ]
     if "cpu" in devices:
         wanted = frozenset({"cpu"} if accelerators else {"auto", "cpu"})
-        slots += [Slot("cpu", "cpu", TRAIN, wanted), Slot("cpu-short", "cpu", SHORT, wanted)]
+        slots += [Slot("cpu", "cpu", _TRAIN, wanted), Slot("cpu-short", "cpu", _SHORT, wanted)]
     return slots
 
 
 def serves(devices: Sequence[str], wanted: str) -> bool:
     """Whether one of `devices` can take a job that asks for `wanted`."""
     return any(wanted in slot.wanted for slot in slots_for(devices))
-
-
-def local_devices() -> list[str]:
-    """This machine's devices, accelerators first. Imports no torch."""
-    return [device.label for device in probe().devices]
 
 
 def asked_device(job: Job) -> str:

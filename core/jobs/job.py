@@ -18,6 +18,7 @@ from filelock import FileLock
 
 from core.errors import WorkspaceError
 from core.jobs.events import event_seconds, read_attempt
+from core.jobs.kinds import KINDS
 from core.workspace import Workspace, checked_id, write_atomic
 
 log = logging.getLogger(__name__)
@@ -26,8 +27,6 @@ QUEUED = "queued"
 ACTIVE = frozenset({"starting", "running", "stopping"})
 ENDED = frozenset({"finished", "stopped", "failed", "died"})
 STATES = frozenset({QUEUED}) | ACTIVE | ENDED
-# Where the folders of a run's tasks lie, by kind of job.
-TASK_FOLDERS = {"evaluate": "evaluations", "export": "exports"}
 
 
 @dataclass(frozen=True)
@@ -118,8 +117,8 @@ def scan(workspace: Workspace) -> Iterator[Job]:
     """
     for run in _named_by_id(workspace.runs):
         yield from _in_folder(workspace, run, run.name)
-        for name in TASK_FOLDERS.values():
-            for task in _named_by_id(run / name):
+        for kind in KINDS.values():
+            for task in _named_by_id(run / kind.folder) if kind.folder else ():
                 yield from _in_folder(workspace, task, run.name)
 
 
@@ -141,7 +140,7 @@ def _in_folder(workspace: Workspace, folder: Path, run_id: str) -> Iterator[Job]
         for key, value in values.items()
         if key in known and key not in _NOT_IN_FOLDER and _fits(value, known[key])
     }
-    if usable.get("kind") not in ("train", *TASK_FOLDERS) or usable.get("state") not in STATES:
+    if usable.get("kind") not in KINDS or usable.get("state") not in STATES:
         if values:
             log.warning("%s/job.json is not read: it tells of no job", folder)
         return

@@ -19,7 +19,7 @@ from multiprocessing import process as mp_process
 
 import psutil
 
-PRELOAD = ("core.jobs.preload",)
+PRELOAD = ("core.worker.preload",)
 # Setting the clock moves the start times that the system reports; a pid does not come round
 # again within seconds.
 _SAME_START_SECONDS = 5.0

@@ -21,12 +21,12 @@ from filelock import FileLock, Timeout
 
 from core.errors import JobError, TunesmithError
 from core.jobs import worker
-from core.jobs.devices import Slot, asked_device, local_devices, serves, slots_for
+from core.jobs.devices import Slot, asked_device, serves, slots_for
 from core.jobs.events import Event, EventReader, EventWriter, attempt_offset, read_attempt
 from core.jobs.job import write_record
 from core.jobs.process import WorkerContext, context, detach, same_process
+from core.jobs.queue import stop_job
 from core.jobs.store import ACTIVE, QUEUED, Job, Store
-from core.jobs.submit import stop_job
 from core.jobs.supervise import (
     START_SECONDS,
     STOP_SECONDS,
@@ -44,7 +44,7 @@ _CARE_SECONDS = 1.0
 class Scheduler:
     """Runs the jobs of one workspace.
 
-    `devices` are this machine's, looked up when not given. `stop_seconds` is the grace time of a
+    `devices` are this machine's. `stop_seconds` is the grace time of a
     stop and `start_seconds` how long a worker may take to begin. `target` replaces what workers
     do, as "module:function".
     """
@@ -53,7 +53,7 @@ class Scheduler:
         self,
         workspace: Workspace,
         store: Store,
-        devices: Sequence[str] | None = None,
+        devices: Sequence[str],
         *,
         poll_seconds: float = 0.2,
         stop_seconds: float = STOP_SECONDS,
@@ -62,7 +62,7 @@ class Scheduler:
         target: str | None = None,
     ) -> None:
         self.workspace, self.store = workspace, store
-        self.devices = list(devices) if devices is not None else local_devices()
+        self.devices = list(devices)
         self.slots = slots_for(self.devices)
         self._poll_seconds = poll_seconds
         self._patience = {"stop_seconds": stop_seconds, "start_seconds": start_seconds}

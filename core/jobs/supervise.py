@@ -15,10 +15,9 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-from core.jobs.checkpoints import last_good_checkpoint
-from core.jobs.curves import CurveReader
 from core.jobs.events import Event, EventReader, EventWriter, event_seconds
 from core.jobs.job import update_record
+from core.jobs.kinds import KINDS, named
 from core.jobs.process import kill_worker, same_process, start_time
 from core.jobs.store import ACTIVE, ENDED, Job, Store
 from core.jobs.worker import FOLDER_TAKEN
@@ -49,7 +48,7 @@ class Supervisor:
         stop_seconds: float = STOP_SECONDS,
         start_seconds: float = START_SECONDS,
     ) -> None:
-        self.store, self.job_id = store, job.id
+        self.store, self.job_id, self._kind = store, job.id, job.kind
         self.folder = workspace.root / job.folder
         self.stop_seconds, self.start_seconds = stop_seconds, start_seconds
         self._process = process
@@ -57,7 +56,7 @@ class Supervisor:
         if process is not None and process.pid is not None:
             self._pid, self._started_at = process.pid, start_time(process.pid)
         self._events = EventReader(self.folder / "events.jsonl")
-        self._evaluations = CurveReader(self._events.path)
+        self._losses: list[tuple[int, float]] = []  # (step, loss on held-out rows)
         self._state: Event | None = None
         self._mirrored: dict[str, Any] = {}
         self._began_to_watch = time.monotonic()
@@ -103,17 +102,23 @@ class Supervisor:
             if event["kind"] in ("progress", "metrics"):
                 names = ("step", "max_steps")
                 seen |= {name: event[name] for name in names if isinstance(event.get(name), int)}
-            if event["kind"] == "state" or "eval_loss" in event:
-                self._evaluations.add(event)
-        losses = [loss for _, loss in self._evaluations.curves.get("eval_loss", [])]
-        if losses:
-            seen["best_eval_loss"] = min(losses)
+            self._note_loss(event)
+        if self._losses:
+            seen["best_eval_loss"] = min(loss for _, loss in self._losses)
         changes = {name: value for name, value in seen.items() if self._mirrored.get(name) != value}
         if changes:
             self.store.update(self.job_id, **changes)
             self._mirrored |= changes
         if self._reported():
             self.store.transition(self.job_id, {"starting"}, "running")
+
+    def _note_loss(self, event: Event) -> None:
+        """Steps that a resumed run does again count as they went the last time."""
+        again, step, loss = (event.get(n) for n in ("resumed_from_step", "step", "eval_loss"))
+        if event["kind"] == "state" and isinstance(again, int):
+            self._losses = [one for one in self._losses if one[0] <= again]
+        if event["kind"] == "metrics" and isinstance(step, int) and isinstance(loss, int | float):
+            self._losses = [one for one in self._losses if one[0] < step] + [(step, loss)]
 
     def _reported(self) -> bool:
         return self._state is not None and self._state.get("state") == "running"
@@ -184,8 +189,8 @@ class Supervisor:
         return "died", {"signal": -code, "error": error, "advice": advice}
 
     def _way_on(self) -> str:
-        checkpoint, _ = last_good_checkpoint(self.folder / "checkpoints")
-        return f"Resume goes on from {checkpoint.name}." if checkpoint else "Start it again."
+        way_on = KINDS[self._kind].way_on
+        return str(named(way_on)(self.folder)) if way_on else "Start it again."
 
 
 def conclude(

@@ -7,13 +7,12 @@ SIGINT ask it to stop with a checkpoint, as the file STOP does.
 from __future__ import annotations
 
 import contextlib
-import importlib
 import os
 import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,15 +21,9 @@ from filelock import FileLock, Timeout
 from core.errors import JobError, TunesmithError
 from core.jobs.events import EventWriter
 from core.jobs.job import read_record, update_record
+from core.jobs.kinds import KINDS, named
 from core.jobs.process import leave_server, let_others_first, start_time
 
-# What does each kind of job, as "module:function", called with (folder, workspace_root) and for a
-# training also the checkpoint to resume from. Returns "finished" or "stopped".
-TARGETS = {
-    "train": "core.training.run:run_training",
-    "evaluate": "core.evaluation.run:run_evaluation",
-    "export": "core.export.run:run_export",
-}
 # Tells the job which device it was given, as it is called in this process: cpu, cuda or mps.
 DEVICE_VARIABLE = "TUNESMITH_DEVICE"
 # Exit code of a worker that found another one at its work.
@@ -103,7 +96,7 @@ def _do(folder: Path, root: Path, resume_from: str | None, target: str | None) -
     arguments: list[Any] = [folder, root]
     if kind == "train":
         arguments.append(Path(resume_from) if resume_from else None)
-    state = _function(target or TARGETS[kind])(*arguments)
+    state = named(target or KINDS[kind].target)(*arguments)
     if state not in ("finished", "stopped"):
         raise JobError(f"The {kind} job returned {state!r}, not how it ended.", "Report this.")
     return str(state)
@@ -135,19 +128,13 @@ def _end(folder: Path, events: EventWriter, state: str, **why: Any) -> None:
 def _explain(error: Exception) -> tuple[str, str]:
     """(what went wrong, what to do) in words for the person who started the job."""
     try:
-        advice = _function("core.training.advice:advise")(error)
+        advice = named("core.training.advice:advise")(error)
         return str(advice.message), str(advice.hint)
     except Exception:
         traceback.print_exc()  # what went wrong with the job matters more than this
     if isinstance(error, TunesmithError):
         return error.message, error.hint
     return f"{type(error).__name__}: {error}", "See worker.log in the run's folder."
-
-
-def _function(target: str) -> Callable[..., Any]:
-    module, _, name = target.partition(":")
-    function: Callable[..., Any] = getattr(importlib.import_module(module), name)
-    return function
 
 
 def _leave_terminal(folder: Path) -> None:

@@ -115,6 +115,11 @@ def probe(
     )
 
 
+def local_devices() -> list[str]:
+    """This machine's devices, accelerators first, as jobs ask for them."""
+    return [device.label for device in probe().devices]
+
+
 def _run(command: list[str]) -> str:
     done = subprocess.run(
         command, capture_output=True, text=True, timeout=SMI_SECONDS, check=True, errors="replace"

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from core.config import RunConfig, load_config, parse_config
-from core.jobs.checkpoints import checkpoint_before, last_good_checkpoint
 from core.jobs.events import EventWriter
+from core.models.checkpoints import checkpoint_before, last_good_checkpoint
 from core.models.inference import free_memory
 from core.training.advice import advise
 from core.training.memory import MemoryRanOut, change_for, ran_out

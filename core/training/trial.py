@@ -21,8 +21,8 @@ from core.data.registry import load_dataset_info
 from core.data.rowfile import RowWriter, iter_rows
 from core.data.rowtext import texts
 from core.errors import TrainingError
-from core.jobs.curves import curves
 from core.jobs.events import read_events
+from core.runs.curves import curves
 from core.training.run import run_training
 from core.workspace import RunFolder, Workspace
 

@@ -186,7 +186,7 @@ def trained(root: Path, name: str) -> dict[str, Any]:
     import contextlib
     import time
 
-    import core.jobs.preload  # noqa: F401 - what a worker finds imported
+    import core.worker.preload  # noqa: F401 - what a worker finds imported
     from core.training.run import run_training
     from core.workspace import Workspace, new_id
 

@@ -14,7 +14,7 @@ from core.data.prepare import import_dataset
 from core.data.prompted import has_answers, prompted, reward_problems
 from core.errors import ConfigError, DataError
 from core.jobs.store import Store
-from core.jobs.submit import submit_run
+from core.runs.submit import submit_run
 from core.workspace import Workspace
 
 ASK = {"role": "user", "content": "2 + 2?"}

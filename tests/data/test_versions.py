@@ -27,8 +27,9 @@ from core.data.versions import (
     use_version,
 )
 from core.errors import ConfigError, DataError
+from core.jobs.queue import stop_job
 from core.jobs.store import Job, Store
-from core.jobs.submit import stop_job, submit_run
+from core.runs.submit import submit_run
 from core.workspace import Workspace
 from tests.data.shaping import bring, numbers, step
 

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from core.jobs.events import EventWriter
-from core.jobs.job import TASK_FOLDERS, write_record
+from core.jobs.job import write_record
+from core.jobs.kinds import KINDS
 from core.jobs.process import context, kill_worker
 from core.jobs.scheduler import Scheduler
 from core.jobs.store import ACTIVE, Job, Store
@@ -46,7 +47,7 @@ class Bench:
         job_id = f"{new_id()}-{len(self.store.list())}"  # never twice the same
         parent = self.workspace.runs
         if kind != "train":
-            parent = self.workspace.run(run_id or "").root / TASK_FOLDERS[kind]
+            parent = self.workspace.run(run_id or "").root / KINDS[kind].folder
         folder = parent / job_id
         folder.mkdir(parents=True)
         job = Job(

@@ -211,7 +211,7 @@ def test_a_closed_pool_has_no_processes(pool: Pool) -> None:
 def test_the_web_processs_modules_import_no_torch() -> None:
     """DESIGN law 2: the page opens in seconds and stays small."""
     code = (
-        "import sys, core.jobs.scheduler, core.jobs.pool, core.jobs.runs, core.jobs.submit\n"
+        "import sys, core.jobs.scheduler, core.jobs.pool, core.runs.records, core.runs.submit\n"
         "heavy = {'torch', 'transformers', 'datasets', 'peft', 'trl', 'pandas', 'gradio'}\n"
         "print(sorted(heavy & set(sys.modules)))"
     )

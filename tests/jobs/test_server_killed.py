@@ -7,11 +7,11 @@ import signal
 import subprocess
 import sys
 
-from core.jobs.curves import curves
 from core.jobs.process import same_process
+from core.jobs.queue import stop_job
 from core.jobs.store import Job, Store
-from core.jobs.submit import stop_job
 from core.jobs.supervise import look_once
+from core.runs.curves import curves
 from core.workspace import Workspace
 from tests.jobs.bench import ROOT, Bench, wait_until
 

@@ -14,14 +14,16 @@ from safetensors.torch import load_file, save_file
 
 from core.config import load_config, parse_config
 from core.errors import ConfigError, JobError, ModelError, TrainingError
-from core.jobs.again import can_halve, memory_was_short, resume_with_half, train_longer
-from core.jobs.chain import built_on, lineage_text
-from core.jobs.curves import curves
 from core.jobs.events import EventWriter
 from core.jobs.store import Job, Store
-from core.jobs.submit import delete_run, submit_run
 from core.models.inference import open_trained
 from core.models.trained import find_trained
+from core.runs.curves import curves
+from core.runs.extend import train_longer
+from core.runs.lineage import built_on, lineage_text
+from core.runs.records import delete_run
+from core.runs.resume import can_halve, memory_was_short, resume_with_half
+from core.runs.submit import submit_run
 from core.training.memory import MemoryRanOut, ran_out
 from core.training.run import run_training
 from core.training.trainer import RowTrainer

@@ -12,7 +12,7 @@ import pytest
 
 from core.config import parse_config
 from core.jobs.events import EventWriter
-from core.jobs.runs import list_runs
+from core.runs.records import list_runs
 from tests.jobs.bench import Bench
 from webui.go_on import GoOn
 from webui.run_table import RunTable

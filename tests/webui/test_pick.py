@@ -8,7 +8,8 @@ from typing import Any
 import gradio as gr
 import pytest
 
-from core.jobs.runs import checkpoints, load_run
+from core.models.checkpoints import checkpoints
+from core.runs.records import load_run
 from tests.tiny_model import tiny_model, tiny_tokenizer
 from tests.webui.fakes import fake_app
 from tests.webui.made_runs import make_run

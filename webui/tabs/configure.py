@@ -14,9 +14,9 @@ from core.config.command import as_command
 from core.config.presets import DEFAULT, Preset, load_preset, preset_id, save_preset
 from core.data.registry import list_datasets
 from core.errors import ConfigError, TunesmithError
-from core.jobs.submit import start_problems
 from core.models.describe import describe_model
 from core.models.starter import STARTER_MODELS
+from core.runs.submit import start_problems
 from webui import background, forms, messages, plan
 from webui.context import App, Shared
 from webui.extras_view import ExtrasView

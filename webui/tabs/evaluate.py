@@ -10,7 +10,7 @@ import gradio as gr
 from core.config import load_config
 from core.errors import TunesmithError
 from core.evaluation.reports import Report, list_evaluations
-from core.jobs.submit import submit_evaluation
+from core.runs.submit import submit_evaluation
 from webui import messages
 from webui.context import App, Shared
 from webui.pick import find_run, run_picker, trained_runs

@@ -8,7 +8,7 @@ import gradio as gr
 
 from core.config import load_config
 from core.errors import TunesmithError
-from core.jobs.submit import submit_export
+from core.runs.submit import submit_export
 from webui import messages
 from webui.context import App, Shared
 from webui.export_view import exports

@@ -7,9 +7,11 @@ from typing import Any
 import gradio as gr
 
 from core.errors import TunesmithError
-from core.jobs.chain import built_on, lineage_text
-from core.jobs.runs import RunSummary, curves, list_runs, load_run
-from core.jobs.submit import delete_run, note_run, rename_run, resume_run, stop_job
+from core.jobs.queue import stop_job
+from core.runs.curves import curves
+from core.runs.lineage import built_on, lineage_text
+from core.runs.records import RunSummary, delete_run, list_runs, load_run, note_run, rename_run
+from core.runs.resume import resume_run
 from webui import messages
 from webui.charts import RUN_COLOURS, Line, chart, figure, run_colour
 from webui.context import App, Shared
@@ -57,7 +59,9 @@ class _Runs:
         with gr.Row():
             self.name = gr.Textbox(label="Name", max_length=80, elem_id="runs-name")
             self.note = gr.Textbox(
-                label="Note", placeholder="What you tried, what you saw", elem_id="runs-note",
+                label="Note",
+                placeholder="What you tried, what you saw",
+                elem_id="runs-note",
                 scale=2,
             )
         with gr.Row(elem_classes="actions"):
@@ -176,9 +180,7 @@ class _Runs:
         self.table.select(self.select, None, run, **each)
         ticking = self.table.like(self.tick, None, [self.ticked, self.overlay], **each)
         ticking.then(self.compare, compared, self.drawing, **quiet)
-        gr.on(
-            [self.metric.input, self.log.input], self.compare, compared, self.drawing, **quiet
-        )
+        gr.on([self.metric.input, self.log.input], self.compare, compared, self.drawing, **quiet)
         self.table.apply(self.act, None, told, **quiet).then(**redraw)
         self.open.click(lambda: shared.go("train"), None, shared.tabs, **quiet)
         self.save.click(self.save_words, [run, self.name, self.note], told, **quiet).then(**redraw)

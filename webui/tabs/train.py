@@ -7,8 +7,9 @@ from typing import Any
 import gradio as gr
 
 from core.errors import TunesmithError
+from core.jobs.queue import stop_job
 from core.jobs.store import QUEUED, Job
-from core.jobs.submit import resume_run, stop_job
+from core.runs.resume import resume_run
 from webui import messages, run_view
 from webui.context import App, Shared
 from webui.go_on import GoOn

@@ -55,6 +55,12 @@ def last_good_checkpoint(folder: Path) -> tuple[Checkpoint | None, list[tuple[Pa
     return None, passed_over
 
 
+def way_on(run_folder: Path) -> str:
+    """What to do with a run that died."""
+    checkpoint, _ = last_good_checkpoint(RunFolder(run_folder).checkpoints)
+    return f"Resume goes on from {checkpoint.name}." if checkpoint else "Start it again."
+
+
 def checkpoint_before(path: Path) -> Checkpoint | None:
     """The newest checkpoint beside `path` that is older and that training can go on from."""
     own = next((item for item in _in_order(path.parent) if item.path.name == path.name), None)

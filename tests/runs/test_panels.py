@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from core.data.fit import METHOD_FORMS
-from core.jobs.curves import CurveReader
 from core.jobs.events import EventWriter
-from core.jobs.panels import LABEL_F1, LOSS, MOST_LINES, panels
+from core.runs.curves import CurveReader
+from core.runs.panels import LABEL_F1, LOSS, MOST_LINES, panels
 
 COMMON = {
     "loss": 1.0,

@@ -13,20 +13,14 @@ from core.data.chat_templates import RUN_COPY, delete_template, save_template
 from core.data.prepare import import_dataset
 from core.data.registry import load_dataset_info
 from core.errors import ConfigError, JobError, ModelError, WorkspaceError
-from core.jobs.curves import curves
 from core.jobs.events import read_events
 from core.jobs.job import read_record
+from core.jobs.queue import stop_job
 from core.jobs.store import Store
-from core.jobs.submit import (
-    delete_run,
-    note_run,
-    rename_run,
-    resume_run,
-    stop_job,
-    submit_evaluation,
-    submit_export,
-    submit_run,
-)
+from core.runs.curves import curves
+from core.runs.records import delete_run, note_run, rename_run
+from core.runs.resume import resume_run
+from core.runs.submit import submit_evaluation, submit_export, submit_run
 from tests.jobs.bench import Bench
 from tests.jobs.fake_jobs import write_checkpoint
 

@@ -292,9 +292,7 @@ _OF_ALL = (
 LOSS = Panel("loss", "Loss", "", (Curve("loss", "Loss"), Curve("eval_loss", "Eval loss", "dots")))
 
 
-def panels(
-    method: str, metrics: Mapping[str, float], *, everything: bool = False
-) -> list[Panel]:
+def panels(method: str, metrics: Mapping[str, float], *, everything: bool = False) -> list[Panel]:
     """The charts of a run: those of its method, then those of every run, each with the curves that
     were measured. `metrics` has the last value of each; with `everything` each further one gets a
     chart too."""

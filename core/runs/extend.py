@@ -1,5 +1,4 @@
-"""A run that goes on with other settings: trained longer as a new run, or with half the batch as
-the same one. No torch."""
+"""A run that goes on as a new one, from a checkpoint and with other settings: trained longer."""
 
 from __future__ import annotations
 
@@ -9,13 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from core.config import RunConfig, load_config, parse_config
-from core.config.memory import halved
 from core.data.registry import load_dataset_info
 from core.errors import ConfigError, JobError, Problem
-from core.jobs.checkpoints import Checkpoint, broken, last_good_checkpoint
-from core.jobs.events import read_attempt
 from core.jobs.store import Job, Store
-from core.jobs.submit import RESUMABLE, resume_run, run_job, submit_run
+from core.models.checkpoints import Checkpoint, broken, last_good_checkpoint
+from core.runs.records import run_job
+from core.runs.submit import submit_run
 from core.workspace import RunFolder, Workspace
 
 # What may change while the same training goes on: neither the model, nor what it learns from, nor
@@ -83,42 +81,6 @@ def train_longer(
         resume_from=str(start.path),
         devices=devices,
     )
-
-
-def resume_with_half(workspace: Workspace, store: Store, run_id: str) -> Job:
-    """Puts a run that the memory was not enough for back in the queue, with half the rows at once
-    and as many in each step as before. Raises JobError when it has only one row at once."""
-    config = load_config(workspace.run(run_id).config)
-    change = halved(config)
-    if change is None:
-        rows = config.training.per_device_train_batch_size
-        raise JobError(
-            f"{run_id} cannot go on with less: it has {rows} rows at once."
-            if rows != 1
-            else f"{run_id} cannot go on with less: it has one row at once.",
-            "Lower training.max_length, quantize the base, or choose a smaller model.",
-        )
-    return resume_run(workspace, store, run_id, changes=change)
-
-
-def memory_was_short(job: Job, folder: Path) -> bool:
-    """Whether the run ended for want of memory, or was killed as the system does for want of it."""
-    if job.state == "died":
-        return job.signal == 9
-    if job.state != "failed":
-        return False
-    errors = [event for event in read_attempt(folder / "events.jsonl") if event["kind"] == "error"]
-    return bool(errors) and errors[-1].get("type") == "MemoryRanOut"
-
-
-def can_halve(job: Job, folder: Path) -> bool:
-    """Whether to offer to go on with half the batch."""
-    if job.state not in RESUMABLE or not memory_was_short(job, folder):
-        return False
-    try:
-        return halved(load_config(RunFolder(folder).config)) is not None
-    except ConfigError:
-        return False
 
 
 def _checkpoint(run: RunFolder, name: str | None) -> Checkpoint:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from core.jobs.events import Event, EventReader
-from core.jobs.panels import LABEL_F1
+from core.runs.panels import LABEL_F1
 from core.workspace import RunFolder
 
 Point = tuple[int, float]

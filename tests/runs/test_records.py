@@ -11,16 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as some
 
 from core.errors import JobError
-from core.jobs.checkpoints import broken, checkpoints, last_good_checkpoint
 from core.jobs.events import EventWriter
-from core.jobs.runs import (
-    CurveReader,
-    curves,
-    downsample,
-    folder_size_bytes,
-    list_runs,
-    load_run,
-)
+from core.models.checkpoints import broken, checkpoints, last_good_checkpoint
+from core.runs.curves import CurveReader, curves, downsample
+from core.runs.records import folder_size_bytes, list_runs, load_run
 from tests.jobs.bench import Bench
 from tests.jobs.fake_jobs import write_checkpoint, write_safetensors
 

@@ -1,0 +1,56 @@
+"""How a job comes into the queue and is asked to stop, whatever its kind.
+
+Neither needs a scheduler: they write the folder and the row, and whichever scheduler looks after
+the workspace sees it.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from core.errors import JobError
+from core.jobs.events import EventWriter
+from core.jobs.job import write_record
+from core.jobs.store import ACTIVE, QUEUED, Job, Store
+from core.workspace import Workspace, new_id
+
+STOP_GENTLY, STOP_NOW = "", "now"
+
+
+def enqueue(workspace: Workspace, store: Store, job: Job) -> Job:
+    """The folder first, then the row: a scheduler may take the job as soon as the row is there."""
+    folder = workspace.root / job.folder
+    EventWriter(folder / "events.jsonl").write("state", state=QUEUED)
+    write_record(folder, job)
+    return store.add(job)
+
+
+def new_folder(parent: Path) -> tuple[str, Path]:
+    """(an id, the folder of that name in `parent`), made for it alone."""
+    parent.mkdir(parents=True, exist_ok=True)
+    while True:
+        name = new_id()
+        try:
+            (parent / name).mkdir()
+        except FileExistsError:
+            continue
+        return name, parent / name
+
+
+def stop_job(workspace: Workspace, store: Store, job_id: str, *, now: bool = False) -> Job:
+    """Asks a job to stop after a checkpoint, or kills it with `now`; a waiting one is cancelled.
+
+    Returns at once; the state is `stopping` until the worker has ended. Raises JobError when the
+    job has ended already.
+    """
+    folder = workspace.root / store.get(job_id).folder
+    with store.transaction():
+        if store.transition(job_id, {QUEUED}, "stopped", ended_at=time.time()):
+            EventWriter(folder / "events.jsonl").write("state", state="stopped", reason="cancelled")
+            write_record(folder, store.get(job_id))
+            return store.get(job_id)
+    if store.transition(job_id, ACTIVE, "stopping"):
+        (folder / "STOP").write_text(STOP_NOW if now else STOP_GENTLY, encoding="utf-8")
+        return store.get(job_id)
+    raise JobError(f"{job_id} is not running.", f"It has {store.get(job_id).state} already.")

@@ -1,0 +1,1 @@
+"""What a person asks of runs: start, resume, extend, look up, compare."""

@@ -1,0 +1,112 @@
+"""A run that ended early goes on: from its last whole checkpoint, or with half the batch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from core.config import load_config, parse_config
+from core.config.memory import halved
+from core.errors import ConfigError, JobError
+from core.jobs.devices import asked_device
+from core.jobs.events import EventWriter, read_attempt
+from core.jobs.job import write_record
+from core.jobs.store import QUEUED, Job, Store
+from core.models.checkpoints import last_good_checkpoint
+from core.runs.records import RESUMABLE, run_job
+from core.workspace import RunFolder, Workspace
+
+
+def resume_run(
+    workspace: Workspace, store: Store, run_id: str, *, changes: Mapping[str, Any] | None = None
+) -> Job:
+    """Puts a run that stopped, failed or died back in the queue, from its last whole checkpoint.
+
+    With `changes`, settings by dotted path, it goes on with those; without a checkpoint it then
+    begins anew. Raises JobError when it is not in one of these states or left no checkpoint.
+    """
+    job = run_job(store, run_id)
+    run = workspace.run(run_id)
+    if job.state not in RESUMABLE:
+        longer = f"Train it longer: runs resume {run_id} --training.num_train_epochs 5."
+        hint = "It goes on already." if not job.ended else longer
+        raise JobError(f"{run_id} is {job.state} and cannot be resumed.", hint)
+    checkpoint, broken = last_good_checkpoint(run.checkpoints)
+    if checkpoint is None and not changes:
+        raise JobError(
+            f"{run_id} left no checkpoint to resume from.",
+            "Start it again, and save more often with tracking.save_steps.",
+        )
+    step = checkpoint.step if checkpoint else 0
+    place = f"checkpoints/{checkpoint.name}" if checkpoint else None
+    row: dict[str, Any] = {
+        "device": asked_device(job),
+        "slot": None,
+        "pid": None,
+        "pid_started_at": None,
+        "owner_pid": None,
+        "owner_started_at": None,
+        "started_at": None,
+        "ended_at": None,
+        "earlier_seconds": job.seconds(),
+        "step": step,
+        "error": None,
+        "advice": None,
+        "signal": None,
+        "params": {**job.params, "resume_from": place},
+    }
+    with store.transaction():
+        if not store.enqueue(run_id, RESUMABLE, **row):
+            raise JobError(f"{run_id} was resumed already.", "Look at it in Runs.")
+        run.stop_request.unlink(missing_ok=True)
+        events = EventWriter(run.events)
+        events.write("state", state=QUEUED, resumed_from_step=step)
+        if changes:
+            parse_config(load_config(run.config).values() | dict(changes)).save(run.config)
+        for field, value in (changes or {}).items():
+            choice = {"field": field, "value": value, "reason": "changed when it was resumed"}
+            message = f"{field.rpartition('.')[2]}: {value} (changed when it was resumed)"
+            events.write("log", level="info", message=message, choice=choice)
+        for path, why in broken:
+            went = checkpoint.name if checkpoint else "the start"
+            message = f"{path.name} cannot be used ({why}); going on from {went}."
+            events.write("log", level="warning", message=message)
+        write_record(run.root, store.get(run_id))
+    return store.get(run_id)
+
+
+def resume_with_half(workspace: Workspace, store: Store, run_id: str) -> Job:
+    """Puts a run that the memory was not enough for back in the queue, with half the rows at once
+    and as many in each step as before. Raises JobError when it has only one row at once."""
+    config = load_config(workspace.run(run_id).config)
+    change = halved(config)
+    if change is None:
+        rows = config.training.per_device_train_batch_size
+        raise JobError(
+            f"{run_id} cannot go on with less: it has {rows} rows at once."
+            if rows != 1
+            else f"{run_id} cannot go on with less: it has one row at once.",
+            "Lower training.max_length, quantize the base, or choose a smaller model.",
+        )
+    return resume_run(workspace, store, run_id, changes=change)
+
+
+def memory_was_short(job: Job, folder: Path) -> bool:
+    """Whether the run ended for want of memory, or was killed as the system does for want of it."""
+    if job.state == "died":
+        return job.signal == 9
+    if job.state != "failed":
+        return False
+    errors = [event for event in read_attempt(folder / "events.jsonl") if event["kind"] == "error"]
+    return bool(errors) and errors[-1].get("type") == "MemoryRanOut"
+
+
+def can_halve(job: Job, folder: Path) -> bool:
+    """Whether to offer to go on with half the batch."""
+    if job.state not in RESUMABLE or not memory_was_short(job, folder):
+        return False
+    try:
+        return halved(load_config(RunFolder(folder).config)) is not None
+    except ConfigError:
+        return False

@@ -1,0 +1,206 @@
+"""A run, an evaluation or an export goes into the queue; what is refused, and why."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from core.config import RunConfig, parse_config
+from core.config.chain import continues, run_and_checkpoint
+from core.config.needs import need_problems
+from core.data.chat_templates import MODELS_OWN, keep_with_run, load_template
+from core.data.fit import data_problems
+from core.data.prompted import reward_problems
+from core.data.record import DatasetInfo
+from core.data.registry import load_dataset_info
+from core.errors import ConfigError, JobError, ModelError, Problem, TunesmithError
+from core.jobs.devices import serves
+from core.jobs.events import read_events
+from core.jobs.kinds import KINDS
+from core.jobs.queue import enqueue, new_folder
+from core.jobs.store import Job, Store
+from core.models.adapter_fit import adapter_problems
+from core.models.hardware import local_devices
+from core.models.kinds import model_problems
+from core.models.lay_origin import lay_longer, lay_origin
+from core.models.trained import FINAL, find_trained
+from core.runs.lineage import chain_problems
+from core.runs.records import run_job
+from core.workspace import RunFolder, Workspace
+
+
+def submit_run(
+    workspace: Workspace,
+    store: Store,
+    config: RunConfig,
+    *,
+    parent_id: str | None = None,
+    resume_from: str | None = None,
+    devices: Sequence[str] | None = None,
+) -> Job:
+    """Puts a training in the queue: its folder with config.yaml and job.json, then its row.
+
+    `resume_from` is the folder of a checkpoint to begin from; one of the run `parent_id` comes
+    along into the new run, with the curves before it. `devices` is what this machine has (looked
+    up when not given). Raises ConfigError when the config does not fit this machine or
+    the data set, WorkspaceError when the checkpoint lies outside what may be read.
+    """
+    begin_at = workspace.confine(resume_from) if resume_from else None
+    config = parse_config(config.model_dump())
+    problems = start_problems(workspace, config, devices, goes_on=begin_at is not None)
+    if problems:
+        raise ConfigError(problems)
+    # Whatever becomes of the data set while the run waits: it learns from what it is now.
+    info = load_dataset_info(workspace, config.data.dataset)
+    config.data.dataset_fingerprint = info.fingerprint
+    run_id, folder = new_folder(workspace.runs)
+    config.save(folder / "config.yaml")
+    # It may be changed or deleted while the run waits.
+    keep_with_run(folder, config.data.chat_template, workspace)
+    params = {"device": config.training.device}
+    try:
+        begin, step = _take_over(workspace, RunFolder(folder), config, parent_id, begin_at)
+    except BaseException:
+        shutil.rmtree(folder)
+        raise
+    if begin is not None:
+        params["resume_from"] = begin
+    elif continues(config):
+        parent_id, _ = run_and_checkpoint(config)
+    job = Job(
+        id=run_id,
+        kind="train",
+        run_id=run_id,
+        folder=folder.relative_to(workspace.root).as_posix(),
+        name=config.name or run_id,
+        device=config.training.device,
+        model=config.model.model_name_or_path,
+        dataset=config.data.dataset,
+        step=step,
+        max_steps=max(0, config.training.max_steps),
+        parent_id=parent_id,
+        params=params,
+    )
+    return enqueue(workspace, store, job)
+
+
+def submit_evaluation(
+    workspace: Workspace, store: Store, run_id: str, params: dict[str, Any]
+) -> Job:
+    """Puts an evaluation of a run's model in the queue. Raises ModelError when it left none."""
+    return _submit_task(workspace, store, "evaluate", run_id, params)
+
+
+def submit_export(workspace: Workspace, store: Store, run_id: str, params: dict[str, Any]) -> Job:
+    """Puts an export of a run's model in the queue. Raises ModelError when it left none, or none
+    of this format."""
+    if params.get("format") == "merged" and run_job(store, run_id):
+        trained = find_trained(workspace.run(run_id), str(params.get("checkpoint") or FINAL))
+        if trained.why_not_merged:
+            raise ModelError(trained.why_not_merged, "Export it as an adapter.")
+    return _submit_task(workspace, store, "export", run_id, params)
+
+
+def _take_over(
+    workspace: Workspace,
+    run: RunFolder,
+    config: RunConfig,
+    parent_id: str | None,
+    checkpoint: Path | None,
+) -> tuple[str | None, int]:
+    """(the checkpoint that the run begins at, its step), once what the run needs of another one is
+    in its folder: a model, or a parent's checkpoint with its curves as far as that."""
+    if checkpoint is None:
+        lay_origin(run, config, workspace)
+        return None, 0
+    if parent_id is None:
+        return str(checkpoint), 0
+    parent = workspace.run(parent_id)
+    if checkpoint.parent != parent.checkpoints.resolve():
+        raise JobError(
+            f"{checkpoint} is no checkpoint of {parent_id}.", "Choose one that the run left."
+        )
+    place = lay_longer(run, parent, checkpoint.name)
+    step = int(checkpoint.name.rpartition("-")[2])
+    with run.events.open("w", encoding="utf-8") as file:
+        for event in read_events(parent.events):
+            if event["kind"] in ("metrics", "sample") and event.get("step", step + 1) <= step:
+                file.write(json.dumps(event, ensure_ascii=False) + "\n")
+    return place.relative_to(run.root).as_posix(), step
+
+
+def _submit_task(
+    workspace: Workspace, store: Store, kind: str, run_id: str, params: dict[str, Any]
+) -> Job:
+    run = run_job(store, run_id)
+    find_trained(workspace.run(run_id), params.get("checkpoint", FINAL))
+    task_id, folder = new_folder(workspace.run(run_id).root / KINDS[kind].folder)
+    job = Job(
+        id=task_id,
+        kind=kind,
+        run_id=run_id,
+        folder=folder.relative_to(workspace.root).as_posix(),
+        name=f"{kind} {run.name}",
+        model=run.model,
+        dataset=run.dataset,
+        params=params,
+    )
+    return enqueue(workspace, store, job)
+
+
+def start_problems(
+    workspace: Workspace,
+    config: RunConfig,
+    devices: Sequence[str] | None = None,
+    *,
+    goes_on: bool = False,
+) -> list[Problem]:
+    """All that keeps a run from being started, as far as the model is here: what `submit_run`
+    would refuse. One that `goes_on` has what an earlier run began with."""
+    _, data_problems = _data_problems(workspace, config)
+    return [
+        *_device_problems(config, devices),
+        *data_problems,
+        *_template_problems(workspace, config),
+        *model_problems(workspace, config),
+        *adapter_problems(workspace, config),
+        *([] if goes_on else chain_problems(workspace, config)),
+        *need_problems(config, local_devices() if devices is None else devices),
+    ]
+
+
+def _device_problems(config: RunConfig, devices: Sequence[str] | None) -> list[Problem]:
+    here = list(devices) if devices is not None else local_devices()
+    device = config.training.device
+    accelerators = [name for name in here if name != "cpu"]
+    found = []
+    if not serves(here, device):
+        known = ", ".join(here)
+        message = f"{device} is not on this machine, which has {known}. Choose one, or auto."
+        found.append(Problem("training.device", message))
+    if config.training.precision == "fp16" and (device == "cpu" or not accelerators):
+        message = "fp16 needs an accelerator; a CPU trains in bf16 or fp32. Set precision to auto."
+        found.append(Problem("training.precision", message, ("training.device",)))
+    return found
+
+
+def _data_problems(
+    workspace: Workspace, config: RunConfig
+) -> tuple[DatasetInfo | None, list[Problem]]:
+    try:
+        info = load_dataset_info(workspace, config.data.dataset)
+    except TunesmithError as error:
+        return None, [Problem("data.dataset", str(error))]
+    return info, [*data_problems(info, config), *reward_problems(info, config, workspace)]
+
+
+def _template_problems(workspace: Workspace, config: RunConfig) -> list[Problem]:
+    try:
+        if config.data.chat_template != MODELS_OWN:
+            load_template(config.data.chat_template, workspace)
+    except TunesmithError as error:
+        return [Problem("data.chat_template", str(error))]
+    return []
