@@ -20,7 +20,9 @@ from pathlib import Path
 from core.environment import LOCK
 from core.models import hub
 from core.models.hardware import Hardware, probe
-from core.models.starter import HUB_ANSWER_SECONDS, STARTER_MODELS, find_local
+from core.models.location import HUB_ANSWER_SECONDS, local_model
+from core.models.starter import STARTER_MODELS
+from core.workspace import Workspace
 
 PROJECT = Path(__file__).resolve().parents[1]
 # The quick start's worker at its peak, with a margin; a checkpoint, an adapter and an export.
@@ -182,7 +184,7 @@ def _nearest(folder: Path) -> Path:
 
 
 def check_starter(name: str, workspace_root: Path) -> Check:
-    found = find_local(name, workspace_root)
+    found = local_model(Workspace(workspace_root), name)
     detail = str(found) if found else "not here yet; fetched when it is first needed (about 90 MB)"
     return Check(name, True, detail)
 

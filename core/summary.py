@@ -6,7 +6,6 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from core.config import RunConfig
@@ -22,6 +21,7 @@ from core.models.adapter_fit import adapter_warnings
 from core.models.describe import ModelFacts, describe_model
 from core.models.head import with_head
 from core.models.kinds import model_problems
+from core.models.location import local_model
 from core.runs.lineage import chain_problems
 from core.workspace import Workspace
 
@@ -135,23 +135,6 @@ def optimizer_steps(config: RunConfig, rows: int | None) -> int | None:
         batches = batches_an_epoch(config, rows, batch)
     each_epoch = math.ceil(batches / training.gradient_accumulation_steps)
     return math.ceil(training.num_train_epochs * each_epoch)
-
-
-def local_model(workspace: Workspace, name: str) -> Path | None:
-    """The folder of a model that is on this machine: a starter model, a folder, the Hub's cache.
-
-    Raises WorkspaceError for a folder that may not be read.
-    """
-    from core.models.hub import cached_snapshot
-    from core.models.starter import find_local
-
-    found = find_local(name, workspace.root)
-    if found is not None:
-        return found
-    for folder in (workspace.root / name, Path(name).expanduser()):
-        if folder.is_dir():
-            return workspace.confine(folder)
-    return cached_snapshot(name)
 
 
 def _facts(workspace: Workspace, config: RunConfig, warnings: list[Problem]) -> ModelFacts | None:

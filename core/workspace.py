@@ -180,7 +180,7 @@ class Workspace:
 
         Raises WorkspaceError otherwise, also when nothing is there.
         """
-        resolved = Path(path).expanduser().resolve()
+        resolved = Path(os.path.expanduser(path)).resolve()
         if not any(resolved.is_relative_to(folder) for folder in (self.root, *self.allowed)):
             raise WorkspaceError(
                 f"{path} is outside the folders that may be read.",

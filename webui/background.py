@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from core.config import RunConfig
 from core.errors import ConfigError, TunesmithError
-from core.models.starter import ensure_model
+from core.models.location import ensure_model
 from core.runs.submit import start_problems, submit_run
 
 if TYPE_CHECKING:
@@ -223,8 +223,3 @@ def start_run(workspace: Workspace, store: Store, config: RunConfig) -> Task:
         return submit_run(workspace, store, config)
 
     return begin(work, "Looking for the model")
-
-
-def fetch_model(workspace: Workspace, name: str) -> Task:
-    """Brings a model to this machine; the result is where it lies."""
-    return begin(lambda task: ensure_model(name, workspace, task.tell), "Looking for the model")

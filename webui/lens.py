@@ -7,7 +7,6 @@ import json
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from core.config import RunConfig
@@ -16,8 +15,8 @@ from core.data.chat_templates import MODELS_OWN, load_template
 from core.data.estimate import estimated_token_counts, sampled_statistics
 from core.data.preview import preview_rows
 from core.data.registry import load_dataset_info
-from core.errors import TunesmithError
-from core.models.starter import find_local
+from core.errors import TunesmithError, WorkspaceError
+from core.models.location import local_model
 
 if TYPE_CHECKING:
     from webui.context import App
@@ -70,20 +69,15 @@ class Lens:
         return json.dumps(asdict(self))
 
 
-def local_model(app: App, name: str) -> Path | None:
-    """Where the model lies on this machine; None while it must be fetched first."""
-    folder = Path(name).expanduser()
-    if folder.is_dir():
-        return folder.resolve()
-    return find_local(name, app.workspace.root)
-
-
 def count_tokens(app: App, dataset: str, lens: Lens) -> Future[dict[str, Any]] | None:
     """The count of a data set's tokens (core.data.estimate), begun in a worker or remembered.
 
     None without the model on this machine, the data set or the chat template.
     """
-    return _asked(app, dataset, lens.whole, estimated_token_counts)
+    try:
+        return _asked(app, dataset, lens.whole, estimated_token_counts)
+    except WorkspaceError:
+        return None  # what the model and the data set are for says why
 
 
 def view_rows(
@@ -92,6 +86,7 @@ def view_rows(
     """The rows as the model sees them, from a worker or remembered; None as in `count_tokens`.
 
     `draft` is the text of a chat template that is being written; it goes before the lens's.
+    Raises WorkspaceError for a model's folder that may not be read.
     """
     return _asked(app, dataset, lens, preview_rows, [part, list(places)], [draft])
 
@@ -100,7 +95,7 @@ def sample_statistics(app: App, dataset: str, lens: Lens) -> Future[dict[str, An
     """Statistics of some rows (core.data.estimate), begun in a worker or remembered.
 
     Without the model on this machine, those that need no tokenizer. None without the data set or
-    the chat template.
+    the chat template. Raises WorkspaceError for a model's folder that may not be read.
     """
     return _asked(app, dataset, lens.whole, sampled_statistics, needs_model=False)
 
@@ -123,7 +118,7 @@ def _asked(
 ) -> Future[Any] | None:
     """The worker's answer to `question(root, data set, *before, how rows become tokens, *after)`.
     """
-    path = local_model(app, lens.model)
+    path = local_model(app.workspace, lens.model)
     if path is None and needs_model:
         return None
     try:

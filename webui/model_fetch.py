@@ -8,6 +8,7 @@ from typing import Any
 
 import gradio as gr
 
+from core.models.location import fetch_model
 from webui import background, messages
 from webui.context import App, Shared
 from webui.lens import Lens
@@ -31,7 +32,10 @@ class ModelFetch:
 
     def fetch(self, lens_text: str, request: gr.Request) -> Iterator[Any]:
         """Brings the model here, and says how far that is."""
-        task = background.fetch_model(self.app.workspace, Lens.read(lens_text).model)
+        name, workspace = Lens.read(lens_text).model, self.app.workspace
+        task = background.begin(
+            lambda task: fetch_model(name, workspace, task.tell), "Looking for the model"
+        )
         for glance in self.fetching.watch(request.session_hash, task):
             yield messages.progress(glance.fraction, glance.message), gr.Button(visible=True)
         yield messages.error(task.error) if task.error else "", gr.Button(visible=False)

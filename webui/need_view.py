@@ -22,8 +22,7 @@ from core.estimate.pace import Pace, pace_from_runs, seconds_of
 from core.estimate.plan import RunEstimate, estimate_run
 from core.estimate.trial import try_run
 from core.models.hardware import Hardware
-from core.models.starter import ensure_model
-from core.summary import local_model
+from core.models.location import ensure_model, local_model
 from webui import background, messages
 from webui.context import App
 from webui.filling import Filling

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from concurrent.futures import wait
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from time import monotonic
@@ -197,9 +198,10 @@ class RowsView:
         look = self._asked(data)
         if look.how != AS_TOKENS or not look.dataset:
             return
-        asked = self._tokens(look, look.places(self._info(look)))
-        if asked is not None:
-            wait([asked], timeout=PATIENCE)
+        with suppress(TunesmithError):  # `show` has said it
+            asked = self._tokens(look, look.places(self._info(look)))
+            if asked is not None:
+                wait([asked], timeout=PATIENCE)
 
     # -- what handlers share
 

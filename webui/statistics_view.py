@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import Future, wait
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from time import monotonic
@@ -18,9 +19,10 @@ from core.data.registry import load_dataset_info
 from core.data.statistics import read_statistics
 from core.errors import TunesmithError
 from core.jobs.apart import call_apart
+from core.models.location import local_model
 from webui import background, charts, messages, statistics_cards
 from webui.context import App, Shared
-from webui.lens import Lens, local_model, sample_statistics
+from webui.lens import Lens, sample_statistics
 from webui.model_fetch import ModelFetch
 from webui.newest import Newest
 
@@ -82,9 +84,10 @@ class StatisticsView:
     def wait(self, data: dict[Component, Any]) -> None:
         """Until the worker has counted what was asked; `show` then shows it."""
         if data[self.opened] and data[self.shared.dataset]:
-            counting = self._sample(*self._asked(data))
-            if counting is not None:
-                wait([counting], timeout=PATIENCE)
+            with suppress(TunesmithError):  # `show` has said it
+                counting = self._sample(*self._asked(data))
+                if counting is not None:
+                    wait([counting], timeout=PATIENCE)
 
     def tick(self, data: dict[Component, Any]) -> Updates:
         """How far the rest is counted; all numbers again when it is."""
@@ -136,7 +139,7 @@ class StatisticsView:
         )
 
     def _shown(self, info: DatasetInfo, lens: Lens) -> Updates:
-        path = local_model(self.app, lens.model)
+        path = local_model(self.app.workspace, lens.model)
         quiet: Updates = {
             self.count: gr.Button(visible=False),
             self.halt: gr.Button(visible=False),

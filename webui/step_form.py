@@ -23,6 +23,8 @@ from core.data.steps import known_steps, parse_step
 from core.data.steps.base import Step
 from core.data.versions import imported_files, named_columns
 from core.errors import ConfigError, Problem
+from core.models.location import local_model
+from core.models.starter import STARTER_MODELS
 from webui import forms, messages
 from webui.context import App
 from webui.label_table import before_renaming, label_table, render
@@ -262,9 +264,6 @@ def _imported_labels(info: DatasetInfo) -> dict[str, int]:
 
 def local_models(app: App) -> list[str]:
     """Names of the models on this machine."""
-    from core.models.starter import STARTER_MODELS, find_local
-
-    root = app.workspace.root
     here = [path.name for path in sorted(app.workspace.models.glob("[!.]*/"))]
-    starters = [name for name in STARTER_MODELS if find_local(name, root)]
+    starters = [name for name in STARTER_MODELS if local_model(app.workspace, name)]
     return [*dict.fromkeys([*starters, *here])]

@@ -21,9 +21,10 @@ from core.data.chat_templates import (
     template_of_model,
 )
 from core.errors import TunesmithError
+from core.models.location import local_model
 from webui import messages
 from webui.context import App, Shared
-from webui.lens import Lens, local_model
+from webui.lens import Lens
 
 FIELD = "data.chat_template"
 OWN_TITLE = "The model's own"
@@ -117,7 +118,7 @@ class TemplateChoice:
     def _text(self, lens: Lens) -> str:
         if lens.chat_template != MODELS_OWN:
             return load_template(lens.chat_template, self.app.workspace)
-        folder = local_model(self.app, lens.model)
+        folder = local_model(self.app.workspace, lens.model)
         return template_of_model(folder) if folder else ""
 
     def check(self, text: str) -> tuple[str, str]:

@@ -9,10 +9,10 @@ import gradio as gr
 from core.data.registry import load_dataset_info
 from core.data.words import fragmented_words
 from core.errors import TunesmithError
+from core.models.location import local_model
 from webui import messages
 from webui.context import App, Shared
 from webui.forms import Form
-from webui.lens import local_model
 
 FIELD, DATASET, MODEL = "vocabulary.new_tokens", "data.dataset", "model.model_name_or_path"
 PATIENCE = 120
@@ -40,11 +40,11 @@ class WordFinder:
     def search(self, dataset: str, model: str, chosen: list[str]) -> dict[Any, Any]:
         """The words of this data set for this model's tokenizer, those in use ticked."""
         nothing = {self.words: gr.CheckboxGroup(visible=False), self.known: []}
-        folder = local_model(self.app, model or "")
-        if folder is None:
-            told = "The model is not on this machine yet: the first run with it fetches it."
-            return {**nothing, self.told: messages.note(told)}
         try:
+            folder = local_model(self.app.workspace, model or "")
+            if folder is None:
+                told = "The model is not on this machine yet: the first run with it fetches it."
+                return {**nothing, self.told: messages.note(told)}
             info = load_dataset_info(self.app.workspace, dataset)
             asked = self.app.pool.submit(
                 fragmented_words, self.app.workspace.root, info.id, str(folder)

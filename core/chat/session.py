@@ -21,8 +21,8 @@ import psutil
 from core.chat.settings import ChatSettings, Column, ColumnState, LoadedModels, Piece
 from core.errors import JobError, ModelError
 from core.jobs.process import WorkerContext, context
+from core.models.location import ensure_model
 from core.models.prompts import Message
-from core.models.starter import ensure_model
 from core.models.trained import FINAL, find_trained
 from core.workspace import Workspace
 

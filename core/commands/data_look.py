@@ -113,7 +113,7 @@ def run_statistics(args: argparse.Namespace, output: Output) -> int:
     from core.commands.progress import fetch_progress
     from core.config import RunConfig
     from core.data.statistics import dataset_statistics
-    from core.models.starter import ensure_model
+    from core.models.location import ensure_model
 
     for option, number in (("--max-length", args.max_length), ("--rows", args.rows)):
         if number is not None and number < 1:

@@ -34,7 +34,7 @@ def run_words(args: argparse.Namespace, output: Output) -> int:
     from core.commands.progress import fetch_progress
     from core.config import RunConfig
     from core.data.words import fragmented_words
-    from core.models.starter import ensure_model
+    from core.models.location import ensure_model
 
     for option in ("most", "min_count", "min_pieces"):
         if getattr(args, option) < 1:

@@ -51,7 +51,7 @@ def run(args: argparse.Namespace, output: Output) -> int:
     from core.estimate.changes import changes_that_fit
     from core.estimate.plan import estimate_run, imagined
     from core.models.hardware import probe
-    from core.summary import local_model, summarize
+    from core.summary import summarize
 
     config = read_config(open_workspace(args), args.config, args.overrides)
     name = config.model.model_name_or_path
@@ -59,7 +59,7 @@ def run(args: argparse.Namespace, output: Output) -> int:
     hardware = imagined(probe(), args.device_memory) if args.device_memory else probe()
     counts = _token_counts(workspace, config) if args.tokens or args.trial else None
     summary = summarize(workspace, config, counts)
-    model = _folder(workspace, name, local_model)
+    model = _folder(workspace, name)
     estimate = estimate_run(model, config, hardware, rows=summary.train_rows, token_counts=counts)
     changes = changes_that_fit(estimate)
     trial = _trial(workspace, config, output) if args.trial else None
@@ -84,14 +84,14 @@ def run(args: argparse.Namespace, output: Output) -> int:
     return DONE
 
 
-def _folder(workspace: Workspace, name: str, find: Any) -> Path | None:
+def _folder(workspace: Workspace, name: str) -> Path | None:
     from core.errors import TunesmithError
+    from core.models.location import local_model
 
     try:
-        found: Path | None = find(workspace, name)
+        return local_model(workspace, name)
     except TunesmithError:
         return None  # the summary says why
-    return found
 
 
 def _plan_text(summary: Any) -> str:
@@ -186,7 +186,7 @@ def _seconds(
 def _trial(workspace: Workspace, config: RunConfig, output: Output) -> dict[str, Any]:
     from core.commands.progress import fetch_progress
     from core.estimate.trial import try_run
-    from core.models.starter import ensure_model
+    from core.models.location import ensure_model
 
     ensure_model(config.model.model_name_or_path, workspace, fetch_progress)
     said: set[str] = set()
@@ -203,7 +203,7 @@ def _token_counts(workspace: Workspace, config: RunConfig) -> dict[str, Any]:
     from core.commands.progress import fetch_progress
     from core.data.preview import dataset_token_counts
     from core.jobs.pool import Pool
-    from core.models.starter import ensure_model
+    from core.models.location import ensure_model
 
     model = ensure_model(config.model.model_name_or_path, workspace, fetch_progress)
     pool = Pool(workspace.root)

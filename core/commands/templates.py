@@ -119,7 +119,7 @@ def run_tokens(args: argparse.Namespace, output: Output) -> int:
     from core.data.registry import load_dataset_info
     from core.data.rowfile import count_rows
     from core.errors import DataError
-    from core.models.starter import ensure_model
+    from core.models.location import ensure_model
 
     if args.row < 1 or args.rows < 1:
         raise UsageError("Rows are counted from 1.", "Give --row and --rows of at least 1.")

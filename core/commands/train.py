@@ -52,7 +52,7 @@ def run(args: argparse.Namespace, output: Output) -> int:
     from core.jobs.process import context
     from core.jobs.scheduler import live_server
     from core.jobs.store import Store
-    from core.models.starter import ensure_model
+    from core.models.location import ensure_model
     from core.runs.submit import start_problems, submit_run
 
     if args.config is None and args.from_run is None:

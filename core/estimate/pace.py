@@ -13,8 +13,8 @@ from core.config import RunConfig, load_config
 from core.errors import TunesmithError
 from core.jobs.store import Store
 from core.models.describe import describe_model
+from core.models.location import local_model
 from core.runs.curves import curves
-from core.summary import local_model
 from core.workspace import Workspace
 
 # So many of the newest finished runs are looked at.

@@ -14,6 +14,7 @@ from core.config.adapter import FROM_BASE, NAMES, TUNERS
 from core.errors import Problem, TunesmithError
 from core.models.describe import ModelFacts, adapted_modules, describe_model, unknown_modules
 from core.models.frozen import trained_names
+from core.models.location import local_model
 
 if TYPE_CHECKING:
     from core.config import RunConfig
@@ -26,8 +27,6 @@ _VERA_RANK = 64
 
 def adapter_problems(workspace: Workspace, config: RunConfig) -> list[Problem]:
     """Why the kind of adapter cannot be put on the base of a run, as far as its files are here."""
-    from core.summary import local_model
-
     try:
         folder = local_model(workspace, config.model.model_name_or_path)
         facts = describe_model(folder) if folder else None

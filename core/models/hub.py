@@ -7,6 +7,7 @@ Nothing here imports torch.
 from __future__ import annotations
 
 import io
+import os
 import threading
 from collections.abc import Callable
 from enum import Enum
@@ -37,8 +38,9 @@ class HubFailed(Exception):
 
 def is_model_folder(folder: Path) -> bool:
     """Whether `folder` has a config in it, and safetensors or a stack."""
-    has_weights = any(folder.glob("*.safetensors")) or (folder / STACK).is_file()
-    return (folder / "config.json").is_file() and has_weights
+    if not os.path.isfile(folder / "config.json"):  # a name may be too long to be a file's
+        return False
+    return any(folder.glob("*.safetensors")) or (folder / STACK).is_file()
 
 
 def is_offline() -> bool:

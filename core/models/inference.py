@@ -21,9 +21,9 @@ from core.errors import ModelError
 from core.models.fit import adapter_misfit
 from core.models.hardware import probe
 from core.models.load import DTYPES, load_base
+from core.models.location import ensure_model
 from core.models.new_tokens import read_new_tokens
 from core.models.stack import open_stacked
-from core.models.starter import ensure_model
 from core.models.trained import TrainedModel
 from core.models.vocabulary import grow
 from core.workspace import Workspace

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from core.errors import ModelError, Problem, TunesmithError
+from core.models.location import local_model
 
 if TYPE_CHECKING:
     from core.config import RunConfig
@@ -73,8 +74,6 @@ def kind_problem(kind: Kind | None, config: RunConfig) -> Problem | None:
 
 def model_problems(workspace: Workspace, config: RunConfig) -> list[Problem]:
     """What keeps the base of a run from learning by its method, as far as its files are here."""
-    from core.summary import local_model
-
     try:
         folder = local_model(workspace, config.model.model_name_or_path)
     except TunesmithError:

@@ -12,9 +12,9 @@ from core.config import RunConfig, load_config
 from core.config.chain import continues, run_and_checkpoint
 from core.data.chat_templates import RUN_COPY
 from core.errors import ModelError
-from core.models.hub import STACK, cached_snapshot
+from core.models.hub import STACK
+from core.models.location import local_model
 from core.models.origin import How, Origin, own_base, read_origin, read_stack
-from core.models.starter import find_local
 from core.models.trained import TrainedModel, find_trained
 from core.workspace import RunFolder, Workspace, write_atomic
 
@@ -165,10 +165,7 @@ def _take(source: Path, target: Path, wanted: Callable[[Path], bool]) -> None:
 
 def _on_disk(name: str, workspace: Workspace) -> Path:
     """The folder of a base by its name. Raises ModelError when it is not on this machine."""
-    for folder in (workspace.root / name, Path(name).expanduser()):
-        if folder.is_dir():
-            return workspace.confine(folder)
-    found = find_local(name, workspace.root) or cached_snapshot(name)
+    found = local_model(workspace, name)
     if found is None:
         raise ModelError(
             f"{name} is not on this machine any more.", "Fetch it again, then start the run."

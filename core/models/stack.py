@@ -6,8 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from core.models.location import ensure_model
 from core.models.origin import read_stack, workspace_of
-from core.models.starter import ensure_model
 
 
 def open_stacked(

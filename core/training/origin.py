@@ -17,10 +17,10 @@ from core.models.fit import adapter_misfit
 from core.models.inference import free_memory, open_model, with_adapter
 from core.models.labels import labels_of
 from core.models.lay_origin import lay_origin
+from core.models.location import ensure_model
 from core.models.masked import open_masked
 from core.models.origin import own_adapter, own_base, read_origin, read_stack
 from core.models.stack import open_stacked
-from core.models.starter import ensure_model
 from core.training.reporter import Reporter
 from core.workspace import RunFolder, Workspace
 

@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 from tokenizers import Tokenizer
 
-from core.models.starter import find_local
+from core.models.location import local_model
+from core.workspace import Workspace
 
 FOLDER = Path(__file__).parents[2] / "assets" / "samples" / "support-tickets"
 TASK: dict[str, Any] = json.loads((FOLDER / "task.json").read_text(encoding="utf-8"))
@@ -69,7 +70,7 @@ def test_rows_are_as_short_in_the_starter_models_tokens() -> None:
 
     Skipped where the starter model is not here; the characters are checked above all the same.
     """
-    folder = find_local("SmolLM2-135M-Instruct", FOLDER.parents[2] / "workspace")
+    folder = local_model(Workspace(FOLDER.parents[2] / "workspace"), "SmolLM2-135M-Instruct")
     if folder is None:
         pytest.skip("the starter model is not on this disk")
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))

@@ -15,13 +15,14 @@ from core.config.presets import DEFAULT, Preset, load_preset, preset_id, save_pr
 from core.data.registry import list_datasets
 from core.errors import ConfigError, TunesmithError
 from core.models.describe import describe_model
+from core.models.location import local_model
 from core.models.starter import STARTER_MODELS
 from core.runs.submit import start_problems
 from webui import background, forms, messages, plan
 from webui.context import App, Shared
 from webui.extras_view import ExtrasView
 from webui.filling import Filling
-from webui.lens import Lens, count_tokens, local_model
+from webui.lens import Lens, count_tokens
 from webui.need_view import NeedView
 from webui.preset_choice import PresetChoice, when
 from webui.reward_editor import RewardEditor
@@ -225,8 +226,8 @@ class _Configure:
 
     def list_modules(self, model: str) -> Any:
         """The names that an adapter can be put on, read from the model that was chosen."""
-        folder = local_model(self.app, model or "")
         try:
+            folder = local_model(self.app.workspace, model or "")
             names = describe_model(folder).linear_modules if folder else []
         except TunesmithError:
             names = []  # the plan says what is wrong with the model

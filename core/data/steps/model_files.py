@@ -7,29 +7,25 @@ from pathlib import Path
 
 from core.data.steps.base import Setting
 from core.errors import DataError
-from core.models.hub import cached_snapshot
-from core.models.starter import STARTER_MODELS, find_local
+from core.models.location import local_model
+from core.models.starter import STARTER_MODELS
 
 DEFAULT_MODEL = "SmolLM2-135M-Instruct"
 
 
 def tokenizer_file(name: str, setting: Setting) -> Path:
-    """The tokenizer.json of a model: a starter model, one in the workspace or the Hub cache, or a
-    folder. Raises DataError when it is not on this machine."""
+    """The tokenizer.json of a model. Raises DataError when it is not on this machine, and
+    WorkspaceError for a folder that may not be read."""
     name = name.strip()
     if not name:
         raise DataError("No model is named to count tokens with.", "Name one, or count characters.")
-    folder = find_local(name, setting.workspace.root)
-    if folder is None and _is_folder(name):
-        folder = setting.workspace.confine(name)
-    if folder is None and name.count("/") == 1:
-        folder = cached_snapshot(name)
+    folder = local_model(setting.workspace, name)
     if folder is None:
         hint = "Name a model's folder, or count characters."
         if name in STARTER_MODELS:
             hint = "Preparing a run with it fetches it. Or count characters."
         raise DataError(f"The model {name} is not on this machine.", hint)
-    path = Path(folder) / "tokenizer.json"
+    path = folder / "tokenizer.json"
     if not path.is_file():
         raise DataError(
             f"The model {name} has no tokenizer.json.",
@@ -48,8 +44,3 @@ def end_of_text(tokenizer_json: Path) -> str:
     if isinstance(token, dict):
         token = token.get("content")
     return token if isinstance(token, str) else ""
-
-
-def _is_folder(name: str) -> bool:
-    path = Path(name).expanduser()
-    return path.is_absolute() or name.startswith((".", "~")) or path.is_dir()

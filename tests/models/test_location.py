@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from core.errors import ModelError, WorkspaceError
-from core.models.starter import STARTER_MODELS, ensure_model, find_local
+from core.models.location import ensure_model, local_model
+from core.models.starter import STARTER_MODELS
 from core.workspace import Workspace
 from tests.models import tiny
 from tests.models.hub_stand_in import StandIn, serving
@@ -26,13 +27,14 @@ ASK = """
 import json, sys, time
 from pathlib import Path
 from core.errors import TunesmithError
-from core.models.starter import ensure_model
+from core.models.location import ensure_model
+from core.workspace import Workspace
 
 name, root, seconds = sys.argv[1], Path(sys.argv[2]), float(sys.argv[3])
 told, started = [], time.monotonic()
 try:
     found = {"found": str(ensure_model(
-        name, root, lambda share, message: told.append([share, message]),
+        name, Workspace.open(root), lambda share, message: told.append([share, message]),
         pip_arguments=["--no-index"], hub_answer_seconds=seconds,
     ))}
 except TunesmithError as error:
@@ -67,15 +69,15 @@ def ask(name: str, workspace: Path, *, seconds: float = 20, **variables: str) ->
 def test_the_workspace_comes_first(workspace) -> None:
     """A model that is here is used without a network, at once."""
     folder = tiny.make_model_folder(workspace / "models" / SMOLLM.name)
-    assert find_local(SMOLLM.name, workspace) == folder
-    assert ensure_model(SMOLLM.name, workspace) == folder
-    assert ensure_model(SMOLLM.hub_id, workspace) == folder
+    assert local_model(Workspace(workspace), SMOLLM.name) == folder
+    assert ensure_model(SMOLLM.name, Workspace.open(workspace)) == folder
+    assert ensure_model(SMOLLM.hub_id, Workspace.open(workspace)) == folder
 
 
 def test_half_a_model_is_none(workspace) -> None:
     folder = tiny.make_model_folder(workspace / "models" / SMOLLM.name)
     (folder / "model.safetensors").unlink()
-    assert find_local(SMOLLM.name, workspace) is None
+    assert local_model(Workspace(workspace), SMOLLM.name) is None
 
 
 def test_then_the_hub_and_later_its_cache(workspace) -> None:
@@ -137,28 +139,28 @@ def test_a_hub_id_is_handed_on_once_the_hub_has_it(workspace) -> None:
 
 def test_a_hub_id_without_a_hub_is_told(workspace) -> None:
     with pytest.raises(ModelError, match="not on this machine.*HF_HUB_OFFLINE"):
-        ensure_model("org/model", workspace)
+        ensure_model("org/model", Workspace.open(workspace))
 
 
 def test_nonsense_is_no_model(workspace) -> None:
     with pytest.raises(ModelError, match="neither a folder nor a model's id"):
-        ensure_model("no such model!", workspace)
+        ensure_model("no such model!", Workspace.open(workspace))
     with pytest.raises(ModelError, match="No model is named"):
-        ensure_model(" ", workspace)
+        ensure_model(" ", Workspace.open(workspace))
 
 
 def test_a_folder_in_the_workspace_is_found_by_name_and_path(workspace) -> None:
     folder = tiny.make_model_folder(workspace / "models" / "mine")
-    assert ensure_model("mine", workspace) == folder
-    assert ensure_model("models/mine", workspace) == folder
-    assert ensure_model(str(folder), workspace) == folder
+    assert ensure_model("mine", Workspace.open(workspace)) == folder
+    assert ensure_model("models/mine", Workspace.open(workspace)) == folder
+    assert ensure_model(str(folder), Workspace.open(workspace)) == folder
 
 
 def test_a_folder_elsewhere_has_to_be_allowed(tmp_path, workspace) -> None:
     """A page open to others must not read models from all over the disk."""
     folder = tiny.make_model_folder(tmp_path / "elsewhere")
     with pytest.raises(WorkspaceError, match="outside"):
-        ensure_model(str(folder), workspace)
+        ensure_model(str(folder), Workspace.open(workspace))
     with pytest.raises(WorkspaceError, match="outside"):
         ensure_model("../elsewhere", Workspace.open(workspace))
     allowed = Workspace.open(workspace, allowed=[folder.parent])
@@ -179,7 +181,7 @@ def test_a_folder_that_is_no_model_is_told_apart(workspace, file, says) -> None:
     folder.mkdir(parents=True)
     (folder / file).write_text("{}")
     with pytest.raises(ModelError, match=says):
-        ensure_model("models/odd", workspace)
+        ensure_model("models/odd", Workspace.open(workspace))
 
 
 def test_each_starter_model_says_where_it_comes_from() -> None:
