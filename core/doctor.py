@@ -114,7 +114,8 @@ def check_devices(hardware: Hardware) -> Check:
     """The devices; with an NVIDIA GPU also whether torch can use it, asked in another process."""
     detail = hardware.describe()
     if not hardware.gpus:
-        fast = "bf16 in hardware" if hardware.cpu_flags.avx512_bf16 else "no bf16 in hardware"
+        precision, _ = hardware.precision_on(hardware.devices[-1])
+        fast = "bf16 in hardware" if precision == "bf16" else "no bf16 in hardware"
         return Check("Devices", True, f"{detail} ({fast}); no GPU: small models train, slowly")
     if hardware.gpus[0].kind == "cuda" and not _torch_sees_cuda():
         return Check(

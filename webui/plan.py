@@ -7,7 +7,7 @@ from typing import Any
 
 from core.config import RunConfig, nest, parse_config
 from core.errors import ConfigError, Problem, TunesmithError
-from core.estimate.auto import device_of, precision_of
+from core.estimate.auto import device_of
 from core.estimate.plan import RunEstimate
 from core.models.hardware import Hardware
 from core.summary import Summary, optimizer_steps, rows_of_trainer, summarize
@@ -83,7 +83,7 @@ def foreseen(
         reason = "no accelerator was found" if device.kind == "cpu" else device.name
         found.append(("training.device", device.label, reason))
     if config.training.precision == "auto":
-        found.append(("training.precision", *precision_of(device, hardware)))
+        found.append(("training.precision", *hardware.precision_on(device)))
     fields = ("training.per_device_train_batch_size", "training.gradient_checkpointing")
     values, chosen = config.values(), dict(estimate.chosen) if estimate else {}
     for path in fields:

@@ -8,15 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from transformers import AutoConfig
-from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
-
 from core.errors import ModelError
 from core.models.classifier import in_words, label_logits, longest_input, probabilities, text_ids
 from core.models.labels import Labels
 from core.models.prompts import Message
-
-_WRITERS = ("ForCausalLM", "LMHeadModel")
 
 
 @dataclass(frozen=True)
@@ -55,16 +50,3 @@ class SilentVoice:
             f"{self.name} is an encoder: before a training it neither writes nor gives labels.",
             "Ask the run beside it.",
         )
-
-
-def is_encoder(base: str, revision: str = "main") -> bool:
-    """Whether a model reads texts without writing any, by its config."""
-    try:
-        config = AutoConfig.from_pretrained(base, revision=revision, trust_remote_code=False)
-    except (OSError, ValueError, KeyError):
-        return False  # whoever opens it says what is wrong
-    architectures = config.architectures or []
-    writes = getattr(config, "is_decoder", False) or any(
-        name.endswith(_WRITERS) for name in architectures
-    )
-    return config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES and not writes

@@ -14,7 +14,7 @@ import torch
 from peft import PeftModel
 
 from core.chat.gaps import GapVoice
-from core.chat.labels import LabelVoice, SilentVoice, is_encoder
+from core.chat.labels import LabelVoice, SilentVoice
 from core.chat.scores import ScoreVoice
 from core.chat.settings import Column
 from core.config import RunConfig
@@ -24,6 +24,7 @@ from core.errors import DataError, ModelError
 from core.models.classifier import open_classifier
 from core.models.inference import (
     open_base,
+    open_kind,
     open_model,
     open_tokenizer,
     pick_device,
@@ -161,7 +162,7 @@ class Models:
         return GapVoice(model, tokenizer, config.training.max_length)
 
     def _base_voice(self, base: str) -> Voice | GapVoice | SilentVoice:
-        if is_encoder(base):
+        if open_kind(base) == "encoder":
             return self._encoder_voice(base)
         auto = RunConfig(), pick_dtype("auto", self.device), None
         config, dtype, tokenizer = self._held.get(base, auto)

@@ -26,20 +26,6 @@ def device_of(config: RunConfig, hardware: Hardware) -> Device:
     return same[0] if same else hardware.devices[0]
 
 
-def precision_of(device: Device, hardware: Hardware) -> tuple[str, str]:
-    """(precision, reason) on a device."""
-    if device.kind == "cuda":
-        if (device.compute_capability or 0) >= 8:
-            return "bf16", "this GPU computes in bf16"
-        return "fp16", "this GPU is older than bf16"
-    flags = hardware.cpu_flags
-    if device.kind == "cpu" and (flags.amx_bf16 or flags.avx512_bf16):
-        return "bf16", f"this CPU has {'AMX' if flags.amx_bf16 else 'AVX-512 BF16'}"
-    if device.kind == "cpu":
-        return "fp32", "this CPU has no bf16 instructions"
-    return "fp32", f"the safe choice on {device.kind}"
-
-
 def choose_rows(
     config: RunConfig, total: Total, *, device: str, room: int, rows: int | None
 ) -> tuple[int, bool]:

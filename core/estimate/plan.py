@@ -13,7 +13,7 @@ from typing import Any
 from core.config import RunConfig
 from core.config.classification import as_run
 from core.errors import ConfigError, Problem, TunesmithError
-from core.estimate.auto import USABLE, choose_rows, device_of, precision_of, with_values
+from core.estimate.auto import USABLE, choose_rows, device_of, with_values
 from core.estimate.batch import Batch, largest_batch
 from core.estimate.memory import MemoryEstimate, estimate_memory
 from core.estimate.shape import ModelShape, read_shape
@@ -89,7 +89,7 @@ class Situation:
         values = config.values()
         precision = values[_PRECISION]
         if precision == "auto":
-            precision, _ = precision_of(self.device, self.hardware)
+            precision, _ = self.hardware.precision_on(self.device)
         config = with_values(config, {_PRECISION: precision})
 
         def total(rows: int, checkpointing: bool) -> int:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from core.models.describe import ModelFacts, describe_model
+from core.models.kinds import kind_of
 
 # Looked up by a token's number or place, never multiplied, and never quantized.
 _LOOKUP = re.compile(r"embed|(^|\.)(wte|wpe|shared|relative_attention_bias)(\.|$)")
@@ -83,12 +84,10 @@ def shape_of(facts: ModelFacts, config: Mapping[str, Any]) -> ModelShape | None:
     size = number("head_dim") or hidden // heads
     counts = _counted(facts)
     family = str(config.get("model_type", ""))
-    is_encoder = not text.get("is_decoder") and not facts.architecture.endswith("ForCausalLM")
-    is_encoder = is_encoder and family not in _DECODERS
     names = facts.module_names
     return ModelShape(
         facts=facts,
-        kind="encoder" if is_encoder else "decoder",
+        kind="encoder" if kind_of(config) == "encoder" else "decoder",
         hidden=hidden,
         inner=number("intermediate_size", "n_inner", "ffn_dim", "hidden_dim") or 4 * hidden,
         layers=layers,

@@ -57,6 +57,19 @@ class CpuFlags:
     amx_bf16: bool
 
 
+def auto_precision(kind: str, capability: float | None, flags: CpuFlags) -> tuple[str, str]:
+    """(precision, reason): the fastest in which a device computes without loss of steadiness."""
+    if kind == "cuda":
+        if (capability or 0) >= 8:
+            return "bf16", "this GPU computes in bf16"
+        return "fp16", "this GPU is older than bf16"
+    if kind != "cpu":
+        return "fp32", f"the safe choice on {kind}"
+    if flags.amx_bf16 or flags.avx512_bf16:
+        return "bf16", f"this CPU has {'AMX' if flags.amx_bf16 else 'AVX-512 BF16'}"
+    return "fp32", "this CPU has no bf16 instructions"
+
+
 @dataclass(frozen=True)
 class Hardware:
     """`devices` has the GPUs first and the CPU last; there is always the CPU. Memory in bytes."""
@@ -70,6 +83,10 @@ class Hardware:
     @property
     def gpus(self) -> tuple[Device, ...]:
         return tuple(device for device in self.devices if device.kind != "cpu")
+
+    def precision_on(self, device: Device) -> tuple[str, str]:
+        """(precision, reason) that `auto` becomes on one of the devices."""
+        return auto_precision(device.kind, device.compute_capability, self.cpu_flags)
 
     def describe(self) -> str:
         """`NVIDIA H200, 141 GB`, `2 x NVIDIA L4, 24 GB each`, or `AMD EPYC, 2 cores, 25 GB`."""

@@ -13,13 +13,14 @@ from typing import Any
 
 import torch
 from peft import PeftModel
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedConfig
 
 from core.config import RunConfig
 from core.data.chat_templates import use_runs_own
 from core.errors import ModelError
 from core.models.fit import adapter_misfit
-from core.models.hardware import probe
+from core.models.hardware import CpuFlags, auto_precision
+from core.models.kinds import Kind, kind_of
 from core.models.load import DTYPES, load_base
 from core.models.location import ensure_model
 from core.models.new_tokens import read_new_tokens
@@ -43,23 +44,34 @@ def pick_device() -> str:
 def pick_dtype(precision: str, device: str) -> torch.dtype:
     """The type of the weights for a run's precision. `auto` is bf16 where the device has it."""
     if precision == "auto" or (precision == "fp16" and device == "cpu"):
-        precision = "bf16" if quick_in_bf16(device) else "fp32"
-        if precision == "fp32" and device.startswith("cuda"):
-            precision = "fp16"
+        precision, _ = precision_on(device)
     return DTYPES[precision]
 
 
-def quick_in_bf16(device: str) -> bool:
-    """Whether the device multiplies bf16 faster than 32-bit numbers."""
-    if device.startswith("cuda"):
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    flags = probe().cpu_flags
-    return device == "cpu" and (flags.avx512_bf16 or flags.amx_bf16)
+def precision_on(device: str) -> tuple[str, str]:
+    """(precision, reason) that `auto` becomes on a device, by what torch says of it."""
+    kind = device.partition(":")[0]
+    capability = None
+    if kind == "cuda":
+        major, minor = torch.cuda.get_device_capability(device)
+        capability = float(f"{major}.{minor}")
+    flags = CpuFlags(torch.cpu._is_avx512_bf16_supported(), torch.cpu._is_amx_tile_supported())
+    return auto_precision(kind, capability, flags)
 
 
 def resolve_base(name: str, workspace: Workspace) -> str:
     """The folder or Hub id to load for a base model's name. Fetches a starter model."""
     return str(ensure_model(name, workspace))
+
+
+def open_kind(path: str | Path) -> Kind | None:
+    """What the model in a folder or of a Hub id is; None where its config cannot be read, which
+    whoever opens it says."""
+    try:
+        config, _ = PreTrainedConfig.get_config_dict(path)
+    except (OSError, ValueError):
+        return None
+    return kind_of(config)
 
 
 def open_tokenizer(path: str | Path, revision: str = "main") -> Any:

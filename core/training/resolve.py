@@ -15,7 +15,7 @@ from core.estimate.batch import PAIRED, largest_batch
 from core.estimate.memory import estimate_memory
 from core.estimate.shape import ModelShape, shape_of
 from core.models.describe import facts_of
-from core.models.inference import pick_device
+from core.models.inference import pick_device, precision_on
 from core.training.attention import NAME as ROW_ATTENTION
 
 _BATCH = "training.per_device_train_batch_size"
@@ -62,30 +62,13 @@ def choose_device(config: RunConfig) -> Choice:
 def choose_precision(config: RunConfig, device: str) -> list[Choice]:
     """The fastest precision that the device computes in without loss of steadiness, and with it
     the type in which the unpacked weights of a 4-bit base are multiplied."""
-    if device == "cuda":
-        if torch.cuda.is_bf16_supported(including_emulation=False):
-            value, reason = "bf16", "this GPU computes in bf16"
-        else:
-            value, reason = "fp16", "this GPU is older than bf16"
-    elif device == "cpu" and _cpu_bf16():
-        value, reason = "bf16", f"this CPU has {_cpu_bf16()}"
-    elif device == "cpu":
-        value, reason = "fp32", "this CPU has no bf16 instructions"
-    else:
-        value, reason = "fp32", f"the safe choice on {device}"
+    value, reason = precision_on(device)
     found = [Choice("training.precision", value, reason)]
     if config.adapter.quantization in ("nf4", "fp4"):
         wanted = config.training.precision
         name = DTYPE_NAMES[value if wanted == "auto" else wanted]
         found.append(Choice("adapter.bnb_4bit_compute_dtype", name, "follows the precision"))
     return found
-
-
-def _cpu_bf16() -> str:
-    """The instructions with which this CPU multiplies bf16; empty when it has none."""
-    if torch.cpu._is_amx_tile_supported():
-        return "AMX"
-    return "AVX-512 BF16" if torch.cpu._is_avx512_bf16_supported() else ""
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from core.chat.labels import LabelVoice, is_encoder
+from core.chat.labels import LabelVoice
 from core.chat.loaded import Models
 from core.chat.once import chat_once, conversation
 from core.chat.settings import Column
 from core.errors import ModelError
-from core.models.inference import open_trained
+from core.models.inference import open_kind, open_trained
 from core.models.trained import find_trained
 from tests.training.labelled import LabelWorld, label_world, labelled_rows
 
@@ -50,7 +50,8 @@ def test_its_base_beside_it_says_why_it_cannot_answer(world: LabelWorld) -> None
         base.answer(conversation("a red today we"))  # type: ignore[union-attr]
     with pytest.raises(ModelError, match="Write a text"):
         run.answer(conversation("  "))
-    assert not is_encoder(str(world.workspace.models / "tiny-llama"))
+    assert open_kind(world.workspace.models / "tiny-bert") == "encoder"
+    assert open_kind(world.workspace.models / "tiny-llama") == "decoder"
 
 
 def test_a_classifier_is_not_asked_to_write(world: LabelWorld) -> None:

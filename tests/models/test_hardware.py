@@ -8,7 +8,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from core.models.hardware import Hardware, probe
+from core.models.hardware import CpuFlags, Hardware, auto_precision, probe
 
 TWO_GPUS = (
     "0, GPU-aaaa1111, NVIDIA L4, 23034, 22000, 8.9\n1, GPU-bbbb2222, NVIDIA L4, 23034, 100, 8.9\n"
@@ -108,3 +108,22 @@ def test_a_containers_limits_count(tmp_path) -> None:
     (cgroup / "memory.max").write_text("max\n")
     (cgroup / "cpu.max").write_text("max 100000\n")
     assert without_gpus(tmp_path).memory_total_bytes == psutil.virtual_memory().total
+
+
+@pytest.mark.parametrize(
+    ("kind", "capability", "flags", "precision", "said"),
+    [
+        ("cuda", 8.0, CpuFlags(False, False), "bf16", "this GPU computes in bf16"),
+        ("cuda", 7.5, CpuFlags(True, True), "fp16", "older than bf16"),
+        ("cpu", None, CpuFlags(True, True), "bf16", "this CPU has AMX"),
+        ("cpu", None, CpuFlags(True, False), "bf16", "this CPU has AVX-512 BF16"),
+        ("cpu", None, CpuFlags(False, False), "fp32", "no bf16 instructions"),
+        ("mps", None, CpuFlags(False, False), "fp32", "the safe choice on mps"),
+    ],
+)
+def test_the_plan_and_the_worker_choose_a_precision_by_one_rule(
+    kind: str, capability: float | None, flags: CpuFlags, precision: str, said: str
+) -> None:
+    """The page would promise another precision than the run takes."""
+    found = auto_precision(kind, capability, flags)
+    assert found[0] == precision and said in found[1]
