@@ -12,9 +12,7 @@ from core.config import RunConfig
 from core.config.chain import continues
 from core.config.classification import as_run
 from core.config.needs import need_problems
-from core.config.reinforcement import METHODS as REWARDED_METHODS
 from core.config.reinforcement import batches_an_epoch
-from core.config.text import METHODS as TEXT_METHODS
 from core.config.tracking import tracker_warnings
 from core.errors import Problem, TunesmithError
 from core.models.adapter_fit import adapter_warnings
@@ -76,7 +74,7 @@ def summarize(
     warnings += chain_problems(workspace, config)
     warnings += _step_warnings(config, steps)
     warnings += [*need_problems(config), *tracker_warnings(config)]
-    if token_counts and config.method not in ("grpo", "rloo"):  # there a row is only its prompt
+    if token_counts and not config.training_method.generates:  # there a row is only its prompt
         warnings += _token_warnings(token_counts)
     return Summary(
         base=_base(config),
@@ -101,12 +99,12 @@ def rows_of_trainer(
     """How many rows the trainer gets of so many rows of the data set: blocks where texts are
     joined or rows are packed, pieces where long ones are parted. None when that is not known; of
     packed rows it is about so many."""
-    if not rows or not (config.method in TEXT_METHODS or config.training.packing):
+    if not rows or not (config.training_method.section == "text" or config.training.packing):
         return rows
     if not token_counts:
         return None
     longest = config.training.max_length
-    if config.method == "mlm":
+    if config.training_method.makes == "filler":
         return rows if (token_counts.get("longest") or 0) <= longest else None
     counted = max(int(token_counts.get("train_rows") or rows), 1)
     return math.ceil(int(token_counts.get("train_tokens") or 0) * rows / counted / longest) or None
@@ -131,7 +129,7 @@ def optimizer_steps(config: RunConfig, rows: int | None) -> int | None:
     if not rows or not isinstance(batch, int):
         return None
     batches = math.ceil(rows / batch)
-    if config.method in REWARDED_METHODS:
+    if config.training_method.generates:
         batches = batches_an_epoch(config, rows, batch)
     each_epoch = math.ceil(batches / training.gradient_accumulation_steps)
     return math.ceil(training.num_train_epochs * each_epoch)

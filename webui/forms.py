@@ -22,6 +22,7 @@ from core.config.command import apply_overrides
 from core.config.tracking import TITLES as TRACKERS
 from core.config.yaml_file import parse_yaml
 from core.errors import ConfigError, Problem
+from core.methods import METHODS
 from webui.choice_notes import OPTIMIZER_LABELS, choice_notes
 
 # Titles of the folds: the group of a field, or its section where it has none.
@@ -76,19 +77,7 @@ _SPECIAL_WORDS = {
         "SAMPLE_VOCAB": "random words",
         "TEXT": "a text",
     },
-    "method": {
-        "sft": "Supervised fine-tuning",
-        "cpt": "Continued pre-training (plain text)",
-        "mlm": "Masked language modelling (encoders)",
-        "classification": "Classification (labels)",
-        "dpo": "DPO (pairs)",
-        "kto": "KTO (judged answers)",
-        "orpo": "ORPO (pairs)",
-        "cpo": "CPO and SimPO (pairs)",
-        "reward": "Reward model (pairs)",
-        "grpo": "GRPO (rewards)",
-        "rloo": "RLOO (rewards)",
-    },
+    "method": {method.name: method.title for method in METHODS.values()},
     "classification.problem_type": {
         "single_label_classification": "one",
         "multi_label_classification": "several",

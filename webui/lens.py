@@ -10,12 +10,12 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from core.config import RunConfig
-from core.config.text import METHODS as TEXT_METHODS
 from core.data.chat_templates import MODELS_OWN, load_template
 from core.data.estimate import estimated_token_counts, sampled_statistics
 from core.data.preview import preview_rows
 from core.data.registry import load_dataset_info
 from core.errors import TunesmithError, WorkspaceError
+from core.methods import METHODS
 from core.models.location import local_model
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class Lens:
     @property
     def goes_on(self) -> bool:
         """Whether a text that is longer than max_length goes on in the next row of the trainer."""
-        return self.method in TEXT_METHODS
+        return METHODS[self.method].section == "text"
 
     @property
     def whole(self) -> Lens:

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
+import typing
 from typing import Any
 
 import gradio as gr
 
+from core.config import SPEC_BY_PATH
 from core.config.presets import Preset, list_presets
+from core.methods import METHODS, Purpose
 from webui import messages
 from webui.context import App
 
-# What a run learns from, and the methods that do.
-PURPOSES: dict[str, tuple[str, ...]] = {
-    "Answers": ("sft",),
-    "Labels": ("classification",),
-    "Plain text": ("cpt", "mlm"),
-    "Preferences": ("dpo", "kto", "orpo", "cpo", "reward"),
-    "Rewards": ("grpo", "rloo"),
-}
+PURPOSES: tuple[str, ...] = typing.get_args(Purpose)
 
 
 class PresetChoice:
@@ -61,8 +57,7 @@ class PresetChoice:
 
 
 def purpose_of(preset: Preset) -> str:
-    method = preset.settings.get("method", "sft")
-    return next(purpose for purpose, methods in PURPOSES.items() if method in methods)
+    return METHODS[preset.settings.get("method", SPEC_BY_PATH["method"].default)].purpose
 
 
 def when(preset: Preset) -> str:

@@ -16,8 +16,9 @@ from pydantic import ValidationError
 
 from core.config import SPEC_BY_PATH
 from core.config.fields import FieldSpec
-from core.config.reinforcement import METHODS, ReinforcementSection
+from core.config.reinforcement import ReinforcementSection
 from core.errors import ConfigError, TunesmithError
+from core.methods import METHODS
 from core.rewards.kinds import KINDS, Reward
 from core.rewards.specs import FIELD, parse_reward, plain_reward
 from core.rewards.trial import try_reward
@@ -100,7 +101,7 @@ class RewardEditor:
 
     def follow(self, method: str, text: str) -> dict[Any, Any]:
         """After every change of the settings: whether it is shown, and the functions there are."""
-        if method not in METHODS:
+        if not METHODS[method].generates:
             return {self.box: gr.Column(visible=False)}
         entries, problem = entries_in(text)
         choices = [("A new function", NEW)]

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from core.data.tokenize import LEARNED_BY
+from core.methods import METHODS
 from webui import messages
 from webui.row_cards import card
 
@@ -47,22 +48,25 @@ def shared_notes(seen: Sequence[Seen]) -> list[str]:
     ]
 
 
-_ON_TEXTS = {
-    "cpt": "Texts stand behind each other, each with its end token, and are cut into full blocks: "
-    "what is behind the line is learned in the next one.",
-    "mlm": "A share of these tokens is hidden, others each time, and only those are learned. What "
-    "is behind the line is learned in a row of its own.",
-}
+_ON_BLOCKS = (
+    "Texts stand behind each other, each with its end token, and are cut into full blocks: "
+    "what is behind the line is learned in the next one."
+)
+_ON_ROWS = (
+    "A share of these tokens is hidden, others each time, and only those are learned. What "
+    "is behind the line is learned in a row of its own."
+)
 
 
 def legend(model: str, template: str, max_length: int | None, text_method: str = "") -> str:
     """What the chips mean, whose tokens they are and where the settings come from."""
     if text_method:
+        how = _ON_BLOCKS if METHODS[text_method].fills_blocks else _ON_ROWS
         return (
             '<div class="legend"><span class="t loss">learned from</span>'
             '<span class="t special">special</span>'
             f'<span class="aside">Tokens of {messages.escape(model)}, in rows of {max_length:,}: '
-            f"as set in Configure.</span></div>{messages.note(_ON_TEXTS[text_method])}"
+            f"as set in Configure.</span></div>{messages.note(how)}"
         )
     return (
         '<div class="legend"><span class="t loss">learned from</span>'
@@ -127,7 +131,7 @@ def _behind(side: Seen, max_length: int | None, text_method: str) -> str:
     more = f'<p class="soft">and {hidden:,} more</p>' if hidden > 0 else ""
     line = f"cut at {max_length:,}: {count} not seen"
     if text_method:
-        what = "block" if text_method == "cpt" else "row"
+        what = "block" if METHODS[text_method].fills_blocks else "row"
         line = f"a {what} has {max_length:,}: {count} more"
     kind = "tokens" if text_method else "tokens behind"
     return f'<div class="cut">{line}</div><div class="{kind}">{chips}</div>{more}'

@@ -7,8 +7,8 @@ from typing import Any
 import gradio as gr
 from gradio.components import Component
 
-from core.config.reinforcement import METHODS
 from core.errors import TunesmithError
+from core.methods import METHODS
 from core.verl.settings import Cluster
 from core.workspace import new_id
 from webui import messages
@@ -45,7 +45,7 @@ class VerlView:
         )
 
     def follow(self, method: str) -> tuple[Any, str]:
-        return gr.Column(visible=method in METHODS), ""
+        return gr.Column(visible=METHODS[method].generates), ""
 
     def write(self, form: Form, data: dict[Component, Any]) -> str:
         """Writes the job into the workspace and says where."""

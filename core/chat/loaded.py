@@ -126,14 +126,15 @@ class Models:
     def _run_voice(self, column: Column, base: str) -> AnyVoice:
         run = self.workspace.run(str(column.run_id))
         trained = find_trained(run, column.checkpoint or FINAL)
-        if trained.config.method == "reward":
+        makes = trained.config.training_method.makes
+        if makes == "scorer":
             dtype = pick_dtype(trained.config.training.precision, self.device)
             return ScoreVoice(open_scorer(trained, base, device=self.device, dtype=dtype))
-        if trained.config.method == "classification":
+        if makes == "classifier":
             dtype = pick_dtype(trained.config.training.precision, self.device)
             found = open_classifier(trained, base, device=self.device, dtype=dtype)
             return LabelVoice(*found, trained.config.training.max_length)
-        if trained.config.method == "mlm":
+        if makes == "filler":
             return self._gap_voice(trained, base)
         tokenizer = tokenizer_of(trained, base)
         dtype = pick_dtype(trained.config.training.precision, self.device)
@@ -156,7 +157,7 @@ class Models:
     def _encoder_voice(self, base: str) -> GapVoice | SilentVoice:
         """An encoder alone fills gaps beside a run that learned to."""
         config, dtype, tokenizer = self._held.get(base, (RunConfig(), torch.float32, None))
-        if config.method != "mlm":
+        if config.training_method.makes != "filler":
             return SilentVoice(Path(base).name)
         model = open_masked_base(config, base, device=self.device, dtype=dtype)
         return GapVoice(model, tokenizer, config.training.max_length)

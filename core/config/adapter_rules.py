@@ -12,10 +12,13 @@ from core.errors import Problem
 if TYPE_CHECKING:
     from core.config.run import RunConfig
 
-# Methods whose trainers know that virtual tokens stand before the text.
-_WITH_PROMPTS = ("sft", "cpt", "dpo", "kto")
-# Methods whose rows are tokenized before the training, so that EVA can look at them.
-_WITHOUT_ROWS = ("grpo", "rloo")
+# Why virtual tokens do not go with a method, by what it makes.
+_NO_VIRTUAL_TOKENS = {
+    "classifier": "a label is read at a place of the text that they move",
+    "scorer": "a reward is read at a place of the text that they move",
+    "filler": "an encoder is not asked with them",
+    "writer": "its trainer does not know that they stand before the text",
+}
 # Optimizers that sort the weights themselves, so that LoRA+ cannot give them two rates.
 _OWN_GROUPS = ("galore", "apollo", "lomo", "adalomo", "muon", "dion")
 
@@ -104,7 +107,7 @@ def _beginning_rules(config: RunConfig) -> Iterator[Problem]:
     """Initial weights that ask something of the base, the device or the rows."""
     adapter = config.adapter
     begin = adapter.init_lora_weights
-    if begin == "eva" and config.method in _WITHOUT_ROWS:
+    if begin == "eva" and config.training_method.generates:
         yield Problem(
             "adapter.init_lora_weights",
             f"eva with method {config.method}: it looks at finished rows, and here the model "
@@ -202,19 +205,16 @@ def _freeze_rules(config: RunConfig) -> Iterator[Problem]:
 def _prompt_rules(config: RunConfig) -> Iterator[Problem]:
     adapter, training = config.adapter, config.training
     kind: str = adapter.method
-    if config.method not in _WITH_PROMPTS:
-        why = {
-            "classification": "a label is read at a place of the text that they move",
-            "reward": "a reward is read at a place of the text that they move",
-            "mlm": "an encoder is not asked with them",
-        }.get(config.method, "its trainer does not know that they stand before the text")
+    method = config.training_method
+    if not method.takes_virtual_tokens:
+        why = _NO_VIRTUAL_TOKENS[method.makes]
         yield Problem(
             "adapter.method",
             f"{kind} with method {config.method}: virtual tokens do not go with it, for {why}. "
             "Train LoRA.",
             ("method",),
         )
-    if config.method in ("sft", "cpt") and training.packing:
+    if method.packs and training.packing:
         yield Problem(
             "training.packing",
             f"packing with adapter.method {kind}: virtual tokens stand once before each row, not "

@@ -7,25 +7,14 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from core.config.fields import Section, knob
 from core.errors import Problem
+from core.methods import named
 
 if TYPE_CHECKING:
     from core.config.run import RunConfig
 
-CLASSIFYING: dict[str, list[Any]] = {"method": ["classification"]}
-
-METRICS = (
-    "accuracy",
-    "f1_macro",
-    "f1_weighted",
-    "precision_macro",
-    "precision_weighted",
-    "recall_macro",
-    "recall_weighted",
-)
-"""What each evaluation of a classifier measures, beside the loss; logged as eval_accuracy, ..."""
+CLASSIFYING: dict[str, list[Any]] = {"method": named(makes="classifier")}
 
 _QUICK_BATCH = 8
-_NOT_HERE = {"label_names", "label_smoothing_factor"}
 
 
 class ClassificationSection(Section):
@@ -70,7 +59,7 @@ class ClassificationSection(Section):
 
 def quick_settings(config: RunConfig) -> dict[str, Any]:
     """What a quick trial changes, by dotted path; empty without one. No rule is broken by it."""
-    if config.method != "classification" or not config.classification.quick:
+    if config.training_method.makes != "classifier" or not config.classification.quick:
         return {}
     batch = config.training.per_device_train_batch_size
     wanted: dict[str, Any] = {
@@ -101,35 +90,8 @@ def as_run(config: RunConfig) -> RunConfig:
 
 def classification_rules(config: RunConfig) -> Iterator[Problem]:
     """The rules that a run which learns labels has to keep; none for another method."""
-    if config.method != "classification":
-        return
-    section, evaluation = config.classification, config.evaluation
-    if config.training.packing:
-        yield Problem(
-            "training.packing",
-            "on with method classification: each text has a label of its own. Turn it off.",
-            ("method",),
-        )
-    for name in _NOT_HERE & config.training.extra.keys():
-        yield Problem("training.extra", f"{name} does nothing with method classification.")
-    yield from _weight_rules(section)
-    if section.quick or evaluation.eval_strategy == "no":
-        return
-    best = evaluation.metric_for_best_model.removeprefix("eval_")
-    if best not in ("loss", *METRICS):
-        yield Problem(
-            "evaluation.metric_for_best_model",
-            f"{evaluation.metric_for_best_model} is not measured with method classification. "
-            f"There are: eval_loss, {', '.join(f'eval_{name}' for name in METRICS)}.",
-            ("method",),
-        )
-    elif best in METRICS and not evaluation.greater_is_better:
-        yield Problem(
-            "evaluation.greater_is_better",
-            f"off with evaluation.metric_for_best_model {evaluation.metric_for_best_model}: the "
-            "worst checkpoint would count as the best. Turn it on for all but a loss.",
-            ("evaluation.metric_for_best_model",),
-        )
+    if config.training_method.makes == "classifier":
+        yield from _weight_rules(config.classification)
 
 
 def _weight_rules(section: ClassificationSection) -> Iterator[Problem]:

@@ -13,36 +13,12 @@ from typing import Any
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-# The classes that declare fields, with their package and file: those of every method of TRL's, and
-# the one of each.
-_OF_ALL = (
-    ("transformers", "training_args.py", "TrainingArguments"),
-    ("trl", "trainer/base_config.py", "_BaseConfig"),
-)
-_OF_METHOD = {
-    "sft": ("trl", "trainer/sft_config.py", "SFTConfig"),
-    "cpt": ("trl", "trainer/sft_config.py", "SFTConfig"),
-    "dpo": ("trl", "trainer/dpo_config.py", "DPOConfig"),
-    "kto": ("trl", "trainer/kto_config.py", "KTOConfig"),
-    "orpo": ("trl", "experimental/orpo/orpo_config.py", "ORPOConfig"),
-    "cpo": ("trl", "experimental/cpo/cpo_config.py", "CPOConfig"),
-    "reward": ("trl", "trainer/reward_config.py", "RewardConfig"),
-    "grpo": ("trl", "trainer/grpo_config.py", "GRPOConfig"),
-    "rloo": ("trl", "trainer/rloo_config.py", "RLOOConfig"),
-}
-# Fields of a library that stand in ours under another name, by method.
-OTHER_NAMES = {
-    "sft": {"loss_type": "training.sft_loss_type"},
-    "kto": {"loss_type": "preference.kto_loss_type"},
-    "cpo": {"loss_type": "preference.cpo_loss_type"},
-    "grpo": {"beta": "reinforcement.kl_beta", "loss_type": "reinforcement.grpo_loss_type"},
-    "rloo": {"beta": "reinforcement.kl_beta"},
-}
+from core.methods import TRAINING_ARGUMENTS, TRL_ARGUMENTS, LibraryClass, Method
+
 _OWN_FOLDER = "the run's folder is Tunesmith's"
 _OWN_DATA = "the data set is prepared before the trainer sees it"
 _FROM_EXPORT = "a finished run is shared from Export"
 _NO_VLLM = "answers are written in the run's own process, and no vLLM server is started or asked"
-_FIXED_REFERENCE = "the reference model stays what the run began with"
 _COMPLETIONS = "sampled completions stand in the run's events and on its page"
 # Fields that decide where files go, which rows are learned, or whether foreign code runs.
 REFUSED = {
@@ -87,11 +63,6 @@ REFUSED = {
     "bf16": "use training.precision",
     "fp16": "use training.precision",
 }
-# Further ones that a method refuses which other methods take.
-_FIXED = dict.fromkeys(
-    ("sync_ref_model", "ref_model_mixup_alpha", "ref_model_sync_steps"), _FIXED_REFERENCE
-)
-REFUSED_OF_METHOD = {"grpo": _FIXED, "rloo": _FIXED}
 _TYPES: dict[str, Any] = {
     "bool": bool,
     "int": int,
@@ -102,27 +73,26 @@ _TYPES: dict[str, Any] = {
 }
 
 
-def config_class(method: str) -> str:
-    """The name of the library's config class for a method."""
-    return _OF_METHOD[method][2] if method in _OF_METHOD else _OF_ALL[0][2]
+def config_fields(method: Method) -> dict[str, tuple[Any, ...]]:
+    """The fields that a method takes, as `fields_of` gives them."""
+    return fields_of(method.arguments)
 
 
 @lru_cache
-def config_fields(method: str) -> dict[str, tuple[Any, ...]]:
-    """Each field of the installed library's config class for a method, with the types its
-    annotation allows.
+def fields_of(own: LibraryClass) -> dict[str, tuple[Any, ...]]:
+    """Each field of the installed library's config class, with the types its annotation allows.
 
     An annotation that is more than plain types allows anything, `(Any,)`.
     """
     fields: dict[str, tuple[Any, ...]] = {}
-    sources = (*_OF_ALL, _OF_METHOD[method]) if method in _OF_METHOD else _OF_ALL[:1]
-    for package, file, class_name in sources:
-        spec = importlib.util.find_spec(package)
+    sources = [own] if own is TRAINING_ARGUMENTS else [TRAINING_ARGUMENTS, TRL_ARGUMENTS, own]
+    for source in sources:
+        spec = importlib.util.find_spec(source.package)
         if spec is None or spec.origin is None:
             continue
-        tree = ast.parse((Path(spec.origin).parent / file).read_text(encoding="utf-8"))
+        tree = ast.parse((Path(spec.origin).parent / source.file).read_text(encoding="utf-8"))
         for node in ast.walk(tree):
-            if isinstance(node, ast.ClassDef) and node.name == class_name:
+            if isinstance(node, ast.ClassDef) and node.name == source.name:
                 fields |= {
                     item.target.id: _allowed_types(item.annotation)
                     for item in node.body
@@ -131,7 +101,7 @@ def config_fields(method: str) -> dict[str, tuple[Any, ...]]:
     return fields
 
 
-def wrong_extra_value(method: str, key: str, value: Any) -> str:
+def wrong_extra_value(method: Method, key: str, value: Any) -> str:
     """What is wrong with the value of a known field; empty when nothing is."""
     types = config_fields(method)[key]
     if any(_fits(value, kind) for kind in types):

@@ -9,18 +9,16 @@ from typing import TYPE_CHECKING, Any, Literal
 from core.config.adapter import FROM_BASE
 from core.config.fields import Section, knob
 from core.errors import Problem
+from core.methods import named
 
 if TYPE_CHECKING:
     from core.config.run import RunConfig
 
-METHODS = ("dpo", "kto", "orpo", "cpo")
-"""The methods of this section."""
-
-PREFERRING: dict[str, list[Any]] = {"method": list(METHODS)}
+PREFERRING: dict[str, list[Any]] = {"method": named(section="preference", writes=True)}
 DPO: dict[str, list[Any]] = {"method": ["dpo"]}
 KTO: dict[str, list[Any]] = {"method": ["kto"]}
 CPO: dict[str, list[Any]] = {"method": ["cpo"]}
-REFERRING: dict[str, list[Any]] = {"method": ["dpo", "kto"]}
+REFERRING: dict[str, list[Any]] = {"method": named(reference="asked")}
 
 # Losses of DPO that see nothing but the difference between the two answers.
 _OF_THE_DIFFERENCE = ("sigmoid", "hinge", "ipo", "exo_pair", "robust", "discopop", "sigmoid_norm")
@@ -69,7 +67,7 @@ class PreferenceSection(Section):
     a margin; with a CPO alpha of 0 it is SimPO as published. AlphaPO also shapes the reward."""
 
     center_rewards_coefficient: float | None = knob(
-        None, "Center the scores", when={"method": ["reward"]}, gt=0, le=10
+        None, "Center the scores", when={"method": named(makes="scorer")}, gt=0, le=10
     )
     """Pulls the scores of a reward model towards 0, so that they can be compared across prompts;
     0.01 is a good beginning (Eisenstein et al. 2023). Empty leaves it out."""
@@ -149,20 +147,11 @@ class PreferenceSection(Section):
 def preference_rules(config: RunConfig) -> Iterator[Problem]:
     """The rules that a run which learns from preferences has to keep; none for other methods."""
     method: str = config.method
-    if method not in METHODS:
-        return
-    if config.training.packing:
-        yield Problem(
-            "training.packing",
-            f"on with method {method}: answers are compared one by one. Turn it off.",
-            ("method",),
-        )
-    yield from _best_rules(config)
     if method == "kto":
         yield from _kto_rules(config)
     if method == "dpo":
         yield from _dpo_rules(config)
-    if method in ("dpo", "kto"):
+    if config.training_method.reference == "asked":
         yield from _reference_rules(config)
     if method == "cpo" and config.preference.label_smoothing > 0:
         kind = config.preference.cpo_loss_type
@@ -173,19 +162,6 @@ def preference_rules(config: RunConfig) -> Iterator[Problem]:
                 f"preference.cpo_loss_type {kind}. Set it to 0, or take sigmoid or simpo.",
                 ("preference.cpo_loss_type",),
             )
-
-
-def _best_rules(config: RunConfig) -> Iterator[Problem]:
-    evaluation = config.evaluation
-    best = evaluation.metric_for_best_model.removeprefix("eval_")
-    rising = best in ("rewards/accuracies", "rewards/margins", "rewards/chosen", "logps/chosen")
-    if evaluation.eval_strategy != "no" and rising and not evaluation.greater_is_better:
-        yield Problem(
-            "evaluation.greater_is_better",
-            f"off with evaluation.metric_for_best_model {evaluation.metric_for_best_model}: the "
-            "worst checkpoint would count as the best. Turn it on.",
-            ("evaluation.metric_for_best_model",),
-        )
 
 
 def _kto_rules(config: RunConfig) -> Iterator[Problem]:

@@ -11,14 +11,12 @@ from pydantic import field_validator
 from core.config.adapter import FROM_BASE
 from core.config.fields import Section, knob
 from core.errors import Problem
+from core.methods import named
 
 if TYPE_CHECKING:
     from core.config.run import RunConfig
 
-METHODS = ("grpo", "rloo")
-"""The methods of this section."""
-
-REWARDED: dict[str, list[Any]] = {"method": list(METHODS)}
+REWARDED: dict[str, list[Any]] = {"method": named(generates=True)}
 GRPO: dict[str, list[Any]] = {"method": ["grpo"]}
 RLOO: dict[str, list[Any]] = {"method": ["rloo"]}
 
@@ -143,19 +141,12 @@ def batches_an_epoch(config: RunConfig, rows: int, batch: int) -> int:
 
 def reinforcement_rules(config: RunConfig) -> Iterator[Problem]:
     """The rules of a run that learns from rewards; none for other methods."""
-    if config.method not in METHODS:
+    if not config.training_method.generates:
         return
     from core.rewards.config_rules import rewards_rules  # which stands on core.config
 
     training = config.training
     yield from rewards_rules(config.reinforcement.rewards)
-    if training.packing:
-        yield Problem(
-            "training.packing",
-            f"on with method {config.method}: the answers are written in the training. Turn it "
-            "off.",
-            ("method",),
-        )
     if training.extra.get("auto_find_batch_size"):
         yield Problem(
             "training.extra",
@@ -166,7 +157,6 @@ def reinforcement_rules(config: RunConfig) -> Iterator[Problem]:
     yield from _group_rules(config)
     yield from _loss_rules(config)
     yield from _model_rules(config)
-    yield from _best_rules(config)
 
 
 def _group_rules(config: RunConfig) -> Iterator[Problem]:
@@ -251,18 +241,4 @@ def _model_rules(config: RunConfig) -> Iterator[Problem]:
             f"{adapter.bias} with reinforcement.kl_beta {section.kl_beta:g}: the reference would "
             "be trained too. Set it to none.",
             ("reinforcement.kl_beta",),
-        )
-
-
-def _best_rules(config: RunConfig) -> Iterator[Problem]:
-    """Of a reward more is better, of a divergence less."""
-    evaluation = config.evaluation
-    best = evaluation.metric_for_best_model.removeprefix("eval_")
-    rising = best == "reward" or best.startswith("rewards/") and best.endswith("/mean")
-    if evaluation.eval_strategy != "no" and rising and not evaluation.greater_is_better:
-        yield Problem(
-            "evaluation.greater_is_better",
-            f"off with evaluation.metric_for_best_model {evaluation.metric_for_best_model}: the "
-            "worst checkpoint would count as the best. Turn it on.",
-            ("evaluation.metric_for_best_model",),
         )

@@ -8,20 +8,12 @@ from typing import TYPE_CHECKING
 
 from core.config.adapter_rules import adapter_rules
 from core.config.chain import chain_rules
-from core.config.classification import classification_rules
-from core.config.extra import (
-    OTHER_NAMES,
-    REFUSED,
-    REFUSED_OF_METHOD,
-    config_class,
-    config_fields,
-    wrong_extra_value,
-)
+from core.config.classification import as_run, classification_rules
+from core.config.extra import REFUSED, config_fields, wrong_extra_value
 from core.config.fields import FieldSpec
 from core.config.optimizer_rules import measured_rules, optimizer_rules, schedule_rules
 from core.config.preference import preference_rules
 from core.config.reinforcement import reinforcement_rules
-from core.config.reward import reward_rules
 from core.config.text import text_rules
 from core.config.vocabulary import vocabulary_rules
 from core.errors import Problem
@@ -36,7 +28,9 @@ def broken_rules(config: RunConfig, own_fields: Mapping[str, FieldSpec]) -> list
         *adapter_rules(config),
         *_machine_rules(config),
         *_measuring_rules(config),
+        *_best_metric_rules(config),
         *_best_checkpoint_rules(config),
+        *_packing_rules(config),
         *_length_rules(config),
         *measured_rules(config),
         *optimizer_rules(config),
@@ -45,7 +39,6 @@ def broken_rules(config: RunConfig, own_fields: Mapping[str, FieldSpec]) -> list
         *classification_rules(config),
         *preference_rules(config),
         *reinforcement_rules(config),
-        *reward_rules(config),
         *text_rules(config),
         *vocabulary_rules(config),
         *_extra_rules(config, own_fields),
@@ -80,12 +73,43 @@ def _measuring_rules(config: RunConfig) -> Iterator[Problem]:
             "restored. Save by steps or epoch.",
             ("evaluation.early_stopping_patience",),
         )
-    if evaluation.greater_is_better and evaluation.metric_for_best_model.endswith("loss"):
+
+
+def _best_metric_rules(config: RunConfig) -> Iterator[Problem]:
+    """The metric that tells the best checkpoint is one that is measured, and its direction is
+    right."""
+    method, evaluation = config.training_method, config.evaluation
+    best = evaluation.metric_for_best_model
+    measured = as_run(config).evaluation.eval_strategy != "no"
+    known = [f"eval_{metric.name.removeprefix('*')}" for metric in method.metrics]
+    is_known = f"eval_{best.removeprefix('eval_')}" in known
+    if measured and method.measures_only_these and not is_known:
         yield Problem(
-            "evaluation.greater_is_better",
-            f"on with evaluation.metric_for_best_model {evaluation.metric_for_best_model}: the "
-            "worst checkpoint would count as the best. Turn it off for a loss.",
-            ("evaluation.metric_for_best_model",),
+            "evaluation.metric_for_best_model",
+            f"{best} is not measured with method {method.name}. There are: {', '.join(known)}.",
+            ("method",),
+        )
+    better = method.better(best)
+    if better == "lower" and evaluation.greater_is_better:
+        kind = "perplexity" if best.endswith("perplexity") else "loss"
+        wrong, mend = "on", f"Turn it off for a {kind}."
+    elif measured and better == "higher" and not evaluation.greater_is_better:
+        wrong, mend = "off", "Turn it on."
+    else:
+        return
+    yield Problem(
+        "evaluation.greater_is_better",
+        f"{wrong} with evaluation.metric_for_best_model {best}: the worst checkpoint would count "
+        f"as the best. {mend}",
+        ("evaluation.metric_for_best_model",),
+    )
+
+
+def _packing_rules(config: RunConfig) -> Iterator[Problem]:
+    why = config.training_method.why_not_packed
+    if config.training.packing and why:
+        yield Problem(
+            "training.packing", f"on with method {config.method}: {why}. Turn it off.", ("method",)
         )
 
 
@@ -134,22 +158,24 @@ def _length_rules(config: RunConfig) -> Iterator[Problem]:
 
 
 def _extra_rules(config: RunConfig, own_fields: Mapping[str, FieldSpec]) -> Iterator[Problem]:
-    method = config.method
+    method = config.training_method
     known = config_fields(method)
-    refused = REFUSED | REFUSED_OF_METHOD.get(method, {})
+    refused = REFUSED | dict(method.refused_arguments)
     own = {
         spec.name: path
         for path, spec in own_fields.items()
-        if method in spec.when.get("method", [method])  # other methods' fields say nothing of it
-    } | OTHER_NAMES.get(method, {})
+        if method.name in spec.when.get("method", [method.name])  # others' say nothing of it
+    } | dict(method.other_names)
     for key, value in config.training.extra.items():
         if key in own:
             message = f"{key} has its own field: set {own[key]}."
         elif key in refused:
             message = f"{key} is not allowed here: {refused[key]}."
+        elif key in method.idle_arguments:
+            message = f"{key} does nothing with method {method.name}."
         elif key not in known:
             near = difflib.get_close_matches(key, sorted(known), n=1)
-            message = f"{key} is not a field of {config_class(method)}" + (
+            message = f"{key} is not a field of {method.arguments.name}" + (
                 f"; did you mean {near[0]}?" if near else "."
             )
         else:

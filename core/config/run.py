@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import yaml
 from pydantic import ValidationError
@@ -26,6 +26,7 @@ from core.config.training import TrainingSection
 from core.config.vocabulary import VocabularySection
 from core.config.yaml_file import read_yaml
 from core.errors import ConfigError, Problem
+from core.methods import METHODS, Method, MethodName
 from core.workspace import write_atomic
 
 
@@ -35,19 +36,7 @@ class RunConfig(Section):
     name: str = knob("", "Name of the run", level="basic", max_length=80)
     """Shown in lists and charts. Empty takes the run's id."""
 
-    method: Literal[
-        "sft",
-        "cpt",
-        "mlm",
-        "classification",
-        "dpo",
-        "kto",
-        "orpo",
-        "cpo",
-        "reward",
-        "grpo",
-        "rloo",
-    ] = knob("sft", "Method", level="basic")
+    method: MethodName = knob("sft", "Method", level="basic")
     """Supervised fine-tuning learns to answer as your rows do. Continued pre-training (cpt) reads
     plain text on, masked language modelling (mlm) teaches an encoder the words of a field. DPO,
     ORPO and CPO learn from pairs of a better and a worse answer, KTO from answers judged one by
@@ -65,6 +54,11 @@ class RunConfig(Section):
     vocabulary: VocabularySection = VocabularySection()
     evaluation: EvaluationSection = EvaluationSection()
     tracking: TrackingSection = TrackingSection()
+
+    @property
+    def training_method(self) -> Method:
+        """What is declared of its method."""
+        return METHODS[self.method]
 
     def values(self) -> dict[str, Any]:
         """Every setting by its dotted path."""

@@ -6,12 +6,12 @@ from typing import Any, Literal
 
 from core.config.chain import RUN_PATTERN
 from core.config.fields import Section, knob
+from core.methods import named
 
 FROM_RUN: dict[str, list[Any]] = {"model.start_from": ["merge", "stack", "continue"]}
-_PREFERRING = ["dpo", "kto", "orpo", "cpo"]
 # Methods whose rows are conversations, and those whose model writes answers or texts.
-CONVERSING: dict[str, list[Any]] = {"method": ["sft", *_PREFERRING, "reward", "grpo", "rloo"]}
-WRITING: dict[str, list[Any]] = {"method": ["sft", "cpt", *_PREFERRING, "grpo", "rloo"]}
+CONVERSING: dict[str, list[Any]] = {"method": named(converses=True)}
+WRITING: dict[str, list[Any]] = {"method": named(writes=True)}
 EVALUATING: dict[str, list[Any]] = {"evaluation.eval_strategy": ["steps", "epoch"]}
 
 
@@ -54,7 +54,7 @@ class DataSection(Section):
     """Fewer rows give a quick trial before the long run. Empty uses them all."""
 
     assistant_only_loss: bool = knob(
-        True, "Learn only from the answers", when={"method": ["sft", "orpo"]}
+        True, "Learn only from the answers", when={"method": named(may_learn_questions=True)}
     )
     """On, the model learns to write answers. Off, it also learns to write the questions."""
 

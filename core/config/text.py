@@ -7,15 +7,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from core.config.fields import Section, knob
 from core.errors import Problem
+from core.methods import named
 
 if TYPE_CHECKING:
     from core.config.run import RunConfig
 
-METHODS = ("cpt", "mlm")
-"""The methods of this section."""
-
-CPT: dict[str, list[Any]] = {"method": ["cpt"]}
-MLM: dict[str, list[Any]] = {"method": ["mlm"]}
+CPT: dict[str, list[Any]] = {"method": named(fills_blocks=True)}
+MLM: dict[str, list[Any]] = {"method": named(makes="filler")}
 
 
 class TextSection(Section):
@@ -37,29 +35,10 @@ class TextSection(Section):
 
 def text_rules(config: RunConfig) -> Iterator[Problem]:
     """The rules that a run which learns from plain text has to keep; none for other methods."""
-    method: str = config.method
-    if method not in METHODS:
-        return
-    if config.training.packing:
-        why = (
-            "its blocks are full anyway"
-            if method == "cpt"
-            else "an encoder reads each text in a row of its own"
-        )
-        yield Problem(
-            "training.packing", f"on with method {method}: {why}. Turn it off.", ("method",)
-        )
-    best = config.evaluation.metric_for_best_model
-    if best.endswith("perplexity") and config.evaluation.greater_is_better:
-        yield Problem(
-            "evaluation.greater_is_better",
-            f"on with evaluation.metric_for_best_model {best}: the worst checkpoint would count "
-            "as the best. Turn it off for a perplexity.",
-            ("evaluation.metric_for_best_model",),
-        )
-    if method == "mlm" and config.training.neftune_noise_alpha is not None:
+    fills_gaps = config.training_method.makes == "filler"
+    if fills_gaps and config.training.neftune_noise_alpha is not None:
         yield Problem(
             "training.neftune_noise_alpha",
-            "with method mlm: it is meant for models that write. Leave it empty.",
+            f"with method {config.method}: it is meant for models that write. Leave it empty.",
             ("method",),
         )

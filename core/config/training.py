@@ -10,9 +10,11 @@ from pydantic import Field, field_validator
 from core.config.fields import Section, knob
 from core.config.optimizers import OptimizerName, names_with
 from core.config.schedules import SCHEDULES, ScheduleName
+from core.methods import named
 
 # Where a batch is padded.
-PADDED: dict[str, list[Any]] = {"method": ["classification", "mlm"]}
+PADDED: dict[str, list[Any]] = {"method": named(sorts_by_length=True)}
+PACKING: dict[str, list[Any]] = {"method": named(packs=True)}
 
 
 def _optim(trait: str) -> dict[str, list[Any]]:
@@ -46,11 +48,11 @@ class TrainingSection(Section):
     """Longer rows are cut here; plain text (cpt, mlm) goes on in the next row instead. Longer needs
     more memory and time."""
 
-    packing: bool = knob(False, "Pack short rows together", when={"method": ["sft"]})
+    packing: bool = knob(False, "Pack short rows together", when=PACKING)
     """Fills each batch up to the longest row. Faster on short rows, with fewer and larger steps."""
 
     packing_strategy: Literal["bfd", "wrapped"] = knob(
-        "bfd", "How rows are packed", when={"method": ["sft"], "training.packing": [True]}
+        "bfd", "How rows are packed", when={**PACKING, "training.packing": [True]}
     )
     """Bfd (best fit) keeps each row whole and apart from the others. Wrapped wastes no token, but
     cuts rows where one is full and lets the model read on from one row into the next."""

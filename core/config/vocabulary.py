@@ -8,14 +8,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from core.config.fields import Section, knob
 from core.errors import Problem
+from core.methods import named
 
 if TYPE_CHECKING:
     from core.config.run import RunConfig
 
-METHODS = ("sft", "cpt", "mlm")
-"""The methods that can learn new tokens; others go on from a run that has."""
-
-_LEARNING: dict[str, list[Any]] = {"method": list(METHODS)}
+_LEARNING: dict[str, list[Any]] = {"method": named(learns_new_tokens=True)}
 
 
 class VocabularySection(Section):
@@ -37,7 +35,7 @@ def vocabulary_rules(config: RunConfig) -> Iterator[Problem]:
     tokens, method = config.vocabulary.new_tokens, config.method
     if not tokens:
         return
-    if method not in METHODS:
+    if not config.training_method.learns_new_tokens:
         yield Problem(
             "vocabulary.new_tokens",
             f"with method {method}: new tokens are learned from texts and answers. Teach them by "
@@ -60,11 +58,12 @@ def vocabulary_rules(config: RunConfig) -> Iterator[Problem]:
             "train every weight.",
             ("adapter.method",),
         )
-    elif adapter == "lora" and method == "mlm":
+    elif adapter == "lora" and config.training_method.makes == "filler":
         yield Problem(
             "vocabulary.new_tokens",
-            "with method mlm and adapter.method lora: the head that guesses hidden tokens has a "
-            "bias for each token, which the adapter would leave out. Set adapter.method to none.",
+            f"with method {method} and adapter.method lora: the head that guesses hidden tokens "
+            "has a bias for each token, which the adapter would leave out. Set adapter.method to "
+            "none.",
             ("adapter.method",),
         )
     elif adapter == "lora":

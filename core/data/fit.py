@@ -5,67 +5,27 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from core.config.classification import as_run
-from core.config.sections import CONVERSING
 from core.data.chat_templates import MODELS_OWN
-from core.data.record import SFT_FORMS, DatasetInfo, StandardForm
+from core.data.record import DatasetInfo
 from core.errors import DataError, Problem
 
 if TYPE_CHECKING:
     from core.config import RunConfig
 
-PROMPTED_FORMS: tuple[StandardForm, ...] = ("prompt-only", "prompt-completion", "messages")
-"""Forms with a prompt to answer; of the last two the last answer is what a reward may compare
-with."""
-
-METHOD_FORMS: dict[str, tuple[StandardForm, ...]] = {
-    "sft": SFT_FORMS,
-    "cpt": ("text",),
-    "mlm": ("text", "labelled-text"),
-    "classification": ("labelled-text",),
-    "dpo": ("preference",),
-    "kto": ("unpaired-preference",),
-    "orpo": ("preference",),
-    "cpo": ("preference",),
-    "reward": ("preference",),
-    "grpo": PROMPTED_FORMS,
-    "rloo": PROMPTED_FORMS,
-}
-"""The forms of rows that each method learns from."""
-
-
-_TO_TEXT = {
-    "cpt": " To read other rows on as text, import them as text with a template such as "
-    "{question} {answer}; for conversations take sft with data.assistant_only_loss off.",
-    "mlm": " To read other rows as text, import them as text with a template such as "
-    "{question} {answer}.",
-}
-"""What to do with rows of another form, where there is more to say than the forms."""
-
-
 def need_form(info: DatasetInfo, config: RunConfig) -> None:
     """Raises DataError when the method does not learn from the form of the rows."""
-    forms = METHOD_FORMS[config.method]
-    if info.form not in forms:
-        raise DataError(
-            f"The data set {info.name} holds {info.form} rows, and method {config.method} learns "
-            f"from {', '.join(forms)}.",
-            "Choose another data set, or import its files in one of these forms."
-            + _TO_TEXT.get(config.method, ""),
-        )
+    wrong = _wrong_form(info, config)
+    if wrong:
+        raise DataError(*wrong)
 
 
 def data_problems(info: DatasetInfo, config: RunConfig) -> list[Problem]:
     """What keeps a run from learning from a data set: the form of its rows, or no held-out rows
     to evaluate on."""
-    forms = METHOD_FORMS[config.method]
-    if info.form not in forms:
-        message = (
-            f"The data set {info.name} holds {info.form} rows, and method {config.method} learns "
-            f"from {', '.join(forms)}. Choose another data set, or import its files in one of "
-            "these forms." + _TO_TEXT.get(config.method, "")
-        )
-        return [Problem("data.dataset", message, ("method",))]
-    if config.method == "classification" and _says_nothing(info):
+    wrong = _wrong_form(info, config)
+    if wrong:
+        return [Problem("data.dataset", " ".join(wrong), ("method",))]
+    if config.training_method.makes == "classifier" and _says_nothing(info):
         message = (
             f"All rows of {info.name} have the same labels: there is nothing to tell apart. Add "
             "rows with another label."
@@ -81,6 +41,19 @@ def data_problems(info: DatasetInfo, config: RunConfig) -> list[Problem]:
     return []
 
 
+def _wrong_form(info: DatasetInfo, config: RunConfig) -> tuple[str, str] | None:
+    """(what is wrong, what to do) where the method does not learn from the form of the rows."""
+    method = config.training_method
+    if info.form in method.forms:
+        return None
+    return (
+        f"The data set {info.name} holds {info.form} rows, and method {method.name} learns from "
+        f"{', '.join(method.forms)}.",
+        "Choose another data set, or import its files in one of these forms. "
+        f"{method.other_forms}".rstrip(),
+    )
+
+
 def _says_nothing(info: DatasetInfo) -> bool:
     """Whether no label tells one train row from another."""
     return bool(info.labels) and all(n == info.counts.train for n in info.labels.values())
@@ -88,7 +61,7 @@ def _says_nothing(info: DatasetInfo) -> bool:
 
 def template_warnings(info: DatasetInfo, config: RunConfig, has_template: bool) -> list[Problem]:
     """What to know of conversations for a base without a chat template of its own."""
-    talks = config.method in CONVERSING["method"] and info.form != "text"
+    talks = config.training_method.converses and info.form != "text"
     if has_template or not talks or config.data.chat_template != MODELS_OWN:
         return []
     message = (

@@ -72,9 +72,8 @@ def has_answers(info: DatasetInfo) -> bool | None:
 
 def reward_problems(info: DatasetInfo, config: RunConfig, workspace: Workspace) -> list[Problem]:
     """What the reward functions of a run miss on this machine or in the rows."""
-    from core.config.reinforcement import METHODS
     from core.rewards.config_rules import rewards_problems
 
-    if config.method not in METHODS:
+    if not config.training_method.generates:
         return []
     return rewards_problems(config.reinforcement.rewards, workspace, has_answers=has_answers(info))

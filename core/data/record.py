@@ -9,6 +9,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from core.errors import DataError
+from core.methods import StandardForm
 from core.workspace import write_atomic
 
 SAMPLE_ID = "sample"
@@ -25,17 +26,6 @@ _LISTED_OF_OLD = 20
 
 Part = Literal["train", "eval", "test"]
 PARTS: tuple[Part, ...] = ("train", "eval", "test")
-StandardForm = Literal[
-    "text",
-    "prompt-completion",
-    "messages",
-    "preference",
-    "unpaired-preference",
-    "prompt-only",
-    "labelled-text",
-]
-SFT_FORMS: tuple[StandardForm, ...] = ("text", "prompt-completion", "messages")
-"""The forms that supervised fine-tuning learns from."""
 
 
 class _Record(BaseModel):

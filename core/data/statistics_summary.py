@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from core.data.record import SFT_FORMS
+from core.methods import WRITTEN_FORMS
 
 PERCENTILES = (50, 90, 95, 99)
 _ENOUGH = 0.99
@@ -104,7 +104,7 @@ def _over(length: int, most: int | None) -> int:
 
 
 def _without_loss(tally: Tally, max_length: int | None, assistant_only_loss: bool) -> int:
-    if tally.form in SFT_FORMS and not assistant_only_loss:
+    if tally.form in WRITTEN_FORMS and not assistant_only_loss:
         return 0
     behind = sum(n for begin, n in tally.begins.items() if max_length and begin >= max_length)
     return tally.never + behind

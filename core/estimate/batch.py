@@ -7,11 +7,6 @@ from dataclasses import dataclass
 
 from core.config import RunConfig
 
-# Methods whose rows are pairs of two sequences.
-PAIRED = ("dpo", "orpo", "cpo", "reward")
-# Methods whose rows stand behind each other without padding, where the model's attention allows.
-_UNPADDED = ("sft", "cpt")
-
 
 @dataclass(frozen=True)
 class Batch:
@@ -39,13 +34,11 @@ def largest_batch(
     `no_padding` says whether rows stand behind each other; None goes by the method.
     """
     most = longest_sequence(config)
-    sides = 2 if config.method in PAIRED else 1
+    sides = 2 if config.training_method.is_paired else 1
     if no_padding is None:
-        no_padding = config.method in _UNPADDED and config.model.attn_implementation in (
-            "auto",
-            "flash_attention_2",
-        )
-    if config.training.packing or config.method == "cpt":
+        attends_rows = config.model.attn_implementation in ("auto", "flash_attention_2")
+        no_padding = config.training_method.without_padding and attends_rows
+    if config.training.packing or config.training_method.fills_blocks:
         return Batch(rows, rows * most, most, padded=False, is_assumed=not lengths)
     if not lengths:
         return Batch(rows * sides, rows * sides * most, most, not no_padding, is_assumed=True)
@@ -57,7 +50,7 @@ def largest_batch(
 
 def longest_sequence(config: RunConfig) -> int:
     """Tokens that a sequence can have: an answer written in training comes behind its prompt."""
-    written = config.method in ("grpo", "rloo")
+    written = config.training_method.generates
     return config.training.max_length + (
         config.reinforcement.max_completion_length if written else 0
     )

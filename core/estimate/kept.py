@@ -50,7 +50,7 @@ def way_of(config: RunConfig, shape: ModelShape, batch: Batch, device: str) -> W
     if wanted == "eager":
         attention = "eager"
     # TRL switches dropout off where two answers are compared.
-    compares = config.method in ("dpo", "kto", "orpo", "cpo", "reward", "grpo", "rloo")
+    compares = config.training_method.compares
     targets = adapter.target_modules
     return Way(
         compute=4 if config.training.precision == "fp32" else 2,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from core.config import RunConfig
-from core.estimate.batch import PAIRED, Batch
+from core.estimate.batch import Batch
 from core.estimate.kept import Way, kept_between_layers, kept_of_layer, way_of
 from core.estimate.optimizers import State, state_of
 from core.estimate.shape import ModelShape
@@ -87,10 +87,10 @@ def estimate_memory(
     activations = sum(kept) + casts + _on_the_way(shape, way, batch)
     at_once = gradients if config.training.gradient_accumulation_steps > 1 else 0
     beyond = max(activations + held - (gradients - at_once), 0)
-    if config.method in ("grpo", "rloo"):
+    if config.training_method.generates:
         beyond = max(beyond, _written(shape, config, way))
         doubts.append("how long the answers are is not known before they are written")
-    if config.method == "mlm":
+    if config.training_method.makes == "filler":
         doubts.append("masked language modelling has not been measured")
     parts = {
         _OWN[device]: PROCESS if device != "cuda" else CUDA_CONTEXT,
@@ -144,10 +144,10 @@ def _weights(shape: ModelShape, config: RunConfig, way: Way) -> int:
 
 def _reference(shape: ModelShape, config: RunConfig) -> int:
     """A second model that judges the answers, where it is one of its own."""
-    if config.method not in ("dpo", "kto", "grpo", "rloo"):
+    reference, section = config.training_method.reference, config.preference
+    if not reference:
         return 0
-    section = config.preference
-    if config.method in ("grpo", "rloo"):
+    if reference == "kl":
         if not config.reinforcement.kl_beta or config.adapter.is_adapter:
             return 0
         return shape.parameters * 4
@@ -161,12 +161,7 @@ def _reference(shape: ModelShape, config: RunConfig) -> int:
 
 def _trained_size(config: RunConfig) -> int:
     """Bytes of a trained weight: TRL puts the adapter of a quantized base into bf16."""
-    is_small = config.adapter.quantization != "none" and config.method not in (
-        "classification",
-        "reward",
-        "orpo",
-        "cpo",
-    )
+    is_small = config.adapter.quantization != "none" and config.training_method.rounds_adapter
     return 2 if is_small and config.adapter.is_adapter else 4
 
 
@@ -208,7 +203,8 @@ def _holes(
 
 def _loss_head(shape: ModelShape, config: RunConfig, way: Way, batch: Batch) -> tuple[int, int]:
     """(bytes that the loss takes for a moment, bytes that it leaves for the backward pass)."""
-    if config.method in ("classification", "reward"):
+    takes = config.training_method.loss_head
+    if takes == "none":
         return 0, 0
     tokens, vocabulary, size = batch.tokens, shape.vocabulary, way.compute
     trains_head = way.own_weights and config.adapter.method == "none"
@@ -216,10 +212,11 @@ def _loss_head(shape: ModelShape, config: RunConfig, way: Way, batch: Batch) -> 
     # The gradient of a trained head in 32 bits, and its copy when it is scaled.
     left = tokens * shape.hidden * 4 + (matrix * 4 if trains_head else 0)
     cast = matrix * size if way.casts else 0
-    if config.method in ("orpo", "cpo", "mlm"):
+    if takes == "everything":
         return tokens * vocabulary * _ALL_SCORES, tokens * shape.hidden * size
-    own = config.method in ("sft", "cpt") and way.device != "cuda"
-    if own and config.training.extra.get("loss_type", "nll") == "nll":
+    # As core.training.trainer decides; method cpt may ask TRL for another loss.
+    own = config.training.extra.get("loss_type", config.training.sft_loss_type) in ("nll", "dft")
+    if takes == "rows" and way.device != "cuda" and own:
         scores = min(_OWN_SCORES, tokens * vocabulary)
         return scores * (8 + 2 * size) + cast + (matrix * 4 if trains_head else 0), left
     entries = min(tokens, _TILE_TOKENS) * min(vocabulary, _TILE_ENTRIES)
@@ -238,9 +235,10 @@ def _written(shape: ModelShape, config: RunConfig, way: Way) -> int:
 
 def evaluation_head(shape: ModelShape, config: RunConfig, batch: Batch) -> int:
     """Bytes that the loss of an evaluation takes on a CPU; there is no backward pass."""
-    if config.method in ("orpo", "cpo"):
+    method = config.training_method
+    if method.compares and method.loss_head == "everything":
         return batch.tokens * shape.vocabulary * _ALL_SCORES
-    if config.method in PAIRED or config.method == "kto":
+    if method.compares and method.loss_head == "tiles" and not method.generates:
         entries = min(batch.tokens, _TILE_TOKENS) * min(shape.vocabulary, _TILE_ENTRIES)
         return entries * _TILE_FORWARD
     return 0

@@ -44,7 +44,7 @@ class Situation:
         """The lengths of the longest sequences, cut as the run cuts them."""
         most = config.training.max_length
         written = 0
-        if config.method in ("grpo", "rloo"):
+        if config.training_method.generates:
             written = config.reinforcement.max_completion_length
         found: list[int] = []
         for length, count in sorted(self.lengths, reverse=True):
@@ -72,15 +72,15 @@ class Situation:
     def _sequences(self, config: RunConfig) -> int | None:
         """How many rows the trainer has in all: a batch has no more. None while that is not known,
         and where each prompt stands there several times."""
-        if config.method in ("grpo", "rloo"):
+        if config.training_method.generates:
             return None
-        if not config.training.packing and config.method != "cpt":
+        whole = config.training_method.fills_blocks
+        if not config.training.packing and not whole:
             return self.rows
         counted = sum(count for _, count in self.lengths)
         if not counted:
             return None
         most = config.training.max_length
-        whole = config.method == "cpt"
         tokens = sum((n if whole else min(n, most)) * count for n, count in self.lengths)
         return math.ceil(tokens * (self.rows or counted) / counted / most) or None
 

@@ -121,7 +121,7 @@ def _result(
         )
     usual = _majority(found.info, labels, truth)
     result: dict[str, Any] = {
-        "method": "classification",
+        "method": trained.config.method,
         "rows": len(found.rows),
         "part": found.part,
         "checkpoint": trained.checkpoint,

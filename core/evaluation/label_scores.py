@@ -45,7 +45,7 @@ def right_rows(given: Flags, truth: Truth) -> Flags:
 
 
 def means(given: Flags, truth: Truth) -> dict[str, float]:
-    """The numbers of `core.config.classification.METRICS`. Macro: the mean over the labels that
+    """The numbers that core.methods declares for a classifier. Macro: the mean over the labels that
     occur in these rows or were given; weighted: by their rows. 0 / 0 counts 0."""
     found = {"accuracy": float(right_rows(given, truth).mean())}
     for average in ("macro", "weighted"):

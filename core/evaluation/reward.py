@@ -112,7 +112,7 @@ def _result(trained: TrainedModel, found: _Pairs, better: Any, worse: Any) -> di
     if ties:
         notes.append(f"Both answers score the same, and count as wrong: {row_count(ties)}.")
     result: dict[str, Any] = {
-        "method": "reward",
+        "method": trained.config.method,
         "rows": len(found.rows),
         "part": found.part,
         "checkpoint": trained.checkpoint,

@@ -11,8 +11,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-from core.config.reinforcement import METHODS as REWARDED_METHODS
-from core.config.text import METHODS as TEXT_METHODS
 from core.errors import TunesmithError
 from core.evaluation.classification import evaluate_classifier
 from core.evaluation.compare import (
@@ -69,13 +67,14 @@ def _evaluate(task: Task, workspace: Workspace) -> tuple[dict[str, Any], str]:
     begun = time.time()
     task.tell(0.0, "Loading the model")
     trained = find_trained(task.run, str(task.params.get("checkpoint") or "final"))
-    if trained.config.method == "classification":
+    method = trained.config.training_method
+    if method.makes == "classifier":
         return evaluate_classifier(task, workspace, trained)
-    if trained.config.method == "reward":
+    if method.makes == "scorer":
         return evaluate_reward(task, workspace, trained)
-    if trained.config.method in REWARDED_METHODS:
+    if method.generates:
         return evaluate_rewarded(task, workspace, trained)
-    if trained.config.method in TEXT_METHODS:
+    if method.section == "text":
         return evaluate_texts(task, workspace, trained)
     device = pick_device()
     dtype = pick_dtype(trained.config.training.precision, device)

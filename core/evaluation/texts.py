@@ -72,7 +72,8 @@ def evaluate_texts(
     dtype = pick_dtype(trained.config.training.precision, device)
     base_path = resolve_base(trained.base, workspace)
     opening = {"device": device, "dtype": dtype}
-    open_it = open_trained_masked if trained.config.method == "mlm" else open_trained
+    fills_gaps = trained.config.training_method.makes == "filler"
+    open_it = open_trained_masked if fills_gaps else open_trained
     model, tokenizer = open_it(trained, base_path, **opening)
     found = _texts(workspace, trained, task.params.get("max_rows"))
     compare = bool(task.params.get("compare_base", True))
@@ -109,7 +110,7 @@ def evaluate_texts(
 
 def _before(trained: TrainedModel, base_path: str, *, device: str, dtype: Any) -> Any:
     """The model as it was when the run began."""
-    if trained.config.method != "mlm":
+    if trained.config.training_method.makes != "filler":
         return open_before(trained, base_path, device=device, dtype=dtype)
     model = open_masked_base(trained.config, base_path, device=device, dtype=dtype)
     if trained.new_tokens is not None:
@@ -123,7 +124,7 @@ class _Measure:
     def __init__(self, trained: TrainedModel, tokenizer: Any, texts: Sequence[str]) -> None:
         config = trained.config
         self._tokenizer = tokenizer
-        self._is_masked = config.method == "mlm"
+        self._is_masked = config.training_method.makes == "filler"
         longest = config.training.max_length
         self._owner: list[int] = []  # of each piece, the place of its text
         self._pieces: list[Any] = []
@@ -188,7 +189,7 @@ def _result(
         notes.append(f"{row_count(len(found.texts) - len(kept))} without a text left out.")
     if trained.new_tokens is not None:
         notes.append(new_tokens_note(trained.new_tokens))
-    if trained.config.method == "mlm":
+    if trained.config.training_method.makes == "filler":
         notes.append(
             f"{100 * trained.config.text.mlm_probability:.0f} % of the tokens were hidden, the "
             "same ones for both models; the perplexity is that of guessing them."

@@ -8,6 +8,7 @@ from typing import Any
 from core.evaluation.compare import estimate
 from core.evaluation.intervals import Estimate
 from core.evaluation.rows import row_count
+from core.methods import METHODS
 
 _FEW_ROWS = 20
 
@@ -19,7 +20,8 @@ def text_verdict(result: dict[str, Any]) -> str:
     """
     tuned, base = result["tuned"], result["base"]
     where = "held-out texts" if result["part"] == "eval" else "texts"
-    what = "guessing hidden tokens of" if result["method"] == "mlm" else "reading"
+    fills_gaps = METHODS[result["method"]].makes == "filler"
+    what = "guessing hidden tokens of" if fills_gaps else "reading"
     sentence = f"{what[:1].upper()}{what[1:]} {where}, the tuned model has a perplexity of "
     sentence += _interval(estimate(tuned, "perplexity"))
     if base is not None:

@@ -18,24 +18,11 @@ from core.models.trained import TrainedModel
 from core.runs.lineage import lineage_text
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
-_METHODS = {
-    "sft": "supervised fine-tuning (SFT)",
-    "cpt": "continued pre-training on plain text (CPT)",
-    "mlm": "masked language modelling (MLM)",
-    "classification": "learning the labels of texts (classification)",
-    "dpo": "direct preference optimization (DPO)",
-    "kto": "learning from answers judged one by one (KTO)",
-    "orpo": "odds ratio preference optimization (ORPO)",
-    "cpo": "contrastive preference optimization (CPO)",
-    "reward": "learning to score answers from pairs of them (a reward model)",
-    "grpo": "group relative policy optimization on rewards (GRPO)",
-    "rloo": "REINFORCE leave-one-out on rewards (RLOO)",
-}
-
 _PIPELINES = {
-    "classification": "text-classification",
-    "mlm": "fill-mask",
-    "reward": "text-classification",
+    "writer": "text-generation",
+    "filler": "fill-mask",
+    "classifier": "text-classification",
+    "scorer": "text-classification",
 }
 
 
@@ -96,7 +83,7 @@ def write_card(
         f"# {title}",
         _what_it_is(trained, base, dataset, format_name, dtype),
         "## How to load it",
-        _loading(base, format_name, trained.config.method),
+        _loading(base, format_name, trained.config.training_method.makes),
         *_room(trained, format_name),
         "## How it was made",
         _settings(trained, base, dataset),
@@ -114,7 +101,7 @@ def _front_matter(base: Base, format_name: str, config: RunConfig) -> str:
     kind = [config.adapter.method.replace("_", "-")] if format_name == "adapter" else []
     values: dict[str, object] = {
         "library_name": "peft" if format_name == "adapter" else "transformers",
-        "pipeline_tag": _PIPELINES.get(method, "text-generation"),
+        "pipeline_tag": _PIPELINES[config.training_method.makes],
         "tags": ["tunesmith", method, *kind],
     }
     if base.is_public:
@@ -155,10 +142,10 @@ def _what_it_is(
     return text
 
 
-def _loading(base: Base, format_name: str, method: str) -> str:
+def _loading(base: Base, format_name: str, makes: str) -> str:
     note = ""
     name = base.name
-    kind = "AutoModelForMaskedLM" if method == "mlm" else "AutoModelForCausalLM"
+    kind = "AutoModelForMaskedLM" if makes == "filler" else "AutoModelForCausalLM"
     if not base.is_public:
         name = f"path/to/{base.name}"
         if format_name == "adapter":
@@ -179,9 +166,9 @@ def _loading(base: Base, format_name: str, method: str) -> str:
             "and back. On the original weights it answers nearly, but not exactly, as it did "
             "here; the merged model answers exactly so.\n\n"
         )
-    if method == "classification":
+    if makes == "classifier":
         code = _classifier_code(name, format_name)
-    elif method == "reward":
+    elif makes == "scorer":
         code = _scorer_code(name, format_name)
     elif format_name == "adapter":
         code = (
@@ -261,7 +248,7 @@ def _scorer_code(name: str, format_name: str) -> str:
 
 def _settings(trained: TrainedModel, base: Base, dataset: DatasetInfo | None) -> str:
     config = trained.config
-    method = _METHODS.get(config.method, config.method)
+    method = config.training_method.description
     if config.method == "cpo" and config.preference.cpo_loss_type == "simpo":
         method = "simple preference optimization (SimPO)"
     how = NAMES[config.adapter.method]

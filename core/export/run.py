@@ -111,7 +111,7 @@ class _Export:
             raise ExportError(self.trained.why_not_merged, "Export it as an adapter.")
         self.labels = labels_of(self.trained.config.method, self.trained.folder)
         self.is_reward = isinstance(self.labels, ScoreHead)
-        self.is_masked = self.trained.config.method == "mlm"
+        self.is_masked = self.trained.config.training_method.makes == "filler"
         self.base_path = resolve_base(self.trained.base, workspace)
         self.base = base_of_run(self.trained, self.base_path)
         self.dtype = self._dtype(str(task.params.get("dtype") or "auto"))

@@ -59,9 +59,9 @@ def with_head(
     """(parameters of the model, those that the run changes), with the head for so many labels
     where the method has one; None where the files do not tell. What is saved beside the model, an
     adapter and the head with it, counts among those that the run changes alone."""
-    if config.method not in ("classification", "reward") or facts.parameters is None:
+    if not config.training_method.has_head or facts.parameters is None:
         return facts.parameters, trainable_parameters(facts, config)
-    head = head_parameters(facts, 1 if config.method == "reward" else labels or 0)
+    head = head_parameters(facts, 1 if config.training_method.makes == "scorer" else labels or 0)
     parameters = facts.parameters - left_behind(facts)
     kept = {name: s for name, s in facts.shapes.items() if not name.startswith(_GUESSES)}
     trained = trainable_parameters(replace(facts, parameters=parameters, shapes=kept), config)

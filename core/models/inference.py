@@ -159,10 +159,10 @@ def open_trained(
 
     Raises ModelError, also for a run whose model gives labels or scores.
     """
-    if trained.config.method in ("classification", "reward"):
-        what = "labels" if trained.config.method == "classification" else "scores"
+    method = trained.config.training_method
+    if method.has_head:
         raise ModelError(
-            f"{trained.run.root.name} was trained to give {what}: it writes no text.",
+            f"{trained.run.root.name} was trained to give {method.outputs}: it writes no text.",
             "Choose a run or a model that writes.",
         )
     tokenizer = tokenizer_of(trained, base_path)

@@ -21,8 +21,6 @@ Kind = Literal["decoder", "encoder", "other"]
 
 _WRITERS = ("ForCausalLM", "LMHeadModel")
 _READERS = ("ForMaskedLM", "ForSequenceClassification", "ForTokenClassification", "ForPreTraining")
-# Methods that learn to write. Those for labels and rewards take either kind.
-_WRITING = ("sft", "cpt", "dpo", "kto", "orpo", "cpo", "grpo", "rloo")
 
 
 def kind_of(config: Mapping[str, Any]) -> Kind:
@@ -55,16 +53,20 @@ def kind_in(folder: Path) -> Kind | None:
 
 def kind_problem(kind: Kind | None, config: RunConfig) -> Problem | None:
     """Why a model of this kind cannot learn by the method of a run; None when it can."""
-    name, method = config.model.model_name_or_path, config.method
-    if kind == "encoder" and method in _WRITING:
+    name, method, makes = (
+        config.model.model_name_or_path,
+        config.method,
+        config.training_method.makes,
+    )
+    if kind == "encoder" and makes == "writer":
         message = (
             f"{name} is an encoder: it reads texts and writes none, and method {method} teaches "
             "writing. Choose a model that writes, such as SmolLM2-135M-Instruct, or take "
             "classification or mlm."
         )
-    elif kind == "decoder" and method == "mlm":
+    elif kind == "decoder" and makes == "filler":
         message = (
-            f"{name} writes on from a text and has no mask to fill, which method mlm teaches. "
+            f"{name} writes on from a text and has no mask to fill, which method {method} teaches. "
             "Choose an encoder, such as all-MiniLM-L6-v2, or take cpt."
         )
     else:

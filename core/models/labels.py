@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from core.errors import ModelError
+from core.methods import METHODS
 from core.workspace import write_atomic
 
 FILE = "label_mapping.json"
@@ -85,9 +86,10 @@ class ScoreHead(Labels):
 
 def labels_of(method: str, folder: Path) -> Labels | None:
     """What a model of this method says of a text; None when it writes. Raises ModelError."""
-    if method == "reward":
+    makes = METHODS[method].makes
+    if makes == "scorer":
         return ScoreHead()
-    return read_labels(folder) if method == "classification" else None
+    return read_labels(folder) if makes == "classifier" else None
 
 
 def read_labels(folder: Path) -> Labels:

@@ -82,7 +82,7 @@ def open_scorer(trained: TrainedModel, base_path: str, *, device: str, dtype: An
     """The reward model that a run of method reward left. Raises ModelError."""
     config = trained.config
     method: str = config.method
-    if method != "reward":
+    if config.training_method.makes != "scorer":
         raise ModelError(
             f"The run {trained.run.root.name} was trained with method {method} and gives no "
             "scores.",

@@ -91,13 +91,11 @@ def _no_reward_model(name: str, workspace: Workspace) -> str:
         run = workspace.run(checked_id(name))
         if not run.config.is_file():
             return ""
-        method: str = find_trained(run).config.method
+        method = find_trained(run).config.training_method
     except WorkspaceError:
         return ""
     except (ConfigError, ModelError) as error:
         return str(error)
-    return (
-        ""
-        if method == "reward"
-        else (f"the run {name} was trained with method {method}. Choose one of method reward.")
-    )
+    if method.makes == "scorer":
+        return ""
+    return f"the run {name} was trained with method {method.name}. Choose one of method reward."

@@ -13,14 +13,15 @@ from core.models.origin import Origin, read_origin
 from core.models.trained import TrainedModel, adapter_settings, find_trained
 from core.workspace import RunFolder, Workspace
 
-WRITING = ("sft", "cpt", "dpo", "kto", "orpo", "cpo", "grpo", "rloo")
-# What a method makes; a run can begin with what is of its own kind, and with what stands here.
-_KINDS = {method: "writes" for method in WRITING} | {
-    "mlm": "fills gaps",
-    "classification": "gives labels",
-    "reward": "gives scores",
+# What a model does, by what its method makes.
+_DOES = {
+    "writer": "writes",
+    "filler": "fills gaps",
+    "classifier": "gives labels",
+    "scorer": "gives scores",
 }
-_ALSO = {"gives labels": ("fills gaps", "writes"), "gives scores": ("writes",)}
+# A run can begin with what is of its own kind, and with what stands here.
+_ALSO = {"classifier": ("filler", "writer"), "scorer": ("writer",)}
 # Adapters that stand before the words instead of in the weights.
 _NOT_IN_WEIGHTS = ("PROMPT_TUNING", "MULTITASK_PROMPT_TUNING", "P_TUNING", "PREFIX_TUNING")
 # Settings of the adapter that may change while it is trained further.
@@ -56,12 +57,12 @@ def _base_problems(parent: TrainedModel, config: RunConfig) -> Iterator[Problem]
                 f"{ours}, but {name} was trained from {theirs}. Set it to {theirs}.",
                 ("model.from_run",),
             )
-    made, needed = _kind(parent.config.method), _kind(config.method)
+    made, needed = parent.config.training_method.makes, config.training_method.makes
     if made != needed and made not in _ALSO.get(needed, ()):
         yield Problem(
             "model.from_run",
-            f"{name} was trained by {parent.config.method}: its model {made}, and method "
-            f"{config.method} needs one that {needed}. Choose another run.",
+            f"{name} was trained by {parent.config.method}: its model {_DOES[made]}, and "
+            f"method {config.method} needs one that {_DOES[needed]}. Choose another run.",
             ("method",),
         )
     elif made != needed and config.model.start_from != "merge" and parent.is_adapter:
@@ -93,8 +94,8 @@ def _way_problems(parent: TrainedModel, config: RunConfig) -> Iterator[Problem]:
             "weights. Take continue.",
             ("model.from_run",),
         )
-    made = _kind(parent.config.method)
-    if way == "stack" and made == _kind(config.method) != "writes":
+    made = parent.config.training_method.makes
+    if way == "stack" and made == config.training_method.makes != "writer":
         yield Problem(
             "model.start_from",
             f"stack with method {config.method}: only models that write are stacked. Take merge.",
@@ -157,10 +158,6 @@ def values_to_continue(workspace: Workspace, run_id: str, checkpoint: str = "fin
     )
     config.model.start_from = "merge" if mergeable else "continue"
     return config
-
-
-def _kind(method: str) -> str:
-    return _KINDS.get(method, "writes")
 
 
 def _said(value: Any) -> str:

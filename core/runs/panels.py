@@ -10,6 +10,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from core.methods import METHODS
+
 Style = Literal["line", "dots", "dashed"]
 GIB = 2.0**30
 # More lines than this in one chart cannot be told apart.
@@ -85,71 +87,101 @@ def _both_sides(metric: str) -> tuple[Curve, ...]:
     )
 
 
-_PERPLEXITY = Panel(
-    "perplexity",
-    "Perplexity",
-    "Between how many tokens the model wavers at each place; 1 is certain.",
-    _pair("perplexity"),
-)
-_TOKENS_RIGHT = Panel(
-    "token_accuracy",
-    "Tokens guessed right",
-    "Share of tokens that the model would have written itself.",
-    _pair("mean_token_accuracy"),
-)
-_PAIRS_RIGHT = Panel(
-    "accuracies",
-    "Pairs ordered right",
-    "Share of pairs whose better answer gets the higher reward; 0.5 is chance.",
-    _pair("rewards/accuracies"),
-)
-_MARGINS = Panel(
-    "margins",
-    "Margin",
-    "By how much the better answer's reward is higher. It should rise.",
-    _pair("rewards/margins"),
-)
-_REWARDS = Panel(
-    "rewards",
-    "Rewards of both answers",
-    "How much likelier than at the start each answer has become. They should part.",
-    _both_sides("rewards"),
-)
-_LOGPS = Panel(
-    "logps",
-    "Log probability of both answers",
-    "If the better answer's falls too, the model unlearns both: lower the learning rate.",
-    _both_sides("logps"),
-)
-_LEARNED = Panel(
-    "nll",
-    "Loss of the better answer",
-    "How well the better answer itself is learned, beside the preference.",
-    _pair("nll_loss"),
-)
-_LENGTH = Panel(
-    "length",
-    "Length of the answers",
-    "Tokens of the answers written. A sudden rise or fall often goes with a trick on the reward.",
-    (
-        Curve("completions/mean_length", "Mean"),
-        Curve("completions/max_length", "Longest", "dashed"),
+# Charts of single methods, by the names under which core.methods lists them.
+_TABLE = {
+    "perplexity": Panel(
+        "perplexity",
+        "Perplexity",
+        "Between how many tokens the model wavers at each place; 1 is certain.",
+        _pair("perplexity"),
     ),
-)
-_GENERATED = (
-    Panel(
+    "tokens_right": Panel(
+        "token_accuracy",
+        "Tokens guessed right",
+        "Share of tokens that the model would have written itself.",
+        _pair("mean_token_accuracy"),
+    ),
+    "labels_right": Panel(
+        "scores",
+        "Labels right",
+        "On the held-out rows. Macro F1 counts each label alike, however rare it is.",
+        (
+            Curve("eval_accuracy", "Accuracy", "dots"),
+            Curve("eval_f1_macro", "F1, macro", "dots"),
+            Curve("eval_f1_weighted", "F1, weighted", "dots"),
+        ),
+    ),
+    "labels": Panel(
+        "labels",
+        "F1 of each label",
+        "On the held-out rows; of many labels those that stand lowest.",
+        (Curve(f"{LABEL_F1}*", style="dots"),),
+    ),
+    "pairs_right": Panel(
+        "accuracies",
+        "Pairs ordered right",
+        "Share of pairs whose better answer gets the higher reward; 0.5 is chance.",
+        _pair("rewards/accuracies"),
+    ),
+    "margins": Panel(
+        "margins",
+        "Margin",
+        "By how much the better answer's reward is higher. It should rise.",
+        _pair("rewards/margins"),
+    ),
+    "rewards": Panel(
+        "rewards",
+        "Rewards of both answers",
+        "How much likelier than at the start each answer has become. They should part.",
+        _both_sides("rewards"),
+    ),
+    "logps": Panel(
+        "logps",
+        "Log probability of both answers",
+        "If the better answer's falls too, the model unlearns both: lower the learning rate.",
+        _both_sides("logps"),
+    ),
+    "learned": Panel(
+        "nll",
+        "Loss of the better answer",
+        "How well the better answer itself is learned, beside the preference.",
+        _pair("nll_loss"),
+    ),
+    "pairs_scored_right": Panel(
+        "accuracy",
+        "Pairs ordered right",
+        "Share of pairs whose better answer scores higher; 0.5 is chance.",
+        _pair("accuracy"),
+    ),
+    "score_margin": Panel(
+        "margin",
+        "Margin",
+        "By how much the better answer scores higher. It should rise.",
+        _pair("margin"),
+    ),
+    "scores": Panel(
+        "scores",
+        "Scores",
+        "The scores that answers get. Only their differences mean something.",
+        (
+            Curve("mean_reward", "Mean"),
+            Curve("min_reward", "Lowest", "dashed"),
+            Curve("max_reward", "Highest", "dashed"),
+        ),
+    ),
+    "reward": Panel(
         "reward",
         "Mean reward",
         "What the answers of each step got, all functions together. It should rise.",
         _pair("reward"),
     ),
-    Panel(
+    "functions": Panel(
         "functions",
         "Reward of each function",
         "Which of them the model has learned to please.",
         (Curve("rewards/*/mean"),),
     ),
-    Panel(
+    "spread": Panel(
         "spread",
         "Spread of the rewards",
         "Answers to the same prompt have to differ in reward, or nothing can be learned.",
@@ -158,14 +190,29 @@ _GENERATED = (
             Curve("frac_reward_zero_std", "Share of prompts without any", "dashed"),
         ),
     ),
-    Panel(
+    "distance": Panel(
         "kl",
         "Distance from the reference (KL)",
         "How far the model has moved. A steep rise means that it drifts off.",
         (Curve("kl", "KL"),),
     ),
-    _LENGTH,
-    Panel(
+    "distance_pair": Panel(
+        "kl",
+        "Distance from the reference (KL)",
+        "How far the model has moved. A steep rise means that it drifts off.",
+        _pair("kl"),
+    ),
+    "answer_length": Panel(
+        "length",
+        "Length of the answers",
+        "Tokens of the answers written. A sudden rise or fall often goes with a trick on the "
+        "reward.",
+        (
+            Curve("completions/mean_length", "Mean"),
+            Curve("completions/max_length", "Longest", "dashed"),
+        ),
+    ),
+    "cut_off": Panel(
         "clip",
         "Cut off",
         "Share of answers that reached the length limit, and of updates that were clipped.",
@@ -176,76 +223,12 @@ _GENERATED = (
             Curve("clip_ratio/low_mean", "Clipped below", "dashed"),
         ),
     ),
-)
-_ENTROPY = Panel(
-    "entropy",
-    "Entropy",
-    "How undecided the model is between tokens. Near 0 it says the same thing each time.",
-    _pair("entropy"),
-)
-_PREFERENCE = (_PAIRS_RIGHT, _MARGINS, _REWARDS, _LOGPS)
-_OF_METHOD: dict[str, tuple[Panel, ...]] = {
-    "sft": (_PERPLEXITY, _TOKENS_RIGHT),
-    "cpt": (_PERPLEXITY, _TOKENS_RIGHT),
-    "mlm": (_PERPLEXITY, _TOKENS_RIGHT),
-    "classification": (
-        Panel(
-            "scores",
-            "Labels right",
-            "On the held-out rows. Macro F1 counts each label alike, however rare it is.",
-            (
-                Curve("eval_accuracy", "Accuracy", "dots"),
-                Curve("eval_f1_macro", "F1, macro", "dots"),
-                Curve("eval_f1_weighted", "F1, weighted", "dots"),
-            ),
-        ),
-        Panel(
-            "labels",
-            "F1 of each label",
-            "On the held-out rows; of many labels those that stand lowest.",
-            (Curve(f"{LABEL_F1}*", style="dots"),),
-        ),
+    "entropy": Panel(
+        "entropy",
+        "Entropy",
+        "How undecided the model is between tokens. Near 0 it says the same thing each time.",
+        _pair("entropy"),
     ),
-    "dpo": _PREFERENCE,
-    "kto": (
-        _MARGINS,
-        _REWARDS,
-        Panel(
-            "kl",
-            "Distance from the reference (KL)",
-            "How far the model has moved. A steep rise means that it drifts off.",
-            _pair("kl"),
-        ),
-        _LOGPS,
-    ),
-    "orpo": (*_PREFERENCE, _LEARNED),
-    "cpo": (*_PREFERENCE, _LEARNED),
-    "reward": (
-        Panel(
-            "accuracy",
-            "Pairs ordered right",
-            "Share of pairs whose better answer scores higher; 0.5 is chance.",
-            _pair("accuracy"),
-        ),
-        Panel(
-            "margin",
-            "Margin",
-            "By how much the better answer scores higher. It should rise.",
-            _pair("margin"),
-        ),
-        Panel(
-            "scores",
-            "Scores",
-            "The scores that answers get. Only their differences mean something.",
-            (
-                Curve("mean_reward", "Mean"),
-                Curve("min_reward", "Lowest", "dashed"),
-                Curve("max_reward", "Highest", "dashed"),
-            ),
-        ),
-    ),
-    "grpo": (*_GENERATED, _ENTROPY),
-    "rloo": (*_GENERATED, _ENTROPY),
 }
 _OF_ALL = (
     Panel(
@@ -296,7 +279,8 @@ def panels(method: str, metrics: Mapping[str, float], *, everything: bool = Fals
     """The charts of a run: those of its method, then those of every run, each with the curves that
     were measured. `metrics` has the last value of each; with `everything` each further one gets a
     chart too."""
-    found = [panel.of(metrics) for panel in (*_OF_METHOD.get(method, ()), *_OF_ALL)]
+    own = [_TABLE[name] for name in METHODS[method].panels] if method in METHODS else []
+    found = [panel.of(metrics) for panel in (*own, *_OF_ALL)]
     shown = [panel for panel in found if panel]
     if not everything:
         return shown

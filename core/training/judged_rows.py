@@ -13,7 +13,6 @@ from datasets import Dataset
 from datasets.table import InMemoryTable
 
 from core.config import RunConfig
-from core.data.fit import METHOD_FORMS
 from core.data.record import DatasetInfo, Part
 from core.data.rowfile import iter_rows
 from core.data.sides import Side, sides_of_rows
@@ -106,7 +105,7 @@ def padded_lengths(rows: Rows) -> list[int]:
 
 
 def _need_form(info: DatasetInfo, config: RunConfig) -> None:
-    forms = METHOD_FORMS[config.method]
+    forms = config.training_method.forms
     if info.form not in forms:
         raise DataError(
             f"The data set {info.name} holds {info.form} rows, and method {config.method} learns "

@@ -11,6 +11,7 @@ from peft import PeftModel, load_peft_weights, set_peft_model_state_dict
 
 from core.config import RunConfig
 from core.errors import ModelError
+from core.methods import METHODS
 from core.models.classifier import open_with_head
 from core.models.describe import describe_model
 from core.models.fit import adapter_misfit
@@ -71,7 +72,7 @@ def _write_whole(folder: Path, method: str) -> None:
         labels = labels_of(method, folder)
         if labels is not None:
             return open_with_head(path, labels, device="cpu", dtype=torch.float32)
-        if method == "mlm":
+        if METHODS[method].makes == "filler":
             return open_masked(path, device="cpu", dtype=torch.float32)
         return open_model(path, device="cpu", dtype=torch.float32)
 

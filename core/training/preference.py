@@ -108,7 +108,7 @@ def _reference(start: Beginning) -> Any | None:
     """The reference model where it is one of its own, in evaluation mode and frozen."""
     config, reporter = start.config, start.reporter
     section = config.preference
-    if config.method not in ("dpo", "kto") or section.ref_model == "none":
+    if config.training_method.reference != "asked" or section.ref_model == "none":
         return None
     if section.ref_model != "base":
         return _other_run(section.ref_model, start)

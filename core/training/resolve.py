@@ -11,7 +11,7 @@ import torch
 
 from core.config import RunConfig
 from core.estimate.auto import USABLE, choose_rows, with_values
-from core.estimate.batch import PAIRED, largest_batch
+from core.estimate.batch import largest_batch
 from core.estimate.memory import estimate_memory
 from core.estimate.shape import ModelShape, shape_of
 from core.models.describe import facts_of
@@ -86,12 +86,12 @@ class Need:
     def total(self, lengths: Sequence[int], rows: int, checkpointing: bool) -> int:
         """Bytes for a batch of `rows` rows, the longest of those with these lengths in tokens (a
         pair's are those of both sides)."""
-        sides = 2 if self.config.method in PAIRED else 1
+        sides = 2 if self.config.training_method.is_paired else 1
         config = with_values(
             self.config, {"training.gradient_checkpointing": checkpointing, _BATCH: rows}
         )
         each = [length // sides for length in lengths[:rows]]
-        if self.config.method not in ("grpo", "rloo"):  # there each prompt stands several times
+        if not self.config.training_method.generates:  # there each prompt stands several times
             rows = min(rows, len(each) or rows)
         batch = largest_batch(config, rows, each, no_padding=self.no_padding)
         return estimate_memory(self.shape, config, batch, device=self.device).total
@@ -118,7 +118,7 @@ def estimate_need(model: Any, run: RunConfig) -> Need | None:
         return None
     without_padding = (ROW_ATTENTION, "flash_attention_2")
     attention = model.config._attn_implementation
-    unpadded = run.method in ("sft", "cpt") and attention in without_padding
+    unpadded = run.training_method.without_padding and attention in without_padding
     kind = run.training.device.partition(":")[0]
     return Need(shape, run, kind if kind in ("cuda", "mps") else "cpu", unpadded)
 

@@ -18,22 +18,6 @@ from core.models.hardware import probe
 from core.training.attempts import in_attempts
 from core.workspace import RunFolder, Workspace
 
-# The module of each method; its `train` reads top to bottom. Only the one that is asked for is
-# imported: some take seconds.
-METHODS = {
-    "sft": "core.training.sft",
-    "cpt": "core.training.cpt",
-    "mlm": "core.training.mlm",
-    "classification": "core.training.classification",
-    "dpo": "core.training.dpo",
-    "kto": "core.training.kto",
-    "orpo": "core.training.orpo",
-    "cpo": "core.training.cpo",
-    "reward": "core.training.reward",
-    "grpo": "core.training.grpo",
-    "rloo": "core.training.rloo",
-}
-
 
 def run_training(folder: Path, workspace_root: Path, resume_from: Path | None) -> str:
     """Trains the run in `folder` as its config.yaml says: "finished" or "stopped".
@@ -54,7 +38,9 @@ def run_training(folder: Path, workspace_root: Path, resume_from: Path | None) -
     _be_quiet()
     _be_quick()
     try:
-        method = importlib.import_module(METHODS[config.method])
+        # Its `train` reads top to bottom. Only the one that is asked for is imported: some take
+        # seconds.
+        method = importlib.import_module(config.training_method.module)
 
         def train(config: RunConfig, checkpoint: Path | None) -> str:
             return str(method.train(run, workspace, config, checkpoint))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from core.config import RunConfig
-from core.config.reinforcement import METHODS, answers_a_step
+from core.config.reinforcement import answers_a_step
 from core.errors import ConfigError, Problem
 from core.models.starter import STARTER_MODELS
 from core.rewards.specs import FIELD, parse_rewards
@@ -31,7 +31,7 @@ class Cluster:
 def job_problems(config: RunConfig, cluster: Cluster) -> list[Problem]:
     """What of a run verl's PPO cannot do, each at its field."""
     found: list[Problem] = []
-    if config.method not in METHODS:
+    if not config.training_method.generates:
         message = (
             f"{config.method} learns from rows, and a verl job from rewards. Set it to grpo or "
             "rloo, and name reward functions: the job itself is PPO."

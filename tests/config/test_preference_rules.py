@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from core.config import SPEC_BY_PATH, RunConfig, parse_config, rule_problems
-from core.config.preference import METHODS
 from core.errors import ConfigError
+from core.methods import named
 
 DPO, KTO, CPO = {"method": "dpo"}, {"method": "kto"}, {"method": "cpo"}
 BROKEN: list[tuple[dict[str, Any], str, str]] = [
@@ -115,7 +115,7 @@ def test_each_method_shows_its_own_fields_alone() -> None:
             if spec.section == "preference"
             and spec.shown({**RunConfig().values(), "method": method})
         }
-        for method in ("sft", *METHODS)
+        for method in ("sft", *named(section="preference", writes=True))
     }
     assert shown["sft"] == set()
     assert shown["orpo"] == {"beta"}

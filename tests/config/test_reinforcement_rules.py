@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from core.config import RunConfig, parse_config
 from core.config.command import as_command
 from core.config.presets import load_preset
-from core.config.reinforcement import METHODS, answers_a_step, batches_an_epoch, nearest_batch
+from core.config.reinforcement import answers_a_step, batches_an_epoch, nearest_batch
 from core.errors import ConfigError
+from core.methods import named
 from core.summary import optimizer_steps
 from tests.config.test_command import run_command
 
@@ -135,4 +136,4 @@ def test_fields_of_rewards_hide_for_other_methods() -> None:
     for spec in SPECS:
         if spec.section == "reinforcement":
             assert not spec.shown(values)
-            assert set(spec.when["method"]) <= set(METHODS)
+            assert set(spec.when["method"]) <= set(named(generates=True))

@@ -11,7 +11,8 @@ import pytest
 
 from core.config import SPEC_BY_PATH, SPECS, RunConfig, parse_config
 from core.config.adapter import PROMPTS, TUNERS
-from core.config.extra import REFUSED, REFUSED_OF_METHOD, config_fields
+from core.config.extra import REFUSED, config_fields
+from core.methods import METHODS
 
 # The values that a worker resolves before it builds TRL's config.
 RESOLVED = {"per_device_train_batch_size": 1, "gradient_checkpointing": False}
@@ -78,7 +79,7 @@ def method_classes() -> dict[str, Any]:
 @pytest.mark.parametrize("method", ["sft", "dpo", "kto", "orpo", "cpo", "grpo", "rloo"])
 def test_the_fields_read_from_the_source_are_those_of_the_class(method: str) -> None:
     real = {field.name for field in dataclasses.fields(method_classes()[method])}
-    read = set(config_fields(method))
+    read = set(config_fields(METHODS[method]))
     assert real <= read, "extra would refuse fields that TRL has"
     # bf16 and the like are declared again with other defaults, nothing else may be left over
     assert read <= real, "extra would take fields that TRL has not"
@@ -86,7 +87,7 @@ def test_the_fields_read_from_the_source_are_those_of_the_class(method: str) -> 
 
 def test_what_extra_refuses_is_a_field_of_some_method() -> None:
     real = {f.name for cls in method_classes().values() for f in dataclasses.fields(cls)}
-    refused = set(REFUSED).union(*REFUSED_OF_METHOD.values())
+    refused = set(REFUSED).union(*(method.refused_arguments for method in METHODS.values()))
     assert refused - real <= {"logging_dir"}
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from core.data.fit import METHOD_FORMS
 from core.jobs.events import EventWriter
+from core.methods import METHODS
 from core.runs.curves import CurveReader
 from core.runs.panels import LABEL_F1, LOSS, MOST_LINES, panels
 
@@ -28,7 +28,7 @@ OWN = {
 }
 
 
-@pytest.mark.parametrize("method", sorted(METHOD_FORMS))
+@pytest.mark.parametrize("method", sorted(METHODS))
 def test_each_method_has_charts_of_its_own_and_all_say_how_to_read_them(method: str) -> None:
     assert "perplexity" in str(panels("sft", {"perplexity": 1.0}))
     found = panels(method, COMMON | OWN.get(method, ({}, ""))[0])

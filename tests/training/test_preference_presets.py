@@ -11,15 +11,15 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
 from core.config import parse_config
-from core.config.preference import METHODS
 from core.config.presets import list_presets
+from core.methods import named
 from core.training.preference import prepare
-from core.training.run import METHODS as MODULES
 from core.workspace import Workspace
 from tests.preferences import THINGS, bring, judged, pairs
 from tests.tiny_model import tiny_tokenizer
 
-PRESETS = [preset for preset in list_presets() if preset.config().method in METHODS]
+METHODS_HERE = named(section="preference", writes=True)
+PRESETS = [preset for preset in list_presets() if preset.config().method in METHODS_HERE]
 TINY: dict[str, Any] = {
     "vocab_size": 400,
     "hidden_size": 32,
@@ -71,7 +71,7 @@ def test_its_trainer_can_be_built_and_takes_a_step(preset: Any, opened: Workspac
     config = parse_config(values)
     config.save(run.config)
     ready = prepare(run, opened, config, None)
-    trainer = importlib.import_module(MODULES[config.method]).make_trainer(ready)
+    trainer = importlib.import_module(config.training_method.module).make_trainer(ready)
     assert trainer.args.learning_rate == preset.config().training.learning_rate
     assert trainer.beta == preset.config().preference.beta
     assert trainer.args.gradient_checkpointing is ready.start.config.training.gradient_checkpointing

@@ -14,15 +14,15 @@ from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCau
 
 from core.config import parse_config
 from core.config.presets import list_presets
-from core.config.reinforcement import METHODS
 from core.data.prepare import import_dataset
+from core.methods import named
 from core.training.reinforcement import prepare
-from core.training.run import METHODS as MODULES
 from core.workspace import Workspace
 from tests.tiny_model import tiny_tokenizer
 from tests.training.test_preference_presets import TINY
 
-PRESETS = [preset for preset in list_presets() if preset.config().method in METHODS]
+METHODS_HERE = named(section="reinforcement")
+PRESETS = [preset for preset in list_presets() if preset.config().method in METHODS_HERE]
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +67,7 @@ def test_its_trainer_can_be_built_and_takes_a_step(preset: Any, opened: Workspac
     config = parse_config(values)
     config.save(run.config)
     ready = prepare(run, opened, config, None)
-    trainer = importlib.import_module(MODULES[config.method]).make_trainer(ready)
+    trainer = importlib.import_module(config.training_method.module).make_trainer(ready)
     section = preset.config().reinforcement
     assert trainer.args.learning_rate == preset.config().training.learning_rate
     assert trainer.args.num_generations == section.num_generations

@@ -11,13 +11,13 @@ from transformers import BertConfig, BertModel, LlamaConfig, LlamaForCausalLM
 
 from core.config import parse_config
 from core.config.presets import list_presets
-from core.config.text import METHODS
-from core.training.run import METHODS as MODULES
+from core.methods import named
 from tests.tiny_model import tiny_tokenizer
 from tests.training.labelled import tiny_bert_tokenizer
 from tests.training.reading import TextWorld, text_world
 
-PRESETS = [preset for preset in list_presets() if preset.config().method in METHODS]
+METHODS_HERE = named(section="text")
+PRESETS = [preset for preset in list_presets() if preset.config().method in METHODS_HERE]
 SIZE: dict[str, Any] = {
     "vocab_size": 400,
     "hidden_size": 32,
@@ -63,7 +63,7 @@ def test_its_trainer_can_be_built_and_takes_a_step(preset: Any, world: TextWorld
     run.root.mkdir(parents=True)
     config = parse_config(values)
     config.save(run.config)
-    module = importlib.import_module(MODULES[config.method])
+    module = importlib.import_module(config.training_method.module)
     trainer, start = module.prepare(run, world.workspace, config, None)
     assert trainer.args.learning_rate == given.training.learning_rate
     longest = 64 if config.method == "mlm" else given.training.max_length  # its tokenizer's

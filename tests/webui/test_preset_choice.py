@@ -7,7 +7,6 @@ from pathlib import Path
 import gradio as gr
 import pytest
 
-from core.config import SPEC_BY_PATH
 from core.config.presets import DEFAULT, list_presets, load_preset, save_preset
 from tests.webui.fakes import fake_app
 from webui.preset_choice import PURPOSES, PresetChoice, purpose_of
@@ -21,11 +20,6 @@ def presets(tmp_path: Path) -> PresetChoice:
 
 def names(field: gr.Radio) -> set[str]:
     return {name for _, name in field.choices}
-
-
-def test_every_method_belongs_to_one_purpose() -> None:
-    listed = [method for methods in PURPOSES.values() for method in methods]
-    assert sorted(listed) == sorted(SPEC_BY_PATH["method"].choices)
 
 
 def test_each_preset_is_offered_for_its_purpose(presets: PresetChoice) -> None:

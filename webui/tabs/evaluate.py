@@ -18,8 +18,6 @@ from webui.report_view import report
 from webui.task_view import stop_task, task_news
 
 MOST_ROWS = 500
-# Their head is drawn at random: there is no base to compare with.
-_WITH_NEW_HEAD = ("classification", "reward")
 
 
 def build(app: App, shared: Shared) -> None:
@@ -122,7 +120,8 @@ def _has_base(app: App, run_id: str) -> bool:
     """Whether the run's base can do what the run learned; one with a new head cannot."""
     run = find_run(app, run_id)
     try:
-        return run is None or load_config(run.folder.config).method not in _WITH_NEW_HEAD
+        # Such a head is drawn at random: there is no base to compare with.
+        return run is None or not load_config(run.folder.config).training_method.has_head
     except (TunesmithError, OSError):
         return True  # a run of another version: evaluating says what is wrong with it
 

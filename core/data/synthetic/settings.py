@@ -9,8 +9,8 @@ from pydantic import ValidationError
 
 from core.config.fields import Section, field_specs, knob
 from core.config.problems import problems_of
-from core.data.record import StandardForm
 from core.errors import ConfigError, Problem
+from core.methods import StandardForm
 
 Kind = Literal["more_like", "paraphrase", "answer_prompts", "preference_pairs"]
 
