@@ -55,7 +55,7 @@ class Summary:
 def summarize(
     workspace: Workspace, config: RunConfig, token_counts: dict[str, Any] | None = None
 ) -> Summary:
-    """The plan of `config`. `token_counts` is what `core.data.preview.dataset_token_counts` gave
+    """The plan of `config`. `token_counts` is what `core.tokens.counts.token_counts` gave
     for this data set, model and length."""
     config = as_run(config)
     warnings: list[Problem] = []

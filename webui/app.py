@@ -9,11 +9,11 @@ from typing import Any
 import gradio as gr
 
 from core.config.presets import DEFAULT, load_preset
+from core.tokens.lens import Lens
 from core.workspace import Workspace
 from webui import header
 from webui.api import PUBLISHED, publish
 from webui.context import DATA_PARTS, TABS, App, Shared
-from webui.lens import Lens
 from webui.server import FIRST_PORT, announce, free_port, keep_uploads, launch
 from webui.tabs import chat, configure, data, evaluate, export, runs, train
 from webui.waiting import wait

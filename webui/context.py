@@ -89,7 +89,7 @@ class App:
     chats: dict[str, ChatSession] = field(default_factory=dict)
     """Loaded chat sessions by the browser session's hash; each is a worker process."""
     answers: dict[tuple[Any, ...], Future[Any]] = field(default_factory=dict)
-    """Token counts and rows as tokens, begun or done (webui.lens)."""
+    """Token counts and rows as tokens, begun or done (webui.token_answers)."""
 
     def __post_init__(self) -> None:
         self.live = LiveRuns(self.workspace)
@@ -147,7 +147,7 @@ class Shared:
     part: dict[str, gr.Tab]
     """The inner tabs of Data, which are shown one at a time."""
     lens: gr.Textbox
-    """How rows become tokens by Configure's settings (webui.lens.Lens)."""
+    """How rows become tokens by Configure's settings (core.tokens.lens.Lens)."""
     tickers: dict[str, gr.Timer]
     building: str = ""
     """The tab that is being built."""

@@ -9,9 +9,9 @@ from typing import Any
 import gradio as gr
 
 from core.models.location import fetch_model
+from core.tokens.lens import Lens
 from webui import background, messages
 from webui.context import App, Shared
-from webui.lens import Lens
 
 
 class ModelFetch:

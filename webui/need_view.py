@@ -23,11 +23,12 @@ from core.estimate.plan import RunEstimate, estimate_run
 from core.estimate.trial import try_run
 from core.models.hardware import Hardware
 from core.models.location import ensure_model, local_model
+from core.tokens.lens import Lens
 from webui import background, messages
 from webui.context import App
 from webui.filling import Filling
 from webui.forms import Form
-from webui.lens import Lens, count_tokens, finished
+from webui.token_answers import count_tokens, finished
 
 # Above this share of what is free a run fits, but hardly.
 _TIGHT = 0.9

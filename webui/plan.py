@@ -11,11 +11,12 @@ from core.estimate.auto import device_of
 from core.estimate.plan import RunEstimate
 from core.models.hardware import Hardware
 from core.summary import Summary, optimizer_steps, rows_of_trainer, summarize
+from core.tokens.lens import Lens
 from webui import messages
 from webui.context import App
 from webui.forms import setting_label
-from webui.lens import Lens, count_tokens, finished
 from webui.need_view import estimate_of, memory_html, time_text
+from webui.token_answers import count_tokens, finished
 
 
 def checked(

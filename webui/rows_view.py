@@ -18,12 +18,13 @@ from core.data.record import DatasetInfo
 from core.data.registry import load_dataset_info, read_rows
 from core.data.rowfile import release_memory
 from core.errors import TunesmithError
+from core.tokens.lens import Lens
 from webui import messages, row_cards, token_view
 from webui.context import App, Shared
-from webui.lens import Lens, view_rows
 from webui.model_fetch import ModelFetch
 from webui.newest import Newest
 from webui.template_choice import TemplateChoice
+from webui.token_answers import view_rows
 
 PAGE = 3
 AS_ROWS, AS_TOKENS = "rows", "tokens"

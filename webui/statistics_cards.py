@@ -1,4 +1,4 @@
-"""The pieces of HTML, and the charts, that Numbers shows of what core.data.statistics counted."""
+"""The pieces of HTML, and the charts, that Numbers shows of what core.tokens.statistics counted."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from core.data.record import DatasetInfo
+from core.tokens.lens import Lens
 from webui import charts, messages
-from webui.lens import Lens
 
 Found = Mapping[str, Any]
 

@@ -13,18 +13,18 @@ from typing import Any
 import gradio as gr
 from gradio.components import Component
 
-from core.data.estimate import count_every_row
 from core.data.record import DatasetInfo
 from core.data.registry import load_dataset_info
-from core.data.statistics import read_statistics
 from core.errors import TunesmithError
 from core.jobs.apart import call_apart
 from core.models.location import local_model
+from core.tokens.lens import Lens
+from core.tokens.statistics import read_statistics
 from webui import background, charts, messages, statistics_cards
 from webui.context import App, Shared
-from webui.lens import Lens, sample_statistics
 from webui.model_fetch import ModelFetch
 from webui.newest import Newest
+from webui.token_answers import sample_statistics
 
 FIELD = "training.max_length"
 # The first look through a tokenizer waits for its worker process, in seconds.
@@ -132,11 +132,7 @@ class StatisticsView:
 
     def _known(self, info: DatasetInfo, lens: Lens, path: Path | None) -> dict[str, Any] | None:
         """What was counted of all rows, if it was."""
-        return read_statistics(
-            self.app.workspace, info, str(path or ""), lens.whole.max_length,
-            lens.assistant_only_loss,
-            lens.system_prompt, lens.chat_template,
-        )
+        return read_statistics(self.app.workspace, info, lens.whole, str(path or ""))
 
     def _shown(self, info: DatasetInfo, lens: Lens) -> Updates:
         path = local_model(self.app.workspace, lens.model)
@@ -168,8 +164,9 @@ class StatisticsView:
         if task is None:
             while len(self.rest) >= REMEMBERED:
                 self.rest.pop(next(iter(self.rest)))
-            work = (info.id, str(path or ""), lens.system_prompt, lens.chat_template)
-            task = self.rest[key] = background.begin(self._count_work(work), "Counting the rest")
+            seen = lens.whole if path else replace(lens, model="")
+            work = self._count_work(info.id, seen)
+            task = self.rest[key] = background.begin(work, "Counting the rest")
         if not task.done.is_set():
             return {
                 self.state: statistics_cards.counting(task.fraction, info),
@@ -180,9 +177,9 @@ class StatisticsView:
         again: Updates = {self.count: gr.Button(visible=True)}
         return {**again, self.state: messages.error(task.error)} if failed else again
 
-    def _count_work(self, work: tuple[str, ...]) -> Callable[[background.Task], None]:
-        root = self.app.workspace.root
-        return lambda task: call_apart(count_every_row, root, *work, tell=task.tell)
+    def _count_work(self, dataset: str, lens: Lens) -> Callable[[background.Task], None]:
+        question = "core.tokens_worker:count_every_row", self.app.workspace, dataset, lens
+        return lambda task: call_apart(*question, tell=task.tell)
 
     def _key(self, info: DatasetInfo, lens: Lens) -> _Key:
         return (info.id, info.fingerprint, lens.model, lens.system_prompt, lens.chat_template)

@@ -22,9 +22,9 @@ from core.data.chat_templates import (
 )
 from core.errors import TunesmithError
 from core.models.location import local_model
+from core.tokens.lens import Lens
 from webui import messages
 from webui.context import App, Shared
-from webui.lens import Lens
 
 FIELD = "data.chat_template"
 OWN_TITLE = "The model's own"

@@ -1,4 +1,4 @@
-"""Rows as the model sees them: each token a chip. What is drawn comes from core.data.preview."""
+"""Rows as the model sees them: each token a chip. core.tokens.preview says what is drawn."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def tokens(
     form: str = "",
     text_method: str = "",
 ) -> str:
-    """Cards of rows as `core.data.preview.preview_rows` gives them. `places` are the rows'
+    """Cards of rows as `core.tokens.preview.preview_rows` gives them. `places` are the rows'
     numbers (0 is the first); `form` is their standard form; `text_method` is cpt or mlm where
     texts are not cut."""
     common = shared_notes(seen)

@@ -7,7 +7,6 @@ from typing import Any
 import gradio as gr
 
 from core.data.registry import load_dataset_info
-from core.data.words import fragmented_words
 from core.errors import TunesmithError
 from core.models.location import local_model
 from webui import messages
@@ -47,7 +46,7 @@ class WordFinder:
                 return {**nothing, self.told: messages.note(told)}
             info = load_dataset_info(self.app.workspace, dataset)
             asked = self.app.pool.submit(
-                fragmented_words, self.app.workspace.root, info.id, str(folder)
+                "core.tokens_worker:fragmented_words", self.app.workspace, info.id, model
             )
             found = asked.result(timeout=PATIENCE)
         except TunesmithError as error:

@@ -112,8 +112,9 @@ def _inspect_source(args: argparse.Namespace, output: Output) -> int:
 def run_statistics(args: argparse.Namespace, output: Output) -> int:
     from core.commands.progress import fetch_progress
     from core.config import RunConfig
-    from core.data.statistics import dataset_statistics
     from core.models.location import ensure_model
+    from core.tokens.lens import Lens
+    from core.tokens_worker import dataset_statistics
 
     for option, number in (("--max-length", args.max_length), ("--rows", args.rows)):
         if number is not None and number < 1:
@@ -121,14 +122,13 @@ def run_statistics(args: argparse.Namespace, output: Output) -> int:
     defaults = RunConfig()
     name = args.model or defaults.model.model_name_or_path
     workspace = open_workspace(args, name)
-    model = ensure_model(name, workspace, fetch_progress)
+    ensure_model(name, workspace, fetch_progress)
+    max_length = args.max_length or defaults.training.max_length
     # Here and not in a worker: this process ends with the answer.
     found = dataset_statistics(
-        workspace.root,
+        workspace,
         args.id,
-        str(model),
-        args.max_length or defaults.training.max_length,
-        chat_template=args.chat_template,
+        Lens(name, max_length, chat_template=args.chat_template),
         max_rows=args.rows,
         progress=lambda fraction: fetch_progress(fraction, "Counting"),
     )

@@ -33,23 +33,23 @@ def add(actions: Any, common: argparse.ArgumentParser) -> None:
 def run_words(args: argparse.Namespace, output: Output) -> int:
     from core.commands.progress import fetch_progress
     from core.config import RunConfig
-    from core.data.words import fragmented_words
     from core.models.location import ensure_model
+    from core.tokens_worker import fragmented_words
 
     for option in ("most", "min_count", "min_pieces"):
         if getattr(args, option) < 1:
             raise UsageError(f"--{option.replace('_', '-')} is a number of at least 1.")
     name = args.model or RunConfig().model.model_name_or_path
     workspace = open_workspace(args, name)
-    model = ensure_model(name, workspace, fetch_progress)
+    ensure_model(name, workspace, fetch_progress)
     # Here and not in a worker: this process ends with the answer.
     found = fragmented_words(
-        workspace.root,
+        workspace,
         args.id,
-        str(model),
-        args.most,
-        args.min_count,
-        args.min_pieces,
+        name,
+        most=args.most,
+        min_count=args.min_count,
+        min_pieces=args.min_pieces,
         progress=lambda share: fetch_progress(share, "Counting words"),
     )
     rows = [

@@ -201,25 +201,17 @@ def _trial(workspace: Workspace, config: RunConfig, output: Output) -> dict[str,
 
 def _token_counts(workspace: Workspace, config: RunConfig) -> dict[str, Any]:
     from core.commands.progress import fetch_progress
-    from core.data.preview import dataset_token_counts
     from core.jobs.pool import Pool
     from core.models.location import ensure_model
+    from core.tokens.lens import Lens
 
-    model = ensure_model(config.model.model_name_or_path, workspace, fetch_progress)
+    ensure_model(config.model.model_name_or_path, workspace, fetch_progress)
     pool = Pool(workspace.root)
     try:
-        counts: dict[str, Any] = pool.submit(
-            dataset_token_counts,
-            workspace.root,
-            config.data.dataset,
-            str(model),
-            config.training.max_length,
-            config.data.assistant_only_loss,
-            config.data.system_prompt,
-            None,
-            None,
-            config.data.chat_template,
-        ).result()
+        asked = pool.submit(
+            "core.tokens_worker:token_counts", workspace, config.data.dataset, Lens.of(config)
+        )
+        counts: dict[str, Any] = asked.result()
     finally:
         pool.close()
     return counts

@@ -115,18 +115,19 @@ def run_delete(args: argparse.Namespace, output: Output) -> int:
 def run_tokens(args: argparse.Namespace, output: Output) -> int:
     from core.commands.progress import fetch_progress
     from core.config import RunConfig
-    from core.data.preview import preview_rows
     from core.data.registry import load_dataset_info
     from core.data.rowfile import count_rows
     from core.errors import DataError
     from core.models.location import ensure_model
+    from core.tokens.lens import Lens
+    from core.tokens_worker import preview_rows
 
     if args.row < 1 or args.rows < 1:
         raise UsageError("Rows are counted from 1.", "Give --row and --rows of at least 1.")
     defaults = RunConfig()
     name = args.model or defaults.model.model_name_or_path
     workspace = open_workspace(args, name)
-    model = ensure_model(name, workspace, fetch_progress)
+    ensure_model(name, workspace, fetch_progress)
     info = load_dataset_info(workspace, args.id)
     count = count_rows(info.rows_path(args.part))
     if args.row > count:
@@ -136,16 +137,19 @@ def run_tokens(args: argparse.Namespace, output: Output) -> int:
     indices = list(range(args.row - 1, min(args.row - 1 + args.rows, count)))
     # Here and not in a worker: this process ends with the answer, and a fork server would take
     # longer to start than the tokenizer takes to load.
-    seen = preview_rows(
-        workspace.root,
-        args.id,
-        args.part,
-        indices,
-        str(model),
+    lens = Lens(
+        name,
         args.max_length or defaults.training.max_length,
         not args.whole_conversation,
         args.system_prompt,
         args.chat_template,
+    )
+    seen = preview_rows(
+        workspace,
+        args.id,
+        lens,
+        args.part,
+        indices,
         _read(args.template_file) if args.template_file else "",
     )
     text = "\n\n".join(

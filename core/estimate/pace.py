@@ -53,7 +53,7 @@ UNKNOWN = "not known: try two steps"
 
 def seconds_of(config: RunConfig, pace: Pace, counts: Mapping[str, Any] | None) -> float | None:
     """How long the training of `config`, without autos, takes at this pace; evaluations and the
-    start come on top. `counts` are those of core.data.preview. None where they are missing."""
+    start come on top. `counts` are those of core.tokens.counts. None where they are missing."""
     if not counts or not counts.get("train_rows"):
         return None
     tokens, rows = float(counts["train_tokens"]), int(counts["train_rows"])

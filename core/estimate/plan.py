@@ -151,7 +151,7 @@ def estimate_run(
     token_counts: Mapping[str, Any] | None = None,
 ) -> RunEstimate:
     """The estimate of `config` with the model in a folder (None: not on this machine), for `rows`
-    rows with these counts (core.data.preview). Raises nothing for a model that tells too little.
+    rows with these counts (core.tokens.counts). Raises nothing for a model that tells too little.
     """
     config = as_run(config)
     device = device_of(config, hardware)

@@ -6,12 +6,11 @@ from __future__ import annotations
 import signal
 import sys
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 from core.errors import JobError, TunesmithError
-from core.jobs.process import WorkerContext, context, exit_with_parent, let_others_first
+from core.jobs.process import WorkerContext, context, exit_with_parent, let_others_first, named
 
-Result = TypeVar("Result")
 Tell = Callable[[float, str], None]
 
 _GRACE_SECONDS = 5.0
@@ -19,13 +18,14 @@ _SILENCE_SECONDS = 0.5
 
 
 def call_apart(
-    function: Callable[..., Result],
+    function: str | Callable[..., Any],
     *args: Any,
     tell: Tell | None = None,
     workers: WorkerContext | None = None,
     **kwargs: Any,
-) -> Result:
+) -> Any:
     """Calls an importable `function(*args, progress=..., **kwargs)` in another process and waits.
+    It may be given by its name "package.module:function".
 
     `tell` gets what the function says of its progress, again and again while it is silent; when it
     raises, the process is ended (its `finally` blocks run) and the exception goes on. The
@@ -46,7 +46,7 @@ def call_apart(
                 said = value
                 tell(*value)
             elif kind == "result":
-                return value  # type: ignore[no-any-return]
+                return value
             elif kind == "error":
                 raise value
     finally:
@@ -78,7 +78,7 @@ def _end(process: Any) -> None:
 
 
 def _work(
-    pipe: Any, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    pipe: Any, function: str | Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> None:
     exit_with_parent()
     let_others_first()
@@ -89,7 +89,7 @@ def _work(
         pipe.send(("progress", (fraction, message)))
 
     try:
-        pipe.send(("result", function(*args, progress=progress, **kwargs)))
+        pipe.send(("result", named(function)(*args, progress=progress, **kwargs)))
     except TunesmithError as error:
         pipe.send(("error", error))
     except Exception as error:

@@ -11,12 +11,10 @@ from collections.abc import Callable
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from core.errors import JobError
-from core.jobs.process import WorkerContext, context, exit_with_parent
-
-Result = TypeVar("Result")
+from core.jobs.process import WorkerContext, context, exit_with_parent, named
 
 
 class Pool:
@@ -34,9 +32,10 @@ class Pool:
         # The first call waits for the fork server; that is no reason to hold up who asks.
         self._threads = ThreadPoolExecutor(processes, thread_name_prefix="pool")
 
-    def submit(self, function: Callable[..., Result], *args: Any) -> Future[Result]:
-        """Calls an importable function. Its exception, or JobError when its process was killed,
-        is the future's.
+    def submit(self, function: str | Callable[..., Any], *args: Any) -> Future[Any]:
+        """Calls an importable function, or one by its name "package.module:function".
+
+        Its exception, or JobError when its process was killed, is the future's.
         """
         return self._threads.submit(self._call, function, args)
 
@@ -59,12 +58,12 @@ class Pool:
             for process in processes:
                 process.terminate()
 
-    def _call(self, function: Callable[..., Result], args: tuple[Any, ...]) -> Result:
+    def _call(self, function: str | Callable[..., Any], args: tuple[Any, ...]) -> Any:
         # Twice: the first time it may only meet a process that was killed while it was idle.
         for _ in range(2):
             executor = self._current()
             try:
-                return executor.submit(function, *args).result()
+                return executor.submit(_work, function, args).result()
             except BrokenProcessPool as error:
                 self._drop(executor)
                 killed = error
@@ -87,3 +86,7 @@ class Pool:
         with self._lock:
             if self._executor is broken:
                 self._executor = None
+
+
+def _work(function: str | Callable[..., Any], args: tuple[Any, ...]) -> Any:
+    return named(function)(*args)

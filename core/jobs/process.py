@@ -12,10 +12,12 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
+from importlib import import_module
 from multiprocessing import parent_process
 from multiprocessing import process as mp_process
+from typing import Any
 
 import psutil
 
@@ -58,6 +60,7 @@ __all__ = [
     "kill_worker",
     "leave_server",
     "let_others_first",
+    "named",
     "same_process",
     "start_time",
 ]
@@ -75,6 +78,16 @@ def detach(process: mp_process.BaseProcess) -> None:
     `join` and `exitcode` still work.
     """
     mp_process._children.discard(process)  # type: ignore[attr-defined]
+
+
+def named(function: str | Callable[..., Any]) -> Callable[..., Any]:
+    """An importable function, also by its name "package.module:function": whoever asks a process
+    for work need not import what does it."""
+    if callable(function):
+        return function
+    module, _, name = function.partition(":")
+    found: Callable[..., Any] = getattr(import_module(module), name)
+    return found
 
 
 def exit_with_parent() -> None:

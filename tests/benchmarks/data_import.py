@@ -121,16 +121,16 @@ def main() -> None:
 
 
 def _statistics(workspace: Workspace, dataset_id: str, model: Path, rows: int | None) -> None:
-    from core.data.statistics import dataset_statistics
+    from core.tokens.lens import Lens
+    from core.tokens_worker import dataset_statistics
 
     measured(
         f"statistics of {f'{rows:,}' if rows else 'all'} rows",
         lambda: call_apart(
             dataset_statistics,
-            workspace.root,
+            Workspace(workspace.root, (model,)),
             dataset_id,
-            str(model),
-            1024,
+            Lens(str(model), 1024),
             max_rows=rows,
         ),
     )

@@ -18,12 +18,14 @@ from core.errors import WorkspaceError
 from core.models.kinds import kind_in
 from core.models.location import ensure_model, fetch_model, local_model
 from core.summary import summarize
+from core.tokens.lens import Lens
+from core.tokens_worker import open_tokenizer
 from core.workspace import Workspace
 from tests.data.conftest import CHATML, build_tokenizer
 from tests.models import tiny
 from tests.webui.fakes import fake_app
 from webui.context import App
-from webui.lens import Lens, count_tokens, sample_statistics, view_rows
+from webui.token_answers import count_tokens, sample_statistics, view_rows
 
 HUB_ID = "org/tiny"
 REVISION = "0123456789012345678901234567890123456789"
@@ -72,6 +74,7 @@ WAYS: dict[str, Way] = {
     "fetching": lambda app, model: fetch_model(model, app.workspace, lambda share, text: None),
     "a step": lambda app, model: tokenizer_file(model, Setting(app.workspace, "text", Path())),
     "rows": lambda app, model: view_rows(app, "rows", "train", [0], _lens(model)),
+    "its tokenizer": lambda app, model: open_tokenizer(app.workspace, _lens(model)),
     "statistics": lambda app, model: sample_statistics(app, "rows", _lens(model)),
 }
 
@@ -82,6 +85,8 @@ def test_a_model_in_the_hubs_cache_is_found(app: App, cached: Path, way: str) ->
     found = WAYS[way](app, HUB_ID)
     if way in ("rows", "statistics"):
         assert found.result(60)
+    elif way == "its tokenizer":
+        assert found.chat_template == CHATML
     else:
         assert found in (cached, cached / "tokenizer.json", HUB_ID)
 

@@ -16,13 +16,14 @@ from core.chat.loaded import Models
 from core.chat.settings import Column
 from core.config import parse_config
 from core.data.chat_templates import load_template, save_template, use_template
-from core.data.preview import preview_rows
 from core.data.record import Counts, DatasetInfo
 from core.data.rowfile import RowWriter
 from core.data.tokenize import NO_LOSS
 from core.errors import DataError
 from core.models.inference import open_tokenizer, tokenizer_of
 from core.models.trained import find_trained
+from core.tokens.lens import Lens
+from core.tokens_worker import preview_rows
 from core.training.attention import use_row_attention
 from core.training.rows import load_rows
 from core.training.trainer import RowTrainer
@@ -100,13 +101,11 @@ def test_the_tokens_shown_with_loss_are_those_of_the_trainers_batch(
     assert rows.left_out == []
     batch = collate(rows.dataset, tokenizer)
     shown = preview_rows(
-        workspace.root,
+        Workspace(workspace.root, (place,)),
         "turns",
+        Lens(str(place / "model"), config.training.max_length, chat_template=name),
         "train",
         list(range(len(ROWS))),
-        str(place / "model"),
-        config.training.max_length,
-        chat_template=name,
     )
     assert batch["input_ids"][0].tolist() == [token[1] for row in shown for token in row["tokens"]]
     learned = [label != NO_LOSS for label in batch["labels"][0].tolist()]

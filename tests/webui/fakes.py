@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from core.jobs.process import named
 from core.jobs.store import Store
 from core.models.hardware import probe
 from core.workspace import Workspace
@@ -41,7 +42,7 @@ class FakePool:
         self._threads = ThreadPoolExecutor(1)
 
     def submit(self, function: Any, *args: Any) -> Future:
-        return self._threads.submit(function, *args)
+        return self._threads.submit(named(function), *args)
 
     def close(self) -> None:
         self._threads.shutdown()

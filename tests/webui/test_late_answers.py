@@ -16,11 +16,11 @@ import pytest
 
 from core.data.prepare import import_dataset
 from core.data.registry import load_dataset_info
+from core.tokens.lens import Lens
 from tests.webui.fakes import fake_app
 from webui import rows_view
 from webui.app import build
 from webui.context import App, stamp
-from webui.lens import Lens
 from webui.newest import Newest
 from webui.rows_view import AS_ROWS, PAGE, RowsView
 

@@ -8,9 +8,9 @@ import pytest
 
 from core.config import RunConfig, parse_config
 from core.models.hardware import CpuFlags, Device, Hardware, probe
+from core.tokens.lens import Lens
 from tests.webui.fakes import fake_app
 from webui import plan
-from webui.lens import Lens
 
 GIB = 2**30
 

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from core.data.record import Counts, DatasetInfo
-from core.data.statistics_summary import Tally, summarize
+from core.tokens.lens import Lens
+from core.tokens.statistics import Tally, summarize
 from tests.webui.test_messages import HOSTILE, Tags, assert_harmless
 from webui import charts, statistics_cards
-from webui.lens import Lens
 
 LENS = Lens("a model", 10, True, "")
 

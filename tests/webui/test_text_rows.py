@@ -8,8 +8,8 @@ import pytest
 
 from core.config import parse_config
 from core.summary import rows_of_trainer
+from core.tokens.lens import Lens
 from webui import token_view
-from webui.lens import Lens
 
 LONG: dict[str, Any] = {
     "title": "",

@@ -18,15 +18,16 @@ from core.models.describe import describe_model
 from core.models.location import local_model
 from core.models.starter import STARTER_MODELS
 from core.runs.submit import start_problems
+from core.tokens.lens import Lens
 from webui import background, forms, messages, plan
 from webui.context import App, Shared
 from webui.extras_view import ExtrasView
 from webui.filling import Filling
-from webui.lens import Lens, count_tokens
 from webui.need_view import NeedView
 from webui.preset_choice import PresetChoice, when
 from webui.reward_editor import RewardEditor
 from webui.template_choice import template_choices
+from webui.token_answers import count_tokens
 from webui.verl_view import VerlView
 from webui.word_finder import WordFinder
 

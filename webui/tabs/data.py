@@ -14,16 +14,17 @@ import gradio as gr
 from core.data.record import SAMPLE_ID
 from core.data.registry import list_datasets, load_dataset_info
 from core.errors import TunesmithError
+from core.tokens.lens import Lens
 from webui import data_view, messages
 from webui.context import App, Shared, stamp
 from webui.drafts_view import DraftsView
 from webui.import_form import ImportForm
-from webui.lens import Lens, count_tokens, finished
 from webui.library import Library
 from webui.newest import Newest
 from webui.rows_view import RowsView
 from webui.shape_view import ShapeView
 from webui.statistics_view import StatisticsView
+from webui.token_answers import count_tokens, finished
 
 # The first count waits for its worker process, in seconds.
 PATIENCE = 120

@@ -11,7 +11,8 @@ import pytest
 
 from core.cli import main
 from core.data.prepare import import_dataset
-from core.data.words import fragmented_words
+from core.jobs.process import named
+from core.tokens_worker import fragmented_words
 from core.workspace import Workspace
 from tests.tiny_model import tiny_tokenizer
 from webui.word_finder import WordFinder
@@ -35,7 +36,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
 
 def test_frequent_words_of_many_pieces_come_first(world: Workspace) -> None:
     """A person would add tokens that save nothing, and miss those that matter."""
-    found = fragmented_words(world.root, "texts", str(world.models / "tiny"))
+    found = fragmented_words(world, "texts", "tiny")
     words = {one["word"]: one for one in found["words"]}
     assert next(iter(words)) == "zorblaxian" and "Quuxify" in words
     assert "hapaxlegomenon" not in words and "red" not in words and "cup" not in words
@@ -62,7 +63,7 @@ def test_ticked_words_become_new_tokens_and_others_stay(world: Workspace) -> Non
 
     def submit(work: Any, *given: Any) -> Future[Any]:
         done: Future[Any] = Future()
-        done.set_result(work(*given))
+        done.set_result(named(work)(*given))
         return done
 
     app: Any = SimpleNamespace(workspace=world, pool=SimpleNamespace(submit=submit))

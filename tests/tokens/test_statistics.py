@@ -12,14 +12,29 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from core import tokens_worker
 from core.data.record import Counts, DatasetInfo
 from core.data.rowfile import RowWriter
-from core.data.statistics import dataset_statistics, read_statistics
-from core.data.statistics_summary import Tally, distribution, suggested_max_length, summarize
+from core.tokens.lens import Lens
+from core.tokens.statistics import (
+    Tally,
+    distribution,
+    read_statistics,
+    suggested_max_length,
+    summarize,
+)
 from core.workspace import Workspace
 from tests.data.conftest import CHATML, build_tokenizer
 
 SET = "20260101-0000-small-set"
+
+
+def statistics(
+    root: Path, model: Path, max_length: int | None, loss_in_answers: bool = True, **how: Any
+) -> dict[str, Any]:
+    """What a worker says of the data set."""
+    lens = Lens(str(model), max_length, loss_in_answers)
+    return tokens_worker.dataset_statistics(Workspace(root, (model,)), SET, lens, **how)
 
 
 @pytest.fixture(scope="session")
@@ -67,7 +82,7 @@ def test_prompt_and_answer_are_counted_with_the_models_own_tokenizer(
         {"messages": turns(QUESTION, SHORT)},
     ]
     info = prepared(workspace, "messages", rows)
-    found = dataset_statistics(workspace, SET, str(model), 64)
+    found = statistics(workspace, model, 64)
     tokenizer = build_tokenizer(CHATML)
     whole = [len(tokenizer.apply_chat_template(r["messages"], tokenize=True)["input_ids"])
              for r in rows]
@@ -114,7 +129,7 @@ def test_every_form_is_counted(
     form: str, row: dict[str, Any], names: set[str], workspace: Path, model: Path
 ) -> None:
     prepared(workspace, form, [row] * 3)
-    found = dataset_statistics(workspace, SET, str(model), 128)
+    found = statistics(workspace, model, 128)
     assert set(found["lengths"]) == names
     assert all(sum(one["counts"]) == 3 for one in found["lengths"].values())
     assert found["duplicates"] == 2 and found["unusable_rows"] == 0
@@ -139,9 +154,9 @@ def test_rows_whose_answer_is_cut_away_are_counted_as_teaching_nothing(
         {"prompt": turns(QUESTION), "completion": answer(LONG)},
     ]
     prepared(workspace, "prompt-completion", rows)
-    assert dataset_statistics(workspace, SET, str(model), 64)["rows_without_loss"] == 1
-    assert dataset_statistics(workspace, SET, str(model), None)["rows_without_loss"] == 0
-    assert dataset_statistics(workspace, SET, str(model), 64, False)["rows_without_loss"] == 0
+    assert statistics(workspace, model, 64)["rows_without_loss"] == 1
+    assert statistics(workspace, model, None)["rows_without_loss"] == 0
+    assert statistics(workspace, model, 64, False)["rows_without_loss"] == 0
 
 
 def test_what_was_counted_is_read_again_without_a_tokenizer_at_any_max_length(
@@ -149,23 +164,23 @@ def test_what_was_counted_is_read_again_without_a_tokenizer_at_any_max_length(
 ) -> None:
     info = prepared(workspace, "text", [{"text": LONG}] * 4)
     place = Workspace.open(workspace)
-    assert read_statistics(place, info, str(model), 64) is None
-    at_64 = dataset_statistics(workspace, SET, str(model), 64)
-    at_32 = dataset_statistics(workspace, SET, str(model), 32)
+    assert read_statistics(place, info, Lens("", 64), str(model)) is None
+    at_64 = statistics(workspace, model, 64)
+    at_32 = statistics(workspace, model, 32)
     assert len(list(info.version_folder.glob("statistics-*.json"))) == 1
     (info.version_folder / "train.parquet").unlink()
-    assert read_statistics(place, info, str(model), 64) == at_64
-    assert read_statistics(place, info, str(model), 32) == at_32
+    assert read_statistics(place, info, Lens("", 64), str(model)) == at_64
+    assert read_statistics(place, info, Lens("", 32), str(model)) == at_32
     assert at_32["cut_tokens"] == at_64["cut_tokens"] + 4 * 32
-    assert read_statistics(place, info, str(model), 64, chat_template="chatml") is None
+    assert read_statistics(place, info, Lens("", 64, chat_template="chatml"), str(model)) is None
 
 
 def test_a_damaged_file_of_counts_is_counted_anew(workspace: Path, model: Path) -> None:
     info = prepared(workspace, "text", [{"text": SHORT}])
-    first = dataset_statistics(workspace, SET, str(model), 64)
+    first = statistics(workspace, model, 64)
     (path,) = info.version_folder.glob("statistics-*.json")
     path.write_text('{"form": "text", "rows": ')
-    assert dataset_statistics(workspace, SET, str(model), 64) == first
+    assert statistics(workspace, model, 64) == first
 
 
 def test_a_first_look_takes_rows_from_the_whole_set_and_is_not_kept(
@@ -174,14 +189,12 @@ def test_a_first_look_takes_rows_from_the_whole_set_and_is_not_kept(
     rows = [{"text": f"row {n} " + ("long " * 50 if n >= 2500 else "")} for n in range(5000)]
     info = prepared(workspace, "text", rows)
     told: list[float] = []
-    found = dataset_statistics(
-        workspace, SET, str(model), 512, max_rows=2000, progress=told.append
-    )
+    found = statistics(workspace, model, 512, max_rows=2000, progress=told.append)
     assert found["rows"] == 2000 and found["rows_total"] == 5000 and not found["complete"]
     assert told == sorted(told) and told[-1] == 1.0
     assert found["lengths"]["total"]["percentiles"]["max"] > 50, "the long half is seen too"
     assert not list(info.version_folder.glob("statistics-*.json"))
-    full = dataset_statistics(workspace, SET, str(model), 512)
+    full = statistics(workspace, model, 512)
     assert full["complete"]
     assert found["epoch"]["tokens"] == pytest.approx(full["epoch"]["tokens"], rel=0.05)
 
@@ -194,7 +207,7 @@ def test_rows_that_a_template_refuses_are_counted_with_the_reason(
     build_tokenizer(template).save_pretrained(str(folder))
     rows = [{"messages": turns(QUESTION, SHORT)}, {"messages": turns("a", "b", "c", "d")}]
     prepared(workspace, "messages", rows)
-    found = dataset_statistics(workspace, SET, str(folder), 64)
+    found = statistics(workspace, folder, 64)
     assert found["unusable_rows"] == 1 and "too many" in found["unusable_reason"]
     assert sum(found["lengths"]["total"]["counts"]) == 1
 

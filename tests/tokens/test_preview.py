@@ -10,18 +10,25 @@ from typing import Any
 import pytest
 
 from core.data.prepare import import_dataset
-from core.data.preview import dataset_token_counts, preview_rows
 from core.data.record import Counts, DatasetInfo
-from core.data.registry import read_rows
+from core.data.registry import load_dataset_info, read_rows
 from core.data.rowfile import RowWriter
 from core.data.tokenize import NO_LOSS, tokenize_rows
 from core.errors import ModelError
+from core.tokens.counts import token_counts
+from core.tokens.lens import Lens
+from core.tokens_worker import open_tokenizer, preview_rows
 from core.workspace import Workspace
 from tests.data.conftest import CHATML
 from tests.data.template_rows import TOOLS, call, tokenizer_with_marks
 
 MAX_LENGTH = 60
 TOOL_CALLS = json.dumps([call("weather", city="Paris")])
+
+
+def count(workspace: Workspace, dataset: str, lens: Lens, **how: Any) -> dict[str, Any]:
+    info = load_dataset_info(workspace, dataset)
+    return token_counts(info, open_tokenizer(workspace, lens), lens, **how)
 
 
 @pytest.fixture
@@ -43,9 +50,8 @@ def dataset(open_workspace: Workspace, tmp_path: Path) -> str:
 def test_the_preview_shows_what_is_trained(
     open_workspace: Workspace, dataset: str, model: str, tokenizer_for: Callable[[str], Any]
 ) -> None:
-    shown = preview_rows(
-        open_workspace.root, dataset, "train", [0, 3, 5, 5000], model, MAX_LENGTH, True, "Short."
-    )
+    lens = Lens(model, MAX_LENGTH, system_prompt="Short.")
+    shown = preview_rows(open_workspace, dataset, lens, "train", [0, 3, 5, 5000])
     assert json.loads(json.dumps(shown)) == shown
     trained, _ = tokenize_rows(
         read_rows(open_workspace, dataset, limit=1),
@@ -69,9 +75,7 @@ def test_counts_are_those_of_all_rows(
 ) -> None:
     """Steps and cost are planned with these numbers."""
     heard: list[float] = []
-    counts = dataset_token_counts(
-        open_workspace.root, dataset, model, MAX_LENGTH, progress=heard.append
-    )
+    counts = count(open_workspace, dataset, Lens(model, MAX_LENGTH), progress=heard.append)
     usable, unusable = tokenize_rows(
         read_rows(open_workspace, dataset, limit=1200),
         tokenizer_for(CHATML),
@@ -86,7 +90,7 @@ def test_counts_are_those_of_all_rows(
     assert counts["cut_rows"] == 2 and counts["longest"] > MAX_LENGTH
     assert "max_length" in counts["first_reason"]
     assert heard[-1] == 1.0
-    some = dataset_token_counts(open_workspace.root, dataset, model, MAX_LENGTH, max_rows=3)
+    some = count(open_workspace, dataset, Lens(model, MAX_LENGTH), max_rows=3)
     assert some["train_rows"] == 3 and some["cut_rows"] == 0
 
 
@@ -99,10 +103,10 @@ def test_rows_that_the_template_refuses_are_counted(
     refusing = "{{ raise_exception('Not for you') }}"
     tokenizer_for(refusing).save_pretrained(tmp_path / "refusing")
     path = str(tmp_path / "refusing")
-    counts = dataset_token_counts(open_workspace.root, dataset, path, None, max_rows=4)
+    counts = count(open_workspace, dataset, Lens(path, None), max_rows=4)
     assert counts["unusable_rows"] == counts["train_rows"] == 4
     assert "Not for you" in counts["first_reason"]
-    shown = preview_rows(open_workspace.root, dataset, "train", [0], path, None)
+    shown = preview_rows(open_workspace, dataset, Lens(path, None), "train", [0])
     assert "Not for you" in shown[0]["error"] and shown[0]["tokens"] == []
 
 
@@ -111,7 +115,7 @@ def test_a_model_without_a_tokenizer_says_so(
 ) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(ModelError, match="tokenizer of empty cannot be loaded") as caught:
-        preview_rows(open_workspace.root, dataset, "train", [0], str(tmp_path / "empty"), 8)
+        preview_rows(open_workspace, dataset, Lens(str(tmp_path / "empty"), 8), "train", [0])
     assert caught.value.hint
 
 
@@ -135,8 +139,9 @@ def see(open_workspace: Workspace, model: str) -> Callable[..., dict[str, Any]]:
         info.folder = folder
         info.save()
         given: dict[str, Any] = {"max_length": 200} | settings
-        (seen,) = preview_rows(open_workspace.root, "one", "train", [0], model, **given)
-        counts = dataset_token_counts(open_workspace.root, "one", model, given["max_length"])
+        draft = given.pop("template_draft", "")
+        (seen,) = preview_rows(open_workspace, "one", Lens(model, **given), "train", [0], draft)
+        counts = count(open_workspace, "one", Lens(model, given["max_length"]))
         left_out = counts["rows_without_loss"] + counts["unusable_rows"]
         assert left_out == (seen["error"] is not None) or settings.keys() - {"max_length"}
         assert json.loads(json.dumps(seen)) == seen

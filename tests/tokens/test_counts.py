@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 
-from core.data import estimate
-from core.data.preview import dataset_token_counts
+from core import tokens_worker
 from core.data.registry import load_dataset_info
-from core.data.statistics import read_statistics
+from core.tokens.counts import estimated_token_counts
+from core.tokens.lens import Lens
+from core.tokens.statistics import read_statistics
 from tests.tiny_model import TinyWorld, tiny_world
 
 
@@ -25,19 +26,19 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> TinyWorld:
 
 
 def test_a_small_set_is_counted_whole(world: TinyWorld) -> None:
-    asked = (world.root, world.dataset.id, str(world.base), 20)
-    counts = estimate.estimated_token_counts(*asked)
+    asked = (world.workspace, world.dataset.id, Lens(str(world.base), 20))
+    counts = tokens_worker.estimated_token_counts(*asked)
     assert counts.pop("counted_rows") == 70
     assert counts.pop("estimated") is False
-    assert counts == dataset_token_counts(*asked)
+    assert counts == tokens_worker.token_counts(*asked)
 
 
-def test_of_a_large_set_some_rows_stand_for_all(
-    world: TinyWorld, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(estimate, "COUNTED_ROWS", 20)
-    asked = (world.root, world.dataset.id, str(world.base), 20)
-    counts, whole = estimate.estimated_token_counts(*asked), dataset_token_counts(*asked)
+def test_of_a_large_set_some_rows_stand_for_all(world: TinyWorld) -> None:
+    lens = Lens(str(world.base), 20)
+    whole = tokens_worker.token_counts(world.workspace, world.dataset.id, lens)
+    tokenizer = tokens_worker.open_tokenizer(world.workspace, lens)
+    info = load_dataset_info(world.workspace, world.dataset.id)
+    counts = estimated_token_counts(info, tokenizer, lens, max_rows=20)
     assert counts["estimated"] is True
     assert counts["counted_rows"] == 30
     assert counts["train_rows"] == 60
@@ -49,20 +50,20 @@ def test_of_a_large_set_some_rows_stand_for_all(
 def test_what_was_counted_of_every_row_needs_no_second_count(world: TinyWorld) -> None:
     """The page reads it without a tokenizer, for any max_length."""
     told: list[tuple[float, str]] = []
-    base = str(world.base)
-    estimate.count_every_row(
-        world.root, world.dataset.id, base, "", "", lambda *news: told.append(news)
+    lens = Lens(str(world.base), 20)
+    tokens_worker.count_every_row(
+        world.workspace, world.dataset.id, lens, lambda *news: told.append(news)
     )
     assert told[-1] == (1.0, "Counting the rest")
     info = load_dataset_info(world.workspace, world.dataset.id)
-    found = read_statistics(world.workspace, info, base, 20)
+    found = read_statistics(world.workspace, info, lens, str(world.base))
     assert found is not None
     assert found["rows"] == 60
     assert found["cut_rows"] == 60
 
 
 def test_without_a_model_what_needs_no_tokenizer_is_counted(world: TinyWorld) -> None:
-    found = estimate.sampled_statistics(world.root, world.dataset.id, "", 20)
+    found = tokens_worker.sampled_statistics(world.workspace, world.dataset.id, Lens("", 20))
     assert found["turns"] == [[2, 60]]
     assert found["lengths"] == {}
     assert found["suggested"] is None

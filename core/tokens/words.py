@@ -1,5 +1,5 @@
 """Words of a data set that a model's tokenizer breaks into many pieces: those that would be worth a
-token of their own. Loads a tokenizer, so the page asks a worker."""
+token of their own."""
 
 from __future__ import annotations
 
@@ -8,15 +8,12 @@ from collections import Counter
 from collections.abc import Callable
 from copy import deepcopy
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
-from core.data.preview import model_tokenizer
-from core.data.registry import load_dataset_info
+from core.data.record import DatasetInfo
 from core.data.rowfile import iter_rows
 from core.data.rowtext import texts
 from core.models.new_tokens import add_tokens
-from core.workspace import Workspace
 
 ROWS_LOOKED_AT = 10_000
 # A word begins with a letter, and may have digits and hyphens in it.
@@ -29,9 +26,8 @@ _BEFORE = "the"
 
 
 def fragmented_words(
-    workspace_root: Path,
-    dataset_id: str,
-    model_path: str,
+    info: DatasetInfo,
+    tokenizer: Any,
     most: int = 50,
     min_count: int = 5,
     min_pieces: int = 3,
@@ -45,9 +41,6 @@ def fragmented_words(
     were looked at and there are. Left out are words that come less than `min_count` times or are
     fewer than `min_pieces` tokens.
     """
-    workspace = Workspace(Path(workspace_root))
-    info = load_dataset_info(workspace, dataset_id)
-    tokenizer = model_tokenizer(workspace, model_path)
     counts: Counter[str] = Counter()
     rows = 0
     total = min(max_rows, info.counts.train)

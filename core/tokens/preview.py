@@ -1,0 +1,126 @@
+"""Rows as the model sees them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from core.data.chat_templates import names_used, split_marks
+from core.data.record import DatasetInfo
+from core.data.rowfile import read_slice
+from core.data.rowtext import texts
+from core.data.sides import Side, label_of, sides_of_rows
+from core.data.spans import special_texts
+from core.data.tokenize import pieces
+from core.data.tool_turns import template_text
+from core.errors import DataError
+from core.tokens.lens import Lens
+
+CUT_TOKENS = 200
+"""So many tokens behind the cut are shown."""
+
+_MOST_NAMED = 5
+
+
+def preview_rows(
+    info: DatasetInfo, part: str, indices: Sequence[int], tokenizer: Any, lens: Lens
+) -> list[dict[str, Any]]:
+    """For each index of a part ("train", "eval", "test"), what the model sees of that row.
+
+    tokens: [[text, id, carries loss, is special], ...] up to the cut; cut_tokens: up to 200
+    behind it; length and full_length: tokens up to the cut and in all; loss_tokens; error: why
+    the row cannot be learned from, or None. These are of the first side; `sides` has one dict of
+    the same with a `title` for each text that the model gets: two for a preference. label: the
+    judgement or labels in words, answer: the reference answer of a prompt, or None. notes: what
+    else a person should know of how the row is rendered.
+    """
+    path = info.rows_path(part)
+    split = split_marks(template_text(tokenizer), tokenizer)
+    shown = []
+    for index in indices:
+        rows = read_slice(path, index, 1) if index >= 0 else []
+        if not rows:
+            missing = DataError(f"There is no row {index} in the {part} part.")
+            shown.append(_seen({}, [Side("", missing)], tokenizer, lens.max_length))
+            continue
+        sides = sides_of_rows(
+            rows,
+            tokenizer,
+            max_length=None,
+            assistant_only_loss=lens.assistant_only_loss,
+            system_prompt=lens.system_prompt,
+        )[0]
+        seen = _seen(rows[0], sides, tokenizer, lens.max_length)
+        seen["notes"] = list(_notes(rows[0], tokenizer, split))
+        shown.append(seen)
+    return shown
+
+
+def _seen(
+    row: dict[str, Any], sides: list[Side], tokenizer: Any, max_length: int | None
+) -> dict[str, Any]:
+    """A row as the page shows it. `sides` hold all tokens, so that those behind the cut show."""
+    drawn = [_drawn(side, tokenizer, max_length) for side in sides]
+    errors = [
+        f"{side['title']}: {side['error']}" if len(drawn) > 1 else side["error"]
+        for side in drawn
+        if side["error"]
+    ]
+    return {
+        **drawn[0],
+        "error": " ".join(errors) or None,
+        "sides": drawn,
+        "label": label_of(row),
+        "answer": row.get("answer"),
+        "notes": [],
+    }
+
+
+def _drawn(side: Side, tokenizer: Any, max_length: int | None) -> dict[str, Any]:
+    if isinstance(side.tokens, DataError):
+        empty = {"tokens": [], "cut_tokens": [], "length": 0, "full_length": 0, "loss_tokens": 0}
+        return {"title": side.title, **empty, "error": side.problem()}
+    cut = side.tokens.cut(max_length)
+    shown = side.tokens.cut(None if max_length is None else max_length + CUT_TOKENS)
+    found = [list(piece) for piece in pieces(shown, tokenizer)]
+    return {
+        "title": side.title,
+        "tokens": found[: cut.length],
+        "cut_tokens": found[cut.length :],
+        "length": cut.length,
+        "full_length": cut.full_length,
+        "loss_tokens": cut.loss_tokens,
+        "error": Side(side.title, cut, side.learns).problem(),
+    }
+
+
+def _notes(row: dict[str, Any], tokenizer: Any, split: list[str]) -> Iterator[str]:
+    """What the tokens alone do not say."""
+    if "text" not in row:
+        if not tokenizer.chat_template:
+            yield "The model has no chat template: each turn stands on lines of its own."
+        elif split:
+            more = ", ..." if len(split) > _MOST_NAMED else ""
+            yield (
+                f"The chat template has marks that the model does not know: "
+                f"{', '.join(split[:_MOST_NAMED])}{more}. Choose a template whose marks it knows."
+            )
+        yield from _notes_on_tools(row, tokenizer)
+    marks = [
+        mark
+        for mark in special_texts(tokenizer)
+        if any(mark in text for text in texts(row))
+    ]
+    if marks:
+        named = ", ".join(marks[:_MOST_NAMED])
+        yield f"The row's own words contain {named}, which the model reads as a mark."
+
+
+def _notes_on_tools(row: dict[str, Any], tokenizer: Any) -> Iterator[str]:
+    used = names_used(template_text(tokenizer, with_tools=bool(row.get("tools"))))
+    turns = [turn for value in row.values() if isinstance(value, list) for turn in value]
+    if row.get("tools") and "tools" not in used:
+        yield "The chat template knows no tools: they stand as text in the system turn."
+    calls = any(isinstance(turn, dict) and turn.get("tool_calls") for turn in turns)
+    if calls and "tool_calls" not in used:
+        yield "The chat template knows no calls of tools: they stand as text in the answers."

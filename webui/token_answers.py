@@ -1,0 +1,88 @@
+"""What a worker says of rows through the model that is chosen in Configure, and what it said."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Any
+
+from core.data.registry import load_dataset_info
+from core.errors import TunesmithError, WorkspaceError
+from core.models.location import local_model
+from core.tokens.lens import Lens
+
+if TYPE_CHECKING:
+    from webui.context import App
+
+# How many answers are remembered: counts, and pages of a few rows.
+REMEMBERED = 64
+
+
+def count_tokens(app: App, dataset: str, lens: Lens) -> Future[dict[str, Any]] | None:
+    """The count of a data set's tokens (core.tokens.counts), begun in a worker or remembered.
+
+    None without the model on this machine, the data set or the chat template.
+    """
+    try:
+        return _asked(app, dataset, lens.whole, "estimated_token_counts")
+    except WorkspaceError:
+        return None  # what the model and the data set are for says why
+
+
+def view_rows(
+    app: App, dataset: str, part: str, places: Sequence[int], lens: Lens, draft: str = ""
+) -> Future[list[dict[str, Any]]] | None:
+    """The rows as the model sees them, from a worker or remembered; None as in `count_tokens`.
+
+    `draft` is the text of a chat template that is being written; it goes before the lens's.
+    Raises WorkspaceError for a model's folder that may not be read.
+    """
+    return _asked(app, dataset, lens, "preview_rows", part, list(places), draft)
+
+
+def sample_statistics(app: App, dataset: str, lens: Lens) -> Future[dict[str, Any]] | None:
+    """Statistics of some rows (core.tokens.counts), begun in a worker or remembered.
+
+    Without the model on this machine, those that need no tokenizer. None without the data set or
+    the chat template. Raises WorkspaceError for a model's folder that may not be read.
+    """
+    return _asked(app, dataset, lens.whole, "sampled_statistics", needs_model=False)
+
+
+def finished(asked: Future[Any] | None) -> Any | None:
+    """The result, if there is one already; what failed has none."""
+    if asked is None or not asked.done() or asked.exception() is not None:
+        return None
+    return asked.result()
+
+
+def _asked(
+    app: App, dataset: str, lens: Lens, question: str, *more: Any, needs_model: bool = True
+) -> Future[Any] | None:
+    """The answer to a question of `core.tokens_worker`."""
+    path = local_model(app.workspace, lens.model)
+    if path is None:
+        if needs_model:
+            return None
+        lens = replace(lens, model="")
+    try:
+        info = load_dataset_info(app.workspace, dataset)
+        template = template_print(app, lens)
+    except TunesmithError:
+        return None
+    through = {**asdict(lens), "method": None}  # makes no other tokens
+    key = (question, info.id, info.fingerprint, template, f"{path} {through} {more}")
+    known = app.answers.get(key)
+    if known is None or known.done() and known.exception() is not None:
+        while len(app.answers) >= REMEMBERED:
+            app.answers.pop(next(iter(app.answers)))
+        asked = f"core.tokens_worker:{question}", app.workspace, info.id, lens, *more
+        app.answers[key] = app.pool.submit(*asked)
+    return app.answers[key]
+
+
+def template_print(app: App, lens: Lens) -> str:
+    """Tells a template from what it was before it was edited. Raises DataError without it."""
+    return hashlib.sha256(lens.template(app.workspace).encode()).hexdigest()
