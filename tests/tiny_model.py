@@ -16,6 +16,8 @@ from core.config import parse_config
 from core.data.prepare import import_dataset
 from core.data.record import DatasetInfo
 from core.data.tokenize import tokenize_row
+from core.evaluation.report import read_report
+from core.evaluation.verdict import shown
 from core.workspace import RunFolder, Workspace
 
 CHATML = (
@@ -184,6 +186,13 @@ def tiny_world(
         task=task,
     )
     return TinyWorld(workspace, base, dataset)
+
+
+def shown_report(folder: Path) -> dict[str, Any]:
+    """The report that an evaluation left, as a person gets it: with its sentences."""
+    report = read_report(folder)
+    assert report is not None
+    return shown(report)
 
 
 def read_json_lines(path: Path) -> list[dict[str, Any]]:

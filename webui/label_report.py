@@ -3,8 +3,8 @@ what."""
 
 from __future__ import annotations
 
-from typing import Any
-
+from core.evaluation.intervals import Estimate
+from core.evaluation.report import LabelNumbers, Report
 from webui import messages
 
 # More labels than this fold away in the table, and make the map of confusions unreadable.
@@ -14,26 +14,26 @@ _MOST_PAIRS = 5
 _STRONGEST = 45
 
 
-def baseline(result: dict[str, Any]) -> tuple[str, dict[str, Any]] | None:
+def baseline(found: Report) -> tuple[str, dict[str, Estimate]] | None:
     """(what it is called, its numbers) of always giving the most frequent label."""
-    usual = result.get("majority")
-    if not usual:
+    usual = found.majority
+    if usual is None:
         return None
-    name = ", ".join(usual["labels"]) or "no label"
-    numbers = {key: {"value": usual[key]} for key in ("accuracy", "f1_macro")}
+    name = ", ".join(usual.labels) or "no label"
+    numbers = {"accuracy": Estimate(usual.accuracy), "f1_macro": Estimate(usual.f1_macro)}
     return f"Always {name}", numbers
 
 
-def label_parts(result: dict[str, Any]) -> str:
+def label_parts(found: Report) -> str:
     """What stands between a classifier's numbers and its mistakes; empty for other reports."""
-    if "by_label" not in result:
+    if found.measured != "labels":
         return ""
-    return _table(result["by_label"]) + _confusions(result)
+    return _table(found.by_label) + _confusions(found)
 
 
-def _table(labels: list[dict[str, Any]]) -> str:
+def _table(labels: list[LabelNumbers]) -> str:
     """Each label's precision, recall, F1 and rows, the hardest first."""
-    ordered = sorted(labels, key=lambda label: (label["f1"], label["label"]))
+    ordered = sorted(labels, key=lambda label: (label.f1, label.label))
     first, rest = ordered[:SHOWN_LABELS], ordered[SHOWN_LABELS:]
     more = ""
     if rest:
@@ -41,12 +41,12 @@ def _table(labels: list[dict[str, Any]]) -> str:
     return f'<h3>Each label, the hardest first</h3><div class="card">{_rows(first)}{more}</div>'
 
 
-def _rows(labels: list[dict[str, Any]]) -> str:
+def _rows(labels: list[LabelNumbers]) -> str:
     lines = "".join(
-        f'<tr><th scope="row">{messages.escape(label["label"])}</th>'
-        f"{_share(label['f1'], bar=True)}{_share(label['precision'])}{_share(label['recall'])}"
-        f'<td class="num">{messages.count(label["rows"])}</td>'
-        f'<td class="num">{messages.count(label["given"])}</td></tr>'
+        f'<tr><th scope="row">{messages.escape(label.label)}</th>'
+        f"{_share(label.f1, bar=True)}{_share(label.precision)}{_share(label.recall)}"
+        f'<td class="num">{messages.count(label.rows)}</td>'
+        f'<td class="num">{messages.count(label.given)}</td></tr>'
         for label in labels
     )
     heads = (
@@ -68,9 +68,9 @@ def _share(value: float, *, bar: bool = False) -> str:
     return f'<td class="num">{100 * value:.0f} %{drawn if bar else ""}</td>'
 
 
-def _confusions(result: dict[str, Any]) -> str:
+def _confusions(found: Report) -> str:
     """The map of what was taken for what, and in words the most frequent mistakes."""
-    counts, labels = result.get("confusion"), result["labels"]
+    counts, labels = found.confusion, found.labels
     if counts is None:
         return messages.note(
             "A row may have several labels here, so that no label is taken for one other."

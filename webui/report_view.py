@@ -6,71 +6,52 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
+from core.evaluation.intervals import Estimate
+from core.evaluation.metrics import METRICS
+from core.evaluation.report import KnownText, Report, Row
+from core.evaluation.verdict import notes, verdict
 from webui import messages
 from webui.label_report import baseline, label_parts
 
-# Numbers in the order that they are shown: key, label, what it means, whether it is a share.
-NUMBERS = (
-    ("all_fields", "Fields right", "Share of the fields of all answers that are right", True),
-    ("exact_rows", "Rows right", "Share of rows with every exact field right", True),
-    ("valid_json", "Valid JSON", "Share of answers that can be read as JSON", True),
-    ("exact_match", "Same answer", "Share of answers equal to the expected one", True),
-    ("accuracy", "Labels right", "Share of rows that were given exactly their labels", True),
-    ("f1_macro", "F1, macro", "Mean over the labels of precision and recall together", True),
-    ("f1_weighted", "F1, weighted", "The same, each label by how many rows have it", True),
-    ("precision_macro", "Precision, macro", "Of rows given a label, the share that has it", True),
-    ("recall_macro", "Recall, macro", "Of rows that have a label, the share given it", True),
-    ("pair_accuracy", "Pairs right", "Share of pairs whose better answer scores higher", True),
-    ("margin", "Margin", "Mean score of the better answers less that of the worse ones", False),
-    ("score_chosen", "Better answers", "Their mean score", False),
-    ("score_rejected", "Worse answers", "Their mean score", False),
-    ("reward", "Mean reward", "Sum of all functions, each times its weight", False),
-    ("token_f1", "Words in common", "F1 of the words of answer and expected answer", True),
-    ("eval_loss", "Eval loss", "Mean of -ln p over the tokens of the expected answers", False),
-    ("perplexity", "Perplexity", "exp of the loss: choices the model wavers between", False),
-)
 SHOWN_ROWS = 20
 
 
-def report(result: dict[str, Any], rows_shown: int = SHOWN_ROWS) -> str:
-    """The whole report. `result` is that of core.evaluation.run."""
-    notes = "".join(messages.note(text) for text in result.get("notes", []))
+def report(found: Report, rows_shown: int = SHOWN_ROWS) -> str:
+    """The whole report."""
+    told = "".join(messages.note(text) for text in notes(found))
+    rows = _texts(found) if found.measured == "texts" else _rows(found, rows_shown)
     return (
-        f'<p class="verdict">{messages.escape(result["verdict"])}</p>{_context(result)}{notes}'
-        f'<div class="card">{_numbers(result)}</div>{label_parts(result)}'
-        f"{_texts(result) if 'texts' in result else _rows(result, rows_shown)}"
+        f'<p class="verdict">{messages.escape(verdict(found))}</p>{_context(found)}{told}'
+        f'<div class="card">{_numbers(found)}</div>{label_parts(found)}{rows}'
     )
 
 
-def _context(result: dict[str, Any]) -> str:
-    settings = result.get("settings", {})
-    rows = f"{result['rows']} rows" if result["rows"] != 1 else "1 row"
-    part = "held-out" if result["part"] == "eval" else "training"
-    name = "finished model" if result["checkpoint"] == "final" else result["checkpoint"]
+def _context(found: Report) -> str:
+    rows = f"{found.rows} rows" if found.rows != 1 else "1 row"
+    part = "held-out" if found.part == "eval" else "training"
+    name = "finished model" if found.checkpoint == "final" else found.checkpoint
     told = (
-        f"{rows} of the {part} part of {result['dataset']['name']}, {name}, "
-        f"{settings.get('dtype', '')} on {settings.get('device', '')}, "
-        f"{messages.duration(result.get('seconds'))}. Intervals are 95 %."
+        f"{rows} of the {part} part of {found.dataset.name}, {name}, "
+        f"{found.settings.dtype} on {found.settings.device}, "
+        f"{messages.duration(found.seconds)}. Intervals are 95 %."
     )
     return f'<p class="soft">{messages.escape(told)}</p>'
 
 
-def _numbers(result: dict[str, Any]) -> str:
-    usual, tuned = baseline(result), result["tuned"]
-    before_name, base = usual or ("Base", result.get("base"))
-    lines = [
-        _line(label, meaning, base.get(key, {}) if base else None, tuned.get(key), share)
-        for key, label, meaning, share in NUMBERS
-        if key in tuned
-    ]
-    kinds = {rule["name"]: rule["score"] for rule in result.get("rules", [])}
-    for name, value in tuned.get("fields", {}).items():
-        how = "half of the words or more" if kinds.get(name) == "token_f1" else "exactly the same"
-        before = base["fields"].get(name) if base and "fields" in base else None
-        lines.append(_line(f"Field {name}", f"Right means {how}", before, value, True))
-    for name, value in tuned.get("rewards", {}).items():
-        before = ((base or {}).get("rewards") or {}).get(name)
-        lines.append(_line(f"Reward {name}", "Mean of this function alone", before, value, False))
+def _numbers(found: Report) -> str:
+    before_name, base = baseline(found) or ("Base", found.base)
+    kinds = {rule.name: rule.score for rule in found.rules}
+    lines = []
+    for key, metric in METRICS.items():
+        number, before = found.tuned.get(key), (base or {}).get(key)
+        if isinstance(number, Estimate):
+            sides = [number] if base is None else [before, number]
+            lines.append(_line(metric.title, metric.meaning, sides, metric.is_share))
+        for name, part in (number if isinstance(number, dict) else {}).items():
+            is_near = key == "fields" and kinds.get(name) == "token_f1"
+            meaning = "Right means half of the words or more" if is_near else metric.meaning
+            sides = [part] if base is None else [(before or {}).get(name), part]
+            lines.append(_line(f"{metric.title} {name}", meaning, sides, metric.is_share))
     head = f"<th>{messages.escape(before_name)}</th>" if base else ""
     return (
         '<div class="table-scroll"><table class="numbers"><thead><tr><th></th>'
@@ -78,109 +59,99 @@ def _numbers(result: dict[str, Any]) -> str:
     )
 
 
-def _line(label: str, meaning: str, base: Any, tuned: Any, share: bool) -> str:
-    sides = ((base, "base"), (tuned, "tuned"))
-    cells = "".join(
-        _cell(value, share, kind) if value else "<td></td>"
-        for value, kind in sides
-        if value is not None
-    )
+def _line(label: str, meaning: str, sides: list[Estimate | None], share: bool) -> str:
+    kinds = ("base", "tuned")[-len(sides) :]
+    cells = "".join(_cell(side, share, kind) for side, kind in zip(sides, kinds, strict=True))
     head = f'<th scope="row" title="{messages.escape(meaning)}">{messages.escape(label)}</th>'
     return f"<tr>{head}{cells}</tr>"
 
 
-def _cell(number: dict[str, float], share: bool, kind: str) -> str:
+def _cell(number: Estimate | None, share: bool, kind: str) -> str:
     """A number, its interval in small print and, for a share, as a bar."""
+    if number is None:
+        return "<td></td>"
 
     def text(value: float) -> str:
         return f"{100 * value:.0f}" if share else f"{value:.3f}" if value < 100 else f"{value:,.0f}"
 
     unit = " %" if share else ""
-    low, high = number.get("low"), number.get("high")
+    low, high = number.low, number.high
     interval = span = bar = ""
     if low is not None and high is not None:
         interval = f"<small>{text(low)} to {text(high)}</small>"
         span = f'<b style="left:{100 * low:.1f}%;width:{100 * (high - low):.1f}%"></b>'
     if share:
-        filled = f'<i style="width:{100 * number["value"]:.1f}%"></i>'
+        filled = f'<i style="width:{100 * number.value:.1f}%"></i>'
         bar = f'<span class="share {kind}">{filled}{span}</span>'
-    return f'<td class="num"><strong>{text(number["value"])}{unit}</strong> {interval}{bar}</td>'
+    return f'<td class="num"><strong>{text(number.value)}{unit}</strong> {interval}{bar}</td>'
 
 
-def _texts(result: dict[str, Any]) -> str:
+def _texts(found: Report) -> str:
     """The texts that the tuned model knows least, with the perplexity of each."""
     title = "<h3>Texts that the tuned model knows least</h3>"
-    return title + "".join(_text(text) for text in result["texts"])
+    return title + "".join(map(_text, found.texts))
 
 
-def _text(text: dict[str, Any]) -> str:
-    figures = [("Tokens", f"{text['tokens']:,}")]
-    figures += [
-        (label, messages.loss(text[name]))
-        for label, name in (("Perplexity of the base", "base"), ("of the tuned model", "tuned"))
-        if name in text
-    ]
-    told = ", ".join(f"{label} {value}" for label, value in figures)
-    return (
-        '<article class="card compared"><p class="question"><span class="soft">'
-        f'Row {text["index"] + 1}</span> {messages.escape(text["text"])}</p>'
-        f'<p class="soft">{messages.escape(told)}</p></article>'
-    )
+def _text(text: KnownText) -> str:
+    told = f"Tokens {text.tokens:,}"
+    if text.base is not None:
+        told += f", Perplexity of the base {messages.loss(text.base)}"
+    told += f", of the tuned model {messages.loss(text.tuned)}"
+    return _compared(text.index, text.text, f'<p class="soft">{messages.escape(told)}</p>')
 
 
-def _rows(result: dict[str, Any], shown: int) -> str:
-    rows = result["differences"]
-    if "pair_accuracy" in result["tuned"]:
-        if not rows:
-            return messages.note("Every better answer scores higher.", "finished")
-        title = f"<h3>Pairs in the wrong order, the surest mistakes first ({len(rows)})</h3>"
-        return title + "".join(_pair(row) for row in rows[:shown])
-    if not rows and not {"token_f1", "all_fields", "accuracy"} & result["tuned"].keys():
+def _rows(found: Report, shown: int) -> str:
+    """The rows that tell most, or in words that there are none."""
+    rows = found.differences
+    if found.measured == "answers" and not {"token_f1", "all_fields"} & set(found.tuned):
         return ""  # nothing was asked: there are no answers to compare
-    if "by_label" in result:
-        if not rows:
-            return messages.note("Every row was given its labels.", "finished")
-        title = f"<h3>Mistakes, the surest first ({len(rows)})</h3>"
-        return title + "".join(_row(row) for row in rows[:shown])
+    titles = {
+        "answers": f"Rows where they differ or the tuned model is wrong ({len(rows)})",
+        "labels": f"Mistakes, the surest first ({len(rows)})",
+        "pairs": f"Pairs in the wrong order, the surest mistakes first ({len(rows)})",
+        "rewards": "Rows, those with the lowest reward first",
+    }
+    empty = {
+        "answers": "Both models give the expected answer to every row.",
+        "labels": "Every row was given its labels.",
+        "pairs": "Every better answer scores higher.",
+    }
     if not rows:
-        return messages.note("Both models give the expected answer to every row.", "finished")
-    title = f"<h3>Rows where they differ or the tuned model is wrong ({len(rows)})</h3>"
-    if "reward" in result["tuned"]:
-        title = "<h3>Rows, those with the lowest reward first</h3>"
-    return title + "".join(_row(row) for row in rows[:shown])
+        return messages.note(empty[found.measured], "finished") if found.measured in empty else ""
+    draw = _pair if found.measured == "pairs" else _row
+    return f"<h3>{titles[found.measured]}</h3>" + "".join(map(draw, rows[:shown]))
 
 
-def _pair(row: dict[str, Any]) -> str:
+def _pair(row: Row) -> str:
     """Two answers that a reward model put in the wrong order, each behind its score."""
-    question = "\n".join(str(t["content"]) for t in row["prompt"] if t.get("role") != "system")
-    both = (("Better answer", row["expected"]), ("Worse answer", row["tuned"]))
-    cells = "".join(
-        f"<div><h4>{label}</h4>{_answer(text, None, None)}</div>" for label, text in both
-    )
-    return (
-        '<article class="card compared"><p class="question"><span class="soft">'
-        f'Row {row["index"] + 1}</span> {messages.escape(question)}</p>'
-        f'<div class="columns">{cells}</div></article>'
-    )
+    both = (("Better answer", row.expected), ("Worse answer", row.tuned))
+    return _columns(row, [(label, _answer(text, None, None)) for label, text in both])
 
 
-def _row(row: dict[str, Any]) -> str:
-    asked = [turn for turn in row["prompt"] or [] if turn.get("role") != "system"]
+def _row(row: Row) -> str:
+    sides = [("Expected", row.expected, None)]
+    base, tuned = f"Base{_reward(row.base_reward)}", f"Tuned{_reward(row.tuned_reward)}"
+    sides += [(base, row.base, row.base_fields_right), (tuned, row.tuned, row.tuned_fields_right)]
+    columns = [
+        (label, _answer(text, row.expected, right))
+        for label, text, right in sides
+        if text is not None
+    ]
+    return _columns(row, columns)
+
+
+def _columns(row: Row, columns: list[tuple[str, str]]) -> str:
+    """A row's question, and answers beside each other."""
+    asked = [turn for turn in row.prompt or [] if turn.get("role") != "system"]
     question = "\n".join(str(turn.get("content", "")) for turn in asked)
-    columns = [("Expected", row["expected"], None)] if row["expected"] is not None else []
-    if row.get("base") is not None:
-        name = f"Base{_reward(row.get('base_reward'))}"
-        columns.append((name, row["base"], row.get("base_fields_right")))
-    name = f"Tuned{_reward(row.get('tuned_reward'))}"
-    columns.append((name, row["tuned"], row.get("tuned_fields_right")))
-    cells = "".join(
-        f"<div><h4>{label}</h4>{_answer(text, row['expected'], right)}</div>"
-        for label, text, right in columns
-    )
+    cells = "".join(f"<div><h4>{label}</h4>{answer}</div>" for label, answer in columns)
+    return _compared(row.index, question, f'<div class="columns">{cells}</div>')
+
+
+def _compared(index: int, text: str, below: str) -> str:
     return (
         '<article class="card compared"><p class="question"><span class="soft">'
-        f'Row {row["index"] + 1}</span> {messages.escape(question)}</p>'
-        f'<div class="columns">{cells}</div></article>'
+        f"Row {index + 1}</span> {messages.escape(text)}</p>{below}</article>"
     )
 
 

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from core.commands.opening import open_for_run, open_workspace
 from core.commands.output import Output, UsageError, table
+
+if TYPE_CHECKING:
+    from core.evaluation.intervals import Estimate
+    from core.evaluation.report import Report
 
 
 def add(commands: Any, common: argparse.ArgumentParser) -> None:
@@ -32,6 +36,8 @@ def add(commands: Any, common: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, output: Output) -> int:
     from core.commands.follow import exit_code, follow, say_end
     from core.commands.runs import find_run
+    from core.evaluation.report import read_report
+    from core.evaluation.verdict import shown
     from core.jobs.store import Store
     from core.runs.submit import submit_evaluation
 
@@ -47,43 +53,45 @@ def run(args: argparse.Namespace, output: Output) -> int:
         "compare_base": not args.no_base,
     }
     job = submit_evaluation(workspace, store, run_id, params)
-    job, result = follow(workspace, store, job, output)
+    job, _ = follow(workspace, store, job, output)
     say_end(job, output)
+    folder = workspace.root / job.folder
+    report = read_report(folder)
     data = {
         "evaluation": job.id,
         "run": job.run_id,
         "state": job.state,
         "error": job.error,
-        "folder": str(workspace.root / job.folder),
-        "result": result or None,
+        "folder": str(folder),
+        "result": shown(report) if report else None,
     }
-    output.result(data, result_text(result) if result else "")
+    output.result(data, report_text(report) if report else "")
     return exit_code(job)
 
 
-def result_text(result: dict[str, Any]) -> str:
+def report_text(report: Report) -> str:
     """The verdict, and below it base and tuned model side by side."""
-    sides = [result.get("base") or {}, result["tuned"]]
-    rows = [
-        (name.replace("_", " "), *(_value(side.get(name)) for side in sides))
-        for name in sides[1]
-        if name not in ("fields", "rewards")
-    ]
-    for name in sides[1].get("rewards") or {}:
-        values = [(side.get("rewards") or {}).get(name) for side in sides]
-        rows.append((f"reward {name}", *map(_value, values)))
-    for name in sides[1].get("fields") or {}:
-        values = [(side.get("fields") or {}).get(name) for side in sides]
-        rows.append((f"{name} right", *map(_value, values)))
-    notes = [f"Note: {note}" for note in result.get("notes") or []]
-    titles = (f"{result['rows']} rows", "BASE", "TUNED")
-    return "\n".join([str(result["verdict"]), "", table(titles, rows), *notes])
+    from core.evaluation.metrics import METRICS
+    from core.evaluation.verdict import notes, verdict
+
+    rows = []
+    for key in METRICS:
+        sides = report.number(key, "base"), report.number(key)
+        if sides[1] is not None:
+            rows.append((key.replace("_", " "), *map(_value, sides)))
+        before = report.parts(key, "base")
+        what = "{} right" if key == "fields" else "reward {}"
+        for name, number in report.parts(key).items():
+            rows.append((what.format(name), _value(before.get(name)), _value(number)))
+    titles = (f"{report.rows} rows", "BASE", "TUNED")
+    told = [f"Note: {note}" for note in notes(report)]
+    return "\n".join([verdict(report), "", table(titles, rows), *told])
 
 
-def _value(number: dict[str, Any] | None) -> str:
+def _value(number: Estimate | None) -> str:
     """A number with its 95 % interval, where it has one."""
     if number is None:
         return "-"
-    low, high = number.get("low"), number.get("high")
-    span = "" if low is None or high is None else f" ({low:.4g} to {high:.4g})"
-    return f"{number['value']:.4g}{span}"
+    if number.low is None or number.high is None:
+        return f"{number.value:.4g}"
+    return f"{number.value:.4g} ({number.low:.4g} to {number.high:.4g})"

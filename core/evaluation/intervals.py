@@ -21,16 +21,13 @@ class Estimate:
     """A number with the ends of its 95 % interval; None where a single row tells no interval."""
 
     value: float
-    low: float | None
-    high: float | None
+    low: float | None = None
+    high: float | None = None
 
     def mapped(self, function: Any) -> Estimate:
         """The estimate of a function that only rises, such as the exponential."""
         ends = [None if end is None else float(function(end)) for end in (self.low, self.high)]
         return Estimate(float(function(self.value)), *ends)
-
-    def as_dict(self) -> dict[str, float | None]:
-        return {"value": self.value, "low": self.low, "high": self.high}
 
 
 def share(right: float, total: float) -> Estimate:
@@ -78,7 +75,7 @@ def ratio(sums: Array, weights: Array) -> Estimate:
     value = float(sums.sum() / weights.sum())
     rows = len(sums)
     if rows < 2:
-        return Estimate(value, None, None)
+        return Estimate(value)
     drawn = np.random.default_rng(_SEED).integers(0, rows, size=(_RESAMPLES, rows))
     values = sums[drawn].sum(axis=1) / weights[drawn].sum(axis=1)
     low, high = np.quantile(values, [0.025, 0.975])

@@ -1,5 +1,5 @@
 """How well labels were given: accuracy, precision, recall and F1, by label, and what was taken for
-what. By scikit-learn; only workers import this."""
+what."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.metrics import precision_recall_fscore_support
 
 from core.evaluation.intervals import Estimate
 from core.models.labels import Labels
 
+Array = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 
 _RESAMPLES, _AT_ONCE, _SEED = 1000, 50, 20240
@@ -46,25 +46,26 @@ def right_rows(given: Flags, truth: Truth) -> Flags:
 
 def means(given: Flags, truth: Truth) -> dict[str, float]:
     """The numbers that core.methods declares for a classifier. Macro: the mean over the labels that
-    occur in these rows or were given; weighted: by their rows. 0 / 0 counts 0."""
+    occur in these rows or were given; weighted: by their rows."""
     found = {"accuracy": float(right_rows(given, truth).mean())}
-    for average in ("macro", "weighted"):
-        numbers = _by_label(given, truth, average)
-        for name, value in zip(("precision", "recall", "f1"), numbers, strict=False):
-            found[f"{name}_{average}"] = float(value)
+    occur = (truth.flags.any(axis=0) | given.any(axis=0)).astype(float)
+    weights = {"macro": occur, "weighted": truth.flags.sum(axis=0).astype(float)}
+    for name, values in zip(("precision", "recall", "f1"), _scores(given, truth), strict=True):
+        for average, weight in weights.items():
+            found[f"{name}_{average}"] = float(_share(values @ weight, weight.sum()))
     return found
 
 
 def by_label(given: Flags, truth: Truth, labels: Labels) -> list[dict[str, Any]]:
     """For each label its name, precision, recall, f1, rows that have it and rows given it."""
-    precision, recall, f1, support = _by_label(given, truth, None)
+    precision, recall, f1 = _scores(given, truth)
     return [
         {
             "label": name,
             "precision": float(precision[i]),
             "recall": float(recall[i]),
             "f1": float(f1[i]),
-            "rows": int(support[i]),
+            "rows": int(truth.flags[:, i].sum()),
             "given": int(given[:, i].sum()),
         }
         for i, name in enumerate(labels.names)
@@ -88,7 +89,7 @@ def macro_f1(given: Flags, truth: Truth) -> Estimate:
     value = means(given, truth)["f1_macro"]
     rows, labels = given.shape
     if rows < 2:
-        return Estimate(value, None, None)
+        return Estimate(value)
     # Rows that are alike are drawn together: only how often each kind comes up matters.
     kinds, counts = np.unique(np.hstack([given, truth.flags]), axis=0, return_counts=True)
     said, wanted = kinds[:, :labels], kinds[:, labels:]
@@ -106,16 +107,13 @@ def macro_f1(given: Flags, truth: Truth) -> Estimate:
     return Estimate(value, float(min(low, value)), float(max(high, value)))
 
 
-def _by_label(given: Flags, truth: Truth, average: str | None) -> Any:
-    """(precision, recall, F1, rows): of each label, or their mean over those that occur."""
-    occur = truth.flags.any(axis=0) | given.any(axis=0)
-    names: list[int] | None = None
-    if given.shape[1] == 1:  # scikit-learn takes one column for the classes 0 and 1
-        wanted, said, names = truth.flags[:, 0].astype(int), given[:, 0].astype(int), [1]
-    else:
-        wanted, said = truth.flags.astype(int), given.astype(int)
-        if average and occur.any():
-            names = np.flatnonzero(occur).tolist()
-    return precision_recall_fscore_support(
-        wanted, said, labels=names, average=average, zero_division=0
-    )
+def _scores(given: Flags, truth: Truth) -> tuple[Array, Array, Array]:
+    """(precision, recall, F1) of each label."""
+    hits = (given & truth.flags).sum(axis=0)
+    said, wanted = given.sum(axis=0), truth.flags.sum(axis=0)
+    return _share(hits, said), _share(hits, wanted), _share(2 * hits, said + wanted)
+
+
+def _share(part: Any, whole: Any) -> Any:
+    """part / whole, where 0 / 0 counts 0."""
+    return np.asarray(part) / np.maximum(whole, 1)

@@ -17,6 +17,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
 EXACT, TOKEN_F1 = "exact", "token_f1"
 F1_NEEDED = 0.5
 # A field belongs to the task when so many of the expected answers have it.
@@ -32,6 +37,36 @@ class FieldRule:
 
     name: str
     score: str = EXACT
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A model's answers by row: names of the fields that are right, F1 of the words, equality.
+
+    `scores` is the number in 0..1 that the two models are compared by: the share of fields that
+    are right, or the F1.
+    """
+
+    answers: list[str]
+    right: list[list[str]]
+    scores: Array
+    equal: Array
+    parsed: Array
+
+
+def score_answers(
+    answers: Sequence[str], expected: Sequence[str], rules: Sequence[FieldRule]
+) -> Scored:
+    """Compares each answer with the row's expected one; by fields when there are `rules`."""
+    pairs = list(zip(answers, expected, strict=True))
+    right = [fields_right(a, e, rules) for a, e in pairs]
+    if rules:
+        scores = [len(names) / len(rules) for names in right]
+    else:
+        scores = [token_f1(a, e) for a, e in pairs]
+    equal = [same_value(a, e) for a, e in pairs]
+    parsed = [parse_object(answer) is not None for answer in answers]
+    return Scored(list(answers), right, _array(scores), _array(equal), _array(parsed))
 
 
 def field_rules(task: dict[str, Any] | None, expected: Sequence[str]) -> list[FieldRule]:
@@ -104,3 +139,7 @@ def token_f1(answer: str, expected: str) -> float:
 
 def _words(text: str) -> Counter[str]:
     return Counter(_WORD.findall(text.casefold()))
+
+
+def _array(values: Sequence[float]) -> Array:
+    return np.array(values, dtype=np.float64)

@@ -11,7 +11,8 @@ import yaml
 from core.config import RunConfig, nest
 from core.config.adapter import NAMES
 from core.data.record import DatasetInfo
-from core.evaluation.reports import list_evaluations
+from core.evaluation.report import list_evaluations
+from core.evaluation.verdict import verdict
 from core.models.origin import maker_of, own_base, read_origin
 from core.models.starter import STARTER_MODELS, StarterModel
 from core.models.trained import TrainedModel
@@ -273,10 +274,10 @@ def _settings(trained: TrainedModel, base: Base, dataset: DatasetInfo | None) ->
 
 def _measured(trained: TrainedModel) -> list[str]:
     """The verdict of the newest evaluation of this checkpoint, if there is one."""
-    for report in list_evaluations(trained.run.root):
-        if report.result and report.checkpoint == trained.checkpoint:
-            rows = report.result["rows"]
-            return ["## How good it is", f"{report.verdict} (Measured on {rows} rows.)"]
+    for one in list_evaluations(trained.run.root):
+        if one.report and one.checkpoint == trained.checkpoint:
+            told = f"{verdict(one.report)} (Measured on {one.report.rows} rows.)"
+            return ["## How good it is", told]
     return []
 
 

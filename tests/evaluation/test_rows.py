@@ -59,7 +59,9 @@ def test_rows_that_lose_their_answer_to_the_cut_are_counted(tmp_path: Path) -> N
     config = parse_config({"data.dataset": world.dataset.id, "training.max_length": 64})
     found = load_eval_set(world.workspace, config, tiny_tokenizer(), None)
     assert [row.index for row in found.rows] == [0, 2]
-    assert found.notes[0].startswith("1 row cannot be measured; the first: No answer is left")
+    (note,) = found.notes
+    assert (note.key, note.values["rows"]) == ("left_out", 1)
+    assert note.values["reason"].startswith("No answer is left")
     short = parse_config({"data.dataset": world.dataset.id, "training.max_length": 8})
     with pytest.raises(DataError, match="No row of Colours can be measured"):
         load_eval_set(world.workspace, short, tiny_tokenizer(), None)
@@ -70,4 +72,4 @@ def test_data_that_changed_after_the_run_is_told(tmp_path: Path) -> None:
     world = tiny_world(tmp_path / "ws", eval_rows=colour_rows()[:3])
     values = {"data.dataset": world.dataset.id, "data.dataset_fingerprint": "0" * 64}
     found = load_eval_set(world.workspace, parse_config(values), tiny_tokenizer(), None)
-    assert "was changed after this run" in found.notes[0]
+    assert found.notes[0].key == "changed_data"

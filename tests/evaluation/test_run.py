@@ -12,14 +12,16 @@ import pytest
 import torch
 
 from core.errors import DataError, ModelError
-from core.evaluation import run as evaluation_run
-from core.evaluation.reports import list_evaluations
+from core.evaluation import writer
+from core.evaluation.report import list_evaluations
 from core.evaluation.run import run_evaluation
+from core.evaluation.verdict import verdict
 from core.workspace import RunFolder
 from tests.tiny_model import (
     TinyWorld,
     colour_rows,
     read_json_lines,
+    shown_report,
     teach,
     tiny_adapter,
     tiny_model,
@@ -52,7 +54,7 @@ def evaluate(
 ) -> dict[str, Any]:
     folder = world.task(run, "evaluate", name, params or {})
     assert run_evaluation(folder, world.root) == "finished"
-    return dict(json.loads((folder / "result.json").read_text(encoding="utf-8")))
+    return shown_report(folder)
 
 
 def test_a_model_that_learned_is_told_from_its_base(world: TinyWorld, tuned: RunFolder) -> None:
@@ -78,7 +80,9 @@ def test_a_model_that_learned_is_told_from_its_base(world: TinyWorld, tuned: Run
     assert shares == sorted(shares)
     assert shares[-1] == 1.0
     assert events[-1]["kind"] == "result"
-    assert events[-1]["verdict"] == result["verdict"]
+    assert events[-1]["tuned"] == result["tuned"]
+    stored = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+    assert "verdict" not in stored and stored["version"] == 1
 
 
 def test_the_base_is_measured_as_it_is_without_the_adapter(
@@ -209,13 +213,13 @@ def test_a_stop_in_the_middle_of_answers_is_honoured(
     world: TinyWorld, tuned: RunFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = world.task(tuned, "evaluate", "stopped-later", {"max_new_tokens": 200})
-    real = evaluation_run.write_answers
+    real = writer.write_answers
 
     def ask_to_stop_then_write(*arguments: Any, **options: Any) -> list[str]:
         (folder / "STOP").touch()
         return real(*arguments, **options)
 
-    monkeypatch.setattr(evaluation_run, "write_answers", ask_to_stop_then_write)
+    monkeypatch.setattr(writer, "write_answers", ask_to_stop_then_write)
     assert run_evaluation(folder, world.root) == "stopped"
     assert not (folder / "result.json").exists()
 
@@ -233,11 +237,10 @@ def test_what_cannot_be_evaluated_is_told(world: TinyWorld, tuned: RunFolder) ->
 def test_evaluations_are_listed_without_torch(world: TinyWorld, tuned: RunFolder) -> None:
     """The web process lists them; it must stay small."""
     evaluate(world, tuned, "listed", {"max_rows": 1, "max_new_tokens": 1})
-    reports = {report.id: report for report in list_evaluations(tuned.root)}
-    assert reports["listed"].result is not None
-    assert reports["listed"].verdict == reports["listed"].result["verdict"]
+    reports = {one.id: one.report for one in list_evaluations(tuned.root)}
+    assert reports["listed"] is not None and verdict(reports["listed"])
     code = (
-        "import sys; from pathlib import Path; import core.evaluation.reports as r; "
+        "import sys; from pathlib import Path; import core.evaluation.report as r; "
         f"print(len(r.list_evaluations(Path({str(tuned.root)!r})))); "
         "print(sorted({'torch', 'transformers', 'gradio'} & set(sys.modules)))"
     )

@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core.data.tokenize import NO_LOSS, TokenizedRow
+from core.evaluation.report import Report
 from core.evaluation.texts import in_pieces
-from core.evaluation.verdict_texts import text_verdict
+from core.evaluation.verdict import verdict
 from webui.report_view import report
 
 
@@ -29,9 +30,9 @@ def numbers(value: float, low: float | None, high: float | None) -> dict[str, An
     return {"value": value, "low": low, "high": high}
 
 
-def result(low: float, high: float, **changes: Any) -> dict[str, Any]:
+def result(low: float, high: float, **changes: Any) -> Report:
     apart = numbers((low + high) / 2, low, high)
-    return {
+    values: dict[str, Any] = {
         "method": "cpt",
         "rows": 40,
         "part": "eval",
@@ -40,6 +41,7 @@ def result(low: float, high: float, **changes: Any) -> dict[str, Any]:
         "difference": {"eval_loss": apart},
         **changes,
     }
+    return Report.model_validate(values)
 
 
 @pytest.mark.parametrize(
@@ -52,29 +54,21 @@ def result(low: float, high: float, **changes: Any) -> dict[str, Any]:
 )
 def test_the_verdict_claims_what_the_interval_allows(low: float, high: float, words: str) -> None:
     """A person would ship a model that is no better, or throw away one that is."""
-    told = text_verdict(result(low, high))
+    told = verdict(result(low, high))
     assert words in told
     assert "a perplexity of 7.39 (6.69 to 8.17), the base one of 20.1" in told
 
 
 def test_few_texts_and_known_texts_are_said() -> None:
     """A hint would be taken for a proof."""
-    told = text_verdict(result(-0.1, -0.05, rows=5, part="train", method="mlm"))
+    told = verdict(result(-0.1, -0.05, rows=5, part="train", method="mlm"))
     assert "a hint, not a proof" in told and "was trained on" in told
     assert told.startswith("Guessing hidden tokens of texts")
 
 
 def test_the_page_shows_the_texts_that_are_known_least() -> None:
     """Evaluate would say that all answers were as expected, where none was asked for."""
-    shown = {
-        **result(-0.1, -0.05),
-        "checkpoint": "final",
-        "dataset": {"name": "c4"},
-        "rules": [],
-        "differences": [],
-        "verdict": "It is better.",
-        "texts": [{"index": 4, "text": "<b>Once", "tokens": 12, "base": 30.5, "tuned": 20.25}],
-    }
-    page = report(shown)
+    texts = [{"index": 4, "text": "<b>Once", "tokens": 12, "base": 30.5, "tuned": 20.25}]
+    page = report(result(-0.1, -0.05, texts=texts))
     assert "&lt;b&gt;Once" in page and "20.25" in page and "30.5" in page
     assert "expected answer to every row" not in page

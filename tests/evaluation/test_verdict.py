@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from core.evaluation.report import Report
 from core.evaluation.verdict import verdict
 
 
@@ -11,12 +12,12 @@ def number(value: float, low: float | None, high: float | None) -> dict[str, Any
     return {"value": value, "low": low, "high": high}
 
 
-def result(**changes: Any) -> dict[str, Any]:
+def result(**changes: Any) -> Report:
     tuned = {"eval_loss": number(0.35, 0.3, 0.4), "all_fields": number(0.91, 0.86, 0.95)}
     base = {"eval_loss": number(3.21, 3.0, 3.4), "all_fields": number(0.02, 0.0, 0.09)}
     apart = {"eval_loss": number(-2.86, -3, -2.7), "score": number(0.89, 0.84, 0.94)}
     whole = {"rows": 40, "part": "eval", "tuned": tuned, "base": base, "difference": apart}
-    return {**whole, **changes}
+    return Report.model_validate(whole | changes)
 
 
 def test_a_clear_gain() -> None:

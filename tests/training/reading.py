@@ -16,7 +16,7 @@ from core.export.run import run_export
 from core.jobs.task import read_result
 from core.training.run import run_training
 from core.workspace import RunFolder, Workspace
-from tests.tiny_model import COLOURS, tiny_model, tiny_tokenizer
+from tests.tiny_model import COLOURS, shown_report, tiny_model, tiny_tokenizer
 from tests.training.labelled import tiny_bert
 
 SENTENCES = ["we saw red fish", "today what is blue", "and then black plum", "here is green pear"]
@@ -86,7 +86,7 @@ class TextWorld:
         """The result of an evaluation of the run."""
         folder = _task(run, "evaluate", run.evaluations / "one", {})
         assert run_evaluation(folder, self.workspace.root) == "finished"
-        return dict(read_result(folder) or {})
+        return shown_report(folder)
 
     def export(self, run: RunFolder, format_name: str) -> Path:
         """The folder of an export that was checked."""

@@ -17,7 +17,7 @@ from core.export.run import run_export
 from core.training.run import run_training
 from core.workspace import RunFolder
 from tests.preferences import THINGS, bring, judged, pairs
-from tests.tiny_model import TinyWorld, tiny_world
+from tests.tiny_model import TinyWorld, shown_report, tiny_world
 from tests.training.conftest import SETTINGS
 
 HELD_OUT = THINGS[4:]
@@ -56,7 +56,7 @@ def test_the_better_answers_are_expected_and_the_rewards_are_told(world: TinyWor
     run = trained(world, "dpo")
     folder = world.task(run, "evaluate", "e1", {})
     assert run_evaluation(folder, world.root) == "finished"
-    result = _result(folder)
+    result = shown_report(folder)
     assert (result["rows"], result["part"]) == (8, "eval")
     assert result["differences"][0]["expected"].startswith("yes, ")
     assert result["tuned"]["eval_loss"]["value"] < result["base"]["eval_loss"]["value"]
@@ -78,7 +78,7 @@ def test_only_good_answers_of_kto_are_expected(world: TinyWorld) -> None:
     run = trained(world, "kto")
     folder = world.task(run, "evaluate", "e1", {"compare_base": False})
     assert run_evaluation(folder, world.root) == "finished"
-    result = _result(folder)
+    result = shown_report(folder)
     assert result["rows"] == 8
     assert any("8 rows with a bad one were left out" in note for note in result["notes"])
     assert all(item["expected"].startswith("yes, ") for item in result["differences"])

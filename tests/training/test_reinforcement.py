@@ -16,14 +16,13 @@ import torch
 from core.errors import DataError, ModelError, TrainingError
 from core.evaluation.run import run_evaluation
 from core.jobs.events import EventWriter, read_events
-from core.jobs.task import read_result
 from core.models.inference import open_trained
 from core.models.trained import find_trained
 from core.rewards.specs import parse_rewards
 from core.training.completions import ReportCompletions, chosen_answers
 from core.training.run import run_training
 from core.workspace import RunFolder
-from tests.tiny_model import TinyWorld
+from tests.tiny_model import TinyWorld, shown_report
 from tests.training.conftest import events
 
 Train = Callable[..., RunFolder]
@@ -123,8 +122,7 @@ def test_a_run_is_measured_against_its_base_by_its_own_functions(
 ) -> None:
     folder = world.task(rewarded, "evaluate", "one", {})
     assert run_evaluation(folder, world.root) == "finished"
-    result = read_result(folder)
-    assert result is not None
+    result = shown_report(folder)
     tuned, base = result["tuned"], result["base"]
     assert result["rows"] == 4
     assert tuned["reward"]["low"] <= tuned["reward"]["value"] <= tuned["reward"]["high"]

@@ -13,11 +13,14 @@ from core.chat.loaded import Models
 from core.chat.once import conversation
 from core.chat.scores import ScoreVoice
 from core.chat.settings import Column
-from core.commands.evaluate import result_text
+from core.commands.evaluate import report_text
 from core.config import parse_config
 from core.data.record import DatasetInfo
 from core.errors import ConfigError, DataError, ModelError, TrainingError
+from core.evaluation.intervals import share
+from core.evaluation.report import read_report
 from core.evaluation.run import run_evaluation
+from core.evaluation.verdict import verdict
 from core.export.run import run_export
 from core.jobs.task import read_result
 from core.models.inference import open_trained
@@ -144,15 +147,16 @@ def test_the_report_says_how_many_pairs_are_right(world: TinyWorld, run: RunFold
     """A finished reward model could not be judged."""
     folder = world.task(run, "evaluate", "one", {})
     assert run_evaluation(folder, world.root) == "finished"
-    result = read_result(folder)
-    assert result is not None
-    right = result["tuned"]["pair_accuracy"]
-    assert right["value"] == measured(run)[-1]["eval_accuracy"] and right["low"] < right["high"]
-    margin = measured(run)[-1]["eval_margin"]
-    assert result["tuned"]["margin"]["value"] == pytest.approx(margin, rel=1e-3)
-    assert "It has learned to tell them apart." in result["verdict"]
-    assert "100 %" in result["verdict"] and "pair accuracy" in result_text(result)
-    assert result["differences"] == []
+    found = read_report(folder)
+    assert found is not None
+    right, margin = found.number("pair_accuracy"), found.number("margin")
+    assert right is not None and margin is not None
+    assert right.low is not None and right.high is not None and right.low < right.high
+    assert right.value == measured(run)[-1]["eval_accuracy"]
+    assert margin.value == pytest.approx(measured(run)[-1]["eval_margin"], rel=1e-3)
+    assert "It has learned to tell them apart." in verdict(found)
+    assert "100 %" in verdict(found) and "pair accuracy" in report_text(found)
+    assert found.differences == []
     assert len((folder / "answers.jsonl").read_text().splitlines()) == 8
 
 
@@ -170,14 +174,15 @@ def test_a_model_that_errs_says_where(world: TinyWorld, run: RunFolder, data: Da
         run_evaluation(folder, world.root)
     finally:
         run.config.write_text(before)
-    result = read_result(folder)
-    assert result is not None and result["rows"] == 6
-    assert result["tuned"]["pair_accuracy"]["value"] == 0.0
-    assert "swapped" in result["verdict"] and len(result["differences"]) == 6
-    shown = report(result)
+    found = read_report(folder)
+    assert found is not None and found.rows == 6
+    assert found.number("pair_accuracy") == share(0, 6)
+    assert "swapped" in verdict(found) and len(found.differences) == 6
+    shown = report(found)
     assert "Pairs in the wrong order" in shown and shown.count("<h4>Worse answer</h4>") == 6
-    worst = result["differences"][0]
-    assert float(worst["tuned"].split(":")[0]) > float(worst["expected"].split(":")[0])
+    worst = found.differences[0]
+    scores = [float(str(answer).split(":")[0]) for answer in (worst.tuned, worst.expected)]
+    assert scores[0] > scores[1]
 
 
 def _values(run: RunFolder) -> dict[str, Any]:

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 from typing import Any
 
+from core.evaluation.intervals import Estimate
+from core.evaluation.report import Report
 from tests.webui.made_runs import HOSTILE
 from webui.label_report import MOST_IN_MAP, SHOWN_LABELS, label_parts
 from webui.report_view import _cell, report
 
 
-def made(names: list[str], counts: list[list[int]] | None) -> dict[str, Any]:
-    """A report as core.evaluation.classification writes it."""
+def made(names: list[str], counts: list[list[int]] | None) -> Report:
+    """The report of a classifier."""
     number = {"value": 0.5, "low": 0.4, "high": 0.6}
-    return {
+    values: dict[str, Any] = {
         "method": "classification",
         "rows": 10,
         "part": "eval",
         "checkpoint": "final",
         "dataset": {"name": "topics"},
-        "verdict": "It has learned to tell them apart.",
         "base": None,
         "tuned": {"accuracy": number, "f1_macro": number, "f1_weighted": number},
         "majority": {"labels": names[:1], "accuracy": 0.3, "f1_macro": 0.1},
@@ -31,6 +32,7 @@ def made(names: list[str], counts: list[list[int]] | None) -> dict[str, Any]:
         "labels": names,
         "differences": [],
     }
+    return Report.model_validate(values)
 
 
 def test_the_baseline_stands_beside_the_numbers_and_each_label_is_told() -> None:
@@ -43,9 +45,9 @@ def test_the_baseline_stands_beside_the_numbers_and_each_label_is_told() -> None
 
 def test_only_a_number_with_an_interval_shows_one() -> None:
     """A mark at nought would be read as its lower end."""
-    known = _cell({"value": 0.9, "low": 0.8, "high": 0.95}, True, "tuned")
+    known = _cell(Estimate(0.9, 0.8, 0.95), True, "tuned")
     assert "80 to 95" in known and '<b style="left:80.0%;width:15.0%"></b>' in known
-    assert "<b " not in _cell({"value": 0.9}, True, "tuned")
+    assert "<b " not in _cell(Estimate(0.9), True, "tuned")
 
 
 def test_a_row_of_numbers_keeps_its_columns_where_the_baseline_has_none() -> None:
@@ -73,4 +75,5 @@ def test_a_label_is_text_not_markup() -> None:
 
 
 def test_other_reports_have_no_such_part() -> None:
-    assert label_parts({"tuned": {}}) == ""
+    other = Report.model_validate({"rows": 1, "tuned": {"eval_loss": {"value": 1.0}}})
+    assert label_parts(other) == ""

@@ -9,7 +9,7 @@ import gradio as gr
 
 from core.config import load_config
 from core.errors import TunesmithError
-from core.evaluation.reports import Report, list_evaluations
+from core.evaluation.report import Evaluation, has_base, kind_of, list_evaluations
 from core.runs.submit import submit_evaluation
 from webui import messages
 from webui.context import App, Shared
@@ -120,34 +120,33 @@ def _has_base(app: App, run_id: str) -> bool:
     """Whether the run's base can do what the run learned; one with a new head cannot."""
     run = find_run(app, run_id)
     try:
-        # Such a head is drawn at random: there is no base to compare with.
-        return run is None or not load_config(run.folder.config).training_method.has_head
+        return run is None or has_base(kind_of(load_config(run.folder.config).method))
     except (TunesmithError, OSError):
         return True  # a run of another version: evaluating says what is wrong with it
 
 
-def _finished(app: App, run_id: str) -> list[Report]:
+def _finished(app: App, run_id: str) -> list[Evaluation]:
     run = find_run(app, run_id)
-    return [item for item in list_evaluations(run.folder.root) if item.result] if run else []
+    return [item for item in list_evaluations(run.folder.root) if item.report] if run else []
 
 
-def _choices(reports: list[Report]) -> list[tuple[str, str]]:
+def _choices(reports: list[Evaluation]) -> list[tuple[str, str]]:
     return [
         (
             f"{datetime.fromtimestamp(item.created_at):%d %b %H:%M}, "
             f"{'finished model' if item.checkpoint == 'final' else item.checkpoint}, "
-            f"{item.result['rows'] if item.result else 0} rows",
+            f"{item.report.rows if item.report else 0} rows",
             item.id,
         )
         for item in reports
     ]
 
 
-def _report(reports: list[Report], chosen: str | None, with_base: bool) -> str:
+def _report(reports: list[Evaluation], chosen: str | None, with_base: bool) -> str:
     """The chosen report, else the newest."""
     for item in reports:
-        if item.result and chosen in (None, item.id):
-            return report(item.result)
+        if item.report and chosen in (None, item.id):
+            return report(item.report)
     what = (
         "Evaluate asks the tuned model and its base the same held-out questions and compares."
         if with_base
