@@ -96,7 +96,8 @@ def test_the_verdict_of_an_evaluation_is_passed_on(tmp_path: Path) -> None:
     model = trained(tmp_path)
     folder = model.run.evaluations / "e1"
     folder.mkdir(parents=True)
-    result = {"verdict": "It gets 91 % right.", "rows": 40, "checkpoint": "final"}
+    numbers = {"eval_loss": {"value": 0.4}, "all_fields": {"value": 0.91}}
+    result = {"rows": 40, "checkpoint": "final", "tuned": numbers}
     (folder / "result.json").write_text(json.dumps(result))
     text = card(tmp_path, model, Base("org/model", True))
-    assert "It gets 91 % right. (Measured on 40 rows.)" in text
+    assert "gets 91 % of fields right. (Measured on 40 rows.)" in text
