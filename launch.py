@@ -7,8 +7,8 @@
     python launch.py test [pytest args]  set up what the tests need too, and run them
     python launch.py COMMAND ...         every other command: see python launch.py --help
 
-The packages of requirements.lock go into .venv beside this file (core/environment.py), which then
-belongs to the Python that made it; everything else runs in there.
+The packages of requirements.lock go into .venv beside this file (core/setup/environment.py), which
+then belongs to the Python that made it; everything else runs in there.
 
 This file has to parse on a Python that is too old, so that it can say so: its syntax is no newer
 than Python 3.6, and what needs more is imported after the check.
@@ -27,8 +27,8 @@ def main(argv):
     if sys.version_info < MINIMUM:
         say("launch.py: " + too_old())
         return 1
-    from core.environment import LOCK, TEST_LOCK, Environment
     from core.errors import SetupError
+    from core.setup.environment import LOCK, TEST_LOCK, Environment
 
     command = argv[0] if argv else ""
     environment = Environment(ROOT)
@@ -59,9 +59,9 @@ def main(argv):
 
 
 def extras_asked_for(words):
-    """What stands behind `--with`: extras of core.extras, by names with commas between them."""
+    """What stands behind `--with`: names of core.setup.extras with commas between them."""
     from core.errors import SetupError
-    from core.extras import find, listed
+    from core.setup.extras import find, listed
 
     names = []
     words = list(words)

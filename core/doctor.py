@@ -17,11 +17,11 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from core.environment import LOCK
 from core.models import hub
 from core.models.hardware import Hardware, probe
 from core.models.location import HUB_ANSWER_SECONDS, local_model
 from core.models.starter import STARTER_MODELS
+from core.setup.environment import LOCK
 from core.workspace import Workspace
 
 PROJECT = Path(__file__).resolve().parents[1]

@@ -17,8 +17,8 @@ PARTS = (
     "launch.py",
     "core/__init__.py",
     "core/errors.py",
-    "core/environment.py",
-    "core/extras.py",
+    "core/setup/environment.py",
+    "core/setup/extras.py",
 )
 COMMAND = """\
 import sys
@@ -76,7 +76,7 @@ class Clone:
 def make_clone(folder: Path) -> Clone:
     """Not set up yet; its lock names pip and tiny-a 0.1."""
     clone = Clone(folder / "clone", folder / "index")
-    for part in (*PARTS, "core/setup_report.py"):
+    for part in (*PARTS, "core/setup/report.py"):
         target = clone.root / part
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(PROJECT / part, target)

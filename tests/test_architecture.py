@@ -17,12 +17,6 @@ HEAVY = ("torch", "transformers", "peft", "trl", "datasets", "accelerate", "bits
 # Modules that only worker processes import. Every other module of core may be imported by the web
 # process or the command line, and has to stay free of torch.
 WORKERS = (
-    "core.chat.decode",
-    "core.chat.gaps",
-    "core.chat.labels",
-    "core.chat.loaded",
-    "core.chat.scores",
-    "core.chat.worker",
     "core.evaluation.classifier",
     "core.evaluation.evaluator",
     "core.evaluation.measure",

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from core.environment import STATE_NAME
 from core.errors import SetupError
-from core.extras import EXTRAS, find, is_installed, missing
-from core.setup_report import progress_of
+from core.setup.environment import STATE_NAME
+from core.setup.extras import EXTRAS, find, is_installed, missing
+from core.setup.report import progress_of
 from tests.clone import PIP, PROJECT, Clone, make_clone, pack
 
 GALORE = EXTRAS["galore"]
@@ -72,12 +72,12 @@ def test_an_extra_that_cannot_come_along_keeps_nothing_from_starting(ready) -> N
 
 def test_an_extra_may_not_replace_what_tunesmith_runs_on(ready, monkeypatch) -> None:
     """A tracker that asks for another torch must fail, not exchange it."""
-    source = (ready.root / "core/extras.py").read_text()
+    source = (ready.root / "core/setup/extras.py").read_text()
     asked = source.replace(
         "_TABLE = (",
         '_TABLE = (\n    Extra("hungry", ("hungry==1.0",), "hungry", "", alone=False),',
     )
-    (ready.root / "core/extras.py").write_text(asked)
+    (ready.root / "core/setup/extras.py").write_text(asked)
     wheel = pack(ready.index, "hungry", "1.0", {"__init__.py": ""}, "Requires-Dist: tiny-a>=0.2")
     said = ready.launch("setup", "--with", "hungry")
     wheel.unlink()

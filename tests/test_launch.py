@@ -16,8 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from core.environment import LOCK, Environment
-from core.setup_report import explain, explain_os_error
+from core.setup.environment import LOCK, Environment
+from core.setup.report import explain, explain_os_error
 from tests.clone import PIP, PROJECT, Clone, make_clone
 
 

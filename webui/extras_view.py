@@ -8,9 +8,9 @@ from typing import Any
 import gradio as gr
 from gradio.components import Component
 
-from core import extras
 from core.config.needs import missing_extras
-from core.extras import Extra
+from core.setup import environment
+from core.setup.extras import Extra
 from webui import background, messages
 from webui.context import App
 
@@ -67,7 +67,7 @@ class ExtrasView:
 
     def _install(self, lacking: list[Extra], task: background.Task) -> None:
         for extra in lacking:
-            extras.install(extra.name, task.tell)
+            environment.install(extra.name, task.tell)
         task.fraction, task.message = 0.95, "Making new workers ready"
         self.app.renew_workers()
 

@@ -1,13 +1,13 @@
 """A chat as the web process and the commands hold it: the models are in a process of their own.
 
-Nothing here imports torch. `close` ends that process, and with it all the memory that it held.
-"""
+Nothing here imports torch. `close` ends that process, and with it all the memory that it held."""
 
 from __future__ import annotations
 
 import signal
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -19,8 +19,10 @@ from typing import Any
 import psutil
 
 from core.chat.settings import ChatSettings, Column, ColumnState, LoadedModels, Piece
-from core.errors import JobError, ModelError
-from core.jobs.process import WorkerContext, context
+from core.config import load_config
+from core.data.registry import read_rows
+from core.errors import DataError, JobError, ModelError
+from core.jobs.process import WorkerContext, call_named, context
 from core.models.location import ensure_model
 from core.models.prompts import Message
 from core.models.trained import FINAL, find_trained
@@ -174,9 +176,10 @@ class ChatSession:
         ]
         progress(0.5, "Starting")
         ours, theirs = self._processes.Pipe()
+        arguments = (theirs, str(self.workspace.root), self.idle_seconds)
         process = self._processes.Process(
-            target=_serve,
-            args=(theirs, str(self.workspace.root), self.idle_seconds),
+            target=call_named,
+            args=("core.worker.chat.server:serve", *arguments),
             name="chat",
             daemon=True,
         )
@@ -281,13 +284,6 @@ class ChatSession:
             self._busy.release()
 
 
-def _serve(connection: Connection, workspace_root: str, idle_seconds: float) -> None:
-    """What the process runs; imported there, for it brings torch."""
-    from core.chat.worker import serve
-
-    serve(connection, workspace_root, idle_seconds)
-
-
 def _labelled(column: Column) -> Column:
     return replace(column, label=column.label or column.run_id or column.base or "")
 
@@ -297,3 +293,68 @@ def _signal_name(number: int) -> str:
         return f"signal {number}, {signal.Signals(number).name}"
     except ValueError:
         return f"signal {number}"
+
+
+# One question, one answer; and what a run's model expects to be told first. No torch.
+
+_ROWS_LOOKED_AT = 50
+
+
+def chat_once(
+    where: Path | str | Workspace | ChatSession,
+    run_id: str | None,
+    checkpoint: str | None,
+    prompt: str,
+    settings: ChatSettings | None = None,
+    *,
+    base: str | None = None,
+    system_prompt: str | None = None,
+    on_text: Callable[[str], None] | None = None,
+) -> str:
+    """The answer of a run's checkpoint, or of the model `base`, to one prompt.
+
+    `system_prompt` None takes the one that the run was trained with, "" none. `on_text` gets the
+    answer bit by bit. `where` is a workspace, or a session of one; its models are unloaded at
+    the end. Raises TunesmithError.
+    """
+    with where if isinstance(where, ChatSession) else ChatSession(where) as session:
+        if system_prompt is None:
+            system_prompt = trained_system_prompt(session.workspace, run_id) if run_id else ""
+        session.start([Column(run_id, checkpoint, base)])
+        answer = ""
+        messages = conversation(prompt, system_prompt)
+        for piece in session.stream(0, messages, settings or ChatSettings()):
+            answer += piece.text
+            if on_text and piece.text:
+                on_text(piece.text)
+        return answer
+
+
+def conversation(prompt: str, system_prompt: str = "") -> list[Message]:
+    """A conversation that begins with this prompt."""
+    system = [{"role": "system", "content": system_prompt}] if system_prompt else []
+    return [*system, {"role": "user", "content": prompt}]
+
+
+def trained_system_prompt(workspace: Workspace, run_id: str) -> str:
+    """The system prompt that the run's rows began with most often; "" when they had none.
+
+    A model tuned with one answers best when it gets the same one in chat.
+    """
+    config = load_config(workspace.run(run_id).config)
+    try:
+        rows = read_rows(
+            workspace,
+            config.data.dataset,
+            limit=_ROWS_LOOKED_AT,
+            fingerprint=config.data.dataset_fingerprint,
+        )
+    except DataError:  # the data set was deleted since
+        return config.data.system_prompt
+    found = Counter(_system_prompt(row) or config.data.system_prompt for row in rows)
+    return found.most_common(1)[0][0] if found else config.data.system_prompt
+
+
+def _system_prompt(row: dict[str, Any]) -> str:
+    messages = row.get("prompt") or row.get("messages") or []
+    return next((str(m["content"]) for m in messages if m["role"] == "system"), "")

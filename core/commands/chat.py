@@ -39,8 +39,7 @@ def add(commands: Any, common: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, output: Output) -> int:
     if output.as_json and args.prompt is None:
         raise UsageError("--json needs --prompt TEXT.")
-    from core.chat.once import conversation, trained_system_prompt
-    from core.chat.session import ChatSession
+    from core.chat.session import ChatSession, conversation, trained_system_prompt
     from core.chat.settings import chat_settings
     from core.commands.progress import fetch_progress
     from core.commands.runs import find_run

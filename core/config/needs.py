@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from core.config.optimizers import OPTIMIZERS, Optimizer
 from core.config.tracking import tracker_problems
 from core.errors import Problem
-from core.extras import EXTRAS, Extra, is_installed, missing
+from core.setup.extras import EXTRAS, Extra, is_installed, missing
 
 if TYPE_CHECKING:
     from core.config.run import RunConfig
@@ -29,7 +29,7 @@ _COMPILERS = ("c++", "g++", "clang++", "cl")
 
 
 def missing_extras(path: str, value: Any) -> list[Extra]:
-    """What `core.extras` can install and the setting at `path` needs with this value."""
+    """What `core.setup.extras` can install and the setting at `path` needs with this value."""
     if path == "training.optim":
         optimizer = OPTIMIZERS.get(str(value))
         return missing([optimizer.extra] if optimizer and optimizer.extra else [])

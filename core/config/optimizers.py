@@ -54,7 +54,7 @@ _EIGHT_BIT = ("cuda", "xpu", "cpu")
 class Optimizer:
     """One optimizer of transformers' list.
 
-    `extra` names what core.extras installs for it, `module` a package that Tunesmith cannot
+    `extra` names what core.setup.extras installs for it, `module` a package that Tunesmith cannot
     install. `devices` are the kinds of devices it runs on (empty: all), `instead` what to take
     elsewhere. `betas` and `epsilon` tell whether AdamW's fields reach it. `low_rank` projects the
     gradients of chosen layers (optim_target_modules). `at_once` changes the weights during the

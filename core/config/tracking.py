@@ -80,7 +80,7 @@ class TrackingSection(Section):
 def tracker_problems(config: RunConfig) -> list[Problem]:
     """What keeps the chosen trackers from being told anything on this machine: a package that is
     not installed, with the command that installs it."""
-    from core import extras
+    from core.setup import extras
 
     found = []
     for extra in extras.missing(config.tracking.report_to):

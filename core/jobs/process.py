@@ -54,6 +54,7 @@ else:
 __all__ = [
     "PRELOAD",
     "WorkerContext",
+    "call_named",
     "context",
     "detach",
     "exit_with_parent",
@@ -88,6 +89,11 @@ def named(function: str | Callable[..., Any]) -> Callable[..., Any]:
     module, _, name = function.partition(":")
     found: Callable[..., Any] = getattr(import_module(module), name)
     return found
+
+
+def call_named(function: str, *args: Any) -> Any:
+    """What a process is started with: calls the function of this name there."""
+    return named(function)(*args)
 
 
 def exit_with_parent() -> None:

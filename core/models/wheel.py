@@ -25,7 +25,7 @@ from filelock import AcquireReturnProxy, FileLock, Timeout
 
 from core.errors import ModelError
 from core.models.hub import Progress, is_model_folder
-from core.setup_report import explain
+from core.setup.report import explain
 
 _PROJECT = Path(__file__).resolve().parents[2]
 _PIP_PROGRESS = re.compile(r"^Progress (\d+) of ([1-9]\d*)$", re.MULTILINE)

@@ -36,7 +36,7 @@ MODULES = (
     "core.jobs.worker",
     "core.training.run",
     "core.evaluation.run",
-    "core.chat.worker",
+    "core.worker.chat.server",
 )
 
 

@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from core.chat.labels import LabelVoice
-from core.chat.loaded import Models
-from core.chat.once import chat_once, conversation
+from core.chat.session import chat_once, conversation
 from core.chat.settings import Column
 from core.errors import ModelError
 from core.models.inference import open_kind, open_trained
 from core.models.trained import find_trained
+from core.worker.chat.loaded import Models
+from core.worker.chat.voices import LabelVoice
 from tests.training.labelled import LabelWorld, label_world, labelled_rows
 
 

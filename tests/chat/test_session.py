@@ -15,8 +15,15 @@ from typing import Any
 import psutil
 import pytest
 
-from core.chat.once import chat_once, conversation, trained_system_prompt
-from core.chat.session import ChatSession, ChatSettings, Column, ColumnState
+from core.chat.session import (
+    ChatSession,
+    ChatSettings,
+    Column,
+    ColumnState,
+    chat_once,
+    conversation,
+    trained_system_prompt,
+)
 from core.chat.settings import chat_settings
 from core.errors import ConfigError, JobError, ModelError
 from core.jobs.process import WorkerContext
@@ -31,7 +38,7 @@ QUESTION = conversation("a red cup")
 @pytest.fixture(scope="module")
 def processes() -> Iterator[WorkerContext]:
     """A fork server with nothing preloaded but what the chat needs: it starts sooner."""
-    made = WorkerContext(("core.chat.worker",))
+    made = WorkerContext(("core.worker.chat.server",))
     yield made
     made.close()
 

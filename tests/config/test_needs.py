@@ -10,7 +10,7 @@ from core.config import RunConfig, parse_config
 from core.config import needs as needs_module
 from core.config.needs import missing_extras, need_problems
 from core.config.optimizers import OPTIMIZERS
-from core.extras import EXTRAS
+from core.setup.extras import EXTRAS
 
 
 def config(name: str, **settings: Any) -> RunConfig:

@@ -15,7 +15,7 @@ from core.config.arguments import Argument
 from core.config.optimizers import OPTIMIZERS
 from core.config.schedules import SCHEDULES
 from core.errors import ConfigError
-from core.extras import EXTRAS
+from core.setup.extras import EXTRAS
 
 
 def test_every_optimizer_of_transformers_is_offered_and_no_other() -> None:

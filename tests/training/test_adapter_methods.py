@@ -13,7 +13,6 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from core.chat.loaded import Models, Voice
 from core.chat.settings import Column
 from core.errors import ConfigError, ExportError
 from core.export.run import run_export
@@ -21,6 +20,7 @@ from core.models.classifier import label_logits, open_classifier, text_ids
 from core.models.inference import open_model, open_trained
 from core.models.trained import find_trained
 from core.training.run import run_training
+from core.worker.chat.loaded import Models, Voice
 from core.workspace import RunFolder
 from tests.preferences import THINGS, bring, pairs
 from tests.tiny_model import TinyWorld

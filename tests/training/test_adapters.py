@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 import torch
 
-from core.chat.decode import next_tokens
 from core.chat.settings import ChatSettings
 from core.config import load_config
 from core.config.adapter import TUNERS
@@ -20,6 +19,7 @@ from core.models.describe import describe_model, trainable_parameters
 from core.models.inference import open_trained
 from core.models.prompts import end_of_answer_ids
 from core.models.trained import find_trained
+from core.worker.chat.decode import next_tokens
 from core.workspace import RunFolder
 from tests.tiny_model import TinyWorld
 from tests.training.conftest import events, losses

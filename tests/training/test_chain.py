@@ -11,7 +11,6 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from core.chat.loaded import Models
 from core.chat.settings import Column
 from core.config import load_config, parse_config
 from core.evaluation.run import run_evaluation
@@ -20,6 +19,7 @@ from core.models.inference import open_before, open_trained, resolve_base
 from core.models.trained import find_trained
 from core.runs.lineage import chain_problems, lineage_text, values_to_continue
 from core.training.run import run_training
+from core.worker.chat.loaded import Models
 from core.workspace import RunFolder
 from tests.tiny_model import TinyWorld, colour_rows, tiny_model, tiny_tokenizer, tiny_world
 from tests.training.conftest import SETTINGS, losses

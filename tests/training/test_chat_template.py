@@ -12,7 +12,6 @@ import pytest
 from transformers import AutoTokenizer
 from trl import SFTConfig
 
-from core.chat.loaded import Models
 from core.chat.settings import Column
 from core.config import parse_config
 from core.data.chat_templates import load_template, save_template, use_template
@@ -27,6 +26,7 @@ from core.tokens_worker import preview_rows
 from core.training.attention import use_row_attention
 from core.training.rows import load_rows
 from core.training.trainer import RowTrainer
+from core.worker.chat.loaded import Models
 from core.workspace import RunFolder, Workspace
 from tests.data.template_rows import ROWS, STARTER, TEMPLATES, expected, tokenizer_with_marks
 from tests.tiny_model import TinyWorld, tiny_model

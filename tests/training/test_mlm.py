@@ -10,7 +10,6 @@ import torch
 from safetensors.torch import load_file
 from transformers import BertModel
 
-from core.chat.loaded import Models
 from core.chat.settings import Column
 from core.config import parse_config
 from core.errors import ModelError
@@ -18,6 +17,7 @@ from core.models.masked import hidden, load_masked, masking, text_pieces
 from core.models.trained import find_trained
 from core.training.mlm import Hiding
 from core.training.run import run_training
+from core.worker.chat.loaded import Models
 from tests.training.conftest import events, losses
 from tests.training.labelled import tiny_bert_tokenizer
 from tests.training.reading import SENTENCES, TextWorld, plain_texts, text_world

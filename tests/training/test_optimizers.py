@@ -13,7 +13,7 @@ from transformers.trainer_callback import PrinterCallback
 from core.config import parse_config
 from core.config.optimizers import OPTIMIZERS
 from core.config.schedules import SCHEDULES
-from core.extras import is_installed
+from core.setup.extras import is_installed
 from core.training.optimizers import OptimizedTrainer, optimizer_arguments
 from core.training.watched import WatchedTrainer
 

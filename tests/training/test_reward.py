@@ -9,9 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from core.chat.loaded import Models
-from core.chat.once import conversation
-from core.chat.scores import ScoreVoice
+from core.chat.session import conversation
 from core.chat.settings import Column
 from core.commands.evaluate import report_text
 from core.config import parse_config
@@ -29,6 +27,8 @@ from core.models.trained import find_trained
 from core.rewards.build import reward_functions
 from core.rewards.specs import parse_rewards
 from core.training.run import run_training
+from core.worker.chat.loaded import Models
+from core.worker.chat.voices import ScoreVoice
 from core.workspace import RunFolder
 from tests.preferences import THINGS, bring, pairs
 from tests.tiny_model import TinyWorld, tiny_world

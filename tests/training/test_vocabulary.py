@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 import torch
 
-from core.chat.loaded import Models
 from core.chat.settings import Column
 from core.config import load_config, parse_config
 from core.errors import ConfigError, ModelError
@@ -20,6 +19,7 @@ from core.models.new_tokens import FILE, NewTokens, add_tokens
 from core.models.trained import find_trained
 from core.models.vocabulary import grow, make_room
 from core.training.run import run_training
+from core.worker.chat.loaded import Models
 from core.workspace import RunFolder
 from tests.tiny_model import tiny_model, tiny_tokenizer
 from tests.training.conftest import events, losses

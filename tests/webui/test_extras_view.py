@@ -5,9 +5,9 @@ from __future__ import annotations
 import gradio as gr
 import pytest
 
-from core import extras
 from core.errors import SetupError
-from core.extras import EXTRAS
+from core.setup import environment
+from core.setup.extras import EXTRAS
 from webui.choice_notes import OPTIMIZER_LABELS, choice_notes
 from webui.extras_view import ExtrasView
 
@@ -49,7 +49,7 @@ def test_a_click_installs_and_new_workers_have_it(view: ExtrasView, monkeypatch)
         tell(0.5, "Fetching lomo-optim 0.1.1")
         asked.append(name)
 
-    monkeypatch.setattr(extras, "install", install)
+    monkeypatch.setattr(environment, "install", install)
     last = list(view.install("lomo", Request()))[-1]
     assert asked == ["lomo"] and view.app.times == 1
     assert "lomo-optim: installed" in last[view.said]
@@ -60,7 +60,7 @@ def test_an_installation_that_fails_says_why(view: ExtrasView, monkeypatch) -> N
     def install(name: str, tell) -> None:
         raise SetupError("The package index cannot be reached.", "Check the network.")
 
-    monkeypatch.setattr(extras, "install", install)
+    monkeypatch.setattr(environment, "install", install)
     last = list(view.install("lomo", Request()))[-1]
     assert "The package index cannot be reached." in last[view.said]
     assert "Check the network." in last[view.said]

@@ -48,9 +48,9 @@ class LocalModel:
 
         Raises Refused when the model cannot read so long a request.
         """
-        from core.chat.decode import next_tokens, room_for_answer
         from core.chat.settings import ChatSettings
         from core.models.prompts import prompt_ids
+        from core.worker.chat.decode import next_tokens, room_for_answer
 
         self._asked += 1
         try:

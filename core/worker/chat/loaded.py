@@ -13,9 +13,6 @@ from typing import Any
 import torch
 from peft import PeftModel
 
-from core.chat.gaps import GapVoice
-from core.chat.labels import LabelVoice, SilentVoice
-from core.chat.scores import ScoreVoice
 from core.chat.settings import Column
 from core.config import RunConfig
 from core.data.chat_templates import MODELS_OWN
@@ -36,6 +33,7 @@ from core.models.masked import open_masked_base, open_trained_masked
 from core.models.prompts import Message, end_of_answer_ids, prompt_ids
 from core.models.scores import open_scorer
 from core.models.trained import FINAL, TrainedModel, find_trained
+from core.worker.chat.voices import GapVoice, LabelVoice, ScoreVoice, SilentVoice
 from core.workspace import Workspace
 
 Progress = Callable[[float, str], None]

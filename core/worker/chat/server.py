@@ -23,15 +23,13 @@ import psutil
 import torch
 from transformers.utils import logging as transformers_logging
 
-from core.chat.decode import TextPieces, next_tokens, room_for_answer
-from core.chat.gaps import GapVoice
-from core.chat.labels import LabelVoice, SilentVoice
-from core.chat.loaded import Models, Voice, out_of_memory
-from core.chat.scores import ScoreVoice
 from core.chat.settings import ChatSettings, Column, LoadedModels, Piece
 from core.errors import ModelError, TunesmithError
 from core.jobs.process import exit_with_parent
 from core.models.prompts import Message
+from core.worker.chat.decode import TextPieces, next_tokens, room_for_answer
+from core.worker.chat.loaded import Models, Voice, out_of_memory
+from core.worker.chat.voices import GapVoice, LabelVoice, ScoreVoice, SilentVoice
 from core.workspace import Workspace
 
 # Columns that share a model take turns of so many tokens: switching adapters takes time too.

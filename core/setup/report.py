@@ -1,6 +1,6 @@
 """What a set-up shows while it goes on, and what it says when it fails.
 
-Standard library only, like core.environment, which uses it.
+Standard library only, like core.setup.environment, which uses it.
 """
 
 from __future__ import annotations

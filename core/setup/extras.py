@@ -151,20 +151,3 @@ def is_installed(name: str) -> bool:
 def missing(names: Iterable[str]) -> list[Extra]:
     """Those of the named extras that are not installed."""
     return [EXTRAS[name] for name in names if not is_installed(name)]
-
-
-def install(name: str, tell: Tell | None = None) -> None:
-    """Installs an extra into the Python that runs this. Raises SetupError.
-
-    In Tunesmith's own environment it is remembered, so that later updates keep it. Processes that
-    run already do not get it all: see `core.jobs.process.WorkerContext.renew`.
-    """
-    from core.environment import Environment
-
-    extra = find([name])[0]
-    Environment.running().add([extra], tell)
-    if not is_installed(name):
-        raise SetupError(
-            f"pip says that {extra.title} is installed, but {extra.import_name} is not found.",
-            f"Try it in a shell: {extra.command}",
-        )

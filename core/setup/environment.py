@@ -4,7 +4,7 @@ Standard library only, and light: launch.py asks here at every start, before any
 
 `.venv/tunesmith-setup.json` says what is installed. It is `ready` only after everything is in
 place, so a set-up that was cut off is begun again (pip's cache has the downloads); a lock file
-that changed is installed over what is there. Extras (core/extras.py) stand in it by name with
+that changed is installed over what is there. Extras (core/setup/extras.py) stand in it by name with
 their pins; an update brings them along.
 """
 
@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from core.errors import SetupError
-from core.extras import EXTRAS, Extra, Tell
-from core.setup_report import (
+from core.setup.extras import EXTRAS, Extra, Tell, find, is_installed
+from core.setup.report import (
     PipWatch,
     Step,
     explain,
@@ -60,7 +60,7 @@ class Environment:
     @classmethod
     def running(cls) -> Environment:
         """That of the Python which runs this."""
-        environment = cls(Path(__file__).resolve().parents[1])
+        environment = cls(Path(__file__).resolve().parents[2])
         if os.path.realpath(sys.prefix) != os.path.realpath(environment.venv):
             environment.own = False
             environment.venv, environment.python = Path(sys.prefix), sys.executable
@@ -327,6 +327,21 @@ def _stale(state: dict[str, Any]) -> list[Extra]:
     """The extras that somebody added and that are not here with today's pins."""
     here = state.get("extras", {})
     return [x for x in EXTRAS.values() if x.name in here and here[x.name] != list(x.packages)]
+
+
+def install(name: str, tell: Tell | None = None) -> None:
+    """Installs an extra into the Python that runs this. Raises SetupError.
+
+    In Tunesmith's own environment it is remembered, so that later updates keep it. Processes that
+    run already do not get it all: see `core.jobs.process.WorkerContext.renew`.
+    """
+    extra = find([name])[0]
+    Environment.running().add([extra], tell)
+    if not is_installed(name):
+        raise SetupError(
+            f"pip says that {extra.title} is installed, but {extra.import_name} is not found.",
+            f"Try it in a shell: {extra.command}",
+        )
 
 
 class OneAtATime:

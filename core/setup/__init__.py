@@ -1,0 +1,1 @@
+"""The Python environment: made, kept and told of. Standard library only."""
