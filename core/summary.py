@@ -159,8 +159,8 @@ def _rows(
 ) -> tuple[int | None, int | None]:
     """(training rows, held-out rows) that the run will use."""
     from core.data.fit import data_problems
-    from core.data.prompted import reward_problems
     from core.data.registry import load_dataset_info
+    from core.tokens.prompted import reward_problems
 
     try:
         info = load_dataset_info(workspace, config.data.dataset)

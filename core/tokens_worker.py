@@ -11,12 +11,12 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from core.data.chat_templates import use_template
 from core.data.registry import load_dataset_info
 from core.errors import ModelError
 from core.models.describe import describe_model
 from core.models.location import local_model
 from core.tokens import counts, preview, statistics, words
+from core.tokens.chat_templates import use_template
 from core.tokens.lens import Lens
 from core.workspace import Workspace
 

@@ -15,9 +15,9 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from core.config import parse_config
 from core.data.prepare import import_dataset
 from core.data.record import DatasetInfo
-from core.data.tokenize import tokenize_row
 from core.evaluation.report import read_report
 from core.evaluation.verdict import shown
+from core.tokens.tokenize import tokenize_row
 from core.workspace import RunFolder, Workspace
 
 CHATML = (

@@ -10,7 +10,9 @@ from typing import Any
 
 import gradio as gr
 
-from core.data.chat_templates import (
+from core.errors import TunesmithError
+from core.models.location import local_model
+from core.tokens.chat_templates import (
     MODELS_OWN,
     TemplateProblem,
     check_template,
@@ -20,8 +22,6 @@ from core.data.chat_templates import (
     save_template,
     template_of_model,
 )
-from core.errors import TunesmithError
-from core.models.location import local_model
 from core.tokens.lens import Lens
 from webui import messages
 from webui.context import App, Shared

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from core.data.tokenize import LEARNED_BY
 from core.methods import METHODS
+from core.tokens.tokenize import LEARNED_BY
 from webui import messages
 from webui.row_cards import card
 

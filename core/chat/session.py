@@ -24,8 +24,8 @@ from core.data.registry import read_rows
 from core.errors import DataError, JobError, ModelError
 from core.jobs.process import WorkerContext, call_named, context
 from core.models.location import ensure_model
-from core.models.prompts import Message
 from core.models.trained import FINAL, find_trained
+from core.tokens.prompts import Message
 from core.workspace import Workspace
 
 __all__ = ["ChatSession", "ChatSettings", "Column", "ColumnState", "LoadedModels", "Piece"]

@@ -64,7 +64,7 @@ def add_tokens(actions: Any, common: argparse.ArgumentParser) -> None:
 
 
 def run_list(args: argparse.Namespace, output: Output) -> int:
-    from core.data.chat_templates import list_templates
+    from core.tokens.chat_templates import list_templates
 
     found = list_templates(open_workspace(args))
     records = [{"name": one.name, "title": one.title, "source": one.source} for one in found]
@@ -74,7 +74,7 @@ def run_list(args: argparse.Namespace, output: Output) -> int:
 
 
 def run_show(args: argparse.Namespace, output: Output) -> int:
-    from core.data.chat_templates import load_template
+    from core.tokens.chat_templates import load_template
 
     text = load_template(args.name, open_workspace(args))
     output.result({"name": args.name, "text": text}, text.rstrip("\n"))
@@ -82,7 +82,7 @@ def run_show(args: argparse.Namespace, output: Output) -> int:
 
 
 def run_check(args: argparse.Namespace, output: Output) -> int:
-    from core.data.chat_templates import check_template
+    from core.tokens.chat_templates import check_template
 
     problem = check_template(_read(args.file))
     if problem is None:
@@ -94,7 +94,7 @@ def run_check(args: argparse.Namespace, output: Output) -> int:
 
 
 def run_save(args: argparse.Namespace, output: Output) -> int:
-    from core.data.chat_templates import save_template
+    from core.tokens.chat_templates import save_template
 
     saved = save_template(open_workspace(args), args.name, _read(args.file))
     output.result(
@@ -105,7 +105,7 @@ def run_save(args: argparse.Namespace, output: Output) -> int:
 
 
 def run_delete(args: argparse.Namespace, output: Output) -> int:
-    from core.data.chat_templates import delete_template
+    from core.tokens.chat_templates import delete_template
 
     delete_template(open_workspace(args), args.name)
     output.result({"deleted": args.name}, f"{args.name} is deleted.")

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from core.config.classification import as_run
-from core.data.chat_templates import MODELS_OWN
 from core.data.record import DatasetInfo
 from core.errors import DataError, Problem
+from core.tokens.chat_templates import MODELS_OWN
 
 if TYPE_CHECKING:
     from core.config import RunConfig

@@ -16,9 +16,9 @@ import torch
 from numpy.typing import NDArray
 from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaList
 
-from core.data.tokenize import NO_LOSS, TokenizedRow
-from core.models.prompts import end_of_answer_ids
 from core.models.virtual import scored_virtual_tokens, virtual_tokens
+from core.tokens.prompts import end_of_answer_ids
+from core.tokens.tokenize import NO_LOSS, TokenizedRow
 
 # Told with the share done; what it raises ends the work.
 Share = Callable[[float], None]

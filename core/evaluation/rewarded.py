@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from core.data.prompted import Prompted, prompted
 from core.errors import DataError, ModelError
 from core.evaluation.evaluator import MOST_SHOWN, Evaluator, sides_of
 from core.evaluation.measure import too_long, write_answers
@@ -21,9 +20,10 @@ from core.evaluation.report import Note, Row, note
 from core.evaluation.rows import HeldOut
 from core.jobs.task import Tell
 from core.models.inference import open_trained
-from core.models.prompts import prompt_ids
 from core.rewards.build import reward_functions
 from core.rewards.specs import parse_rewards
+from core.tokens.prompted import Prompted, prompted
+from core.tokens.prompts import prompt_ids
 
 
 class RewardedWriter(Evaluator[Rewarded]):

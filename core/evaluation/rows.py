@@ -11,11 +11,11 @@ from core.config import RunConfig
 from core.data.record import DatasetInfo
 from core.data.registry import load_dataset_info
 from core.data.rowfile import read_slice
-from core.data.tokenize import TokenizedRow, as_answered, tokenize_rows, with_system_prompt
-from core.data.tool_turns import answer_text
 from core.errors import DataError
 from core.evaluation.report import Note, note
-from core.models.prompts import Message, prompt_ids
+from core.tokens.prompts import Message, prompt_ids
+from core.tokens.tokenize import TokenizedRow, as_answered, tokenize_rows, with_system_prompt
+from core.tokens.tool_turns import answer_text
 from core.workspace import Workspace
 
 # So many training rows stand in where a data set has no held-out ones.

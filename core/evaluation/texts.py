@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 
-from core.data.tokenize import NO_LOSS, TokenizedRow, tokenize_all
 from core.errors import DataError
 from core.evaluation.evaluator import Evaluator, sides_of
 from core.evaluation.measure import answer_losses
@@ -31,6 +30,7 @@ from core.models.masked import (
     text_pieces,
 )
 from core.models.vocabulary import grow
+from core.tokens.tokenize import NO_LOSS, TokenizedRow, tokenize_all
 
 _SHOWN_TEXTS, _SHOWN_CHARACTERS = 20, 300
 

@@ -20,8 +20,6 @@ import torch
 from core.data.record import DatasetInfo
 from core.data.registry import load_dataset_info
 from core.data.rowfile import read_slice
-from core.data.sides import sides_of_rows
-from core.data.tokenize import TokenizedRow, as_answered, tokenize_rows
 from core.errors import DataError, ExportError
 from core.export.card import base_of_run, write_card
 from core.export.check import Check, check_exported, check_trained, next_token_logits
@@ -48,6 +46,8 @@ from core.models.labels import ScoreHead, labels_of
 from core.models.masked import gap_rows, hidden_logits, open_masked
 from core.models.trained import adapter_settings, find_trained
 from core.models.vocabulary import grow
+from core.tokens.sides import sides_of_rows
+from core.tokens.tokenize import TokenizedRow, as_answered, tokenize_rows
 from core.workspace import Workspace
 
 FORMATS = ("adapter", "merged")

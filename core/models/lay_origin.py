@@ -10,12 +10,12 @@ from pathlib import Path
 
 from core.config import RunConfig, load_config
 from core.config.chain import continues, run_and_checkpoint
-from core.data.chat_templates import RUN_COPY
 from core.errors import ModelError
 from core.models.hub import STACK
 from core.models.location import local_model
 from core.models.origin import How, Origin, own_base, read_origin, read_stack
 from core.models.trained import TrainedModel, find_trained
+from core.tokens.chat_templates import RUN_COPY
 from core.workspace import RunFolder, Workspace, write_atomic
 
 # What makes a model or an adapter: not the optimizer and the like that lie in a checkpoint too.

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from core.data.sides import sides_of_rows
 from core.errors import DataError, ModelError, WorkspaceError
 from core.models.classifier import (
     label_logits,
@@ -23,6 +22,7 @@ from core.models.classifier import (
 from core.models.inference import open_tokenizer, pick_dtype, resolve_base
 from core.models.labels import ScoreHead
 from core.models.trained import TrainedModel, find_trained
+from core.tokens.sides import sides_of_rows
 from core.workspace import Workspace, checked_id
 
 Turns = list[dict[str, Any]]

@@ -11,9 +11,7 @@ from typing import Any
 from core.config import RunConfig, parse_config
 from core.config.chain import continues, run_and_checkpoint
 from core.config.needs import need_problems
-from core.data.chat_templates import MODELS_OWN, keep_with_run, load_template
 from core.data.fit import data_problems
-from core.data.prompted import reward_problems
 from core.data.record import DatasetInfo
 from core.data.registry import load_dataset_info
 from core.errors import ConfigError, JobError, ModelError, Problem, TunesmithError
@@ -29,6 +27,8 @@ from core.models.lay_origin import lay_longer, lay_origin
 from core.models.trained import FINAL, find_trained
 from core.runs.lineage import chain_problems
 from core.runs.records import run_job
+from core.tokens.chat_templates import MODELS_OWN, keep_with_run, load_template
+from core.tokens.prompted import reward_problems
 from core.workspace import RunFolder, Workspace
 
 

@@ -8,9 +8,9 @@ from typing import Any
 
 from core.data.record import DatasetInfo
 from core.data.rowfile import iter_rows
-from core.data.sides import Side, sides_of_rows
 from core.errors import DataError
 from core.tokens.lens import Lens
+from core.tokens.sides import Side, sides_of_rows
 
 COUNTED_ROWS = 10_000
 """So many rows of each part are counted for an estimate; the rest is taken to be like them."""

@@ -6,8 +6,8 @@ import json
 from dataclasses import asdict, dataclass, replace
 
 from core.config import RunConfig
-from core.data.chat_templates import MODELS_OWN, load_template
 from core.methods import METHODS
+from core.tokens.chat_templates import MODELS_OWN, load_template
 from core.workspace import Workspace
 
 

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from core.data.chat_templates import names_used, split_marks
 from core.data.record import DatasetInfo
 from core.data.rowfile import read_slice
 from core.data.rowtext import texts
-from core.data.sides import Side, label_of, sides_of_rows
-from core.data.spans import special_texts
-from core.data.tokenize import pieces
-from core.data.tool_turns import template_text
 from core.errors import DataError
+from core.tokens.chat_templates import names_used, split_marks
 from core.tokens.lens import Lens
+from core.tokens.sides import Side, label_of, sides_of_rows
+from core.tokens.spans import special_texts
+from core.tokens.tokenize import pieces
+from core.tokens.tool_turns import template_text
 
 CUT_TOKENS = 200
 """So many tokens behind the cut are shown."""

@@ -35,12 +35,12 @@ from core.data.readers import Row
 from core.data.record import DatasetInfo
 from core.data.rowfile import ROWS_A_GROUP, iter_rows, read_slice
 from core.data.rowtext import row_text
-from core.data.sides import Side, sides_of_rows
 from core.data.steps.duplicates import row_digest
-from core.data.tokenize import NO_LOSS, TokenizedRow
 from core.errors import DataError
 from core.methods import WRITTEN_FORMS
 from core.tokens.lens import Lens
+from core.tokens.sides import Side, sides_of_rows
+from core.tokens.tokenize import NO_LOSS, TokenizedRow
 from core.workspace import Workspace, write_atomic
 
 LANGUAGE_ROWS = 2000

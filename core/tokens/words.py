@@ -13,7 +13,7 @@ from typing import Any
 from core.data.record import DatasetInfo
 from core.data.rowfile import iter_rows
 from core.data.rowtext import texts
-from core.models.new_tokens import add_tokens
+from core.tokens.new_tokens import add_tokens
 
 ROWS_LOOKED_AT = 10_000
 # A word begins with a letter, and may have digits and hyphens in it.

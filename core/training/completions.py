@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers import TrainerCallback
 
-from core.data.tool_turns import answer_text
 from core.jobs.events import EventWriter
 from core.rewards.specs import RewardSpec
+from core.tokens.tool_turns import answer_text
 
 if TYPE_CHECKING:
     from core.training.reinforcement import RewardedTrainer, Written

@@ -18,8 +18,8 @@ from core.config import RunConfig
 from core.data.fit import need_form
 from core.data.record import DatasetInfo, Part
 from core.data.rowfile import iter_rows
-from core.data.tokenize import NO_LOSS, tokenize_rows
 from core.errors import DataError
+from core.tokens.tokenize import NO_LOSS, tokenize_rows
 from core.training.rows import Rows, first_rows
 
 Tell = Callable[[float, str], None]

@@ -1,5 +1,5 @@
 """From preferences to the rows that a trainer takes: the tokens of both answers, or of one that was
-judged. They are those of the preview (`core.data.sides`)."""
+judged. They are those of the preview (`core.tokens.sides`)."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from datasets.table import InMemoryTable
 from core.config import RunConfig
 from core.data.record import DatasetInfo, Part
 from core.data.rowfile import iter_rows
-from core.data.sides import Side, sides_of_rows
-from core.data.tokenize import TokenizedRow
 from core.errors import DataError
+from core.tokens.sides import Side, sides_of_rows
+from core.tokens.tokenize import TokenizedRow
 from core.training.rows import Rows, first_rows
 
 _IDS = pa.list_(pa.int32())

@@ -11,7 +11,7 @@ import torch
 from trl import KTOConfig, KTOTrainer
 
 from core.config import RunConfig
-from core.data.tokenize import NO_LOSS
+from core.tokens.tokenize import NO_LOSS
 from core.training.adapters import peft_config
 from core.training.judged_rows import balance_note
 from core.training.preference import (

@@ -12,12 +12,12 @@ import torch
 from trl.trainer.utils import pad
 
 from core.config import RunConfig
-from core.data.tokenize import NO_LOSS
 from core.errors import ModelError
 from core.models.inference import open_trained, resolve_base, with_adapter
 from core.models.load import DTYPES, load_base
 from core.models.origin import own_adapter
 from core.models.trained import find_trained
+from core.tokens.tokenize import NO_LOSS
 from core.training import resolve
 from core.training.judged_rows import load_judged_rows, padded_lengths
 from core.training.rows import Rows

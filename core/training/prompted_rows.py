@@ -14,11 +14,11 @@ from datasets.table import InMemoryTable
 
 from core.config import RunConfig
 from core.data.fit import need_form
-from core.data.prompted import Prompted, prompted
 from core.data.record import DatasetInfo, Part
 from core.data.rowfile import iter_rows
 from core.errors import DataError, ModelError
-from core.models.prompts import prompt_ids
+from core.tokens.prompted import Prompted, prompted
+from core.tokens.prompts import prompt_ids
 from core.training.rows import Rows, first_rows
 
 _SCHEMA = pa.schema(

@@ -12,10 +12,10 @@ from trl import RewardConfig, RewardTrainer
 
 from core.config import RunConfig
 from core.data.rowfile import read_slice
-from core.data.sides import sides_of_rows
-from core.data.tokenize import TokenizedRow
 from core.models.classifier import label_logits, load_classifier, longest_input
 from core.models.labels import ScoreHead
+from core.tokens.sides import sides_of_rows
+from core.tokens.tokenize import TokenizedRow
 from core.training import resolve
 from core.training.callbacks import SampleAnswers
 from core.training.classification import with_new_head

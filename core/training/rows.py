@@ -15,8 +15,8 @@ from trl import pack_dataset
 from core.config import RunConfig
 from core.data.record import DatasetInfo, Part
 from core.data.rowfile import iter_rows
-from core.data.tokenize import need_sft_form, tokenize_rows
 from core.errors import DataError
+from core.tokens.tokenize import need_sft_form, tokenize_rows
 
 _LISTED = 5
 _IDS = pa.list_(pa.int32())

@@ -11,13 +11,13 @@ from typing import Any
 from core.config import RunConfig
 from core.data.record import DatasetInfo
 from core.data.rowfile import read_slice
-from core.data.tokenize import answer_wanted
-from core.data.tool_turns import answer_text
 from core.errors import ModelError
 from core.evaluation.measure import write_answers
 from core.jobs.events import EventWriter
 from core.jobs.task import Stopped
-from core.models.prompts import prompt_ids
+from core.tokens.prompts import prompt_ids
+from core.tokens.tokenize import answer_wanted
+from core.tokens.tool_turns import answer_text
 from core.training.attention import other_attention
 from core.training.watched import same_randomness
 

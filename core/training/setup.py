@@ -11,14 +11,14 @@ from typing import Any
 from transformers import EarlyStoppingCallback
 
 from core.config import RunConfig
-from core.data.chat_templates import keep_with_run, use_runs_own
 from core.data.record import DatasetInfo
 from core.data.registry import load_dataset_info
 from core.errors import DataError
 from core.models.inference import open_tokenizer
-from core.models.new_tokens import NewTokens
 from core.models.origin import maker_of, own_adapter, own_base, read_origin
 from core.models.starter import STARTER_MODELS
+from core.tokens.chat_templates import keep_with_run, use_runs_own
+from core.tokens.new_tokens import NewTokens
 from core.training import resolve
 from core.training.adapter_start import save_adapter, start_adapter
 from core.training.callbacks import ReportEvents, SampleAnswers, StopOnRequest

@@ -11,9 +11,9 @@ from transformers import TrainerCallback
 
 from core.config import RunConfig
 from core.errors import TrainingError
-from core.models.new_tokens import NewTokens, add_tokens, read_new_tokens
 from core.models.origin import own_adapter
 from core.models.vocabulary import grow, make_room
+from core.tokens.new_tokens import NewTokens, add_tokens, read_new_tokens
 from core.training.reporter import Reporter
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import torch
 
 from core.chat.settings import ChatSettings
 from core.errors import ModelError
-from core.models.prompts import end_of_answer_ids
+from core.tokens.prompts import end_of_answer_ids
 from core.worker.chat import decode
 from core.worker.chat.decode import TextPieces, next_tokens, room_for_answer
 from tests.tiny_model import tiny_model, tiny_tokenizer

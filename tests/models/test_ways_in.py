@@ -21,8 +21,8 @@ from core.summary import summarize
 from core.tokens.lens import Lens
 from core.tokens_worker import open_tokenizer
 from core.workspace import Workspace
-from tests.data.conftest import CHATML, build_tokenizer
 from tests.models import tiny
+from tests.tokens.conftest import CHATML, build_tokenizer
 from tests.webui.fakes import fake_app
 from webui.context import App
 from webui.token_answers import count_tokens, sample_statistics, view_rows

@@ -9,7 +9,6 @@ import signal
 import pytest
 
 from core.config import RunConfig, load_config, parse_config
-from core.data.chat_templates import RUN_COPY, delete_template, save_template
 from core.data.prepare import import_dataset
 from core.data.registry import load_dataset_info
 from core.errors import ConfigError, JobError, ModelError, WorkspaceError
@@ -21,6 +20,7 @@ from core.runs.curves import curves
 from core.runs.records import delete_run, note_run, rename_run
 from core.runs.resume import resume_run
 from core.runs.submit import submit_evaluation, submit_export, submit_run
+from core.tokens.chat_templates import RUN_COPY, delete_template, save_template
 from tests.jobs.bench import Bench
 from tests.jobs.fake_jobs import write_checkpoint
 

@@ -13,14 +13,14 @@ from core.data.prepare import import_dataset
 from core.data.record import Counts, DatasetInfo
 from core.data.registry import load_dataset_info, read_rows
 from core.data.rowfile import RowWriter
-from core.data.tokenize import NO_LOSS, tokenize_rows
 from core.errors import ModelError
 from core.tokens.counts import token_counts
 from core.tokens.lens import Lens
+from core.tokens.tokenize import NO_LOSS, tokenize_rows
 from core.tokens_worker import open_tokenizer, preview_rows
 from core.workspace import Workspace
-from tests.data.conftest import CHATML
-from tests.data.template_rows import TOOLS, call, tokenizer_with_marks
+from tests.tokens.conftest import CHATML
+from tests.tokens.template_rows import TOOLS, call, tokenizer_with_marks
 
 MAX_LENGTH = 60
 TOOL_CALLS = json.dumps([call("weather", city="Paris")])

@@ -24,7 +24,7 @@ from core.tokens.statistics import (
     summarize,
 )
 from core.workspace import Workspace
-from tests.data.conftest import CHATML, build_tokenizer
+from tests.tokens.conftest import CHATML, build_tokenizer
 
 SET = "20260101-0000-small-set"
 

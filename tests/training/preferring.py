@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
-from core.data.sides import sides_of_rows
-from core.data.tokenize import TokenizedRow
+from core.tokens.sides import sides_of_rows
+from core.tokens.tokenize import TokenizedRow
 from tests.preferences import THINGS, judged, pairs
 
 

@@ -17,8 +17,8 @@ from core.evaluation.measure import answer_losses, write_answers
 from core.evaluation.rows import load_eval_set
 from core.models.describe import describe_model, trainable_parameters
 from core.models.inference import open_trained
-from core.models.prompts import end_of_answer_ids
 from core.models.trained import find_trained
+from core.tokens.prompts import end_of_answer_ids
 from core.worker.chat.decode import next_tokens
 from core.workspace import RunFolder
 from tests.tiny_model import TinyWorld

@@ -14,22 +14,22 @@ from trl import SFTConfig
 
 from core.chat.settings import Column
 from core.config import parse_config
-from core.data.chat_templates import load_template, save_template, use_template
 from core.data.record import Counts, DatasetInfo
 from core.data.rowfile import RowWriter
-from core.data.tokenize import NO_LOSS
 from core.errors import DataError
 from core.models.inference import open_tokenizer, tokenizer_of
 from core.models.trained import find_trained
+from core.tokens.chat_templates import load_template, save_template, use_template
 from core.tokens.lens import Lens
+from core.tokens.tokenize import NO_LOSS
 from core.tokens_worker import preview_rows
 from core.training.attention import use_row_attention
 from core.training.rows import load_rows
 from core.training.trainer import RowTrainer
 from core.worker.chat.loaded import Models
 from core.workspace import RunFolder, Workspace
-from tests.data.template_rows import ROWS, STARTER, TEMPLATES, expected, tokenizer_with_marks
 from tests.tiny_model import TinyWorld, tiny_model
+from tests.tokens.template_rows import ROWS, STARTER, TEMPLATES, expected, tokenizer_with_marks
 
 NAMES = [*TEMPLATES, "starter"]
 OWN = "{% for m in messages %}{{ m.role }}: {{ m.content }}<|im_end|>\n{% endfor %}"

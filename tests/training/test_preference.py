@@ -17,10 +17,10 @@ from trl import DPOConfig, DPOTrainer, KTOConfig, KTOTrainer
 from core.config import parse_config
 from core.data.record import DatasetInfo
 from core.data.rowfile import read_slice
-from core.data.sides import sides_of_rows
-from core.data.tokenize import TokenizedRow
 from core.errors import DataError, TrainingError
 from core.jobs.events import Event
+from core.tokens.sides import sides_of_rows
+from core.tokens.tokenize import TokenizedRow
 from core.training.dpo import DirectTrainer, PairCollator
 from core.training.judged_rows import load_judged_rows
 from core.training.kto import JudgedCollator, judged_measures

@@ -14,7 +14,7 @@ from trl import SFTConfig, SFTTrainer
 
 from core.config import parse_config
 from core.data.registry import read_rows
-from core.data.tokenize import tokenize_rows
+from core.tokens.tokenize import tokenize_rows
 from core.training.attention import use_row_attention
 from core.training.rows import load_rows, packed
 from core.training.trainer import RowTrainer

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from core.data.chat_templates import TemplateProblem
 from core.data.record import Counts, DatasetInfo, DroppedRow, SourceFile
 from core.data.rowfile import SCHEMAS
 from core.data.sources import inspect_source
 from core.errors import DataError, Problem
 from core.jobs.store import Store
+from core.tokens.chat_templates import TemplateProblem
 from core.workspace import Workspace
 from tests.webui.fakes import fake_app
 from tests.webui.made_runs import HOSTILE, make_run

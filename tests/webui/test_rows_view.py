@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from core.data.chat_templates import check_template, list_templates
+from core.tokens.chat_templates import check_template, list_templates
 from core.tokens.lens import Lens
 from tests.webui.fakes import fake_app
 from tests.webui.test_messages import Tags

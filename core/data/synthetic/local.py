@@ -22,7 +22,7 @@ class LocalModel:
 
     def __init__(self, workspace: Workspace, settings: DraftSettings) -> None:
         """Loads the model. Raises ModelError when it cannot be loaded."""
-        from core.models.prompts import end_of_answer_ids
+        from core.tokens.prompts import end_of_answer_ids
 
         self.settings = settings
         self._model, self._tokenizer = _open(workspace, settings.model)
@@ -49,7 +49,7 @@ class LocalModel:
         Raises Refused when the model cannot read so long a request.
         """
         from core.chat.settings import ChatSettings
-        from core.models.prompts import prompt_ids
+        from core.tokens.prompts import prompt_ids
         from core.worker.chat.decode import next_tokens, room_for_answer
 
         self._asked += 1

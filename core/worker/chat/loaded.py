@@ -15,7 +15,6 @@ from peft import PeftModel
 
 from core.chat.settings import Column
 from core.config import RunConfig
-from core.data.chat_templates import MODELS_OWN
 from core.data.record import read_record
 from core.errors import DataError, ModelError
 from core.models.classifier import open_classifier
@@ -30,9 +29,10 @@ from core.models.inference import (
     with_adapter,
 )
 from core.models.masked import open_masked_base, open_trained_masked
-from core.models.prompts import Message, end_of_answer_ids, prompt_ids
 from core.models.scores import open_scorer
 from core.models.trained import FINAL, TrainedModel, find_trained
+from core.tokens.chat_templates import MODELS_OWN
+from core.tokens.prompts import Message, end_of_answer_ids, prompt_ids
 from core.worker.chat.voices import GapVoice, LabelVoice, ScoreVoice, SilentVoice
 from core.workspace import Workspace
 

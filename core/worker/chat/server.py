@@ -26,7 +26,7 @@ from transformers.utils import logging as transformers_logging
 from core.chat.settings import ChatSettings, Column, LoadedModels, Piece
 from core.errors import ModelError, TunesmithError
 from core.jobs.process import exit_with_parent
-from core.models.prompts import Message
+from core.tokens.prompts import Message
 from core.worker.chat.decode import TextPieces, next_tokens, room_for_answer
 from core.worker.chat.loaded import Models, Voice, out_of_memory
 from core.worker.chat.voices import GapVoice, LabelVoice, ScoreVoice, SilentVoice

@@ -11,8 +11,8 @@ from core.errors import ModelError
 from core.models.classifier import in_words, label_logits, longest_input, probabilities, text_ids
 from core.models.labels import Labels
 from core.models.masked import guesses
-from core.models.prompts import Message
 from core.models.scores import Scorer, turns
+from core.tokens.prompts import Message
 
 _MOST_GAPS, _MOST_GUESSES = 10, 5
 

@@ -14,10 +14,10 @@ from tokenizers import Tokenizer
 
 from core.config.fields import field_specs
 from core.data.steps.cut import CutText
-from core.data.tokenize import tokenize_row
 from core.errors import DataError
-from tests.data.conftest import build_tokenizer
+from core.tokens.tokenize import tokenize_row
 from tests.data.steps.stage import Outcome, play, setting, text
+from tests.tokens.conftest import build_tokenizer
 
 SENTENCE = "The cat sat on the mat and looked at the moon. "
 

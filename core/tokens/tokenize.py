@@ -11,9 +11,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from core.data.spans import ChatRenderer, Rendered, render_plain, special_texts
-from core.data.tool_turns import for_template, template_text
 from core.errors import DataError
+from core.tokens.spans import ChatRenderer, Rendered, render_plain, special_texts
+from core.tokens.tool_turns import for_template, template_text
 
 NO_LOSS = -100
 """The label that PyTorch's cross entropy leaves out."""

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from core.data.record import DatasetInfo
-from core.data.tokenize import with_system_prompt
-from core.data.tool_turns import answer_text
 from core.errors import DataError
+from core.tokens.tokenize import with_system_prompt
+from core.tokens.tool_turns import answer_text
 
 if TYPE_CHECKING:
     from core.config import RunConfig

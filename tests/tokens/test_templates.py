@@ -13,10 +13,10 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from core.data.spans import ChatRenderer
-from core.data.tokenize import NO_LOSS, render_row, tokenize_row
 from core.errors import DataError
-from tests.data.template_rows import (
+from core.tokens.spans import ChatRenderer
+from core.tokens.tokenize import NO_LOSS, render_row, tokenize_row
+from tests.tokens.template_rows import (
     AROUND,
     MARKS,
     ROWS,
@@ -29,7 +29,7 @@ from tests.data.template_rows import (
     tokenizer_with_marks,
     user,
 )
-from tests.data.test_tokenize import learned, turns
+from tests.tokens.test_tokenize import learned, turns
 
 _SPEC = importlib.util.find_spec("trl")
 assert _SPEC and _SPEC.origin

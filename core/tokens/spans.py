@@ -13,9 +13,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from core.data.chat_templates import names_used
-from core.data.tool_turns import Message, calls_of, rendered_with_calls, template_text
 from core.errors import DataError
+from core.tokens.chat_templates import names_used
+from core.tokens.tool_turns import Message, calls_of, rendered_with_calls, template_text
 
 Span = tuple[int, int]
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from core.data.chat_templates import (
+from core.errors import DataError
+from core.tokens.chat_templates import (
     check_template,
     delete_template,
     keep_with_run,
@@ -19,10 +20,9 @@ from core.data.chat_templates import (
     use_runs_own,
     use_template,
 )
-from core.errors import DataError
 from core.workspace import Workspace
-from tests.data.conftest import CHATML, build_tokenizer
-from tests.data.template_rows import TEMPLATES, tokenizer_with_marks
+from tests.tokens.conftest import CHATML, build_tokenizer
+from tests.tokens.template_rows import TEMPLATES, tokenizer_with_marks
 
 OWN = "{% for m in messages %}[{{ m.role }}] {{ m.content }}\n{% endfor %}"
 

@@ -11,10 +11,10 @@ import pytest
 from core.config import parse_config
 from core.data.fit import data_problems
 from core.data.prepare import import_dataset
-from core.data.prompted import has_answers, prompted, reward_problems
 from core.errors import ConfigError, DataError
 from core.jobs.store import Store
 from core.runs.submit import submit_run
+from core.tokens.prompted import has_answers, prompted, reward_problems
 from core.workspace import Workspace
 
 ASK = {"role": "user", "content": "2 + 2?"}

@@ -1,6 +1,6 @@
 """From a conversation to the tokens a model continues, and the tokens that end its answer.
 
-Training (`core.data.tokenize`), chat, evaluation and export must agree on both, or a model is
+Training (`core.tokens.tokenize`), chat, evaluation and export must agree on both, or a model is
 asked something else than what it learned. Nothing here imports torch.
 """
 
@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from core.data.tool_turns import for_template, rendered_with_calls, template_text
 from core.errors import ModelError
+from core.tokens.tool_turns import for_template, rendered_with_calls, template_text
 
 Message = dict[str, Any]
 

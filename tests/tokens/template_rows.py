@@ -8,8 +8,8 @@ from typing import Any
 
 from tokenizers import processors
 
-from core.data.chat_templates import BUNDLED
-from tests.data.conftest import build_tokenizer
+from core.tokens.chat_templates import BUNDLED
+from tests.tokens.conftest import build_tokenizer
 
 MARKS = [
     *("<|im_start|>", "<|im_end|>"),

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from transformers import ByT5Tokenizer
 
-from core.data.tokenize import NO_LOSS, TokenizedRow, pieces, tokenize_row, tokenize_rows
 from core.errors import DataError
-from tests.data.conftest import CHATML, CHATML_WITH_DEFAULT_SYSTEM, LLAMA_LIKE
+from core.tokens.tokenize import NO_LOSS, TokenizedRow, pieces, tokenize_row, tokenize_rows
+from tests.tokens.conftest import CHATML, CHATML_WITH_DEFAULT_SYSTEM, LLAMA_LIKE
 
 TokenizerFor = Callable[[str | None], Any]
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from core.data.tokenize import tokenize_row
 from core.errors import ModelError
-from core.models.prompts import end_of_answer_ids, prompt_ids
+from core.tokens.prompts import end_of_answer_ids, prompt_ids
+from core.tokens.tokenize import tokenize_row
 from tests.tiny_model import CHATML, tiny_tokenizer
 
 USER, ANSWER = {"role": "user", "content": "hi"}, {"role": "assistant", "content": "ho"}

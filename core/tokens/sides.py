@@ -7,8 +7,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from core.data.spans import ChatRenderer, Rendered
-from core.data.tokenize import (
+from core.errors import DataError, TunesmithError
+from core.tokens.prompts import prompt_text
+from core.tokens.spans import ChatRenderer, Rendered
+from core.tokens.tokenize import (
     TokenizedRow,
     encode_rendered,
     form_of,
@@ -16,7 +18,6 @@ from core.data.tokenize import (
     render_row,
     with_system_prompt,
 )
-from core.errors import DataError, TunesmithError
 
 _BATCH = 256
 _BOTH = (("Chosen", "chosen"), ("Rejected", "rejected"))
@@ -124,8 +125,6 @@ def _tried(render: Callable[[], Rendered]) -> Rendered | DataError:
 
 
 def _prompt(row: dict[str, Any], tokenizer: Any, system_prompt: str) -> Rendered:
-    from core.models.prompts import prompt_text
-
     turns = with_system_prompt(list(row["prompt"]), system_prompt)
     text, special = prompt_text(turns, tokenizer, tools=row.get("tools"))
     return Rendered(text, (), add_special_tokens=special)

@@ -10,7 +10,7 @@ import json
 from typing import Any
 
 from core.data import conversion
-from core.data.chat_templates import names_used
+from core.tokens.chat_templates import names_used
 
 Message = dict[str, Any]
 
