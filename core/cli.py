@@ -38,6 +38,7 @@ from core.commands.output import (
     UsageError,
 )
 from core.errors import ConfigError, TunesmithError
+from core.progress import Stopped
 
 _GROUPS = (train, runs, data, templates, rewards, evaluate, chat, export, verl, estimate, info)
 _TAKE_A_VALUE = ("--workspace", "--host", "--port", "--auth", "--root-path", "--allow")
@@ -80,7 +81,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _run(words, output)
     except SystemExit as error:  # --help and --version
         return error.code if isinstance(error.code, int) else FAILED
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Stopped):
         output.say("\nStopped.")
         return STOPPED
     except (UsageError, ConfigError) as error:

@@ -15,6 +15,7 @@ from core.data.registry import load_dataset_info
 from core.errors import ModelError
 from core.models.describe import describe_model
 from core.models.location import local_model
+from core.progress import Tell
 from core.tokens import counts, preview, statistics, words
 from core.tokens.chat_templates import use_template
 from core.tokens.lens import Lens
@@ -84,7 +85,7 @@ def sampled_statistics(workspace: Workspace, dataset_id: str, lens: Lens) -> dic
 
 
 def count_every_row(
-    workspace: Workspace, dataset_id: str, lens: Lens, progress: Callable[[float, str], None]
+    workspace: Workspace, dataset_id: str, lens: Lens, progress: Tell
 ) -> None:
     """Counts all rows, and keeps what was counted for `core.tokens.statistics.read_statistics`.
 

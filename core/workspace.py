@@ -146,6 +146,11 @@ class Workspace:
         return self.root / "runs"
 
     @property
+    def jobs(self) -> Path:
+        """The folders of jobs that belong to no run: work on data."""
+        return self.root / "jobs"
+
+    @property
     def models(self) -> Path:
         return self.root / "models"
 

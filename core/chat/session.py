@@ -25,12 +25,12 @@ from core.errors import DataError, JobError, ModelError
 from core.jobs.process import WorkerContext, call_named, context
 from core.models.location import ensure_model
 from core.models.trained import FINAL, find_trained
+from core.progress import Tell
 from core.tokens.prompts import Message
 from core.workspace import Workspace
 
 __all__ = ["ChatSession", "ChatSettings", "Column", "ColumnState", "LoadedModels", "Piece"]
 
-Progress = Callable[[float, str], None]
 
 IDLE_SECONDS = 30 * 60.0
 # How long an answer that was stopped may take to end, and a process to go.
@@ -108,7 +108,7 @@ class ChatSession:
         except psutil.Error:  # it has just ended
             return None
 
-    def start(self, columns: Sequence[Column], progress: Progress | None = None) -> LoadedModels:
+    def start(self, columns: Sequence[Column], progress: Tell | None = None) -> LoadedModels:
         """Loads the columns' models; at once when they are loaded already.
 
         `progress` gets (share, message). Raises TunesmithError: a run or model that is not there,
@@ -163,7 +163,7 @@ class ChatSession:
         if worker is not None:
             worker.end()
 
-    def _start(self, columns: Sequence[Column], progress: Progress) -> LoadedModels:
+    def _start(self, columns: Sequence[Column], progress: Tell) -> LoadedModels:
         if not columns:
             raise ModelError("No model was chosen.", "Choose at least one.")
         loaded = self.loaded
@@ -200,7 +200,7 @@ class ChatSession:
                     progress(1.0, "Ready")
                     return self._loaded
 
-    def _base(self, column: Column, progress: Progress) -> str:
+    def _base(self, column: Column, progress: Tell) -> str:
         """The folder or Hub id of the column's base, fetched if need be."""
         if column.run_id is None:
             name = column.base or ""

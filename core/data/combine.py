@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from core.data.place import Said, free_ids, publish, scratch
@@ -13,9 +13,8 @@ from core.data.registry import load_dataset_info
 from core.data.rowfile import META, RowWriter, count_rows, iter_rows
 from core.data.versions import build_version
 from core.errors import DataError
+from core.progress import Tell
 from core.workspace import Workspace
-
-Progress = Callable[[float, str], None]
 
 FROM = "dataset"
 """The column that says which data set a row came from."""
@@ -29,7 +28,7 @@ def combine_datasets(
     *,
     name: str | None = None,
     seed: int = 42,
-    progress: Progress | None = None,
+    progress: Tell | None = None,
 ) -> DatasetInfo:
     """A new data set of the rows of others, (id, weight) each.
 
@@ -82,7 +81,7 @@ def _source(info: DatasetInfo, weight: float) -> SourceFile:
 
 
 def _write(
-    folder: Path, sets: Sequence[tuple[DatasetInfo, float]], seed: int, progress: Progress
+    folder: Path, sets: Sequence[tuple[DatasetInfo, float]], seed: int, progress: Tell
 ) -> dict[Part, Path]:
     folder.mkdir(parents=True)
     files: dict[Part, Path] = {}

@@ -6,7 +6,7 @@ from __future__ import annotations
 import itertools
 import os
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -16,9 +16,9 @@ from core.data.hub_source import PREFIX, HubSource, parse_hub_source
 from core.data.readers import DOCUMENTS, KINDS, kind_of_name, opened
 from core.data.readers_text import GZIP
 from core.errors import DataError, WorkspaceError
+from core.progress import Tell
 from core.workspace import Workspace
 
-Progress = Callable[[float, str], None]
 Source = str | Path | HubSource
 
 
@@ -49,7 +49,7 @@ def gather(
     workspace: Workspace,
     sources: Sequence[Source],
     scratch: Path,
-    progress: Progress | None = None,
+    progress: Tell | None = None,
     *,
     skipped: list[str] | None = None,
 ) -> list[Gathered]:
@@ -115,7 +115,7 @@ class _Gathering:
 
     workspace: Workspace
     scratch: Path
-    progress: Progress | None
+    progress: Tell | None
     skipped: list[str]
     most: int | None = None
     whole: bool = True
@@ -232,7 +232,7 @@ def _chosen(
     return rows
 
 
-def _share(progress: Progress | None, number: int, count: int) -> Progress | None:
+def _share(progress: Tell | None, number: int, count: int) -> Tell | None:
     if progress is None:
         return None
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import random
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,8 +21,7 @@ from core.data.hub_source import HubSource
 from core.data.readers_row import Row
 from core.data.tables import table_rows
 from core.errors import DataError
-
-Progress = Callable[[float, str], None]
+from core.progress import Tell
 
 SEED = 42
 """Which rows a sample has, where a share of a data set is drawn at random."""
@@ -33,7 +32,7 @@ _SECRET = re.compile(r"hf_\w+")
 
 
 def download(
-    source: HubSource, folder: Path, progress: Progress | None = None
+    source: HubSource, folder: Path, progress: Tell | None = None
 ) -> tuple[Path, dict[str, Any]]:
     """Writes the wanted rows into `folder` and returns the file and its origin: id, config, split,
     the revision's SHA, and how the rows were chosen.
@@ -223,7 +222,7 @@ def _streamed(builder: Any, split: str, limit: int | None) -> Iterator[Any]:
     yield from rows.with_format("arrow").iter(batch_size=_ROWS_A_BATCH)
 
 
-def _downloaded(builder: Any, source: HubSource, progress: Progress | None) -> Any:
+def _downloaded(builder: Any, source: HubSource, progress: Tell | None) -> Any:
     if progress:
         progress(0.0, f"Downloading {source.id}")
     builder.download_and_prepare()
@@ -235,7 +234,7 @@ def _write(
     place: Path,
     wanted: int | None,
     source: HubSource,
-    progress: Progress | None,
+    progress: Tell | None,
 ) -> int:
     count = 0
     with place.open("wb") as file:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -24,8 +24,8 @@ from core.data.rowfile import RowWriter, TableWriter, count_rows, iter_rows, reo
 from core.data.rowtext import row_text
 from core.data.steps.base import Decision, RowWork, Setting, Step, Unusable, WholeWork
 from core.errors import DataError
+from core.progress import Tell
 
-Progress = Callable[[float, str], None]
 Files = dict[Part, Path]
 
 _SHOWN_CHANGES = 20
@@ -124,7 +124,7 @@ class Pipeline:
     steps: Sequence[Step]
     setting: Setting
     scratch: Path
-    progress: Progress | None = None
+    progress: Tell | None = None
     results: list[StepResult] = field(default_factory=list)
     _pass: int = 0
     _passes: int = 1
@@ -290,7 +290,7 @@ def try_steps(
     setting: Setting,
     files: Mapping[Part, Path],
     rows: int,
-    progress: Progress | None = None,
+    progress: Tell | None = None,
 ) -> list[StepResult]:
     """What steps would do to the first `rows` rows of each part; nothing is written."""
     watched = [Watched.begin(step, setting) for step in steps]

@@ -9,7 +9,7 @@ import shutil
 import tempfile
 import time
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -18,9 +18,8 @@ from filelock import FileLock, Timeout
 from core.data.record import DELETED, SAMPLE_ID, DatasetInfo
 from core.data.rowfile import release_memory
 from core.errors import DataError
+from core.progress import Tell
 from core.workspace import Workspace
-
-Progress = Callable[[float, str], None]
 
 _TEMPORARY = ".import-"
 _LOCK = ".lock"
@@ -41,7 +40,7 @@ def free_ids(name: str) -> Iterator[str]:
 class Said:
     """Progress of parts of the work as progress of the whole, at most a hundred times."""
 
-    def __init__(self, progress: Progress | None) -> None:
+    def __init__(self, progress: Tell | None) -> None:
         self._progress, self._reported = progress, -1.0
 
     def say(self, fraction: float, message: str) -> None:
@@ -49,7 +48,7 @@ class Said:
             self._reported = fraction
             self._progress(min(fraction, 1.0), message)
 
-    def part(self, begin: float, end: float) -> Progress:
+    def part(self, begin: float, end: float) -> Tell:
         return lambda fraction, message: self.say(begin + (end - begin) * fraction, message)
 
 

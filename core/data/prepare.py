@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -39,9 +39,8 @@ from core.data.steps.split import Split
 from core.data.together import choose_together, read_heads, rows_of
 from core.data.versions import build_version
 from core.errors import DataError
+from core.progress import Tell
 from core.workspace import Workspace
-
-Progress = Callable[[float, str], None]
 
 _SAMPLE_FOLDER = Path(__file__).parents[2] / "assets" / "samples" / "support-tickets"
 _FETCHED, _FETCHED_TOO = "fetched", "fetched-eval"
@@ -63,7 +62,7 @@ def import_dataset(
     seed: int = 42,
     system_prompt: str = "",
     steps: Sequence[Step] = (),
-    progress: Progress | None = None,
+    progress: Tell | None = None,
     task: dict[str, Any] | None = None,
 ) -> DatasetInfo:
     """Imports files as one data set and returns its record.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ from core.data.record import DELETED, SAMPLE_ID, DatasetInfo, read_record
 from core.data.rowfile import DIGEST, META, TableWriter, iter_rows, read_slice, tables
 from core.data.versions import changing, only_changer, with_fingerprint
 from core.errors import DataError, WorkspaceError
+from core.progress import Tell
 from core.workspace import Workspace, checked_id
 
 if TYPE_CHECKING:
@@ -166,7 +167,7 @@ def export_rows(
     path: Path,
     *,
     parts: Sequence[str] = (),
-    progress: Callable[[float, str], None] | None = None,
+    progress: Tell | None = None,
 ) -> int:
     """Writes the rows of these parts (all if none) to one file, JSON Lines or Parquet by its
     ending, and returns how many there are. With several parts, a column `part` says which.
@@ -200,7 +201,7 @@ def _export_lines(
     info: DatasetInfo,
     path: Path,
     parts: Sequence[str],
-    progress: Callable[[float, str], None] | None,
+    progress: Tell | None,
 ) -> int:
     written = 0
     total = max(sum(getattr(info.counts, part, 0) for part in parts), 1)

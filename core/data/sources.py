@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from core.data.readers import (
     read_records,
 )
 from core.data.together import Head, choose_together, detect_together, read_heads, rows_of
+from core.progress import Tell
 from core.workspace import Workspace
 
 LISTED_PROBLEMS = 100
@@ -77,7 +78,7 @@ def inspect_source(
     mapping: Mapping[str, str] | None = None,
     limit: int = 50,
     workspace: Workspace | None = None,
-    progress: Callable[[float, str], None] | None = None,
+    progress: Tell | None = None,
 ) -> SourceReport:
     """Looks at a file, a folder, a .zip or a Hub data set (`hf:owner/name`) without importing it.
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from core.data.pipeline import try_steps
 from core.data.record import StepResult
 from core.data.registry import load_dataset_info
 from core.data.steps.base import Step
 from core.data.versions import imported_files, setting_of
+from core.progress import Tell
 from core.workspace import Workspace
 
 TRIED_ROWS = 10_000
@@ -21,7 +22,7 @@ def try_in_order(
     *,
     imported: bool = False,
     rows: int = TRIED_ROWS,
-    progress: Callable[[float, str], None] | None = None,
+    progress: Tell | None = None,
 ) -> list[StepResult]:
     """What the steps, one after the other, would do to the first `rows` rows of each part; nothing
     is written.

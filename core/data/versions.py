@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -40,12 +40,12 @@ from core.data.rowfile import (
 from core.data.steps import parse_steps
 from core.data.steps.base import Setting, Step
 from core.errors import DataError
+from core.progress import Tell
 from core.workspace import Workspace
 
 if TYPE_CHECKING:
     from core.jobs.store import Store
 
-Progress = Callable[[float, str], None]
 
 _SCRATCH = ".scratch-"
 _LOCK = ".lock"
@@ -109,7 +109,7 @@ def build_version(
     files: Mapping[Part, Path],
     steps: Sequence[Step],
     folder: Path,
-    progress: Progress | None = None,
+    progress: Tell | None = None,
 ) -> None:
     """Runs the steps over `files` and puts the result where version `info.version` of the data
     set in `folder` lies; fills in what `info` says of it. Raises DataError; then nothing new is
@@ -174,7 +174,7 @@ def apply_steps(
     steps: Sequence[Step],
     *,
     note: str = "",
-    progress: Progress | None = None,
+    progress: Tell | None = None,
 ) -> DatasetInfo:
     """Makes a new version: the imported rows after `steps`, which replace the current ones.
 

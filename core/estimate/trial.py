@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from core.config import RunConfig
 from core.jobs.apart import call_apart
+from core.progress import Tell
 from core.workspace import Workspace
-
-Tell = Callable[[float, str], None]
 
 
 def try_run(workspace: Workspace, config: RunConfig, tell: Tell | None = None) -> dict[str, Any]:

@@ -17,7 +17,6 @@ from core.evaluation.label_scores import by_label, confusion, means, right_rows,
 from core.evaluation.metrics import Labelled
 from core.evaluation.report import Note, Row, Usual, note
 from core.evaluation.rows import HeldOut
-from core.jobs.task import Tell
 from core.models.classifier import (
     given,
     label_logits,
@@ -26,6 +25,7 @@ from core.models.classifier import (
     probabilities,
     text_ids,
 )
+from core.progress import Tell
 
 
 class Classifier(Evaluator[Labelled]):

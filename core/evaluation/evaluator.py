@@ -9,9 +9,10 @@ from typing import Any, ClassVar, Generic, TypeVar
 from core.evaluation.metrics import Measured
 from core.evaluation.report import Kind, Note, Row, Settings
 from core.evaluation.rows import HeldOut, held_out
-from core.jobs.task import Task, Tell
+from core.jobs.task import Task
 from core.models.inference import open_before, pick_device, pick_dtype, resolve_base
 from core.models.trained import TrainedModel
+from core.progress import Tell
 from core.workspace import Workspace
 
 MOST_SHOWN = 200

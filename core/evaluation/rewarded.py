@@ -18,8 +18,8 @@ from core.evaluation.measure import too_long, write_answers
 from core.evaluation.metrics import Rewarded
 from core.evaluation.report import Note, Row, note
 from core.evaluation.rows import HeldOut
-from core.jobs.task import Tell
 from core.models.inference import open_trained
+from core.progress import Tell
 from core.rewards.build import reward_functions
 from core.rewards.specs import parse_rewards
 from core.tokens.prompted import Prompted, prompted

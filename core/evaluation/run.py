@@ -16,9 +16,10 @@ from core.evaluation.rewarded import RewardedWriter
 from core.evaluation.scorer import PairScorer
 from core.evaluation.texts import Texts
 from core.evaluation.writer import Writer
-from core.jobs.task import Stopped, Task
+from core.jobs.task import Task
 from core.models.inference import free_memory, without_adapter
 from core.models.trained import find_trained
+from core.progress import Stopped
 from core.workspace import Workspace, write_atomic
 
 ANSWERS = "answers.jsonl"

@@ -15,8 +15,8 @@ from core.evaluation.evaluator import MOST_SHOWN, Evaluator
 from core.evaluation.metrics import Paired
 from core.evaluation.report import Note, Row, note
 from core.evaluation.rows import HeldOut
-from core.jobs.task import Tell
 from core.models.scores import open_scorer
+from core.progress import Tell
 from core.tokens.sides import sides_of_rows
 from core.tokens.tokenize import TokenizedRow
 from core.tokens.tool_turns import answer_text

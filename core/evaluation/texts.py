@@ -19,7 +19,6 @@ from core.evaluation.measure import answer_losses
 from core.evaluation.metrics import Written, perplexity
 from core.evaluation.report import KnownText, Row, note
 from core.evaluation.rows import HeldOut
-from core.jobs.task import Tell
 from core.models.inference import open_trained
 from core.models.masked import (
     hidden,
@@ -30,6 +29,7 @@ from core.models.masked import (
     text_pieces,
 )
 from core.models.vocabulary import grow
+from core.progress import Tell
 from core.tokens.tokenize import NO_LOSS, TokenizedRow, tokenize_all
 
 _SHOWN_TEXTS, _SHOWN_CHARACTERS = 20, 300

@@ -16,9 +16,9 @@ from core.evaluation.report import Note, Row, note
 from core.evaluation.rows import EvalRow, HeldOut, load_eval_set, prompts_of
 from core.evaluation.scoring import field_rules, score_answers
 from core.jobs.events import Event, read_events
-from core.jobs.task import Tell
 from core.models.inference import open_trained
 from core.models.trained import FINAL, TrainedModel
+from core.progress import Tell
 
 # Room for answers of new rows beyond the longest expected one, when no length was asked for.
 _SPARE_TOKENS, _MOST_TOKENS = 16, 1024

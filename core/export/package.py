@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from core.errors import ExportError
-from core.jobs.task import Tell
+from core.progress import Tell
 
 _CHUNK = 4 * 2**20
 # Weights do not get smaller; texts do.

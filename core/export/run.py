@@ -26,7 +26,7 @@ from core.export.check import Check, check_exported, check_trained, next_token_l
 from core.export.check_labels import check_learned, check_names, check_scores
 from core.export.check_rewards import check_one_score, check_same_scores
 from core.export.package import folder_bytes, forget_machine, need_room, write_zip
-from core.jobs.task import Stopped, Task
+from core.jobs.task import Task
 from core.models.classifier import (
     label_logits,
     open_with_head,
@@ -46,6 +46,7 @@ from core.models.labels import ScoreHead, labels_of
 from core.models.masked import gap_rows, hidden_logits, open_masked
 from core.models.trained import adapter_settings, find_trained
 from core.models.vocabulary import grow
+from core.progress import Stopped
 from core.tokens.sides import sides_of_rows
 from core.tokens.tokenize import TokenizedRow, as_answered, tokenize_rows
 from core.workspace import Workspace

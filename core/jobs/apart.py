@@ -10,8 +10,7 @@ from typing import Any
 
 from core.errors import JobError, TunesmithError
 from core.jobs.process import WorkerContext, context, exit_with_parent, let_others_first, named
-
-Tell = Callable[[float, str], None]
+from core.progress import Tell
 
 _GRACE_SECONDS = 5.0
 _SILENCE_SECONDS = 0.5

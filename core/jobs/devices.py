@@ -1,9 +1,11 @@
-"""Device slots: what may run at the same time, and where.
+"""Slots: what may run at the same time, and where.
 
 Each accelerator is one slot for every kind of job. The CPU has two: one for trainings and one for
 evaluations and exports, since nobody wants a minute's export to wait behind a training of three
 hours; they share its cores meanwhile. On a machine with accelerators the CPU serves only the jobs
 that ask for it.
+
+Work on data takes no device and has slots of its own: an import waits for no training.
 """
 
 from __future__ import annotations
@@ -15,7 +17,11 @@ from core.jobs.job import Job
 from core.jobs.kinds import KINDS
 
 _TRAIN = frozenset(kind.name for kind in KINDS.values() if kind.room == "train")
-_SHORT = frozenset(KINDS) - _TRAIN
+_SHORT = frozenset(kind.name for kind in KINDS.values() if kind.room == "short")
+_DATA = frozenset(kind.name for kind in KINDS.values() if kind.room == "data")
+DATA = "data"
+"""What a job on data asks for in the place of a device."""
+_DATA_AT_ONCE = 4
 
 
 @dataclass(frozen=True)
@@ -38,6 +44,9 @@ def slots_for(devices: Sequence[str]) -> list[Slot]:
     if "cpu" in devices:
         wanted = frozenset({"cpu"} if accelerators else {"auto", "cpu"})
         slots += [Slot("cpu", "cpu", _TRAIN, wanted), Slot("cpu-short", "cpu", _SHORT, wanted)]
+    if devices:
+        names = [f"{DATA}-{number}" for number in range(1, _DATA_AT_ONCE + 1)]
+        slots += [Slot(name, DATA, _DATA, frozenset({DATA})) for name in names]
     return slots
 
 
@@ -48,4 +57,4 @@ def serves(devices: Sequence[str], wanted: str) -> bool:
 
 def asked_device(job: Job) -> str:
     """The device that a job was submitted for, whatever it ran on since."""
-    return str(job.params.get("device", "auto"))
+    return DATA if job.kind in _DATA else str(job.params.get("device", "auto"))

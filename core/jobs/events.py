@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 Event = dict[str, Any]
+_TAIL_BYTES = 16384
 
 
 class EventWriter:
@@ -70,6 +71,18 @@ class EventReader:
 def read_events(path: Path) -> list[Event]:
     """Every event of the file, oldest first."""
     return EventReader(path).read_new()
+
+
+def last_event(path: Path, kind: str) -> Event | None:
+    """The newest event of a kind, as far as it stands in the last lines of the file."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - _TAIL_BYTES))
+            lines = file.read().splitlines()
+    except FileNotFoundError:
+        return None
+    found = (event for line in reversed(lines) if (event := _parsed(line)))
+    return next((event for event in found if event["kind"] == kind), None)
 
 
 def read_attempt(path: Path) -> list[Event]:

@@ -1,6 +1,7 @@
 """One job, its states, and `job.json`: what the store knows of it, kept in the job's own folder.
 
 Train: runs/<run>/. Evaluate: runs/<run>/evaluations/<id>/. Export: runs/<run>/exports/<id>/.
+Work on data: jobs/<id>/.
 """
 
 from __future__ import annotations
@@ -120,6 +121,8 @@ def scan(workspace: Workspace) -> Iterator[Job]:
         for kind in KINDS.values():
             for task in _named_by_id(run / kind.folder) if kind.folder else ():
                 yield from _in_folder(workspace, task, run.name)
+    for folder in _named_by_id(workspace.jobs):
+        yield from _in_folder(workspace, folder, "")
 
 
 def _named_by_id(parent: Path) -> Iterator[Path]:

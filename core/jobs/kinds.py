@@ -5,10 +5,8 @@ What does the work is named by text, so that only a worker imports it.
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 
 @dataclass(frozen=True)
@@ -16,35 +14,101 @@ class Kind:
     """`target` does the work, as "module:function", called with (folder, workspace_root) and for
     a training also the checkpoint to resume from; it returns "finished" or "stopped".
 
-    `room` says which of a device's slots it takes. `folder` is where in its run's folder the
-    folders of such jobs lie, empty for the run itself. `way_on` tells, from the folder of a job
-    that died, what to do now.
+    `room` says which slots take it: a device's for trainings, a device's for what is shorter, or
+    one of those for data, which wait for no training. `folder` is where in its run's folder the
+    folders of such jobs lie; a run is the run's folder itself, and work on data lies in
+    WORKSPACE/jobs/. `stop_seconds` is the grace time of a stop, if it is not the scheduler's.
+
+    What a person reads takes {name} and {error} of the job: `doing` while it is at work, `stopped`
+    and `failed` at its end; `result` names the function that tells what came of it, from the
+    result that the work left. `with_less` is the advice when it was killed for want of memory, and
+    `way_on` names the function that tells, from the folder of a job that died, what to do now.
     """
 
     name: str
     target: str
-    room: Literal["train", "short"]
+    room: Literal["train", "short", "data"]
+    doing: str
     folder: str = ""
+    stop_seconds: float | None = None
+    stopped: str = "Stopped."
+    failed: str = "{error}"
+    result: str = ""
+    with_less: str = "Nothing was left half done."
     way_on: str = ""
 
 
-KINDS = {
-    kind.name: kind
-    for kind in (
-        Kind(
-            "train",
-            "core.training.run:run_training",
-            "train",
-            way_on="core.models.checkpoints:way_on",
-        ),
-        Kind("evaluate", "core.evaluation.run:run_evaluation", "short", "evaluations"),
-        Kind("export", "core.export.run:run_export", "short", "exports"),
-    )
-}
-
-
-def named(target: str) -> Callable[..., Any]:
-    """The function that "module:function" names."""
-    module, _, name = target.partition(":")
-    function: Callable[..., Any] = getattr(importlib.import_module(module), name)
-    return function
+_KINDS = (
+    Kind(
+        "train",
+        "core.training.run:run_training",
+        "train",
+        "Training",
+        with_less="Go on with half the batch, or with shorter rows.",
+        way_on="core.models.checkpoints:way_on",
+    ),
+    Kind(
+        "evaluate",
+        "core.evaluation.run:run_evaluation",
+        "short",
+        "Evaluation",
+        folder="evaluations",
+        stopped="Evaluation stopped. Nothing was kept.",
+    ),
+    Kind(
+        "export",
+        "core.export.run:run_export",
+        "short",
+        "Export",
+        folder="exports",
+        stopped="Export stopped. Nothing was kept.",
+    ),
+    Kind(
+        "import",
+        "core.data.jobs:run_import",
+        "data",
+        "Importing {name}",
+        stop_seconds=20.0,
+        stopped="Stopped. {name} was not imported.",
+        failed="{name} was not imported: {error}",
+        result="core.data.jobs:imported",
+    ),
+    Kind(
+        "combine",
+        "core.data.jobs:run_combine",
+        "data",
+        "Putting together {name}",
+        stop_seconds=20.0,
+        stopped="Stopped. {name} was not made.",
+        failed="{name} was not made: {error}",
+        result="core.data.jobs:combined",
+    ),
+    Kind(
+        "prepare",
+        "core.data.jobs:run_steps",
+        "data",
+        "{name}",
+        stop_seconds=20.0,
+        stopped="Stopped. The data set is as it was.",
+        result="core.data.jobs:prepared",
+    ),
+    Kind(
+        "drafts",
+        "core.data.jobs:run_writing",
+        "data",
+        "Writing drafts",
+        stop_seconds=20.0,
+        stopped="Stopped. What was written is kept; Go on continues.",
+        with_less="What was written is kept.",
+    ),
+    Kind(
+        "add-drafts",
+        "core.data.jobs:run_adding",
+        "data",
+        "Adding the accepted rows",
+        stop_seconds=20.0,
+        stopped="Stopped. The data set is as it was.",
+        result="core.data.jobs:added",
+    ),
+)
+KINDS = {kind.name: kind for kind in _KINDS}

@@ -6,16 +6,19 @@ the workspace sees it.
 
 from __future__ import annotations
 
+import shutil
 import time
 from pathlib import Path
 
 from core.errors import JobError
 from core.jobs.events import EventWriter
-from core.jobs.job import write_record
-from core.jobs.store import ACTIVE, QUEUED, Job, Store
+from core.jobs.job import update_record, write_record
+from core.jobs.store import ACTIVE, ENDED, QUEUED, Job, Store
 from core.workspace import Workspace, new_id
 
 STOP_GENTLY, STOP_NOW = "", "now"
+# How long what is left of a job on data is kept once it has ended, seen by somebody or not.
+_SEEN_DAYS, _UNSEEN_DAYS = 1, 30
 
 
 def enqueue(workspace: Workspace, store: Store, job: Job) -> Job:
@@ -54,3 +57,25 @@ def stop_job(workspace: Workspace, store: Store, job_id: str, *, now: bool = Fal
         (folder / "STOP").write_text(STOP_NOW if now else STOP_GENTLY, encoding="utf-8")
         return store.get(job_id)
     raise JobError(f"{job_id} is not running.", f"It has {store.get(job_id).state} already.")
+
+
+def dismiss_job(workspace: Workspace, store: Store, job_id: str) -> None:
+    """Somebody has seen how the job ended: it need not be told any more."""
+    with store.transaction():
+        job = store.find(job_id)
+        if job is not None and job.ended and not job.params.get("seen"):
+            params = {**job.params, "seen": True}
+            store.update(job_id, params=params)
+            update_record(workspace.root / job.folder, params=params)
+
+
+def forget_old_jobs(workspace: Workspace, store: Store, now: float | None = None) -> None:
+    """Removes what is left of jobs on data that ended long ago; their results stay."""
+    for job in store.list(states=ENDED):
+        folder = workspace.root / job.folder
+        if folder.parent != workspace.jobs:
+            continue
+        days = ((now or time.time()) - (job.ended_at or job.created_at)) / 86400
+        if days > (_SEEN_DAYS if job.params.get("seen") else _UNSEEN_DAYS):
+            store.delete(job.id)
+            shutil.rmtree(folder, ignore_errors=True)

@@ -233,7 +233,9 @@ class Scheduler:
             if orphan and self.store.adopt(job, self._me):
                 self._take_over(job)
         for job in self.store.list(states={QUEUED}):
-            ours = only in (None, job.id) and not serves(self.devices, job.device)
+            # A shell that leaves the work to a server has no devices of its own.
+            ours = self.devices and only in (None, job.id)
+            ours = ours and not serves(self.devices, job.device)
             if ours and self.store.transition(job.id, {QUEUED}, "starting"):
                 conclude(
                     self.store,

@@ -17,8 +17,8 @@ from typing import Any
 
 from core.jobs.events import Event, EventReader, EventWriter, event_seconds
 from core.jobs.job import update_record
-from core.jobs.kinds import KINDS, named
-from core.jobs.process import kill_worker, same_process, start_time
+from core.jobs.kinds import KINDS
+from core.jobs.process import kill_worker, named, same_process, start_time
 from core.jobs.store import ACTIVE, ENDED, Job, Store
 from core.jobs.worker import FOLDER_TAKEN
 from core.workspace import Workspace
@@ -50,7 +50,8 @@ class Supervisor:
     ) -> None:
         self.store, self.job_id, self._kind = store, job.id, job.kind
         self.folder = workspace.root / job.folder
-        self.stop_seconds, self.start_seconds = stop_seconds, start_seconds
+        self.start_seconds = start_seconds
+        self.stop_seconds = KINDS[job.kind].stop_seconds or stop_seconds
         self._process = process
         self._pid, self._started_at = job.pid, job.pid_started_at
         if process is not None and process.pid is not None:
@@ -184,7 +185,7 @@ class Supervisor:
             return "died", {"error": error, "advice": self._way_on()}
         advice = self._way_on()
         if code == -9:
-            advice = f"Short of memory? Go on with half the batch, or with shorter rows. {advice}"
+            advice = f"Short of memory? {KINDS[self._kind].with_less} {advice}"
         error = f"The worker was killed (signal {-code})."
         return "died", {"signal": -code, "error": error, "advice": advice}
 

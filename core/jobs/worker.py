@@ -19,10 +19,11 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from core.errors import JobError, TunesmithError
+from core.jobs.devices import DATA
 from core.jobs.events import EventWriter
 from core.jobs.job import read_record, update_record
-from core.jobs.kinds import KINDS, named
-from core.jobs.process import leave_server, let_others_first, start_time
+from core.jobs.kinds import KINDS
+from core.jobs.process import leave_server, let_others_first, named, start_time
 
 # Tells the job which device it was given, as it is called in this process: cpu, cuda or mps.
 DEVICE_VARIABLE = "TUNESMITH_DEVICE"
@@ -105,6 +106,8 @@ def _do(folder: Path, root: Path, resume_from: str | None, target: str | None) -
 def device_environment(device: str) -> dict[str, str]:
     """The environment that shows a worker its own device only."""
     kind, _, number = device.partition(":")
+    if kind == DATA:
+        return {}
     if kind == "cuda":
         visible = [part for part in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if part]
         index = int(number or 0)

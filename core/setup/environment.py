@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from core.errors import SetupError
-from core.setup.extras import EXTRAS, Extra, Tell, find, is_installed
+from core.progress import Tell
+from core.setup.extras import EXTRAS, Extra, find, is_installed
 from core.setup.report import (
     PipWatch,
     Step,

@@ -9,13 +9,12 @@ from __future__ import annotations
 import difflib
 import importlib
 import importlib.util
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from core.errors import SetupError
 
 # How far an installation is: the share done, and what is going on.
-Tell = Callable[[float, str], None]
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Any
 
 from core.config import RunConfig
 from core.jobs.events import EventWriter
-from core.jobs.task import Stopped
+from core.progress import Stopped
 from core.training.resolve import Choice, with_choices
 from core.training.rows import Rows
 from core.workspace import RunFolder

@@ -13,8 +13,8 @@ from transformers.utils import logging as transformers_logging
 
 from core.config import RunConfig, load_config
 from core.errors import TrainingError
-from core.jobs.task import Stopped
 from core.models.hardware import probe
+from core.progress import Stopped
 from core.training.attempts import in_attempts
 from core.workspace import RunFolder, Workspace
 

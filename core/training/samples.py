@@ -14,7 +14,7 @@ from core.data.rowfile import read_slice
 from core.errors import ModelError
 from core.evaluation.measure import write_answers
 from core.jobs.events import EventWriter
-from core.jobs.task import Stopped
+from core.progress import Stopped
 from core.tokens.prompts import prompt_ids
 from core.tokens.tokenize import answer_wanted
 from core.tokens.tool_turns import answer_text

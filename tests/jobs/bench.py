@@ -84,10 +84,12 @@ class Bench:
             scheduler.start()
         return scheduler
 
-    def server(self) -> subprocess.Popen[str]:
-        """A server process that schedules; killed when the test ends."""
+    def server(self, *, real: bool = False) -> subprocess.Popen[str]:
+        """A server process that schedules; killed when the test ends. With `real` it does what
+        jobs on data ask for."""
+        root = str(self.workspace.root)
         server = subprocess.Popen(
-            [sys.executable, str(ROOT / "tests/jobs/server.py"), str(self.workspace.root)],
+            [sys.executable, str(ROOT / "tests/jobs/server.py"), root, *(["real"] if real else [])],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

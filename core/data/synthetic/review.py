@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -15,6 +15,7 @@ from core.data.synthetic.draft_log import Draft, Status, append, read_log
 from core.data.synthetic.draft_rows import checked_row
 from core.data.synthetic.tasks import FOLDER, DraftTask, drafts_of, load_task
 from core.errors import DataError
+from core.progress import Tell
 from core.workspace import Workspace, write_atomic
 
 
@@ -112,7 +113,7 @@ def add_to_dataset(
     task_id: str,
     *,
     name: str | None = None,
-    progress: Callable[[float, str], None] | None = None,
+    progress: Tell | None = None,
 ) -> DatasetInfo:
     """Takes the accepted drafts over into the data set, by a step that can be undone.
 

@@ -10,7 +10,7 @@ import asyncio
 import random
 import signal
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import count
@@ -35,9 +35,8 @@ from core.data.synthetic.local import LocalModel
 from core.data.synthetic.reply import Reading, read_reply
 from core.data.synthetic.tasks import DraftTask, at_work, load_task, seed_rows, tally_of
 from core.errors import DataError, TunesmithError
+from core.progress import Stopped, Tell
 from core.workspace import Workspace
-
-Progress = Callable[[float, str], None]
 
 _FRUITLESS = 10
 """So many requests in a row without a new row, and it is no use to go on."""
@@ -63,7 +62,7 @@ def run_drafts(
     workspace_root: str | Path,
     dataset_id: str,
     task_id: str,
-    progress: Progress | None = None,
+    progress: Tell | None = None,
 ) -> DraftTask:
     """Works on a task until it has its rows, or goes on with one that was interrupted.
 
@@ -87,7 +86,7 @@ def run_drafts(
             known = isinstance(error, TunesmithError)
             task.reason = "Stopped." if is_stop else str(error) if known else type(error).__name__
             if isinstance(error, asyncio.CancelledError):  # by SIGTERM
-                raise SystemExit(1) from None
+                raise Stopped from None
             raise
         finally:
             info = load_dataset_info(workspace, dataset_id)
@@ -119,7 +118,7 @@ class _Work:
 
     workspace: Workspace
     task: DraftTask
-    progress: Progress | None
+    progress: Tell | None
     stopped_by: BaseException | None = None
     drafts: int = 0
     requests: int = 0

@@ -5,7 +5,6 @@ Imports torch: only the chat's worker uses it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,12 +30,11 @@ from core.models.inference import (
 from core.models.masked import open_masked_base, open_trained_masked
 from core.models.scores import open_scorer
 from core.models.trained import FINAL, TrainedModel, find_trained
+from core.progress import Tell
 from core.tokens.chat_templates import MODELS_OWN
 from core.tokens.prompts import Message, end_of_answer_ids, prompt_ids
 from core.worker.chat.voices import GapVoice, LabelVoice, ScoreVoice, SilentVoice
 from core.workspace import Workspace
-
-Progress = Callable[[float, str], None]
 
 
 @dataclass
@@ -104,7 +102,7 @@ class Models:
         # How the runs hold a base: a column with that base alone is held and asked alike.
         self._held: dict[str, tuple[RunConfig, torch.dtype, Any]] = {}
 
-    def load(self, columns: list[Column], bases: list[str], tell: Progress) -> None:
+    def load(self, columns: list[Column], bases: list[str], tell: Tell) -> None:
         """Loads a voice for each column. `bases` are the folders or Hub ids of their bases.
 
         Raises TunesmithError for what cannot be loaded.
