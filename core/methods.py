@@ -1,6 +1,6 @@
 """Every training method, declared once: what it is called, what it learns from, what it makes.
 
-Whatever tells methods apart reads a record here. A new method is a record, a module of training,
+Whatever tells methods apart reads a record here. A new method is a record, a recipe of training,
 a preset and a test. Stands below everything else of core and imports none of it.
 """
 
@@ -46,7 +46,7 @@ Purpose = Literal["Answers", "Labels", "Plain text", "Preferences", "Rewards"]
 
 LossHead = Literal["none", "rows", "tiles", "everything"]
 """How the loss takes the scores over the vocabulary: there are none; a piece at a time on any
-device (core.training.loss); a tile at a time with TRL's kernel; those of all tokens at once."""
+device (core.training.row_trainer); a tile at a time with TRL's kernel; those of all tokens at once."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ TRL_ARGUMENTS = LibraryClass("trl", "trainer/base_config.py", "_BaseConfig")
 class Method:
     """One training method.
 
-    `title` names it in lists, `description` within a sentence. `module` trains it, with the
+    `title` names it in lists, `description` within a sentence. `recipe` (module:class) trains it, with the
     `trainer` of the library and its `arguments`. `section` is that of its own settings.
     """
 
@@ -90,7 +90,7 @@ class Method:
     purpose: Purpose
     forms: tuple[StandardForm, ...]
     makes: Makes
-    module: str
+    recipe: str
     trainer: str
     arguments: LibraryClass
     section: str = ""
@@ -227,7 +227,7 @@ METHODS: dict[str, Method] = {
             purpose="Answers",
             forms=WRITTEN_FORMS,
             makes="writer",
-            module="core.training.sft",
+            recipe="core.training.text:SFT",
             trainer="trl.SFTTrainer",
             arguments=_SFT_CONFIG,
             panels=("perplexity", "tokens_right"),
@@ -247,7 +247,7 @@ METHODS: dict[str, Method] = {
             other_forms=f"To read other rows on as text, {_AS_TEXT}; for conversations take sft "
             "with data.assistant_only_loss off.",
             makes="writer",
-            module="core.training.cpt",
+            recipe="core.training.text:CPT",
             trainer="trl.SFTTrainer",
             arguments=_SFT_CONFIG,
             section="text",
@@ -268,7 +268,7 @@ METHODS: dict[str, Method] = {
             forms=("text", "labelled-text"),
             other_forms=f"To read other rows as text, {_AS_TEXT}.",
             makes="filler",
-            module="core.training.mlm",
+            recipe="core.training.mlm:MLM",
             trainer="transformers.Trainer",
             arguments=TRAINING_ARGUMENTS,
             section="text",
@@ -286,7 +286,7 @@ METHODS: dict[str, Method] = {
             purpose="Labels",
             forms=("labelled-text",),
             makes="classifier",
-            module="core.training.classification",
+            recipe="core.training.classification:Classification",
             trainer="transformers.Trainer",
             arguments=TRAINING_ARGUMENTS,
             section="classification",
@@ -320,7 +320,7 @@ METHODS: dict[str, Method] = {
             purpose="Preferences",
             forms=("preference",),
             makes="writer",
-            module="core.training.dpo",
+            recipe="core.training.preference:DPO",
             trainer="trl.DPOTrainer",
             arguments=LibraryClass("trl", "trainer/dpo_config.py", "DPOConfig"),
             section="preference",
@@ -337,7 +337,7 @@ METHODS: dict[str, Method] = {
             purpose="Preferences",
             forms=("unpaired-preference",),
             makes="writer",
-            module="core.training.kto",
+            recipe="core.training.preference:KTO",
             trainer="trl.KTOTrainer",
             arguments=LibraryClass("trl", "trainer/kto_config.py", "KTOConfig"),
             section="preference",
@@ -355,7 +355,7 @@ METHODS: dict[str, Method] = {
             purpose="Preferences",
             forms=("preference",),
             makes="writer",
-            module="core.training.orpo",
+            recipe="core.training.preference:ORPO",
             trainer="trl.experimental.orpo.ORPOTrainer",
             arguments=LibraryClass("trl", "experimental/orpo/orpo_config.py", "ORPOConfig"),
             section="preference",
@@ -373,7 +373,7 @@ METHODS: dict[str, Method] = {
             purpose="Preferences",
             forms=("preference",),
             makes="writer",
-            module="core.training.cpo",
+            recipe="core.training.preference:CPO",
             trainer="trl.experimental.cpo.CPOTrainer",
             arguments=LibraryClass("trl", "experimental/cpo/cpo_config.py", "CPOConfig"),
             section="preference",
@@ -391,7 +391,7 @@ METHODS: dict[str, Method] = {
             purpose="Preferences",
             forms=("preference",),
             makes="scorer",
-            module="core.training.reward",
+            recipe="core.training.reward:Reward",
             trainer="trl.RewardTrainer",
             arguments=LibraryClass("trl", "trainer/reward_config.py", "RewardConfig"),
             section="preference",
@@ -413,7 +413,7 @@ METHODS: dict[str, Method] = {
             name="grpo",
             title="GRPO (rewards)",
             description="group relative policy optimization on rewards (GRPO)",
-            module="core.training.grpo",
+            recipe="core.training.reinforcement:GRPO",
             trainer="trl.GRPOTrainer",
             arguments=LibraryClass("trl", "trainer/grpo_config.py", "GRPOConfig"),
             other_names={
@@ -426,7 +426,7 @@ METHODS: dict[str, Method] = {
             name="rloo",
             title="RLOO (rewards)",
             description="REINFORCE leave-one-out on rewards (RLOO)",
-            module="core.training.rloo",
+            recipe="core.training.reinforcement:RLOO",
             trainer="trl.RLOOTrainer",
             arguments=LibraryClass("trl", "trainer/rloo_config.py", "RLOOConfig"),
             other_names={"beta": "reinforcement.kl_beta"},

@@ -11,7 +11,7 @@ from core.workspace import Workspace
 
 
 def try_run(workspace: Workspace, config: RunConfig, tell: Tell | None = None) -> dict[str, Any]:
-    """Tries two steps of `config` on its longest rows and waits; see core.training.trial.
+    """Tries two steps of `config` on its longest rows and waits; see core.training.trial_run.
 
     `tell` is told what is being done; what it raises ends the trial. Raises a TunesmithError.
     """
@@ -21,6 +21,6 @@ def try_run(workspace: Workspace, config: RunConfig, tell: Tell | None = None) -
 
 def two_steps(workspace_root: str, values: dict[str, Any], progress: Tell) -> dict[str, Any]:
     """Runs in the other process."""
-    from core.training.trial import try_two_steps
+    from core.training.trial_run import try_two_steps
 
     return try_two_steps(workspace_root, values, progress)

@@ -12,14 +12,13 @@ from core.tokens.prompts import prompt_text
 from core.tokens.spans import ChatRenderer, Rendered
 from core.tokens.tokenize import (
     TokenizedRow,
-    encode_rendered,
+    encode_batches,
     form_of,
     no_loss_reason,
     render_row,
     with_system_prompt,
 )
 
-_BATCH = 256
 _BOTH = (("Chosen", "chosen"), ("Rejected", "rejected"))
 
 
@@ -58,20 +57,17 @@ def sides_of_rows(
     `assistant_only_loss` says. A prompt ends where the model is to write on. Prompts and labelled
     texts carry no loss.
     """
-    chat = ChatRenderer(tokenizer) if tokenizer.chat_template else None
+    marks: list[list[tuple[str, bool]]] = []  # of the sides of each row: (title, learns)
+
+    def draw(row: dict[str, Any], chat: ChatRenderer | None) -> list[Rendered | DataError]:
+        sides = _drawn(row, tokenizer, chat, assistant_only_loss, system_prompt)
+        marks.append([(title, learns) for title, _, learns in sides])
+        return [item for _, item, _ in sides]
+
     found: list[list[Side]] = []
-    for start in range(0, len(rows), _BATCH):
-        batch = rows[start : start + _BATCH]
-        drawn = [_drawn(row, tokenizer, chat, assistant_only_loss, system_prompt) for row in batch]
-        encoded = iter(
-            encode_rendered(
-                [item for sides in drawn for _, item, _ in sides], tokenizer, max_length
-            )
-        )
-        for sides in drawn:
-            found.append([Side(title, next(encoded), learns) for title, _, learns in sides])
-        if progress:
-            progress(len(found) / len(rows))
+    for tokens in encode_batches(rows, tokenizer, draw, max_length=max_length, progress=progress):
+        sides = zip(tokens, marks[len(found)], strict=True)
+        found.append([Side(title, one, learns) for one, (title, learns) in sides])
     return found
 
 

@@ -7,7 +7,7 @@ is found in `spans`, and a token carries loss when it overlaps such a span.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -153,24 +153,44 @@ def tokenize_all(
     system_prompt: str = "",
     progress: Callable[[float], None] | None = None,
 ) -> list[TokenizedRow | DataError]:
-    """A result for each row, in order: its tokens, or the DataError that says why it has none.
+    """A result for each row, in order: its tokens, or the DataError that says why it has none."""
+
+    def draw(row: dict[str, Any], chat: ChatRenderer | None) -> list[Rendered | DataError]:
+        try:
+            item = render_row(row, tokenizer, chat, system_prompt)
+        except DataError as error:
+            return [error]
+        return [item if assistant_only_loss else item.with_loss_everywhere()]
+
+    drawn = encode_batches(rows, tokenizer, draw, max_length=max_length, progress=progress)
+    return [one for (one,) in drawn]
+
+
+def encode_batches(
+    rows: Sequence[dict[str, Any]],
+    tokenizer: Any,
+    draw: Callable[[dict[str, Any], ChatRenderer | None], list[Rendered | DataError]],
+    *,
+    max_length: int | None,
+    progress: Callable[[float], None] | None = None,
+) -> Iterator[list[TokenizedRow | DataError]]:
+    """For each row, in order, the tokens of the texts that `draw` makes of it; an error stays in
+    its place. `draw` is given what renders with the tokenizer's template, None where it has none.
 
     Encodes in batches, which is several times faster than row by row.
     """
-    results: list[TokenizedRow | DataError] = []
     chat = ChatRenderer(tokenizer) if tokenizer.chat_template else None
     for start in range(0, len(rows), _BATCH):
-        rendered: list[Rendered | DataError] = []
-        for row in rows[start : start + _BATCH]:
-            try:
-                item = render_row(row, tokenizer, chat, system_prompt)
-                rendered.append(item if assistant_only_loss else item.with_loss_everywhere())
-            except DataError as error:
-                rendered.append(error)
-        results += encode_rendered(rendered, tokenizer, max_length)
+        drawn = [draw(row, chat) for row in rows[start : start + _BATCH]]
+        good = [one for texts in drawn for one in texts if not isinstance(one, DataError)]
+        encoded = iter(_encode(good, tokenizer))
+        for texts in drawn:
+            yield [
+                one if isinstance(one, DataError) else _labelled(*next(encoded)).cut(max_length)
+                for one in texts
+            ]
         if progress:
-            progress(len(results) / len(rows))
-    return results
+            progress(min(len(rows), start + _BATCH) / len(rows))
 
 
 def form_of(row: dict[str, Any]) -> str:
@@ -252,18 +272,6 @@ def with_system_prompt(messages: list[dict[str, Any]], system_prompt: str) -> li
     if system_prompt and not any(message["role"] == "system" for message in messages):
         return [{"role": "system", "content": system_prompt}, *messages]
     return messages
-
-
-def encode_rendered(
-    rendered: Sequence[Rendered | DataError], tokenizer: Any, max_length: int | None
-) -> list[TokenizedRow | DataError]:
-    """The tokens of rendered rows, in order; an error stays in its place."""
-    good = [item for item in rendered if not isinstance(item, DataError)]
-    encoded = iter(_encode(good, tokenizer))
-    return [
-        place if isinstance(place, DataError) else _labelled(*next(encoded)).cut(max_length)
-        for place in rendered
-    ]
 
 
 def _labelled(ids: list[int], learned: list[bool]) -> TokenizedRow:

@@ -1,21 +1,27 @@
-"""What happens beside the training: events, time left, the request to stop, sample answers."""
+"""What happens beside the training: events, time left, the device's use, the request to stop."""
 
 from __future__ import annotations
 
+import contextlib
+import importlib.util
 import time
 from collections import deque
 from pathlib import Path
 from statistics import fmean
-from typing import Any, Protocol
+from typing import Any
 
+import psutil
+import torch
 from transformers import TrainerCallback
 
 from core.jobs.events import EventWriter
-from core.training.measures import DeviceUse
+from core.models.hardware import probe
 from core.training.trackers import Trackers
-from core.training.watched import WatchedTrainer
+from core.training.trainer import WatchedTrainer
 
 _SECONDS_BETWEEN = 0.5
+# A GPU's use is a mean over some time, so that it need not be asked more often.
+_SECONDS_BETWEEN_USES = 0.5
 
 
 class ReportEvents(TrainerCallback):
@@ -153,51 +159,34 @@ class StopOnRequest(TrainerCallback):
             control.should_evaluate = control.should_save = False
 
 
-class Samples(Protocol):
-    """Writes what the model says at a step; `as_base` with its adapter off."""
+class DeviceUse:
+    """How busy the device is and how much memory the training holds, sampled at each log; some
+    microseconds each."""
 
-    def write(self, model: Any, step: int, autocast: Any, *, as_base: bool = False) -> None: ...
+    def __init__(self) -> None:
+        self._process = psutil.Process()
+        self._process.cpu_percent()  # counts from here
+        self._cores = max(1, probe().cpu_count)
+        # NVIDIA's own reader, which torch asks; without it nothing is known of a GPU's use.
+        self._reads_gpu = importlib.util.find_spec("pynvml") is not None
+        self._gpu_percent: float | None = None
+        self._asked = -_SECONDS_BETWEEN_USES
 
+    def sample(self) -> dict[str, float]:
+        """By name with unit: cpu_percent of all cores since the last sample, gpu_percent where it
+        can be read, and the GPU's peak in this process or else the process's own memory."""
+        found = {"cpu_percent": round(self._process.cpu_percent() / self._cores, 1)}
+        if not (torch.cuda.is_available() and torch.cuda.is_initialized()):
+            return {**found, "memory_bytes": int(self._process.memory_info().rss)}
+        percent = self._gpu()
+        if percent is not None:
+            found["gpu_percent"] = percent
+        return {**found, "gpu_memory_bytes": int(torch.cuda.max_memory_allocated())}
 
-class SampleAnswers(TrainerCallback):
-    """Sample answers of the untrained model, at each evaluation, and at the end."""
-
-    def __init__(self, sampler: Samples, trainer: WatchedTrainer, *, starts_as_base: bool) -> None:
-        self.sampler = sampler
-        self._trainer = trainer
-        self._starts_as_base = starts_as_base
-        self._first_is_due = False
-        self._last = -1
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        if state.global_step > 0:
-            return  # resumed
-        self._first_is_due = True
-        if not self._starts_as_base:
-            self._first()
-
-    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        # With the adapter off the model is still what it was at step 0; so nobody has to wait
-        # for these answers before the first step.
-        if state.global_step > 0 and self._first_is_due:
-            self._first()
-
-    def on_evaluate(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self._write(state.global_step)
-
-    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        if self._last != state.global_step:
-            self._write(state.global_step)
-
-    def _first(self) -> None:
-        self._first_is_due = False
-        self._write(0, as_base=self._starts_as_base)
-
-    def _write(self, step: int, *, as_base: bool = False) -> None:
-        if self._first_is_due:
-            self._first()
-            if step == 0:
-                return
-        self._last = step
-        autocast = self._trainer.accelerator.autocast()
-        self.sampler.write(self._trainer.model, step, autocast, as_base=as_base)
+    def _gpu(self) -> float | None:
+        if self._reads_gpu and time.monotonic() - self._asked >= _SECONDS_BETWEEN_USES:
+            self._asked = time.monotonic()
+            # A driver, or a slice of a GPU, may not tell: then its use is not known.
+            with contextlib.suppress(Exception):
+                self._gpu_percent = float(torch.cuda.utilization())
+        return self._gpu_percent

@@ -3,102 +3,116 @@ adapter or model."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import torch
-from peft import get_peft_model
-from transformers import (
-    DataCollatorForLanguageModeling,
-    TrainerCallback,
-    TrainingArguments,
-    set_seed,
-)
+from transformers import DataCollatorForLanguageModeling, TrainerCallback, TrainingArguments
 
-from core.config import RunConfig
-from core.models.classifier import longest_input
-from core.models.masked import guesses, load_masked, masking, need_mask
-from core.training import resolve
-from core.training.adapters import peft_config
-from core.training.callbacks import SampleAnswers
-from core.training.masked_rows import MaskedRows, gapped_texts, load_masked_rows
-from core.training.resolve import Choice, with_choices
-from core.training.row_order import PaddedTrainer, grouped_lengths
-from core.training.setup import Beginning, arguments, begin, save, watch
-from core.training.vocabulary import room_for_new_tokens
-from core.training.watched import same_randomness
-from core.workspace import RunFolder, Workspace
+from core.data.record import Part
+from core.data.rowfile import read_slice
+from core.models.masked import guesses, hidden, load_masked, masking, need_mask, text_pieces
+from core.training.adapters import with_head
+from core.training.beginning import Beginning
+from core.training.recipe import HeadedRecipe, arguments, data_seed
+from core.training.rows import IDS, Made, Rows, load_rows
+from core.training.samples import SampleAnswers
+from core.training.trainer import PaddedTrainer, grouped_lengths, same_randomness
+from core.training.vocabulary_extension import make_room_for_new_tokens
+
+_WATCHED, _LOOKED_AT, _WATCHED_TOKENS = 3, 50, 40
 
 
-def train(run: RunFolder, workspace: Workspace, config: RunConfig, resume_from: Path | None) -> str:
-    """Trains a run, from its start or from a checkpoint. Returns "finished" or "stopped".
+class MLM(HeadedRecipe):
+    """Pieces of texts with some of their tokens hidden."""
 
-    What was on auto is written into the run's config.yaml. Raises Stopped when it is stopped
-    before its first step, a TunesmithError, or whatever the libraries raise.
-    """
-    trainer, start = prepare(run, workspace, config, resume_from)
-    start.reporter.trainable(trainer.model)
-    stop = watch(trainer, start, GoOnHiding(trainer.data_collator), _samples(trainer, start))
-    trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
-    if stop.stopped:
-        return "stopped"
-    start.reporter.doing("Saving")
-    save(trainer, start)
-    return "finished"
+    def __init__(self, start: Beginning) -> None:
+        super().__init__(start)
+        need_mask(start.tokenizer, self.config.model.model_name_or_path)
+        self.masks = masking(start.tokenizer, self.config)
 
-
-def prepare(
-    run: RunFolder, workspace: Workspace, config: RunConfig, resume_from: Path | None
-) -> tuple[MaskedTrainer, Beginning]:
-    """The trainer of a run, ready to begin. Raises as `train` does."""
-    start = begin(run, workspace, config, resume_from)
-    config, reporter, tokenizer = start.config, start.reporter, start.tokenizer
-    need_mask(tokenizer, config.model.model_name_or_path)
-    reporter.doing("Loading the model")
-    precision = config.training.precision
-    model, new = load_masked(config, start.base, device=start.device, precision=precision)
-    start.new_tokens = room_for_new_tokens(model, start)
-    if config.model.attn_implementation != "auto":
-        model.set_attn_implementation(config.model.attn_implementation)
-    if new:
-        message = (
-            f"The base comes without {', '.join(new)} of the head that guesses hidden tokens: they "
-            "are drawn at random and learned with the rest, so the loss begins high."
+    def open_headed(self) -> tuple[Any, list[str]]:
+        start, precision = self.start, self.config.training.precision
+        model, new = load_masked(
+            self.config, start.base, device=start.device, precision=precision
         )
-        reporter.events.write("log", level="warning", message=message)
-    config = start.config = _length(start, model)
-    reporter.check_stop()
+        make_room_for_new_tokens(model, start)
+        if new:
+            self._tell(
+                f"The base comes without {', '.join(new)} of the head that guesses hidden tokens: "
+                "they are drawn at random and learned with the rest, so the loss begins high.",
+                "warning",
+            )
+        return model, new
 
-    reporter.doing("Reading the rows")
-    masks = masking(tokenizer, config)
-    limit = config.data.max_train_samples
-    rows = load_masked_rows(start, "train", limit=limit)
-    held_out = None
-    if config.evaluation.eval_strategy != "no":
-        held_out = load_masked_rows(start, "eval", masks=masks)
-    _tell(start, rows, held_out)
-    need = resolve.estimate_need(model, config)
-    free = resolve.free_bytes(start.device)
-    lengths = rows.rows.lengths
-    config = start.config = reporter.chosen(
-        config, resolve.choose_batch(config, need, lengths, device=start.device, free=free)
-    )
-    config.save(run.config)
+    def _tell(self, message: str, level: str = "info") -> None:
+        self.start.reporter.events.write("log", level=level, message=message)
 
-    reporter.doing("Preparing the trainer")
-    trainer = MaskedTrainer(
-        lengths=grouped_lengths(config, lengths),
-        model=_with_adapter(model, new, config),
-        args=TrainingArguments(
-            **{"remove_unused_columns": False, "label_names": ["labels"], **arguments(config, run)}
-        ),
-        train_dataset=rows.rows.dataset,
-        eval_dataset=held_out.rows.dataset if held_out else None,
-        processing_class=tokenizer,
-        data_collator=Hiding(masks, _seed(config)),
-    )
-    return trainer, start
+    def load(self, part: Part, limit: int | None) -> Rows:
+        """The first `limit` texts of a part in pieces of at most max_length tokens, with the
+        tokenizer's marks. Held-out pieces have their hidden tokens drawn once (labels), so that
+        evaluations can be compared."""
+        start, config = self.start, self.config
+        fixed, texts, pieces = part == "eval", 0, 0
+
+        def make(rows: list[dict[str, Any]]) -> Iterator[Made]:
+            nonlocal texts, pieces
+            batch = [row.get("text") or "" for row in rows]
+            for found in text_pieces(start.tokenizer, batch, config.training.max_length):
+                made = []
+                for piece in found:
+                    if fixed:
+                        ids, labels = hidden(piece, self.masks, pieces)
+                        piece = {"input_ids": ids, "labels": labels}
+                    made.append(tuple(piece[name] for name in schema.names))
+                    pieces += 1
+                texts += bool(made)
+                yield made or "Its text is empty."
+
+        schema = pa.schema([(name, _COLUMNS[name]) for name in self._columns(fixed)])
+        tell = start.reporter.tell
+        rows = load_rows(
+            start.info, part, config, schema, make, limit=limit, tell=tell, columns=["text"]
+        )
+        if part == "train" and texts < pieces:
+            self._tell(
+                f"{texts:,} train texts make {pieces:,} rows of at most "
+                f"{config.training.max_length} tokens: longer ones go on in the next row."
+            )
+        return rows
+
+    def _columns(self, fixed: bool) -> tuple[str, ...]:
+        if fixed:
+            return ("input_ids", "labels")
+        whole_words = self.config.text.whole_word_mask
+        return ("input_ids", "special_tokens_mask", *(("offset_mapping",) if whole_words else ()))
+
+    def make_trainer(self) -> MaskedTrainer:
+        start, config = self.start, self.config
+        args = {"remove_unused_columns": False, "label_names": ["labels"]}
+        return MaskedTrainer(
+            lengths=grouped_lengths(config, self.rows.lengths),
+            model=with_head(self.model, self.drawn, config, "FEATURE_EXTRACTION"),
+            args=TrainingArguments(**args | arguments(config, start.run)),
+            train_dataset=self.rows.dataset,
+            eval_dataset=self.held_out.dataset if self.held_out else None,
+            processing_class=start.tokenizer,
+            data_collator=Hiding(self.masks, data_seed(config)),
+        )
+
+    def callbacks(self, trainer: MaskedTrainer) -> list[TrainerCallback]:
+        samples = SampleAnswers(GapSampler(trainer, self.start), trainer, starts_as_base=False)
+        return [GoOnHiding(trainer.data_collator), samples]
+
+
+_COLUMNS = {
+    "input_ids": IDS,
+    "labels": IDS,
+    "special_tokens_mask": IDS,
+    "offset_mapping": pa.list_(IDS),
+}
 
 
 class MaskedTrainer(PaddedTrainer):
@@ -234,47 +248,25 @@ class GapSampler:
             )
 
 
-def _samples(trainer: MaskedTrainer, start: Beginning) -> SampleAnswers:
-    return SampleAnswers(GapSampler(trainer, start), trainer, starts_as_base=False)
-
-
-def _length(start: Beginning, model: Any) -> RunConfig:
-    """The config with a max_length that the model reads."""
-    wanted = start.config.training.max_length
-    longest = longest_input(model, start.tokenizer, wanted)
-    if longest == wanted:
-        return start.config
-    choice = Choice("training.max_length", longest, "the model reads no more")
-    start.reporter.note(choice.field, choice.value, choice.reason)
-    return with_choices(start.config, [choice])
-
-
-def _with_adapter(model: Any, new: list[str], config: RunConfig) -> Any:
-    """The model with its adapter, which also holds what of the head was drawn for this run."""
-    adapter = peft_config(config, "FEATURE_EXTRACTION")
-    if adapter is None:
-        return model
-    if new:
-        adapter.modules_to_save = [*(adapter.modules_to_save or []), *new]
-    set_seed(config.training.seed)
-    model = get_peft_model(model, adapter)
-    for parameter in model.parameters():
-        # A step of a head in 16 bits would be rounded away.
-        if parameter.requires_grad and parameter.is_floating_point():
-            parameter.data = parameter.data.float()
-    return model
-
-
-def _seed(config: RunConfig) -> int:
-    training = config.training
-    return training.seed if training.data_seed is None else training.data_seed
-
-
-def _tell(start: Beginning, rows: MaskedRows, held_out: MaskedRows | None) -> None:
-    start.reporter.rows(rows.rows, held_out.rows if held_out else None)
-    if rows.texts < len(rows.rows.lengths):
-        message = (
-            f"{rows.texts:,} train texts make {len(rows.rows.lengths):,} rows of at most "
-            f"{start.config.training.max_length} tokens: longer ones go on in the next row."
-        )
-        start.reporter.events.write("log", level="info", message=message)
+def gapped_texts(start: Beginning) -> list[tuple[str, str | None]]:
+    """(a text with one mask, the word that stood there): the prompts of the config that have one,
+    else the beginnings of held-out texts with a word in their middle hidden."""
+    tokenizer = start.tokenizer
+    mask = tokenizer.mask_token
+    given = start.config.evaluation.sample_prompts
+    if given:
+        return [(text, None) for text in given if mask in text]
+    part: Part = "eval" if start.info.counts.eval else "train"
+    found: list[tuple[str, str | None]] = []
+    for row in read_slice(start.info.rows_path(part), 0, _LOOKED_AT):
+        words = str(row.get("text") or "").split()[:_WATCHED_TOKENS]
+        place = len(words) // 2
+        if len(words) < 3 or mask in words:
+            continue
+        text = " ".join([*words[:place], mask, *words[place + 1 :]])
+        ids = tokenizer(text, verbose=False)["input_ids"]
+        if len(ids) <= start.config.training.max_length:
+            found.append((text, words[place]))
+        if len(found) == _WATCHED:
+            break
+    return found

@@ -4,113 +4,82 @@ score, the higher the better."""
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import TrainerCallback
 from trl import RewardConfig, RewardTrainer
 
-from core.config import RunConfig
+from core.data.record import Part
 from core.data.rowfile import read_slice
-from core.models.classifier import label_logits, load_classifier, longest_input
+from core.models.classifier import label_logits, load_classifier
 from core.models.labels import ScoreHead
 from core.tokens.sides import sides_of_rows
 from core.tokens.tokenize import TokenizedRow
-from core.training import resolve
-from core.training.callbacks import SampleAnswers
-from core.training.classification import with_new_head
-from core.training.judged_rows import load_judged_rows, padded_lengths
-from core.training.preference import PreferenceTrainer, padded, real_in
-from core.training.resolve import Choice, with_choices
+from core.training.adapters import with_head
+from core.training.beginning import Beginning
+from core.training.preference import (
+    PreferenceTrainer,
+    comparing,
+    judged_rows,
+    note_no_dropout,
+    padded,
+    padded_lengths,
+    real_in,
+)
+from core.training.recipe import HeadedRecipe
 from core.training.rows import Rows
-from core.training.setup import Beginning, arguments, begin, save, watch
-from core.training.watched import same_randomness
-from core.workspace import RunFolder, Workspace
+from core.training.samples import SampleAnswers
+from core.training.trainer import same_randomness
 
 _WATCHED = 3
 
 
-def train(run: RunFolder, workspace: Workspace, config: RunConfig, resume_from: Path | None) -> str:
-    """Trains a run, from its start or from a checkpoint. Returns "finished" or "stopped".
+class Reward(HeadedRecipe):
+    """A model with a head of one score."""
 
-    Raises Stopped when it is stopped before its first step, a TunesmithError, or whatever the
-    libraries raise.
-    """
-    start = begin(run, workspace, config, resume_from)
-    reporter, tokenizer = start.reporter, start.tokenizer
-    reporter.doing("Loading the model")
-    model, new = load_classifier(
-        start.config, start.base, ScoreHead(), tokenizer, device=start.device
-    )
-    if start.config.model.attn_implementation != "auto":
-        model.set_attn_implementation(start.config.model.attn_implementation)
-    _fit_length(start, longest_input(model, tokenizer, start.config.training.max_length))
-    reporter.check_stop()
+    def open_headed(self) -> tuple[Any, list[str]]:
+        start = self.start
+        return load_classifier(
+            self.config, start.base, ScoreHead(), start.tokenizer, device=start.device
+        )
 
-    reporter.doing("Reading the rows")
-    rows, held_out = _rows(start)
-    need = resolve.estimate_need(model, start.config)
-    choices = resolve.choose_batch(
-        start.config,
-        need,
-        padded_lengths(rows),
-        device=start.device,
-        free=resolve.free_bytes(start.device),
-    )
-    start.config = reporter.chosen(start.config, choices)
-    if start.config.adapter.lora_dropout > 0 and start.config.adapter.method == "lora":
-        reason = "TRL compares answers without dropout; training.extra disable_dropout=false does"
-        reporter.note("adapter.lora_dropout", 0.0, reason)
-    start.config.save(run.config)
-    reporter.check_stop()
+    def load(self, part: Part, limit: int | None) -> Rows:
+        start = self.start
+        return judged_rows(
+            start.info, part, start.tokenizer, self.config, limit=limit, tell=start.reporter.tell
+        )
 
-    reporter.doing("Preparing the trainer")
-    model = with_new_head(model, new, start.config)
-    trainer = make_trainer(start, model, rows, held_out, resumed=resume_from is not None)
-    reporter.trainable(trainer.model)
-    samples = SampleAnswers(PairSampler(start), trainer, starts_as_base=False)
-    stop = watch(trainer, start, samples)
-    trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
-    if stop.stopped:
-        return "stopped"
-    reporter.doing("Saving")
-    save(trainer, start)
-    return "finished"
+    def lengths(self) -> list[int]:
+        return padded_lengths(self.rows)
 
+    def make_trainer(self) -> ScoreTrainer:
+        start, config = self.start, self.config
+        note_no_dropout(start)
+        center = config.preference.center_rewards_coefficient
+        trainer = ScoreTrainer(
+            model=with_head(self.model, self.drawn, config, "SEQ_CLS"),
+            args=RewardConfig(**{"center_rewards_coefficient": center} | comparing(start)),
+            data_collator=ScoredPairs(start.tokenizer.pad_token_id),
+            train_dataset=self.rows.dataset,
+            eval_dataset=self.held_out.dataset if self.held_out else None,
+            processing_class=start.tokenizer,
+        )
+        for name, parameter in trainer.model.named_parameters():
+            # TRL rounds what a quantized model trains to bf16; a head would lose its small steps.
+            if parameter.requires_grad and "modules_to_save" in name:
+                parameter.data = parameter.data.float()
+        return trainer
 
-def make_trainer(
-    start: Beginning, model: Any, rows: Rows, held_out: Rows | None, *, resumed: bool = False
-) -> ScoreTrainer:
-    """TRL's trainer for a model with a head of one score."""
-    config = start.config
-    args = RewardConfig(
-        **{
-            # So that one sees from where the accuracy rises.
-            "eval_on_start": config.evaluation.eval_strategy != "no" and not resumed,
-            # The rows are tokenized and cut already, and our collator knows their columns.
-            "max_length": None,
-            "remove_unused_columns": False,
-            "center_rewards_coefficient": config.preference.center_rewards_coefficient,
-            **arguments(config, start.run),
-        }
-    )
-    trainer = ScoreTrainer(
-        model=model,
-        args=args,
-        data_collator=ScoredPairs(start.tokenizer.pad_token_id),
-        train_dataset=rows.dataset,
-        eval_dataset=held_out.dataset if held_out else None,
-        processing_class=start.tokenizer,
-    )
-    for name, parameter in trainer.model.named_parameters():
-        # TRL rounds what a quantized model trains to bf16; a head would lose its small steps.
-        if parameter.requires_grad and "modules_to_save" in name:
-            parameter.data = parameter.data.float()
-    return trainer
+    def callbacks(self, trainer: ScoreTrainer) -> list[TrainerCallback]:
+        return [SampleAnswers(PairSampler(self.start), trainer, starts_as_base=False)]
 
 
 class ScoreTrainer(PreferenceTrainer, RewardTrainer):
-    """RewardTrainer on PAIRS (`core.training.judged_rows`)."""
+    """RewardTrainer on PAIRS."""
+
+    def rows_in(self, inputs: Any) -> int:
+        return len(inputs["input_ids"]) // 2
 
     def log(self, logs: dict[str, float], *given: Any, **options: Any) -> None:
         if any(name.startswith("eval_") for name in logs):
@@ -180,22 +149,3 @@ class PairSampler:
                 answer=f"{better:.2f} for the better answer, {worse:.2f} for the worse one",
                 expected="a higher score for the better answer",
             )
-
-
-def _fit_length(start: Beginning, longest: int) -> None:
-    """A max_length that the model reads."""
-    if longest != start.config.training.max_length:
-        choice = Choice("training.max_length", longest, "the model reads no more")
-        start.reporter.note(choice.field, choice.value, choice.reason)
-        start.config = with_choices(start.config, [choice])
-
-
-def _rows(start: Beginning) -> tuple[Rows, Rows | None]:
-    config, tell = start.config, start.reporter.tell
-    limit = config.data.max_train_samples
-    rows = load_judged_rows(start.info, "train", start.tokenizer, config, limit=limit, tell=tell)
-    held_out = None
-    if config.evaluation.eval_strategy != "no":
-        held_out = load_judged_rows(start.info, "eval", start.tokenizer, config, tell=tell)
-    start.reporter.rows(rows, held_out)
-    return rows, held_out

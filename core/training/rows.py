@@ -1,26 +1,33 @@
-"""From a prepared data set to the rows that a trainer takes: input_ids and labels."""
+"""From a prepared data set to the rows that a trainer takes."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property, reduce
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from datasets import Dataset
 from datasets.table import InMemoryTable
-from trl import pack_dataset
 
 from core.config import RunConfig
+from core.data.fit import need_form
 from core.data.record import DatasetInfo, Part
 from core.data.rowfile import iter_rows
 from core.errors import DataError
-from core.tokens.tokenize import need_sft_form, tokenize_rows
+from core.tokens.tokenize import TokenizedRow, no_loss_reason
+
+IDS = pa.list_(pa.int32())
+LEARNED = pa.schema([("input_ids", IDS), ("labels", IDS)])
+"""A row as the trainers of text take it."""
 
 _LISTED = 5
-_IDS = pa.list_(pa.int32())
-_SCHEMA = pa.schema([("input_ids", _IDS), ("labels", _IDS)])
+
+Made = Sequence[tuple[Any, ...]] | str
+"""What comes of a row of the data set: a trainer's rows (mostly one), or why there are none."""
 
 
 @dataclass(frozen=True)
@@ -29,8 +36,15 @@ class Rows:
 
     part: str
     dataset: Dataset
-    lengths: list[int]
     left_out: list[tuple[int, str]]
+
+    @cached_property
+    def lengths(self) -> list[int]:
+        """The tokens of each row, in all of its columns of ids."""
+        columns = self.dataset.data.table
+        names = [name for name in columns.column_names if name.endswith("ids")]
+        counts = [pc.list_value_length(columns[name]) for name in names]
+        return [int(count) for count in reduce(pc.add, counts).to_pylist()]
 
     @property
     def tokens(self) -> int:
@@ -49,53 +63,53 @@ class Rows:
 def load_rows(
     info: DatasetInfo,
     part: Part,
-    tokenizer: Any,
     config: RunConfig,
+    schema: pa.Schema,
+    make: Callable[[list[dict[str, Any]]], Iterable[Made]],
     *,
     limit: int | None = None,
     tell: Callable[[float, str], None] | None = None,
+    columns: list[str] | None = None,
 ) -> Rows:
-    """The first `limit` rows of a part, tokenized and cut at max_length.
+    """What `make` makes of the first `limit` rows of a part: of each the values of `schema`, or
+    the reason why nothing can be learned from it.
 
-    `tell` is given the share done; what it raises ends the work. Raises DataError when nothing
-    can be learned from any of them, or when they are of a form for another method.
+    `tell` is given the share done; what it raises ends the work. `columns` are those that `make`
+    reads; None for all. Raises DataError when nothing can be learned from any row, or when the
+    rows are of a form for another method.
     """
-    need_sft_form(info.form, f"The data set {info.name} holds")
+    need_form(info, config)
     batches: list[pa.RecordBatch] = []
-    lengths: list[int] = []
     left_out: list[tuple[int, str]] = []
     seen, total = 0, min(limit or sys.maxsize, getattr(info.counts, part))
-    for rows in first_rows(iter_rows(info.rows_path(part)), limit):
-        usable, unusable = tokenize_rows(
-            rows,
-            tokenizer,
-            max_length=config.training.max_length,
-            assistant_only_loss=config.data.assistant_only_loss,
-            system_prompt=config.data.system_prompt,
-        )
-        left_out += [(seen + index, reason) for index, reason in unusable]
+    for rows in first_rows(iter_rows(info.rows_path(part), columns=columns), limit):
+        kept: list[tuple[Any, ...]] = []
+        for place, made in enumerate(make(rows), start=seen):
+            if isinstance(made, str):
+                left_out.append((place, made))
+            else:
+                kept += made
+        values = list(zip(*kept, strict=True)) or [() for _ in schema]
+        arrays = [pa.array(one, field.type) for one, field in zip(values, schema, strict=True)]
+        batches.append(pa.record_batch(arrays, schema=schema))
         seen += len(rows)
         if tell:
             tell(seen / max(total, 1), f"Reading the {part} rows")
-        lengths += [row.length for row in usable]
-        columns = [[row.input_ids for row in usable], [row.labels for row in usable]]
-        batches.append(
-            pa.record_batch([pa.array(column, _IDS) for column in columns], schema=_SCHEMA)
-        )
-    if not lengths:
+    if not any(batch.num_rows for batch in batches):
         why = left_out[0][1] if left_out else "it is empty"
         raise DataError(
             f"Nothing can be learned from the {part} rows of {info.name}: {why}",
             "Look at the rows in Data with this model.",
         )
-    table = pa.Table.from_batches(batches, schema=_SCHEMA)
-    return Rows(part, Dataset(InMemoryTable(table)), lengths, left_out)
+    table = pa.Table.from_batches(batches, schema=schema)
+    return Rows(part, Dataset(InMemoryTable(table)), left_out)
 
 
-def packed(rows: Rows, max_length: int, strategy: str = "bfd") -> Dataset:
-    """Rows put together until each is nearly `max_length` long (bfd: whole, with `seq_lengths`
-    beside them; wrapped: cut where one is full)."""
-    return pack_dataset(rows.dataset, max_length, strategy)
+def learned(row: TokenizedRow | DataError) -> Made:
+    """A tokenized row as one of LEARNED."""
+    if isinstance(row, DataError):
+        return str(row)
+    return [(row.input_ids, row.labels)] if row.has_loss else no_loss_reason(row)
 
 
 def first_rows(

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import gc
-import importlib
 import os
 import warnings
+from functools import partial
 from pathlib import Path
 
 import torch
 from transformers.utils import logging as transformers_logging
 
-from core.config import RunConfig, load_config
 from core.errors import TrainingError
 from core.models.hardware import probe
 from core.progress import Stopped
-from core.training.attempts import in_attempts
+from core.training import recipe
+from core.training.resume import in_attempts
 from core.workspace import RunFolder, Workspace
 
 
@@ -26,7 +26,6 @@ def run_training(folder: Path, workspace_root: Path, resume_from: Path | None) -
     events.jsonl, checkpoints to checkpoints/, the result to adapter/ or model/. Raises.
     """
     run = RunFolder(Path(folder))
-    config = load_config(run.config)
     workspace = Workspace.open(workspace_root)
     if resume_from is not None:
         resume_from = run.root / resume_from
@@ -38,14 +37,7 @@ def run_training(folder: Path, workspace_root: Path, resume_from: Path | None) -
     _be_quiet()
     _be_quick()
     try:
-        # Its `train` reads top to bottom. Only the one that is asked for is imported: some take
-        # seconds.
-        method = importlib.import_module(config.training_method.module)
-
-        def train(config: RunConfig, checkpoint: Path | None) -> str:
-            return str(method.train(run, workspace, config, checkpoint))
-
-        return in_attempts(run, train, resume_from)
+        return in_attempts(run, partial(recipe.run, run, workspace), resume_from)
     except Stopped:
         return "stopped"
 

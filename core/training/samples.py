@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
+
+from transformers import TrainerCallback
 
 from core.config import RunConfig
 from core.data.record import DatasetInfo
@@ -19,7 +21,7 @@ from core.tokens.prompts import prompt_ids
 from core.tokens.tokenize import answer_wanted
 from core.tokens.tool_turns import answer_text
 from core.training.attention import other_attention
-from core.training.watched import same_randomness
+from core.training.trainer import WatchedTrainer, same_randomness
 
 _ROWS = 3
 # Of a text without turns, so many characters are the prompt.
@@ -141,3 +143,53 @@ class Sampler:
     def _check_stop(self, _: float) -> None:
         if self.stop_request.exists():
             raise Stopped
+
+
+class Samples(Protocol):
+    """Writes what the model says at a step; `as_base` with its adapter off."""
+
+    def write(self, model: Any, step: int, autocast: Any, *, as_base: bool = False) -> None: ...
+
+
+class SampleAnswers(TrainerCallback):
+    """Sample answers of the untrained model, at each evaluation, and at the end."""
+
+    def __init__(self, sampler: Samples, trainer: WatchedTrainer, *, starts_as_base: bool) -> None:
+        self.sampler = sampler
+        self._trainer = trainer
+        self._starts_as_base = starts_as_base
+        self._first_is_due = False
+        self._last = -1
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if state.global_step > 0:
+            return  # resumed
+        self._first_is_due = True
+        if not self._starts_as_base:
+            self._first()
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        # With the adapter off the model is still what it was at step 0; so nobody has to wait
+        # for these answers before the first step.
+        if state.global_step > 0 and self._first_is_due:
+            self._first()
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self._write(state.global_step)
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if self._last != state.global_step:
+            self._write(state.global_step)
+
+    def _first(self) -> None:
+        self._first_is_due = False
+        self._write(0, as_base=self._starts_as_base)
+
+    def _write(self, step: int, *, as_base: bool = False) -> None:
+        if self._first_is_due:
+            self._first()
+            if step == 0:
+                return
+        self._last = step
+        autocast = self._trainer.accelerator.autocast()
+        self.sampler.write(self._trainer.model, step, autocast, as_base=as_base)

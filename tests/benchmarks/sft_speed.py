@@ -164,13 +164,13 @@ def bare(root: Path, steps: int) -> dict[str, Any]:
     from trl import SFTConfig, SFTTrainer
 
     from core.data.registry import load_dataset_info
-    from core.training.rows import load_rows
+    from core.training.text import sft_rows
     from core.workspace import Workspace
 
     base = str(root / "models" / "base")
     tokenizer = AutoTokenizer.from_pretrained(base)
     info = load_dataset_info(Workspace.open(root), "rows")
-    rows: Dataset = load_rows(info, "train", tokenizer, config(steps)).dataset
+    rows: Dataset = sft_rows(info, "train", tokenizer, config(steps)).dataset
     has_bf16 = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
     trainer = SFTTrainer(
         base,

@@ -24,9 +24,9 @@ from core.runs.lineage import built_on, lineage_text
 from core.runs.records import delete_run
 from core.runs.resume import can_halve, memory_was_short, resume_with_half
 from core.runs.submit import submit_run
-from core.training.memory import MemoryRanOut, ran_out
+from core.training.resume import MemoryRanOut, ran_out
+from core.training.row_trainer import RowTrainer
 from core.training.run import run_training
-from core.training.trainer import RowTrainer
 from core.workspace import RunFolder
 from tests.tiny_model import TinyWorld
 from tests.training.conftest import SETTINGS, events, losses

@@ -24,8 +24,8 @@ from core.tokens.lens import Lens
 from core.tokens.tokenize import NO_LOSS
 from core.tokens_worker import preview_rows
 from core.training.attention import use_row_attention
-from core.training.rows import load_rows
-from core.training.trainer import RowTrainer
+from core.training.row_trainer import RowTrainer
+from core.training.text import sft_rows
 from core.worker.chat.loaded import Models
 from core.workspace import RunFolder, Workspace
 from tests.tiny_model import TinyWorld, tiny_model
@@ -97,7 +97,7 @@ def test_the_tokens_shown_with_loss_are_those_of_the_trainers_batch(
     tokenizer = use_template(open_tokenizer(place / "model"), load_template(name, workspace))
     info = DatasetInfo(id="turns", name="turns", form="messages", counts=Counts(train=len(ROWS)))
     info.folder = workspace.dataset("turns")
-    rows = load_rows(info, "train", tokenizer, config)
+    rows = sft_rows(info, "train", tokenizer, config)
     assert rows.left_out == []
     batch = collate(rows.dataset, tokenizer)
     shown = preview_rows(
@@ -123,7 +123,7 @@ def test_a_form_for_another_method_is_refused_with_the_method(place: Path) -> No
     info = stored(workspace, "judged", "preference", [row])
     tokenizer = open_tokenizer(place / "model")
     with pytest.raises(DataError, match=r"judged holds preference data, .*DPO"):
-        load_rows(info, "train", tokenizer, parse_config({"data.dataset": "judged"}))
+        sft_rows(info, "train", tokenizer, parse_config({"data.dataset": "judged"}))
 
 
 def test_a_trained_model_is_asked_with_the_template_of_its_run(

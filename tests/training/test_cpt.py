@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import math
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
+from datasets import Dataset
+from datasets.table import InMemoryTable
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
@@ -18,8 +22,9 @@ from core.errors import DataError, ModelError
 from core.models.inference import open_trained
 from core.models.trained import find_trained
 from core.training.callbacks import ReportEvents
-from core.training.documents import Documents, in_blocks
+from core.training.rows import IDS, Rows
 from core.training.run import run_training
+from core.training.text import in_blocks
 from core.workspace import RunFolder
 from tests.tiny_model import tiny_world
 from tests.training.conftest import events, losses
@@ -31,10 +36,11 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> TextWorld:
     return text_world(tmp_path_factory.mktemp("cpt"))
 
 
-def made_documents(lengths: list[int]) -> Documents:
+def numbered_texts(lengths: list[int]) -> Rows:
     """Texts of these lengths whose tokens are numbered through."""
-    starts = np.cumsum([0, *lengths[:-1]])
-    return Documents("train", np.arange(sum(lengths), dtype=np.int32), starts, [])
+    tokens = iter(range(sum(lengths)))
+    texts = pa.array([list(islice(tokens, length)) for length in lengths], IDS)
+    return Rows("train", Dataset(InMemoryTable(pa.table({"input_ids": texts}))), [])
 
 
 @settings(max_examples=40, deadline=None)
@@ -43,7 +49,7 @@ def test_no_token_is_lost_and_none_is_predicted_from_nothing(
     lengths: list[int], longest: int, apart: bool
 ) -> None:
     """A person's texts would be cut, or the model would learn to guess the first word of a text."""
-    rows = in_blocks(made_documents(lengths), longest, apart=apart)
+    rows = in_blocks(numbered_texts(lengths), longest, apart=apart)
     blocks = rows.dataset.to_list()
     assert [token for block in blocks for token in block["input_ids"]] == list(range(sum(lengths)))
     assert max(rows.lengths) <= longest and min(rows.lengths) >= min(2, sum(lengths))

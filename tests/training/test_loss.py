@@ -6,8 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from core.training import loss as loss_module
-from core.training.loss import Head, head_of, summed_loss
+from core.training import row_trainer as loss_module
+from core.training.row_trainer import Head, head_of, summed_loss
 from tests.training.test_attention import tiny
 
 TOKENS, WIDTH, VOCABULARY = 40, 16, 50

@@ -15,7 +15,7 @@ from core.config.optimizers import OPTIMIZERS
 from core.config.schedules import SCHEDULES
 from core.setup.extras import is_installed
 from core.training.optimizers import OptimizedTrainer, optimizer_arguments
-from core.training.watched import WatchedTrainer
+from core.training.trainer import WatchedTrainer
 
 STEPS = 4
 # RAdam stands still for its first five steps.

@@ -21,11 +21,15 @@ from core.errors import DataError, TrainingError
 from core.jobs.events import Event
 from core.tokens.sides import sides_of_rows
 from core.tokens.tokenize import TokenizedRow
-from core.training.dpo import DirectTrainer, PairCollator
-from core.training.judged_rows import load_judged_rows
-from core.training.kto import JudgedCollator, judged_measures
-from core.training.orpo import OddsRatioTrainer
-from core.training.preference import PairColumns
+from core.training.preference import (
+    DirectTrainer,
+    JudgedCollator,
+    OddsRatioTrainer,
+    PairCollator,
+    PairColumns,
+    judged_measures,
+    judged_rows,
+)
 from core.training.run import run_training
 from core.workspace import RunFolder
 from tests.preferences import THINGS, bring, judged, pairs
@@ -209,7 +213,7 @@ def test_a_batch_holds_what_the_preview_shows(
     """The page would colour other tokens than those that are learned."""
     tokenizer = tiny_tokenizer()  # its template sets a line break behind each turn
     config = parse_config({"method": "dpo", "training.max_length": 14})
-    rows = load_judged_rows(sets["pairs"], "train", tokenizer, config)
+    rows = judged_rows(sets["pairs"], "train", tokenizer, config)
     raw = read_slice(sets["pairs"].rows_path("train"), 0, 3)
     shown = sides_of_rows(raw, tokenizer, max_length=14)
     some = [rows.dataset[place] for place in range(3)]

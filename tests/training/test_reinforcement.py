@@ -19,7 +19,7 @@ from core.jobs.events import EventWriter, read_events
 from core.models.inference import open_trained
 from core.models.trained import find_trained
 from core.rewards.specs import parse_rewards
-from core.training.completions import ReportCompletions, chosen_answers
+from core.training.reinforcement import ReportCompletions, chosen_answers
 from core.training.run import run_training
 from core.workspace import RunFolder
 from tests.tiny_model import TinyWorld, shown_report

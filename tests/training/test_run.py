@@ -18,8 +18,8 @@ from core.data.prepare import import_dataset
 from core.errors import DataError, TrainingError
 from core.training.advice import advise
 from core.training.attention import other_attention
+from core.training.row_trainer import RowTrainer
 from core.training.run import run_training
-from core.training.trainer import RowTrainer
 from core.workspace import RunFolder
 from tests.tiny_model import TinyWorld, colour_rows
 from tests.training.conftest import SETTINGS, events, losses

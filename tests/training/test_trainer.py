@@ -16,8 +16,8 @@ from core.config import parse_config
 from core.data.registry import read_rows
 from core.tokens.tokenize import tokenize_rows
 from core.training.attention import use_row_attention
-from core.training.rows import load_rows, packed
-from core.training.trainer import RowTrainer
+from core.training.row_trainer import RowTrainer
+from core.training.text import packed, sft_rows
 from tests.tiny_model import TinyWorld, tiny_model, tiny_tokenizer
 from tests.training.conftest import SETTINGS
 
@@ -124,7 +124,7 @@ def test_losses_of_dynamic_fine_tuning_are_those_of_bare_trl(
 
 
 def test_wrapped_rows_lose_no_token_and_waste_none(world: TinyWorld) -> None:
-    rows = load_rows(
+    rows = sft_rows(
         world.dataset, "train", tiny_tokenizer(), parse_config({"training.max_length": 64})
     )
     lengths = [len(ids) for ids in packed(rows, 64, "wrapped")["input_ids"]]
@@ -168,7 +168,7 @@ def test_a_batch_carries_loss_where_the_preview_says(world: TinyWorld, tmp_path:
 def test_packed_documents_do_not_see_each_other(world: TinyWorld, tmp_path: Path) -> None:
     """With packing, an answer would be learned from another row's question."""
     config = parse_config({**SETTINGS, "data.dataset": world.dataset.id})
-    rows = load_rows(world.dataset, "train", tiny_tokenizer(), config)
+    rows = sft_rows(world.dataset, "train", tiny_tokenizer(), config)
     together = packed(rows, 64)
     assert len(together) < len(rows.lengths)
     trainer = ours(together, tmp_path, per_device_train_batch_size=2)

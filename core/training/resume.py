@@ -1,22 +1,34 @@
-"""How a training goes on from a checkpoint: whose it is, whether it can be read, and with which
-settings."""
+"""How a training goes on: from a checkpoint, with the run's own settings; from the one before where
+that cannot be read; with half the batch where the memory ran out.
+
+transformers' auto_find_batch_size takes a tenth off the batch, begins the training anew and lets
+the effective batch shrink; so it is not used.
+"""
 
 from __future__ import annotations
 
 import pickle
-from collections.abc import Iterator
+import traceback
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from peft import PeftModel
 from safetensors import SafetensorError
 from torch.optim.lr_scheduler import LambdaLR
 from trl.trainer.base_trainer import _BaseTrainer
 
+from core.config import RunConfig, load_config, parse_config
+from core.config.memory import halved
 from core.errors import ModelError, TrainingError
+from core.jobs.events import EventWriter
+from core.models.checkpoints import checkpoint_before, last_good_checkpoint
 from core.models.fit import adapter_misfit, weights_misfit
-from core.training.memory import ran_out
+from core.models.inference import free_memory
+from core.training.advice import advise
+from core.workspace import RunFolder
 
 _UNREADABLE = (
     OSError,
@@ -29,6 +41,15 @@ _UNREADABLE = (
     pickle.UnpicklingError,
     SafetensorError,
 )
+_SAID = ("out of memory", "can't allocate memory", "cannot allocate memory")
+# In whose call the evaluation's batch is what did not fit.
+_EVALUATING = ("evaluation_loop", "prediction_step")
+
+Train = Callable[[RunConfig, Path | None], str]
+
+
+class MemoryRanOut(TrainingError):
+    """The memory was not enough for the run as it is set."""
 
 
 class BrokenCheckpoint(TrainingError):
@@ -40,6 +61,64 @@ class BrokenCheckpoint(TrainingError):
         )
         self.path = path
         self.reason = reason
+
+
+def in_attempts(run: RunFolder, train: Train, resume_from: Path | None) -> str:
+    """What `train` returns, called anew as often as that helps. Raises what nothing helps with;
+    MemoryRanOut when the memory was not enough."""
+    events = EventWriter(run.events)
+    while True:
+        try:
+            return train(load_config(run.config), resume_from)
+        except BrokenCheckpoint as error:
+            resume_from = _one_before(error, events)
+        except Exception as error:
+            if not ran_out(error):
+                raise
+            resume_from = _with_less(run, error, events)
+        free_memory()  # the frames that held the model are gone with the error
+
+
+def _one_before(error: BrokenCheckpoint, events: EventWriter) -> Path:
+    before = checkpoint_before(error.path)
+    if before is None:
+        raise error
+    message = f"{error.path.name} cannot be read ({error.reason}); going on from {before.name}."
+    events.write("log", level="warning", message=message)
+    return before.path
+
+
+def _with_less(run: RunFolder, error: Exception, events: EventWriter) -> Path | None:
+    """Halves what is in memory at once, if the run may, and doubles the accumulation, so that a
+    step learns from as many rows as before; the checkpoint to go on from, if any."""
+    config = load_config(run.config)
+    names = {frame.name for frame in traceback.extract_tb(error.__traceback__)}
+    change = halved(config, in_evaluation=not names.isdisjoint(_EVALUATING))
+    if change is None or config.training.on_out_of_memory != "halve":
+        advice = advise(error)
+        hint = advice.hint
+        if change is not None:
+            hint = f"Go on with half the batch, which learns the same. Or: {hint}"
+        raise MemoryRanOut(advice.message, hint) from error
+    parse_config(config.values() | change).save(run.config)
+    checkpoint, _ = last_good_checkpoint(run.checkpoints)
+    place = checkpoint.name if checkpoint else "the start"
+    reason = f"the memory ran out; as many rows a step as before, going on from {place}"
+    events.write("log", level="warning", message=f"Out of memory: {str(error).splitlines()[0]}")
+    for field, value in change.items():
+        choice = {"field": field, "value": value, "reason": reason}
+        name = field.rpartition(".")[2]
+        message = f"{name}: {value} ({reason})"
+        events.write("log", level="warning", message=message, choice=choice)
+    return checkpoint.path if checkpoint else None
+
+
+def ran_out(error: BaseException) -> bool:
+    """Whether it was the memory, a GPU's or the machine's, that was not enough."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    text = str(error).lower()
+    return isinstance(error, RuntimeError | OSError) and any(words in text for words in _SAID)
 
 
 class ResumedTrainer(_BaseTrainer):

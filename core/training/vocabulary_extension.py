@@ -4,43 +4,38 @@ the adapter that trains the new rows, and what stands beside each checkpoint."""
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from peft import LoraConfig, PeftConfig
 from transformers import TrainerCallback
 
-from core.config import RunConfig
 from core.errors import TrainingError
 from core.models.origin import own_adapter
 from core.models.vocabulary import grow, make_room
 from core.tokens.new_tokens import NewTokens, add_tokens, read_new_tokens
-from core.training.reporter import Reporter
-
-if TYPE_CHECKING:
-    from core.training.setup import Beginning
+from core.training.beginning import Beginning
 
 
-def add_new_tokens(tokenizer: Any, config: RunConfig, reporter: Reporter) -> dict[str, list[int]]:
-    """Adds the run's new tokens to its tokenizer and says so; the former pieces of each."""
-    wanted = config.vocabulary.new_tokens
-    pieces = add_tokens(tokenizer, wanted)
+def add_new_tokens(start: Beginning) -> None:
+    """Adds the run's new tokens to its tokenizer and says so."""
+    wanted, events = start.config.vocabulary.new_tokens, start.reporter.events
+    pieces = start.new_pieces = add_tokens(start.tokenizer, wanted)
     known = [token for token in wanted if token not in pieces]
     if known:
         message = f"The tokenizer has these already: {', '.join(known[:10])}."
-        reporter.events.write("log", level="warning", message=message)
+        events.write("log", level="warning", message=message)
     if pieces:
         most = max(pieces, key=lambda token: len(pieces[token]))
         message = (
             f"{len(pieces)} new tokens, such as {most}, which was {len(pieces[most])} tokens "
             "before. Each begins at the mean of its former pieces."
         )
-        reporter.events.write("log", level="info", message=message)
-    return pieces
+        events.write("log", level="info", message=message)
 
 
-def room_for_new_tokens(model: Any, start: Beginning) -> NewTokens | None:
+def make_room_for_new_tokens(model: Any, start: Beginning) -> None:
     """Gives the model rows for the run's new tokens, or for those of the adapter that it trains
-    further; None when there are none."""
+    further."""
     begun = own_adapter(start.run)
     earlier = read_new_tokens(begun) if begun else None
     if earlier is not None:
@@ -51,18 +46,18 @@ def room_for_new_tokens(model: Any, start: Beginning) -> NewTokens | None:
                 "Let the run begin with the other one merged, or take the new tokens out.",
             )
         grow(model, earlier)
-        return earlier
+        start.new_tokens = earlier
+        return
     if not start.new_pieces:
-        return None
+        return
     before = int(model.get_input_embeddings().weight.shape[0])
-    found = make_room(model, start.tokenizer, start.new_pieces)
+    found = start.new_tokens = make_room(model, start.tokenizer, start.new_pieces)
     message = (
         f"The embeddings grew from {before:,} to {found.rows:,} rows."
         if found.rows > before
         else f"The embeddings have room for them: they keep their {before:,} rows."
     )
     start.reporter.events.write("log", level="info", message=message)
-    return found
 
 
 def with_new_tokens(
