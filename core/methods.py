@@ -46,7 +46,8 @@ Purpose = Literal["Answers", "Labels", "Plain text", "Preferences", "Rewards"]
 
 LossHead = Literal["none", "rows", "tiles", "everything"]
 """How the loss takes the scores over the vocabulary: there are none; a piece at a time on any
-device (core.training.row_trainer); a tile at a time with TRL's kernel; those of all tokens at once."""
+device (core.training.row_trainer); a tile at a time with TRL's kernel; those of all tokens at
+once."""
 
 
 @dataclass(frozen=True)
@@ -80,8 +81,8 @@ TRL_ARGUMENTS = LibraryClass("trl", "trainer/base_config.py", "_BaseConfig")
 class Method:
     """One training method.
 
-    `title` names it in lists, `description` within a sentence. `recipe` (module:class) trains it, with the
-    `trainer` of the library and its `arguments`. `section` is that of its own settings.
+    `title` names it in lists, `description` within a sentence. `recipe` (module:class) trains it,
+    with the `trainer` of the library and its `arguments`. `section` is that of its own settings.
     """
 
     name: MethodName

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import dataclasses
 import importlib
-import importlib.util
 import typing
 from collections import Counter
 from pathlib import Path
@@ -15,8 +14,10 @@ import pytest
 from core.config import SPEC_BY_PATH, RunConfig
 from core.config.extra import config_fields
 from core.config.presets import list_presets
+from core.jobs.process import named as imported
 from core.methods import METHODS, Method, MethodName, Purpose, StandardForm, named
 from core.runs.panels import panels
+from core.training.recipe import Recipe
 
 ROOT = Path(__file__).resolve().parents[1]
 # What one of its own fields is called so too: the losses `kto`, `grpo` and `sft`.
@@ -27,7 +28,7 @@ _AN_AMOUNT = {
     "core/evaluation/rewarded.py",
     "core/runs/panels.py",
     "core/rewards/trial.py",
-    "core/training/completions.py",
+    "core/training/reinforcement.py",
     "webui/completion_view.py",
     "webui/report_view.py",
     "webui/reward_editor.py",
@@ -55,8 +56,8 @@ def test_a_record_is_complete(method: Method) -> None:
 
 
 @EACH
-def test_its_module_its_preset_and_the_classes_of_the_library_exist(method: Method) -> None:
-    assert importlib.util.find_spec(method.module), f"no module {method.module}"
+def test_its_recipe_its_preset_and_the_classes_of_the_library_exist(method: Method) -> None:
+    assert issubclass(imported(method.recipe), Recipe)
     assert any(preset.config().method == method.name for preset in list_presets())
     package, _, name = method.trainer.rpartition(".")
     assert hasattr(importlib.import_module(package), name)
