@@ -6,11 +6,10 @@ from datetime import datetime
 from typing import Any
 from urllib.parse import quote
 
+from core.export.formats import formats
 from core.export.reports import Export, list_exports
 from core.workspace import RunFolder
 from webui import messages
-
-TITLES = {"adapter": "Adapter", "merged": "Merged model"}
 
 
 def exports(run: RunFolder) -> str:
@@ -25,7 +24,8 @@ def exports(run: RunFolder) -> str:
 
 
 def _card(item: Export) -> str:
-    title = TITLES.get(item.format, item.format)
+    known = formats().get(item.format)
+    title = known.title if known else item.format
     checks = "".join(_check(check) for check in item.checks)
     source = "finished model" if item.checkpoint == "final" else item.checkpoint
     when = datetime.fromtimestamp(item.created_at).strftime("%d %b %H:%M")

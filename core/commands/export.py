@@ -9,6 +9,7 @@ from typing import Any
 
 from core.commands.opening import open_for_run, open_workspace
 from core.commands.output import Output, UsageError, pairs, spell_bytes
+from core.export.formats import format_names
 
 
 def add(commands: Any, common: argparse.ArgumentParser) -> None:
@@ -20,7 +21,7 @@ def add(commands: Any, common: argparse.ArgumentParser) -> None:
         "to answer as base and adapter do together, and not as the base alone.",
     )
     parser.add_argument("run_id", metavar="RUN")
-    parser.add_argument("--format", required=True, choices=["adapter", "merged"])
+    parser.add_argument("--format", required=True, choices=format_names())
     parser.add_argument("--checkpoint", default="final", help="such as checkpoint-40 (%(default)s)")
     parser.add_argument(
         "--dtype",

@@ -72,17 +72,6 @@ class TrainedModel:
         return str(adapter_settings(self.folder).get("peft_type", "")) if self.is_adapter else ""
 
     @property
-    def why_not_merged(self) -> str:
-        """Why the adapter cannot become part of its base's weights; "" when it can."""
-        if self.peft_type not in _VIRTUAL:
-            return ""
-        kind = self.peft_type.lower().replace("_", " ")
-        return (
-            f"This run learned virtual tokens ({kind}), which stand before each text: no weights "
-            "of the base can hold them."
-        )
-
-    @property
     def shares_base(self) -> bool:
         """Whether the model with its adapter switched off is exactly the base.
 

@@ -15,6 +15,7 @@ from core.data.fit import data_problems
 from core.data.record import DatasetInfo
 from core.data.registry import load_dataset_info
 from core.errors import ConfigError, JobError, ModelError, Problem, TunesmithError
+from core.export.formats import formats
 from core.jobs.devices import serves
 from core.jobs.events import read_events
 from core.jobs.kinds import KINDS
@@ -97,10 +98,12 @@ def submit_evaluation(
 def submit_export(workspace: Workspace, store: Store, run_id: str, params: dict[str, Any]) -> Job:
     """Puts an export of a run's model in the queue. Raises ModelError when it left none, or none
     of this format."""
-    if params.get("format") == "merged" and run_job(store, run_id):
+    form = formats().get(str(params.get("format")))
+    if form is not None and run_job(store, run_id):
         trained = find_trained(workspace.run(run_id), str(params.get("checkpoint") or FINAL))
-        if trained.why_not_merged:
-            raise ModelError(trained.why_not_merged, "Export it as an adapter.")
+        why_not = form.why_not(trained.config)
+        if why_not:
+            raise ModelError(*why_not)
     return _submit_task(workspace, store, "export", run_id, params)
 
 

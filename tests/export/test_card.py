@@ -10,7 +10,9 @@ import yaml
 
 from core.config import parse_config
 from core.data.record import Counts, DatasetInfo
-from core.export.card import Base, describe_base, write_card
+from core.export.base import Base, describe_base
+from core.export.card import write_card
+from core.export.formats import formats
 from core.models.trained import TrainedModel
 from core.workspace import RunFolder
 
@@ -26,9 +28,8 @@ def trained(folder: Path, **settings: object) -> TrainedModel:
 
 
 def card(folder: Path, model: TrainedModel, base: Base, format_name: str = "adapter") -> str:
-    write_card(
-        folder, model, base, DATA, format_name=format_name, dtype="bfloat16", checks=["Same."]
-    )
+    form = formats()[format_name]
+    write_card(folder, model, base, DATA, form=form, dtype="bfloat16", checks=["Same."])
     return (folder / "README.md").read_text(encoding="utf-8")
 
 

@@ -15,6 +15,7 @@ from core.config import load_config
 from core.config.adapter import TUNERS
 from core.evaluation.measure import answer_losses, write_answers
 from core.evaluation.rows import load_eval_set
+from core.export.formats import formats
 from core.models.describe import describe_model, trainable_parameters
 from core.models.inference import open_trained
 from core.models.trained import find_trained
@@ -121,7 +122,7 @@ def test_it_learns_and_comes_back(train: Train, world: TinyWorld, kind: str) -> 
     (batch,) = write_answers(model, tokenizer, [prompt], max_new_tokens=6, tell=lambda share: None)
     assert tokenizer.decode(chat, skip_special_tokens=True).strip() == batch
 
-    assert bool(trained.why_not_merged) == config.adapter.is_prompt
+    assert bool(formats()["merged"].why_not(config)) == config.adapter.is_prompt
     if config.adapter.method in TUNERS:
         ids = torch.tensor([prompt])
         with torch.inference_mode():

@@ -8,19 +8,13 @@ import gradio as gr
 
 from core.config import load_config
 from core.errors import TunesmithError
+from core.export.formats import formats
 from core.runs.submit import submit_export
 from webui import messages
 from webui.context import App, Shared
 from webui.export_view import exports
 from webui.pick import find_run, run_picker, trained_runs
 from webui.task_view import stop_task, task_news
-
-FORMATS = [("Merged model", "merged"), ("Adapter", "adapter")]
-MEANING = {
-    "merged": "One folder of safetensors that works wherever transformers works. As large as the "
-    "base model.",
-    "adapter": "Only what was learned: a few megabytes, to be loaded onto the base with PEFT.",
-}
 
 
 def build(app: App, shared: Shared) -> None:
@@ -33,8 +27,11 @@ class _Export:
         self.nothing = gr.HTML(apply_default_css=False)
         with gr.Column(visible=False, elem_id="export-form") as self.form:
             _, self.checkpoint = run_picker(app, shared, "export")
-            self.kind = gr.Radio(FORMATS, value="merged", label="Format", elem_id="export-format")
-            self.meaning = gr.HTML(self.explain("merged"), apply_default_css=False)
+            first = next(iter(formats()))
+            self.kind = gr.Radio(
+                _formats(app, ""), value=first, label="Format", elem_id="export-format"
+            )
+            self.meaning = gr.HTML(self.explain(first), apply_default_css=False)
             with gr.Row(elem_classes="actions"):
                 self.start = gr.Button("Export", variant="primary", elem_id="export-start")
                 self.stop = gr.Button("Stop", visible=False, elem_id="export-stop")
@@ -56,7 +53,7 @@ class _Export:
         return "", gr.Column(visible=True), kind, self.show(run_id)
 
     def explain(self, chosen: str) -> str:
-        return f"<p class='aside'>{MEANING[chosen]}</p>"
+        return f"<p class='aside'>{formats()[chosen].meaning}</p>"
 
     def begin(self, run_id: str, name: str, chosen: str):
         try:
@@ -98,10 +95,11 @@ class _Export:
 
 
 def _formats(app: App, run_id: str) -> list[tuple[str, str]]:
-    """What there is to take away: a run that trained the model itself has no adapter, and virtual
-    tokens become part of no model."""
+    """(title, name) of what there is to take away."""
     run = find_run(app, run_id)
-    adapter = load_config(run.folder.config).adapter if run else None
-    if adapter is not None and not adapter.is_adapter:
-        return FORMATS[:1]
-    return FORMATS[1:] if adapter is not None and adapter.is_prompt else FORMATS
+    config = load_config(run.folder.config) if run else None
+    return [
+        (form.title, name)
+        for name, form in formats().items()
+        if config is None or not form.why_not(config)
+    ]
