@@ -12,8 +12,6 @@ from typing import Any
 
 from core.data.record import DatasetInfo
 from core.data.rowfile import read_slice
-from core.tokens.sides import sides_of_rows
-from core.tokens.tokenize import TokenizedRow, as_answered, tokenize_rows
 from core.export.check import (
     Check,
     check_exported,
@@ -30,6 +28,8 @@ from core.models.inference import open_model
 from core.models.labels import Labels, labels_of
 from core.models.masked import gap_rows, hidden_logits, open_masked
 from core.models.trained import TrainedModel
+from core.tokens.sides import sides_of_rows
+from core.tokens.tokenize import TokenizedRow, as_answered, tokenize_rows
 
 _ROWS, _TOKENS, _MOST_TEXTS = 4, 256, 32
 # Asked where the data set is no longer there.
