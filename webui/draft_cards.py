@@ -10,9 +10,9 @@ from typing import Any
 
 from core.data.synthetic.draft_log import Draft
 from core.data.synthetic.draft_rows import plain_row
-from core.data.synthetic.endpoint import endpoint_host
 from core.data.synthetic.tasks import DraftTask
 from core.errors import DataError, TunesmithError
+from core.remote.endpoint import endpoint_host
 from webui import background, messages, row_cards
 
 # Where an endpoint's address and key may stand; the first that is set counts.

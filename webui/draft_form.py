@@ -11,9 +11,9 @@ from gradio.components import Component
 
 from core.config.fields import FieldSpec
 from core.data.record import DatasetInfo
-from core.data.synthetic.endpoint import endpoint_host
 from core.data.synthetic.settings import DraftSettings, drafts_form
 from core.errors import ConfigError, Problem
+from core.remote.endpoint import endpoint_host
 from webui import draft_cards, forms
 from webui.context import App
 from webui.pick import run_choices, trained_runs

@@ -50,7 +50,7 @@ def _missing(spec: RewardSpec, workspace: Workspace) -> str:
     if isinstance(options, Own):
         return own_problem(options, workspace)
     if isinstance(options, Judge):
-        from core.data.synthetic.endpoint import endpoint_from
+        from core.remote.endpoint import endpoint_from
 
         return _raised(endpoint_from)
     if isinstance(options, JsonSchema) and options.schema_file:

@@ -1,7 +1,7 @@
 """A judge: a model behind an OpenAI-compatible endpoint that gives each answer a score.
 
 Its URL and key stand in the environment, as for rows that a model writes
-(`core.data.synthetic.endpoint`).
+(`core.remote.endpoint`).
 """
 
 from __future__ import annotations
@@ -13,10 +13,8 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from core.data.synthetic.asking import Message
-from core.data.synthetic.endpoint import EndpointModel, Pace, Refused, endpoint_from
-from core.data.synthetic.settings import DraftSettings, draft_settings
 from core.errors import ModelError, TrainingError
+from core.remote.endpoint import EndpointModel, Message, Pace, Refused, endpoint_from
 from core.rewards.kinds import Judge
 from core.rewards.texts import only_block, without_thinking
 
@@ -41,7 +39,6 @@ class EndpointJudge:
     def __init__(self, options: Judge) -> None:
         self.options = options
         self.endpoint = endpoint_from()
-        self._settings = _settings(options)
         self._pace = Pace(options.requests_per_minute)
         self._failed_in_a_row = 0
 
@@ -63,7 +60,7 @@ class EndpointJudge:
     async def _all(self, asked: Sequence[Asked]) -> list[float | str]:
         """Of each answer its score, or why there is none."""
         places = asyncio.Semaphore(self.options.requests_at_once)
-        async with EndpointModel(self.endpoint, self._settings, self._pace) as model:
+        async with EndpointModel(self.endpoint, self.options, self._pace) as model:
 
             async def one(item: Asked) -> float | str:
                 async with places:
@@ -119,10 +116,3 @@ def read_score(reply: str) -> float:
     if not 0 <= score <= 1:
         raise ValueError(f"its score {score:g} is not between 0 and 1")
     return float(score)
-
-
-def _settings(options: Judge) -> DraftSettings:
-    names = (
-        "model temperature max_new_tokens requests_at_once requests_per_minute timeout_seconds"
-    ).split()
-    return draft_settings({name: getattr(options, name) for name in names})

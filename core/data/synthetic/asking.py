@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from core.data.conversion import Unusable
 from core.data.readers import Row
 from core.data.synthetic.draft_rows import plain_row, split_answer
 from core.data.synthetic.settings import DraftSettings
+from core.remote.endpoint import Message
 
-Message = dict[str, Any]
 Expected = Literal["rows", "answer", "rejected", "judged"]
 
 _MOST_EXAMPLE_CHARS = 48_000

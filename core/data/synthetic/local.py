@@ -10,10 +10,9 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Any
 
-from core.data.synthetic.asking import Message
-from core.data.synthetic.endpoint import Refused, Reply
 from core.data.synthetic.settings import DraftSettings
 from core.errors import ModelError, WorkspaceError
+from core.remote.endpoint import Message, Refused, Reply
 from core.workspace import Workspace
 
 

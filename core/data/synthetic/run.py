@@ -20,22 +20,23 @@ from typing import Any, Protocol
 from core.data.conversion import Unusable
 from core.data.registry import load_dataset_info
 from core.data.rowfile import iter_rows, read_slice
-from core.data.synthetic.asking import Ask, Message, word_request
+from core.data.synthetic.asking import Ask, word_request
 from core.data.synthetic.draft_log import append, read_log
 from core.data.synthetic.draft_rows import likeness
-from core.data.synthetic.endpoint import (
+from core.data.synthetic.local import LocalModel
+from core.data.synthetic.reply import Reading, read_reply
+from core.data.synthetic.tasks import DraftTask, at_work, load_task, seed_rows, tally_of
+from core.errors import DataError, TunesmithError
+from core.progress import Stopped, Tell
+from core.remote.endpoint import (
     EndpointModel,
+    Message,
     Pace,
     Refused,
     Reply,
     endpoint_from,
     estimate_tokens,
 )
-from core.data.synthetic.local import LocalModel
-from core.data.synthetic.reply import Reading, read_reply
-from core.data.synthetic.tasks import DraftTask, at_work, load_task, seed_rows, tally_of
-from core.errors import DataError, TunesmithError
-from core.progress import Stopped, Tell
 from core.workspace import Workspace
 
 _FRUITLESS = 10

@@ -25,10 +25,10 @@ from core.data.record import DatasetInfo
 from core.data.registry import load_dataset_info
 from core.data.rowfile import iter_rows, label_counts
 from core.data.synthetic.draft_log import Draft, Written, read_log
-from core.data.synthetic.endpoint import endpoint_from
 from core.data.synthetic.settings import DraftSettings, draft_settings, drafts_form
 from core.errors import ConfigError, DataError, JobError, Problem
 from core.methods import StandardForm
+from core.remote.endpoint import endpoint_from
 from core.workspace import Workspace, checked_id, new_id, write_atomic
 
 State = Literal["working", "stopped", "finished", "failed"]

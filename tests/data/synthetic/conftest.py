@@ -128,7 +128,7 @@ def endpoint(monkeypatch: pytest.MonkeyPatch) -> Iterator[StandIn]:
 @pytest.fixture
 def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     """The pause before another try is short; what a server asks for is waited all the same."""
-    monkeypatch.setattr("core.data.synthetic.endpoint._FIRST_WAIT", 0.01)
+    monkeypatch.setattr("core.remote.endpoint._FIRST_WAIT", 0.01)
 
 
 @pytest.fixture

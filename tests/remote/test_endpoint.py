@@ -7,8 +7,8 @@ from email.utils import formatdate
 
 import pytest
 
-from core.data.synthetic.endpoint import Endpoint, Pace, endpoint_from, retry_after
 from core.errors import ModelError
+from core.remote.endpoint import Endpoint, Pace, endpoint_from, retry_after
 
 
 def test_each_key_goes_to_its_own_url_only() -> None:

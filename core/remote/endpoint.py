@@ -14,10 +14,8 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any
+from typing import Any, Protocol
 
-from core.data.synthetic.asking import Message
-from core.data.synthetic.settings import DraftSettings
 from core.errors import ModelError
 
 _OWN = ("TUNESMITH_OPENAI_BASE_URL", "TUNESMITH_OPENAI_API_KEY")
@@ -30,7 +28,23 @@ _LONGEST_ASKED_WAIT = 600.0
 _CONNECT_SECONDS = 10.0
 _AGAIN = (408, 429, 500, 502, 503, 504, 529)
 
+Message = dict[str, Any]
 Wait = Callable[[float], Awaitable[None]]
+
+
+class RequestSettings(Protocol):
+    """What is asked of an endpoint, and how patiently: seconds, tokens, requests."""
+
+    @property
+    def model(self) -> str: ...
+    @property
+    def temperature(self) -> float: ...
+    @property
+    def max_new_tokens(self) -> int: ...
+    @property
+    def requests_at_once(self) -> int: ...
+    @property
+    def timeout_seconds(self) -> float: ...
 
 
 class Refused(Exception):
@@ -136,7 +150,7 @@ class Pace:
 class EndpointModel:
     """Asks an endpoint. Use as `async with`; it can answer several requests at once."""
 
-    def __init__(self, endpoint: Endpoint, settings: DraftSettings, pace: Pace) -> None:
+    def __init__(self, endpoint: Endpoint, settings: RequestSettings, pace: Pace) -> None:
         import httpx2
 
         self.endpoint, self.settings, self.pace = endpoint, settings, pace
