@@ -11,6 +11,8 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.waiting import end_of
+
 PROJECT = Path(__file__).parents[1]
 PIP = f"pip=={importlib.metadata.version('pip')}"
 PARTS = (
@@ -69,7 +71,7 @@ class Clone:
 
     def launch(self, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
         process = self.start(*arguments, **variables)
-        out, err = process.communicate(timeout=300)
+        out, err = end_of(process)
         return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
 

@@ -5,25 +5,49 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import signal
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from hypothesis import HealthCheck, settings
+from playwright.sync_api import (
+    Browser,
+    ConsoleMessage,
+    Page,
+    Request,
+    expect,
+    sync_playwright,
+)
 
 from tests.e2e.serving import Served
+from tests.waiting import LIMIT, shown
 
 # No test reaches the Hub: what is missing must fail at once, not after a timeout.
 os.environ["HF_HUB_OFFLINE"] = "1"
 # Tokenizers warn at every fork otherwise.
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+# Started in the background, a shell has its programs ignore Ctrl-C, and they theirs: what a test
+# starts has to hear it as in a terminal.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+expect.set_options(timeout=LIMIT * 1000)
+# An example may take as long as the machine likes.
+settings.register_profile(
+    "any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("any machine")
 CHROMIUM = (
     "--no-sandbox --disable-gpu --disable-background-networking --disable-component-update "
     "--disable-sync --no-first-run"
 ).split()
-NAVIGATION_SECONDS = 240
+# What the console may show: Gradio ends its own stream when a page is left,
+HARMLESS = ("AbortError: signal is aborted without reason",)
+# and a page whose server a test has ended on purpose (it says so by `page.loses_server = True`).
+LOST = ("net::ERR_", "TypeError: Failed to fetch", "Connection errored out")
 # Tells the test of every error that Gradio shows: they go away by themselves, and nobody would see
 # that a handler has failed.
 _TELL_ERRORS = """
@@ -52,6 +76,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: -long[item.path])
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Any:
+    """A test that failed says what its page showed and how its jobs stood."""
+    report = yield
+    if report.failed and call.when == "call":
+        for name, thing in getattr(item, "funcargs", {}).items():
+            if text := shown(thing):
+                report.sections.append((f"what {name} showed", text))
+    return report
+
+
 @pytest.fixture
 def workspace(tmp_path: Path) -> Path:
     """An empty workspace folder of this test's own."""
@@ -70,27 +105,31 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def page(browser: Browser) -> Iterator[Page]:
-    """A page that notes what it asks for elsewhere (`page.foreign`) and script errors. No handler
-    may fail while it is used."""
+    """A page that notes what it asks for elsewhere (`page.foreign`). While it, or another page of
+    its context, is used, no handler may fail and the browser's console may show no error."""
     context = browser.new_context(viewport={"width": 1280, "height": 900}, accept_downloads=True)
-    # The runner may be far slower than a laptop, and training beside it; a wait ends when it can.
-    context.set_default_navigation_timeout(NAVIGATION_SECONDS * 1000)
+    context.set_default_timeout(LIMIT * 1000)
     page = context.new_page()
-    shown: list[str] = []
-    page.expose_function("tellError", lambda text: shown.append(text))
-    page.add_init_script(_TELL_ERRORS)
-    page.foreign = []  # type: ignore[attr-defined]
-    page.errors = []  # type: ignore[attr-defined]
-    page.on(
-        "request",
-        lambda request: None
-        if re.match(r"(http|ws)://127\.0\.0\.1|data:|blob:", request.url)
-        else page.foreign.append(request.url),  # type: ignore[attr-defined]
-    )
-    page.on("pageerror", lambda error: page.errors.append(str(error)))  # type: ignore[attr-defined]
+    page.foreign, page.errors, page.loses_server = [], [], False  # type: ignore[attr-defined]
+    errors: list[str] = page.errors  # type: ignore[attr-defined]
+
+    def note_request(request: Request) -> None:
+        if not re.match(r"(http|ws)://127\.0\.0\.1|data:|blob:", request.url):
+            page.foreign.append(request.url)  # type: ignore[attr-defined]
+
+    def note_line(line: ConsoleMessage) -> None:
+        harmless = HARMLESS + LOST if page.loses_server else HARMLESS  # type: ignore[attr-defined]
+        if line.type == "error" and not any(text in line.text for text in harmless):
+            errors.append(f"console: {line.text} ({line.location['url']})")
+
+    context.expose_function("tellError", lambda text: errors.append(f"shown: {text}"))
+    context.add_init_script(_TELL_ERRORS)
+    context.on("request", note_request)
+    context.on("console", note_line)
+    context.on("weberror", lambda error: errors.append(f"script: {error.error}"))
     yield page
     context.close()
-    assert shown == []
+    assert not errors, "\n".join(dict.fromkeys(errors))
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ import contextlib
 import io
 import json
 import signal
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from core import cli
 from core.jobs.events import read_events
 from core.workspace import Workspace
 from tests.cli_bench import Shell, make_chat_model, write_rows
+from tests.waiting import end_of, until
 
 FEW = ["--evaluation.sample_max_new_tokens", "2", "--training.precision", "fp32"]
 
@@ -174,10 +174,10 @@ def test_ctrl_c_stops_with_a_checkpoint_and_resume_goes_on(bench: Bench) -> None
     words = bench.settings("--training.max_steps", "4000", "--evaluation.eval_steps", "4000")
     before = set(bench.workspace.runs.iterdir())
     process = Shell(bench.workspace.root).start("train", "quickstart", *words, "--json")
-    events = _events_of_the_new_run(bench.workspace, before)
-    _wait(lambda: any(e["kind"] == "metrics" for e in read_events(events)), process)
+    new = until(lambda: set(bench.workspace.runs.iterdir()) - before).pop()
+    until(lambda: any(e["kind"] == "metrics" for e in read_events(new / "events.jsonl")))
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=120)
+    out, err = end_of(process)
     assert process.returncode == 130, err
     record = json.loads(out)
     assert record["state"] == "stopped"
@@ -189,21 +189,3 @@ def test_ctrl_c_stops_with_a_checkpoint_and_resume_goes_on(bench: Bench) -> None
     code, out, _ = bench.type("runs", "resume", record["run"], "--queue", "--json")
     assert (code, json.loads(out)["state"]) == (0, "queued")
     assert bench.type("runs", "stop", record["run"])[0] == 0
-
-
-def _events_of_the_new_run(workspace: Workspace, before: set[Path]) -> Path:
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        for folder in set(workspace.runs.iterdir()) - before:
-            if (folder / "events.jsonl").exists():
-                return folder / "events.jsonl"
-        time.sleep(0.05)
-    raise AssertionError("no run was made")
-
-
-def _wait(condition: Any, process: Any) -> None:
-    deadline = time.monotonic() + 120
-    while not condition():
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.05)

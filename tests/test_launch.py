@@ -19,6 +19,7 @@ import pytest
 from core.setup.environment import LOCK, Environment
 from core.setup.report import explain, explain_os_error
 from tests.clone import PIP, PROJECT, Clone, make_clone
+from tests.waiting import LIMIT, end_of
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +27,7 @@ def first_start(tmp_path_factory) -> tuple[Clone, list[tuple[str, str, int]]]:
     """A clone after two first starts at once: output, errors and exit code of each."""
     clone = make_clone(tmp_path_factory.mktemp("first"))
     both = [clone.start("runs", "list", "--json") for _ in range(2)]
-    said = [process.communicate(timeout=300) for process in both]
+    said = [end_of(process) for process in both]
     return clone, [(*words, process.returncode) for words, process in zip(said, both, strict=True)]
 
 
@@ -117,14 +118,14 @@ def test_a_killed_setup_is_waited_for_and_mended(ready) -> None:
     with stalling_index(ready.index / "tiny_a-0.2-py3-none-any.whl") as index:
         online = {"PIP_NO_INDEX": "", "PIP_FIND_LINKS": "", "PIP_INDEX_URL": index.url}
         killed = ready.start("runs", **online)
-        assert index.stalled.wait(60)
+        assert index.stalled.wait(LIMIT)
         killed.kill()
         killed.communicate()
         following = ready.start("runs")
         assert following.stderr is not None
         assert "is at work here; waiting" in following.stderr.readline()
         index.go_on.set()
-        out, err = following.communicate(timeout=300)
+        out, err = end_of(following)
     assert out == "command ['runs'] 0.2\n", err
     assert not (ready.venv / "half").exists()
 

@@ -151,23 +151,24 @@ def tables(path: Path) -> Iterator[Any]:
             yield file.read_row_group(group)
 
 
-def reorder(source: Path, order: Any, target: Path) -> None:
+def reorder(source: Path, order: Any, target: Path, at_once: int = _SHUFFLED_AT_ONCE) -> None:
     """Copies the rows of `source` to `target` so that row `order[i]` becomes row i; `order` has
     the number of each row once.
 
-    Rows go through files of their own for each stretch of the target: memory holds one of them.
+    Rows go through files of their own for each stretch of `at_once` rows of the target: memory
+    holds one of them.
     """
     place = np.empty(len(order), np.int64)
     place[np.asarray(order, np.int64)] = np.arange(len(order))
-    names = [target.with_suffix(f".{n}.part") for n in range(len(order) // _SHUFFLED_AT_ONCE + 1)]
+    names = [target.with_suffix(f".{n}.part") for n in range(len(order) // at_once + 1)]
     stretches = [TableWriter(name) for name in names]
     start = 0
     for table in tables(source):
         places = place[start : start + len(table)]
         start += len(table)
         numbered = table.append_column(_PLACE, pa.array(places))
-        for number in np.unique(places // _SHUFFLED_AT_ONCE):
-            stretches[number].add(numbered.filter(pa.array(places // _SHUFFLED_AT_ONCE == number)))
+        for number in np.unique(places // at_once):
+            stretches[number].add(numbered.filter(pa.array(places // at_once == number)))
     writer = TableWriter(target)
     for stretch, name in zip(stretches, names, strict=True):
         stretch.close()

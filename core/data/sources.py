@@ -79,13 +79,14 @@ def inspect_source(
     limit: int = 50,
     workspace: Workspace | None = None,
     progress: Tell | None = None,
+    most_bytes: int = _LOOKED_THROUGH_BYTES,
 ) -> SourceReport:
     """Looks at a file, a folder, a .zip or a Hub data set (`hf:owner/name`) without importing it.
 
     A Hub data set needs `datasets`: ask for it in a process of its own. With `workspace`, a path
     outside the folders that may be read raises WorkspaceError. `progress` is told once what may
-    take a while. Raises DataError for a source that cannot be read, and for a form or column that
-    does not fit.
+    take a while. Of more than `most_bytes` only the beginning is looked at. Raises DataError for a
+    source that cannot be read, and for a form or column that does not fit.
     """
     if progress:
         progress(0.0, f"Looking at {path}")
@@ -94,12 +95,12 @@ def inspect_source(
     if hub:
         return _look_at_hub(hub, form, mapping, wanted, limit)
     with tempfile.TemporaryDirectory(prefix="tunesmith-look-") as scratch:
-        looked = look(workspace, Path(str(path)), Path(scratch), _LOOKED_THROUGH_BYTES)
+        looked = look(workspace, Path(str(path)), Path(scratch), most_bytes)
         kinds = {file.path: file_format(file.path) for file in looked.files[:_FILES_TO_DETECT]}
         heads = read_heads(looked.files[:_FILES_TO_DETECT], wanted, _LOOKED_THROUGH_SECONDS)
         rows = rows_of(heads)
         found = _form_of(heads, form, mapping)
-        through = _look_through(looked, kinds, found, wanted)
+        through = _look_through(looked, kinds, found, wanted, most_bytes)
         encodings = [file_encoding(file, kind) for file, kind in kinds.items()]
     return SourceReport(
         **_described(looked.path, rows, found, limit),
@@ -179,11 +180,11 @@ class _Through:
 
 
 def _look_through(
-    looked: Look, kinds: Mapping[Path, str], found: Detection, wanted: int
+    looked: Look, kinds: Mapping[Path, str], found: Detection, wanted: int, most_bytes: int
 ) -> _Through:
     """Counts the records of all files, or looks at the first ones where that takes long."""
     through = _Through()
-    most = _LOOKED_THROUGH_PACKED_BYTES if looked.container == "gzip" else _LOOKED_THROUGH_BYTES
+    most = _LOOKED_THROUGH_PACKED_BYTES if looked.container == "gzip" else most_bytes
     small = looked.whole and looked.size <= most
     deadline = time.monotonic() + _LOOKED_THROUGH_SECONDS
     for file in looked.files:

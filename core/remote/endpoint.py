@@ -21,7 +21,7 @@ from core.errors import ModelError
 _OWN = ("TUNESMITH_OPENAI_BASE_URL", "TUNESMITH_OPENAI_API_KEY")
 _GENERAL = ("OPENAI_BASE_URL", "OPENAI_API_KEY")
 _TRIES = 6
-_FIRST_WAIT = 1.0
+FIRST_WAIT = 1.0
 _LONGEST_WAIT = 60.0
 # An endpoint that wants to be left alone for longer is asked another day.
 _LONGEST_ASKED_WAIT = 600.0
@@ -131,8 +131,10 @@ class Pace:
         per_minute: int,
         clock: Callable[[], float] = time.monotonic,
         wait: Wait = asyncio.sleep,
+        first_wait: float = FIRST_WAIT,
     ) -> None:
         self.interval = 60.0 / per_minute
+        self.first_wait = first_wait
         self._clock, self.wait = clock, wait
         self._next = clock()
 
@@ -141,6 +143,12 @@ class Pace:
         while (ahead := self._next - self._clock()) > 0:
             await self.wait(ahead)
         self._next = self._clock() + self.interval
+
+    async def before_try(self, number: int) -> None:
+        """Waits 1, 2, 4, ... seconds and up to a quarter more, so that requests do not come back at
+        once."""
+        longer = min(self.first_wait * 2 ** (number - 1), _LONGEST_WAIT)
+        await self.wait(longer * random.uniform(1, 1.25))
 
     def hold(self, seconds: float) -> None:
         """Nobody asks for so long."""
@@ -182,7 +190,7 @@ class EndpointModel:
         problem = ""
         for attempt in range(_TRIES):
             if attempt:
-                await self.pace.wait(_backoff(attempt))
+                await self.pace.before_try(attempt)
             await self.pace.turn()
             response, problem = await self._sent(messages)
             if response is None:
@@ -313,8 +321,3 @@ def retry_after(value: str, now: float) -> float:
         return max(email.utils.parsedate_to_datetime(text).timestamp() - now, 0.0)
     except (ValueError, TypeError):
         return 0.0
-
-
-def _backoff(attempt: int) -> float:
-    """1, 2, 4, ... seconds and up to a quarter more, so that requests do not come back at once."""
-    return float(min(_FIRST_WAIT * 2 ** (attempt - 1), _LONGEST_WAIT)) * random.uniform(1, 1.25)

@@ -88,15 +88,17 @@ def json_schema(options: JsonSchema, text: str, _: str | None) -> Score:
     return 1.0 if fits else options.only_json
 
 
-def matches(options: Regex, text: str, _: str | None) -> Score:
+def matches(
+    options: Regex, text: str, _: str | None, seconds: float = _REGEX_SECONDS
+) -> Score:
     """1.0 when the pattern is found, else 0.0. Raises TrainingError when it takes too long."""
     pattern = compiled(options)
     search = pattern.fullmatch if options.match == "whole" else pattern.search
     try:
-        return float(search(text, timeout=_REGEX_SECONDS) is not None)
+        return float(search(text, timeout=seconds) is not None)
     except TimeoutError:
         raise TrainingError(
-            f"the pattern {options.pattern!r} took more than {_REGEX_SECONDS:g} s for a text of "
+            f"the pattern {options.pattern!r} took more than {seconds:g} s for a text of "
             f"{len(text):,} characters",
             "Write it without repeats inside repeats, such as (a+)+.",
         ) from None

@@ -10,7 +10,6 @@ import torch
 from core.chat.settings import ChatSettings
 from core.errors import ModelError
 from core.tokens.prompts import end_of_answer_ids
-from core.worker.chat import decode
 from core.worker.chat.decode import TextPieces, next_tokens, room_for_answer
 from tests.tiny_model import tiny_model, tiny_tokenizer
 
@@ -55,9 +54,7 @@ def test_end_tokens_are_not_shown(tokenizer: Any) -> None:
     assert shown + pieces.rest() == "hi"
 
 
-def test_greedy_tokens_are_those_of_generate(
-    model: Any, tokenizer: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_greedy_tokens_are_those_of_generate(model: Any, tokenizer: Any) -> None:
     """Also when the prompt is read in parts."""
     prompt = tokenizer("what is the colour of the hat", add_special_tokens=False)["input_ids"]
     with torch.no_grad():
@@ -66,8 +63,7 @@ def test_greedy_tokens_are_those_of_generate(
         )
     expected = whole[0, len(prompt) :].tolist()
     assert list(next_tokens(model, prompt, GREEDY, [], 20)) == expected
-    monkeypatch.setattr(decode, "_PROMPT_PART", 4)
-    parts = list(next_tokens(model, prompt, GREEDY, [], 20))
+    parts = list(next_tokens(model, prompt, GREEDY, [], 20, prompt_part=4))
     assert [token for token in parts if token is not None] == expected
     assert parts[0] is None
 

@@ -7,8 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +27,7 @@ from core.chat.settings import chat_settings
 from core.errors import ConfigError, JobError, ModelError
 from core.jobs.process import WorkerContext
 from tests.tiny_model import TinyWorld, answer
+from tests.waiting import until
 
 GREEDY = ChatSettings(temperature=0, max_new_tokens=30)
 LONG = ChatSettings(temperature=0, max_new_tokens=200)
@@ -47,15 +47,6 @@ def processes() -> Iterator[WorkerContext]:
 def session(world: TinyWorld, processes: WorkerContext) -> Iterator[ChatSession]:
     with ChatSession(world.root, processes=processes) as chat:
         yield chat
-
-
-def wait_until(condition: Callable[[], bool], seconds: float = 120.0) -> bool:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if condition():
-            return True
-        time.sleep(0.02)
-    return condition()
 
 
 def last(states: Iterator[list[ColumnState]]) -> list[ColumnState]:
@@ -152,7 +143,7 @@ def test_close_in_the_middle_of_an_answer_says_so(session: ChatSession) -> None:
 def test_a_killed_process_is_told_and_can_be_started_again(session: ChatSession) -> None:
     loaded = session.start([TUNED])
     os.kill(loaded.pid, signal.SIGKILL)
-    assert wait_until(lambda: not psutil.pid_exists(loaded.pid))
+    until(lambda: not psutil.pid_exists(loaded.pid))
     with pytest.raises(ModelError, match=r"died \(signal 9, SIGKILL\)"):
         list(session.stream(0, QUESTION, GREEDY))
     session.start([TUNED])
@@ -172,7 +163,7 @@ def test_idle_models_go_and_come_back_with_the_next_question(
     """A forgotten browser tab must not hold a GPU."""
     with ChatSession(world.root, idle_seconds=0.3, processes=processes) as session:
         first = session.start([TUNED])
-        assert wait_until(lambda: not psutil.pid_exists(first.pid))
+        until(lambda: not psutil.pid_exists(first.pid))
         assert session.loaded is None
         assert last(session.ask([QUESTION], GREEDY))[0].text == answer("red", "cup")
 
@@ -235,4 +226,4 @@ def test_the_worker_dies_with_the_server(world: TinyWorld, tmp_path: Path) -> No
     done = subprocess.run([sys.executable, "-c", code], env=environment, check=False)
     assert done.returncode == -signal.SIGKILL
     pid = int(pid_file.read_text())
-    assert wait_until(lambda: not psutil.pid_exists(pid))
+    until(lambda: not psutil.pid_exists(pid))

@@ -20,6 +20,7 @@ import pytest
 from core.data.hub_source import HubSource, parse_hub_source
 from core.errors import DataError
 from tests.data.hub_of_datasets import COMMIT, DatasetHub, serving
+from tests.waiting import LIMIT
 
 TRAIN = [{"q": f"question {n}", "a": "yes"} for n in range(40)]
 CARD = b"""---
@@ -92,7 +93,7 @@ class Worker:
     def end(self) -> None:
         assert self._process.stdin
         self._process.stdin.close()
-        self._process.wait(60)
+        self._process.wait(LIMIT)
 
 
 @pytest.fixture(scope="module")

@@ -137,15 +137,12 @@ def test_several_files_are_looked_at_together(tmp_path: Path) -> None:
     assert [(one["file"].split("/")[1], one["line"]) for one in report.problems] == [("2.csv", 3)]
 
 
-def test_of_a_large_file_only_the_beginning_is_looked_at(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("core.data.sources._LOOKED_THROUGH_BYTES", 10_000)
+def test_of_a_large_file_only_the_beginning_is_looked_at(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "set.zip", "w") as archive:
         archive.writestr("rows.jsonl", LINES)
     (tmp_path / "rows.jsonl").write_bytes(LINES)
     for name in ("rows.jsonl", "set.zip"):
-        report = inspect_source(tmp_path / name)
+        report = inspect_source(tmp_path / name, most_bytes=10_000)
         assert report.total_rows is None and len(report.rows) == 50 and report.form
 
 

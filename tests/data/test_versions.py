@@ -32,6 +32,7 @@ from core.jobs.store import Job, Store
 from core.runs.submit import submit_run
 from core.workspace import Workspace
 from tests.data.shaping import bring, numbers, step
+from tests.waiting import LIMIT
 
 
 def test_undo_goes_back_and_versions_stay(
@@ -172,11 +173,11 @@ def test_one_change_at_a_time(open_workspace: Workspace, questions: DatasetInfo)
     def hold() -> None:
         with changing(open_workspace, questions.id):
             inside.set()
-            leave.wait(30)
+            leave.wait(LIMIT)
 
     thread = threading.Thread(target=hold)
     thread.start()
-    inside.wait(30)
+    assert inside.wait(LIMIT)
     try:
         with pytest.raises(DataError, match="being changed at this moment"):
             apply_steps(open_workspace, questions.id, step(op="shuffle"))

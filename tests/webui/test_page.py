@@ -12,8 +12,9 @@ from playwright.sync_api import Page, expect
 
 from core.jobs.store import Job, Store
 from core.workspace import Workspace
-from tests.e2e.serving import Served, wait_until
+from tests.e2e.serving import Served
 from tests.tiny_model import tiny_model, tiny_tokenizer
+from tests.waiting import until
 from tests.webui.made_runs import HOSTILE, make_run
 from webui.context import TABS
 
@@ -68,12 +69,11 @@ def test_every_tab_opens_without_torch_outsiders_or_errors(served: Served, page:
         settle(page)
     open_tab(page, "data")
     page.get_by_text("As the model sees them").click()
-    expect(page.locator("#rows .tokens .t.loss").first).to_be_visible(timeout=120_000)
+    expect(page.locator("#rows .tokens .t.loss").first).to_be_visible()
     maps = {item.path for item in psutil.Process(served.process.pid).memory_maps()}
     assert not [path for path in maps if "/torch/" in path]
     assert served.resident_bytes() < MOST_RESIDENT
     assert page.foreign == []  # type: ignore[attr-defined]
-    assert page.errors == []  # type: ignore[attr-defined]
     assert page.title() == "Tunesmith"
     expect(page.locator(".toast-body.error")).to_have_count(0)
 
@@ -84,7 +84,7 @@ def test_the_address_shows_the_same_run_again(
     run = stocked[1].id
     visit(page, served, f"?tab=train&run={run}")
     expect(page.locator("#run .headline")).to_contain_text("a finished run")
-    wait_until(lambda: drawn(page) == 90, 120, "the curve of ninety steps")
+    until(lambda: drawn(page) == 90)
     open_tab(page, "runs")
     expect(page).to_have_url(re.compile(f"tab=runs&run={run}"))
     page.reload()
@@ -101,12 +101,12 @@ def test_a_zoomed_curve_stays_zoomed_when_points_come(
     served: Served, page: Page, stocked: tuple[Workspace, Job]
 ) -> None:
     visit(page, served, f"?tab=train&run={stocked[1].id}")
-    wait_until(lambda: drawn(page) == 90, 120, "the curve")
+    until(lambda: drawn(page) == 90)
     curve = "document.querySelector('[data-curve=loss]')"
     page.evaluate(f"() => Plotly.relayout({curve}, {{'xaxis.range': [10, 20]}})")
     page.locator("[data-theme-toggle]").click()
     dark = "() => document.body.classList.contains('dark')"
-    wait_until(lambda: page.evaluate(dark), 120, "the other theme")
+    until(lambda: page.evaluate(dark))
     page.evaluate("() => tunesmith.setRaw(false)")
     assert page.evaluate(f"() => {curve}.layout.xaxis.range") == [10, 20]
 
@@ -223,6 +223,7 @@ def test_a_fresh_workspace_offers_the_sample_run_and_a_lost_server_is_told(
     expect(page.locator("#rows .row-card").first).to_be_visible()
     open_tab(page, "train")
     expect(page.locator("#tab-train")).to_contain_text("No runs yet")
+    page.loses_server = True  # type: ignore[attr-defined]
     served.end()
     expect(page.locator("#lost")).to_contain_text("Runs go on without it")
     port = served.address.rpartition(":")[2]

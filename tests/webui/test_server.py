@@ -15,6 +15,7 @@ from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
 from core.errors import SetupError
+from tests.waiting import LIMIT
 from webui import server
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -47,6 +48,7 @@ def test_only_the_page_s_own_files_are_served() -> None:
 WAIT = """
 import signal, threading
 from webui import waiting
+from tests.waiting import LIMIT
 
 def tell():
     while signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
@@ -78,7 +80,7 @@ class Waiting:
         """What is written until a line has `text` in it; fails when the process ends first."""
         assert self.process.stdout
         seen = ""
-        guard = threading.Timer(120, self.process.kill)
+        guard = threading.Timer(LIMIT, self.process.kill)
         guard.start()
         for line in self.process.stdout:
             seen += line

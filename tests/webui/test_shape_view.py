@@ -18,6 +18,7 @@ from core.data.trial import try_in_order
 from core.data.versions import apply_steps
 from core.errors import ConfigError, JobError, TunesmithError
 from core.workspace import Workspace
+from tests.waiting import LIMIT
 from tests.webui.fakes import fake_app
 from webui import app as page
 from webui import label_table, shape_steps, step_form
@@ -192,7 +193,7 @@ def test_two_changes_of_one_data_set_do_not_run_at_once() -> None:
     works, release = Works(), threading.Event()
 
     def wait(task: Any) -> str:
-        release.wait(60)
+        release.wait(LIMIT)
         return "made"
 
     work = works.begin("a", "First", wait)
@@ -200,7 +201,7 @@ def test_two_changes_of_one_data_set_do_not_run_at_once() -> None:
         works.begin("a", "Second", wait)
     works.begin("b", "Elsewhere", lambda task: "other")
     release.set()
-    assert work.task.done.wait(60)
+    assert work.task.done.wait(LIMIT)
     assert works.get("a") is work, "its end waits for somebody to see it"
     works.forget("a", work)
     assert works.get("a") is None
@@ -216,7 +217,7 @@ def test_work_that_is_stopped_says_so() -> None:
 
     work = works.begin("a", "Long work", forever)
     works.stop("a")
-    assert work.task.done.wait(60)
+    assert work.task.done.wait(LIMIT)
     assert isinstance(work.task.error, TunesmithError)
     assert work.task.error.message == "Stopped."
 

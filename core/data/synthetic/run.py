@@ -29,6 +29,7 @@ from core.data.synthetic.tasks import DraftTask, at_work, load_task, seed_rows, 
 from core.errors import DataError, TunesmithError
 from core.progress import Stopped, Tell
 from core.remote.endpoint import (
+    FIRST_WAIT,
     EndpointModel,
     Message,
     Pace,
@@ -64,11 +65,14 @@ def run_drafts(
     dataset_id: str,
     task_id: str,
     progress: Tell | None = None,
+    *,
+    first_wait: float = FIRST_WAIT,
 ) -> DraftTask:
     """Works on a task until it has its rows, or goes on with one that was interrupted.
 
     `progress` gets (fraction, message) several times a second and may raise to stop; so do
     Ctrl-C and SIGTERM. Replies on their way get a moment to arrive. What was written stays.
+    `first_wait` are the seconds before a request that failed is sent again.
     Raises TunesmithError when the task cannot go on.
     """
     workspace = Workspace.open(workspace_root)
@@ -79,7 +83,8 @@ def run_drafts(
         work = _Work(workspace, task, progress)
         try:
             work.look_around()
-            task.state, task.reason = asyncio.run(work.through(_model(workspace, task, work)))
+            model = _model(workspace, task, work, first_wait)
+            task.state, task.reason = asyncio.run(work.through(model))
         except BaseException as error:
             # A bug is a failure; whatever `progress` or a signal raises means: stop.
             is_stop = not isinstance(error, Exception) or error is work.stopped_by
@@ -96,12 +101,13 @@ def run_drafts(
     return task
 
 
-def _model(workspace: Workspace, task: DraftTask, work: _Work) -> Model:
+def _model(workspace: Workspace, task: DraftTask, work: _Work, first_wait: float) -> Model:
     settings = task.settings
     if settings.source == "local":
         work.say(f"Loading {settings.model}")
         return LocalModel(workspace, settings)
-    return EndpointModel(endpoint_from(), settings, Pace(settings.requests_per_minute))
+    pace = Pace(settings.requests_per_minute, first_wait=first_wait)
+    return EndpointModel(endpoint_from(), settings, pace)
 
 
 @dataclass

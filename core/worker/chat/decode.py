@@ -19,7 +19,12 @@ _PROMPT_PART = 256
 
 @torch.inference_mode()
 def next_tokens(
-    model: Any, prompt: list[int], settings: ChatSettings, ends: list[int], most: int
+    model: Any,
+    prompt: list[int],
+    settings: ChatSettings,
+    ends: list[int],
+    most: int,
+    prompt_part: int = _PROMPT_PART,
 ) -> Iterator[int | None]:
     """The answer's tokens, its end token left out; None while the prompt is being read.
 
@@ -36,7 +41,7 @@ def next_tokens(
     for _ in range(most):
         while unread:
             if has_cache:
-                part, unread = unread[:_PROMPT_PART], unread[_PROMPT_PART:]
+                part, unread = unread[:prompt_part], unread[prompt_part:]
                 options |= {"past_key_values": cache, "use_cache": True}
             else:  # it reads everything again for each token
                 part, unread = all_ids, []

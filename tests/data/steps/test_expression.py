@@ -55,11 +55,11 @@ def test_what_a_condition_may_not_hold_is_refused_before_a_row_is_read(expressio
     ],
 )
 def test_a_row_that_gives_no_answer_is_dropped_with_a_short_reason(expression: str) -> None:
-    start = time.monotonic()
+    start = time.process_time()
     with pytest.raises(Unusable, match="the condition cannot be answered") as caught:
         condition(expression, COLUMNS)(ROW)
     assert len(str(caught.value)) < 300
-    assert time.monotonic() - start < 1
+    assert time.process_time() - start < 1
 
 
 def test_a_pattern_without_end_is_stopped_and_named() -> None:

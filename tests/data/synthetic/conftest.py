@@ -126,12 +126,6 @@ def endpoint(monkeypatch: pytest.MonkeyPatch) -> Iterator[StandIn]:
 
 
 @pytest.fixture
-def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The pause before another try is short; what a server asks for is waited all the same."""
-    monkeypatch.setattr("core.remote.endpoint._FIRST_WAIT", 0.01)
-
-
-@pytest.fixture
 def make_dataset(tmp_path: Path) -> Callable[..., tuple[Workspace, DatasetInfo]]:
     """A data set of these rows in a workspace of the test's own."""
     workspace = Workspace.open(tmp_path / "workspace")
