@@ -17,7 +17,8 @@ from playwright.sync_api import Locator, Page, expect
 from core.data.prepare import import_dataset
 from core.data.registry import list_datasets, load_dataset_info
 from core.workspace import Workspace
-from tests.e2e.serving import Served, wait_until
+from tests.e2e.serving import Served
+from tests.waiting import until
 
 pytestmark = pytest.mark.e2e
 SLOW = 120_000
@@ -82,7 +83,7 @@ def held(served: Served, bar: Locator, begin: Callable[[], None]) -> Iterator[No
     is beside it, it is not done before it may go on."""
     before = workers(served)
     begin()
-    mine = wait_until(lambda: workers(served) - before, 120, "a process for the work")
+    mine = until(lambda: workers(served) - before)
     for process in mine:
         process.suspend()
     try:
