@@ -73,6 +73,11 @@ class RunFolder:
         return self.root / "worker.log"
 
     @property
+    def chat_template(self) -> Path:
+        """The named template that the run was started with."""
+        return self.root / "chat_template.jinja"
+
+    @property
     def stop_request(self) -> Path:
         """Exists while somebody wants the worker to stop; its callback looks at each step."""
         return self.root / "STOP"

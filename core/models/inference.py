@@ -22,11 +22,11 @@ from core.models.hardware import CpuFlags, auto_precision
 from core.models.kinds import Kind, kind_of
 from core.models.load import DTYPES, load_base
 from core.models.location import ensure_model
+from core.models.new_tokens import read_new_tokens
 from core.models.stack import open_stacked
 from core.models.trained import TrainedModel
 from core.models.vocabulary import grow
 from core.tokens.chat_templates import use_runs_own
-from core.tokens.new_tokens import read_new_tokens
 from core.workspace import Workspace
 
 

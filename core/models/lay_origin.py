@@ -15,7 +15,6 @@ from core.models.hub import STACK
 from core.models.location import local_model
 from core.models.origin import How, Origin, own_base, read_origin, read_stack
 from core.models.trained import TrainedModel, find_trained
-from core.tokens.chat_templates import RUN_COPY
 from core.workspace import RunFolder, Workspace, write_atomic
 
 # What makes a model or an adapter: not the optimizer and the like that lie in a checkpoint too.
@@ -54,9 +53,8 @@ def lay_longer(run: RunFolder, parent: RunFolder, checkpoint: str) -> Path:
         if (parent.origin / "adapter").is_dir():
             link_files(parent.origin / "adapter", folder / "adapter")
         _write(folder, parent, config, checkpoint, "longer")
-    template = parent.root / RUN_COPY
-    if template.is_file():  # as it was then
-        shutil.copyfile(template, run.root / RUN_COPY)
+    if parent.chat_template.is_file():  # as it was then
+        shutil.copyfile(parent.chat_template, run.chat_template)
     place = run.checkpoints / checkpoint
     link_files(parent.checkpoints / checkpoint, place, everything=True)
     state = json.loads((place / "trainer_state.json").read_text(encoding="utf-8"))

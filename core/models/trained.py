@@ -10,8 +10,8 @@ from typing import Any
 from core.config import RunConfig, load_config
 from core.errors import ModelError
 from core.models.checkpoints import checkpoints
+from core.models.new_tokens import NewTokens, read_new_tokens
 from core.models.origin import maker_of, own_adapter, own_base, read_origin
-from core.tokens.new_tokens import NewTokens, read_new_tokens
 from core.workspace import RunFolder
 
 FINAL = "final"

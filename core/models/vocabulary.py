@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from core.errors import ModelError
-from core.tokens.new_tokens import NewTokens
+from core.models.new_tokens import NewTokens
 
 
 def make_room(model: Any, tokenizer: Any, pieces: dict[str, list[int]]) -> NewTokens:

@@ -24,13 +24,10 @@ from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from core.errors import DataError
-from core.workspace import Workspace, write_atomic
+from core.workspace import RunFolder, Workspace, write_atomic
 
 MODELS_OWN = "model"
 """The name that means the template that the model brings itself."""
-
-RUN_COPY = "chat_template.jinja"
-"""The template that a run was started with, in the run's folder."""
 
 BUNDLED = Path(__file__).resolve().parents[2] / "assets" / "templates"
 
@@ -215,7 +212,7 @@ def use_template(tokenizer: Any, text: str) -> Any:
 
 def use_runs_own(tokenizer: Any, run_folder: Path) -> Any:
     """The tokenizer with the template that a run was started with, if that was a named one."""
-    path = run_folder / RUN_COPY
+    path = RunFolder(run_folder).chat_template
     if not path.is_file():
         return tokenizer
     return use_template(tokenizer, path.read_text(encoding="utf-8"))
@@ -224,7 +221,7 @@ def use_runs_own(tokenizer: Any, run_folder: Path) -> Any:
 def keep_with_run(run_folder: Path, name: str, workspace: Workspace) -> None:
     """Copies the named template into a run's folder, once: what is changed or deleted later does
     not change the run, and a resumed run goes on with the template it began with."""
-    path = run_folder / RUN_COPY
+    path = RunFolder(run_folder).chat_template
     if name not in ("", MODELS_OWN) and not path.is_file():
         write_atomic(path, load_template(name, workspace))
 

@@ -1,11 +1,11 @@
 """Words of a data set that a model's tokenizer breaks into many pieces: those that would be worth a
-token of their own."""
+token of their own, and giving a tokenizer new tokens."""
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from itertools import islice
 from typing import Any
@@ -13,11 +13,12 @@ from typing import Any
 from core.data.record import DatasetInfo
 from core.data.rowfile import iter_rows
 from core.data.rowtext import texts
-from core.tokens.new_tokens import add_tokens
 
 ROWS_LOOKED_AT = 10_000
 # A word begins with a letter, and may have digits and hyphens in it.
 _WORD = re.compile(r"[^\W\d_](?:[\w-]*\w)?")
+# What is found as a whole word only.
+_WHOLE = re.compile(r"\w+")
 _SHORTEST, _LONGEST = 3, 40
 # So many distinct words are tokenized, the most promising first.
 _CANDIDATES = 20_000
@@ -103,3 +104,39 @@ def _described(words: list[str], counts: Counter[str], tokenizer: Any) -> list[d
 def _split(word: str, tokenizer: Any) -> list[str]:
     ids = tokenizer(f" {word}", add_special_tokens=False)["input_ids"]
     return [text for number in ids if (text := tokenizer.decode([number]).strip())]
+
+
+def add_tokens(tokenizer: Any, tokens: Sequence[str]) -> dict[str, list[int]]:
+    """Adds tokens to a tokenizer. Returns the pieces that each was before; those that it has
+    already are left out.
+
+    A token of letters alone is found as a whole word only, so that "cat" leaves "category" alone.
+    """
+    from tokenizers import AddedToken
+
+    known = tokenizer.get_vocab()
+    pieces = {
+        token: list(tokenizer(token, add_special_tokens=False)["input_ids"])
+        for token in tokens
+        if token not in known
+    }
+    added = [
+        AddedToken(
+            token,
+            single_word=bool(_WHOLE.fullmatch(token)),
+            normalized=_is_folded(tokenizer, token),
+            special=False,
+        )
+        for token in pieces
+    ]
+    tokenizer.add_tokens(added)
+    return pieces
+
+
+def _is_folded(tokenizer: Any, token: str) -> bool:
+    """Whether the tokenizer writes all words in small letters, so that this one must be found in
+    either spelling."""
+    normalizer = getattr(getattr(tokenizer, "backend_tokenizer", None), "normalizer", None)
+    if normalizer is None:
+        return False
+    return str(normalizer.normalize_str(token)).casefold() == token.casefold()

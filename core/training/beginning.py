@@ -23,10 +23,10 @@ from core.models.labels import labels_of
 from core.models.lay_origin import lay_origin
 from core.models.location import ensure_model
 from core.models.masked import open_masked
+from core.models.new_tokens import NewTokens
 from core.models.origin import own_adapter, own_base, read_origin, read_stack
 from core.models.stack import open_stacked
 from core.tokens.chat_templates import keep_with_run, use_runs_own
-from core.tokens.new_tokens import NewTokens
 from core.training import resolve
 from core.training.reporter import Reporter
 from core.workspace import RunFolder, Workspace

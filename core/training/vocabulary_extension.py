@@ -10,9 +10,10 @@ from peft import LoraConfig, PeftConfig
 from transformers import TrainerCallback
 
 from core.errors import TrainingError
+from core.models.new_tokens import NewTokens, read_new_tokens
 from core.models.origin import own_adapter
 from core.models.vocabulary import grow, make_room
-from core.tokens.new_tokens import NewTokens, add_tokens, read_new_tokens
+from core.tokens.words import add_tokens
 from core.training.beginning import Beginning
 
 

@@ -20,7 +20,7 @@ from core.runs.curves import curves
 from core.runs.records import delete_run, note_run, rename_run
 from core.runs.resume import resume_run
 from core.runs.submit import submit_evaluation, submit_export, submit_run
-from core.tokens.chat_templates import RUN_COPY, delete_template, save_template
+from core.tokens.chat_templates import delete_template, save_template
 from tests.jobs.bench import Bench
 from tests.jobs.fake_jobs import write_checkpoint
 
@@ -55,7 +55,7 @@ def test_a_run_waits_with_its_own_copy_of_its_chat_template(bench: Bench) -> Non
     config = parse_config({"data.chat_template": "mine"})
     job = submit_run(bench.workspace, bench.store, config, devices=CPU)
     delete_template(bench.workspace, "mine")
-    assert (bench.workspace.run(job.id).root / RUN_COPY).read_text() == text
+    assert bench.workspace.run(job.id).chat_template.read_text() == text
 
 
 def test_a_chat_template_that_is_not_there_is_told_at_its_field(bench: Bench) -> None:

@@ -1,11 +1,9 @@
-"""New tokens in a tokenizer, and what a run that added some left beside its weights: which they
-are, and how many rows the embeddings have with them. No torch."""
+"""What a run that added tokens left beside its weights: which they are, and how many rows the
+embeddings have with them."""
 
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +11,6 @@ from typing import Any
 from core.errors import ModelError
 
 FILE = "vocabulary.json"
-_WORD = re.compile(r"\w+")
 
 
 @dataclass(frozen=True)
@@ -29,42 +26,6 @@ class NewTokens:
     def save(self, folder: Path) -> None:
         text = json.dumps(asdict(self), indent=2, ensure_ascii=False) + "\n"
         (folder / FILE).write_text(text, encoding="utf-8")
-
-
-def add_tokens(tokenizer: Any, tokens: Sequence[str]) -> dict[str, list[int]]:
-    """Adds tokens to a tokenizer. Returns the pieces that each was before; those that it has
-    already are left out.
-
-    A token of letters alone is found as a whole word only, so that "cat" leaves "category" alone.
-    """
-    from tokenizers import AddedToken
-
-    known = tokenizer.get_vocab()
-    pieces = {
-        token: list(tokenizer(token, add_special_tokens=False)["input_ids"])
-        for token in tokens
-        if token not in known
-    }
-    added = [
-        AddedToken(
-            token,
-            single_word=bool(_WORD.fullmatch(token)),
-            normalized=_is_folded(tokenizer, token),
-            special=False,
-        )
-        for token in pieces
-    ]
-    tokenizer.add_tokens(added)
-    return pieces
-
-
-def _is_folded(tokenizer: Any, token: str) -> bool:
-    """Whether the tokenizer writes all words in small letters, so that this one must be found in
-    either spelling."""
-    normalizer = getattr(getattr(tokenizer, "backend_tokenizer", None), "normalizer", None)
-    if normalizer is None:
-        return False
-    return str(normalizer.normalize_str(token)).casefold() == token.casefold()
 
 
 def read_new_tokens(folder: Path) -> NewTokens | None:
