@@ -103,7 +103,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(words: list[str], output: Output) -> int:
     overrides: list[str] = []
     if _command(words) in ("train", "estimate", "runs", "verl"):
-        from core.config.command import split_overrides
+        from core.rules.command import split_overrides
 
         words, overrides = split_overrides(words)
     with contextlib.redirect_stdout(output.stream):  # argparse prints --help here

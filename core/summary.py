@@ -9,17 +9,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from core.config import RunConfig
-from core.config.chain import continues
-from core.config.classification import as_run
-from core.config.needs import need_problems
-from core.config.reinforcement import batches_an_epoch
-from core.config.tracking import tracker_warnings
+from core.config.derived import as_run, batches_an_epoch, continues
 from core.errors import Problem, TunesmithError
-from core.models.adapter_fit import adapter_warnings
 from core.models.describe import ModelFacts, describe_model
 from core.models.head import with_head
-from core.models.kinds import model_problems
 from core.models.location import local_model
+from core.rules.base_model import adapter_warnings, model_problems
+from core.rules.machine import need_problems, tracker_warnings
 from core.runs.lineage import chain_problems
 from core.workspace import Workspace
 
@@ -158,9 +154,8 @@ def _rows(
     workspace: Workspace, config: RunConfig, warnings: list[Problem]
 ) -> tuple[int | None, int | None]:
     """(training rows, held-out rows) that the run will use."""
-    from core.data.fit import data_problems
     from core.data.registry import load_dataset_info
-    from core.tokens.prompted import reward_problems
+    from core.rules.data import data_problems, reward_problems
 
     try:
         info = load_dataset_info(workspace, config.data.dataset)
@@ -200,8 +195,8 @@ def _labels(workspace: Workspace, config: RunConfig) -> int | None:
 
 def _template_warnings(workspace: Workspace, config: RunConfig, facts: ModelFacts) -> list[Problem]:
     """A base that has learned no layout of conversations."""
-    from core.data.fit import template_warnings
     from core.data.registry import load_dataset_info
+    from core.rules.data import template_warnings
 
     try:
         info = load_dataset_info(workspace, config.data.dataset)

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from core.config import SPEC_BY_PATH, RunConfig
-from core.config.extra import config_fields
-from core.config.presets import list_presets
 from core.jobs.process import named as imported
 from core.methods import METHODS, Method, MethodName, Purpose, StandardForm, named
+from core.rules.extra import config_fields
+from core.rules.presets import list_presets
 from core.runs.panels import panels
 from core.training.recipe import Recipe
 
@@ -25,7 +25,9 @@ MOST_FILES = 4
 # Files in which "reward" is the number that an answer gets, not the method.
 _AN_AMOUNT = {
     "core/commands/rewards.py",
-    "core/evaluation/rewarded.py",
+    "core/evaluation/metrics.py",
+    "core/evaluation/report.py",
+    "core/evaluation/verdict.py",
     "core/runs/panels.py",
     "core/rewards/trial.py",
     "core/training/reinforcement.py",

@@ -7,8 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from core.config import RunConfig, parse_config
-from core.config.presets import (
+from core.config import RunConfig
+from core.config.yaml_file import parse_yaml
+from core.data.formats import FORMS
+from core.data.steps import parse_steps, read_recipe
+from core.errors import ConfigError, TunesmithError
+from core.rules import parse_config
+from core.rules.presets import (
     SHIPPED,
     delete_preset,
     list_presets,
@@ -17,10 +22,6 @@ from core.config.presets import (
     preset_id,
     save_preset,
 )
-from core.config.yaml_file import parse_yaml
-from core.data.formats import FORMS
-from core.data.steps import parse_steps, read_recipe
-from core.errors import ConfigError, TunesmithError
 from core.workspace import Workspace
 
 ROOT = Path(__file__).parents[1]

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from core.config import RunConfig, parse_config
+from core.config import RunConfig
 from core.data.prepare import import_dataset
+from core.rules import parse_config
 from core.summary import Summary, optimizer_steps, summarize
 from core.workspace import Workspace
 

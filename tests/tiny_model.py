@@ -12,11 +12,11 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from core.config import parse_config
 from core.data.prepare import import_dataset
 from core.data.record import DatasetInfo
 from core.evaluation.report import read_report
 from core.evaluation.verdict import shown
+from core.rules import parse_config
 from core.tokens.tokenize import tokenize_row
 from core.workspace import RunFolder, Workspace
 

@@ -13,10 +13,10 @@ from typing import Any
 
 import gradio as gr
 
-from core.config import parse_config
-from core.config.presets import load_preset
 from core.errors import TunesmithError
 from core.jobs.store import Job
+from core.rules import parse_config
+from core.rules.presets import load_preset
 from webui import background
 from webui.context import App
 

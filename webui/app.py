@@ -8,7 +8,7 @@ from typing import Any
 
 import gradio as gr
 
-from core.config.presets import DEFAULT, load_preset
+from core.rules.presets import DEFAULT, load_preset
 from core.tokens.lens import Lens
 from core.workspace import Workspace
 from webui import header

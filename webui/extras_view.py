@@ -8,7 +8,7 @@ from typing import Any
 import gradio as gr
 from gradio.components import Component
 
-from core.config.needs import missing_extras
+from core.rules.machine import missing_extras
 from core.setup import environment
 from core.setup.extras import Extra
 from webui import background, messages

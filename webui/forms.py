@@ -17,12 +17,13 @@ import gradio as gr
 import yaml
 from gradio.components import Component
 
-from core.config import SPEC_BY_PATH, SPECS, FieldSpec, RunConfig, nest, parse_config
-from core.config.command import apply_overrides
+from core.config import SPEC_BY_PATH, SPECS, FieldSpec, RunConfig, nest
 from core.config.tracking import TITLES as TRACKERS
 from core.config.yaml_file import parse_yaml
 from core.errors import ConfigError, Problem
 from core.methods import METHODS
+from core.rules import parse_config
+from core.rules.command import apply_overrides
 from webui.choice_notes import OPTIMIZER_LABELS, choice_notes
 
 # Titles of the folds: the group of a field, or its section where it has none.

@@ -8,10 +8,11 @@ from typing import Any
 import gradio as gr
 from gradio.components import Component
 
-from core.config import SPEC_BY_PATH, RunConfig, load_config
+from core.config import SPEC_BY_PATH, RunConfig
 from core.errors import ConfigError, JobError, TunesmithError
 from core.jobs.store import Job
 from core.models.checkpoints import checkpoints
+from core.rules import load_config
 from core.runs.extend import train_longer
 from core.runs.lineage import values_to_continue
 from core.runs.resume import can_halve, resume_with_half

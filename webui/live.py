@@ -15,9 +15,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from core.config import load_config
 from core.errors import TunesmithError
 from core.jobs.events import Event, EventReader
+from core.rules import load_config
 from core.runs.curves import CurveReader, Point, downsample
 from core.runs.panels import LOSS, Panel, panels
 from core.workspace import RunFolder, Workspace

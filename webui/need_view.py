@@ -14,7 +14,7 @@ import gradio as gr
 import psutil
 from gradio.components import Component
 
-from core.config import RunConfig, parse_config
+from core.config import RunConfig
 from core.errors import ConfigError, TunesmithError
 from core.estimate.changes import Change, changes_that_fit
 from core.estimate.memory import MemoryEstimate
@@ -23,6 +23,7 @@ from core.estimate.plan import RunEstimate, estimate_run
 from core.estimate.trial import try_run
 from core.models.hardware import Hardware
 from core.models.location import ensure_model, local_model
+from core.rules import parse_config
 from core.tokens.lens import Lens
 from webui import background, messages
 from webui.context import App

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from core.config import RunConfig, nest, parse_config
+from core.config import RunConfig, nest
 from core.errors import ConfigError, Problem, TunesmithError
 from core.estimate.auto import device_of
 from core.estimate.plan import RunEstimate
 from core.models.hardware import Hardware
+from core.rules import parse_config
 from core.summary import Summary, optimizer_steps, rows_of_trainer, summarize
 from core.tokens.lens import Lens
 from webui import messages

@@ -8,8 +8,8 @@ from typing import Any
 import gradio as gr
 
 from core.config import SPEC_BY_PATH
-from core.config.presets import Preset, list_presets
 from core.methods import METHODS, Purpose
+from core.rules.presets import Preset, list_presets
 from webui import messages
 from webui.context import App
 

@@ -19,13 +19,13 @@ from typing import Any
 import psutil
 
 from core.chat.settings import ChatSettings, Column, ColumnState, LoadedModels, Piece
-from core.config import load_config
 from core.data.registry import read_rows
 from core.errors import DataError, JobError, ModelError
 from core.jobs.process import WorkerContext, call_named, context
 from core.models.location import ensure_model
 from core.models.trained import FINAL, find_trained
 from core.progress import Tell
+from core.rules import load_config
 from core.tokens.prompts import Message
 from core.workspace import Workspace
 

@@ -76,7 +76,7 @@ def run(args: argparse.Namespace, output: Output) -> int:
 def _column(args: argparse.Namespace, run_id: str, workspace: Any) -> Column:
     """The run's checkpoint, or with --base the model that the run began from."""
     from core.chat.session import Column
-    from core.config import load_config
+    from core.rules import load_config
 
     if not args.base:
         return Column(run_id, args.checkpoint)

@@ -28,7 +28,7 @@ def run_presets(args: argparse.Namespace, output: Output) -> int:
 
     from core.commands.output import UsageError
     from core.config import nest
-    from core.config.presets import list_presets, load_preset
+    from core.rules.presets import list_presets, load_preset
 
     workspace = open_workspace(args)
     if args.action == "show":

@@ -31,8 +31,8 @@ def common_arguments() -> argparse.ArgumentParser:
 
 def open_for_run(args: argparse.Namespace, run_id: str) -> Workspace:
     """The workspace, with leave to read the base model that the run was started from."""
-    from core.config import load_config
     from core.errors import ConfigError
+    from core.rules import load_config
 
     workspace = open_workspace(args)
     try:

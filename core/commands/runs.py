@@ -212,7 +212,7 @@ def _stop(args: argparse.Namespace, output: Output, workspace: Workspace, store:
 
 def _resume(args: argparse.Namespace, output: Output, workspace: Workspace, store: Store) -> int:
     from core.commands.train import see_through
-    from core.config.command import apply_overrides
+    from core.rules.command import apply_overrides
     from core.runs.extend import train_longer
     from core.runs.resume import resume_run, resume_with_half
 
@@ -280,8 +280,8 @@ def _record(workspace: Workspace, run: RunSummary) -> dict[str, Any]:
 
 def _config(run: RunSummary) -> dict[str, Any] | None:
     """The run's settings; None when config.yaml cannot be read."""
-    from core.config import load_config
     from core.errors import ConfigError
+    from core.rules import load_config
 
     try:
         return load_config(run.folder.config).model_dump()

@@ -79,9 +79,9 @@ def read_config(
 ) -> RunConfig:
     """The configuration of a command line: of a preset or a file, and with `from_run` of a run
     that begins with that one. Raises ConfigError with every problem."""
-    from core.config import parse_config
-    from core.config.command import apply_overrides
-    from core.config.presets import open_config
+    from core.rules import parse_config
+    from core.rules.command import apply_overrides
+    from core.rules.presets import open_config
 
     values = open_config(source, workspace)[0] if source else {}
     if from_run:
@@ -162,6 +162,6 @@ def _text(workspace: Workspace, job: Job) -> str:
 
 
 def _field_help() -> str:
-    from core.config.command import field_help
+    from core.rules.command import field_help
 
     return "every setting:\n" + field_help()

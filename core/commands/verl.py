@@ -41,9 +41,9 @@ def _count(text: str) -> int:
 
 
 def run(args: argparse.Namespace, output: Output) -> int:
-    from core.config import parse_config
-    from core.config.command import apply_overrides
-    from core.config.presets import open_config
+    from core.rules import parse_config
+    from core.rules.command import apply_overrides
+    from core.rules.presets import open_config
     from core.verl.check import check_with
     from core.verl.job import write_job
     from core.verl.settings import Cluster

@@ -5,11 +5,10 @@ from core.config.run import (
     SPEC_BY_PATH,
     SPECS,
     RunConfig,
+    checked_fields,
     flatten,
-    load_config,
     nest,
-    parse_config,
-    rule_problems,
+    read_config,
 )
 
 __all__ = [
@@ -19,8 +18,7 @@ __all__ = [
     "RunConfig",
     "field_specs",
     "flatten",
-    "load_config",
+    "checked_fields",
     "nest",
-    "parse_config",
-    "rule_problems",
+    "read_config",
 ]

@@ -2,17 +2,10 @@
 
 from __future__ import annotations
 
-import typing
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
-from core.config.adapter import FROM_BASE
 from core.config.fields import Section, knob
-from core.errors import Problem
 from core.methods import named
-
-if TYPE_CHECKING:
-    from core.config.run import RunConfig
 
 PREFERRING: dict[str, list[Any]] = {"method": named(section="preference", writes=True)}
 DPO: dict[str, list[Any]] = {"method": ["dpo"]}
@@ -20,9 +13,11 @@ KTO: dict[str, list[Any]] = {"method": ["kto"]}
 CPO: dict[str, list[Any]] = {"method": ["cpo"]}
 REFERRING: dict[str, list[Any]] = {"method": named(reference="asked")}
 
-# Losses of DPO that see nothing but the difference between the two answers.
-_OF_THE_DIFFERENCE = ("sigmoid", "hinge", "ipo", "exo_pair", "robust", "discopop", "sigmoid_norm")
-_SMOOTHED = ("robust", "exo_pair")
+OF_THE_DIFFERENCE = ("sigmoid", "hinge", "ipo", "exo_pair", "robust", "discopop", "sigmoid_norm")
+"""Losses of DPO that see nothing but the difference between the two answers."""
+
+OF_ANY_DISTANCE = (*OF_THE_DIFFERENCE, "sft")
+"""Those that do not measure an answer by itself against the reference."""
 
 
 class PreferenceSection(Section):
@@ -144,123 +139,6 @@ class PreferenceSection(Section):
     """Shapes the reward (1 - p^-alpha) / alpha. 0 is SimPO; its authors advise 0.25."""
 
 
-def preference_rules(config: RunConfig) -> Iterator[Problem]:
-    """The rules that a run which learns from preferences has to keep; none for other methods."""
-    method: str = config.method
-    if method == "kto":
-        yield from _kto_rules(config)
-    if method == "dpo":
-        yield from _dpo_rules(config)
-    if config.training_method.reference == "asked":
-        yield from _reference_rules(config)
-    if method == "cpo" and config.preference.label_smoothing > 0:
-        kind = config.preference.cpo_loss_type
-        if kind in ("hinge", "ipo"):
-            yield Problem(
-                "preference.label_smoothing",
-                f"{config.preference.label_smoothing:g} has no effect with "
-                f"preference.cpo_loss_type {kind}. Set it to 0, or take sigmoid or simpo.",
-                ("preference.cpo_loss_type",),
-            )
-
-
-def _kto_rules(config: RunConfig) -> Iterator[Problem]:
-    batch = config.training.per_device_train_batch_size
-    if batch == 1 and config.preference.kto_loss_type == "kto":
-        yield Problem(
-            "training.per_device_train_batch_size",
-            "1 with preference.kto_loss_type kto: it compares the answers of a batch with each "
-            "other. Take at least 2, or the loss apo_zero_unpaired.",
-            ("preference.kto_loss_type",),
-        )
-
-
 def dpo_losses(section: PreferenceSection) -> dict[str, float]:
     """Each loss of a DPO run with its weight, the chosen one first."""
     return {section.loss_type: 1.0, **section.loss_weights}
-
-
-def _dpo_rules(config: RunConfig) -> Iterator[Problem]:
-    section = config.preference
-    wrong = _wrong_weights(section)
-    if wrong:
-        yield wrong
-        return
-    kinds, smoothing = list(dpo_losses(section)), section.label_smoothing
-    named = f"preference.loss_type {section.loss_type}"
-    if "exo_pair" in kinds and smoothing == 0:
-        yield Problem(
-            "preference.label_smoothing",
-            "0 with preference.loss_type exo_pair, which needs some. Its authors advise 0.001.",
-            ("preference.loss_type",),
-        )
-    elif smoothing > 0 and not set(kinds) & set(_SMOOTHED):
-        yield Problem(
-            "preference.label_smoothing",
-            f"{smoothing:g} has no effect with {named}. Set it to 0, or take robust.",
-            ("preference.loss_type",),
-        )
-    others = [kind for kind in kinds if kind not in (*_OF_THE_DIFFERENCE, "sft")]
-    if section.f_divergence_type != "reverse_kl" and others:
-        yield Problem(
-            "preference.f_divergence_type",
-            f"{section.f_divergence_type} with preference.loss_type {others[0]}: it is defined for "
-            f"{', '.join(_OF_THE_DIFFERENCE)} alone. Take reverse_kl.",
-            ("preference.loss_type",),
-        )
-    sorting = [kind for kind in kinds if kind in ("aot", "aot_unpaired")]
-    if section.use_weighting and sorting:
-        yield Problem(
-            "preference.use_weighting",
-            f"on with preference.loss_type {sorting[0]}, which sorts the answers. Turn it off.",
-            ("preference.loss_type",),
-        )
-    if section.ref_model == "none" and others:
-        yield Problem(
-            "preference.ref_model",
-            f"none with preference.loss_type {others[0]}, which measures each answer against a "
-            "reference. Take base, or the loss sigmoid.",
-            ("preference.loss_type",),
-        )
-
-
-def _wrong_weights(section: PreferenceSection) -> Problem | None:
-    known = typing.get_args(PreferenceSection.model_fields["loss_type"].annotation)
-    for name, weight in section.loss_weights.items():
-        is_number = isinstance(weight, int | float) and not isinstance(weight, bool)
-        if name not in known:
-            message = f"{name} is no loss of DPO. There are: {', '.join(known)}."
-        elif not is_number or weight <= 0:
-            message = f"the weight of {name} must be a number above 0."
-        else:
-            continue
-        return Problem("preference.loss_weights", message, ("preference.loss_type",))
-    return None
-
-
-def _reference_rules(config: RunConfig) -> Iterator[Problem]:
-    section, adapter = config.preference, config.adapter
-    method: str = config.method
-    if method == "kto" and section.ref_model == "none":
-        yield Problem(
-            "preference.ref_model",
-            "none with method kto, which measures each answer against a reference. Take base.",
-            ("method",),
-        )
-    if section.ref_model != "base" or not adapter.changes_base:
-        return
-    # With the adapter off the model is to be the base; these change the base itself.
-    if adapter.method == "lora" and adapter.init_lora_weights in FROM_BASE:
-        yield Problem(
-            "adapter.init_lora_weights",
-            f"{adapter.init_lora_weights} with preference.ref_model base: it changes the base, "
-            "which is the reference. Use default.",
-            ("preference.ref_model",),
-        )
-    if adapter.bias != "none":
-        yield Problem(
-            "adapter.bias",
-            f"{adapter.bias} with preference.ref_model base: the reference would be trained too. "
-            "Set it to none.",
-            ("preference.ref_model",),
-        )

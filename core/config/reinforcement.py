@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from pydantic import field_validator
 
-from core.config.adapter import FROM_BASE
 from core.config.fields import Section, knob
-from core.errors import Problem
 from core.methods import named
-
-if TYPE_CHECKING:
-    from core.config.run import RunConfig
 
 REWARDED: dict[str, list[Any]] = {"method": named(generates=True)}
 GRPO: dict[str, list[Any]] = {"method": ["grpo"]}
@@ -117,128 +111,3 @@ def _reward(item: Any) -> Any:
         return json.loads(item)
     except ValueError as error:
         raise ValueError(f"is not JSON: {error}") from error
-
-
-def answers_a_step(config: RunConfig, batch: int) -> int:
-    """How many answers are written at once with `batch` rows at once."""
-    batches = config.reinforcement.steps_per_generation
-    return batch * (config.training.gradient_accumulation_steps if batches is None else batches)
-
-
-def nearest_batch(config: RunConfig, batch: int) -> int:
-    """The batch size nearest to `batch` with which a step has whole groups of answers."""
-    group = config.reinforcement.num_generations
-    least = next(n for n in range(1, group + 1) if answers_a_step(config, n) % group == 0)
-    return max(least, round(batch / least) * least)
-
-
-def batches_an_epoch(config: RunConfig, rows: int, batch: int) -> int:
-    """How many batches an epoch has: prompts that fill no whole step are left out of it."""
-    prompts = max(1, answers_a_step(config, batch) // config.reinforcement.num_generations)
-    times = answers_a_step(config, batch) // batch * config.reinforcement.num_iterations
-    return rows // prompts * times
-
-
-def reinforcement_rules(config: RunConfig) -> Iterator[Problem]:
-    """The rules of a run that learns from rewards; none for other methods."""
-    if not config.training_method.generates:
-        return
-    from core.rewards.config_rules import rewards_rules  # which stands on core.config
-
-    training = config.training
-    yield from rewards_rules(config.reinforcement.rewards)
-    if training.extra.get("auto_find_batch_size"):
-        yield Problem(
-            "training.extra",
-            f"auto_find_batch_size with method {config.method}: a smaller batch would tear the "
-            "answers to a prompt apart. Set a smaller training.per_device_train_batch_size.",
-            ("method",),
-        )
-    yield from _group_rules(config)
-    yield from _loss_rules(config)
-    yield from _model_rules(config)
-
-
-def _group_rules(config: RunConfig) -> Iterator[Problem]:
-    """The answers to a prompt are compared with each other, so a step holds all of them."""
-    section, training = config.reinforcement, config.training
-    batch, group = training.per_device_train_batch_size, section.num_generations
-    if isinstance(batch, int) and answers_a_step(config, batch) % group:
-        given = section.steps_per_generation
-        own = "reinforcement.steps_per_generation"
-        batches = "training.gradient_accumulation_steps" if given is None else own
-        answers = answers_a_step(config, batch)
-        yield Problem(
-            "training.per_device_train_batch_size",
-            f"{batch} times {batches} {answers // batch} are {answers} answers, no multiple of "
-            f"reinforcement.num_generations {group}. Take {nearest_batch(config, batch)}, or auto.",
-            ("reinforcement.num_generations", batches),
-        )
-    measured = config.evaluation.per_device_eval_batch_size
-    if config.evaluation.eval_strategy != "no" and measured % section.num_generations_eval:
-        group = section.num_generations_eval
-        yield Problem(
-            "evaluation.per_device_eval_batch_size",
-            f"{measured} is no multiple of reinforcement.num_generations_eval {group}. Take "
-            f"{max(1, round(measured / group)) * group}.",
-            ("reinforcement.num_generations_eval",),
-        )
-
-
-def _loss_rules(config: RunConfig) -> Iterator[Problem]:
-    section = config.reinforcement
-    method: str = config.method
-    if method != "grpo":
-        return
-    if section.grpo_loss_type == "luspo" and section.importance_sampling_level != "sequence":
-        yield Problem(
-            "reinforcement.importance_sampling_level",
-            f"{section.importance_sampling_level} with reinforcement.grpo_loss_type luspo, which "
-            "is defined on whole answers. Take sequence.",
-            ("reinforcement.grpo_loss_type",),
-        )
-    if section.importance_sampling_level == "sequence" and section.grpo_loss_type in (
-        "bnpo",
-        "dr_grpo",
-        "dapo",
-        "cispo",
-    ):
-        yield Problem(
-            "reinforcement.importance_sampling_level",
-            f"sequence with reinforcement.grpo_loss_type {section.grpo_loss_type} would count long "
-            "answers more than short ones. Take the loss grpo (GSPO) or luspo, or token.",
-            ("reinforcement.grpo_loss_type",),
-        )
-
-
-def _model_rules(config: RunConfig) -> Iterator[Problem]:
-    """What the adapter must leave as it is: the head, and with a reference the base."""
-    section, adapter = config.reinforcement, config.adapter
-    if not adapter.is_adapter:
-        return
-    if isinstance(adapter.target_modules, list) and any(
-        name.rpartition(".")[2] == "lm_head" for name in adapter.target_modules
-    ):
-        yield Problem(
-            "adapter.target_modules",
-            f"lm_head with method {config.method}: TRL reads the head's own weights, so its "
-            "adapter would never be trained. Leave it out.",
-            ("method",),
-        )
-    if section.kl_beta == 0 or not adapter.changes_base:
-        return
-    # With the adapter off the model is to be the base; these change the base itself.
-    if adapter.method == "lora" and adapter.init_lora_weights in FROM_BASE:
-        yield Problem(
-            "adapter.init_lora_weights",
-            f"{adapter.init_lora_weights} with reinforcement.kl_beta {section.kl_beta:g}: it "
-            "changes the base, which is the reference. Use default.",
-            ("reinforcement.kl_beta",),
-        )
-    elif adapter.method != "lora" or adapter.bias != "none":
-        yield Problem(
-            "adapter.bias",
-            f"{adapter.bias} with reinforcement.kl_beta {section.kl_beta:g}: the reference would "
-            "be trained too. Set it to none.",
-            ("reinforcement.kl_beta",),
-        )

@@ -1,4 +1,4 @@
-"""RunConfig: everything that decides a run, its rules, and its way to and from YAML."""
+"""RunConfig: everything that decides a run, and its way to and from YAML."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from core.config.fields import FieldSpec, Section, field_specs, knob
 from core.config.preference import PreferenceSection
 from core.config.problems import problems_of
 from core.config.reinforcement import ReinforcementSection
-from core.config.rules import broken_rules
 from core.config.sections import (
     DataSection,
     EvaluationSection,
@@ -25,7 +24,7 @@ from core.config.tracking import TrackingSection
 from core.config.training import TrainingSection
 from core.config.vocabulary import VocabularySection
 from core.config.yaml_file import read_yaml
-from core.errors import ConfigError, Problem
+from core.errors import ConfigError
 from core.methods import METHODS, Method, MethodName
 from core.workspace import write_atomic
 
@@ -108,23 +107,16 @@ def nest(flat: dict[str, Any]) -> dict[str, Any]:
     return data
 
 
-def parse_config(values: dict[str, Any]) -> RunConfig:
-    """A RunConfig from nested or dotted values. Raises ConfigError with every problem at once."""
+def checked_fields(values: dict[str, Any]) -> RunConfig:
+    """A RunConfig from nested or dotted values, each of which its field allows; whether they go
+    together is for core.rules to say. Raises ConfigError with every problem at once."""
     try:
-        config = RunConfig.model_validate(nest(flatten(values)))
+        return RunConfig.model_validate(nest(flatten(values)))
     except ValidationError as error:
         raise ConfigError(problems_of(error, SPEC_BY_PATH)) from error
-    problems = rule_problems(config)
-    if problems:
-        raise ConfigError(problems)
-    return config
 
 
-def load_config(path: Path) -> RunConfig:
-    """The RunConfig in a YAML file. Raises ConfigError, also when it is not YAML."""
-    return parse_config(read_yaml(path))
-
-
-def rule_problems(config: RunConfig) -> list[Problem]:
-    """The rules that span fields and need nothing but the config. Each names all its fields."""
-    return broken_rules(config, SPEC_BY_PATH)
+def read_config(path: Path) -> RunConfig:
+    """The settings that stand with a run. What goes together was checked when it was submitted.
+    Raises ConfigError, also when the file is not YAML."""
+    return checked_fields(read_yaml(path))

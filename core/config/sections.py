@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from core.config.chain import RUN_PATTERN
 from core.config.fields import Section, knob
 from core.methods import named
+
+RUN_PATTERN = r"^([a-z0-9][a-z0-9-]{0,79}(@(final|checkpoint-\d+))?)?$"
+"""An id of a run, or an id with a checkpoint behind an @; or nothing."""
 
 FROM_RUN: dict[str, list[Any]] = {"model.start_from": ["merge", "stack", "continue"]}
 # Methods whose rows are conversations, and those whose model writes answers or texts.

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from core.config.fields import Section, knob
-from core.errors import Problem
 from core.methods import named
-
-if TYPE_CHECKING:
-    from core.config.run import RunConfig
 
 CPT: dict[str, list[Any]] = {"method": named(fills_blocks=True)}
 MLM: dict[str, list[Any]] = {"method": named(makes="filler")}
@@ -31,14 +26,3 @@ class TextSection(Section):
 
     whole_word_mask: bool = knob(False, "Hide whole words", when=MLM)
     """Hides all pieces of a word together, which is harder to guess than one of them."""
-
-
-def text_rules(config: RunConfig) -> Iterator[Problem]:
-    """The rules that a run which learns from plain text has to keep; none for other methods."""
-    fills_gaps = config.training_method.makes == "filler"
-    if fills_gaps and config.training.neftune_noise_alpha is not None:
-        yield Problem(
-            "training.neftune_noise_alpha",
-            f"with method {config.method}: it is meant for models that write. Leave it empty.",
-            ("method",),
-        )

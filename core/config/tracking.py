@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import os
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from core.config.fields import Section, knob
-from core.errors import Problem
-
-if TYPE_CHECKING:
-    from core.config.run import RunConfig
 
 # How each tracker is called by people.
 TITLES = {
@@ -75,36 +70,3 @@ class TrackingSection(Section):
         "local", "MLflow", group="Trackers", when={"tracking.report_to": ["mlflow"]}
     )
     """Local keeps a store in the run's folder. Server is the one that MLFLOW_TRACKING_URI names."""
-
-
-def tracker_problems(config: RunConfig) -> list[Problem]:
-    """What keeps the chosen trackers from being told anything on this machine: a package that is
-    not installed, with the command that installs it."""
-    from core.setup import extras
-
-    found = []
-    for extra in extras.missing(config.tracking.report_to):
-        title = TITLES[extra.name]
-        message = f"{title} is not installed. Install it with: {extra.command}"
-        found.append(Problem("tracking.report_to", message))
-    return found
-
-
-def tracker_warnings(config: RunConfig) -> list[Problem]:
-    """Keys and addresses that are not in the environment. The run would learn all the same."""
-    tracking = config.tracking
-    needed = (
-        ("wandb", "tracking.wandb_mode", "online", "WANDB_API_KEY", "offline"),
-        ("swanlab", "tracking.swanlab_mode", "online", "SWANLAB_API_KEY", "offline"),
-        ("mlflow", "tracking.mlflow_mode", "server", "MLFLOW_TRACKING_URI", "local"),
-    )
-    found = []
-    for name, path, mode, variable, instead in needed:
-        chosen = getattr(tracking, path.rpartition(".")[2])
-        if name in tracking.report_to and chosen == mode and not os.environ.get(variable):
-            message = (
-                f"{mode} needs {variable} in the environment that Tunesmith was started from, and "
-                f"it is not set there. Set it and start again, or choose {instead}."
-            )
-            found.append(Problem(path, message, ("tracking.report_to",)))
-    return found

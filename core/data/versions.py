@@ -235,12 +235,12 @@ def with_fingerprint(info: DatasetInfo, wanted: str) -> DatasetInfo:
 def prune_versions(workspace: Workspace, dataset_id: str, store: Store) -> list[int]:
     """Deletes all versions but the current one, its parent, and those that a run which has not
     ended needs; gives the numbers of the deleted ones."""
-    from core.config import load_config
+    from core.config import read_config
 
     needed = set()
     for job in store.list(kind="train"):
         if not job.ended and job.dataset == dataset_id:
-            config = load_config(workspace.run(job.id).config)
+            config = read_config(workspace.run(job.id).config)
             needed.add(config.data.dataset_fingerprint)
     with changing(workspace, dataset_id) as info:
         current = next((one for one in info.versions if one.number == info.version), None)

@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from core.config import RunConfig, parse_config
-from core.config.memory import halved
+from core.config import RunConfig
 from core.errors import ConfigError
 from core.estimate.plan import RunEstimate, Situation
+from core.rules import parse_config
+from core.rules.memory import halved
 
 _SHORTEST = 128
 _BATCH = "training.per_device_train_batch_size"

@@ -9,11 +9,12 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from core.config import RunConfig, load_config
+from core.config import RunConfig
 from core.errors import TunesmithError
 from core.jobs.store import Store
 from core.models.describe import describe_model
 from core.models.location import local_model
+from core.rules import load_config
 from core.runs.curves import curves
 from core.workspace import Workspace
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from core.config import RunConfig
-from core.config.classification import as_run
+from core.config.derived import as_run
 from core.errors import ConfigError, Problem, TunesmithError
 from core.estimate.auto import USABLE, choose_rows, device_of, with_values
 from core.estimate.batch import Batch, largest_batch

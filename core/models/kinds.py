@@ -8,14 +8,10 @@ import json
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
-from core.errors import ModelError, Problem, TunesmithError
-from core.models.location import local_model
-
-if TYPE_CHECKING:
-    from core.config import RunConfig
-    from core.workspace import Workspace
+from core.config import RunConfig
+from core.errors import ModelError, Problem
 
 Kind = Literal["decoder", "encoder", "other"]
 
@@ -72,16 +68,6 @@ def kind_problem(kind: Kind | None, config: RunConfig) -> Problem | None:
     else:
         return None
     return Problem("model.model_name_or_path", message, ("method",))
-
-
-def model_problems(workspace: Workspace, config: RunConfig) -> list[Problem]:
-    """What keeps the base of a run from learning by its method, as far as its files are here."""
-    try:
-        folder = local_model(workspace, config.model.model_name_or_path)
-    except TunesmithError:
-        return []  # said where the model is described
-    problem = kind_problem(kind_in(folder), config) if folder else None
-    return [problem] if problem else []
 
 
 def need_kind(config: Mapping[str, Any], run: RunConfig) -> None:

@@ -8,8 +8,8 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from core.config import RunConfig, load_config
-from core.config.chain import continues, run_and_checkpoint
+from core.config import RunConfig, read_config
+from core.config.derived import continues, run_and_checkpoint
 from core.errors import ModelError
 from core.models.hub import STACK
 from core.models.location import local_model
@@ -47,7 +47,7 @@ def lay_origin(run: RunFolder, config: RunConfig, workspace: Workspace) -> None:
 def lay_longer(run: RunFolder, parent: RunFolder, checkpoint: str) -> Path:
     """Takes over what `parent` began with, and a checkpoint of it to go on from; where that is
     now. A best checkpoint that it remembers comes along."""
-    config = load_config(parent.config)
+    config = read_config(parent.config)
     with _making(run) as folder:
         _link_base(parent, folder)
         if (parent.origin / "adapter").is_dir():

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from core.config import RunConfig, load_config
+from core.config import RunConfig, read_config
 from core.errors import ModelError
 from core.models.checkpoints import checkpoints
 from core.models.new_tokens import NewTokens, read_new_tokens
@@ -105,7 +105,7 @@ def find_trained(run: RunFolder, checkpoint: str = FINAL) -> TrainedModel:
             else "It has saved none yet: wait for a checkpoint, or let it train to its end.",
         )
     is_adapter = (found.path / "adapter_config.json").is_file()
-    trained = TrainedModel(run, checkpoint, load_config(run.config), found.path, is_adapter)
+    trained = TrainedModel(run, checkpoint, read_config(run.config), found.path, is_adapter)
     read_new_tokens(trained.folder)  # a tokenizer that is not its own is refused at once
     return trained
 

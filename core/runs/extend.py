@@ -7,11 +7,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from core.config import RunConfig, load_config, parse_config
+from core.config import RunConfig
 from core.data.registry import load_dataset_info
 from core.errors import ConfigError, JobError, Problem
 from core.jobs.store import Job, Store
 from core.models.checkpoints import Checkpoint, broken, last_good_checkpoint
+from core.rules import load_config, parse_config
 from core.runs.records import run_job
 from core.runs.submit import submit_run
 from core.workspace import RunFolder, Workspace

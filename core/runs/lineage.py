@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from core.config import RunConfig, load_config
-from core.config.chain import continues, run_and_checkpoint
+from core.config import RunConfig
+from core.config.derived import continues, run_and_checkpoint
 from core.errors import ConfigError, ModelError, Problem, WorkspaceError
 from core.jobs.store import Job, Store
 from core.models.origin import Origin, read_origin
 from core.models.trained import TrainedModel, adapter_settings, find_trained
+from core.rules import load_config
 from core.workspace import RunFolder, Workspace
 
 # What a model does, by what its method makes.

@@ -6,14 +6,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from core.config import load_config, parse_config
-from core.config.memory import halved
 from core.errors import ConfigError, JobError
 from core.jobs.devices import asked_device
 from core.jobs.events import EventWriter, read_attempt
 from core.jobs.job import write_record
 from core.jobs.store import QUEUED, Job, Store
 from core.models.checkpoints import last_good_checkpoint
+from core.rules import load_config, parse_config
+from core.rules.memory import halved
 from core.runs.records import RESUMABLE, run_job
 from core.workspace import RunFolder, Workspace
 

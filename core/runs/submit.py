@@ -8,10 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from core.config import RunConfig, parse_config
-from core.config.chain import continues, run_and_checkpoint
-from core.config.needs import need_problems
-from core.data.fit import data_problems
+from core.config import RunConfig
+from core.config.derived import continues, run_and_checkpoint
 from core.data.record import DatasetInfo
 from core.data.registry import load_dataset_info
 from core.errors import ConfigError, JobError, ModelError, Problem, TunesmithError
@@ -21,15 +19,16 @@ from core.jobs.events import read_events
 from core.jobs.kinds import KINDS
 from core.jobs.queue import enqueue, new_folder
 from core.jobs.store import Job, Store
-from core.models.adapter_fit import adapter_problems
 from core.models.hardware import local_devices
-from core.models.kinds import model_problems
 from core.models.lay_origin import lay_longer, lay_origin
 from core.models.trained import FINAL, find_trained
+from core.rules import parse_config
+from core.rules.base_model import adapter_problems, model_problems
+from core.rules.data import data_problems, reward_problems
+from core.rules.machine import need_problems
 from core.runs.lineage import chain_problems
 from core.runs.records import run_job
 from core.tokens.chat_templates import MODELS_OWN, keep_with_run, load_template
-from core.tokens.prompted import reward_problems
 from core.workspace import RunFolder, Workspace
 
 

@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from core.data.record import DatasetInfo
 from core.errors import DataError
 from core.tokens.tokenize import with_system_prompt
 from core.tokens.tool_turns import answer_text
-
-if TYPE_CHECKING:
-    from core.config import RunConfig
-    from core.errors import Problem
-    from core.workspace import Workspace
 
 
 @dataclass(frozen=True)
@@ -68,12 +63,3 @@ def has_answers(info: DatasetInfo) -> bool | None:
         if answers.statistics.null_count < group.num_rows:
             return True
     return False
-
-
-def reward_problems(info: DatasetInfo, config: RunConfig, workspace: Workspace) -> list[Problem]:
-    """What the reward functions of a run miss on this machine or in the rows."""
-    from core.rewards.config_rules import rewards_problems
-
-    if not config.training_method.generates:
-        return []
-    return rewards_problems(config.reinforcement.rewards, workspace, has_answers=has_answers(info))

@@ -19,7 +19,7 @@ from trl.models.utils import disable_gradient_checkpointing
 from trl.trainer.utils import add_fused_lm_head
 
 from core.config import RunConfig
-from core.config.reinforcement import answers_a_step, nearest_batch
+from core.config.derived import answers_a_step, nearest_batch
 from core.data.record import Part
 from core.errors import DataError, ModelError
 from core.jobs.events import EventWriter

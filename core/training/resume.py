@@ -20,13 +20,14 @@ from safetensors import SafetensorError
 from torch.optim.lr_scheduler import LambdaLR
 from trl.trainer.base_trainer import _BaseTrainer
 
-from core.config import RunConfig, load_config, parse_config
-from core.config.memory import halved
+from core.config import RunConfig
 from core.errors import ModelError, TrainingError
 from core.jobs.events import EventWriter
 from core.models.checkpoints import checkpoint_before, last_good_checkpoint
 from core.models.fit import adapter_misfit, weights_misfit
 from core.models.inference import free_memory
+from core.rules import load_config, parse_config
+from core.rules.memory import halved
 from core.training.advice import advise
 from core.workspace import RunFolder
 

@@ -14,10 +14,10 @@ from datasets import Dataset
 from datasets.table import InMemoryTable
 
 from core.config import RunConfig
-from core.data.fit import need_form
 from core.data.record import DatasetInfo, Part
 from core.data.rowfile import iter_rows
 from core.errors import DataError
+from core.rules.data import need_form
 from core.tokens.tokenize import TokenizedRow, no_loss_reason
 
 IDS = pa.list_(pa.int32())

@@ -15,13 +15,14 @@ from typing import Any
 
 import torch
 
-from core.config import RunConfig, parse_config
+from core.config import RunConfig
 from core.data.record import Counts, DatasetInfo
 from core.data.registry import load_dataset_info
 from core.data.rowfile import RowWriter, iter_rows
 from core.data.rowtext import texts
 from core.errors import TrainingError
 from core.jobs.events import read_events
+from core.rules import parse_config
 from core.runs.curves import curves
 from core.training.run import run_training
 from core.workspace import RunFolder, Workspace

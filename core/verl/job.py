@@ -17,14 +17,14 @@ import yaml
 
 from core.config import RunConfig
 from core.config.run import nest
-from core.data.fit import need_form
 from core.data.record import DatasetInfo, Part
 from core.data.registry import load_dataset_info
 from core.data.rowfile import iter_rows
 from core.errors import ConfigError, DataError, WorkspaceError
 from core.rewards.kinds import Own
 from core.rewards.specs import parse_rewards
-from core.tokens.prompted import prompted, reward_problems
+from core.rules.data import need_form, reward_problems
+from core.tokens.prompted import prompted
 from core.verl.check import VERSION, Checked, check_keys
 from core.verl.settings import Cluster, model_name, verl_settings
 from core.workspace import Workspace

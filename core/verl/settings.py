@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from core.config import RunConfig
-from core.config.reinforcement import answers_a_step
+from core.config.derived import answers_a_step
 from core.errors import ConfigError, Problem
 from core.models.starter import STARTER_MODELS
 from core.rewards.specs import FIELD, parse_rewards

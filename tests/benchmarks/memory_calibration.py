@@ -164,7 +164,7 @@ def slug(name: str) -> str:
 
 
 def config_of(name: str) -> Any:
-    from core.config import parse_config
+    from core.rules import parse_config
 
     model, _, settings = SETTINGS[name]
     named = {"model.model_name_or_path": model, "data.dataset": slug(name)}

@@ -112,7 +112,7 @@ def prepare(root: Path, data: Path, model: Path, rows: int) -> None:
 
 
 def config(steps: int) -> Any:
-    from core.config import parse_config
+    from core.rules import parse_config
 
     named = {"model.model_name_or_path": "base", "data.dataset": "rows"}
     return parse_config({**SETTINGS, **named, "training.max_steps": steps})

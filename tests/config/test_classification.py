@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from core.config import parse_config
-from core.config.classification import as_run, quick_settings
-from core.data.fit import data_problems
+from core.config.derived import as_run, quick_settings
 from core.data.record import Counts, DatasetInfo
 from core.errors import ConfigError
+from core.rules import parse_config
+from core.rules.data import data_problems
 
 LABELS: dict[str, Any] = {"method": "classification"}
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from core.config import SPEC_BY_PATH, SPECS, FieldSpec, RunConfig, parse_config
+from core.config import SPEC_BY_PATH, SPECS, FieldSpec, RunConfig
 from core.errors import ConfigError
+from core.rules import parse_config
 
 BOUNDED = [spec for spec in SPECS if spec.minimum is not None or spec.maximum is not None]
 

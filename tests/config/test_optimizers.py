@@ -10,11 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.config import SPEC_BY_PATH, parse_config
+from core.config import SPEC_BY_PATH
 from core.config.arguments import Argument
 from core.config.optimizers import OPTIMIZERS
 from core.config.schedules import SCHEDULES
 from core.errors import ConfigError
+from core.rules import parse_config
 from core.setup.extras import EXTRAS
 
 

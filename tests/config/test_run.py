@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from core.config import RunConfig, flatten, load_config, nest, parse_config
+from core.config import RunConfig, flatten, nest
 from core.errors import ConfigError
+from core.rules import load_config, parse_config
 
 EVERYTHING = {
     "name": "no",

@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
-from core.config import SPEC_BY_PATH, SPECS, RunConfig, parse_config
+from core.config import SPEC_BY_PATH, SPECS, RunConfig
 from core.config.adapter import PROMPTS, TUNERS
-from core.config.extra import REFUSED, config_fields
 from core.methods import METHODS
+from core.rules import parse_config
+from core.rules.extra import REFUSED, config_fields
 
 # The values that a worker resolves before it builds TRL's config.
 RESOLVED = {"per_device_train_batch_size": 1, "gradient_checkpointing": False}

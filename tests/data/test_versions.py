@@ -10,7 +10,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from core.config import parse_config
 from core.data.prepare import import_dataset
 from core.data.record import DatasetInfo
 from core.data.registry import load_dataset_info, read_rows
@@ -29,6 +28,7 @@ from core.data.versions import (
 from core.errors import ConfigError, DataError
 from core.jobs.queue import stop_job
 from core.jobs.store import Job, Store
+from core.rules import parse_config
 from core.runs.submit import submit_run
 from core.workspace import Workspace
 from tests.data.shaping import bring, numbers, step

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from core.config import parse_config
 from core.estimate.changes import Change, changes_that_fit
 from core.estimate.plan import estimate_run, imagined
+from core.rules import parse_config
 from tests.estimate.test_memory import CPU, GB, SMOLLM2, config, memory, model
 
 ROWS = {"row_lengths": [[2000, 3], [600, 97]]}

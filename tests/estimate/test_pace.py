@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
-from core.config import RunConfig, parse_config
+from core.config import RunConfig
 from core.estimate.pace import Pace, pace_from_runs, seconds_of
 from core.jobs.job import Job
 from core.jobs.store import Store
+from core.rules import parse_config
 from core.workspace import Workspace
 from tests.estimate.test_memory import SMOLLM2, model
 from tests.webui.made_runs import make_run

@@ -51,7 +51,7 @@ def test_an_estimate_holds_for_a_model_in_memory(tmp_path: Path) -> None:
     """Parts that can be counted exactly: weights, adapter, gradients, optimizer's state."""
     from peft import get_peft_model
 
-    from core.config import parse_config
+    from core.rules import parse_config
     from core.training.adapters import peft_config
 
     world = tiny_world(tmp_path)

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from core.config import parse_config
 from core.data.record import Counts, DatasetInfo
 from core.export.base import Base, describe_base
 from core.export.card import write_card
 from core.export.formats import formats
 from core.models.trained import TrainedModel
+from core.rules import parse_config
 from core.workspace import RunFolder
 
 DATA = DatasetInfo(

@@ -7,9 +7,9 @@ import sys
 
 import pytest
 
-from core.config import parse_config
 from core.export.base import Base
 from core.export.formats import format_names, formats
+from core.rules import parse_config
 
 BASES = {
     "public": Base("org/model", True, "mit"),

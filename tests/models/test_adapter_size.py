@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from core.config import parse_config
-from core.models.adapter_fit import adapter_warnings
 from core.models.describe import describe_model, trainable_parameters
 from core.models.frozen import freeze
+from core.rules import parse_config
+from core.rules.base_model import adapter_warnings
 
 KINDS: list[dict[str, Any]] = [
     {"method": "adalora", "init_r": 6, "target_r": 3, "bias": "all"},

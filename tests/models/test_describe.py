@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from core.config import parse_config
 from core.errors import ModelError
 from core.models.describe import describe_model, trainable_parameters, unknown_modules
+from core.rules import parse_config
 
 SIZES = {
     "hidden_size": 32,

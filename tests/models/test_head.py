@@ -9,9 +9,9 @@ import pytest
 import transformers
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
-from core.config import parse_config
 from core.models.describe import describe_model
 from core.models.head import head_parameters, left_behind, with_head
+from core.rules import parse_config
 
 LABELS = 5
 SIZES: dict[str, Any] = {

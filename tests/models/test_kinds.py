@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from core.config import parse_config
 from core.errors import ModelError
-from core.models.kinds import kind_in, kind_of, kind_problem, model_problems, need_kind
+from core.models.kinds import kind_in, kind_of, kind_problem, need_kind
+from core.rules import parse_config
+from core.rules.base_model import model_problems
 from core.workspace import Workspace
 
 

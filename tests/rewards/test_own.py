@@ -9,8 +9,8 @@ import pytest
 
 from core.errors import TrainingError
 from core.rewards.build import RewardFunction, reward_functions
-from core.rewards.config_rules import rewards_problems
 from core.rewards.specs import parse_rewards
+from core.rules.rewards import rewards_problems
 from core.workspace import Workspace
 
 PROMPTS = [[{"role": "user", "content": text}] for text in ("Capital of France?", "2 + 2?")]

@@ -8,7 +8,7 @@ import signal
 
 import pytest
 
-from core.config import RunConfig, load_config, parse_config
+from core.config import RunConfig
 from core.data.prepare import import_dataset
 from core.data.registry import load_dataset_info
 from core.errors import ConfigError, JobError, ModelError, WorkspaceError
@@ -16,6 +16,7 @@ from core.jobs.events import read_events
 from core.jobs.job import read_record
 from core.jobs.queue import stop_job
 from core.jobs.store import Store
+from core.rules import load_config, parse_config
 from core.runs.curves import curves
 from core.runs.records import delete_run, note_run, rename_run
 from core.runs.resume import resume_run

@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from core.config import parse_config
-from core.data.fit import data_problems
 from core.data.prepare import import_dataset
 from core.errors import ConfigError, DataError
 from core.jobs.store import Store
+from core.rules import parse_config
+from core.rules.data import data_problems, reward_problems
 from core.runs.submit import submit_run
-from core.tokens.prompted import has_answers, prompted, reward_problems
+from core.tokens.prompted import has_answers, prompted
 from core.workspace import Workspace
 
 ASK = {"role": "user", "content": "2 + 2?"}

@@ -12,9 +12,9 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
 from transformers import BertConfig, BertForMaskedLM, PreTrainedTokenizerFast
 
-from core.config import parse_config
 from core.data.prepare import import_dataset
 from core.data.record import DatasetInfo
+from core.rules import parse_config
 from core.training.run import run_training
 from core.workspace import RunFolder, Workspace
 from tests.tiny_model import tiny_model, tiny_tokenizer

@@ -172,7 +172,7 @@ def test_labels_are_learned_with_a_head_that_is_saved(
 @pytest.mark.parametrize("method", ["classification", "orpo", "grpo", "mlm"])
 def test_virtual_tokens_are_refused_where_they_do_not_go(method: str) -> None:
     """The run would fail at its first step, or learn something else than it shows."""
-    from core.config import parse_config
+    from core.rules import parse_config
 
     with pytest.raises(ConfigError, match="virtual tokens do not go with it"):
         parse_config({"method": method, "adapter.method": "prefix_tuning"})

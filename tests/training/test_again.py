@@ -12,12 +12,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from core.config import load_config, parse_config
 from core.errors import ConfigError, JobError, ModelError, TrainingError
 from core.jobs.events import EventWriter
 from core.jobs.store import Job, Store
 from core.models.inference import open_trained
 from core.models.trained import find_trained
+from core.rules import load_config, parse_config
 from core.runs.curves import curves
 from core.runs.extend import train_longer
 from core.runs.lineage import built_on, lineage_text

@@ -12,11 +12,11 @@ import torch
 from safetensors.torch import load_file
 
 from core.chat.settings import Column
-from core.config import load_config, parse_config
 from core.evaluation.run import run_evaluation
 from core.export.run import run_export
 from core.models.inference import open_before, open_trained, resolve_base
 from core.models.trained import find_trained
+from core.rules import load_config, parse_config
 from core.runs.lineage import chain_problems, lineage_text, values_to_continue
 from core.training.run import run_training
 from core.worker.chat.loaded import Models

@@ -13,12 +13,12 @@ from transformers import AutoTokenizer
 from trl import SFTConfig
 
 from core.chat.settings import Column
-from core.config import parse_config
 from core.data.record import Counts, DatasetInfo
 from core.data.rowfile import RowWriter
 from core.errors import DataError
 from core.models.inference import open_tokenizer, tokenizer_of
 from core.models.trained import find_trained
+from core.rules import parse_config
 from core.tokens.chat_templates import load_template, save_template, use_template
 from core.tokens.lens import Lens
 from core.tokens.tokenize import NO_LOSS

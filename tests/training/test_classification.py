@@ -10,11 +10,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from core.config import load_config
 from core.errors import ConfigError, DataError
 from core.models.classifier import label_logits, open_classifier, text_ids
 from core.models.labels import FILE
 from core.models.trained import find_trained
+from core.rules import load_config
 from core.training.callbacks import ReportEvents
 from core.training.run import run_training
 from core.workspace import RunFolder

@@ -17,10 +17,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
-from core.config import load_config
 from core.errors import DataError, ModelError
 from core.models.inference import open_trained
 from core.models.trained import find_trained
+from core.rules import load_config
 from core.training.callbacks import ReportEvents
 from core.training.rows import IDS, Rows
 from core.training.run import run_training

@@ -11,10 +11,10 @@ from safetensors.torch import load_file
 from transformers import BertModel
 
 from core.chat.settings import Column
-from core.config import parse_config
 from core.errors import ModelError
 from core.models.masked import hidden, load_masked, masking, text_pieces
 from core.models.trained import find_trained
+from core.rules import parse_config
 from core.training.mlm import Hiding
 from core.training.run import run_training
 from core.worker.chat.loaded import Models

@@ -10,9 +10,9 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM, Trainer, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
-from core.config import parse_config
 from core.config.optimizers import OPTIMIZERS
 from core.config.schedules import SCHEDULES
+from core.rules import parse_config
 from core.setup.extras import is_installed
 from core.training.optimizers import OptimizedTrainer, optimizer_arguments
 from core.training.trainer import WatchedTrainer

@@ -14,11 +14,11 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import DPOConfig, DPOTrainer, KTOConfig, KTOTrainer
 
-from core.config import parse_config
 from core.data.record import DatasetInfo
 from core.data.rowfile import read_slice
 from core.errors import DataError, TrainingError
 from core.jobs.events import Event
+from core.rules import parse_config
 from core.tokens.sides import sides_of_rows
 from core.tokens.tokenize import TokenizedRow
 from core.training.preference import (

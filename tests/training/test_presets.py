@@ -19,10 +19,10 @@ from transformers import (
     Qwen2ForCausalLM,
 )
 
-from core.config import parse_config
-from core.config.presets import list_presets, load_preset
 from core.data.prepare import import_dataset
 from core.methods import METHODS
+from core.rules import parse_config
+from core.rules.presets import list_presets, load_preset
 from core.training.recipe import prepare
 from core.workspace import Workspace
 from tests.preferences import THINGS, bring, judged, pairs

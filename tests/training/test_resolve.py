@@ -9,9 +9,10 @@ import pytest
 import torch
 from psutil import virtual_memory
 
-from core.config import RunConfig, parse_config
+from core.config import RunConfig
 from core.estimate.plan import estimate_run
 from core.models.hardware import probe
+from core.rules import parse_config
 from core.training.attention import NAME as ROW_ATTENTION
 from core.training.resolve import (
     choose_batch,

@@ -12,7 +12,6 @@ import torch
 from core.chat.session import conversation
 from core.chat.settings import Column
 from core.commands.evaluate import report_text
-from core.config import parse_config
 from core.data.record import DatasetInfo
 from core.errors import ConfigError, DataError, ModelError, TrainingError
 from core.evaluation.intervals import share
@@ -26,6 +25,7 @@ from core.models.scores import find_scorer, turns
 from core.models.trained import find_trained
 from core.rewards.build import reward_functions
 from core.rewards.specs import parse_rewards
+from core.rules import parse_config
 from core.training.run import run_training
 from core.worker.chat.loaded import Models
 from core.worker.chat.voices import ScoreVoice

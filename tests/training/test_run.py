@@ -13,9 +13,9 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from core.config import load_config
 from core.data.prepare import import_dataset
 from core.errors import DataError, TrainingError
+from core.rules import load_config
 from core.training.advice import advise
 from core.training.attention import other_attention
 from core.training.row_trainer import RowTrainer

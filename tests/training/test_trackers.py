@@ -14,9 +14,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from core.config import parse_config
-from core.config.tracking import TITLES, tracker_warnings
+from core.config.tracking import TITLES
 from core.jobs.events import EventWriter
+from core.rules import parse_config
+from core.rules.machine import tracker_warnings
 from core.training import trackers
 from core.training.run import run_training
 from core.training.trackers import TRACKERS, About, Trackers, open_settings, without_secrets

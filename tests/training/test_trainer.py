@@ -12,8 +12,8 @@ from peft import LoraConfig
 from transformers import AutoModelForCausalLM
 from trl import SFTConfig, SFTTrainer
 
-from core.config import parse_config
 from core.data.registry import read_rows
+from core.rules import parse_config
 from core.tokens.tokenize import tokenize_rows
 from core.training.attention import use_row_attention
 from core.training.row_trainer import RowTrainer

@@ -15,12 +15,12 @@ import pytest
 import yaml
 
 from core import cli
-from core.config import parse_config
 from core.config.run import flatten
 from core.data.prepare import import_dataset
 from core.errors import ConfigError, SetupError, WorkspaceError
 from core.rewards.build import reward_functions
 from core.rewards.specs import parse_rewards
+from core.rules import parse_config
 from core.verl.check import VERSION, check_keys, check_with, known_keys
 from core.verl.job import write_job
 from core.verl.settings import Cluster, job_problems, verl_settings

@@ -6,9 +6,9 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from core.config import parse_config
 from core.data.record import Counts, DatasetInfo
 from core.errors import ConfigError, DataError
+from core.rules import parse_config
 from tests.webui.fakes import fake_app
 from webui.background import Task, Watches, begin, start_run
 from webui.imports import Imports

@@ -8,9 +8,10 @@ from typing import Any
 import gradio as gr
 import pytest
 
-from core.config import SPEC_BY_PATH, SPECS, FieldSpec, RunConfig, parse_config
-from core.config.presets import list_presets
+from core.config import SPEC_BY_PATH, SPECS, FieldSpec, RunConfig
 from core.errors import ConfigError, Problem
+from core.rules import parse_config
+from core.rules.presets import list_presets
 from webui import forms
 
 PRESETS = list_presets()

@@ -10,8 +10,8 @@ from typing import Any
 import gradio as gr
 import pytest
 
-from core.config import parse_config
 from core.jobs.events import EventWriter
+from core.rules import parse_config
 from core.runs.records import list_runs
 from tests.jobs.bench import Bench
 from webui.go_on import GoOn

@@ -7,8 +7,9 @@ from pathlib import Path
 import gradio as gr
 import pytest
 
-from core.config import RunConfig, parse_config
+from core.config import RunConfig
 from core.models.hardware import CpuFlags, Device, Hardware
+from core.rules import parse_config
 from tests.estimate.test_memory import SMOLLM2, model
 from tests.webui.fakes import fake_app
 from webui.context import App

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from core.config import RunConfig, parse_config
+from core.config import RunConfig
 from core.models.hardware import CpuFlags, Device, Hardware, probe
+from core.rules import parse_config
 from core.tokens.lens import Lens
 from tests.webui.fakes import fake_app
 from webui import plan

@@ -7,7 +7,7 @@ from pathlib import Path
 import gradio as gr
 import pytest
 
-from core.config.presets import DEFAULT, list_presets, load_preset, save_preset
+from core.rules.presets import DEFAULT, list_presets, load_preset, save_preset
 from tests.webui.fakes import fake_app
 from webui.preset_choice import PURPOSES, PresetChoice, purpose_of
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from core.config import parse_config
+from core.rules import parse_config
 from core.summary import rows_of_trainer
 from core.tokens.lens import Lens
 from webui import token_view

@@ -11,10 +11,11 @@ from gradio.context import get_blocks_context
 
 from core.chat.session import ChatSession, Column, ColumnState
 from core.chat.settings import ChatSettings, chat_settings
-from core.config import field_specs, load_config
+from core.config import field_specs
 from core.data.registry import load_dataset_info, read_rows
 from core.errors import ConfigError, TunesmithError
 from core.models.starter import STARTER_MODELS
+from core.rules import load_config
 from webui import messages
 from webui.chat_view import Lane, first_words, lanes, loaded, speed
 from webui.context import App, Shared

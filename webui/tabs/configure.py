@@ -9,14 +9,15 @@ from typing import Any
 import gradio as gr
 from gradio.components import Component
 
-from core.config import SPEC_BY_PATH, RunConfig, parse_config
-from core.config.command import as_command
-from core.config.presets import DEFAULT, Preset, load_preset, preset_id, save_preset
+from core.config import SPEC_BY_PATH, RunConfig
 from core.data.registry import list_datasets
 from core.errors import ConfigError, TunesmithError
 from core.models.describe import describe_model
 from core.models.location import local_model
 from core.models.starter import STARTER_MODELS
+from core.rules import parse_config
+from core.rules.command import as_command
+from core.rules.presets import DEFAULT, Preset, load_preset, preset_id, save_preset
 from core.runs.submit import start_problems
 from core.tokens.lens import Lens
 from webui import background, forms, messages, plan

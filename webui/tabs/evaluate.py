@@ -7,9 +7,9 @@ from typing import Any
 
 import gradio as gr
 
-from core.config import load_config
 from core.errors import TunesmithError
 from core.evaluation.report import Evaluation, has_base, kind_of, list_evaluations
+from core.rules import load_config
 from core.runs.submit import submit_evaluation
 from webui import messages
 from webui.context import App, Shared

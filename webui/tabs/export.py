@@ -6,9 +6,9 @@ from typing import Any
 
 import gradio as gr
 
-from core.config import load_config
 from core.errors import TunesmithError
 from core.export.formats import formats
+from core.rules import load_config
 from core.runs.submit import submit_export
 from webui import messages
 from webui.context import App, Shared

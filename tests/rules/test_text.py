@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from core.config import parse_config
 from core.errors import ConfigError
+from core.rules import parse_config
 
 
 @pytest.mark.parametrize(

@@ -1,48 +1,22 @@
-"""The rules that span fields and need nothing but the config. Each names all its fields."""
+"""What of measuring, saving, packing, lengths and the start of a run does not go together."""
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
 
-from core.config.adapter_rules import adapter_rules
-from core.config.chain import chain_rules
-from core.config.classification import as_run, classification_rules
-from core.config.extra import REFUSED, config_fields, wrong_extra_value
-from core.config.fields import FieldSpec
-from core.config.optimizer_rules import measured_rules, optimizer_rules, schedule_rules
-from core.config.preference import preference_rules
-from core.config.reinforcement import reinforcement_rules
-from core.config.text import text_rules
-from core.config.vocabulary import vocabulary_rules
+from core.config import RunConfig
+from core.config.derived import as_run
 from core.errors import Problem
 
-if TYPE_CHECKING:
-    from core.config.run import RunConfig
 
-
-def broken_rules(config: RunConfig, own_fields: Mapping[str, FieldSpec]) -> list[Problem]:
-    """Every broken rule. `own_fields` are the dotted paths that have a field of their own."""
-    return [
-        *adapter_rules(config),
-        *_machine_rules(config),
-        *_measuring_rules(config),
-        *_best_metric_rules(config),
-        *_best_checkpoint_rules(config),
-        *_packing_rules(config),
-        *_length_rules(config),
-        *measured_rules(config),
-        *optimizer_rules(config),
-        *schedule_rules(config),
-        *chain_rules(config),
-        *classification_rules(config),
-        *preference_rules(config),
-        *reinforcement_rules(config),
-        *text_rules(config),
-        *vocabulary_rules(config),
-        *_extra_rules(config, own_fields),
-    ]
+def training_rules(config: RunConfig) -> Iterator[Problem]:
+    yield from _machine_rules(config)
+    yield from _measuring_rules(config)
+    yield from _best_metric_rules(config)
+    yield from _best_checkpoint_rules(config)
+    yield from _packing_rules(config)
+    yield from _length_rules(config)
+    yield from _chain_rules(config)
 
 
 def _machine_rules(config: RunConfig) -> Iterator[Problem]:
@@ -157,28 +131,27 @@ def _length_rules(config: RunConfig) -> Iterator[Problem]:
         )
 
 
-def _extra_rules(config: RunConfig, own_fields: Mapping[str, FieldSpec]) -> Iterator[Problem]:
-    method = config.training_method
-    known = config_fields(method)
-    refused = REFUSED | dict(method.refused_arguments)
-    own = {
-        spec.name: path
-        for path, spec in own_fields.items()
-        if method.name in spec.when.get("method", [method.name])  # others' say nothing of it
-    } | dict(method.other_names)
-    for key, value in config.training.extra.items():
-        if key in own:
-            message = f"{key} has its own field: set {own[key]}."
-        elif key in refused:
-            message = f"{key} is not allowed here: {refused[key]}."
-        elif key in method.idle_arguments:
-            message = f"{key} does nothing with method {method.name}."
-        elif key not in known:
-            near = difflib.get_close_matches(key, sorted(known), n=1)
-            message = f"{key} is not a field of {method.arguments.name}" + (
-                f"; did you mean {near[0]}?" if near else "."
-            )
-        else:
-            message = wrong_extra_value(method, key, value)
-        if message:
-            yield Problem("training.extra", message)
+def _chain_rules(config: RunConfig) -> Iterator[Problem]:
+    """What a run that begins with another one has to keep, as far as its own settings tell."""
+    model = config.model
+    if model.start_from == "base" and model.from_run:
+        yield Problem(
+            "model.from_run",
+            f"{model.from_run} with model.start_from base: it would have no effect. Set "
+            "start_from to merge, stack or continue, or leave the run out.",
+            ("model.start_from",),
+        )
+    if model.start_from != "base" and not model.from_run:
+        yield Problem(
+            "model.from_run",
+            f"empty with model.start_from {model.start_from}: name the run to begin with.",
+            ("model.start_from",),
+        )
+    quantization: str = config.adapter.quantization
+    if model.start_from == "stack" and quantization != "none":
+        yield Problem(
+            "model.start_from",
+            f"stack with adapter.quantization {quantization}: the adapter beneath would be "
+            "rounded away. Take merge, which quantizes the merged model.",
+            ("adapter.quantization",),
+        )

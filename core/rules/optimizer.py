@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
+from core.config import RunConfig
 from core.config.arguments import wrong_arguments
 from core.config.optimizers import OPTIMIZERS, Optimizer
 from core.config.schedules import SCHEDULES
 from core.errors import Problem
-
-if TYPE_CHECKING:
-    from core.config.run import RunConfig
 
 # What greedy takes when nothing is said; it is meant for larger rates than fine-tuning's.
 _GREEDY_MIN_LR = 1e-3
@@ -24,6 +21,8 @@ def optimizer_rules(config: RunConfig) -> Iterator[Problem]:
     yield from _fit_rules(config, optimizer)
     if optimizer.at_once:
         yield from _at_once_rules(config, optimizer)
+    yield from _measured_rules(config)
+    yield from _schedule_rules(config)
 
 
 def _argument_rules(config: RunConfig) -> Iterator[Problem]:
@@ -89,7 +88,7 @@ def _at_once_rules(config: RunConfig, optimizer: Optimizer) -> Iterator[Problem]
         )
 
 
-def schedule_rules(config: RunConfig) -> Iterator[Problem]:
+def _schedule_rules(config: RunConfig) -> Iterator[Problem]:
     training = config.training
     schedule = SCHEDULES[training.lr_scheduler_type]
     name, given = schedule.name, training.lr_scheduler_kwargs
@@ -124,7 +123,7 @@ def schedule_rules(config: RunConfig) -> Iterator[Problem]:
         )
 
 
-def measured_rules(config: RunConfig) -> Iterator[Problem]:
+def _measured_rules(config: RunConfig) -> Iterator[Problem]:
     """A schedule that follows a measure needs one."""
     name = config.training.lr_scheduler_type
     if SCHEDULES[name].measured and config.evaluation.eval_strategy == "no":

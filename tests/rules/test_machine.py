@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 
-from core.config import RunConfig, parse_config
-from core.config import needs as needs_module
-from core.config.needs import missing_extras, need_problems
+from core.config import RunConfig
 from core.config.optimizers import OPTIMIZERS
+from core.rules import machine as needs_module
+from core.rules import parse_config
+from core.rules.machine import missing_extras, need_problems
 from core.setup.extras import EXTRAS
 
 

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
+from core.config import RunConfig
 from core.config.adapter import FROM_BASE, TUNERS
 from core.errors import Problem
-
-if TYPE_CHECKING:
-    from core.config.run import RunConfig
 
 # Why virtual tokens do not go with a method, by what it makes.
 _NO_VIRTUAL_TOKENS = {

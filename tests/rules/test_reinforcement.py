@@ -8,14 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.config import RunConfig, parse_config
-from core.config.command import as_command
-from core.config.presets import load_preset
-from core.config.reinforcement import answers_a_step, batches_an_epoch, nearest_batch
+from core.config import RunConfig
+from core.config.derived import answers_a_step, batches_an_epoch, nearest_batch
 from core.errors import ConfigError
 from core.methods import named
+from core.rules import parse_config
+from core.rules.command import as_command
+from core.rules.presets import load_preset
 from core.summary import optimizer_steps
-from tests.config.test_command import run_command
+from tests.rules.test_command import run_command
 
 REWARDED = {"method": "grpo", "reinforcement.rewards": ["json_valid"]}
 

@@ -10,15 +10,13 @@ import importlib.util
 import os
 import shutil
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from core.config import RunConfig
 from core.config.optimizers import OPTIMIZERS, Optimizer
-from core.config.tracking import tracker_problems
+from core.config.tracking import TITLES
 from core.errors import Problem
 from core.setup.extras import EXTRAS, Extra, is_installed, missing
-
-if TYPE_CHECKING:
-    from core.config.run import RunConfig
 
 _KIND_TITLES = {
     "cpu": "a CPU",
@@ -88,3 +86,34 @@ def _package(optimizer: Optimizer) -> str:
             f"one (Debian and Ubuntu: sudo apt install g++), or take {instead}."
         )
     return ""
+
+
+def tracker_problems(config: RunConfig) -> list[Problem]:
+    """What keeps the chosen trackers from being told anything on this machine: a package that is
+    not installed, with the command that installs it."""
+    found = []
+    for extra in missing(config.tracking.report_to):
+        title = TITLES[extra.name]
+        message = f"{title} is not installed. Install it with: {extra.command}"
+        found.append(Problem("tracking.report_to", message))
+    return found
+
+
+def tracker_warnings(config: RunConfig) -> list[Problem]:
+    """Keys and addresses that are not in the environment. The run would learn all the same."""
+    tracking = config.tracking
+    needed = (
+        ("wandb", "tracking.wandb_mode", "online", "WANDB_API_KEY", "offline"),
+        ("swanlab", "tracking.swanlab_mode", "online", "SWANLAB_API_KEY", "offline"),
+        ("mlflow", "tracking.mlflow_mode", "server", "MLFLOW_TRACKING_URI", "local"),
+    )
+    found = []
+    for name, path, mode, variable, instead in needed:
+        chosen = getattr(tracking, path.rpartition(".")[2])
+        if name in tracking.report_to and chosen == mode and not os.environ.get(variable):
+            message = (
+                f"{mode} needs {variable} in the environment that Tunesmith was started from, and "
+                f"it is not set there. Set it and start again, or choose {instead}."
+            )
+            found.append(Problem(path, message, ("tracking.report_to",)))
+    return found

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from core.config import SPEC_BY_PATH, SPECS, RunConfig, parse_config
+from core.config import SPEC_BY_PATH, SPECS, RunConfig
 from core.errors import ConfigError
+from core.rules import parse_config
 
 PISSA = {"adapter.init_lora_weights": "pissa"}
 PREFIX = {"adapter.method": "prefix_tuning"}

@@ -11,9 +11,10 @@ from typing import Any
 
 import yaml
 
-from core.config.run import SPEC_BY_PATH, RunConfig, flatten, nest, parse_config
+from core.config import SPEC_BY_PATH, RunConfig, flatten, nest
 from core.config.yaml_file import read_yaml
 from core.errors import ConfigError, Problem, TunesmithError
+from core.rules.parsing import parse_config
 from core.workspace import Workspace, checked_id, write_atomic
 
 SHIPPED = Path(__file__).resolve().parents[2] / "presets"

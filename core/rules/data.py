@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from core.config.classification import as_run
+from core.config import RunConfig
+from core.config.derived import as_run
 from core.data.record import DatasetInfo
 from core.errors import DataError, Problem
+from core.rules.rewards import rewards_problems
 from core.tokens.chat_templates import MODELS_OWN
+from core.tokens.prompted import has_answers
+from core.workspace import Workspace
 
-if TYPE_CHECKING:
-    from core.config import RunConfig
 
 def need_form(info: DatasetInfo, config: RunConfig) -> None:
     """Raises DataError when the method does not learn from the form of the rows."""
@@ -70,3 +70,10 @@ def template_warnings(info: DatasetInfo, config: RunConfig, has_template: bool) 
         "that comes with Tunesmith, such as chatml or alpaca; it is saved with the model."
     )
     return [Problem("data.chat_template", message, ("model.model_name_or_path",))]
+
+
+def reward_problems(info: DatasetInfo, config: RunConfig, workspace: Workspace) -> list[Problem]:
+    """What the reward functions of a run miss on this machine or in the rows."""
+    if not config.training_method.generates:
+        return []
+    return rewards_problems(config.reinforcement.rewards, workspace, has_answers=has_answers(info))

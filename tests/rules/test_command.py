@@ -10,10 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.config import SPEC_BY_PATH, SPECS, RunConfig, parse_config
-from core.config.command import apply_overrides, as_command, field_help, split_overrides
-from core.config.presets import load_preset
+from core.config import SPEC_BY_PATH, SPECS, RunConfig
 from core.errors import ConfigError
+from core.rules import parse_config
+from core.rules.command import apply_overrides, as_command, field_help, split_overrides
+from core.rules.presets import load_preset
 
 
 def overridden(*argv: str) -> dict[str, Any]:

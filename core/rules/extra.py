@@ -6,13 +6,17 @@ The classes are plain dataclasses, so their annotated fields are read from the s
 from __future__ import annotations
 
 import ast
+import difflib
 import importlib.util
+from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
+from core.config import SPEC_BY_PATH, RunConfig
+from core.errors import Problem
 from core.methods import TRAINING_ARGUMENTS, TRL_ARGUMENTS, LibraryClass, Method
 
 _OWN_FOLDER = "the run's folder is Tunesmith's"
@@ -71,6 +75,34 @@ _TYPES: dict[str, Any] = {
     "dict": dict[str, Any],
     "list": list[Any],
 }
+
+
+def extra_rules(config: RunConfig) -> Iterator[Problem]:
+    """What of `training.extra` the library's class does not take."""
+    method = config.training_method
+    known = config_fields(method)
+    refused = REFUSED | dict(method.refused_arguments)
+    own = {
+        spec.name: path
+        for path, spec in SPEC_BY_PATH.items()
+        if method.name in spec.when.get("method", [method.name])  # others' say nothing of it
+    } | dict(method.other_names)
+    for key, value in config.training.extra.items():
+        if key in own:
+            message = f"{key} has its own field: set {own[key]}."
+        elif key in refused:
+            message = f"{key} is not allowed here: {refused[key]}."
+        elif key in method.idle_arguments:
+            message = f"{key} does nothing with method {method.name}."
+        elif key not in known:
+            near = difflib.get_close_matches(key, sorted(known), n=1)
+            message = f"{key} is not a field of {method.arguments.name}" + (
+                f"; did you mean {near[0]}?" if near else "."
+            )
+        else:
+            message = wrong_extra_value(method, key, value)
+        if message:
+            yield Problem("training.extra", message)
 
 
 def config_fields(method: Method) -> dict[str, tuple[Any, ...]]:

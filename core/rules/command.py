@@ -7,12 +7,12 @@ import shlex
 from collections.abc import Sequence
 from typing import Any
 
+from core.config import SPEC_BY_PATH, SPECS, RunConfig, flatten
 from core.config.fields import FieldSpec
-from core.config.presets import DEFAULT, Preset, load_preset
 from core.config.problems import unknown_field
-from core.config.run import SPEC_BY_PATH, SPECS, RunConfig, flatten
 from core.config.yaml_file import parse_yaml
 from core.errors import ConfigError, Problem
+from core.rules.presets import DEFAULT, Preset, load_preset
 
 _EMPTY = ("", "none", "null", "empty")
 _TRUE, _FALSE = ("true", "yes", "on"), ("false", "no", "off")

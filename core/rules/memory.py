@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from core.config.run import RunConfig, parse_config
+from core.config import RunConfig
 from core.errors import ConfigError
+from core.rules.parsing import parse_config
 
 _BATCH = "training.per_device_train_batch_size"
 _ACCUMULATION = "training.gradient_accumulation_steps"

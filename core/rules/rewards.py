@@ -6,21 +6,21 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from core.errors import ConfigError, Problem, TrainingError
+from core.errors import (
+    ConfigError,
+    ModelError,
+    Problem,
+    TrainingError,
+    TunesmithError,
+    WorkspaceError,
+)
+from core.models.trained import find_trained
+from core.remote.endpoint import endpoint_from
 from core.rewards.functions import schema_problem
 from core.rewards.kinds import JsonSchema, Judge, Own, RewardModel
 from core.rewards.own import own_problem, rewards_file
 from core.rewards.specs import FIELD, RewardSpec, parse_rewards
-from core.workspace import Workspace
-
-
-def rewards_rules(values: Sequence[Mapping[str, Any]]) -> list[Problem]:
-    """What is wrong with the list by itself; all of it at `reinforcement.rewards`."""
-    try:
-        parse_rewards(values)
-    except ConfigError as error:
-        return list(error.problems)
-    return []
+from core.workspace import Workspace, checked_id
 
 
 def rewards_problems(
@@ -50,8 +50,6 @@ def _missing(spec: RewardSpec, workspace: Workspace) -> str:
     if isinstance(options, Own):
         return own_problem(options, workspace)
     if isinstance(options, Judge):
-        from core.remote.endpoint import endpoint_from
-
         return _raised(endpoint_from)
     if isinstance(options, JsonSchema) and options.schema_file:
         return _schema_file(options.schema_file, workspace)
@@ -61,8 +59,6 @@ def _missing(spec: RewardSpec, workspace: Workspace) -> str:
 
 
 def _raised(call: Any) -> str:
-    from core.errors import TunesmithError
-
     try:
         call()
     except TunesmithError as error:
@@ -83,10 +79,6 @@ def _schema_file(name: str, workspace: Workspace) -> str:
 
 def _no_reward_model(name: str, workspace: Workspace) -> str:
     """Why a run cannot be the reward model; a folder or a Hub name is looked at when it loads."""
-    from core.errors import ModelError, WorkspaceError
-    from core.models.trained import find_trained
-    from core.workspace import checked_id
-
     try:
         run = workspace.run(checked_id(name))
         if not run.config.is_file():

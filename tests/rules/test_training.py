@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from core.config import SPEC_BY_PATH, parse_config, rule_problems
+from core.config import SPEC_BY_PATH
 from core.errors import ConfigError
+from core.rules import parse_config, rule_problems
 
 NO_EVAL = {"evaluation.eval_strategy": "no"}
 BROKEN: list[tuple[dict[str, Any], str, str]] = [

@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from core.config import SPEC_BY_PATH, RunConfig, parse_config, rule_problems
+from core.config import SPEC_BY_PATH, RunConfig
 from core.errors import ConfigError
 from core.methods import named
+from core.rules import parse_config, rule_problems
 
 DPO, KTO, CPO = {"method": "dpo"}, {"method": "kto"}, {"method": "cpo"}
 BROKEN: list[tuple[dict[str, Any], str, str]] = [

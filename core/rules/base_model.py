@@ -8,21 +8,29 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
+from core.config import RunConfig
 from core.config.adapter import FROM_BASE, NAMES, TUNERS
 from core.errors import Problem, TunesmithError
 from core.models.describe import ModelFacts, adapted_modules, describe_model, unknown_modules
 from core.models.frozen import trained_names
+from core.models.kinds import kind_in, kind_problem
 from core.models.location import local_model
-
-if TYPE_CHECKING:
-    from core.config import RunConfig
-    from core.workspace import Workspace
+from core.workspace import Workspace
 
 _MODEL = ("model.model_name_or_path",)
 # Below this VeRA's two vectors have little to choose from; its paper takes 256 and more.
 _VERA_RANK = 64
+
+
+def model_problems(workspace: Workspace, config: RunConfig) -> list[Problem]:
+    """What keeps the base of a run from learning by its method, as far as its files are here."""
+    try:
+        folder = local_model(workspace, config.model.model_name_or_path)
+    except TunesmithError:
+        return []  # said where the model is described
+    problem = kind_problem(kind_in(folder), config) if folder else None
+    return [problem] if problem else []
 
 
 def adapter_problems(workspace: Workspace, config: RunConfig) -> list[Problem]:

@@ -1,0 +1,359 @@
+"""What the settings of single methods do not go together with, and why."""
+
+from __future__ import annotations
+
+import typing
+from collections import Counter
+from collections.abc import Iterator
+
+from core.config import RunConfig
+from core.config.adapter import FROM_BASE
+from core.config.classification import ClassificationSection
+from core.config.derived import answers_a_step, nearest_batch
+from core.config.preference import (
+    OF_ANY_DISTANCE,
+    OF_THE_DIFFERENCE,
+    PreferenceSection,
+    dpo_losses,
+)
+from core.errors import ConfigError, Problem
+from core.rewards.specs import parse_rewards
+
+_SMOOTHED = ("robust", "exo_pair")
+
+
+def method_rules(config: RunConfig) -> Iterator[Problem]:
+    """Every broken rule of the section that belongs to the run's method, and of new tokens."""
+    yield from _text_rules(config)
+    yield from _preference_rules(config)
+    yield from _reinforcement_rules(config)
+    yield from _classification_rules(config)
+    yield from _vocabulary_rules(config)
+
+
+def _text_rules(config: RunConfig) -> Iterator[Problem]:
+    """The rules that a run which learns from plain text has to keep; none for other methods."""
+    fills_gaps = config.training_method.makes == "filler"
+    if fills_gaps and config.training.neftune_noise_alpha is not None:
+        yield Problem(
+            "training.neftune_noise_alpha",
+            f"with method {config.method}: it is meant for models that write. Leave it empty.",
+            ("method",),
+        )
+
+
+def _preference_rules(config: RunConfig) -> Iterator[Problem]:
+    """The rules that a run which learns from preferences has to keep; none for other methods."""
+    method: str = config.method
+    if method == "kto":
+        yield from _kto_rules(config)
+    if method == "dpo":
+        yield from _dpo_rules(config)
+    if config.training_method.reference == "asked":
+        yield from _reference_rules(config)
+    if method == "cpo" and config.preference.label_smoothing > 0:
+        kind = config.preference.cpo_loss_type
+        if kind in ("hinge", "ipo"):
+            yield Problem(
+                "preference.label_smoothing",
+                f"{config.preference.label_smoothing:g} has no effect with "
+                f"preference.cpo_loss_type {kind}. Set it to 0, or take sigmoid or simpo.",
+                ("preference.cpo_loss_type",),
+            )
+
+
+def _kto_rules(config: RunConfig) -> Iterator[Problem]:
+    batch = config.training.per_device_train_batch_size
+    if batch == 1 and config.preference.kto_loss_type == "kto":
+        yield Problem(
+            "training.per_device_train_batch_size",
+            "1 with preference.kto_loss_type kto: it compares the answers of a batch with each "
+            "other. Take at least 2, or the loss apo_zero_unpaired.",
+            ("preference.kto_loss_type",),
+        )
+
+
+def _dpo_rules(config: RunConfig) -> Iterator[Problem]:
+    section = config.preference
+    wrong = _wrong_weights(section)
+    if wrong:
+        yield wrong
+        return
+    kinds, smoothing = list(dpo_losses(section)), section.label_smoothing
+    named = f"preference.loss_type {section.loss_type}"
+    if "exo_pair" in kinds and smoothing == 0:
+        yield Problem(
+            "preference.label_smoothing",
+            "0 with preference.loss_type exo_pair, which needs some. Its authors advise 0.001.",
+            ("preference.loss_type",),
+        )
+    elif smoothing > 0 and not set(kinds) & set(_SMOOTHED):
+        yield Problem(
+            "preference.label_smoothing",
+            f"{smoothing:g} has no effect with {named}. Set it to 0, or take robust.",
+            ("preference.loss_type",),
+        )
+    others = [kind for kind in kinds if kind not in OF_ANY_DISTANCE]
+    if section.f_divergence_type != "reverse_kl" and others:
+        yield Problem(
+            "preference.f_divergence_type",
+            f"{section.f_divergence_type} with preference.loss_type {others[0]}: it is defined for "
+            f"{', '.join(OF_THE_DIFFERENCE)} alone. Take reverse_kl.",
+            ("preference.loss_type",),
+        )
+    sorting = [kind for kind in kinds if kind in ("aot", "aot_unpaired")]
+    if section.use_weighting and sorting:
+        yield Problem(
+            "preference.use_weighting",
+            f"on with preference.loss_type {sorting[0]}, which sorts the answers. Turn it off.",
+            ("preference.loss_type",),
+        )
+    if section.ref_model == "none" and others:
+        yield Problem(
+            "preference.ref_model",
+            f"none with preference.loss_type {others[0]}, which measures each answer against a "
+            "reference. Take base, or the loss sigmoid.",
+            ("preference.loss_type",),
+        )
+
+
+def _wrong_weights(section: PreferenceSection) -> Problem | None:
+    known = typing.get_args(PreferenceSection.model_fields["loss_type"].annotation)
+    for name, weight in section.loss_weights.items():
+        is_number = isinstance(weight, int | float) and not isinstance(weight, bool)
+        if name not in known:
+            message = f"{name} is no loss of DPO. There are: {', '.join(known)}."
+        elif not is_number or weight <= 0:
+            message = f"the weight of {name} must be a number above 0."
+        else:
+            continue
+        return Problem("preference.loss_weights", message, ("preference.loss_type",))
+    return None
+
+
+def _reference_rules(config: RunConfig) -> Iterator[Problem]:
+    section, adapter = config.preference, config.adapter
+    method: str = config.method
+    if method == "kto" and section.ref_model == "none":
+        yield Problem(
+            "preference.ref_model",
+            "none with method kto, which measures each answer against a reference. Take base.",
+            ("method",),
+        )
+    if section.ref_model != "base" or not adapter.changes_base:
+        return
+    # With the adapter off the model is to be the base; these change the base itself.
+    if adapter.method == "lora" and adapter.init_lora_weights in FROM_BASE:
+        yield Problem(
+            "adapter.init_lora_weights",
+            f"{adapter.init_lora_weights} with preference.ref_model base: it changes the base, "
+            "which is the reference. Use default.",
+            ("preference.ref_model",),
+        )
+    if adapter.bias != "none":
+        yield Problem(
+            "adapter.bias",
+            f"{adapter.bias} with preference.ref_model base: the reference would be trained too. "
+            "Set it to none.",
+            ("preference.ref_model",),
+        )
+
+
+def _reinforcement_rules(config: RunConfig) -> Iterator[Problem]:
+    """The rules of a run that learns from rewards; none for other methods."""
+    if not config.training_method.generates:
+        return
+    training = config.training
+    try:
+        parse_rewards(config.reinforcement.rewards)
+    except ConfigError as error:
+        yield from error.problems
+    if training.extra.get("auto_find_batch_size"):
+        yield Problem(
+            "training.extra",
+            f"auto_find_batch_size with method {config.method}: a smaller batch would tear the "
+            "answers to a prompt apart. Set a smaller training.per_device_train_batch_size.",
+            ("method",),
+        )
+    yield from _group_rules(config)
+    yield from _loss_rules(config)
+    yield from _model_rules(config)
+
+
+def _group_rules(config: RunConfig) -> Iterator[Problem]:
+    """The answers to a prompt are compared with each other, so a step holds all of them."""
+    section, training = config.reinforcement, config.training
+    batch, group = training.per_device_train_batch_size, section.num_generations
+    if isinstance(batch, int) and answers_a_step(config, batch) % group:
+        given = section.steps_per_generation
+        own = "reinforcement.steps_per_generation"
+        batches = "training.gradient_accumulation_steps" if given is None else own
+        answers = answers_a_step(config, batch)
+        yield Problem(
+            "training.per_device_train_batch_size",
+            f"{batch} times {batches} {answers // batch} are {answers} answers, no multiple of "
+            f"reinforcement.num_generations {group}. Take {nearest_batch(config, batch)}, or auto.",
+            ("reinforcement.num_generations", batches),
+        )
+    measured = config.evaluation.per_device_eval_batch_size
+    if config.evaluation.eval_strategy != "no" and measured % section.num_generations_eval:
+        group = section.num_generations_eval
+        yield Problem(
+            "evaluation.per_device_eval_batch_size",
+            f"{measured} is no multiple of reinforcement.num_generations_eval {group}. Take "
+            f"{max(1, round(measured / group)) * group}.",
+            ("reinforcement.num_generations_eval",),
+        )
+
+
+def _loss_rules(config: RunConfig) -> Iterator[Problem]:
+    section = config.reinforcement
+    method: str = config.method
+    if method != "grpo":
+        return
+    if section.grpo_loss_type == "luspo" and section.importance_sampling_level != "sequence":
+        yield Problem(
+            "reinforcement.importance_sampling_level",
+            f"{section.importance_sampling_level} with reinforcement.grpo_loss_type luspo, which "
+            "is defined on whole answers. Take sequence.",
+            ("reinforcement.grpo_loss_type",),
+        )
+    if section.importance_sampling_level == "sequence" and section.grpo_loss_type in (
+        "bnpo",
+        "dr_grpo",
+        "dapo",
+        "cispo",
+    ):
+        yield Problem(
+            "reinforcement.importance_sampling_level",
+            f"sequence with reinforcement.grpo_loss_type {section.grpo_loss_type} would count long "
+            "answers more than short ones. Take the loss grpo (GSPO) or luspo, or token.",
+            ("reinforcement.grpo_loss_type",),
+        )
+
+
+def _model_rules(config: RunConfig) -> Iterator[Problem]:
+    """What the adapter must leave as it is: the head, and with a reference the base."""
+    section, adapter = config.reinforcement, config.adapter
+    if not adapter.is_adapter:
+        return
+    if isinstance(adapter.target_modules, list) and any(
+        name.rpartition(".")[2] == "lm_head" for name in adapter.target_modules
+    ):
+        yield Problem(
+            "adapter.target_modules",
+            f"lm_head with method {config.method}: TRL reads the head's own weights, so its "
+            "adapter would never be trained. Leave it out.",
+            ("method",),
+        )
+    if section.kl_beta == 0 or not adapter.changes_base:
+        return
+    # With the adapter off the model is to be the base; these change the base itself.
+    if adapter.method == "lora" and adapter.init_lora_weights in FROM_BASE:
+        yield Problem(
+            "adapter.init_lora_weights",
+            f"{adapter.init_lora_weights} with reinforcement.kl_beta {section.kl_beta:g}: it "
+            "changes the base, which is the reference. Use default.",
+            ("reinforcement.kl_beta",),
+        )
+    elif adapter.method != "lora" or adapter.bias != "none":
+        yield Problem(
+            "adapter.bias",
+            f"{adapter.bias} with reinforcement.kl_beta {section.kl_beta:g}: the reference would "
+            "be trained too. Set it to none.",
+            ("reinforcement.kl_beta",),
+        )
+
+
+def _classification_rules(config: RunConfig) -> Iterator[Problem]:
+    """The rules that a run which learns labels has to keep; none for another method."""
+    if config.training_method.makes == "classifier":
+        yield from _weight_rules(config.classification)
+
+
+def _weight_rules(section: ClassificationSection) -> Iterator[Problem]:
+    if section.class_weights != "own":
+        return
+    if not section.own_weights:
+        yield Problem(
+            "classification.own_weights",
+            "empty with classification.class_weights own. Give a weight, such as spam=2, or take "
+            "balanced.",
+            ("classification.class_weights",),
+        )
+    wrong = [
+        name
+        for name, weight in section.own_weights.items()
+        if isinstance(weight, bool) or not isinstance(weight, int | float) or weight <= 0
+    ]
+    if wrong:
+        yield Problem(
+            "classification.own_weights",
+            f"the weight of {', '.join(wrong)} must be a number above 0.",
+            ("classification.class_weights",),
+        )
+
+
+def _vocabulary_rules(config: RunConfig) -> Iterator[Problem]:
+    """The rules of a run with new tokens; none without."""
+    tokens, method = config.vocabulary.new_tokens, config.method
+    if not tokens:
+        return
+    if not config.training_method.learns_new_tokens:
+        yield Problem(
+            "vocabulary.new_tokens",
+            f"with method {method}: new tokens are learned from texts and answers. Teach them by "
+            "cpt or sft first, and go on from that run.",
+            ("method",),
+        )
+        return
+    if any(not token.strip() for token in tokens):
+        yield Problem("vocabulary.new_tokens", "one of them is empty. Take it out.")
+    twice = [token for token, count in Counter(tokens).items() if count > 1]
+    if twice:
+        yield Problem(
+            "vocabulary.new_tokens", f"{', '.join(twice[:3])} stands there twice. Take one out."
+        )
+    adapter: str = config.adapter.method
+    if adapter not in ("lora", "none"):
+        yield Problem(
+            "vocabulary.new_tokens",
+            f"with adapter.method {adapter}, which cannot train their rows. Take lora, or none to "
+            "train every weight.",
+            ("adapter.method",),
+        )
+    elif adapter == "lora" and config.training_method.makes == "filler":
+        yield Problem(
+            "vocabulary.new_tokens",
+            f"with method {method} and adapter.method lora: the head that guesses hidden tokens "
+            "has a bias for each token, which the adapter would leave out. Set adapter.method to "
+            "none.",
+            ("adapter.method",),
+        )
+    elif adapter == "lora":
+        yield from _new_token_adapter_rules(config)
+
+
+def _new_token_adapter_rules(config: RunConfig) -> Iterator[Problem]:
+    adapter = config.adapter
+    targets = adapter.target_modules if isinstance(adapter.target_modules, list) else []
+    embeds = [name for name in (*targets, *adapter.modules_to_save) if _is_embedding(name)]
+    if config.vocabulary.train == "rows" and embeds:
+        yield Problem(
+            "vocabulary.train",
+            f"rows, and the adapter trains {embeds[0]} too: the two would overwrite each other. "
+            "Set it to embeddings, or take the module out of the adapter.",
+            ("adapter.target_modules", "adapter.modules_to_save"),
+        )
+    elif any(_is_embedding(name) for name in targets):
+        yield Problem(
+            "adapter.target_modules",
+            "the embeddings have an adapter, and vocabulary.new_tokens adds rows to them. Take "
+            "them out; vocabulary.train embeddings trains them in full.",
+            ("vocabulary.new_tokens",),
+        )
+
+
+def _is_embedding(name: str) -> bool:
+    last = name.rpartition(".")[2]
+    return "embed" in last or last in ("wte", "lm_head")
