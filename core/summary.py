@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,9 +15,9 @@ from core.errors import Problem, TunesmithError
 from core.models.describe import ModelFacts, describe_model
 from core.models.head import with_head
 from core.models.location import local_model
-from core.rules.base_model import adapter_warnings, model_problems
-from core.rules.machine import need_problems, tracker_warnings
-from core.runs.lineage import chain_problems
+from core.rules.base_model import adapter_warnings
+from core.rules.machine import tracker_warnings
+from core.runs.check import start_problems
 from core.workspace import Workspace
 
 
@@ -40,23 +41,32 @@ class Summary:
     tokens: int | None
     steps: int | None
     steps_exact: bool = True
+    refused: list[Problem] = field(default_factory=list)
     warnings: list[Problem] = field(default_factory=list)
     memory_bytes: int | None = None
     seconds: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)
+        """As the command prints it: what keeps the run from starting stands among the warnings."""
+        known = dataclasses.asdict(self)
+        known["warnings"] = known.pop("refused") + known["warnings"]
+        return known
 
 
 def summarize(
-    workspace: Workspace, config: RunConfig, token_counts: dict[str, Any] | None = None
+    workspace: Workspace,
+    config: RunConfig,
+    token_counts: dict[str, Any] | None = None,
+    refused: Sequence[Problem] | None = None,
 ) -> Summary:
     """The plan of `config`. `token_counts` is what `core.tokens.counts.token_counts` gave
     for this data set, model and length."""
     config = as_run(config)
+    if refused is None:
+        refused = start_problems(workspace, config)
     warnings: list[Problem] = []
     facts = _facts(workspace, config, warnings)
-    train_rows, eval_rows = _rows(workspace, config, warnings)
+    train_rows, eval_rows = _rows(workspace, config)
     labels = _labels(workspace, config)
     parameters, trainable = with_head(facts, config, labels) if facts else (None, None)
     # An adapter stands beside the model's own parameters, and counts among all of them.
@@ -66,10 +76,8 @@ def summarize(
     if facts:
         warnings += _model_warnings(facts, config, steps)
         warnings += _template_warnings(workspace, config, facts)
-    warnings += model_problems(workspace, config)
-    warnings += chain_problems(workspace, config)
     warnings += _step_warnings(config, steps)
-    warnings += [*need_problems(config), *tracker_warnings(config)]
+    warnings += tracker_warnings(config)
     if token_counts and not config.training_method.generates:  # there a row is only its prompt
         warnings += _token_warnings(token_counts)
     return Summary(
@@ -85,6 +93,7 @@ def summarize(
         tokens=token_counts.get("train_tokens") if token_counts else None,
         steps=steps,
         steps_exact=not config.training.packing or config.training.max_steps > 0,
+        refused=list(refused),
         warnings=warnings,
     )
 
@@ -150,21 +159,15 @@ def _facts(workspace: Workspace, config: RunConfig, warnings: list[Problem]) -> 
     return None
 
 
-def _rows(
-    workspace: Workspace, config: RunConfig, warnings: list[Problem]
-) -> tuple[int | None, int | None]:
+def _rows(workspace: Workspace, config: RunConfig) -> tuple[int | None, int | None]:
     """(training rows, held-out rows) that the run will use."""
     from core.data.registry import load_dataset_info
-    from core.rules.data import data_problems, reward_problems
 
     try:
         info = load_dataset_info(workspace, config.data.dataset)
-    except TunesmithError as error:
-        warnings.append(Problem("data.dataset", str(error)))
-        return None, None
+    except TunesmithError:
+        return None, None  # said by start_problems
     train, held_out = info.counts.train, info.counts.eval
-    warnings += data_problems(info, config)
-    warnings += reward_problems(info, config, workspace)
     return min(train, config.data.max_train_samples or train), held_out
 
 

@@ -55,7 +55,7 @@ def config(**changes: Any) -> RunConfig:
 
 
 def warnings(summary: Summary) -> dict[str, str]:
-    return {warning.field: warning.message for warning in summary.warnings}
+    return {warning.field: warning.message for warning in (*summary.warnings, *summary.refused)}
 
 
 def test_base_trained_share_rows_and_steps_are_told(workspace: Workspace) -> None:

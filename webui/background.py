@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 from core.config import RunConfig
 from core.errors import ConfigError, TunesmithError
-from core.models.location import ensure_model
-from core.runs.submit import start_problems, submit_run
+from core.models.location import ensure_model, local_model
+from core.runs.check import start_problems
+from core.runs.submit import submit_run
 
 if TYPE_CHECKING:
     from core.jobs.store import Store
@@ -211,11 +212,12 @@ def start_run(workspace: Workspace, store: Store, config: RunConfig) -> Task:
     """Fetches the base model of `config` if it is not here, then puts the run in the queue.
 
     The result is the Job. What keeps the run from being started is found before the model is
-    fetched for nothing.
+    fetched for nothing; where it is here already, `submit_run` finds it.
     """
 
     def work(task: Task) -> Any:
-        problems = start_problems(workspace, config)
+        fetching = local_model(workspace, config.model.model_name_or_path) is None
+        problems = start_problems(workspace, config) if fetching else []
         if problems:
             raise ConfigError(problems)
         ensure_model(config.model.model_name_or_path, workspace, task.tell)

@@ -49,7 +49,7 @@ def card(
         return _wrong(problems)
     counting = count_tokens(app, config.data.dataset, Lens.of(config))
     counts = finished(counting)
-    summary = summarize(app.workspace, config, counts)
+    summary = summarize(app.workspace, config, counts, refused)
     estimate = estimate_of(app, config, summary.train_rows, counts)
     waiting = counting is not None and not counting.done()
     rows = {
@@ -63,8 +63,7 @@ def card(
     }
     time = f"<div><dt>Time</dt><dd>{time_text(app, estimate, counts, trial)}</dd></div>"
     figures = messages.facts(rows).removesuffix("</dl>") + time + "</dl>"
-    said = {problem.message for problem in refused}
-    warnings = "".join(_line(one) for one in summary.warnings if one.message not in said)
+    warnings = "".join(_line(one) for one in summary.warnings)
     return (
         f'<div class="card summary"><h2>This run</h2>{_to_mend(refused) if refused else ""}'
         f"{figures}{memory_html(estimate)}{_automatic(config, app.hardware, estimate)}"

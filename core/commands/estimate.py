@@ -79,7 +79,7 @@ def run(args: argparse.Namespace, output: Output) -> int:
     parts = [_plan_text(summary), *_memory_text(estimate, changes), _time_text(pace, seconds)]
     if trial:
         parts.append(f"The trial took {spell_bytes(trial['memory_bytes'])} of memory at most.")
-    parts += [f"Note: {warning}" for warning in summary.warnings]
+    parts += [f"Note: {warning}" for warning in (*summary.refused, *summary.warnings)]
     output.result(record, "\n".join(parts))
     return DONE
 

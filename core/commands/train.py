@@ -52,16 +52,18 @@ def run(args: argparse.Namespace, output: Output) -> int:
     from core.jobs.process import context
     from core.jobs.scheduler import live_server
     from core.jobs.store import Store
-    from core.models.location import ensure_model
-    from core.runs.submit import start_problems, submit_run
+    from core.models.location import ensure_model, local_model
+    from core.runs.check import start_problems
+    from core.runs.submit import submit_run
 
     if args.config is None and args.from_run is None:
         raise UsageError("Nothing to train is named.", "Name a preset, such as quickstart.")
     config = read_config(open_workspace(args), args.config, args.overrides, args.from_run)
     model = config.model.model_name_or_path
     workspace = open_workspace(args, model)
-    problems = start_problems(workspace, config)
-    if problems:  # before a model is fetched for nothing
+    fetching = local_model(workspace, model) is None
+    problems = start_problems(workspace, config) if fetching else []
+    if problems:  # before a model is fetched for nothing; else submit_run says it
         raise ConfigError(problems)
     if not args.queue and live_server(workspace) is None:
         context().warm()  # imports torch in the background, while the model is looked for

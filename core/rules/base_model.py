@@ -40,13 +40,13 @@ def adapter_problems(workspace: Workspace, config: RunConfig) -> list[Problem]:
         facts = describe_model(folder) if folder else None
     except TunesmithError:
         return []  # said where the model is described
-    return list(_unfit(facts, config)) if facts and facts.shapes else []
+    return list(adapter_misfits(facts, config)) if facts and facts.shapes else []
 
 
 def adapter_warnings(facts: ModelFacts, config: RunConfig, steps: int | None) -> list[Problem]:
-    """What would fail at the start, or train something else than one thinks."""
+    """What would train something else than one thinks, beside `adapter_problems`."""
     adapter = config.adapter
-    found = [*_unfit(facts, config), *_unknown(facts, config)] if facts.shapes else []
+    found = list(_unknown(facts, config)) if facts.shapes else []
     if adapter.method == "vera" and adapter.r < _VERA_RANK:
         found.append(
             Problem(
@@ -81,7 +81,7 @@ def adapter_warnings(facts: ModelFacts, config: RunConfig, steps: int | None) ->
     return found
 
 
-def _unfit(facts: ModelFacts, config: RunConfig) -> Iterator[Problem]:
+def adapter_misfits(facts: ModelFacts, config: RunConfig) -> Iterator[Problem]:
     adapter = config.adapter
     if adapter.method in ("loha", "lokr", "oft") and facts.is_transposed:
         yield Problem(

@@ -10,25 +10,19 @@ from typing import Any
 
 from core.config import RunConfig
 from core.config.derived import continues, run_and_checkpoint
-from core.data.record import DatasetInfo
 from core.data.registry import load_dataset_info
-from core.errors import ConfigError, JobError, ModelError, Problem, TunesmithError
+from core.errors import ConfigError, JobError, ModelError
 from core.export.formats import formats
-from core.jobs.devices import serves
 from core.jobs.events import read_events
 from core.jobs.kinds import KINDS
 from core.jobs.queue import enqueue, new_folder
 from core.jobs.store import Job, Store
-from core.models.hardware import local_devices
 from core.models.lay_origin import lay_longer, lay_origin
 from core.models.trained import FINAL, find_trained
 from core.rules import parse_config
-from core.rules.base_model import adapter_problems, model_problems
-from core.rules.data import data_problems, reward_problems
-from core.rules.machine import need_problems
-from core.runs.lineage import chain_problems
+from core.runs.check import start_problems
 from core.runs.records import run_job
-from core.tokens.chat_templates import MODELS_OWN, keep_with_run, load_template
+from core.tokens.chat_templates import keep_with_run
 from core.workspace import RunFolder, Workspace
 
 
@@ -151,58 +145,3 @@ def _submit_task(
         params=params,
     )
     return enqueue(workspace, store, job)
-
-
-def start_problems(
-    workspace: Workspace,
-    config: RunConfig,
-    devices: Sequence[str] | None = None,
-    *,
-    goes_on: bool = False,
-) -> list[Problem]:
-    """All that keeps a run from being started, as far as the model is here: what `submit_run`
-    would refuse. One that `goes_on` has what an earlier run began with."""
-    _, data_problems = _data_problems(workspace, config)
-    return [
-        *_device_problems(config, devices),
-        *data_problems,
-        *_template_problems(workspace, config),
-        *model_problems(workspace, config),
-        *adapter_problems(workspace, config),
-        *([] if goes_on else chain_problems(workspace, config)),
-        *need_problems(config, local_devices() if devices is None else devices),
-    ]
-
-
-def _device_problems(config: RunConfig, devices: Sequence[str] | None) -> list[Problem]:
-    here = list(devices) if devices is not None else local_devices()
-    device = config.training.device
-    accelerators = [name for name in here if name != "cpu"]
-    found = []
-    if not serves(here, device):
-        known = ", ".join(here)
-        message = f"{device} is not on this machine, which has {known}. Choose one, or auto."
-        found.append(Problem("training.device", message))
-    if config.training.precision == "fp16" and (device == "cpu" or not accelerators):
-        message = "fp16 needs an accelerator; a CPU trains in bf16 or fp32. Set precision to auto."
-        found.append(Problem("training.precision", message, ("training.device",)))
-    return found
-
-
-def _data_problems(
-    workspace: Workspace, config: RunConfig
-) -> tuple[DatasetInfo | None, list[Problem]]:
-    try:
-        info = load_dataset_info(workspace, config.data.dataset)
-    except TunesmithError as error:
-        return None, [Problem("data.dataset", str(error))]
-    return info, [*data_problems(info, config), *reward_problems(info, config, workspace)]
-
-
-def _template_problems(workspace: Workspace, config: RunConfig) -> list[Problem]:
-    try:
-        if config.data.chat_template != MODELS_OWN:
-            load_template(config.data.chat_template, workspace)
-    except TunesmithError as error:
-        return [Problem("data.chat_template", str(error))]
-    return []

@@ -11,7 +11,7 @@ import pytest
 from core.models.describe import describe_model, trainable_parameters
 from core.models.frozen import freeze
 from core.rules import parse_config
-from core.rules.base_model import adapter_warnings
+from core.rules.base_model import adapter_misfits
 
 KINDS: list[dict[str, Any]] = [
     {"method": "adalora", "init_r": 6, "target_r": 3, "bias": "all"},
@@ -74,7 +74,7 @@ def test_the_told_number_is_pefts(
     folder, model = models[family]
     facts = describe_model(folder)
     if family == "gpt2" and kind["method"] in ("loha", "lokr", "oft"):
-        problem = adapter_warnings(facts, config, None)[0]
+        problem = next(adapter_misfits(facts, config))
         assert "Conv1D" in problem.message
         return
     encodes = "bert" in family

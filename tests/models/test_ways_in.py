@@ -63,7 +63,8 @@ def _lens(model: str) -> Lens:
 
 def _told(app: App, model: str) -> str:
     config = parse_config({"model.model_name_or_path": model, "data.dataset": "rows"})
-    told = [one.message for one in summarize(app.workspace, config).warnings]
+    summary = summarize(app.workspace, config)
+    told = [one.message for one in (*summary.refused, *summary.warnings)]
     return " ".join(text for text in told if model in text)
 
 

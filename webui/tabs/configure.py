@@ -18,7 +18,7 @@ from core.models.starter import STARTER_MODELS
 from core.rules import parse_config
 from core.rules.command import as_command
 from core.rules.presets import DEFAULT, Preset, load_preset, preset_id, save_preset
-from core.runs.submit import start_problems
+from core.runs.check import start_problems
 from core.tokens.lens import Lens
 from webui import background, forms, messages, plan
 from webui.context import App, Shared

@@ -1,0 +1,74 @@
+"""What keeps a run from being started: the one list that the page, the commands and submit ask for.
+
+What would not keep it from starting, but looks wrong, is in core.summary beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from core.config import RunConfig
+from core.data.registry import load_dataset_info
+from core.errors import Problem, TunesmithError
+from core.jobs.devices import serves
+from core.models.hardware import local_devices
+from core.rules.base_model import adapter_problems, model_problems
+from core.rules.data import data_problems, reward_problems
+from core.rules.machine import need_problems
+from core.runs.lineage import chain_problems
+from core.tokens.chat_templates import MODELS_OWN, load_template
+from core.workspace import Workspace
+
+
+def start_problems(
+    workspace: Workspace,
+    config: RunConfig,
+    devices: Sequence[str] | None = None,
+    *,
+    goes_on: bool = False,
+) -> list[Problem]:
+    """All that keeps a run from being started, as far as the model is here: what `submit_run`
+    would refuse. One that `goes_on` has what an earlier run began with."""
+    return [
+        *_device_problems(config, devices),
+        *_data_problems(workspace, config),
+        *_template_problems(workspace, config),
+        *model_problems(workspace, config),
+        *adapter_problems(workspace, config),
+        *([] if goes_on else chain_problems(workspace, config)),
+        *need_problems(config, local_devices() if devices is None else devices),
+    ]
+
+
+def _device_problems(config: RunConfig, devices: Sequence[str] | None) -> list[Problem]:
+    here = list(devices) if devices is not None else local_devices()
+    device = config.training.device
+    accelerators = [name for name in here if name != "cpu"]
+    found = []
+    if not serves(here, device):
+        known = ", ".join(here)
+        message = f"{device} is not on this machine, which has {known}. Choose one, or auto."
+        found.append(Problem("training.device", message))
+    if config.training.precision == "fp16" and (device == "cpu" or not accelerators):
+        message = "fp16 needs an accelerator; a CPU trains in bf16 or fp32. Set precision to auto."
+        found.append(Problem("training.precision", message, ("training.device",)))
+    return found
+
+
+def _data_problems(
+    workspace: Workspace, config: RunConfig
+) -> list[Problem]:
+    try:
+        info = load_dataset_info(workspace, config.data.dataset)
+    except TunesmithError as error:
+        return [Problem("data.dataset", str(error))]
+    return [*data_problems(info, config), *reward_problems(info, config, workspace)]
+
+
+def _template_problems(workspace: Workspace, config: RunConfig) -> list[Problem]:
+    try:
+        if config.data.chat_template != MODELS_OWN:
+            load_template(config.data.chat_template, workspace)
+    except TunesmithError as error:
+        return [Problem("data.chat_template", str(error))]
+    return []
