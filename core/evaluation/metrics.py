@@ -1,7 +1,9 @@
 """What is measured of a model, and every number that is counted from it.
 
-A metric is the function that counts it, declared with its key (transformers' or TRL's name where
-they have one), its title and its meaning. Reports, page and shell find it here.
+A metric is a method of what was measured, and so of the models that it applies to. It is named by
+its key (transformers' or TRL's name where they have one), gives its number with the 95 % interval,
+None where the rows do not have it, and is declared with its title and meaning. Reports, page and
+shell find it here.
 """
 
 from __future__ import annotations
@@ -28,6 +30,41 @@ _HIGHEST_LOSS = 50.0
 
 
 @dataclass(frozen=True)
+class Metric:
+    """A number of a report; one of parts has a line for each, titled with the part's name too."""
+
+    key: str
+    title: str
+    meaning: str
+    count: Callable[[Any], Estimate | Parts | None]
+    unit: Literal["share", "nats", ""]
+    better: Literal["higher", "lower"]
+
+    @property
+    def is_share(self) -> bool:
+        return self.unit == "share"
+
+
+METRICS: dict[str, Metric] = {}
+"""Every metric by its key, in the order that they are shown."""
+
+
+def metric(
+    title: str,
+    meaning: str,
+    unit: Literal["share", "nats", ""] = "",
+    better: Literal["higher", "lower"] = "higher",
+) -> Callable[[Any], Any]:
+    """Declares a method as a metric."""
+
+    def declare(count: Any) -> Any:
+        METRICS[count.__name__] = Metric(count.__name__, title, meaning, count, unit, better)
+        return count
+
+    return declare
+
+
+@dataclass(frozen=True)
 class Written:
     """What a model that writes or fills gaps did: for each row the sum of its loss (nats) and the
     tokens that carry it; its answers, None where the rows have no question."""
@@ -36,6 +73,56 @@ class Written:
     tokens: Array
     scored: Scored | None = None
     rules: Sequence[FieldRule] = ()
+
+    @property
+    def by_field(self) -> Scored | None:
+        """The answers, where they are scored by their fields."""
+        return self.scored if self.rules else None
+
+    @property
+    def as_whole(self) -> Scored | None:
+        return None if self.rules else self.scored
+
+    @metric("Fields right", "Share of the fields of all answers that are right", "share")
+    def all_fields(self) -> Estimate | None:
+        found = self.by_field
+        return clustered_share(found.scores, len(self.rules)) if found else None
+
+    @metric("Rows right", "Share of rows with every exact field right", "share")
+    def exact_rows(self) -> Estimate | None:
+        found, exact = self.by_field, {r.name for r in self.rules if r.score == "exact"}
+        if not (found and exact):
+            return None
+        return share(sum(exact <= set(names) for names in found.right), len(found.right))
+
+    @metric("Valid JSON", "Share of answers that can be read as JSON", "share")
+    def valid_json(self) -> Estimate | None:
+        found = self.by_field
+        return share(float(found.parsed.sum()), len(found.parsed)) if found else None
+
+    @metric("Same answer", "Share of answers equal to the expected one", "share")
+    def exact_match(self) -> Estimate | None:
+        found = self.as_whole
+        return share(float(found.equal.sum()), len(found.equal)) if found else None
+
+    @metric("Words in common", "F1 of the words of answer and expected answer", "share")
+    def token_f1(self) -> Estimate | None:
+        return mean(self.as_whole.scores) if self.as_whole else None
+
+    @metric("Eval loss", "Mean of -ln p over the tokens of the expected answers", "nats", "lower")
+    def eval_loss(self) -> Estimate:
+        return ratio(self.sums, self.tokens)
+
+    @metric("Perplexity", "exp of the loss: choices the model wavers between", better="lower")
+    def perplexity(self) -> Estimate:
+        return ratio(self.sums, self.tokens).mapped(perplexity)
+
+    @metric("Field", "Right means exactly the same", "share")
+    def fields(self) -> Parts | None:
+        if self.by_field is None:
+            return None
+        right, names = self.by_field.right, [rule.name for rule in self.rules]
+        return {name: share(sum(name in row for row in right), len(right)) for name in names}
 
 
 @dataclass(frozen=True)
@@ -47,6 +134,30 @@ class Labelled:
     truth: Truth
     chances: Array
 
+    def _mean(self, key: str) -> Estimate:
+        return Estimate(means(self.given, self.truth)[key])
+
+    @metric("Labels right", "Share of rows that were given exactly their labels", "share")
+    def accuracy(self) -> Estimate:
+        right = right_rows(self.given, self.truth)
+        return share(float(right.sum()), len(right))
+
+    @metric("F1, macro", "Mean over the labels of precision and recall together", "share")
+    def f1_macro(self) -> Estimate:
+        return macro_f1(self.given, self.truth)
+
+    @metric("F1, weighted", "The same, each label by how many rows have it", "share")
+    def f1_weighted(self) -> Estimate:
+        return self._mean("f1_weighted")
+
+    @metric("Precision, macro", "Of rows given a label, the share that has it", "share")
+    def precision_macro(self) -> Estimate:
+        return self._mean("precision_macro")
+
+    @metric("Recall, macro", "Of rows that have a label, the share given it", "share")
+    def recall_macro(self) -> Estimate:
+        return self._mean("recall_macro")
+
 
 @dataclass(frozen=True)
 class Paired:
@@ -55,56 +166,58 @@ class Paired:
     better: Array
     worse: Array
 
+    @metric("Pairs right", "Share of pairs whose better answer scores higher", "share")
+    def pair_accuracy(self) -> Estimate:
+        return share(float((self.better > self.worse).sum()), len(self.better))
+
+    @metric("Margin", "Mean score of the better answers less that of the worse ones")
+    def margin(self) -> Estimate:
+        return mean(self.better - self.worse)
+
+    @metric("Better answers", "Their mean score")
+    def score_chosen(self) -> Estimate:
+        return mean(self.better)
+
+    @metric("Worse answers", "Their mean score", better="lower")
+    def score_rejected(self) -> Estimate:
+        return mean(self.worse)
+
 
 @dataclass(frozen=True)
 class Rewarded:
     """What a model's answers got: (rows, functions), NaN where a function does not apply."""
 
     answers: list[str]
-    rewards: Array
+    given: Array
     names: Sequence[str]
     weights: Array
 
     @property
     def totals(self) -> Array:
         """(rows,): the weighted sum, NaN where no function applies."""
-        found: Array = np.nansum(self.rewards * self.weights, axis=1)
-        found[np.isnan(self.rewards).all(axis=1)] = np.nan
+        found: Array = np.nansum(self.given * self.weights, axis=1)
+        found[np.isnan(self.given).all(axis=1)] = np.nan
         return found
+
+    @metric("Mean reward", "Sum of all functions, each times its weight")
+    def reward(self) -> Estimate:
+        return _mean_of_known(self.totals)
+
+    @metric("Reward", "Mean of this function alone")
+    def rewards(self) -> Parts | None:
+        if len(self.names) < 2:
+            return None
+        columns = zip(self.names, self.given.T, strict=True)
+        return {name: _mean_of_known(one) for name, one in columns if not np.isnan(one).all()}
 
 
 Measured = Written | Labelled | Paired | Rewarded
 
 
-@dataclass(frozen=True)
-class Metric:
-    """A number of a report.
-
-    `of` is what it is counted from, and so to which models it applies. `count` gives it with its
-    95 % interval, or None where these rows do not have it. A metric of parts has a line for each,
-    titled with the part's name.
-    """
-
-    key: str
-    title: str
-    meaning: str
-    of: type[Any]
-    count: Callable[[Any], Estimate | Parts | None]
-    unit: Literal["share", "nats", ""] = ""
-    better: Literal["higher", "lower"] = "higher"
-
-    @property
-    def is_share(self) -> bool:
-        return self.unit == "share"
-
-
-METRICS: dict[str, Metric] = {}
-"""Every metric by its key, in the order that they are shown."""
-
-
 def numbers_of(measured: Measured) -> Numbers:
     """All numbers that what was measured has."""
-    found = {m.key: m.count(measured) for m in METRICS.values() if isinstance(measured, m.of)}
+    its_own = [m for m in METRICS.values() if getattr(type(measured), m.key, None) is m.count]
+    found = {metric.key: metric.count(measured) for metric in its_own}
     return {key: number for key, number in found.items() if number is not None}
 
 
@@ -119,168 +232,6 @@ def difference_of(tuned: Measured, base: Measured) -> Parts:
     if tuned.scored and base.scored:
         found["score"] = mean(tuned.scored.scores - base.scored.scores)
     return found
-
-
-def _metric(of: type[Any], key: str, title: str, meaning: str, **more: Any) -> Any:
-    def declare(count: Any) -> Any:
-        METRICS[key] = Metric(key, title, meaning, of, count, **more)
-        return count
-
-    return declare
-
-
-def _share_metric(of: type[Any], key: str, title: str, meaning: str) -> Any:
-    return _metric(of, key, title, meaning, unit="share")
-
-
-@_share_metric(
-    Written, "all_fields", "Fields right", "Share of the fields of all answers that are right"
-)
-def _all_fields(found: Written) -> Estimate | None:
-    if not (found.scored and found.rules):
-        return None
-    return clustered_share(found.scored.scores, len(found.rules))
-
-
-@_share_metric(Written, "exact_rows", "Rows right", "Share of rows with every exact field right")
-def _exact_rows(found: Written) -> Estimate | None:
-    exact = {rule.name for rule in found.rules if rule.score == "exact"}
-    if not (found.scored and exact):
-        return None
-    right = found.scored.right
-    return share(sum(exact <= set(names) for names in right), len(right))
-
-
-@_share_metric(Written, "valid_json", "Valid JSON", "Share of answers that can be read as JSON")
-def _valid_json(found: Written) -> Estimate | None:
-    if not (found.scored and found.rules):
-        return None
-    return share(float(found.scored.parsed.sum()), len(found.scored.parsed))
-
-
-@_share_metric(Written, "exact_match", "Same answer", "Share of answers equal to the expected one")
-def _exact_match(found: Written) -> Estimate | None:
-    if found.scored is None or found.rules:
-        return None
-    return share(float(found.scored.equal.sum()), len(found.scored.equal))
-
-
-@_share_metric(
-    Labelled, "accuracy", "Labels right", "Share of rows that were given exactly their labels"
-)
-def _accuracy(found: Labelled) -> Estimate:
-    right = right_rows(found.given, found.truth)
-    return share(float(right.sum()), len(right))
-
-
-@_share_metric(
-    Labelled, "f1_macro", "F1, macro", "Mean over the labels of precision and recall together"
-)
-def _f1_macro(found: Labelled) -> Estimate:
-    return macro_f1(found.given, found.truth)
-
-
-@_share_metric(
-    Labelled, "f1_weighted", "F1, weighted", "The same, each label by how many rows have it"
-)
-def _f1_weighted(found: Labelled) -> Estimate:
-    return Estimate(means(found.given, found.truth)["f1_weighted"])
-
-
-@_share_metric(
-    Labelled,
-    "precision_macro",
-    "Precision, macro",
-    "Of rows given a label, the share that has it",
-)
-def _precision_macro(found: Labelled) -> Estimate:
-    return Estimate(means(found.given, found.truth)["precision_macro"])
-
-
-@_share_metric(
-    Labelled, "recall_macro", "Recall, macro", "Of rows that have a label, the share given it"
-)
-def _recall_macro(found: Labelled) -> Estimate:
-    return Estimate(means(found.given, found.truth)["recall_macro"])
-
-
-@_share_metric(
-    Paired, "pair_accuracy", "Pairs right", "Share of pairs whose better answer scores higher"
-)
-def _pair_accuracy(found: Paired) -> Estimate:
-    return share(float((found.better > found.worse).sum()), len(found.better))
-
-
-@_metric(Paired, "margin", "Margin", "Mean score of the better answers less that of the worse ones")
-def _margin(found: Paired) -> Estimate:
-    return mean(found.better - found.worse)
-
-
-@_metric(Paired, "score_chosen", "Better answers", "Their mean score")
-def _score_chosen(found: Paired) -> Estimate:
-    return mean(found.better)
-
-
-@_metric(Paired, "score_rejected", "Worse answers", "Their mean score", better="lower")
-def _score_rejected(found: Paired) -> Estimate:
-    return mean(found.worse)
-
-
-@_metric(Rewarded, "reward", "Mean reward", "Sum of all functions, each times its weight")
-def _reward(found: Rewarded) -> Estimate:
-    return _mean_of_known(found.totals)
-
-
-@_share_metric(
-    Written, "token_f1", "Words in common", "F1 of the words of answer and expected answer"
-)
-def _token_f1(found: Written) -> Estimate | None:
-    return None if found.scored is None or found.rules else mean(found.scored.scores)
-
-
-@_metric(
-    Written,
-    "eval_loss",
-    "Eval loss",
-    "Mean of -ln p over the tokens of the expected answers",
-    unit="nats",
-    better="lower",
-)
-def _eval_loss(found: Written) -> Estimate:
-    return ratio(found.sums, found.tokens)
-
-
-@_metric(
-    Written,
-    "perplexity",
-    "Perplexity",
-    "exp of the loss: choices the model wavers between",
-    better="lower",
-)
-def _perplexity(found: Written) -> Estimate:
-    return ratio(found.sums, found.tokens).mapped(perplexity)
-
-
-@_share_metric(Written, "fields", "Field", "Right means exactly the same")
-def _fields(found: Written) -> Parts | None:
-    if not (found.scored and found.rules):
-        return None
-    right = found.scored.right
-    return {
-        rule.name: share(sum(rule.name in names for names in right), len(right))
-        for rule in found.rules
-    }
-
-
-@_metric(Rewarded, "rewards", "Reward", "Mean of this function alone")
-def _rewards(found: Rewarded) -> Parts | None:
-    if len(found.names) < 2:
-        return None
-    return {
-        name: _mean_of_known(values)
-        for name, values in zip(found.names, found.rewards.T, strict=True)
-        if not np.isnan(values).all()
-    }
 
 
 def perplexity(loss: float) -> float:

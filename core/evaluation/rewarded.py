@@ -122,7 +122,7 @@ class RewardedWriter(Evaluator[Rewarded]):
             line: dict[str, Any] = {"index": self.found.indices[place], "expected": row.answer}
             for name, side in sides_of(tuned, base).items():
                 line[name] = side.answers[place]
-                given = zip(side.names, side.rewards[place], strict=True)
+                given = zip(side.names, side.given[place], strict=True)
                 line[f"{name}_rewards"] = {one: _plain(value) for one, value in given}
             yield line
 

@@ -92,17 +92,30 @@ def _answers(report: Report) -> list[str]:
 
 def _loss_judgement(apart: Estimate) -> str:
     spelled = [f"{end:+.3g}" for end in _ends(apart)]
-    return _judgement(apart, f"{abs(apart.value):.3g}", spelled, is_better=apart.value < 0)
+    return _judgement(apart, f"{abs(apart.value):.3g}", spelled, apart.value < 0)
 
 
 def _score_judgement(apart: Estimate) -> str:
     points = round(100 * abs(apart.value))
     spelled = [f"{100 * end:+.0f}" for end in _ends(apart)]
     size = f"{points} point" if points == 1 else f"{points} points"
-    return _judgement(apart, size, spelled, is_better=apart.value > 0)
+    return _judgement(apart, size, spelled, apart.value > 0)
 
 
-def _judgement(apart: Estimate, size: str, ends: list[str], *, is_better: bool) -> str:
+def _rewards_judgement(apart: Estimate) -> str:
+    spelled = [f"{end:+.2f}" for end in _ends(apart)]
+    advice = "Try a lower learning rate, or a higher reinforcement.kl_beta."
+    return _judgement(apart, f"{abs(apart.value):.2f}", spelled, apart.value > 0, advice, "")
+
+
+def _judgement(
+    apart: Estimate,
+    size: str,
+    ends: list[str],
+    is_better: bool,
+    advice: str = "Try a lower learning rate or fewer epochs, and look at the rows below.",
+    undecided: str = ": no clear winner",
+) -> str:
     """What the paired difference allows to say."""
     if not ends:
         return "One row says nothing about others."
@@ -110,13 +123,10 @@ def _judgement(apart: Estimate, size: str, ends: list[str], *, is_better: bool) 
     if _has_zero(apart):
         if apart.value == 0:
             return "There is no difference on these rows."
-        return f"The difference of {size} is within chance{between}: no clear winner."
+        return f"The difference of {size} is within chance{between}{undecided}."
     if is_better:
         return f"That is better by {size}{between}."
-    return (
-        f"That is worse by {size}{between}: the training did harm. Try a lower learning rate "
-        "or fewer epochs, and look at the rows below."
-    )
+    return f"That is worse by {size}{between}: the training did harm. {advice}"
 
 
 def _texts(report: Report) -> list[str]:
@@ -203,23 +213,6 @@ def _rewards(report: Report) -> list[str]:
         return [f"{sentence}."]
     judged = _rewards_judgement(report.difference["reward"])
     return [f"{sentence}, those of the base {show(base)}.", judged]
-
-
-def _rewards_judgement(apart: Estimate) -> str:
-    ends = _ends(apart)
-    if not ends:
-        return "One row says nothing about others."
-    size, between = f"{abs(apart.value):.2f}", f" ({ends[0]:+.2f} to {ends[1]:+.2f})"
-    if apart.value == 0 and ends[0] == ends[1]:
-        return "There is no difference on these rows."
-    if _has_zero(apart):
-        return f"The difference of {size} is within chance{between}."
-    if apart.value > 0:
-        return f"That is better by {size}{between}."
-    return (
-        f"That is worse by {size}{between}: the training did harm. Try a lower learning rate, or a "
-        "higher reinforcement.kl_beta."
-    )
 
 
 _VERDICTS: dict[Kind, Callable[[Report], list[str]]] = {
