@@ -44,10 +44,11 @@ CHROMIUM = (
     "--no-sandbox --disable-gpu --disable-background-networking --disable-component-update "
     "--disable-sync --no-first-run"
 ).split()
-# What the console may show: Gradio ends its own stream when a page is left,
-HARMLESS = ("AbortError: signal is aborted without reason",)
+# What the console may show: Gradio ends its own stream when a page is left, and what was asked for
+# in that moment gets no answer,
+HARMLESS = ("AbortError: signal is aborted without reason", "Connection errored out")
 # and a page whose server a test has ended on purpose (it says so by `page.loses_server = True`).
-LOST = ("net::ERR_", "TypeError: Failed to fetch", "Connection errored out")
+LOST = ("net::ERR_", "TypeError: Failed to fetch")
 # Tells the test of every error that Gradio shows: they go away by themselves, and nobody would see
 # that a handler has failed.
 _TELL_ERRORS = """

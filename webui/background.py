@@ -1,14 +1,14 @@
-"""Long work that outlives a click: it runs in a thread of the server and tells how far it is.
+"""Short work that still takes longer than a click: a look, a trial, a download.
 
-A closed browser does not end it. The handler that began it looks at the `Task` and yields what the
-page shows; whoever wants it to end calls `stop`.
+It runs in a thread of the server and tells how far it is. The handler that began it looks at the
+`Task` and yields what the page shows; whoever wants it to end calls `stop`. What must outlive the
+server is a job (`webui.job_progress`).
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from core.config import RunConfig
 from core.errors import ConfigError, TunesmithError
 from core.models.location import ensure_model, local_model
+from core.progress import Stopped
 from core.runs.check import start_problems
 from core.runs.submit import submit_run
 
@@ -31,21 +32,18 @@ _SOON = 2.0
 _LITTLE = 0.03
 # How long what was left behind may take to say its last word, in seconds.
 _PATIENCE = 10.0
-_MOST_PAGES = 1000
-
-
-class Stopped(TunesmithError):
-    """The person stopped the work."""
 
 
 @dataclass
 class Task:
-    """How far some work is, and what came of it: `result`, or `error`."""
+    """How far some work is, and what came of it: `result`, or `error`, which it has as well when
+    it was `stopped`."""
 
     fraction: float | None = None
     message: str = ""
     result: Any = None
     error: TunesmithError | None = None
+    stopped: bool = False
     begun: float = field(default_factory=time.monotonic)
     done: threading.Event = field(default_factory=threading.Event)
     _stop: threading.Event = field(default_factory=threading.Event)
@@ -57,7 +55,7 @@ class Task:
     def tell(self, fraction: float, message: str) -> None:
         """What the work calls to say how far it is; raises when it was stopped."""
         if self._stop.is_set():
-            raise Stopped("Stopped.", "Nothing was changed; what was downloaded is kept.")
+            raise Stopped
         self.fraction, self.message = fraction, message
 
     def left(self) -> float | None:
@@ -125,33 +123,26 @@ class Watch:
 
 
 class Watches:
-    """What each page watches: one task at a time, at one place (the data set that it shows).
+    """What each page watches: one task at a time.
 
-    A task that a page has turned away from goes on, but says no more to it: nothing late is written
-    over what came after it. A handler that watches yields the end last, or `gr.skip()` when the
-    page has turned away: Gradio sends what came last once more when a generator ends. Nothing may
-    follow the end: the browser is told what differs and mends the answer before in place, which a
-    slow one has perhaps not drawn yet (`gr.skip()` then takes the end away).
+    A task that a page has turned away from says no more to it: nothing late is written over what
+    came after it. A handler that watches yields the end last, or `gr.skip()` when the page has
+    turned away: Gradio sends what came last once more when a generator ends. Nothing may follow
+    the end: the browser is told what differs and mends the answer before in place, which a slow
+    one has perhaps not drawn yet (`gr.skip()` then takes the end away).
     """
 
     def __init__(self) -> None:
         self._watches: dict[str, Watch] = {}
-        self._places: OrderedDict[str, str] = OrderedDict()
         self._lock = threading.Lock()
 
     @contextmanager
-    def watch(self, page: str, task: Task, place: str = "") -> Iterator[Watch]:
-        """The watch of a page, in the stead of the one before; it is over at once when the page is
-        at another place by now."""
+    def watch(self, page: str, task: Task) -> Iterator[Watch]:
+        """The watch of a page, in the stead of the one before."""
         self.leave(page)
         watch = Watch(task)
         with self._lock:
-            here = self._places.get(page, place) == place
-            if here:
-                self._watches[page] = watch
-        if not here:
-            watch.leave()
-            watch.end()
+            self._watches[page] = watch
         try:
             yield watch
         finally:
@@ -174,18 +165,6 @@ class Watches:
         watch.end()
         return watch.task
 
-    def turn(self, page: str, place: str) -> bool:
-        """The page is at this place from now on. Whether it was at another one."""
-        with self._lock:
-            if self._places.get(page) == place:
-                return False
-            self._places[page] = place
-            self._places.move_to_end(page)
-            while len(self._places) > _MOST_PAGES:
-                self._places.popitem(last=False)
-        self.leave(page)
-        return True
-
 
 def begin(work: Callable[[Task], Any], message: str = "") -> Task:
     """Starts `work(task)`; what it returns becomes the result."""
@@ -194,6 +173,10 @@ def begin(work: Callable[[Task], Any], message: str = "") -> Task:
     def run() -> None:
         try:
             task.result = work(task)
+        except Stopped:
+            task.stopped = True
+            hint = "Nothing was changed; what was downloaded is kept."
+            task.error = TunesmithError("Stopped.", hint)
         except TunesmithError as error:
             task.error = error
         except Exception as error:

@@ -45,6 +45,8 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
+from core.data.registry import load_dataset_info
+from core.errors import TunesmithError
 from webui.live import LiveRuns
 
 if TYPE_CHECKING:
@@ -202,6 +204,15 @@ class Shared:
             outputs,
             **{"show_progress": "hidden", **how},
         )
+
+
+def version_of(app: App, dataset: str) -> Any:
+    """The value of `shared.version`, which tells the other parts of the page which rows there are
+    now."""
+    try:
+        return stamp(load_dataset_info(app.workspace, dataset))
+    except TunesmithError:
+        return gr.skip()
 
 
 def stamp(info: DatasetInfo) -> str:

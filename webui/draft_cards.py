@@ -11,9 +11,9 @@ from typing import Any
 from core.data.synthetic.draft_log import Draft
 from core.data.synthetic.draft_rows import plain_row
 from core.data.synthetic.tasks import DraftTask
-from core.errors import DataError, TunesmithError
+from core.errors import DataError
 from core.remote.endpoint import endpoint_host
-from webui import background, messages, row_cards
+from webui import messages, row_cards
 
 # Where an endpoint's address and key may stand; the first that is set counts.
 VARIABLES = (
@@ -43,7 +43,7 @@ NO_DRAFTS = messages.empty(
 # In the browser, at once: the server's answer could come when the panel was opened again.
 CLOSE = """() => {
   const gone = { __type__: "update", visible: false };
-  return [gone, gone, "", 0];
+  return [gone, "", "", 0];
 }"""
 
 # A button on a draft, with what the fields of the open one hold.
@@ -245,16 +245,3 @@ def typed_row(draft: Draft, typed: Mapping[str, str]) -> dict[str, Any]:
 
 def where(first: int, count: int, total: int) -> str:
     return f'<p class="aside">{first + 1} to {first + count} of {total:,}</p>' if count else ""
-
-
-def added(info: Any, dataset: str) -> str:
-    if info.id == dataset:
-        return messages.note(f"Added. Version {info.version} is in use.", "finished")
-    text = f"Pairs and answers have another form: they are the data set {info.name} now."
-    return messages.note(text, "finished")
-
-
-def failure(error: TunesmithError) -> str:
-    if isinstance(error, background.Stopped):
-        return messages.note("Stopped. What was written is kept; Go on continues.", "stopped")
-    return messages.error(error)

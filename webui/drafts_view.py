@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
 import gradio as gr
 from gradio.components import Component
 
+from core.data.jobs import check_free, submit_adding, submit_drafts
 from core.data.registry import load_dataset_info
-from core.data.synthetic import review, tasks
-from core.data.synthetic.run import run_drafts
+from core.data.synthetic import tasks
 from core.errors import ConfigError, TunesmithError
-from core.jobs.apart import call_apart
-from webui import background, draft_cards, messages
-from webui.context import App, Shared
+from core.jobs.store import Job
+from webui import draft_cards, messages
+from webui.context import App, Shared, version_of
 from webui.draft_form import DraftForm
 from webui.draft_pages import PAGE, Desk, DraftPages, newest
-from webui.works import Works, version_of
+from webui.job_progress import JobProgress
 
 
 class DraftsView:
@@ -26,14 +25,16 @@ class DraftsView:
 
     def __init__(self, app: App, shared: Shared) -> None:
         self.app, self.shared = app, shared
-        self.works, self.watches = Works(), background.Watches()
         with gr.Row(elem_classes="toolbar drafts-head"):
             self.task = gr.Dropdown([], label="Drafts", scale=3, min_width=240, visible=False)
             self.more = gr.Button("Write more rows", variant="primary", scale=0, min_width=160)
         self.nothing = gr.HTML(apply_default_css=False)
         self.form = DraftForm(app)
-        self.progress = gr.HTML(elem_id="drafts-progress", apply_default_css=False)
-        self.stop = gr.Button("Stop", size="sm", visible=False, scale=0, min_width=96)
+        self.said = gr.HTML(elem_id="drafts-said", apply_default_css=False)
+        self.jobs = JobProgress(
+            app, ("drafts", "add-drafts"), elem_id="drafts-progress", of="dataset",
+            hides=self._told_by_task,
+        )
         self._build_task()
         # What is shown of the drafts, in the browser.
         self.tally = gr.Textbox(visible="hidden", label="Drafts so far")
@@ -65,7 +66,7 @@ class DraftsView:
                     "Add the accepted rows", variant="primary", scale=0, min_width=220,
                     interactive=False, elem_id="drafts-add",
                 )
-            self.pages = DraftPages(self.app.workspace, self.progress)
+            self.pages = DraftPages(self.app.workspace, self.said)
 
     # -- what is shown
 
@@ -139,9 +140,9 @@ class DraftsView:
         dataset, desk, form = data[self.shared.dataset], data[self.desk], self.form
         labels = self._labels(dataset)
         try:
-            self.works.check_free(dataset)
+            check_free(self.app.store, dataset)
             task = tasks.begin(self.app.workspace, dataset, form.read(data))
-            self._write(dataset, task.id)
+            submit_drafts(self.app.workspace, self.app.store, dataset, task.id)
         except ConfigError as error:
             desk.tried, desk.problems = self._given(data), error.problems
             return {form.marks: form.read_marks(data, labels, error.problems), form.wrong: ""}
@@ -153,82 +154,47 @@ class DraftsView:
             form.wrong: "", form.marks: form.read_marks(data, labels), self.first: 0,
         }
 
-    def _write(self, dataset: str, task_id: str) -> None:
-        root = self.app.workspace.root
-        self.works.begin(
-            dataset,
-            "Writing drafts",
-            lambda task: call_apart(run_drafts, root, dataset, task_id, tell=task.tell),
-        )
-
     def go_on(self, dataset: str, task_id: str, rows: str, budget: str) -> str:
         """Goes on with a task that was stopped, within other limits."""
         workspace = self.app.workspace
         try:
-            self.works.check_free(dataset)
+            check_free(self.app.store, dataset)
             limits = {"rows": _number(rows), "token_budget": _number(budget) or None}
             tasks.change_task(workspace, dataset, task_id, limits)
-            self._write(dataset, task_id)
+            submit_drafts(workspace, self.app.store, dataset, task_id)
         except TunesmithError as error:
             return messages.error(error)
         return ""
 
     def add_rows(self, dataset: str, task_id: str) -> str:
         """Takes the accepted drafts into the data set, as a new version."""
-        workspace = self.app.workspace
         try:
-            self.works.begin(
-                dataset,
-                "Adding the accepted rows",
-                lambda task: call_apart(
-                    review.add_to_dataset, workspace, dataset, task_id, tell=task.tell
-                ),
-            )
+            submit_adding(self.app.workspace, self.app.store, dataset, task_id)
         except TunesmithError as error:
             return messages.error(error)
         return ""
 
-    def turn(self, dataset: str, desk: Desk, request: gr.Request) -> None:
-        """Another data set: work on the last one goes on, and is told there."""
-        if self.watches.turn(request.session_hash or "", dataset):
-            desk.close()
-
-    def follow(
-        self, dataset: str, task_id: str, request: gr.Request
-    ) -> Iterator[dict[Any, Any]]:
+    def news(self, data: dict[Component, Any]) -> dict[Any, Any]:
         """How far the work is, what it cost so far, and what came of it."""
-        work, task_id = self.works.get(dataset), task_id or newest(self.app.workspace, dataset)
-        if work is None:
-            yield gr.skip()
-            return
-        with self.watches.watch(request.session_hash or "", work.task, dataset) as watch:
-            for _ in watch.glances():
-                yield {
-                    **self.show_task(dataset, task_id), self.progress: work.bar(),
-                    self.stop: gr.Button(visible=True),
-                }
-            if not watch.wanted:
-                yield gr.skip()
-                return
-            ended = {self.progress: self._outcome(work.task, dataset, task_id)}
-            ended[self.stop] = gr.Button(visible=False)
-            yield {**self.show_task(dataset, task_id), **ended}
-            self.works.forget(dataset, work)
+        dataset = data[self.shared.dataset]
+        updates = self.jobs.draw(data, dataset)
+        if updates and self.jobs.at_work(dataset):
+            updates |= self.show_task(dataset, data[self.task])
+        return updates
 
-    def _outcome(self, task: background.Task, dataset: str, task_id: str) -> str:
-        if task.error:
-            recorded = self._recorded(dataset, task_id, task.error)
-            return "" if recorded else draft_cards.failure(task.error)
-        is_draft = isinstance(task.result, tasks.DraftTask)
-        return "" if is_draft else draft_cards.added(task.result, dataset)
-
-    def _recorded(self, dataset: str, task_id: str, error: TunesmithError) -> bool:
+    def _told_by_task(self, job: Job) -> bool:
         """Whether the task itself says what went wrong; it is shown there then."""
         try:
-            task = tasks.load_task(self.app.workspace, dataset, task_id or "")
+            task = tasks.load_task(self.app.workspace, job.dataset, job.params.get("task", ""))
         except TunesmithError:
             return False
-        return task.state == "failed" and task.reason == str(error)
+        failed = job.state == "failed" and task.state == "failed"
+        return failed and task.reason.startswith(job.error or "?")
+
+    def act_on_job(self, dataset: str, known: set[str], event: gr.EventData) -> Any:
+        """Stop it, open what it made, or put its end away."""
+        opened = self.jobs.act(known, event)
+        return opened or gr.skip()
 
     def forget(self, dataset: str, task_id: str, desk: Desk) -> str:
         try:
@@ -240,6 +206,11 @@ class DraftsView:
 
     # -- wiring
 
+    @property
+    def watched(self) -> tuple[set[Component], set[Any]]:
+        """The inputs and outputs of `news`."""
+        return {self.task, *self.jobs.inputs}, {*self.told, *self.jobs.outputs}
+
     def wire(self) -> None:
         shared, dataset = self.shared, self.shared.dataset
         # One after the other, in the order in which they were asked for: an answer that comes late
@@ -247,7 +218,6 @@ class DraftsView:
         quiet: dict[str, Any] = {
             "show_progress": "hidden", "concurrency_id": "drafts", "concurrency_limit": 1,
         }
-        apart = {**quiet, "concurrency_id": "drafts-work", "concurrency_limit": None}
         self.opened = {self.task, self.nothing, self.area}
         self.told = {
             self.area, self.summary, self.resuming, self.rows, self.budget, self.add, self.tally,
@@ -261,24 +231,31 @@ class DraftsView:
                 self.show_task, chosen, self.told, **quiet
             ).then(**show, **quiet)
 
-        def followed(event: Any) -> None:
-            shown(
-                event.then(
-                    self.follow, chosen, {*self.told, self.progress, self.stop},
-                    **apart,
-                ).then(self.open, chosen, self.opened, **quiet)
-            ).then(lambda chosen: version_of(self.app, chosen), dataset, shared.version, **quiet)
+        def changed(event: Any) -> None:
+            """What comes after work has begun or ended."""
+            shown(event.then(self.open, chosen, self.opened, **quiet)).then(
+                lambda chosen: version_of(self.app, chosen), dataset, shared.version, **quiet
+            )
+
+        def begun(event: Any) -> None:
+            """What comes after work was begun: seen at once, not at the next tick."""
+            inputs, outputs = self.watched
+            event.then(self.jobs.at_once(self.news), {dataset, *inputs}, outputs, **quiet)
 
         shown(shared.on_rows(self.open, chosen, list(self.opened), **quiet))
-        followed(shared.part["drafts"].select(lambda: None, None, None, **quiet))
-        closed = [self.form.panel, self.stop, self.progress, self.first]
+        closed = [self.form.panel, self.jobs.shown, self.said, self.first]
         dataset.change(None, None, closed, js=draft_cards.CLOSE, **quiet)
-        followed(dataset.change(self.turn, [dataset, self.desk], None, **quiet))
+        begun(dataset.change(lambda desk: desk.close(), self.desk, None, **quiet))
+        changed(self.jobs.told.change(lambda: None, None, None, **quiet))
+        acted = self.jobs.shown.select(
+            self.act_on_job, [dataset, self.jobs.known], dataset, trigger_mode="multiple", **quiet
+        )
+        begun(acted)
         self.tally.change(**show, trigger_mode="always_last", **quiet)
-        self._wire_writing(followed, quiet)
-        self._wire_deciding(shown, followed, page, quiet)
+        self._wire_writing(begun, quiet)
+        self._wire_deciding(shown, begun, page, quiet)
 
-    def _wire_writing(self, followed: Any, quiet: dict[str, Any]) -> None:
+    def _wire_writing(self, begun: Any, quiet: dict[str, Any]) -> None:
         dataset = self.shared.dataset
         form = self.form
         inputs = {*form.fields.values(), dataset, self.desk}
@@ -292,16 +269,15 @@ class DraftsView:
             [switch.change for switch in form.switches], self.mark, inputs, form.marks,
             trigger_mode="always_last", **quiet,
         )
-        followed(form.start.click(self.begin, inputs, beginning, **quiet))
-        self.stop.click(self.works.stop, dataset, None, **quiet)
+        begun(form.start.click(self.begin, inputs, beginning, **quiet))
         limits = [dataset, self.task, self.rows, self.budget]
-        followed(self.resume.click(self.go_on, limits, self.progress, **quiet))
+        begun(self.resume.click(self.go_on, limits, self.said, **quiet))
 
     def _wire_deciding(
-        self, shown: Any, followed: Any, page: list[Any], quiet: dict[str, Any]
+        self, shown: Any, begun: Any, page: list[Any], quiet: dict[str, Any]
     ) -> None:
         chosen = [self.shared.dataset, self.task]
-        decided = {*self.pages.outputs, self.progress}
+        decided = {*self.pages.outputs, self.said}
         # Several clicks before the first is answered: each of them counts.
         self.pages.cards.select(
             self.pages.decide, page, decided, trigger_mode="multiple", **quiet
@@ -309,7 +285,7 @@ class DraftsView:
         for button, act in ((self.accept_all, "accept"), (self.reject_all, "reject")):
             shown(
                 button.click(
-                    partial(self.pages.decide_all, act), page, self.progress, **quiet
+                    partial(self.pages.decide_all, act), page, self.said, **quiet
                 )
             )
         gr.on(
@@ -325,9 +301,9 @@ class DraftsView:
                     [self.first, self.desk], self.first, **quiet,
                 )
             )
-        followed(self.add.click(self.add_rows, chosen, self.progress, **quiet))
+        begun(self.add.click(self.add_rows, chosen, self.said, **quiet))
         shown(
-            self.delete.click(self.forget, [*chosen, self.desk], self.progress, **quiet).then(
+            self.delete.click(self.forget, [*chosen, self.desk], self.said, **quiet).then(
                 self.open, chosen, self.opened, **quiet
             )
         )

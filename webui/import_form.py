@@ -3,28 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import Any
 
 import gradio as gr
 from gradio.components import Component
 
-from core.data.prepare import import_dataset
+from core.data.jobs import submit_import
 from core.data.record import SAMPLE_ID
-from core.errors import TunesmithError
-from core.jobs.apart import call_apart
+from core.errors import JobError, TunesmithError
+from core.jobs.queue import dismiss_job, stop_job
+from core.jobs.store import Job
 from webui import background, messages
 from webui.context import App, Shared
 from webui.import_choice import ImportChoice
 from webui.import_sources import Found, Sources, hub_source, look_at
-from webui.imports import Import, Imports, failure
-from webui.shape_steps import CLICKS
-from webui.works import bar
+from webui.job_progress import JobProgress
 
 # What came of the form's import is the selected data set, unless another was chosen meanwhile.
-_TAKE_UP = """(made, chosen) => {
-  const [key, before, dataset] = made.split("|");
+_TAKE_UP = """(mine, chosen) => {
+  const [id, before, dataset] = mine.split("|");
   const taken = dataset && (!before || before === chosen);
-  return taken ? [dataset, `${key}||`] : [chosen, made];
+  return taken ? [dataset, `${id}||*`] : [chosen, mine];
 }"""
 
 
@@ -33,15 +33,15 @@ class ImportForm:
 
     def __init__(self, app: App, shared: Shared) -> None:
         self.app, self.shared = app, shared
-        self.imports = Imports()
-        self.looks, self.watches = background.Watches(), background.Watches()
+        self.looks = background.Watches()
         self.sources = Sources()
-        self.under_way = gr.HTML(elem_id="imports", js_on_load=CLICKS, apply_default_css=False)
+        self.jobs = JobProgress(app, ("import",), elem_id="imports")
         self.failure = gr.HTML(apply_default_css=False)
         self.stop = gr.Button("Stop", visible=False, scale=0, min_width=100)
-        # Of an import that the form has told the end of: its key, the data set that was selected
-        # when it began, and the new one.
-        self.made = gr.Textbox(visible="hidden", label="What was imported")
+        # The import that the form shows: its id, the data set that was selected when it began, and
+        # at its end the new one. Empty in a page that was reloaded: the import stands above then.
+        self.mine = gr.Textbox(visible="hidden", label="The import of this form")
+        self.ended = gr.Textbox(visible="hidden", label="The end of the import of this form")
         with gr.Column(visible=False, elem_classes="card", elem_id="import") as self.panel:
             self.choice = ImportChoice(app)
             with gr.Row(elem_classes="actions"):
@@ -82,55 +82,69 @@ class ImportForm:
                 for _ in watch.glances():
                     told = messages.progress(None, task.message or "Looking at what you brought")
                     yield {self.failure: told, self.stop: gr.Button(visible=True)}
-                yield self._seen(task, page) if watch.wanted else gr.skip()
+                yield self._seen(task) if watch.wanted else gr.skip()
         finally:
             task.stop()  # nobody waits for it any more
 
-    def _seen(self, task: background.Task, page: str) -> dict[Any, Any]:
+    def _seen(self, task: background.Task) -> dict[Any, Any]:
         """What was brought, in the panel. An import that the panel showed goes on above it."""
         done = {self.stop: gr.Button(visible=False)}
-        if isinstance(task.error, background.Stopped):
+        if task.stopped:
             return {**done, self.failure: messages.note("Stopped.", "stopped")}
         if task.error:
             return {**done, self.failure: messages.error(task.error)}
-        self.watches.leave(page)
         shown = {**self._busy(False), **self._open(True), **self.choice.show(task.result)}
-        return {**done, self.failure: "", **shown}
+        return {**done, self.failure: "", self.mine: "", **shown}
 
-    def begin(
-        self, data: dict[Component, Any], request: gr.Request
-    ) -> Iterator[dict[Any, Any]]:
-        """Imports, with its progress. The browser then takes the new data set up."""
-        page, before = request.session_hash or "", data[self.shared.dataset]
+    def begin(self, data: dict[Component, Any]) -> dict[Any, Any]:
+        """Imports. What comes next can be brought meanwhile."""
+        found: Found = data[self.choice.found]
         try:
             asked = self.choice.asked(data)
+            name = asked.pop("name") or found.name
+            job = submit_import(
+                self.app.workspace, self.app.store, found.sources, name, **asked
+            )
         except TunesmithError as error:
-            yield {self.progress: messages.error(error), self.made: ""}
-            return
-        key, begun = self._import(data[self.choice.found], asked)
-        with self.watches.watch(page, begun.work.task) as watch:
-            # What comes next can be brought meanwhile.
-            yield {**self._at_work(begun), self.sources.drop: None, self.sources.path: ""}
-            for _ in watch.glances():
-                yield self._at_work(begun)
-            if watch.wanted:
-                begun.told = page
-            yield self._ended(key, begun, before) if watch.wanted else gr.skip()
-
-    def _at_work(self, begun: Import) -> dict[Any, Any]:
-        """All of it each time: of two answers close together, Gradio may lose the first."""
-        told = {self.progress: bar(begun.work.task), self.panel: gr.Column(visible=True)}
-        return {**told, **self._busy(True), self.made: ""}
-
-    def _ended(self, key: str, ended: Import, before: str) -> dict[Any, Any]:
-        task = ended.work.task
-        if task.error:
-            told = failure(task.error, ended.name)
-            return {**self._busy(False), self.progress: told, self.made: f"{key}||"}
+            return {self.progress: messages.error(error), self.mine: ""}
         return {
-            **self._busy(False), **self._open(False),
-            self.made: f"{key}|{before}|{task.result.id}",
+            self.progress: self.jobs.bar(job), self.mine: f"{job.id}|{data[self.shared.dataset]}|",
+            self.sources.drop: None, self.sources.path: "", **self._busy(True),
         }
+
+    def news(self, data: dict[Component, Any]) -> dict[Any, Any]:
+        """How far the form's import is, and all others: begun elsewhere, or before a reload."""
+        mine = self._mine(data[self.mine])
+        updates = self.jobs.draw(data, without=mine.id if mine else "")
+        drawn = data[self.progress] or ""
+        if mine is None:
+            # A late answer may have drawn it when the form had something else already.
+            return {**updates, self.progress: ""} if "bar" in drawn else updates
+        if mine.ended:
+            return {**updates, self.ended: f"{mine.id}:{mine.state}"}
+        bar = self.jobs.bar(mine)
+        return updates if bar == drawn else {**updates, self.progress: bar}
+
+    def _mine(self, text: str) -> Job | None:
+        return self.app.store.find((text or "").partition("|")[0])
+
+    def finish(self, mine: str, ended: str) -> dict[Any, Any]:
+        """The form's import has ended. The browser then takes the new data set up."""
+        job = self._mine(mine)
+        if job is None or not ended.startswith(job.id):
+            return {self.progress: gr.skip()}  # the form shows something else by now
+        made = self.jobs.made(job)
+        if made is not None:
+            return {**self._busy(False), **self._open(False), self.mine: f"{mine}{made}"}
+        dismiss_job(self.app.workspace, self.app.store, job.id)
+        return {**self._busy(False), self.progress: self.jobs.end(job), self.mine: ""}
+
+    def settle(self, mine: str) -> Any:
+        """A new data set that was taken up is not offered any more."""
+        job_id, _, rest = mine.partition("|")
+        if rest == "|*":
+            dismiss_job(self.app.workspace, self.app.store, job_id)
+        return gr.skip() if rest.endswith("|") else ""
 
     def _open(self, there: bool) -> dict[Any, Any]:
         return {self.panel: gr.Column(visible=there), self.progress: ""}
@@ -148,58 +162,29 @@ class ImportForm:
             self.discard: gr.Button(word, variant=look),
         }
 
-    def _import(self, found: Found, asked: dict[str, Any]) -> tuple[str, Import]:
-        """In a process of its own: it may take memory, and this one serves the page."""
-        return self.imports.begin(
-            asked["name"] or found.name,
-            lambda task: call_apart(
-                import_dataset, self.app.workspace, found.sources, tell=task.tell, **asked
-            ),
-        )
-
-    def settle(self, made: str, request: gr.Request) -> None:
-        """The end of the form's import was seen; what was not taken up is offered."""
-        key, _, rest = made.partition("|")
-        if rest.strip("|"):
-            self.imports.offer(key)
-        else:
-            self.imports.close(key, request.session_hash or "")
-
-    def stop_or_discard(self, request: gr.Request):
+    def stop_or_discard(self, mine: str):
         """Stops the import that is going on; without one, what was brought is put away."""
-        task = self.watches.watched(request.session_hash or "")
-        if task is not None:
-            task.stop()
-            return gr.skip(), gr.skip(), gr.skip()
-        return gr.Column(visible=False), None, ""
+        job = self._mine(mine)
+        if job is None:
+            return gr.Column(visible=False), None, ""
+        with suppress(JobError):  # it ended meanwhile
+            stop_job(self.app.workspace, self.app.store, job.id)
+        return gr.skip(), gr.skip(), gr.skip()
 
     def put_away(self, request: gr.Request) -> dict[Any, Any]:
         """The files were taken out; an import that has begun goes on above the form."""
         self.looks.leave(request.session_hash or "")
-        self.watches.leave(request.session_hash or "")
-        return {**self._busy(False), **self._open(False), self.stop: gr.Button(visible=False)}
+        gone = {self.stop: gr.Button(visible=False), self.mine: ""}
+        return {**self._busy(False), **self._open(False), **gone}
 
     def stop_look(self, request: gr.Request) -> None:
         task = self.looks.watched(request.session_hash or "")
         if task is not None:
             task.stop()
 
-    def show_others(self, drawn: str, request: gr.Request) -> Any:
-        """Imports that this form does not show: begun elsewhere, or here before a reload."""
-        page = request.session_hash or ""
-        html = self.imports.html(page, self.watches.watched(page))
-        return gr.skip() if html == (drawn or "") else html
-
-    def act(self, event: gr.EventData, request: gr.Request):
-        """A button at one of those: stop it, open what it made, or put its end away."""
-        page, one = request.session_hash or "", self.imports.get(event.at)
-        if one is not None and event.act == "stop":
-            one.work.task.stop()
-        elif one is not None:
-            self.imports.close(event.at, page)
-        opened = one is not None and event.act == "open"
-        html = self.imports.html(page, self.watches.watched(page))
-        return html, one.work.task.result.id if opened else gr.skip()
+    def act(self, known: set[str], event: gr.EventData) -> Any:
+        """A button at one of the other imports."""
+        return self.jobs.act(known, event) or gr.skip()
 
     # -- wiring
 
@@ -207,13 +192,10 @@ class ImportForm:
         sources, choice = self.sources, self.choice
         work: dict[str, Any] = {"show_progress": "hidden", "concurrency_limit": None}
         quiet: dict[str, Any] = {"show_progress": "hidden"}
-        seen = {
-            self.failure, self.stop, self.panel, self.progress, *self.buttons, *choice.outputs
-        }
+        form = {self.panel, self.progress, self.mine, *self.buttons}
+        seen = {self.failure, self.stop, *form, *choice.outputs}
         sources.drop.upload(self.receive, sources.drop, seen, **work)
-        sources.drop.clear(
-            self.put_away, None, {self.panel, self.progress, self.stop, *self.buttons}, **quiet
-        )
+        sources.drop.clear(self.put_away, None, {self.stop, *form}, **quiet)
         sources.path.submit(self.receive_path, sources.path, seen, **work)
         gr.on(
             [sources.look.click, sources.hub_id.submit],
@@ -222,19 +204,26 @@ class ImportForm:
         self.stop.click(self.stop_look, None, None, **quiet)
         choice.wire()
         put_away = [self.panel, sources.drop, sources.path]
-        self.discard.click(self.stop_or_discard, None, put_away, **quiet)
+        self.discard.click(self.stop_or_discard, self.mine, put_away, **quiet)
         dataset = self.shared.dataset
         self.choice.go.click(
             self.begin,
             {*choice.inputs, dataset},
-            {self.progress, *self.buttons, *put_away, self.made},
-            **work,
-        ).then(
-            None, [self.made, dataset], [dataset, self.made], js=_TAKE_UP, **quiet
-        ).then(self.settle, self.made, None, **quiet)
-        self.shared.ticker.tick(self.show_others, self.under_way, self.under_way, **quiet)
-        self.under_way.select(
-            self.act, None, [self.under_way, dataset], trigger_mode="multiple", **quiet
+            {self.progress, *self.buttons, sources.drop, sources.path, self.mine},
+            **quiet,
+        )
+        self.ended.change(self.finish, [self.mine, self.ended], form, **quiet).then(
+            None, [self.mine, dataset], [dataset, self.mine], js=_TAKE_UP, **quiet
+        ).then(self.settle, self.mine, self.mine, **quiet)
+        self.jobs.shown.select(
+            self.act, self.jobs.known, dataset, trigger_mode="multiple", **quiet
         )
         sources.sample.click(lambda: SAMPLE_ID, None, self.shared.dataset, **quiet)
 
+    @property
+    def watched(self) -> tuple[set[Component], set[Component]]:
+        """The inputs and outputs of `news`."""
+        return (
+            {self.mine, self.progress, *self.jobs.inputs},
+            {self.progress, self.ended, *self.jobs.outputs},
+        )

@@ -136,8 +136,6 @@ def look_at(
     for source in sources[1:]:
         try:
             report = _inspect(workspace, source, task, form or first.form, mapping)
-        except background.Stopped:
-            raise
         except TunesmithError as error:
             wrong.append((Path(source).name, f"{error.message} {error.hint}"))
         else:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import gradio as gr
 from gradio.components import Component
 
-from core.data.combine import combine_datasets
+from core.data.jobs import submit_combine
 from core.data.registry import load_dataset_info
 from core.errors import TunesmithError
-from core.jobs.apart import call_apart
-from webui import background, messages
+from core.jobs.queue import dismiss_job
+from webui import messages
 from webui.context import App, Shared
+from webui.job_progress import JobProgress
 
 MOST = 6
 
@@ -23,7 +23,6 @@ class Combining:
 
     def __init__(self, app: App, shared: Shared) -> None:
         self.app, self.shared = app, shared
-        self.working = background.Tasks()
         self.chosen = gr.State([])
         with gr.Column(visible=False, elem_classes="card", elem_id="combine") as self.panel:
             gr.HTML(
@@ -42,8 +41,10 @@ class Combining:
                 self.seed = gr.Number(42, label="Seed", precision=0, min_width=100)
             with gr.Row(elem_classes="actions"):
                 self.go = gr.Button("Put together", variant="primary", scale=0)
-                self.stop = gr.Button("Stop", variant="stop", visible=False, scale=0)
             self.told = gr.HTML(apply_default_css=False)
+        self.jobs = JobProgress(app, ("combine",), elem_id="combine-progress")
+        # The one that was begun in this page: what comes of it is selected.
+        self.mine = gr.Textbox(visible="hidden", label="What is put together")
 
     @property
     def outputs(self) -> list[Any]:
@@ -68,29 +69,36 @@ class Combining:
         chosen = [info.id for info in infos]
         return chosen, gr.Column(visible=len(infos) > 1), title, told, *weights
 
-    def combine(
-        self, data: dict[Component, Any], request: gr.Request
-    ) -> Iterator[dict[Any, Any]]:
-        """Puts them together; the new data set is the selected one."""
+    def combine(self, data: dict[Component, Any]) -> dict[Any, Any]:
+        """Puts them together; the new data set is then the selected one."""
         pairs = list(zip(data[self.chosen], (data[one] for one in self.weights), strict=False))
         weighted = [(identity, 0.0 if weight is None else weight) for identity, weight in pairs]
         how = {"name": data[self.name] or None, "seed": int(data[self.seed] or 0)}
-        task = background.begin(
-            lambda task: call_apart(
-                combine_datasets, self.app.workspace, weighted, tell=task.tell, **how
-            )
-        )
-        for glance in self.working.watch(request.session_hash, task):
-            told = messages.progress(glance.fraction, glance.message or "Starting")
-            yield {self.told: told, self.stop: gr.Button(visible=True)}
-        done = {self.stop: gr.Button(visible=False)}
-        if task.error:
-            yield {**done, self.told: messages.error(task.error)}
-            return
-        yield {**done, self.told: "", self.shared.dataset: task.result.id}
+        try:
+            job = submit_combine(self.app.workspace, self.app.store, weighted, **how)
+        except TunesmithError as error:
+            return {self.told: messages.error(error)}
+        return {self.told: "", self.mine: job.id}
 
-    def stop_work(self, request: gr.Request) -> None:
-        self.working.stop(request.session_hash)
+    def news(self, data: dict[Component, Any]) -> dict[Any, Any]:
+        return self.jobs.draw(data)
+
+    @property
+    def watched(self) -> tuple[set[Component], set[Component]]:
+        """The inputs and outputs of `news`."""
+        return self.jobs.inputs, self.jobs.outputs
+
+    def take_up(self, told: str, mine: str) -> Any:
+        """The new data set is the selected one, in the page that asked for it."""
+        job = self.app.store.find(mine) if f"{mine}:finished" in told.split() else None
+        if job is None:
+            return gr.skip(), gr.skip()
+        dismiss_job(self.app.workspace, self.app.store, job.id)
+        return self.jobs.made(job), ""
+
+    def act_on_job(self, known: set[str], event: gr.EventData) -> Any:
+        """Stop it, open what it made, or put its end away."""
+        return self.jobs.act(known, event) or gr.skip()
 
     # -- wiring
 
@@ -99,8 +107,13 @@ class Combining:
         self.go.click(
             self.combine,
             {self.chosen, self.name, self.seed, *self.weights},
-            {self.told, self.stop, self.shared.dataset},
-            concurrency_limit=None,
+            {self.told, self.mine},
             **quiet,
+        ).then(self.jobs.at_once(self.news), self.jobs.inputs, self.jobs.outputs, **quiet)
+        dataset = self.shared.dataset
+        self.jobs.told.change(
+            self.take_up, [self.jobs.told, self.mine], [dataset, self.mine], **quiet
         )
-        self.stop.click(self.stop_work, None, None, **quiet)
+        self.jobs.shown.select(
+            self.act_on_job, self.jobs.known, dataset, trigger_mode="multiple", **quiet
+        )

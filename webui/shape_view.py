@@ -9,18 +9,18 @@ from typing import Any
 import gradio as gr
 from gradio.components import Component
 
+from core.data.jobs import submit_steps
 from core.data.record import DatasetInfo
 from core.data.registry import load_dataset_info
 from core.data.steps import parse_steps, read_recipe, with_step
 from core.data.steps.base import Step
-from core.data.versions import apply_steps, prune_versions, recorded_steps, undo, use_version
+from core.data.versions import prune_versions, recorded_steps, undo, use_version
 from core.errors import ConfigError, TunesmithError
-from core.jobs.apart import call_apart
-from webui import background, messages, shape_steps
-from webui.context import App, Shared
+from webui import messages, shape_steps
+from webui.context import App, Shared, version_of
+from webui.job_progress import JobProgress
 from webui.step_form import StepForms
 from webui.step_trial import StepTrial
-from webui.works import Work, Works, version_of
 
 _TO_PANEL = (
     "() => requestAnimationFrame(() => document.querySelector('#shape-panel')"
@@ -30,7 +30,7 @@ _TO_PANEL = (
 # In the browser, at once: the server's answer could come when the panel was opened again.
 _CLOSE = """() => {
   const gone = { __type__: "update", visible: false };
-  return [gone, gone, "", "", ""];
+  return [gone, "", "", "", "", ""];
 }"""
 
 
@@ -39,10 +39,7 @@ class ShapeView:
 
     def __init__(self, app: App, shared: Shared) -> None:
         self.app, self.shared = app, shared
-        self.works, self.watches = Works(), background.Watches()
         self.trial = StepTrial(app)
-        # By page: the work that came from the panel as it is, which its success closes.
-        self.applied: dict[str, Work] = {}
         with gr.Row(elem_classes="toolbar shape-head"):
             self.head = gr.HTML(elem_classes="grow strip", apply_default_css=False)
             self.undo = gr.Button("Undo", scale=0, min_width=96, interactive=False)
@@ -51,9 +48,9 @@ class ShapeView:
             elem_id="steps", js_on_load=shape_steps.CLICKS, apply_default_css=False
         )
         self._build_panel()
-        self.progress = gr.HTML(elem_id="shape-progress", apply_default_css=False)
-        self.stop = gr.Button(
-            "Stop", size="sm", visible=False, scale=0, min_width=96, elem_id="shape-stop"
+        self.said = gr.HTML(elem_id="shape-said", apply_default_css=False)
+        self.jobs = JobProgress(
+            app, ("prepare",), elem_id="shape-progress", of="dataset", stop_id="shape-stop"
         )
         with gr.Accordion("Versions", open=False, elem_classes="fold", elem_id="shape-versions"):
             self.versions = gr.HTML(js_on_load=shape_steps.CLICKS, apply_default_css=False)
@@ -69,6 +66,8 @@ class ShapeView:
         # Which kind of step is filled in, and the place of the recorded one that is edited.
         self.op = gr.Textbox(visible="hidden", label="Kind of step")
         self.place = gr.Textbox(visible="hidden", label="Place of the step")
+        # The job that came from the panel as it is, which its success closes.
+        self.applied = gr.Textbox(visible="hidden", label="The step that is applied")
         with gr.Column(visible=False, elem_classes="card", elem_id="shape-panel") as self.panel:
             self.chooser = gr.HTML(
                 elem_id="step-chooser", js_on_load=shape_steps.CLICKS, apply_default_css=False
@@ -103,46 +102,36 @@ class ShapeView:
             shape_steps.recipe_link(info),
         )
 
-    def turn(self, dataset: str, request: gr.Request) -> dict[Any, Any]:
-        """Another data set: what was going on with the last one goes on, and is told there."""
-        page = request.session_hash or ""
-        if not self.watches.turn(page, dataset):
-            return gr.skip()  # the panel was opened for it meanwhile
-        self._leave_panel(page)
-        return {self.progress: "", self.stop: gr.Button(visible=False)}
+    def leave(self, request: gr.Request) -> None:
+        """Another data set: what was tried with the last one says no more here."""
+        self.trial.end(request.session_hash or "")
 
     def close_panel(self, request: gr.Request) -> dict[Any, Any]:
-        self._leave_panel(request.session_hash or "")
+        self.trial.end(request.session_hash or "")
         return self._closed()
-
-    def _leave_panel(self, page: str, dataset: str = "") -> str:
-        """The panel gets something else, for the data set that the page shows; gives the page."""
-        if dataset:
-            self.watches.turn(page, dataset)
-        self.trial.end(page)
-        self.applied.pop(page, None)
-        return page
 
     def _closed(self) -> dict[Any, Any]:
         return {
-            self.panel: gr.Column(visible=False), **self.trial.cleared(False), self.pruned: ""
+            self.panel: gr.Column(visible=False), **self.trial.cleared(False), self.pruned: "",
+            self.applied: "",
         }
 
     def open_chooser(self, dataset: str, request: gr.Request) -> dict[Any, Any]:
         """Every kind of step that this data set can go through."""
-        self._leave_panel(request.session_hash or "", dataset)
+        self.trial.end(request.session_hash or "")
         try:
             info = load_dataset_info(self.app.workspace, dataset)
         except TunesmithError as error:
-            return {self.progress: messages.error(error)}
+            return {self.said: messages.error(error)}
         chooser = gr.HTML(shape_steps.chooser(info.form), visible=True)
-        return {**self._framed(chosen=False), self.place: "", self.chooser: chooser}
+        framed = {**self._framed(chosen=False), **self.jobs.clear(dataset)}
+        return {**framed, self.place: "", self.chooser: chooser}
 
     def choose(
         self, dataset: str, before: str, event: gr.EventData, request: gr.Request
     ) -> dict[Any, Any]:
         """One kind of step was chosen: its settings."""
-        self._leave_panel(request.session_hash or "", dataset)
+        self.trial.end(request.session_hash or "")
         info = load_dataset_info(self.app.workspace, dataset)
         return {**self._shown(event.at, before, info), self.place: ""}
 
@@ -166,7 +155,8 @@ class ShapeView:
             self.apply: gr.Button("Apply the change" if editing else "Apply", visible=chosen),
             self.another: gr.Button(visible=chosen and not editing),
             **self.trial.cleared(chosen),
-            self.progress: "",
+            self.said: "",
+            self.applied: "",
         }
 
     # -- what is done
@@ -198,8 +188,8 @@ class ShapeView:
         yield from self.trial.run(info, [*before, *added], len(before), place >= 0, page)
 
     def apply_step(self, data: dict[Component, Any], request: gr.Request) -> dict[Any, Any]:
-        """Starts to make a version with the step; `follow` says how far that is."""
-        page = self._leave_panel(request.session_hash or "")
+        """Starts to make a version with the step."""
+        self.trial.end(request.session_hash or "")
         try:
             info, added, place = self._filled_in(data)
             steps = recorded_steps(info)
@@ -210,27 +200,22 @@ class ShapeView:
                     steps = with_step(steps, step)
             what = "Changed" if place >= 0 else "Added"
             note = f"{what}: {', '.join(step.title for step in added)}"
-            self.applied[page] = self._begin(info.id, added[0].title, steps, note)
+            begun = self._begin(info.id, added[0].title, steps, note)
         except TunesmithError as error:
             return self._wrong(data, error)
         marks = self.forms.read_marks(data[self.op], data)
-        return {self.forms.marks: marks, **self.trial.cleared()}
+        return {self.forms.marks: marks, **self.trial.cleared(), self.applied: begun}
 
-    def _begin(self, dataset: str, title: str, steps: Sequence[Step], note: str) -> Work:
-        workspace = self.app.workspace
-        return self.works.begin(
-            dataset,
-            title,
-            lambda task: call_apart(
-                apply_steps, workspace, dataset, steps, note=note, tell=task.tell
-            ),
-        )
+    def _begin(self, dataset: str, title: str, steps: Sequence[Step], note: str) -> str:
+        app = self.app
+        job = submit_steps(app.workspace, app.store, dataset, steps, title=title, note=note)
+        return job.id
 
     def act(
         self, dataset: str, before: str, event: gr.EventData, request: gr.Request
     ) -> dict[Any, Any]:
         """A button at a step: edit it, or take it out."""
-        self._leave_panel(request.session_hash or "", dataset)
+        self.trial.end(request.session_hash or "")
         try:
             at = int(event.at)
             info = load_dataset_info(self.app.workspace, dataset)
@@ -241,7 +226,7 @@ class ShapeView:
             gone = steps.pop(at)
             self._begin(dataset, f"Without {gone.title}", steps, f"Removed: {gone.title}")
         except TunesmithError as error:
-            return {self.progress: messages.error(error)}
+            return {self.said: messages.error(error)}
         return self._closed()
 
     def apply_recipe(self, dataset: str, file: str) -> dict[Any, Any]:
@@ -250,32 +235,27 @@ class ShapeView:
             steps = parse_steps(read_recipe(Path(file))["steps"])
             self._begin(dataset, "Applying the recipe", steps, f"Recipe: {Path(file).name}")
         except TunesmithError as error:
-            return {self.progress: messages.error(error)}
+            return {self.said: messages.error(error)}
         return self._closed()
 
-    def follow(self, dataset: str, request: gr.Request) -> Iterator[dict[Any, Any]]:
+    def news(self, data: dict[Component, Any]) -> dict[Any, Any]:
         """How far the work on this data set is, and what came of it."""
-        work = self.works.get(dataset)
-        if work is None:
-            yield gr.skip()
-            return
-        page = request.session_hash or ""
-        with self.watches.watch(page, work.task, dataset) as watch:
-            for _ in watch.glances():
-                yield {self.progress: work.bar(), self.stop: gr.Button(visible=True)}
-            yield self._ended(work, page) if watch.wanted else gr.skip()
-            if watch.wanted:
-                self.works.forget(dataset, work)
+        return self.jobs.draw(data, data[self.shared.dataset])
 
-    def _ended(self, work: Work, page: str) -> dict[Any, Any]:
-        ended = {self.stop: gr.Button(visible=False)}
-        if work.task.error:
-            return {**ended, self.progress: _failure(work.task.error)}
-        if self.applied.get(page) is work:
-            del self.applied[page]
-            ended |= self._closed()
-        made = f"{work.title}: version {work.task.result.version} is in use."
-        return {**ended, self.progress: messages.note(made, "finished")}
+    @property
+    def watched(self) -> tuple[set[Component], set[Component]]:
+        """The inputs and outputs of `news`."""
+        return self.jobs.inputs, self.jobs.outputs
+
+    def ended(self, told: str, applied: str) -> dict[Any, Any]:
+        """A success closes the panel that it came from."""
+        done = bool(applied) and told == f"{applied}:finished"
+        return self._closed() if done else {self.pruned: gr.skip()}
+
+    def act_on_job(self, dataset: str, known: set[str], event: gr.EventData) -> dict[Any, Any]:
+        """Stop, or: its end was seen."""
+        self.jobs.act(known, event)
+        return self.jobs.clear(dataset) or {self.jobs.shown: gr.skip()}
 
     def go_back(self, dataset: str) -> dict[Any, Any]:
         """Undoes the last change."""
@@ -288,9 +268,9 @@ class ShapeView:
         try:
             info = change()
         except TunesmithError as error:
-            return {self.progress: messages.error(error)}
+            return {self.said: messages.error(error)}
         told = messages.note(f"Version {info.version} is in use.", "finished")
-        return {**self._closed(), self.progress: told}
+        return {**self._closed(), self.said: told, **self.jobs.clear(info.id)}
 
     def delete_old(self, dataset: str) -> str:
         """Deletes versions that neither an undo nor a waiting run needs."""
@@ -309,29 +289,39 @@ class ShapeView:
         shared, dataset = self.shared, self.shared.dataset
         quiet: dict[str, Any] = {"show_progress": "hidden"}
         shown = [self.head, self.steps, self.undo, self.versions, self.prune, self.recipe]
-        # What is asked for twice is answered twice: the watch of a page goes with the last one.
-        each: dict[str, Any] = {"trigger_mode": "multiple", **quiet}
-        closing = {self.panel, *self.trial.outputs, self.pruned, self.progress, self.stop}
+        jobs = self.jobs
+        closing = {
+            self.panel, *self.trial.outputs, self.pruned, self.said, self.applied, jobs.shown
+        }
         frame = {
             *closing, self.place, self.chooser, self.form_area, self.apply, self.another,
         }
         panel = {*frame, *self.forms.outputs, self.op, self.about}
+        shown_now = jobs.at_once(self.news)
 
-        def followed(event: Any) -> None:
-            """What comes after work was begun, or may have been begun before."""
-            event.then(
-                self.follow, dataset, closing, concurrency_limit=None, **each
-            ).then(self.show, dataset, shown, **each).then(
-                lambda chosen: version_of(self.app, chosen), dataset, shared.version, **each
+        def begun(event: Any) -> None:
+            """What comes after work was begun: seen at once, not at the next tick."""
+            event.then(shown_now, {dataset, *jobs.inputs}, jobs.outputs, **quiet)
+
+        def changed(event: Any) -> None:
+            """What comes after the rows may be others."""
+            event.then(self.show, dataset, shown, **quiet).then(
+                lambda chosen: version_of(self.app, chosen), dataset, shared.version, **quiet
             )
 
         shared.on_rows(self.show, [dataset], shown)
         dataset.change(
-            None, None, [self.panel, self.stop, self.trial.shown, self.pruned, self.progress],
+            None, None,
+            [self.panel, jobs.shown, self.trial.shown, self.pruned, self.said, self.applied],
             js=_CLOSE, **quiet,
         )
-        followed(dataset.change(self.turn, dataset, {self.progress, self.stop}, **each))
-        followed(shared.part["shape"].select(lambda: None, None, None, **quiet))
+        begun(dataset.change(self.leave, None, None, **quiet))
+        changed(jobs.told.change(self.ended, [jobs.told, self.applied], closing, **quiet))
+        begun(
+            jobs.shown.select(
+                self.act_on_job, [dataset, jobs.known], jobs.shown, trigger_mode="multiple", **quiet
+            )
+        )
         self.add.click(self.open_chooser, dataset, frame, **quiet).then(None, js=_TO_PANEL)
         self.another.click(self.open_chooser, dataset, frame, **quiet)
         self.close.click(self.close_panel, None, closing, **quiet)
@@ -339,17 +329,16 @@ class ShapeView:
         chosen.then(None, js=_TO_PANEL)
         acted = self.steps.select(self.act, [dataset, self.op], panel, **quiet)
         acted.then(None, js=_TO_PANEL)
-        followed(acted)
-        self._wire_form(followed, quiet)
-        self.stop.click(self.works.stop, dataset, None, **quiet)
-        followed(self.undo.click(self.go_back, dataset, closing, **quiet))
-        followed(self.versions.select(self.use, dataset, closing, **quiet))
+        begun(acted)
+        self._wire_form(begun, quiet)
+        changed(self.undo.click(self.go_back, dataset, closing, **quiet))
+        changed(self.versions.select(self.use, dataset, closing, **quiet))
         self.prune.click(self.delete_old, dataset, self.pruned, **quiet).then(
             self.show, dataset, shown, **quiet
         )
-        followed(self.bring.upload(self.apply_recipe, [dataset, self.bring], closing, **quiet))
+        begun(self.bring.upload(self.apply_recipe, [dataset, self.bring], closing, **quiet))
 
-    def _wire_form(self, followed: Any, quiet: dict[str, Any]) -> None:
+    def _wire_form(self, begun: Any, quiet: dict[str, Any]) -> None:
         """The buttons and switches of the step that is filled in."""
         inputs = {*self.forms.inputs, self.op, self.place, self.shared.dataset}
         done = {self.forms.marks, *self.trial.outputs}
@@ -365,10 +354,4 @@ class ShapeView:
             self.try_step, inputs, done, concurrency_limit=None, trigger_mode="multiple", **quiet
         )
         self.trial.stop.click(self.trial.stop_it, None, None, **quiet)
-        followed(self.apply.click(self.apply_step, inputs, done, **quiet))
-
-
-def _failure(error: TunesmithError) -> str:
-    if isinstance(error, background.Stopped):
-        return messages.note("Stopped. The data set is as it was.", "stopped")
-    return messages.error(error)
+        begun(self.apply.click(self.apply_step, inputs, {*done, self.applied}, **quiet))

@@ -173,7 +173,7 @@ class StatisticsView:
                 self.halt: gr.Button(visible=True),
                 self.ticker: gr.Timer(active=True),
             }
-        failed = task.error is not None and not isinstance(task.error, background.Stopped)
+        failed = task.error is not None and not task.stopped
         again: Updates = {self.count: gr.Button(visible=True)}
         return {**again, self.state: messages.error(task.error)} if failed else again
 

@@ -10,11 +10,10 @@ import gradio as gr
 from core.data.record import DatasetInfo
 from core.data.steps.base import Step
 from core.data.trial import TRIED_ROWS, try_in_order
-from core.errors import TunesmithError
 from core.jobs.apart import call_apart
 from webui import background, messages, shape_steps
 from webui.context import App
-from webui.works import bar
+from webui.job_progress import bar
 
 
 class StepTrial:
@@ -67,11 +66,12 @@ class StepTrial:
             ),
             "Trying",
         )
+        title = f"At most {TRIED_ROWS:,} rows of a part"
         busy = {self.start: gr.Button(interactive=False), self.stop: gr.Button(visible=True)}
         try:
             with self.watches.watch(page, task) as watch:
                 for _ in watch.glances():
-                    yield {**busy, self.shown: bar(task, f"At most {TRIED_ROWS:,} rows of a part")}
+                    yield {**busy, self.shown: bar(title, task.message, task.fraction, task.left())}
                 if not watch.wanted:
                     yield gr.skip()
                     return
@@ -82,16 +82,12 @@ class StepTrial:
 
 def _found(task: background.Task, info: DatasetInfo, first: int) -> str:
     """What a trial found, from the step at `first` on."""
+    if task.stopped:
+        return messages.note("Stopped. A trial changes nothing.", "stopped")
     if task.error:
-        return _failure(task.error)
+        return messages.error(task.error)
     counts = info.counts
     there = max(counts.train, counts.eval, counts.test)
     if there <= TRIED_ROWS:
         there = counts.train + counts.eval + counts.test
     return shape_steps.trial(task.result[first:], TRIED_ROWS, there)
-
-
-def _failure(error: TunesmithError) -> str:
-    if isinstance(error, background.Stopped):
-        return messages.note("Stopped. A trial changes nothing.", "stopped")
-    return messages.error(error)

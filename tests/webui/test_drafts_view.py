@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-import threading
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 import gradio as gr
 import pytest
 
+from core.data.jobs import submit_drafts
 from core.data.prepare import import_dataset
 from core.data.record import DatasetInfo
 from core.data.synthetic import review
@@ -19,7 +19,6 @@ from core.data.synthetic.draft_log import Draft, append
 from core.data.synthetic.settings import DraftSettings, draft_settings
 from core.data.synthetic.tasks import DraftTask, Tally, begin
 from core.errors import DataError
-from tests.waiting import LIMIT
 from tests.webui.fakes import fake_app
 from webui import draft_cards
 from webui.app import build
@@ -174,13 +173,13 @@ def test_a_draft_that_was_opened_is_not_closed_by_what_is_drawn_later(drafted: D
 
 
 def test_answers_come_in_the_order_of_the_clicks(drafted: Drafted) -> None:
-    """A late one would show what was there before: only what tells of long work is on its own."""
+    """A late one would show what was there before."""
     owned = [
         one for one in drafted.blocks.fns.values()
         if isinstance(getattr(one.fn, "__self__", None), (DraftsView, DraftPages))
     ]
     apart = {one.name for one in owned if one.concurrency_id != "drafts"}
-    assert apart == {"follow"} and len(owned) > 20
+    assert apart == set() and len(owned) > 20
 
 
 def test_what_is_typed_in_one_draft_stays_while_others_are_decided(drafted: Drafted) -> None:
@@ -206,32 +205,18 @@ def test_what_is_deleted_is_not_open_any_more(tmp_path: Path) -> None:
 
 
 def test_what_is_being_written_is_there_after_a_reload_and_only_at_its_data_set(
-    tmp_path: Path,
+    drafted: Drafted,
 ) -> None:
-    app = fake_app(tmp_path / "workspace")
-    path = app.workspace.root / "rows.jsonl"
-    path.write_text("".join(json.dumps({"messages": TOLD}) + "\n" for _ in range(4)))
-    info = import_dataset(app.workspace, [path], name="talks", eval_fraction=0.0)
-    settings = DraftSettings(source="local", model="a model")
-    task = begin(app.workspace, info.id, settings)
-    owners = [getattr(one.fn, "__self__", None) for one in build(app).fns.values()]
-    view = next(one for one in owners if type(one).__name__ == "DraftsView")
-    release = threading.Event()
-    work = view.works.begin(info.id, "Writing drafts", lambda told: release.wait(LIMIT) and task)
-
-    desk = copy.deepcopy(view.desk.value)
-    reloaded = SimpleNamespace(session_hash="reloaded")
-    follows = view.follow(info.id, "", reloaded)
-    shown = next(follows)
-    assert "a model" in shown[view.summary] and "Writing drafts" in shown[view.progress]
-    left = threading.Thread(target=view.turn, args=("another", desk, reloaded))
-    left.start()
-    assert list(follows)[-1] == gr.skip()
-    left.join(LIMIT)
-    release.set()
-    assert work.task.done.wait(LIMIT)
-    assert view.works.get(info.id) is work, "who comes back to the data set still sees its end"
-    back = SimpleNamespace(session_hash="back")
-    told = list(view.follow(info.id, "", back))
-    assert told[-1][view.progress] == ""
-    assert view.works.get(info.id) is None
+    dataset, app, view = drafted.page[0], drafted.app, drafted.view
+    job = submit_drafts(app.workspace, app.store, dataset, drafted.task.id)
+    app.store.transition(job.id, {"queued"}, "running")
+    reloaded = {one: None for one in (*view.watched[0], view.shared.dataset)}
+    reloaded |= {view.jobs.known: set(), view.shared.dataset: dataset}
+    shown = view.news(reloaded)
+    assert "More like these" in shown[view.summary]
+    assert "Writing drafts" in shown[view.jobs.shown]
+    elsewhere = view.news({**reloaded, view.shared.dataset: "sample"})
+    assert view.jobs.shown not in elsewhere
+    app.store.transition(job.id, {"running"}, "finished", ended_at=1.0)
+    drawn = reloaded | {view.jobs.shown: shown[view.jobs.shown]}
+    assert view.news(drawn)[view.jobs.shown] == "", "the task itself says how it ended"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +15,12 @@ from core.data.registry import load_dataset_info
 from core.data.steps import known_steps, parse_steps
 from core.data.trial import try_in_order
 from core.data.versions import apply_steps
-from core.errors import ConfigError, JobError, TunesmithError
+from core.errors import ConfigError
 from core.workspace import Workspace
-from tests.waiting import LIMIT
 from tests.webui.fakes import fake_app
 from webui import app as page
 from webui import label_table, shape_steps, step_form
 from webui.step_form import StepForms
-from webui.works import Works
 
 LABELS = ["law", "math", "computer science", "law", "law"]
 
@@ -186,40 +183,6 @@ def test_the_recipe_is_in_the_page_and_can_be_read_again(
     info = apply_steps(workspace, info.id, parse_steps([{"op": "shuffle"}]))
     link = shape_steps.recipe_link(info)
     assert 'download="rows-recipe.yaml"' in link and "op%3A%20shuffle" in link
-
-
-def test_two_changes_of_one_data_set_do_not_run_at_once() -> None:
-    """The second would be made of rows that the first is about to replace."""
-    works, release = Works(), threading.Event()
-
-    def wait(task: Any) -> str:
-        release.wait(LIMIT)
-        return "made"
-
-    work = works.begin("a", "First", wait)
-    with pytest.raises(JobError, match="First is still going on"):
-        works.begin("a", "Second", wait)
-    works.begin("b", "Elsewhere", lambda task: "other")
-    release.set()
-    assert work.task.done.wait(LIMIT)
-    assert works.get("a") is work, "its end waits for somebody to see it"
-    works.forget("a", work)
-    assert works.get("a") is None
-    works.begin("a", "Second", lambda task: "other")
-
-
-def test_work_that_is_stopped_says_so() -> None:
-    works = Works()
-
-    def forever(task: Any) -> None:
-        while True:
-            task.tell(0.1, "going on")
-
-    work = works.begin("a", "Long work", forever)
-    works.stop("a")
-    assert work.task.done.wait(LIMIT)
-    assert isinstance(work.task.error, TunesmithError)
-    assert work.task.error.message == "Stopped."
 
 
 def test_no_event_keeps_a_loading_status_that_nobody_sees(tmp_path: Path) -> None:

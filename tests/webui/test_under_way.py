@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import random
 import re
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -156,6 +157,31 @@ def test_an_import_that_fails_after_a_reload_says_why(
     expect(told).to_be_visible(timeout=SLOW)
     page.get_by_role("button", name="Dismiss: wrong").click()
     expect(told).to_have_count(0)
+
+
+def test_an_import_is_found_again_when_the_server_was_killed_and_started_again(
+    page: Page, tmp_path: Path
+) -> None:
+    """Whoever brought a large file must not bring it again because the machine's owner restarted.
+    """
+    page.loses_server = True  # type: ignore[attr-defined]
+    place = tmp_path / "workspace", "--port", "8110"
+    served = Served(*place)
+    try:
+        visit(page, served)
+        panel = bring(page, write(tmp_path, 60_000, "kept"))
+        with held(served, panel.locator(".progress"), button(panel, "Import").click):
+            page.goto("about:blank")
+            served.end(signal.SIGKILL)
+            served = Served(*place)
+            visit(page, served)
+            expect(card(page, "Importing kept")).to_be_visible(timeout=SLOW)
+        expect(card(page, "kept is imported: 54,000 rows")).to_be_visible(timeout=SLOW)
+        page.get_by_role("button", name="Open it: kept").click()
+        expect(page).to_have_url(re.compile("dataset=kept"), timeout=SLOW)
+        page.goto("about:blank")
+    finally:
+        served.end()
 
 
 def test_what_was_chosen_while_an_import_went_on_stays_chosen(

@@ -60,11 +60,16 @@ class _Data:
         self.about = gr.HTML(apply_default_css=False)
         self.counted = gr.State("")
         self.newest = gr.State(Newest())
-        self.views: list[Any] = []
+        self.views: dict[str, Any] = {}
         with gr.Tabs(elem_id="parts", overflow_behavior="wrap"):
             for name, view in _PARTS.items():
                 with shared.part[name].render():
-                    self.views.append(view(app, shared))
+                    self.views[name] = view(app, shared)
+
+        self.at_work = [
+            self.importing, self.views["shape"], self.views["drafts"],
+            self.views["manage"].combining,
+        ]
 
     # -- handlers
 
@@ -111,6 +116,13 @@ class _Data:
         if counting is not None:
             wait([counting], timeout=PATIENCE)
 
+    def tick(self, data: dict[Any, Any]) -> dict[Any, Any]:
+        """How far the work on data is: one request for all of it."""
+        news: dict[Any, Any] = {}
+        for part in self.at_work:
+            news |= part.news(data)
+        return news or {self.counted: gr.skip()}
+
     # -- wiring
 
     def wire(self) -> None:
@@ -118,7 +130,7 @@ class _Data:
         quiet: dict[str, Any] = {"show_progress": "hidden"}
         each: dict[str, Any] = {"trigger_mode": "multiple", "concurrency_limit": None, **quiet}
         self.importing.wire()
-        for view in self.views:
+        for view in self.views.values():
             view.wire()
         seen = [dataset, shared.lens]
         told = [self.numbers, self.about, self.counted, shared.version]
@@ -129,5 +141,9 @@ class _Data:
         self.counted.change(self.wait, seen, None, **each).then(
             self.tell, [*seen, self.newest], told, **each
         )
+        inputs, outputs = ({one for sets in both for one in sets} for both in zip(
+            *(part.watched for part in self.at_work), strict=True
+        ))
+        shared.ticker.tick(self.tick, {dataset, *inputs}, {self.counted, *outputs}, **quiet)
         self.choice.input(lambda chosen: chosen, self.choice, dataset, **each)
         self.train.click(lambda: shared.go("configure"), None, shared.tabs, **quiet)

@@ -13,9 +13,9 @@ from core.rules import load_config
 from core.runs.submit import submit_evaluation
 from webui import messages
 from webui.context import App, Shared
+from webui.job_progress import JobProgress
 from webui.pick import find_run, run_picker, trained_runs
 from webui.report_view import report
-from webui.task_view import stop_task, task_news
 
 MOST_ROWS = 500
 
@@ -42,8 +42,10 @@ class _Evaluate:
                 )
             with gr.Row(elem_classes="actions"):
                 self.start = gr.Button("Evaluate", variant="primary", elem_id="evaluate-start")
-                self.stop = gr.Button("Stop", visible=False, elem_id="evaluate-stop")
-        self.status = gr.HTML(elem_id="evaluate-status", apply_default_css=False)
+        self.said = gr.HTML(elem_id="evaluate-said", apply_default_css=False)
+        self.jobs = JobProgress(
+            app, ("evaluate",), elem_id="evaluate-status", of="run_id", stop_id="evaluate-stop"
+        )
         self.earlier = gr.Dropdown(
             [], label="Report", visible=False, elem_id="evaluate-earlier", min_width=200
         )
@@ -70,15 +72,8 @@ class _Evaluate:
         try:
             submit_evaluation(self.app.workspace, self.app.store, run_id, params)
         except TunesmithError as problem:
-            return messages.error(problem), gr.skip(), gr.skip()
-        return self.watch(run_id, "")
-
-    def halt(self, run_id: str) -> None:
-        stop_task(self.app, run_id, "evaluate")
-
-    def watch(self, run_id: str, drawn: str):
-        """How far the evaluation is; nothing is sent when nothing is new."""
-        return task_news(self.app, run_id, "evaluate", "Evaluation", drawn)
+            return messages.error(problem)
+        return ""
 
     def refresh(self, run_id: str, known: str):
         """A report that has become ready is shown at once."""
@@ -103,15 +98,12 @@ class _Evaluate:
     def wire(self) -> None:
         shared, run = self.shared, self.shared.run
         quiet: dict[str, Any] = {"show_progress": "hidden"}
-        progress = [self.status, self.start, self.stop]
         report_boxes = [self.earlier, self.shown, self.newest]
         parts = [self.nothing, self.form, self.compare]
         shared.on_show("evaluate", self.open, [run], [*parts, *report_boxes])
-        shared.on_show("evaluate", self.watch, [run, self.status], progress)
         asked = [run, self.checkpoint, self.rows, self.compare]
-        self.start.click(self.begin, asked, progress, **quiet)
-        self.stop.click(self.halt, run, None, **quiet)
-        shared.ticker.tick(self.watch, [run, self.status], progress, **quiet)
+        begun = self.start.click(self.begin, asked, self.said, **quiet)
+        self.jobs.wire(shared, "evaluate", run, self.start, begun)
         shared.ticker.tick(self.refresh, [run, self.newest], report_boxes, **quiet)
         self.earlier.input(self.choose, [run, self.earlier], self.shown, **quiet)
 

@@ -13,8 +13,8 @@ from core.runs.submit import submit_export
 from webui import messages
 from webui.context import App, Shared
 from webui.export_view import exports
+from webui.job_progress import JobProgress
 from webui.pick import find_run, run_picker, trained_runs
-from webui.task_view import stop_task, task_news
 
 
 def build(app: App, shared: Shared) -> None:
@@ -34,8 +34,10 @@ class _Export:
             self.meaning = gr.HTML(self.explain(first), apply_default_css=False)
             with gr.Row(elem_classes="actions"):
                 self.start = gr.Button("Export", variant="primary", elem_id="export-start")
-                self.stop = gr.Button("Stop", visible=False, elem_id="export-stop")
-        self.status = gr.HTML(elem_id="export-status", apply_default_css=False)
+        self.said = gr.HTML(elem_id="export-said", apply_default_css=False)
+        self.jobs = JobProgress(
+            app, ("export",), elem_id="export-status", of="run_id", stop_id="export-stop"
+        )
         self.listed = gr.HTML(elem_id="export-list", apply_default_css=False)
 
     # -- handlers
@@ -60,15 +62,8 @@ class _Export:
             params = {"format": chosen, "checkpoint": name}
             submit_export(self.app.workspace, self.app.store, run_id, params)
         except TunesmithError as problem:
-            return messages.error(problem), gr.skip(), gr.skip()
-        return self.watch(run_id, "")
-
-    def halt(self, run_id: str) -> None:
-        stop_task(self.app, run_id, "export")
-
-    def watch(self, run_id: str, drawn: str):
-        """How far the export is; nothing is sent when nothing is new."""
-        return task_news(self.app, run_id, "export", "Export", drawn)
+            return messages.error(problem)
+        return ""
 
     def show(self, run_id: str) -> str:
         run = find_run(self.app, run_id)
@@ -83,14 +78,11 @@ class _Export:
     def wire(self) -> None:
         shared, run = self.shared, self.shared.run
         quiet: dict[str, Any] = {"show_progress": "hidden"}
-        progress = [self.status, self.start, self.stop]
         opened = [self.nothing, self.form, self.kind, self.listed]
         shared.on_show("export", self.open, [run], opened)
-        shared.on_show("export", self.watch, [run, self.status], progress)
         self.kind.change(self.explain, self.kind, self.meaning, **quiet)
-        self.start.click(self.begin, [run, self.checkpoint, self.kind], progress, **quiet)
-        self.stop.click(self.halt, run, None, **quiet)
-        shared.ticker.tick(self.watch, [run, self.status], progress, **quiet)
+        begun = self.start.click(self.begin, [run, self.checkpoint, self.kind], self.said, **quiet)
+        self.jobs.wire(shared, "export", run, self.start, begun)
         shared.ticker.tick(self.refresh, [run, self.listed], self.listed, **quiet)
 
 

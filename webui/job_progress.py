@@ -1,0 +1,203 @@
+"""Jobs on the page: how far each is, its Stop, and how it ended until somebody has seen that.
+
+A job belongs to the workspace, not to a browser: it is there after a reload, in every other page,
+and after the server was started again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Any
+
+import gradio as gr
+from gradio.components import Component
+
+from core.errors import JobError
+from core.jobs.events import last_event
+from core.jobs.kinds import KINDS
+from core.jobs.process import named
+from core.jobs.queue import dismiss_job, stop_job
+from core.jobs.store import QUEUED, Job
+from core.jobs.task import read_result
+from webui import messages
+from webui.context import App, Shared
+from webui.shape_steps import CLICKS
+
+_WORDS = {"stop": "Stop", "open": "Open it", "dismiss": "Dismiss"}
+
+
+class JobProgress:
+    """The jobs of some kinds as a list. Whoever shows it calls `draw` again and again.
+
+    With `of`, a field of a job, it shows those of the place alone that is then named, such as a
+    data set: what is at work there, or how the last one ended. `told` holds a text that changes
+    whenever a job begins or ends: `told.change` is the event.
+    """
+
+    def __init__(
+        self,
+        app: App,
+        kinds: Sequence[str],
+        *,
+        elem_id: str,
+        of: str = "",
+        stop_id: str = "",
+        hides: Callable[[Job], bool] = lambda job: False,
+    ) -> None:
+        self.app, self.kinds, self.of = app, kinds, of
+        self.stop_id, self.hides = stop_id, hides
+        self.shown = gr.HTML(elem_id=elem_id, js_on_load=CLICKS, apply_default_css=False)
+        self.told = gr.Textbox(visible="hidden", label="Jobs begun and ended")
+        # Jobs that this page showed at work: it shows their end, whoever has seen that elsewhere.
+        self.known = gr.State(set())
+
+        self.inputs = {self.shown, self.told, self.known}
+        self.outputs = {self.shown, self.told}
+
+    def draw(
+        self, data: dict[Component, Any], place: str = "", without: str = ""
+    ) -> dict[Component, Any]:
+        """What is new of the jobs, but for the one that is shown elsewhere."""
+        known: set[str] = data[self.known]
+        jobs = [job for job in self._listed(place, known) if job.id != without]
+        known.update(job.id for job in jobs if not job.ended)
+        cards = "".join(self._card(job) for job in jobs)
+        updates = {
+            self.shown: f'<ul class="jobs">{cards}</ul>' if cards else "",
+            self.told: " ".join(f"{job.id}:{_state(job)}" for job in jobs),
+        }
+        return {one: value for one, value in updates.items() if value != (data[one] or "")}
+
+    def at_once(self, news: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        """The handler that shows `news` after an event, without waiting for the next tick."""
+        return lambda data: news(data) or {self.shown: gr.skip()}
+
+    def clear(self, place: str) -> dict[Component, Any]:
+        """How the last work at a place ended was seen."""
+        for job in self._found(place)[:1]:
+            dismiss_job(self.app.workspace, self.app.store, job.id)
+        return {} if self.at_work(place) else {self.shown: ""}
+
+    def at_work(self, place: str = "") -> bool:
+        return any(not job.ended for job in self._found(place))
+
+    def act(self, known: set[str], event: gr.EventData) -> str | None:
+        """A button at a job: stops it, or has seen its end; the data set that is to be opened."""
+        workspace, store = self.app.workspace, self.app.store
+        job = store.find(str(event.at))
+        if job is None or job.kind not in self.kinds:
+            return None
+        if event.act == "stop":
+            with suppress(JobError):  # it ended meanwhile
+                stop_job(workspace, store, job.id)
+            return None
+        dismiss_job(workspace, store, job.id)
+        known.discard(job.id)
+        return self.made(job) if event.act == "open" else None
+
+    def made(self, job: Job) -> str | None:
+        """The data set that came of a job."""
+        if KINDS[job.kind].room != "data" or job.state != "finished":
+            return None
+        return (read_result(self.app.workspace.root / job.folder) or {}).get("dataset")
+
+    def bar(self, job: Job) -> str:
+        """How far a job is, as HTML."""
+        doing = KINDS[job.kind].doing.format(name=job.name)
+        if job.state == QUEUED:
+            return bar(doing, "waits for its turn")
+        if job.state == "stopping":
+            return bar(doing, "Stopping")
+        event = last_event(self.app.workspace.root / job.folder / "events.jsonl", "progress") or {}
+        message = str(event.get("message") or "Starting")
+        return bar(doing, message, event.get("fraction"), event.get("eta_seconds"))
+
+    def end(self, job: Job) -> str:
+        """How a job ended, as HTML; nothing where what came of it is shown elsewhere."""
+        kind = KINDS[job.kind]
+        if job.state == "stopped":
+            return messages.note(kind.stopped.format(name=job.name), "stopped")
+        if job.state != "finished":
+            error = job.error or f"It ended without a word (signal {job.signal})."
+            return messages.error(kind.failed.format(name=job.name, error=error), job.advice or "")
+        result = read_result(self.app.workspace.root / job.folder)
+        if not kind.result or result is None:
+            return ""
+        return messages.note(named(kind.result)(job, result), "finished")
+
+    def wire(
+        self, shared: Shared, tab: str, place: Component, start: gr.Button, begun: Any
+    ) -> None:
+        """In a tab of its own: `begun` is the event after which there may be another job, and
+        `start` waits for the end of the one at work."""
+        quiet: dict[str, Any] = {"show_progress": "hidden"}
+
+        def news(data: dict[Component, Any]) -> dict[Component, Any]:
+            return self.draw(data, data[place]) or {self.shown: gr.skip()}
+
+        def act(at: str, known: set[str], event: gr.EventData) -> dict[Component, Any]:
+            self.act(known, event)
+            return self.clear(at) or {self.shown: gr.skip()}
+
+        inputs = {place, *self.inputs}
+        shown = {"fn": news, "inputs": inputs, "outputs": self.outputs, **quiet}
+        for event in (shared.tab[tab].select, place.change, shared.ticker.tick, begun.then):
+            event(**shown)
+        self.told.change(
+            lambda at: gr.Button(interactive=not self.at_work(at)), place, start, **quiet
+        )
+        self.shown.select(
+            act, [place, self.known], self.shown, trigger_mode="multiple", **quiet
+        ).then(**shown)
+
+    def _found(self, place: str) -> list[Job]:
+        """The jobs of this place, newest first."""
+        jobs = [job for kind in self.kinds for job in self.app.store.list(kind=kind)]
+        if self.of:
+            jobs = [job for job in jobs if place and getattr(job, self.of) == place]
+        return sorted(jobs, key=lambda job: job.created_at, reverse=True)
+
+    def _listed(self, place: str, known: set[str]) -> list[Job]:
+        found = self._found(place)
+        if self.of:
+            return [job for job in found if job is found[0] or not job.ended]
+        return [
+            job for job in found
+            if not job.ended or job.id in known or not job.params.get("seen")
+        ]
+
+    def _card(self, job: Job) -> str:
+        if not job.ended:
+            return f'<li class="under-way">{self.bar(job)}{self._button("stop", job)}</li>'
+        seen = bool(self.of and job.params.get("seen"))
+        end = "" if seen or self.hides(job) else self.end(job)
+        if not end:
+            return ""
+        opens = self.made(job) not in (None, job.dataset)
+        offered = self._button("open", job) if opens else ""
+        return f"<li>{end}{offered}{self._button('dismiss', job)}</li>"
+
+    def _button(self, act: str, job: Job) -> str:
+        name = job.name or KINDS[job.kind].doing
+        own = f'id="{self.stop_id}" ' if act == "stop" and self.stop_id else ""
+        return (
+            f'<button type="button" {own}class="small" data-act="{act}" data-at="{job.id}" '
+            f'aria-label="{messages.escape(f"{_WORDS[act]}: {name}")}">{_WORDS[act]}</button>'
+        )
+
+
+def bar(
+    title: str, message: str, fraction: float | None = None, left: float | None = None
+) -> str:
+    """How far some work is and how long it still takes, as HTML."""
+    text = ": ".join(dict.fromkeys(word for word in (title, message) if word)) or "Starting"
+    if fraction:
+        text += f", {fraction:.0%}"
+        if left is not None and fraction < 1:
+            text += f", about {messages.duration(left)} left"
+    return messages.progress(fraction or None, text)
+
+
+def _state(job: Job) -> str:
+    return job.state if job.ended else "working"
