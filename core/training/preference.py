@@ -3,7 +3,7 @@ answers that were judged one by one. Their rows are those of the preview (`core.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -24,6 +24,7 @@ from core.models.inference import open_trained, resolve_base
 from core.models.load import DTYPES
 from core.models.origin import own_adapter
 from core.models.trained import find_trained
+from core.progress import Tell
 from core.tokens.sides import Side, sides_of_rows
 from core.tokens.tokenize import NO_LOSS, TokenizedRow
 from core.training.adapters import peft_config
@@ -46,7 +47,6 @@ PAIRS = pa.schema(
 JUDGED = pa.schema([("input_ids", IDS), ("labels", IDS), ("label", pa.bool_())])
 """An answer and whether it is a good one."""
 
-Tell = Callable[[float, str], None]
 
 
 class Preference(Recipe):

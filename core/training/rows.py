@@ -17,6 +17,7 @@ from core.config import RunConfig
 from core.data.record import DatasetInfo, Part
 from core.data.rowfile import iter_rows
 from core.errors import DataError
+from core.progress import Tell
 from core.rules.data import need_form
 from core.tokens.tokenize import TokenizedRow, no_loss_reason
 
@@ -68,7 +69,7 @@ def load_rows(
     make: Callable[[list[dict[str, Any]]], Iterable[Made]],
     *,
     limit: int | None = None,
-    tell: Callable[[float, str], None] | None = None,
+    tell: Tell | None = None,
     columns: list[str] | None = None,
 ) -> Rows:
     """What `make` makes of the first `limit` rows of a part: of each the values of `schema`, or

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,7 @@ from trl import SFTConfig, pack_dataset
 from core.config import RunConfig
 from core.data.record import DatasetInfo, Part
 from core.errors import DataError
+from core.progress import Tell
 from core.tokens.tokenize import NO_LOSS, need_sft_form, tokenize_all
 from core.training import resolve
 from core.training.adapters import peft_config
@@ -25,8 +25,6 @@ from core.training.recipe import Recipe, arguments, sample_answers
 from core.training.row_trainer import RowTrainer
 from core.training.rows import IDS, LEARNED, Made, Rows, learned, load_rows
 from core.training.vocabulary_extension import make_room_for_new_tokens, with_new_tokens
-
-Tell = Callable[[float, str], None]
 
 
 class Text(Recipe):

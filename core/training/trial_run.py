@@ -8,7 +8,7 @@ import os
 import resource
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from core.data.rowfile import RowWriter, iter_rows
 from core.data.rowtext import texts
 from core.errors import TrainingError
 from core.jobs.events import read_events
+from core.progress import Tell
 from core.rules import parse_config
 from core.runs.curves import curves
 from core.training.run import run_training
@@ -47,7 +48,7 @@ _QUIET: dict[str, Any] = {
 
 
 def try_two_steps(
-    workspace_root: str, values: dict[str, Any], progress: Callable[[float, str], None]
+    workspace_root: str, values: dict[str, Any], progress: Tell
 ) -> dict[str, Any]:
     """Trains two steps of the run with these settings, by dotted path, on its longest rows, in a
     process of its own (`core.jobs.apart`).
