@@ -46,13 +46,13 @@ class RunSummary:
 
 def list_runs(workspace: Workspace, store: Store) -> list[RunSummary]:
     """Every run, newest first."""
-    waiting = [job.id for job in store.list(states={QUEUED})]
+    waiting = [job.id for job in store.list(states={QUEUED}) if job.run_id]
     return [_summary(workspace, job, waiting) for job in store.list(kind="train")]
 
 
 def load_run(workspace: Workspace, store: Store, run_id: str) -> RunSummary:
     """One run. Raises JobError when there is none."""
-    waiting = [job.id for job in store.list(states={QUEUED})]
+    waiting = [job.id for job in store.list(states={QUEUED}) if job.run_id]
     return _summary(workspace, run_job(store, run_id), waiting)
 
 
