@@ -48,7 +48,7 @@ CHROMIUM = (
 # in that moment gets no answer,
 HARMLESS = ("AbortError: signal is aborted without reason", "Connection errored out")
 # and a page whose server a test has ended on purpose (it says so by `page.loses_server = True`).
-LOST = ("net::ERR_", "TypeError: Failed to fetch")
+LOST = ("net::ERR_", "TypeError: Failed to fetch", "TypeError: network error")
 # Tells the test of every error that Gradio shows: they go away by themselves, and nobody would see
 # that a handler has failed.
 _TELL_ERRORS = """
