@@ -41,12 +41,24 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> TinyWorld:
     return tiny_world(tmp_path_factory.mktemp("training"), eval_rows=colour_rows()[:4])
 
 
-@pytest.fixture
-def train(world: TinyWorld, tmp_path: Path) -> Callable[..., RunFolder]:
-    """Trains a run with these settings, given by dotted path, and gives back its folder."""
+Train = Callable[..., RunFolder]
 
+
+@pytest.fixture
+def train(world: TinyWorld, tmp_path: Path) -> Train:
+    """Trains a run with these settings, given by dotted path, and gives back its folder."""
+    return _trains(world, tmp_path.name)
+
+
+@pytest.fixture(scope="module")
+def train_once(world: TinyWorld, tmp_path_factory: pytest.TempPathFactory) -> Train:
+    """The same for a run that several tests of a module look at, and none changes."""
+    return _trains(world, tmp_path_factory.mktemp("once").name)
+
+
+def _trains(world: TinyWorld, place: str) -> Train:
     def go(name: str, resume_from: Path | None = None, **settings: Any) -> RunFolder:
-        unique = f"{tmp_path.name.replace('_', '-').lower()[:50]}-{name}"
+        unique = f"{place.replace('_', '-').lower()[:50]}-{name}"
         folder = world.workspace.run(unique)
         if resume_from is None:
             folder = world.run(unique, {**SETTINGS, **settings})

@@ -70,12 +70,17 @@ def sets(world: TinyWorld) -> dict[str, DatasetInfo]:
     }
 
 
-@pytest.fixture
-def learn(world: TinyWorld, sets: dict[str, DatasetInfo], tmp_path: Path) -> Learn:
-    """Trains a run by a method on one of the sets."""
+@pytest.fixture(scope="module")
+def learn(world: TinyWorld, sets: dict[str, DatasetInfo]) -> Learn:
+    """Trains a run by a method on one of the sets; without a name the one that was trained with
+    these settings before, if there is one."""
+    trained: dict[str, RunFolder] = {}
 
     def go(method: str, data: str = "pairs", name: str = "", **settings: Any) -> RunFolder:
-        run_id = f"{tmp_path.name.replace('_', '-').lower()[:50]}-{name or method}"
+        wanted = f"{method} {data} {sorted(settings.items())}"
+        if not name and wanted in trained:
+            return trained[wanted]
+        run_id = f"{method}-{data}-{name or len(trained)}"[:60]
         info = sets.get(data)
         values = {
             **SETTINGS,
@@ -86,6 +91,8 @@ def learn(world: TinyWorld, sets: dict[str, DatasetInfo], tmp_path: Path) -> Lea
         }
         run = world.run(run_id, values)
         assert run_training(run.root, world.root, None) == "finished"
+        if not name:
+            trained[wanted] = run
         return run
 
     return go
@@ -265,7 +272,6 @@ def test_what_an_evaluation_says_does_not_depend_on_its_batches(
             learn(
                 method,
                 data,
-                f"b{size}",
                 **EVALUATING,
                 **{"evaluation.per_device_eval_batch_size": size},
             )
@@ -278,9 +284,9 @@ def test_what_an_evaluation_says_does_not_depend_on_its_batches(
 
 def test_orpo_learns_the_answer_alone_unless_asked_for_all(learn: Learn) -> None:
     """The preview would show no loss on words that are learned."""
-    answers = measured(learn("orpo", name="answers", **EVALUATING))[0]
+    answers = measured(learn("orpo", **EVALUATING))[0]
     everything = measured(
-        learn("orpo", name="all", **EVALUATING, **{"data.assistant_only_loss": False})
+        learn("orpo", **EVALUATING, **{"data.assistant_only_loss": False})
     )[0]
     assert answers["eval_nll_loss"] == pytest.approx(-answers["eval_logps/chosen"], rel=0.02)
     assert everything["eval_nll_loss"] != pytest.approx(answers["eval_nll_loss"], rel=0.01)
@@ -322,7 +328,7 @@ def test_a_loss_that_is_not_a_number_ends_the_run(
         trainer, "compute_loss", lambda self, *a, **o: compute(self, *a, **o) * float("nan")
     )
     with pytest.raises(TrainingError, match="step 1 is nan"):
-        learn(method, data)
+        learn(method, data, "nan")
 
 
 @pytest.mark.parametrize(
@@ -333,12 +339,12 @@ def test_a_resumed_run_ends_as_one_that_never_stopped(
 ) -> None:
     """Stopping for the night would change what is learned."""
     settings = EVALUATING | {"tracking.save_strategy": "steps", "tracking.save_steps": 100}
-    whole = learn(method, data, "whole", **settings)
+    whole = learn(method, data, **settings)
     with monkeypatch.context() as patch:
         stop_at(3, patch)
         with pytest.raises(AssertionError):
             learn(method, data, "parts", **settings)
-    run = world.workspace.run(whole.root.name.removesuffix("whole") + "parts")
+    run = world.workspace.run(f"{method}-{data}-parts")
     run.stop_request.unlink()
     torch.manual_seed(12345)
     assert run_training(run.root, world.root, Path("checkpoints/checkpoint-3")) == "finished"
@@ -351,14 +357,14 @@ def test_a_resumed_run_ends_as_one_that_never_stopped(
 
 def test_the_reference_is_the_one_that_was_chosen(learn: Learn) -> None:
     """The rewards would measure the distance from another model."""
-    first = learn("dpo", name="first")
+    first = learn("dpo")
     other = measured(
-        learn("dpo", name="other", **EVALUATING, **{"preference.ref_model": first.root.name})
+        learn("dpo", **EVALUATING, **{"preference.ref_model": first.root.name})
     )
-    none = measured(learn("dpo", name="none", **EVALUATING, **{"preference.ref_model": "none"}))
-    base = measured(learn("dpo", name="base", **EVALUATING))
+    none = measured(learn("dpo", **EVALUATING, **{"preference.ref_model": "none"}))
+    base = measured(learn("dpo", **EVALUATING))
     ahead = measured(
-        learn("dpo", name="ahead", **EVALUATING, **{"preference.precompute_ref_log_probs": True})
+        learn("dpo", **EVALUATING, **{"preference.precompute_ref_log_probs": True})
     )
     assert base[0]["eval_rewards/margins"] == 0
     # The base is behind what the first run has learned.
@@ -380,7 +386,7 @@ def test_a_base_without_a_chat_template_and_samples_to_watch(
     (world.base / "chat_template.jinja").unlink(missing_ok=True)
     try:
         assert AutoTokenizer.from_pretrained(world.base).chat_template is None
-        run = learn("dpo", **EVALUATING, **{"evaluation.sample_max_new_tokens": 4})
+        run = learn("dpo", name="plain", **EVALUATING, **{"evaluation.sample_max_new_tokens": 4})
     finally:
         tight.save_pretrained(world.base)
     assert losses(run)[-1] < losses(run)[0]

@@ -49,35 +49,79 @@ def stop_at(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ReportEvents, "on_step_begin", ask)
 
 
-def stopped_and_resumed(
-    train: Train, world: TinyWorld, monkeypatch: pytest.MonkeyPatch, step: int, **settings: Any
-) -> RunFolder:
+# Overfits within some steps, and then has no patience left.
+HASTY: dict[str, Any] = {
+    **EXACT,
+    "training.num_train_epochs": 40.0,
+    "training.learning_rate": 0.3,
+    "training.lr_scheduler_type": "constant",
+    "training.warmup_steps": 0.0,
+    "evaluation.early_stopping_patience": 3,
+    "evaluation.sample_max_new_tokens": 0,
+    "tracking.save_steps": 2,
+    "tracking.save_total_limit": None,
+}
+
+
+@pytest.fixture(scope="module")
+def whole(train_once: Train) -> RunFolder:
+    """A run that was not stopped."""
+    return train_once("whole", **EXACT)
+
+
+@pytest.fixture(scope="module")
+def hasty(train_once: Train) -> RunFolder:
+    return train_once("hasty", **HASTY)
+
+
+def stopped(
+    train: Train, monkeypatch: pytest.MonkeyPatch, step: int, **settings: Any
+) -> tuple[RunFolder, Path]:
+    """(a run that was stopped at this step, its checkpoint)"""
     with monkeypatch.context() as patch:
         stop_at(step, patch)
         run = train("parts", **settings)
     assert not run.adapter.exists() and not run.model.exists()
-    assert [path.name for path in run.checkpoints.iterdir()] == [f"checkpoint-{step}"]
     run.stop_request.unlink()
+    return run, Path("checkpoints") / f"checkpoint-{step}"
+
+
+def resume(world: TinyWorld, run: RunFolder, checkpoint: Path) -> RunFolder:
     torch.manual_seed(12345)  # another process has other random numbers
-    checkpoint = Path("checkpoints") / f"checkpoint-{step}"
     assert run_training(run.root, world.root, checkpoint) == "finished"
     return run
 
 
+def check_same(found: RunFolder, expected: RunFolder) -> None:
+    mine, theirs = (
+        weights(run.adapter if run.adapter.is_dir() else run.model) for run in (found, expected)
+    )
+    assert mine.keys() == theirs.keys()
+    for name in theirs:
+        assert torch.equal(mine[name], theirs[name]), name
+
+
 @pytest.mark.parametrize("step", [2, 3, 5], ids=["with-evaluation", "epoch-end", "middle"])
 def test_weights_are_equal_bit_for_bit(
-    train: Train, world: TinyWorld, monkeypatch: pytest.MonkeyPatch, step: int
+    train: Train, world: TinyWorld, whole: RunFolder, monkeypatch: pytest.MonkeyPatch, step: int
 ) -> None:
-    """A run that was stopped would not be the run that one would have had."""
-    whole = train("whole", **EXACT)
-    parts = stopped_and_resumed(train, world, monkeypatch, step, **EXACT)
+    """A run that was stopped would not be the run that one would have had. Stopping would take as
+    long as an evaluation does. A resumed run would learn other rows in another order without a
+    word."""
+    run, checkpoint = stopped(train, monkeypatch, step, **EXACT)
+    assert [path.name for path in run.checkpoints.iterdir()] == [checkpoint.name]
+    told = [event["step"] for event in events(run, "metrics") if "eval_loss" in event]
+    assert told == [at for at in (2, 4) if at < step]
+    text = run.config.read_text()
+    run.config.write_text(text.replace(world.dataset.fingerprint, "f" * 64))
+    with pytest.raises(DataError, match="has changed"):
+        run_training(run.root, world.root, checkpoint)
+    run.config.write_text(text)
+    parts = resume(world, run, checkpoint)
     for name in ("loss", "num_tokens"):
         curves = [[e[name] for e in events(r, "metrics") if name in e] for r in (parts, whole)]
         assert curves[0] == curves[1], name
-    expected, found = weights(whole.adapter), weights(parts.adapter)
-    assert expected.keys() == found.keys()
-    for name in expected:
-        assert torch.equal(expected[name], found[name]), name
+    check_same(parts, whole)
 
 
 def test_weights_are_equal_bit_for_bit_in_full_fine_tuning_with_accumulation(
@@ -91,80 +135,48 @@ def test_weights_are_equal_bit_for_bit_in_full_fine_tuning_with_accumulation(
         "training.gradient_accumulation_steps": 2,
         "training.learning_rate": 1e-3,
     }
-    whole = train("whole", **settings)
-    parts = stopped_and_resumed(train, world, monkeypatch, 4, **settings)
-    expected, found = weights(whole.model), weights(parts.model)
-    for name in expected:
-        assert torch.equal(expected[name], found[name]), name
+    unstopped = train("whole", **settings)
+    check_same(resume(world, *stopped(train, monkeypatch, 4, **settings)), unstopped)
+
+
+def test_training_stops_early_and_ends_with_the_best(hasty: RunFolder) -> None:
+    """A run would go on when it no longer learns, and end with worse weights."""
+    found = {e["step"]: e["eval_loss"] for e in events(hasty, "metrics") if "eval_loss" in e}
+    last, best = max(found), min(found, key=lambda step: found[step])
+    assert last < 120 and last == best + 6
+    kept = load_file(hasty.checkpoints / f"checkpoint-{best}" / "adapter_model.safetensors")
+    final = weights(hasty.adapter)
+    assert all(torch.equal(kept[name], final[name]) for name in kept)
 
 
 def test_patience_goes_on_where_it_was(
-    train: Train, world: TinyWorld, monkeypatch: pytest.MonkeyPatch
+    train: Train, world: TinyWorld, hasty: RunFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each stop would give an overfitting run its whole patience anew."""
-    settings = {
-        **EXACT,
-        "training.num_train_epochs": 40.0,
-        "training.learning_rate": 0.3,
-        "training.lr_scheduler_type": "constant",
-        "training.warmup_steps": 0.0,
-        "evaluation.early_stopping_patience": 3,
-        "evaluation.sample_max_new_tokens": 0,
-        "tracking.save_steps": 2,
-        "tracking.save_total_limit": None,
-    }
-    whole = train("whole", **settings)
-    last = max(event["step"] for event in events(whole, "metrics"))
-    with monkeypatch.context() as patch:
-        stop_at(last - 1, patch)
-        parts = train("parts", **settings)
-    parts.stop_request.unlink()
-    run_training(parts.root, world.root, parts.checkpoints / f"checkpoint-{last - 1}")
+    last = max(event["step"] for event in events(hasty, "metrics"))
+    parts = resume(world, *stopped(train, monkeypatch, last - 1, **HASTY))
     assert max(event["step"] for event in events(parts, "metrics")) == last
-    expected, found = weights(whole.adapter), weights(parts.adapter)
-    assert all(torch.equal(expected[name], found[name]) for name in expected)
-
-
-def test_a_stop_leaves_the_evaluation_out(train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Stopping would take as long as an evaluation does."""
-    stop_at(2, monkeypatch)
-    run = train("stopped", **EXACT)
-    assert not any("eval_loss" in event for event in events(run, "metrics"))
+    check_same(parts, hasty)
 
 
 def test_a_stop_in_the_middle_of_an_epoch_is_no_epoch_end(
     train: Train, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Stopping would evaluate and save as if the epoch were over."""
-    stop_at(2, monkeypatch)
     by_epoch = {"evaluation.eval_strategy": "epoch", "tracking.save_strategy": "epoch"}
-    run = train("stopped", **{**EXACT, **by_epoch})
-    assert [path.name for path in run.checkpoints.iterdir()] == ["checkpoint-2"]
+    run, checkpoint = stopped(train, monkeypatch, 2, **{**EXACT, **by_epoch})
+    assert [path.name for path in run.checkpoints.iterdir()] == [checkpoint.name]
     assert not any("eval_loss" in event for event in events(run, "metrics"))
 
 
 def test_a_stop_at_the_last_step_is_the_end(train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
     """A finished run would count as stopped and keep no result."""
-    stop_at(9, monkeypatch)
-    assert train("late", **EXACT).adapter.is_dir()
+    short = {**EXACT, "training.num_train_epochs": 1.0}
+    stop_at(3, monkeypatch)
+    assert train("late", **short).adapter.is_dir()
 
 
-def test_other_rows_than_before_are_refused(
-    train: Train, world: TinyWorld, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A resumed run would learn other rows in another order without a word."""
-    with monkeypatch.context() as patch:
-        stop_at(2, patch)
-        run = train("changed", **EXACT)
-    run.stop_request.unlink()
-    text = run.config.read_text().replace(world.dataset.fingerprint, "f" * 64)
-    run.config.write_text(text)
-    with pytest.raises(DataError, match="has changed"):
-        run_training(run.root, world.root, run.checkpoints / "checkpoint-2")
-
-
-def test_a_checkpoint_that_is_not_there_is_named(train: Train, world: TinyWorld) -> None:
+def test_a_checkpoint_that_is_not_there_is_named(whole: RunFolder, world: TinyWorld) -> None:
     """The run would silently begin anew."""
-    run = train("gone", **{**EXACT, "training.max_steps": 1})
     with pytest.raises(TrainingError, match="checkpoint-77"):
-        run_training(run.root, world.root, Path("checkpoints/checkpoint-77"))
+        run_training(whole.root, world.root, Path("checkpoints/checkpoint-77"))

