@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
 from core.config.adapter import AdapterSection
@@ -23,7 +22,7 @@ from core.config.text import TextSection
 from core.config.tracking import TrackingSection
 from core.config.training import TrainingSection
 from core.config.vocabulary import VocabularySection
-from core.config.yaml_file import read_yaml
+from core.config.yaml_file import read_yaml, yaml_text
 from core.errors import ConfigError
 from core.methods import METHODS, Method, MethodName
 from core.workspace import write_atomic
@@ -71,7 +70,7 @@ class RunConfig(Section):
     def to_yaml(self, *, full: bool = True) -> str:
         """YAML of every value, or with `full=False` of what differs from the defaults."""
         data = self.model_dump() if full else nest(self.changed())
-        return yaml.safe_dump(data, sort_keys=False, allow_unicode=True) if data else ""
+        return yaml_text(data) if data else ""
 
     def save(self, path: Path) -> None:
         write_atomic(path, self.to_yaml())
