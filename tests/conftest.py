@@ -24,7 +24,8 @@ from playwright.sync_api import (
 )
 
 from tests.e2e.serving import Served
-from tests.waiting import LIMIT, shown
+from tests.shown import shown
+from tests.waiting import LIMIT
 
 # No test reaches the Hub: what is missing must fail at once, not after a timeout.
 os.environ["HF_HUB_OFFLINE"] = "1"

@@ -113,12 +113,13 @@ def write_answers(
     max_new_tokens: int,
     tell: Share,
     lengths: Sequence[int] | None = None,
+    most_rows: int = _MOST_ROWS,
 ) -> list[str]:
     """The model's most probable continuation (greedy) of each prompt, up to its end token.
 
     `lengths` are those of the expected answers: rows with long ones go together, since a batch
     takes as long as its longest answer. A prompt that the model cannot read to its end and answer
-    (see `too_long`) has the answer "".
+    (see `too_long`) has the answer "". At most `most_rows` are answered at once.
     """
     answers = [""] * len(prompts)
     ends = end_of_answer_ids(model, tokenizer)
@@ -139,7 +140,7 @@ def write_answers(
     done = 0
     tell(0.0)
     longest = max((len(prompts[i]) for i in order), default=0)
-    rows_at_once = _rows_at_once(model, longest + max_new_tokens)
+    rows_at_once = _rows_at_once(model, longest + max_new_tokens, most_rows)
     while done < len(order):
         batch = order[done : done + rows_at_once]
         share = _Watch(tell, done / len(order), len(batch) / len(order), max_new_tokens)
@@ -206,8 +207,8 @@ class _Watch(StoppingCriteria):
         return torch.zeros(input_ids.shape[0], dtype=torch.bool, device=input_ids.device)
 
 
-def _rows_at_once(model: Any, length: int) -> int:
-    """As many rows as have room for the keys and values of `length` tokens."""
+def _rows_at_once(model: Any, length: int, most: int) -> int:
+    """As many rows as have room for the keys and values of `length` tokens, `most` at most."""
     config = model.config.get_text_config()
     queries = getattr(config, "num_attention_heads", None) or 1
     heads = getattr(config, "num_key_value_heads", None) or queries
@@ -217,7 +218,7 @@ def _rows_at_once(model: Any, length: int) -> int:
     if model.device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(model.device)
         room = free // 3
-    return int(max(1, min(_MOST_ROWS, room // (a_token * length))))
+    return int(max(1, min(most, room // (a_token * length))))
 
 
 def _plain(model: Any) -> Any:

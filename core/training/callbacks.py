@@ -29,9 +29,14 @@ class ReportEvents(TrainerCallback):
     trackers, if there are any, are told the numbers of each log too."""
 
     def __init__(
-        self, events: EventWriter, trainer: WatchedTrainer, trackers: Trackers | None = None
+        self,
+        events: EventWriter,
+        trainer: WatchedTrainer,
+        trackers: Trackers | None = None,
+        seconds_between: float = _SECONDS_BETWEEN,
     ) -> None:
         self.events = events
+        self._seconds_between = seconds_between
         self._trainer = trainer
         self._trackers = trackers
         self._device = DeviceUse()
@@ -60,7 +65,7 @@ class ReportEvents(TrainerCallback):
 
     def on_substep_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self._batches += 1
-        if time.monotonic() - self._told >= _SECONDS_BETWEEN:
+        if time.monotonic() - self._told >= self._seconds_between:
             step = state.global_step + 1
             self._progress(state, f"Training: batch {self._batches} of step {step}")
 
@@ -69,7 +74,7 @@ class ReportEvents(TrainerCallback):
         self._seconds_untold += self._steps[-1]
         self._evaluation_began = time.monotonic()
         last = state.global_step >= state.max_steps
-        if last or time.monotonic() - self._told >= _SECONDS_BETWEEN:
+        if last or time.monotonic() - self._told >= self._seconds_between:
             self._progress(state, "Training")
 
     def on_log(self, args: Any, state: Any, control: Any, **given: Any) -> None:
@@ -101,7 +106,7 @@ class ReportEvents(TrainerCallback):
         self._evaluation_seconds = time.monotonic() - self._evaluation_began
 
     def on_prediction_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        if time.monotonic() - self._told >= _SECONDS_BETWEEN:
+        if time.monotonic() - self._told >= self._seconds_between:
             self._progress(state, "Evaluating")
             self._evaluating = True
 

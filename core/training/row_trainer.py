@@ -199,21 +199,26 @@ def _scale(config: Any) -> float:
 
 
 def summed_loss(
-    hidden: torch.Tensor, targets: torch.Tensor, head: Head, *, dynamic: bool = False
+    hidden: torch.Tensor,
+    targets: torch.Tensor,
+    head: Head,
+    *,
+    dynamic: bool = False,
+    scores_at_once: int = _SCORES_AT_ONCE,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """(sum of -ln p(target) over the tokens, how many targets scored highest).
 
     `dynamic` weighs each token's loss by its probability, through which no gradient flows (dynamic
     fine-tuning, arXiv 2508.05629).
     hidden: (tokens, width), targets: (tokens,). Scores are multiplied in autocast's type when it
-    is on, else in hidden's; the loss is taken in 32 bits.
+    is on, else in hidden's; the loss is taken in 32 bits. `scores_at_once` bounds the memory.
     """
     kind = hidden.device.type
     dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else hidden.dtype
     wants = torch.is_grad_enabled()
     with torch.autocast(kind, enabled=False):
         loss, correct = _SummedLoss.apply(
-            hidden, head.weight, head.bias, targets, head, dtype, wants, dynamic
+            hidden, head.weight, head.bias, targets, head, dtype, wants, dynamic, scores_at_once
         )
     return loss, correct
 
@@ -230,6 +235,7 @@ class _SummedLoss(torch.autograd.Function):
         dtype: torch.dtype,
         wants: bool,
         dynamic: bool,
+        scores_at_once: int,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         needs = [wants and need for need in ctx.needs_input_grad[:3]]
         grads = [
@@ -239,7 +245,7 @@ class _SummedLoss(torch.autograd.Function):
         matrix = weight.to(dtype)
         loss = torch.zeros((), dtype=torch.float32, device=hidden.device)
         correct = torch.zeros((), dtype=torch.long, device=hidden.device)
-        step = max(16, _SCORES_AT_ONCE // weight.shape[0])
+        step = max(16, scores_at_once // weight.shape[0])
         for start in range(0, len(targets), step):
             part = slice(start, start + step)
             states = hidden[part].to(dtype)
@@ -269,7 +275,7 @@ class _SummedLoss(torch.autograd.Function):
             None if grad is None else (grad * slope).to(dtype)
             for grad, dtype in zip(ctx.saved_tensors, ctx.dtypes, strict=True)
         ]
-        return (*given, None, None, None, None, None)
+        return (*given, None, None, None, None, None, None)
 
 
 def _entropy(

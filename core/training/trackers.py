@@ -225,10 +225,13 @@ TRACKERS: dict[str, type[Tracker]] = {
 
 
 class Trackers:
-    """The trackers of a run. A context: when it is left they are told the end."""
+    """The trackers of a run. A context: when it is left they are told the end, and waited for that
+    long (seconds)."""
 
-    def __init__(self, run: RunFolder, config: RunConfig, events: EventWriter) -> None:
-        self._run, self._config, self._events = run, config, events
+    def __init__(
+        self, run: RunFolder, config: RunConfig, events: EventWriter, patience: float = _PATIENCE
+    ) -> None:
+        self._run, self._config, self._events, self._patience = run, config, events, patience
         self._told: list[_Told] = []
 
     def begin(self, step: int) -> None:
@@ -268,11 +271,12 @@ class Trackers:
             one.given.put(kind is not None)
         if any(one.is_alive() for one in self._told):
             self._events.write("progress", message="Sending the last numbers to the trackers")
-        end = time.monotonic() + _PATIENCE
+        end = time.monotonic() + self._patience
         for one in self._told:
             one.join(max(0.0, end - time.monotonic()))
             if one.is_alive():
-                one.warn(f"is still busy after {_PATIENCE:.0f} s and may lack the end of the run.")
+                waited = f"{self._patience:.0f} s"
+                one.warn(f"is still busy after {waited} and may lack the end of the run.")
 
 
 class _Told(threading.Thread):

@@ -37,7 +37,8 @@ from core.jobs.queue import dismiss_job, forget_old_jobs, stop_job
 from core.jobs.store import Job, Store
 from core.jobs.task import read_result
 from tests.data.synthetic.conftest import KEY, Answer, StandIn, new_rows, serve
-from tests.jobs.bench import Bench, wait_until
+from tests.jobs.bench import Bench
+from tests.waiting import LIMIT, until
 
 ROWS = 40_000
 PAIR = json.dumps({"prompt": "What is it?", "completion": "It is that."}) + "\n"
@@ -106,7 +107,7 @@ def test_an_import_goes_on_when_its_server_is_killed(bench: Bench) -> None:
     with held(bench, job) as worker:
         kill(server)
         bench.server(real=True)
-        wait_until(lambda: bench.store.get(job.id).owner_pid == bench.servers[-1].pid)
+        until(lambda: bench.store.get(job.id).owner_pid == bench.servers[-1].pid)
         assert list_datasets(bench.workspace) == []
     done = bench.wait_state(job, "finished")
     assert done.pid == worker.pid
@@ -134,7 +135,7 @@ def test_steps_go_on_when_their_server_is_killed(bench: Bench) -> None:
     with held(bench, job):
         kill(server)
         bench.server(real=True)
-        wait_until(lambda: bench.store.get(job.id).owner_pid == bench.servers[-1].pid)
+        until(lambda: bench.store.get(job.id).owner_pid == bench.servers[-1].pid)
     bench.wait_state(job, "finished")
     info = load_dataset_info(bench.workspace, job.dataset)
     assert (info.version, info.versions[-1].note) == (2, "n")
@@ -172,7 +173,7 @@ def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
     gate = threading.Event()
 
     def answer(number: int, body: dict[str, object]) -> Answer:
-        assert number == 0 or gate.wait(300)
+        assert number == 0 or gate.wait(LIMIT)
         return new_rows(number, body)
 
     stand_in = StandIn(answer)
@@ -202,7 +203,7 @@ def test_drafts_are_written_on_when_their_server_is_killed_and_become_rows(
 ) -> None:
     job, task = drafts(bench)
     server = bench.server(real=True)
-    wait_until(lambda: so_far(bench, task).tally.drafts == 2)
+    until(lambda: so_far(bench, task).tally.drafts == 2)
     kill(server)
     assert so_far(bench, task).state == "working"
     bench.server(real=True)
@@ -223,7 +224,7 @@ def test_drafts_that_are_stopped_keep_what_was_written(
 ) -> None:
     job, task = drafts(bench)
     bench.server(real=True)
-    wait_until(lambda: so_far(bench, task).tally.drafts == 2)
+    until(lambda: so_far(bench, task).tally.drafts == 2)
     stop_job(bench.workspace, bench.store, job.id)
     bench.wait_state(job, "stopped")
     written = so_far(bench, task)
@@ -239,7 +240,7 @@ def test_drafts_whose_worker_died_can_be_gone_on_with(
 ) -> None:
     job, task = drafts(bench)
     server = bench.server(real=True)
-    wait_until(lambda: so_far(bench, task).tally.drafts == 2)
+    until(lambda: so_far(bench, task).tally.drafts == 2)
     kill(server)
     psutil.Process(bench.store.get(job.id).pid).kill()
     bench.server(real=True)

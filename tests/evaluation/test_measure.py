@@ -65,14 +65,19 @@ def test_loss_is_that_of_each_row_alone(
 
 @pytest.mark.parametrize("rows_at_once", [64, 3])
 def test_batched_answers_are_those_of_each_prompt_alone(
-    tokenizer: Any, monkeypatch: pytest.MonkeyPatch, rows_at_once: int
+    tokenizer: Any, rows_at_once: int
 ) -> None:
     """Wrong left padding would show at once: the prompts differ in length."""
-    monkeypatch.setattr(measure, "_MOST_ROWS", rows_at_once)
     model = tiny_model()
     asked = [prompt_ids([{"role": "user", "content": q}], tokenizer) for q in QUESTIONS]
     found = write_answers(
-        model, tokenizer, asked, max_new_tokens=12, tell=lambda share: None, lengths=[9, 1, 5, 3]
+        model,
+        tokenizer,
+        asked,
+        max_new_tokens=12,
+        tell=lambda share: None,
+        lengths=[9, 1, 5, 3],
+        most_rows=rows_at_once,
     )
     ends = end_of_answer_ids(model, tokenizer)
     for answer, ids in zip(found, asked, strict=True):

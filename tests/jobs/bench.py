@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,20 +15,10 @@ from core.jobs.process import context, kill_worker
 from core.jobs.scheduler import Scheduler
 from core.jobs.store import ACTIVE, Job, Store
 from core.workspace import Workspace, new_id
+from tests.waiting import until
 
 ROOT = Path(__file__).parents[2]
 LIGHT = ("core.jobs.worker", "tests.jobs.fake_jobs")
-
-
-def wait_until(condition: Callable[[], Any], timeout: float = 180.0) -> Any:
-    """The first true value of `condition`; fails when there is none within `timeout` seconds."""
-    deadline = time.monotonic() + timeout
-    while time.monotonic() < deadline:
-        value = condition()
-        if value:
-            return value
-        time.sleep(0.01)
-    raise AssertionError(f"waited {timeout:g} s in vain")
 
 
 class Bench:
@@ -103,11 +91,11 @@ class Bench:
         return server
 
     def wait_state(self, job: Job, *states: str) -> Job:
-        wait_until(lambda: self.store.get(job.id).state in states)
+        until(lambda: self.store.get(job.id).state in states)
         return self.store.get(job.id)
 
     def wait_step(self, job: Job, step: int) -> Job:
-        wait_until(lambda: self.store.get(job.id).step >= step)
+        until(lambda: self.store.get(job.id).step >= step)
         return self.store.get(job.id)
 
     def close(self) -> None:

@@ -9,7 +9,8 @@ import sys
 
 from core.jobs.process import same_process
 from core.jobs.store import Job
-from tests.jobs.bench import ROOT, Bench, wait_until
+from tests.jobs.bench import ROOT, Bench
+from tests.waiting import end_of, until
 
 
 def shell(bench: Bench, job: Job) -> subprocess.Popen[str]:
@@ -26,7 +27,7 @@ def shell(bench: Bench, job: Job) -> subprocess.Popen[str]:
 def test_a_run_in_the_foreground_tells_its_events_and_its_end(bench: Bench) -> None:
     """The progress bar and the exit code of `train` come from here."""
     job, other = bench.add(steps=2), bench.add(steps=2)
-    output, _ = shell(bench, job).communicate(timeout=180)
+    output, _ = end_of(shell(bench, job))
     assert output.split() == [
         *("state", "state", "state"),
         *("metrics", "progress", "metrics", "progress"),
@@ -42,7 +43,7 @@ def test_ctrl_c_stops_with_a_checkpoint_and_a_second_one_kills(bench: Bench) -> 
     bench.allow(job, 1)
     bench.wait_step(job, 1)
     os.killpg(program.pid, signal.SIGINT)
-    assert program.communicate(timeout=180)[0].endswith("stopped\n")
+    assert end_of(program)[0].endswith("stopped\n")
     assert (bench.folder(job) / "checkpoints/checkpoint-1").is_dir()
 
     deaf = bench.add(steps=9, gated=True, behaviour="deaf")
@@ -51,7 +52,7 @@ def test_ctrl_c_stops_with_a_checkpoint_and_a_second_one_kills(bench: Bench) -> 
     os.killpg(program.pid, signal.SIGINT)
     bench.wait_state(deaf, "stopping")
     os.killpg(program.pid, signal.SIGINT)
-    assert program.communicate(timeout=180)[0].endswith("stopped\n")
+    assert end_of(program)[0].endswith("stopped\n")
     assert bench.store.get(deaf.id).signal == 9
 
 
@@ -63,7 +64,7 @@ def test_a_server_and_a_shell_never_start_the_same_run(bench: Bench) -> None:
     running = bench.wait_state(job, "running")
     assert running.owner_pid in (server.pid, program.pid)
     bench.allow(job, 2)
-    assert program.communicate(timeout=180)[0].endswith("finished\n")
+    assert end_of(program)[0].endswith("finished\n")
     log = (bench.folder(job) / "worker.log").read_text()
     assert log.count("begins after step 0") == 1
 
@@ -78,7 +79,7 @@ def test_a_server_takes_over_the_run_of_a_shell_that_was_killed(bench: Bench) ->
     assert bench.store.get(job.id).owner_pid == program.pid
     program.kill()
     program.communicate()
-    wait_until(lambda: bench.store.get(job.id).owner_pid == server.pid)
+    until(lambda: bench.store.get(job.id).owner_pid == server.pid)
     running = bench.store.get(job.id)
     assert same_process(running.pid, running.pid_started_at)
     bench.allow(job, 3)
@@ -95,5 +96,5 @@ def test_a_run_waits_while_a_shell_has_the_device(bench: Bench) -> None:
     bench.wait_state(short, "finished")  # the server has been at work meanwhile
     assert bench.store.get(queued.id).state == "queued"
     bench.allow(mine, 1)
-    program.communicate(timeout=180)
+    end_of(program)
     bench.wait_state(queued, "finished")

@@ -13,7 +13,8 @@ from core.jobs.store import Job, Store
 from core.jobs.supervise import look_once
 from core.runs.curves import curves
 from core.workspace import Workspace
-from tests.jobs.bench import ROOT, Bench, wait_until
+from tests.jobs.bench import ROOT, Bench
+from tests.waiting import end_of, until
 
 
 def kill(server: subprocess.Popen[str]) -> None:
@@ -44,7 +45,7 @@ def test_the_pipes_of_a_killed_server_are_closed(bench: Bench) -> None:
     server = bench.server()
     bench.wait_state(job, "running")
     server.kill()
-    server.communicate(timeout=60)
+    end_of(server)
     running = bench.store.get(job.id)
     assert same_process(running.pid, running.pid_started_at)
 
@@ -83,7 +84,7 @@ def test_an_adopted_worker_that_is_killed_died(bench: Bench) -> None:
     bench.wait_state(job, "running")
     kill(server)
     bench.scheduler()
-    wait_until(lambda: bench.store.get(job.id).owner_pid == os.getpid())
+    until(lambda: bench.store.get(job.id).owner_pid == os.getpid())
     running = bench.store.get(job.id)
     os.kill(running.pid, signal.SIGKILL)
     assert bench.wait_state(job, "died").signal is None
@@ -107,7 +108,7 @@ def test_a_server_that_ends_properly_waits_for_no_worker(bench: Bench) -> None:
     job = bench.add(steps=1, gated=True)
     server = bench.server()
     running = bench.wait_state(job, "running")
-    server.communicate("leave\n", timeout=60)
+    end_of(server, "leave\n")
     assert server.returncode == 0
     assert same_process(running.pid, running.pid_started_at)
     assert bench.store.get(job.id).owner_pid is None
@@ -119,7 +120,7 @@ def test_a_server_told_to_stop_its_runs_waits_for_their_checkpoints(bench: Bench
     server = bench.server()
     bench.allow(job, 1)
     bench.wait_step(job, 1)
-    server.communicate("stop\n", timeout=20)
+    end_of(server, "stop\n")
     assert bench.store.get(job.id).state == "stopped"
     assert (bench.folder(job) / "checkpoints/checkpoint-1").is_dir()
 
@@ -132,7 +133,6 @@ def test_a_second_server_is_told_who_has_the_workspace(bench: Bench) -> None:
         [sys.executable, script, str(bench.workspace.root)],
         capture_output=True,
         text=True,
-        timeout=120,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
     assert second.returncode == 1
@@ -201,7 +201,7 @@ def test_a_second_worker_leaves_the_folder_to_the_first(bench: Bench) -> None:
     assert bench.store.transition(job.id, {"running"}, "queued", **forgotten)
     bench.scheduler()
     log = bench.folder(job) / "worker.log"
-    wait_until(lambda: "Another worker is busy" in log.read_text())
+    until(lambda: "Another worker is busy" in log.read_text())
     bench.allow(job, 2)
     done = bench.wait_state(job, "finished")
     assert done.pid == before.pid
@@ -209,4 +209,4 @@ def test_a_second_worker_leaves_the_folder_to_the_first(bench: Bench) -> None:
 
 
 def wait_gone(job: Job) -> None:
-    wait_until(lambda: not same_process(job.pid, job.pid_started_at))
+    until(lambda: not same_process(job.pid, job.pid_started_at))

@@ -12,13 +12,14 @@ from core.jobs.events import last_event, read_events
 from core.jobs.task import read_result, stoppable
 from core.progress import Tell
 from core.workspace import Workspace
+from tests.waiting import LIMIT
 
 
 def asked_to_stop(folder: Path, when: threading.Event) -> None:
     """Somebody asks as soon as the work has come so far."""
 
     def ask() -> None:
-        assert when.wait(60)
+        assert when.wait(LIMIT)
         (folder / "STOP").touch()
 
     threading.Thread(target=ask, daemon=True).start()

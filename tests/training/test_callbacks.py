@@ -5,21 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from types import SimpleNamespace
 
-import pytest
-
 from core.jobs.events import EventWriter, read_events
-from core.training import callbacks
 from core.training.callbacks import ReportEvents
 
 
-def test_a_long_step_is_not_called_evaluating(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_long_step_is_not_called_evaluating(tmp_path: Path) -> None:
     """Somebody would wait minutes for an evaluation that is over, and see nothing move."""
-    monkeypatch.setattr(callbacks, "_SECONDS_BETWEEN", 0.0)
     path = tmp_path / "events.jsonl"
     report = ReportEvents(
-        EventWriter(path), SimpleNamespace(args=SimpleNamespace(eval_strategy="no"))
+        EventWriter(path),
+        SimpleNamespace(args=SimpleNamespace(eval_strategy="no")),
+        seconds_between=0.0,
     )
     state = SimpleNamespace(global_step=0, max_steps=4, epoch=0.0)
     report.on_prediction_step(None, state, None)

@@ -6,11 +6,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from core.training import row_trainer as loss_module
 from core.training.row_trainer import Head, head_of, summed_loss
 from tests.training.test_attention import tiny
 
 TOKENS, WIDTH, VOCABULARY = 40, 16, 50
+SEVERAL_PIECES = 16 * VOCABULARY  # scores at once
 
 
 def plain(hidden: torch.Tensor, targets: torch.Tensor, head: Head) -> torch.Tensor:
@@ -35,31 +35,29 @@ def inputs(*, bias: bool) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, tor
 @pytest.mark.parametrize("scale", [1.0, 0.3])
 @pytest.mark.parametrize("bias", [False, True])
 def test_loss_and_gradients_are_those_of_cross_entropy(
-    bias: bool, scale: float, softcap: float | None, monkeypatch: pytest.MonkeyPatch
+    bias: bool, scale: float, softcap: float | None
 ) -> None:
     """Every run on a CPU would follow a wrong slope."""
-    monkeypatch.setattr(loss_module, "_SCORES_AT_ONCE", 16 * VOCABULARY)  # several pieces
     hidden, targets, weight, extra = inputs(bias=bias)
     head = Head(weight, extra, scale, softcap)
     sources = [hidden, weight, *([extra] if extra is not None else [])]
     expected = plain(hidden, targets, head)
     slopes = torch.autograd.grad(expected / 7, sources)
-    found, correct = summed_loss(hidden, targets, head)
+    found, correct = summed_loss(hidden, targets, head, scores_at_once=SEVERAL_PIECES)
     torch.testing.assert_close(found, expected)
     for mine, theirs in zip(torch.autograd.grad(found / 7, sources), slopes, strict=True):
         torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-5)
     assert correct == (plain_scores(hidden, head).argmax(-1) == targets).sum()
 
 
-def test_a_dynamic_loss_weighs_each_token_by_its_probability(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(loss_module, "_SCORES_AT_ONCE", 16 * VOCABULARY)
+def test_a_dynamic_loss_weighs_each_token_by_its_probability() -> None:
     hidden, targets, weight, _ = inputs(bias=False)
     losses = F.cross_entropy(hidden @ weight.t(), targets, reduction="none")
     expected = (losses * losses.neg().exp().detach()).sum()
     slopes = torch.autograd.grad(expected, [hidden, weight])
-    found, _ = summed_loss(hidden, targets, Head(weight), dynamic=True)
+    found, _ = summed_loss(
+        hidden, targets, Head(weight), dynamic=True, scores_at_once=SEVERAL_PIECES
+    )
     torch.testing.assert_close(found, expected)
     for mine, theirs in zip(torch.autograd.grad(found, [hidden, weight]), slopes, strict=True):
         torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-5)

@@ -24,6 +24,7 @@ from core.training.trackers import TRACKERS, About, Trackers, open_settings, wit
 from core.workspace import RunFolder
 from tests.tiny_model import TinyWorld
 from tests.training.conftest import SETTINGS, events, losses
+from tests.waiting import LIMIT
 
 
 @pytest.fixture(scope="module")
@@ -129,23 +130,23 @@ class Hanging(Failing):
     answer = threading.Event()
 
     def start(self, about: About) -> None:
-        self.answer.wait(60)
+        self.answer.wait(LIMIT)
 
 
 @pytest.mark.parametrize(
-    ("kind", "words"), [(Failing, "is told nothing more: no route"), (Hanging, "is still busy")]
+    ("kind", "patience", "words"),
+    [(Failing, LIMIT, "is told nothing more: no route"), (Hanging, 0.2, "is still busy")],
 )
 def test_a_tracker_that_is_lost_is_a_warning_without_secrets(
-    kind: type, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    kind: type, patience: float, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A night of training must not end because a server of somebody else's is away."""
     monkeypatch.setitem(TRACKERS, "wandb", kind)
     monkeypatch.setattr(Hanging, "answer", threading.Event())
-    monkeypatch.setattr(trackers, "_PATIENCE", 0.2)
     monkeypatch.setenv("WANDB_API_KEY", "0123456789abc")
     run = RunFolder(tmp_path / "run")
     config = parse_config({"tracking.report_to": ["wandb"]})
-    with Trackers(run, config, EventWriter(run.events)) as told:
+    with Trackers(run, config, EventWriter(run.events), patience) as told:
         told.begin(0)
         for step in (1, 2, 3):
             told.log(step, {"loss": 1.0})
@@ -158,7 +159,7 @@ def test_a_tracker_that_is_lost_is_a_warning_without_secrets(
 
 def _ends(told: Trackers) -> bool:
     for one in told._told:
-        one.join(10)
+        one.join(LIMIT)
     return not any(one.is_alive() for one in told._told)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from core.errors import ConfigError
 from core.rules import parse_config
+from tests.waiting import LIMIT
 from tests.webui.fakes import fake_app
 from webui.background import Task, Watches, begin, start_run
 
@@ -42,21 +43,21 @@ def test_what_a_page_has_turned_away_from_says_no_more_to_it() -> None:
 
     page = threading.Thread(target=follow)
     page.start()
-    assert began.wait(10)
+    assert began.wait(LIMIT)
     assert watches.leave("page") is task and watches.leave("page") is None
     before = list(said)
-    page.join(10)
+    page.join(LIMIT)
     assert said == before and not task.done.is_set()
     released.set()
     with watches.watch("page", task) as again:
-        assert list(again.glances()) == [] or task.done.wait(10)
+        assert list(again.glances()) == [] or task.done.wait(LIMIT)
         assert again.wanted
 
 
 def test_work_that_is_stopped_says_so() -> None:
     task = begin(waits(threading.Event()))
     task.stop()
-    assert task.done.wait(10)
+    assert task.done.wait(LIMIT)
     assert task.stopped and task.error is not None and task.result is None
 
 
@@ -84,7 +85,7 @@ def test_a_run_that_cannot_start_fetches_no_model(tmp_path: Path) -> None:
     app = fake_app(tmp_path / "workspace")
     config = parse_config({"method": "classification", "data": {"dataset": "sample"}})
     started = start_run(app.workspace, app.store, config)
-    assert started.done.wait(60)
+    assert started.done.wait(LIMIT)
     assert isinstance(started.error, ConfigError)
     assert "data.dataset" in [problem.field for problem in started.error.problems]
     assert not any(app.workspace.models.iterdir())

@@ -17,6 +17,7 @@ import pytest
 from core.data.prepare import import_dataset
 from core.data.registry import load_dataset_info
 from core.tokens.lens import Lens
+from tests.waiting import LIMIT
 from tests.webui.fakes import fake_app
 from webui import rows_view
 from webui.app import build
@@ -79,7 +80,7 @@ class Slow:
     def __call__(self, *given: Any) -> Any:
         if not self.reading.is_set():
             self.reading.set()
-            assert self.go_on.wait(30)
+            assert self.go_on.wait(LIMIT)
         return READ(*given)
 
 
@@ -95,10 +96,10 @@ def test_a_click_is_not_undone_by_an_answer_that_was_asked_for_before(
     late: list[dict[Any, Any]] = []
     thread = threading.Thread(target=lambda: late.append(view.show(asked)))
     thread.start()
-    assert slow.reading.wait(30)
+    assert slow.reading.wait(LIMIT)
     turned = view.turn(asked, PAGE)
     slow.go_on.set()
-    thread.join(30)
+    thread.join(LIMIT)
     assert "Rows 4 to 6" in shown(view, turned)
     assert late == [{view.rows: gr.skip()}]
 

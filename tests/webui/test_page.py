@@ -22,6 +22,15 @@ pytestmark = pytest.mark.e2e
 MOST_RESIDENT = 450 * 2**20
 NARROW = {"width": 390, "height": 844}
 STARTER = "SmolLM2-135M-Instruct"
+DRAWN = {
+    "data": "Rows 1 to 3 of 240",
+    "configure": "90 in 3 epochs",
+    "train": "answer at step 80",
+    "evaluate": "Nothing to evaluate yet",
+    "chat": "No model is in memory",
+    "export": "Nothing to export yet",
+    "runs": "a finished run",
+}
 
 
 @pytest.fixture(scope="module")
@@ -50,9 +59,10 @@ def open_tab(page: Page, name: str) -> None:
     expect(page.locator(f"#tab-{name}")).to_be_visible()
 
 
-def settle(page: Page) -> None:
-    """Until nothing has changed on the page for half a second; it never falls silent by itself."""
-    page.evaluate(SETTLE)
+def open_drawn(page: Page, name: str) -> None:
+    """Opens a tab and waits for what is drawn there last."""
+    open_tab(page, name)
+    expect(page.locator(f"#tab-{name}")).to_contain_text(DRAWN[name])
 
 
 def visit(page: Page, served: Served, query: str = "") -> None:
@@ -65,8 +75,7 @@ def test_every_tab_opens_without_torch_outsiders_or_errors(served: Served, page:
     elsewhere, no script that failed, and no name of a run that became a script."""
     visit(page, served)
     for name, _ in TABS:
-        open_tab(page, name)
-        settle(page)
+        open_drawn(page, name)
     open_tab(page, "data")
     page.get_by_text("As the model sees them").click()
     expect(page.locator("#rows .tokens .t.loss").first).to_be_visible()
@@ -179,8 +188,7 @@ def test_text_can_be_read(served: Served, page: Page, stocked: tuple[Workspace, 
     visit(page, served, f"?run={stocked[1].id}")
     page.add_style_tag(content="* { transition: none !important; }")
     for name, _ in TABS:
-        open_tab(page, name)
-        settle(page)
+        open_drawn(page, name)
         for _ in ("light", "dark"):
             scheme = page.evaluate("() => document.body.className")
             assert page.evaluate(CONTRAST) == [], f"{name}, {scheme}"
@@ -195,8 +203,7 @@ def test_a_phone_shows_every_tab_without_scrolling_sideways(
     page.set_viewport_size(NARROW)
     visit(page, served, f"?run={stocked[1].id}")
     for name, _ in TABS:
-        open_tab(page, name)
-        settle(page)
+        open_drawn(page, name)
         width = page.evaluate("() => document.documentElement.scrollWidth")
         assert width <= NARROW["width"], f"{name} is {width} pixels wide"
 
@@ -237,16 +244,6 @@ def drawn(page: Page) -> int:
         ".flatMap(plot => plot.data.map(line => (line.x || []).length)))"
     )
 
-
-SETTLE = """async () => {
-  let last = "", calm = 0;
-  for (let look = 0; look < 100 && calm < 5; look++) {
-    await new Promise(resolve => setTimeout(resolve, 100));
-    const now = document.body.innerText;
-    calm = now === last ? calm + 1 : 0;
-    last = now;
-  }
-}"""
 
 FOCUS = """() => {
   const at = document.activeElement, style = getComputedStyle(at);

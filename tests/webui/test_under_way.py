@@ -22,7 +22,6 @@ from tests.e2e.serving import Served
 from tests.waiting import until
 
 pytestmark = pytest.mark.e2e
-SLOW = 120_000
 PAIR = json.dumps({"prompt": "What is it?", "completion": "It is that."}) + "\n"
 
 
@@ -50,9 +49,8 @@ def served(workspace: Workspace) -> Iterator[Served]:
 
 
 def visit(page: Page, served: Served, query: str = "") -> None:
-    page.set_default_timeout(SLOW)
     page.goto(f"{served.address}/{query}")
-    expect(page.locator("#rows .row-card").first).to_be_visible(timeout=SLOW)
+    expect(page.locator("#rows .row-card").first).to_be_visible()
 
 
 def write(folder: Path, rows: int, name: str) -> Path:
@@ -64,7 +62,7 @@ def write(folder: Path, rows: int, name: str) -> Path:
 def bring(page: Page, path: Path) -> Locator:
     page.set_input_files("#drop input[type=file]", path)
     panel = page.locator("#import")
-    expect(panel.locator(".recognised")).to_be_visible(timeout=SLOW)
+    expect(panel.locator(".recognised")).to_be_visible()
     return panel
 
 
@@ -88,7 +86,7 @@ def held(served: Served, bar: Locator, begin: Callable[[], None]) -> Iterator[No
     for process in mine:
         process.suspend()
     try:
-        expect(bar).to_be_visible(timeout=SLOW)
+        expect(bar).to_be_visible()
         yield
     finally:
         for process in mine:
@@ -109,19 +107,18 @@ def test_an_import_is_there_after_a_reload_and_in_a_second_page_where_it_can_be_
     with held(served, panel.locator(".progress"), button(panel, "Import").click):
         expect(page.locator("#imports li")).to_have_count(0)
         page.reload()
-        expect(card(page, "Importing endless")).to_be_visible(timeout=SLOW)
+        expect(card(page, "Importing endless")).to_be_visible()
         second = page.context.new_page()
         visit(second, served)
-        expect(card(second, "Importing endless")).to_be_visible(timeout=SLOW)
+        expect(card(second, "Importing endless")).to_be_visible()
         second.get_by_role("button", name="Stop: endless").click()
         for one in (page, second):
-            expect(card(one, "Stopped. endless was not imported")).to_be_visible(timeout=SLOW)
+            expect(card(one, "Stopped. endless was not imported")).to_be_visible()
     for one in (page, second):
         one.get_by_role("button", name="Dismiss: endless").click()
         expect(one.locator("#imports li")).to_have_count(0)
     assert "endless" not in [info.id for info in list_datasets(workspace)]
     second.close()
-    assert page.errors == []  # type: ignore[attr-defined]
 
 
 def test_an_import_that_ends_after_a_reload_is_offered(
@@ -131,10 +128,10 @@ def test_an_import_that_ends_after_a_reload_is_offered(
     panel = bring(page, write(tmp_path, 60_000, "away"))
     with held(served, panel.locator(".progress"), button(panel, "Import").click):
         page.reload()
-        expect(card(page, "Importing away")).to_be_visible(timeout=SLOW)
-    expect(card(page, "away is imported: 54,000 rows to learn")).to_be_visible(timeout=SLOW)
+        expect(card(page, "Importing away")).to_be_visible()
+    expect(card(page, "away is imported: 54,000 rows to learn")).to_be_visible()
     page.get_by_role("button", name="Open it: away").click()
-    expect(page).to_have_url(re.compile("dataset=away"), timeout=SLOW)
+    expect(page).to_have_url(re.compile("dataset=away"))
     expect(card(page, "away")).to_have_count(0)
     assert load_dataset_info(workspace, "away").counts.eval == 6_000
 
@@ -149,12 +146,12 @@ def test_an_import_that_fails_after_a_reload_says_why(
     panel = bring(page, write(tmp_path, 60_000, "wrong"))
     panel.get_by_text("a second file").click()
     panel.locator("#second input[type=file]").set_input_files(held_out)
-    expect(panel.locator("#second-told")).to_contain_text("cannot be used", timeout=SLOW)
+    expect(panel.locator("#second-told")).to_contain_text("cannot be used")
     with held(served, panel.locator(".progress"), button(panel, "Import").click):
         page.reload()
-        expect(card(page, "Importing wrong")).to_be_visible(timeout=SLOW)
+        expect(card(page, "Importing wrong")).to_be_visible()
     told = card(page, "wrong was not imported: No row of other.jsonl")
-    expect(told).to_be_visible(timeout=SLOW)
+    expect(told).to_be_visible()
     page.get_by_role("button", name="Dismiss: wrong").click()
     expect(told).to_have_count(0)
 
@@ -175,10 +172,10 @@ def test_an_import_is_found_again_when_the_server_was_killed_and_started_again(
             served.end(signal.SIGKILL)
             served = Served(*place)
             visit(page, served)
-            expect(card(page, "Importing kept")).to_be_visible(timeout=SLOW)
-        expect(card(page, "kept is imported: 54,000 rows")).to_be_visible(timeout=SLOW)
+            expect(card(page, "Importing kept")).to_be_visible()
+        expect(card(page, "kept is imported: 54,000 rows")).to_be_visible()
         page.get_by_role("button", name="Open it: kept").click()
-        expect(page).to_have_url(re.compile("dataset=kept"), timeout=SLOW)
+        expect(page).to_have_url(re.compile("dataset=kept"))
         page.goto("about:blank")
     finally:
         served.end()
@@ -195,16 +192,15 @@ def test_what_was_chosen_while_an_import_went_on_stays_chosen(
         select(page, "few")
         expect(page).to_have_url(re.compile("dataset=few"))
         bring(page, write(tmp_path, 30, "next"))
-        expect(name).to_have_value("next", timeout=SLOW)
-        expect(card(page, "Importing late")).to_be_visible(timeout=SLOW)
-    expect(card(page, "late is imported")).to_be_visible(timeout=SLOW)
+        expect(name).to_have_value("next")
+        expect(card(page, "Importing late")).to_be_visible()
+    expect(card(page, "late is imported")).to_be_visible()
     expect(page).to_have_url(re.compile("dataset=few"))
     expect(name).to_have_value("next")
     button(panel, "Import").click()
-    expect(page).to_have_url(re.compile("dataset=next"), timeout=SLOW)
+    expect(page).to_have_url(re.compile("dataset=next"))
     expect(card(page, "next")).to_have_count(0)
     page.get_by_role("button", name="Dismiss: late").click()
-    assert page.errors == []  # type: ignore[attr-defined]
 
 
 def select(page: Page, name: str) -> None:
@@ -216,7 +212,7 @@ def open_step(page: Page, op: str) -> None:
     page.locator("#part-shape-button").click()
     button(page, "Add a step").click()
     page.locator(f"#step-chooser [data-at={op}]").click()
-    expect(button(page, "Try it")).to_be_visible(timeout=SLOW)
+    expect(button(page, "Try it")).to_be_visible()
 
 
 def test_a_step_at_work_is_there_after_a_reload_and_only_at_its_own_data_set(
@@ -228,17 +224,16 @@ def test_a_step_at_work_is_there_after_a_reload_and_only_at_its_own_data_set(
     with held(served, bar, button(page, "Apply").click):
         page.reload()
         page.locator("#part-shape-button").click()
-        expect(bar).to_contain_text("near duplicates", timeout=SLOW)
+        expect(bar).to_contain_text("near duplicates")
         select(page, "few")
-        expect(bar).to_have_count(0, timeout=SLOW)
+        expect(bar).to_have_count(0)
         expect(stop).to_be_hidden()
         select(page, "texts")
-        expect(bar).to_contain_text("near duplicates", timeout=SLOW)
+        expect(bar).to_contain_text("near duplicates")
         stop.click()
         told = page.locator("#shape-progress")
-        expect(told).to_contain_text("Stopped. The data set is as it was.", timeout=SLOW)
+        expect(told).to_contain_text("Stopped. The data set is as it was.")
     assert load_dataset_info(workspace, "texts").version == 1
-    assert page.errors == []  # type: ignore[attr-defined]
 
 
 def test_a_trial_tells_how_far_it_is_and_can_be_stopped_or_left(
@@ -251,13 +246,12 @@ def test_a_trial_tells_how_far_it_is_and_can_be_stopped_or_left(
     with held(served, trial.locator(".progress"), again.click):
         expect(again).to_be_disabled()
         button(page, "Stop the trial").click()
-        expect(trial).to_contain_text("Stopped. A trial changes nothing.", timeout=SLOW)
+        expect(trial).to_contain_text("Stopped. A trial changes nothing.")
         expect(button(page, "Stop the trial")).to_be_hidden()
     with held(served, trial.locator(".progress"), again.click):
         button(page, "Another step").click()
     page.locator("#step-chooser [data-at=drop_duplicates]").click()
-    expect(page.locator("#step-drop_duplicates")).to_be_visible(timeout=SLOW)
+    expect(page.locator("#step-drop_duplicates")).to_be_visible()
     again.click()
-    expect(trial.locator(".trial")).to_contain_text("Drop exact duplicates", timeout=SLOW)
+    expect(trial.locator(".trial")).to_contain_text("Drop exact duplicates")
     expect(trial.locator(".step")).to_have_count(1)
-    assert page.errors == []  # type: ignore[attr-defined]
