@@ -19,7 +19,7 @@ _Safe: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _Dumper: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 
 
-class _Loader(_Safe):  # type: ignore[misc]
+class _Loader(_Safe):
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
         names = [self.construct_object(key, deep=True) for key, _ in node.value]
         twice = [str(name) for name in names if names.count(name) > 1]
