@@ -97,8 +97,9 @@ def workspace(tmp_path: Path) -> Path:
     return root
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
+    """Of one file: while Playwright is open, no test of another file could use asyncio."""
     path = shutil.which("chromium") or shutil.which("chromium-browser")
     assert path, "Chromium is missing: apt-get install chromium"
     with sync_playwright() as playwright:
@@ -106,9 +107,10 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture
-def page(browser: Browser) -> Iterator[Page]:
+def page(browser: Browser, serve: Callable[..., Served]) -> Iterator[Page]:
     """A page that notes what it asks for elsewhere (`page.foreign`). While it, or another page of
-    its context, is used, no handler may fail and the browser's console may show no error."""
+    its context, is used, no handler may fail and the browser's console may show no error. It is
+    closed before the servers of `serve` end."""
     context = browser.new_context(viewport={"width": 1280, "height": 900}, accept_downloads=True)
     context.set_default_timeout(LIMIT * 1000)
     page = context.new_page()

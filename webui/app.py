@@ -14,7 +14,7 @@ from core.workspace import Workspace
 from webui import header
 from webui.api import PUBLISHED, publish
 from webui.context import DATA_PARTS, TABS, App, Shared
-from webui.server import FIRST_PORT, announce, free_port, keep_uploads, launch
+from webui.server import FIRST_PORT, announce, keep_uploads, launch
 from webui.tabs import chat, configure, data, evaluate, export, runs, train
 from webui.waiting import wait
 
@@ -164,18 +164,18 @@ def serve(
     Runs go on when the server ends. Raises SetupError when the address cannot be had.
     """
     app = App.open(workspace)
-    chosen = free_port(host, port)
     try:
-        app.scheduler.start(f"http://{host}:{chosen}/")
+        app.scheduler.start()
         page = build(app)
         address = launch(
             page,
             host=host,
-            port=chosen,
+            first_port=port,
             auth=auth,
             root_path=root_path,
             downloads=workspace.runs,
         )
+        app.scheduler.served_at(address)
         announce(address, open_browser=open_browser)
         wait(lambda: len(app.scheduler.mine()), lambda: app.scheduler.close(stop_runs=True))
     finally:

@@ -7,7 +7,8 @@ import socket
 import sys
 import threading
 import webbrowser
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import gradio as gr
@@ -24,8 +25,8 @@ FIRST_PORT = 7860
 TRIED_PORTS = 100
 
 
-def free_port(host: str, first: int) -> int:
-    """The first port from `first` on that nobody listens on. Raises SetupError when none is."""
+def free_ports(host: str, first: int) -> Iterator[int]:
+    """The ports from `first` on that nobody listens on. Raises SetupError when there is no more."""
     for port in range(first, min(first + TRIED_PORTS, 65536)):
         with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -33,7 +34,7 @@ def free_port(host: str, first: int) -> int:
                 probe.bind((host, port))
             except OSError:
                 continue
-            return port
+        yield port
     raise SetupError(
         f"No free port from {first} to {first + TRIED_PORTS - 1} on {host}.",
         "Give another with --port, or --host if this address is not this machine's.",
@@ -51,15 +52,31 @@ def launch(
     page: gr.Blocks,
     *,
     host: str,
-    port: int,
+    first_port: int,
     auth: tuple[str, str] | None,
     root_path: str | None,
     downloads: Path | None = None,
 ) -> str:
-    """Starts serving in the background and returns the page's local address.
+    """Starts serving in the background, on the first free port from `first_port` on, and returns
+    the page's local address.
 
-    `downloads` is the folder whose files the page links to, for whoever is logged in.
+    `downloads` is the folder whose files the page links to, for whoever is logged in. Raises
+    SetupError when no port is free.
     """
+    for port in free_ports(host, first_port):
+        with suppress(OSError):  # another server that starts at this moment took it
+            return _launch(page, host, port, auth, root_path, downloads)
+    raise AssertionError("free_ports raises where it ends")
+
+
+def _launch(
+    page: gr.Blocks,
+    host: str,
+    port: int,
+    auth: tuple[str, str] | None,
+    root_path: str | None,
+    downloads: Path | None,
+) -> str:
     _, address, _ = page.launch(
         server_name=host,
         server_port=port,
@@ -81,7 +98,7 @@ def launch(
         favicon_path=theme.LOGO,
         app_kwargs={"routes": OWN_ROUTES},
     )
-    return address
+    return str(address)
 
 
 def _own_file(request: Request) -> FileResponse:

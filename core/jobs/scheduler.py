@@ -88,14 +88,18 @@ class Scheduler:
             self._lock.acquire(timeout=0)
         except Timeout:
             raise _taken(self.workspace) from None
-        pid, started_at = self._me
-        server = {"pid": pid, "pid_started_at": started_at, "address": address}
-        write_atomic(self.workspace.server, json.dumps(server) + "\n")
+        self.served_at(address)
         self.store.rebuild(self.workspace)
         self._care()
         for slot in self.slots:
             self._spawn(self._serve, slot, name=f"slot {slot.name}")
         self._spawn(self._keep_caring, name="adoption")
+
+    def served_at(self, address: str | None) -> None:
+        """Writes down who looks after the workspace, and where its page is."""
+        pid, started_at = self._me
+        server = {"pid": pid, "pid_started_at": started_at, "address": address}
+        write_atomic(self.workspace.server, json.dumps(server) + "\n")
 
     def close(self, stop_runs: bool = False) -> None:
         """Leaves the workers to themselves, or with `stop_runs` stops them with a checkpoint.

@@ -69,7 +69,7 @@ if __name__ == "__main__":
     app.pool = Pool(app.workspace.root)
     print(
         launch(
-            build(app), host="127.0.0.1", port=int(sys.argv[2]), auth=None,
+            build(app), host="127.0.0.1", first_port=int(sys.argv[2]), auth=None,
             root_path=None,
         ),
         flush=True,

@@ -21,17 +21,34 @@ from webui import server
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def test_the_next_free_port_is_taken() -> None:
+class Page:
+    """Stands for Gradio's, whose port another program takes at the last moment."""
+
+    def __init__(self) -> None:
+        self.tried: list[int] = []
+
+    def launch(self, *, server_port: int, **_: object) -> tuple[None, str, None]:
+        self.tried.append(server_port)
+        if len(self.tried) == 1:
+            raise OSError("Cannot find empty port")
+        return None, f"http://127.0.0.1:{server_port}/", None
+
+
+def test_the_next_free_port_is_taken_also_when_two_servers_start_at_once() -> None:
+    page = Page()
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        assert server.free_port("127.0.0.1", port) > port
+        how = {"host": "127.0.0.1", "auth": None, "root_path": None}
+        address = server.launch(page, first_port=port, **how)  # type: ignore[arg-type]
+    assert port < page.tried[0] < page.tried[1]
+    assert address == f"http://127.0.0.1:{page.tried[1]}/"
 
 
 def test_an_address_of_another_machine_is_refused_with_the_reason() -> None:
     with pytest.raises(SetupError, match=r"--host"):
-        server.free_port("192.0.2.1", 7860)
+        next(server.free_ports("192.0.2.1", 7860))
 
 
 def test_only_the_page_s_own_files_are_served() -> None:
