@@ -1,8 +1,7 @@
-"""Is this machine fit to train, and if not, how to mend it. Imports no torch.
+"""Is this machine fit to train, and if not, how to mend it.
 
 What only means that something comes later or is left out (no GPU, a starter model not fetched
-yet, no Chromium) is no fault: `ok` stays true and `detail` says so.
-"""
+yet, no Chromium) is no fault: `ok` stays true and `detail` says so."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from core.methods import METHODS, Method, MethodName, Purpose, StandardForm, nam
 from core.rules.extra import config_fields
 from core.rules.presets import list_presets
 from core.runs.panels import panels
-from core.training.recipe import Recipe
+from core.worker.training.recipe import Recipe
 
 ROOT = Path(__file__).resolve().parents[1]
 # What one of its own fields is called so too: the losses `kto`, `grpo` and `sft`.
@@ -30,7 +30,7 @@ _AN_AMOUNT = {
     "core/evaluation/verdict.py",
     "core/runs/panels.py",
     "core/rewards/trial.py",
-    "core/training/reinforcement.py",
+    "core/worker/training/reinforcement.py",
     "webui/completion_view.py",
     "webui/report_view.py",
     "webui/reward_editor.py",

@@ -10,8 +10,8 @@ import pytest
 
 from core.config import RunConfig
 from core.data.prepare import import_dataset
+from core.estimate.summary import Summary, optimizer_steps, summarize
 from core.rules import parse_config
-from core.summary import Summary, optimizer_steps, summarize
 from core.workspace import Workspace
 
 ROWS = "\n".join(f'{{"prompt": "What is {n}?", "completion": "It is {n}."}}' for n in range(20))

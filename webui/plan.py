@@ -9,9 +9,9 @@ from core.config import RunConfig, nest
 from core.errors import ConfigError, Problem, TunesmithError
 from core.estimate.auto import device_of
 from core.estimate.plan import RunEstimate
+from core.estimate.summary import Summary, optimizer_steps, rows_of_trainer, summarize
 from core.models.hardware import Hardware
 from core.rules import parse_config
-from core.summary import Summary, optimizer_steps, rows_of_trainer, summarize
 from core.tokens.lens import Lens
 from webui import messages
 from webui.context import App
@@ -76,7 +76,7 @@ def foreseen(
 ) -> list[tuple[str, str, str]]:
     """(field, value, reason) of what is on auto, as far as it can be told without torch.
 
-    The worker decides; tests hold this against what it says (core.training.resolve).
+    The worker decides; tests hold this against what it says (core.worker.training.resolve).
     """
     device = device_of(config, hardware)
     found = []

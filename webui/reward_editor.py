@@ -21,7 +21,6 @@ from core.errors import ConfigError, TunesmithError
 from core.methods import METHODS
 from core.rewards.kinds import KINDS, Reward
 from core.rewards.specs import FIELD, parse_reward, plain_reward
-from core.rewards.trial import try_reward
 from webui import forms, messages
 from webui.context import App
 from webui.step_form import build_fields, marks, read_fields, section_specs
@@ -179,8 +178,9 @@ class RewardEditor:
         except ConfigError as error:
             return self._refused(error, data)
         call = self.app.pool.submit(
-            try_reward, self.app.workspace.root, entry, data[self.prompt] or "",
-            data[self.completion] or "", data[self.answer] or None, data[self.base] or "",
+            "core.worker.rewards:try_reward", self.app.workspace.root, entry,
+            data[self.prompt] or "", data[self.completion] or "", data[self.answer] or None,
+            data[self.base] or "",
         )
         try:
             found = call.result(timeout=PATIENCE)

@@ -178,7 +178,7 @@ class StatisticsView:
         return {**again, self.state: messages.error(task.error)} if failed else again
 
     def _count_work(self, dataset: str, lens: Lens) -> Callable[[background.Task], None]:
-        question = "core.tokens_worker:count_every_row", self.app.workspace, dataset, lens
+        question = "core.worker.tokenizers:count_every_row", self.app.workspace, dataset, lens
         return lambda task: call_apart(*question, tell=task.tell)
 
     def _key(self, info: DatasetInfo, lens: Lens) -> _Key:

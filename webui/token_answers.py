@@ -61,7 +61,7 @@ def finished(asked: Future[Any] | None) -> Any | None:
 def _asked(
     app: App, dataset: str, lens: Lens, question: str, *more: Any, needs_model: bool = True
 ) -> Future[Any] | None:
-    """The answer to a question of `core.tokens_worker`."""
+    """The answer to a question of `core.worker.tokenizers`."""
     path = local_model(app.workspace, lens.model)
     if path is None:
         if needs_model:
@@ -78,7 +78,7 @@ def _asked(
     if known is None or known.done() and known.exception() is not None:
         while len(app.answers) >= REMEMBERED:
             app.answers.pop(next(iter(app.answers)))
-        asked = f"core.tokens_worker:{question}", app.workspace, info.id, lens, *more
+        asked = f"core.worker.tokenizers:{question}", app.workspace, info.id, lens, *more
         app.answers[key] = app.pool.submit(*asked)
     return app.answers[key]
 

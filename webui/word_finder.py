@@ -46,7 +46,7 @@ class WordFinder:
                 return {**nothing, self.told: messages.note(told)}
             info = load_dataset_info(self.app.workspace, dataset)
             asked = self.app.pool.submit(
-                "core.tokens_worker:fragmented_words", self.app.workspace, info.id, model
+                "core.worker.tokenizers:fragmented_words", self.app.workspace, info.id, model
             )
             found = asked.result(timeout=PATIENCE)
         except TunesmithError as error:

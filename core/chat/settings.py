@@ -1,4 +1,4 @@
-"""What a chat is made of: columns side by side, how they answer, and what comes back. No torch."""
+"""What a chat is made of: columns side by side, how they answer, and what comes back."""
 
 from __future__ import annotations
 

@@ -112,9 +112,9 @@ def _inspect_source(args: argparse.Namespace, output: Output) -> int:
 def run_statistics(args: argparse.Namespace, output: Output) -> int:
     from core.commands.progress import fetch_progress
     from core.config import RunConfig
+    from core.jobs.process import named
     from core.models.location import ensure_model
     from core.tokens.lens import Lens
-    from core.tokens_worker import dataset_statistics
 
     for option, number in (("--max-length", args.max_length), ("--rows", args.rows)):
         if number is not None and number < 1:
@@ -125,7 +125,7 @@ def run_statistics(args: argparse.Namespace, output: Output) -> int:
     ensure_model(name, workspace, fetch_progress)
     max_length = args.max_length or defaults.training.max_length
     # Here and not in a worker: this process ends with the answer.
-    found = dataset_statistics(
+    found = named("core.worker.tokenizers:dataset_statistics")(
         workspace,
         args.id,
         Lens(name, max_length, chat_template=args.chat_template),

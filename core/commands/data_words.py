@@ -33,8 +33,8 @@ def add(actions: Any, common: argparse.ArgumentParser) -> None:
 def run_words(args: argparse.Namespace, output: Output) -> int:
     from core.commands.progress import fetch_progress
     from core.config import RunConfig
+    from core.jobs.process import named
     from core.models.location import ensure_model
-    from core.tokens_worker import fragmented_words
 
     for option in ("most", "min_count", "min_pieces"):
         if getattr(args, option) < 1:
@@ -43,7 +43,7 @@ def run_words(args: argparse.Namespace, output: Output) -> int:
     workspace = open_workspace(args, name)
     ensure_model(name, workspace, fetch_progress)
     # Here and not in a worker: this process ends with the answer.
-    found = fragmented_words(
+    found = named("core.worker.tokenizers:fragmented_words")(
         workspace,
         args.id,
         name,

@@ -50,8 +50,8 @@ def run(args: argparse.Namespace, output: Output) -> int:
     from core.commands.train import read_config
     from core.estimate.changes import changes_that_fit
     from core.estimate.plan import estimate_run, imagined
+    from core.estimate.summary import summarize
     from core.models.hardware import probe
-    from core.summary import summarize
 
     config = read_config(open_workspace(args), args.config, args.overrides)
     name = config.model.model_name_or_path
@@ -209,7 +209,7 @@ def _token_counts(workspace: Workspace, config: RunConfig) -> dict[str, Any]:
     pool = Pool(workspace.root)
     try:
         asked = pool.submit(
-            "core.tokens_worker:token_counts", workspace, config.data.dataset, Lens.of(config)
+            "core.worker.tokenizers:token_counts", workspace, config.data.dataset, Lens.of(config)
         )
         counts: dict[str, Any] = asked.result()
     finally:

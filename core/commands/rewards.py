@@ -51,7 +51,7 @@ def add(commands: Any, common: argparse.ArgumentParser) -> None:
 
 def run_list(args: argparse.Namespace, output: Output) -> int:
     from core.errors import did_you_mean
-    from core.rewards.trial import catalogue
+    from core.rewards.specs import catalogue
 
     found = catalogue()
     if args.kind is None:
@@ -70,7 +70,7 @@ def run_list(args: argparse.Namespace, output: Output) -> int:
 
 
 def run_try(args: argparse.Namespace, output: Output) -> int:
-    from core.rewards.trial import try_reward
+    from core.jobs.process import named
 
     value: dict[str, Any] = {"kind": args.kind}
     for name in OPTIONS:
@@ -78,7 +78,8 @@ def run_try(args: argparse.Namespace, output: Output) -> int:
         if text is not None:
             value[name] = _mapping(text) if name == "json_schema" else text
     workspace = open_workspace(args, args.tokenizer or None)
-    found = try_reward(
+    # Here and not in a worker: this process ends with the answer.
+    found = named("core.worker.rewards:try_reward")(
         workspace.root, value, args.prompt, args.completion, args.answer, args.tokenizer
     )
     reward = found["reward"]

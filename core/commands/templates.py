@@ -118,9 +118,9 @@ def run_tokens(args: argparse.Namespace, output: Output) -> int:
     from core.data.registry import load_dataset_info
     from core.data.rowfile import count_rows
     from core.errors import DataError
+    from core.jobs.process import named
     from core.models.location import ensure_model
     from core.tokens.lens import Lens
-    from core.tokens_worker import preview_rows
 
     if args.row < 1 or args.rows < 1:
         raise UsageError("Rows are counted from 1.", "Give --row and --rows of at least 1.")
@@ -144,7 +144,7 @@ def run_tokens(args: argparse.Namespace, output: Output) -> int:
         args.system_prompt,
         args.chat_template,
     )
-    seen = preview_rows(
+    seen = named("core.worker.tokenizers:preview_rows")(
         workspace,
         args.id,
         lens,

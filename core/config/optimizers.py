@@ -1,7 +1,6 @@
-"""Every optimizer that the installed transformers lists: what it is, takes and needs. No torch.
+"""Every optimizer that the installed transformers lists: what it is, takes and needs.
 
-A test holds this list against transformers' own.
-"""
+A test holds this list against transformers' own."""
 
 from __future__ import annotations
 

@@ -1,7 +1,6 @@
 """Every schedule of the learning rate that the installed transformers lists, and what it takes.
 
-No torch. Tests hold the list and the arguments against transformers' own.
-"""
+Tests hold the list and the arguments against transformers' own."""
 
 from __future__ import annotations
 

@@ -16,6 +16,7 @@ from core.data.hub_source import PREFIX, HubSource, parse_hub_source
 from core.data.readers import DOCUMENTS, KINDS, kind_of_name, opened
 from core.data.readers_text import GZIP
 from core.errors import DataError, WorkspaceError
+from core.jobs.process import named
 from core.progress import Tell
 from core.workspace import Workspace
 
@@ -66,9 +67,7 @@ def gather(
         share = _share(progress, number, len(sources))
         hub = as_hub_source(source)
         if hub:
-            from core.data.hub_download import download
-
-            path, origin = download(hub, _room(scratch), share)
+            path, origin = named("core.worker.hub_rows:download")(hub, _room(scratch), share)
             found.append(Gathered(path, f"{hub.id} ({hub.split})", origin))
         else:
             gathering = _Gathering(workspace, scratch, share, left_out)

@@ -22,6 +22,7 @@ from core.data.readers import (
     read_records,
 )
 from core.data.together import Head, choose_together, detect_together, read_heads, rows_of
+from core.jobs.process import named
 from core.progress import Tell
 from core.workspace import Workspace
 
@@ -122,9 +123,7 @@ def _look_at_hub(
     wanted: int,
     limit: int,
 ) -> SourceReport:
-    from core.data.hub_download import first_rows
-
-    rows = first_rows(hub, wanted)
+    rows = named("core.worker.hub_rows:first_rows")(hub, wanted)
     found = _form_of([Head(str(hub), rows)], form, mapping)
     through = _Through()
     for number, row in enumerate(rows, 1):

@@ -26,8 +26,8 @@ _HOLES_OF_ADAPTER, _HOLES = 0.4, 0.2
 _LAYERS_FREED, _LAYERS_FREED_CHECKPOINTED = 2.5, 5.5
 # What torch's allocator on a GPU holds beyond what is used; a cautious share.
 _CUDA_HOLES = 0.1
-# core.training.row_trainer: scores at once, and bytes for each: raw, in 32 bits, for their sum,
-# slope.
+# core.worker.training.row_trainer: scores at once, and bytes for each: raw, in 32 bits, for their
+# sum, slope.
 _OWN_SCORES = 12_000_000
 # trl.kernels.chunked_logprob: tokens and entries of the vocabulary at once, and the bytes that
 # its torch code takes for each where there is no Triton: forward, and backward.
@@ -215,7 +215,7 @@ def _loss_head(shape: ModelShape, config: RunConfig, way: Way, batch: Batch) -> 
     cast = matrix * size if way.casts else 0
     if takes == "everything":
         return tokens * vocabulary * _ALL_SCORES, tokens * shape.hidden * size
-    # As core.training.row_trainer decides; method cpt may ask TRL for another loss.
+    # As core.worker.training.row_trainer decides; method cpt may ask TRL for another loss.
     own = config.training.extra.get("loss_type", config.training.sft_loss_type) in ("nll", "dft")
     if takes == "rows" and way.device != "cuda" and own:
         scores = min(_OWN_SCORES, tokens * vocabulary)

@@ -28,7 +28,7 @@ class Truth:
 
 
 def truth_of(label_ids: Any, labels: Labels) -> Truth:
-    """From the label ids of `core.training.classification`."""
+    """From the label ids of `core.worker.training.classification`."""
     ids = np.asarray(label_ids)
     if labels.multi:
         return Truth(ids[:, :-1] > 0.5, ids[:, -1] > 0)

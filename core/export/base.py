@@ -1,4 +1,4 @@
-"""The base of an exported model, as whoever gets it can find it. No torch."""
+"""The base of an exported model, as whoever gets it can find it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The exports of a run, as their folders tell. No torch."""
+"""The exports of a run, as their folders tell."""
 
 from __future__ import annotations
 

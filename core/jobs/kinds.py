@@ -41,7 +41,7 @@ class Kind:
 _KINDS = (
     Kind(
         "train",
-        "core.training.run:run_training",
+        "core.worker.training.run:run_training",
         "train",
         "Training",
         with_less="Go on with half the batch, or with shorter rows.",
@@ -49,7 +49,7 @@ _KINDS = (
     ),
     Kind(
         "evaluate",
-        "core.evaluation.run:run_evaluation",
+        "core.worker.evaluation.run:run_evaluation",
         "short",
         "Evaluation",
         folder="evaluations",
@@ -57,7 +57,7 @@ _KINDS = (
     ),
     Kind(
         "export",
-        "core.export.run:run_export",
+        "core.worker.export.run:run_export",
         "short",
         "Export",
         folder="exports",

@@ -131,7 +131,7 @@ def _end(folder: Path, events: EventWriter, state: str, **why: Any) -> None:
 def _explain(error: Exception) -> tuple[str, str]:
     """(what went wrong, what to do) in words for the person who started the job."""
     try:
-        advice = named("core.training.advice:advise")(error)
+        advice = named("core.worker.training.advice:advise")(error)
         return str(advice.message), str(advice.hint)
     except Exception:
         traceback.print_exc()  # what went wrong with the job matters more than this

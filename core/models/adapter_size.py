@@ -1,4 +1,4 @@
-"""How many weights each kind of adapter trains, from the shapes of a model's layers. Torch-free."""
+"""How many weights each kind of adapter trains, from the shapes of a model's layers."""
 
 from __future__ import annotations
 

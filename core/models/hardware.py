@@ -1,4 +1,4 @@
-"""What this machine can train on. Imports no torch: the web process asks here.
+"""What this machine can train on.
 
 GPUs are asked for with nvidia-smi, memory and cores with psutil; the limits of a container count.
 """

@@ -1,4 +1,4 @@
-"""Whether a model writes on from a text or fills gaps in it, by its config.json. No torch."""
+"""Whether a model writes on from a text or fills gaps in it, by its config.json."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The labels that a classifier gives, as they are written beside its weights. No torch."""
+"""The labels that a classifier gives, as they are written beside its weights."""
 
 from __future__ import annotations
 

@@ -8,8 +8,8 @@ wherever its folder is and whatever becomes of the other one:
     origin/adapter/      the adapter that it trained further
 
 A stack is a folder with `stack.json` in place of weights: the name of a base and the adapters that
-are merged into it each time it is loaded (`core.models.stack`). `core.models.lay_origin` makes all
-of this.
+are merged into it each time it is loaded (`core.worker.models.loading`).
+`core.runs.origin_files` makes all of this.
 """
 
 from __future__ import annotations

@@ -158,7 +158,7 @@ def _convert(gguf: Path, folder: Path, name: str, log: Path, tell: Tell, start: 
         done, stage = stages[-1] if stages else ("0", "starting")
         tell(start + (1 - start) * float(done), f"Preparing {name}: {stage}")
 
-    command = [sys.executable, "-m", "core.models.convert", str(gguf), str(folder)]
+    command = [sys.executable, "-m", "core.worker.models.convert", str(gguf), str(folder)]
     code, output = _run(command, log, follow, HF_HUB_OFFLINE="1", CUDA_VISIBLE_DEVICES="")
     if code != 0:
         last = (output.strip().splitlines() or ["no reason given"])[-1]

@@ -1,7 +1,4 @@
-"""From the reward functions of a config to what a trainer calls: each checked, each with a name.
-
-Imports torch only for a reward model, and only when it is built.
-"""
+"""From the reward functions of a config to what a trainer calls: each checked, each with a name."""
 
 from __future__ import annotations
 
@@ -22,18 +19,27 @@ from core.workspace import Workspace
 _SHOWN_CHARS = 80
 
 
+OpenModel = Callable[[RewardModel, Workspace, str], Batch]
+"""Opens a reward model onto a device; `core.worker.rewards` has it."""
+
+
 def reward_functions(
-    specs: Sequence[RewardSpec], workspace: Workspace, tokenizer: Any, device: str
+    specs: Sequence[RewardSpec],
+    workspace: Workspace,
+    tokenizer: Any,
+    device: str,
+    open_model: OpenModel | None = None,
 ) -> list[RewardFunction]:
     """The functions as TRL calls them; models are loaded here, once, onto `device`.
 
-    `tokenizer` counts tokens (a length in tokens needs it, nothing else does). Raises a
-    TunesmithError naming the function when one cannot be made.
+    `tokenizer` counts tokens (a length in tokens needs it, nothing else does), `open_model` is
+    for reward models. Raises a TunesmithError naming the function when one cannot be made.
     """
     made = []
     for spec in specs:
         try:
-            made.append(RewardFunction(spec, _batch(spec, workspace, tokenizer, device)))
+            batch = _batch(spec, workspace, tokenizer, device, open_model)
+            made.append(RewardFunction(spec, batch))
         except TunesmithError as error:
             raise TrainingError(
                 f"Reward function {spec.name}: {error.message}", error.hint
@@ -116,7 +122,13 @@ def _place(index: int, prompts: Sequence[Any], columns: dict[str, Any]) -> str:
     return f"{row}answer {index + 1} of {len(prompts)} (prompt {shown!r})"
 
 
-def _batch(spec: RewardSpec, workspace: Workspace, tokenizer: Any, device: str) -> Batch:
+def _batch(
+    spec: RewardSpec,
+    workspace: Workspace,
+    tokenizer: Any,
+    device: str,
+    open_model: OpenModel | None,
+) -> Batch:
     """What scores all answers of a step."""
     options = spec.options
     if isinstance(options, Own):
@@ -124,9 +136,9 @@ def _batch(spec: RewardSpec, workspace: Workspace, tokenizer: Any, device: str) 
     if isinstance(options, Judge):
         return _judge(options)
     if isinstance(options, RewardModel):
-        from core.rewards.model import reward_model
-
-        return reward_model(options, workspace, device)
+        if open_model is None:
+            raise TrainingError("no model can be loaded here.", "Take another reward function.")
+        return open_model(options, workspace, device)
     if isinstance(options, JsonSchema):
         options = _with_schema(options, workspace)
     if isinstance(options, Length):

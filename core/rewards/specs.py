@@ -119,3 +119,25 @@ def _free_name(name: str, taken: set[str]) -> str:
         count += 1
         found = f"{name}_{count}"
     return found
+
+
+def catalogue() -> list[dict[str, Any]]:
+    """Every kind with its title, sentence and options, for a list."""
+    return [
+        {
+            "kind": kind,
+            "title": section.title,
+            "sentence": section.sentence(),
+            "needs_answer": section.needs_answer,
+            "options": [
+                {
+                    "name": spec.path,
+                    "allowed": spec.allowed,
+                    "default": spec.default,
+                    "help": spec.help,
+                }
+                for spec in option_specs(kind)
+            ],
+        }
+        for kind, section in KINDS.items()
+    ]

@@ -1,7 +1,4 @@
-"""What of an adapter's settings does not fit the model it is for, by the model's facts.
-
-No torch.
-"""
+"""What of an adapter's settings does not fit the model it is for, by the model's facts."""
 
 from __future__ import annotations
 

@@ -1,8 +1,7 @@
 """What a run needs that this machine may not have: a package, a kind of device, a compiler.
 
 Asked before a start, in the page and at submit; a config that needs more than this machine has is
-still a config. No torch.
-"""
+still a config."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Half the batch and twice the accumulation: less memory, the same training. No torch."""
+"""Half the batch and twice the accumulation: less memory, the same training."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """What keeps a run from being started: the one list that the page, the commands and submit ask for.
 
-What would not keep it from starting, but looks wrong, is in core.summary beside it.
+What would not keep it from starting, but looks wrong, is in core.estimate.summary beside it.
 """
 
 from __future__ import annotations

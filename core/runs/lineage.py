@@ -1,4 +1,4 @@
-"""Runs that begin with another run: whether they can, and who began with whom. No torch."""
+"""Runs that begin with another run: whether they can, and who began with whom."""
 
 from __future__ import annotations
 

@@ -1,8 +1,7 @@
-"""Which curves say how a run of a method goes, in plain words. Torch-free.
+"""Which curves say how a run of a method goes, in plain words.
 
 `panels(method, metrics)` picks from the table what a run has measured so far, so that a chart is
-there as soon as it has something to show and never without.
-"""
+there as soon as it has something to show and never without."""
 
 from __future__ import annotations
 

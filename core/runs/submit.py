@@ -17,10 +17,10 @@ from core.jobs.events import read_events
 from core.jobs.kinds import KINDS
 from core.jobs.queue import enqueue, new_folder
 from core.jobs.store import Job, Store
-from core.models.lay_origin import lay_longer, lay_origin
 from core.models.trained import FINAL, find_trained
 from core.rules import parse_config
 from core.runs.check import start_problems
+from core.runs.origin_files import lay_longer, lay_origin
 from core.runs.records import run_job
 from core.tokens.chat_templates import keep_with_run
 from core.workspace import RunFolder, Workspace

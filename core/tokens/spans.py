@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from core.errors import DataError
+from core.jobs.process import named
 from core.tokens.chat_templates import names_used
 from core.tokens.tool_turns import Message, calls_of, rendered_with_calls, template_text
 
@@ -132,19 +133,11 @@ class ChatRenderer:
         return tuple(spans[len(spans) - wanted :])
 
     def _generated(self, messages: list[Message], template: str) -> list[tuple[int, int]]:
-        from transformers.utils.chat_template_utils import render_jinja_template
-
+        marked = named("core.worker.generation_marks:generated")
         try:
-            _, found = render_jinja_template(
-                conversations=[messages],
-                tools=self._tools,
-                chat_template=template,
-                return_assistant_tokens_mask=True,
-                **self._tokenizer.special_tokens_map,
-            )
+            return list(marked(messages, self._tools, template, self._tokenizer))
         except TypeError:  # it wants the arguments of calls as text: its turns are looked for
             return []
-        return list(found[0])
 
     def _by_prefix(self, text: str, messages: list[Message], index: int) -> Span | None:
         """From the generation prompt before the turn to what the turn adds, if both are part of

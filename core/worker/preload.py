@@ -34,8 +34,8 @@ MODULES = (
     "bitsandbytes",
     "safetensors.torch",
     "core.jobs.worker",
-    "core.training.run",
-    "core.evaluation.run",
+    "core.worker.training.run",
+    "core.worker.evaluation.run",
     "core.worker.chat.server",
 )
 

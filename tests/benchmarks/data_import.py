@@ -122,7 +122,7 @@ def main() -> None:
 
 def _statistics(workspace: Workspace, dataset_id: str, model: Path, rows: int | None) -> None:
     from core.tokens.lens import Lens
-    from core.tokens_worker import dataset_statistics
+    from core.worker.tokenizers import dataset_statistics
 
     measured(
         f"statistics of {f'{rows:,}' if rows else 'all'} rows",

@@ -187,7 +187,7 @@ def trained(root: Path, name: str) -> dict[str, Any]:
     import time
 
     import core.worker.preload  # noqa: F401 - what a worker finds imported
-    from core.training.run import run_training
+    from core.worker.training.run import run_training
     from core.workspace import Workspace, new_id
 
     run = Workspace.open(root).run(new_id())

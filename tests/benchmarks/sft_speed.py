@@ -143,7 +143,7 @@ def measured(result: dict[str, Any]) -> Iterator[None]:
 
 def ours(root: Path, steps: int) -> dict[str, Any]:
     """The product's own run."""
-    from core.training.run import run_training
+    from core.worker.training.run import run_training
     from core.workspace import Workspace, new_id
 
     run = Workspace.open(root).run(new_id())
@@ -164,7 +164,7 @@ def bare(root: Path, steps: int) -> dict[str, Any]:
     from trl import SFTConfig, SFTTrainer
 
     from core.data.registry import load_dataset_info
-    from core.training.text import sft_rows
+    from core.worker.training.text import sft_rows
     from core.workspace import Workspace
 
     base = str(root / "models" / "base")

@@ -10,10 +10,10 @@ import torch
 from core.chat.session import chat_once, conversation
 from core.chat.settings import Column
 from core.errors import ModelError
-from core.models.inference import open_kind, open_trained
 from core.models.trained import find_trained
 from core.worker.chat.loaded import Models
 from core.worker.chat.voices import LabelVoice
+from core.worker.models.loading import open_kind, open_trained
 from tests.training.labelled import LabelWorld, label_world, labelled_rows
 
 

@@ -11,8 +11,8 @@ from peft import PeftModel
 
 from core.chat.settings import Column
 from core.errors import ModelError
-from core.models.inference import open_model
 from core.worker.chat.loaded import Models, Voice
+from core.worker.models.loading import open_model
 from tests.tiny_model import TinyWorld, tiny_adapter, tiny_model, tiny_tokenizer, tiny_world
 
 IDS = torch.tensor([[1, 9, 30, 42]])

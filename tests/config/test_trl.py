@@ -138,7 +138,7 @@ def test_every_choice_is_one_of_transformers(path: str, enumeration: str) -> Non
 @pytest.mark.parametrize("bias", SPEC_BY_PATH["adapter.bias"].choices)
 @pytest.mark.parametrize("weights", SPEC_BY_PATH["adapter.init_lora_weights"].choices)
 def test_every_way_to_set_lora_is_taken_by_peft(bias: str, weights: str) -> None:
-    from core.training.adapters import peft_config
+    from core.worker.training.adapters import peft_config
 
     config = RunConfig.model_validate(
         {"adapter": {"bias": bias, "init_lora_weights": weights}}
@@ -155,7 +155,7 @@ NOT_PEFTS = {"method", "quantization", "loraplus_lr_ratio", "eva_rho", "prompt_t
 @pytest.mark.parametrize("kind", [*TUNERS, *PROMPTS])
 def test_every_field_of_a_kind_is_one_of_pefts_and_reaches_it(kind: str) -> None:
     """A setting would be shown and change nothing."""
-    from core.training.adapters import peft_config
+    from core.worker.training.adapters import peft_config
 
     chosen = {"adapter.method": kind}
     names = {

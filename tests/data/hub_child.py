@@ -15,8 +15,8 @@ from core.errors import TunesmithError
 
 
 def run_case(case: dict[str, Any]) -> dict[str, Any]:
-    from core.data.hub_download import download, first_rows
     from core.data.hub_source import parse_hub_source
+    from core.worker.hub_rows import download, first_rows
 
     os.environ.pop("HF_TOKEN", None)
     os.environ.update({"HF_TOKEN": case["token"]} if "token" in case else {})

@@ -11,7 +11,7 @@ import torch
 
 from core.estimate.plan import estimate_run
 from core.models.hardware import probe
-from core.training.trial_run import try_two_steps
+from core.worker.training.trial_run import try_two_steps
 from tests.estimate.test_memory import memory
 from tests.tiny_model import colour_rows, tiny_world
 
@@ -52,7 +52,7 @@ def test_an_estimate_holds_for_a_model_in_memory(tmp_path: Path) -> None:
     from peft import get_peft_model
 
     from core.rules import parse_config
-    from core.training.adapters import peft_config
+    from core.worker.training.adapters import peft_config
 
     world = tiny_world(tmp_path)
     values = {"training.precision": "fp32", "training.per_device_train_batch_size": 2}

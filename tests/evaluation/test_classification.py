@@ -14,9 +14,9 @@ from sklearn.metrics import precision_recall_fscore_support
 from core.commands.evaluate import report_text
 from core.evaluation.label_scores import Truth, by_label, macro_f1, means, truth_of
 from core.evaluation.report import read_report
-from core.evaluation.run import run_evaluation
 from core.evaluation.verdict import shown
 from core.models.labels import Labels
+from core.worker.evaluation.run import run_evaluation
 from core.workspace import RunFolder
 from tests.training.conftest import events
 from tests.training.labelled import LabelWorld, label_world, labelled_rows

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 import torch
 
-from core.evaluation import measure
-from core.evaluation.measure import answer_losses, write_answers
 from core.tokens.prompts import end_of_answer_ids, prompt_ids
 from core.tokens.tokenize import tokenize_row
+from core.worker.evaluation import measure
+from core.worker.evaluation.measure import answer_losses, write_answers
 from tests.tiny_model import colour_rows, teach, tiny_adapter, tiny_model, tiny_tokenizer
 
 QUESTIONS = ["a red cup", "hi", "what is the colour of the green hat on the door, please", "b"]

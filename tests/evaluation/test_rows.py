@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from core.errors import DataError
-from core.evaluation.rows import load_eval_set, prompts_of, question_and_answer, spread
 from core.rules import parse_config
 from core.tokens.tokenize import with_system_prompt
+from core.worker.evaluation.rows import load_eval_set, prompts_of, question_and_answer, spread
 from tests.tiny_model import colour_rows, tiny_tokenizer, tiny_world
 
 USER, ANSWER = {"role": "user", "content": "hi"}, {"role": "assistant", "content": "ho"}

@@ -12,10 +12,10 @@ import pytest
 import torch
 
 from core.errors import DataError, ModelError
-from core.evaluation import writer
 from core.evaluation.report import list_evaluations
-from core.evaluation.run import run_evaluation
 from core.evaluation.verdict import verdict
+from core.worker.evaluation import writer
+from core.worker.evaluation.run import run_evaluation
 from core.workspace import RunFolder
 from tests.tiny_model import (
     TinyWorld,

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core.evaluation.report import Report
-from core.evaluation.texts import in_pieces
 from core.evaluation.verdict import verdict
 from core.tokens.tokenize import NO_LOSS, TokenizedRow
+from core.worker.evaluation.texts import in_pieces
 from webui.report_view import report
 
 

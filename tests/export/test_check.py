@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from core.errors import ExportError
-from core.export.check import (
+from core.worker.export.check import (
     check_exported,
     check_trained,
     distance,

@@ -11,9 +11,9 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
-from core.export.run import run_export
 from core.jobs.task import read_result
 from core.models.labels import FILE
+from core.worker.export.run import run_export
 from core.workspace import RunFolder
 from tests.training.labelled import LabelWorld, label_world, labelled_rows
 

@@ -16,9 +16,9 @@ from safetensors import safe_open
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from core.errors import ExportError
-from core.export import run as export_run
 from core.export.reports import list_exports
-from core.export.run import run_export
+from core.worker.export import run as export_run
+from core.worker.export.run import run_export
 from core.workspace import RunFolder
 from tests.tiny_model import (
     TinyWorld,

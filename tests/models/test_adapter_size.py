@@ -68,7 +68,7 @@ def test_the_told_number_is_pefts(
     """The plan and the estimate of memory would speak of another training."""
     from peft import get_peft_model
 
-    from core.training.adapters import peft_config
+    from core.worker.training.adapters import peft_config
 
     config = parse_config({"adapter": kind})
     folder, model = models[family]

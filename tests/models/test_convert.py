@@ -21,7 +21,13 @@ def converted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str,
     folder = tmp_path_factory.mktemp("convert")
     weights = tiny.make_gguf(folder / "tiny.gguf")
     done = subprocess.run(
-        [sys.executable, "-m", "core.models.convert", folder / "tiny.gguf", folder / "model"],
+        [
+            sys.executable,
+            "-m",
+            "core.worker.models.convert",
+            folder / "tiny.gguf",
+            folder / "model",
+        ],
         env={**os.environ, "PYTHONPATH": str(PROJECT), "HF_HUB_OFFLINE": "1"},
         capture_output=True,
         text=True,

@@ -14,12 +14,12 @@ from core.data.prepare import import_dataset
 from core.data.steps.base import Setting
 from core.data.steps.model_files import tokenizer_file
 from core.errors import WorkspaceError
+from core.estimate.summary import summarize
 from core.models.kinds import kind_in
 from core.models.location import ensure_model, fetch_model, local_model
 from core.rules import parse_config
-from core.summary import summarize
 from core.tokens.lens import Lens
-from core.tokens_worker import open_tokenizer
+from core.worker.tokenizers import open_tokenizer
 from core.workspace import Workspace
 from tests.models import tiny
 from tests.tokens.conftest import CHATML, build_tokenizer

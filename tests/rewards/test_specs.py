@@ -9,8 +9,7 @@ import pytest
 from core.commands.rewards import OPTIONS
 from core.errors import ConfigError
 from core.rewards.kinds import KINDS
-from core.rewards.specs import FIELD, option_specs, parse_rewards, plain_reward
-from core.rewards.trial import catalogue
+from core.rewards.specs import FIELD, catalogue, option_specs, parse_rewards, plain_reward
 
 GIVEN: dict[str, dict[str, Any]] = {
     "json_schema": {"json_schema": {"type": "object"}},

@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from core.config import RunConfig
 from core.config.derived import answers_a_step, batches_an_epoch, nearest_batch
 from core.errors import ConfigError
+from core.estimate.summary import optimizer_steps
 from core.methods import named
 from core.rules import parse_config
 from core.rules.command import as_command
 from core.rules.presets import load_preset
-from core.summary import optimizer_steps
 from tests.rules.test_command import run_command
 
 REWARDED = {"method": "grpo", "reinforcement.rewards": ["json_valid"]}

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from core import tokens_worker
 from core.data.registry import load_dataset_info
 from core.tokens.counts import estimated_token_counts
 from core.tokens.lens import Lens
 from core.tokens.statistics import read_statistics
+from core.worker import tokenizers as tokens_worker
 from tests.tiny_model import TinyWorld, tiny_world
 
 

@@ -17,7 +17,7 @@ from core.errors import ModelError
 from core.tokens.counts import token_counts
 from core.tokens.lens import Lens
 from core.tokens.tokenize import NO_LOSS, tokenize_rows
-from core.tokens_worker import open_tokenizer, preview_rows
+from core.worker.tokenizers import open_tokenizer, preview_rows
 from core.workspace import Workspace
 from tests.tokens.conftest import CHATML
 from tests.tokens.template_rows import TOOLS, call, tokenizer_with_marks

@@ -12,7 +12,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core import tokens_worker
 from core.data.record import Counts, DatasetInfo
 from core.data.rowfile import RowWriter
 from core.tokens.lens import Lens
@@ -23,6 +22,7 @@ from core.tokens.statistics import (
     suggested_max_length,
     summarize,
 )
+from core.worker import tokenizers as tokens_worker
 from core.workspace import Workspace
 from tests.tokens.conftest import CHATML, build_tokenizer
 

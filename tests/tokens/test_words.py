@@ -12,7 +12,7 @@ import pytest
 from core.cli import main
 from core.data.prepare import import_dataset
 from core.jobs.process import named
-from core.tokens_worker import fragmented_words
+from core.worker.tokenizers import fragmented_words
 from core.workspace import Workspace
 from tests.tiny_model import tiny_tokenizer
 from webui.word_finder import WordFinder

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from core.jobs.events import Event, read_events
-from core.training.run import run_training
+from core.worker.training.run import run_training
 from core.workspace import RunFolder
 from tests.tiny_model import TinyWorld, colour_rows, tiny_world
 

@@ -15,7 +15,7 @@ from transformers import BertConfig, BertForMaskedLM, PreTrainedTokenizerFast
 from core.data.prepare import import_dataset
 from core.data.record import DatasetInfo
 from core.rules import parse_config
-from core.training.run import run_training
+from core.worker.training.run import run_training
 from core.workspace import RunFolder, Workspace
 from tests.tiny_model import tiny_model, tiny_tokenizer
 

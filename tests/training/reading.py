@@ -10,11 +10,11 @@ from typing import Any
 
 from core.data.prepare import import_dataset
 from core.data.record import DatasetInfo
-from core.evaluation.run import run_evaluation
-from core.export.run import run_export
 from core.jobs.task import read_result
 from core.rules import parse_config
-from core.training.run import run_training
+from core.worker.evaluation.run import run_evaluation
+from core.worker.export.run import run_export
+from core.worker.training.run import run_training
 from core.workspace import RunFolder, Workspace
 from tests.tiny_model import COLOURS, shown_report, tiny_model, tiny_tokenizer
 from tests.training.labelled import tiny_bert

@@ -15,12 +15,12 @@ from safetensors.torch import load_file
 
 from core.chat.settings import Column
 from core.errors import ConfigError, ExportError
-from core.export.run import run_export
-from core.models.classifier import label_logits, open_classifier, text_ids
-from core.models.inference import open_model, open_trained
 from core.models.trained import find_trained
-from core.training.run import run_training
 from core.worker.chat.loaded import Models, Voice
+from core.worker.export.run import run_export
+from core.worker.models.classifier import label_logits, open_classifier, text_ids
+from core.worker.models.loading import open_model, open_trained
+from core.worker.training.run import run_training
 from core.workspace import RunFolder
 from tests.preferences import THINGS, bring, pairs
 from tests.tiny_model import TinyWorld

@@ -12,15 +12,15 @@ import torch
 
 from core.chat.settings import ChatSettings
 from core.config.adapter import TUNERS
-from core.evaluation.measure import answer_losses, write_answers
-from core.evaluation.rows import load_eval_set
 from core.export.formats import formats
 from core.models.describe import describe_model, trainable_parameters
-from core.models.inference import open_trained
 from core.models.trained import find_trained
 from core.rules import load_config
 from core.tokens.prompts import end_of_answer_ids
 from core.worker.chat.decode import next_tokens
+from core.worker.evaluation.measure import answer_losses, write_answers
+from core.worker.evaluation.rows import load_eval_set
+from core.worker.models.loading import open_trained
 from core.workspace import RunFolder
 from tests.tiny_model import TinyWorld
 from tests.training.conftest import events, losses

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from core.errors import DataError, TrainingError
-from core.training.advice import advise
+from core.worker.training.advice import advise
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,6 @@ from safetensors.torch import load_file, save_file
 from core.errors import ConfigError, JobError, ModelError, TrainingError
 from core.jobs.events import EventWriter
 from core.jobs.store import Job, Store
-from core.models.inference import open_trained
 from core.models.trained import find_trained
 from core.rules import load_config, parse_config
 from core.runs.curves import curves
@@ -24,9 +23,10 @@ from core.runs.lineage import built_on, lineage_text
 from core.runs.records import delete_run
 from core.runs.resume import can_halve, memory_was_short, resume_with_half
 from core.runs.submit import submit_run
-from core.training.resume import MemoryRanOut, ran_out
-from core.training.row_trainer import RowTrainer
-from core.training.run import run_training
+from core.worker.models.loading import open_trained
+from core.worker.training.resume import MemoryRanOut, ran_out
+from core.worker.training.row_trainer import RowTrainer
+from core.worker.training.run import run_training
 from core.workspace import RunFolder
 from tests.tiny_model import TinyWorld
 from tests.training.conftest import SETTINGS, events, losses

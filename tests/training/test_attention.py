@@ -9,7 +9,13 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from core.errors import TrainingError
-from core.training.attention import KNOWN, NAME, attend_rows, other_attention, use_row_attention
+from core.worker.training.attention import (
+    KNOWN,
+    NAME,
+    attend_rows,
+    other_attention,
+    use_row_attention,
+)
 
 SIZES: dict[str, Any] = {
     "vocab_size": 97,

@@ -6,7 +6,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from core.jobs.events import EventWriter, read_events
-from core.training.callbacks import ReportEvents
+from core.worker.training.callbacks import ReportEvents
 
 
 def test_a_long_step_is_not_called_evaluating(tmp_path: Path) -> None:

@@ -12,14 +12,14 @@ import torch
 from safetensors.torch import load_file
 
 from core.chat.settings import Column
-from core.evaluation.run import run_evaluation
-from core.export.run import run_export
-from core.models.inference import open_before, open_trained, resolve_base
 from core.models.trained import find_trained
 from core.rules import load_config, parse_config
 from core.runs.lineage import chain_problems, lineage_text, values_to_continue
-from core.training.run import run_training
 from core.worker.chat.loaded import Models
+from core.worker.evaluation.run import run_evaluation
+from core.worker.export.run import run_export
+from core.worker.models.loading import open_before, open_trained, resolve_base
+from core.worker.training.run import run_training
 from core.workspace import RunFolder
 from tests.tiny_model import TinyWorld, colour_rows, tiny_model, tiny_tokenizer, tiny_world
 from tests.training.conftest import SETTINGS, losses

@@ -16,17 +16,17 @@ from core.chat.settings import Column
 from core.data.record import Counts, DatasetInfo
 from core.data.rowfile import RowWriter
 from core.errors import DataError
-from core.models.inference import open_tokenizer, tokenizer_of
 from core.models.trained import find_trained
 from core.rules import parse_config
 from core.tokens.chat_templates import load_template, save_template, use_template
 from core.tokens.lens import Lens
 from core.tokens.tokenize import NO_LOSS
-from core.tokens_worker import preview_rows
-from core.training.attention import use_row_attention
-from core.training.row_trainer import RowTrainer
-from core.training.text import sft_rows
 from core.worker.chat.loaded import Models
+from core.worker.models.loading import open_tokenizer, tokenizer_of
+from core.worker.tokenizers import preview_rows
+from core.worker.training.attention import use_row_attention
+from core.worker.training.row_trainer import RowTrainer
+from core.worker.training.text import sft_rows
 from core.workspace import RunFolder, Workspace
 from tests.tiny_model import TinyWorld, tiny_model
 from tests.tokens.template_rows import ROWS, STARTER, TEMPLATES, expected, tokenizer_with_marks

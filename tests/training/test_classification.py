@@ -11,12 +11,12 @@ import torch
 from safetensors.torch import load_file
 
 from core.errors import ConfigError, DataError
-from core.models.classifier import label_logits, open_classifier, text_ids
 from core.models.labels import FILE
 from core.models.trained import find_trained
 from core.rules import load_config
-from core.training.callbacks import ReportEvents
-from core.training.run import run_training
+from core.worker.models.classifier import label_logits, open_classifier, text_ids
+from core.worker.training.callbacks import ReportEvents
+from core.worker.training.run import run_training
 from core.workspace import RunFolder
 from tests.training.conftest import events
 from tests.training.labelled import LabelWorld, label_world, labelled_rows

@@ -18,13 +18,13 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 from core.errors import DataError, ModelError
-from core.models.inference import open_trained
 from core.models.trained import find_trained
 from core.rules import load_config
-from core.training.callbacks import ReportEvents
-from core.training.rows import IDS, Rows
-from core.training.run import run_training
-from core.training.text import in_blocks
+from core.worker.models.loading import open_trained
+from core.worker.training.callbacks import ReportEvents
+from core.worker.training.rows import IDS, Rows
+from core.worker.training.run import run_training
+from core.worker.training.text import in_blocks
 from core.workspace import RunFolder
 from tests.tiny_model import tiny_world
 from tests.training.conftest import events, losses

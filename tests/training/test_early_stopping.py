@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 from core.jobs.events import Event
-from core.training.run import run_training
+from core.worker.training.run import run_training
 from core.workspace import RunFolder
 from tests.preferences import THINGS, bring, judged, pairs
 from tests.tiny_model import TinyWorld

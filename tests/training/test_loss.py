@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from core.training.row_trainer import Head, head_of, summed_loss
+from core.worker.training.row_trainer import Head, head_of, summed_loss
 from tests.training.test_attention import tiny
 
 TOKENS, WIDTH, VOCABULARY = 40, 16, 50

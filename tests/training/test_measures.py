@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from core.training.callbacks import DeviceUse
-from core.training.trainer import rows_in_batch
+from core.worker.training.callbacks import DeviceUse
+from core.worker.training.trainer import rows_in_batch
 
 
 @pytest.mark.parametrize(

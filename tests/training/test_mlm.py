@@ -12,12 +12,12 @@ from transformers import BertModel
 
 from core.chat.settings import Column
 from core.errors import ModelError
-from core.models.masked import hidden, load_masked, masking, text_pieces
 from core.models.trained import find_trained
 from core.rules import parse_config
-from core.training.mlm import Hiding
-from core.training.run import run_training
 from core.worker.chat.loaded import Models
+from core.worker.models.masked import hidden, load_masked, masking, text_pieces
+from core.worker.training.mlm import Hiding
+from core.worker.training.run import run_training
 from tests.training.conftest import events, losses
 from tests.training.labelled import tiny_bert_tokenizer
 from tests.training.reading import SENTENCES, TextWorld, plain_texts, text_world

@@ -14,8 +14,8 @@ from core.config.optimizers import OPTIMIZERS
 from core.config.schedules import SCHEDULES
 from core.rules import parse_config
 from core.setup.extras import is_installed
-from core.training.optimizers import OptimizedTrainer, optimizer_arguments
-from core.training.trainer import WatchedTrainer
+from core.worker.training.optimizers import OptimizedTrainer, optimizer_arguments
+from core.worker.training.trainer import WatchedTrainer
 
 STEPS = 4
 # RAdam stands still for its first five steps.

@@ -21,7 +21,7 @@ from core.jobs.events import Event
 from core.rules import parse_config
 from core.tokens.sides import sides_of_rows
 from core.tokens.tokenize import TokenizedRow
-from core.training.preference import (
+from core.worker.training.preference import (
     DirectTrainer,
     JudgedCollator,
     OddsRatioTrainer,
@@ -30,7 +30,7 @@ from core.training.preference import (
     judged_measures,
     judged_rows,
 )
-from core.training.run import run_training
+from core.worker.training.run import run_training
 from core.workspace import RunFolder
 from tests.preferences import THINGS, bring, judged, pairs
 from tests.tiny_model import TinyWorld, tiny_tokenizer, tiny_world

@@ -12,9 +12,9 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from core.evaluation.run import run_evaluation
-from core.export.run import run_export
-from core.training.run import run_training
+from core.worker.evaluation.run import run_evaluation
+from core.worker.export.run import run_export
+from core.worker.training.run import run_training
 from core.workspace import RunFolder
 from tests.preferences import THINGS, bring, judged, pairs
 from tests.tiny_model import TinyWorld, shown_report, tiny_world

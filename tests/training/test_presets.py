@@ -23,7 +23,7 @@ from core.data.prepare import import_dataset
 from core.methods import METHODS
 from core.rules import parse_config
 from core.rules.presets import list_presets, load_preset
-from core.training.recipe import prepare
+from core.worker.training.recipe import prepare
 from core.workspace import Workspace
 from tests.preferences import THINGS, bring, judged, pairs
 from tests.tiny_model import CHATML, tiny_tokenizer, tiny_world

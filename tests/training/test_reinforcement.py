@@ -14,13 +14,13 @@ import pytest
 import torch
 
 from core.errors import DataError, ModelError, TrainingError
-from core.evaluation.run import run_evaluation
 from core.jobs.events import EventWriter, read_events
-from core.models.inference import open_trained
 from core.models.trained import find_trained
 from core.rewards.specs import parse_rewards
-from core.training.reinforcement import ReportCompletions, chosen_answers
-from core.training.run import run_training
+from core.worker.evaluation.run import run_evaluation
+from core.worker.models.loading import open_trained
+from core.worker.training.reinforcement import ReportCompletions, chosen_answers
+from core.worker.training.run import run_training
 from core.workspace import RunFolder
 from tests.tiny_model import TinyWorld, shown_report
 from tests.training.conftest import events

@@ -13,8 +13,8 @@ from core.config import RunConfig
 from core.estimate.plan import estimate_run
 from core.models.hardware import probe
 from core.rules import parse_config
-from core.training.attention import NAME as ROW_ATTENTION
-from core.training.resolve import (
+from core.worker.training.attention import NAME as ROW_ATTENTION
+from core.worker.training.resolve import (
     choose_batch,
     choose_device,
     choose_precision,

@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import load_file
 
 from core.errors import DataError, TrainingError
-from core.training.callbacks import ReportEvents
-from core.training.run import run_training
+from core.worker.training.callbacks import ReportEvents
+from core.worker.training.run import run_training
 from core.workspace import RunFolder
 from tests.tiny_model import TinyWorld
 from tests.training.conftest import events

@@ -16,19 +16,20 @@ from core.data.record import DatasetInfo
 from core.errors import ConfigError, DataError, ModelError, TrainingError
 from core.evaluation.intervals import share
 from core.evaluation.report import read_report
-from core.evaluation.run import run_evaluation
 from core.evaluation.verdict import verdict
-from core.export.run import run_export
 from core.jobs.task import read_result
-from core.models.inference import open_trained
-from core.models.scores import find_scorer, turns
 from core.models.trained import find_trained
 from core.rewards.build import reward_functions
 from core.rewards.specs import parse_rewards
 from core.rules import parse_config
-from core.training.run import run_training
 from core.worker.chat.loaded import Models
 from core.worker.chat.voices import ScoreVoice
+from core.worker.evaluation.run import run_evaluation
+from core.worker.export.run import run_export
+from core.worker.models.loading import open_trained
+from core.worker.models.scores import find_scorer, turns
+from core.worker.rewards import reward_model
+from core.worker.training.run import run_training
 from core.workspace import RunFolder
 from tests.preferences import THINGS, bring, pairs
 from tests.tiny_model import TinyWorld, tiny_world
@@ -237,7 +238,8 @@ def test_it_rewards_the_answers_of_another_run(world: TinyWorld, run: RunFolder)
         {"kind": "reward_model", "model": "learned", "batch_size": 2},
         {"kind": "reward_model", "model": "learned", "scale": "sigmoid"},
     ]
-    raw, squashed = reward_functions(parse_rewards(kinds), world.workspace, None, "cpu")
+    parsed = parse_rewards(kinds)
+    raw, squashed = reward_functions(parsed, world.workspace, None, "cpu", reward_model)
     asked = pairs(THINGS[5:])[:3]
     prompts, good = [row["prompt"] for row in asked], [row["chosen"] for row in asked]
     better = raw(prompts, good, answer=[None] * 3)
@@ -252,4 +254,4 @@ def test_it_rewards_the_answers_of_another_run(world: TinyWorld, run: RunFolder)
 def test_a_model_that_gives_no_score_is_refused(world: TinyWorld) -> None:
     parsed = parse_rewards([{"kind": "reward_model", "model": "tiny"}])
     with pytest.raises(TrainingError, match="tiny is no reward model: it gives text"):
-        reward_functions(parsed, world.workspace, None, "cpu")
+        reward_functions(parsed, world.workspace, None, "cpu", reward_model)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.training.trainer import LikeLengths
+from core.worker.training.trainer import LikeLengths
 
 
 def epoch(sampler: LikeLengths, number: int) -> list[int]:

@@ -16,10 +16,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from core.data.prepare import import_dataset
 from core.errors import DataError, TrainingError
 from core.rules import load_config
-from core.training.advice import advise
-from core.training.attention import other_attention
-from core.training.row_trainer import RowTrainer
-from core.training.run import run_training
+from core.worker.training.advice import advise
+from core.worker.training.attention import other_attention
+from core.worker.training.row_trainer import RowTrainer
+from core.worker.training.run import run_training
 from core.workspace import RunFolder
 from tests.tiny_model import TinyWorld, colour_rows
 from tests.training.conftest import SETTINGS, events, losses

@@ -18,9 +18,9 @@ from core.config.tracking import TITLES
 from core.jobs.events import EventWriter
 from core.rules import parse_config
 from core.rules.machine import tracker_warnings
-from core.training import trackers
-from core.training.run import run_training
-from core.training.trackers import TRACKERS, About, Trackers, open_settings, without_secrets
+from core.worker.training import trackers
+from core.worker.training.run import run_training
+from core.worker.training.trackers import TRACKERS, About, Trackers, open_settings, without_secrets
 from core.workspace import RunFolder
 from tests.tiny_model import TinyWorld
 from tests.training.conftest import SETTINGS, events, losses

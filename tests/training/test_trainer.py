@@ -15,9 +15,9 @@ from trl import SFTConfig, SFTTrainer
 from core.data.registry import read_rows
 from core.rules import parse_config
 from core.tokens.tokenize import tokenize_rows
-from core.training.attention import use_row_attention
-from core.training.row_trainer import RowTrainer
-from core.training.text import packed, sft_rows
+from core.worker.training.attention import use_row_attention
+from core.worker.training.row_trainer import RowTrainer
+from core.worker.training.text import packed, sft_rows
 from tests.tiny_model import TinyWorld, tiny_model, tiny_tokenizer
 from tests.training.conftest import SETTINGS
 

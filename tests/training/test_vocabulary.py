@@ -13,14 +13,13 @@ import torch
 from core.chat.settings import Column
 from core.errors import ConfigError, ModelError
 from core.models.describe import describe_model, trainable_parameters
-from core.models.inference import open_model, open_tokenizer, open_trained
 from core.models.new_tokens import FILE, NewTokens
 from core.models.trained import find_trained
-from core.models.vocabulary import grow, make_room
 from core.rules import load_config, parse_config
 from core.tokens.words import add_tokens
-from core.training.run import run_training
 from core.worker.chat.loaded import Models
+from core.worker.models.loading import grow, make_room, open_model, open_tokenizer, open_trained
+from core.worker.training.run import run_training
 from core.workspace import RunFolder
 from tests.tiny_model import tiny_model, tiny_tokenizer
 from tests.training.conftest import events, losses

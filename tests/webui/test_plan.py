@@ -28,7 +28,7 @@ def gpu(capability: float) -> Device:
 
 def test_auto_is_foreseen_as_the_worker_decides_it() -> None:
     """On this machine, against the code that the worker runs."""
-    from core.training.resolve import choose_device, choose_precision
+    from core.worker.training.resolve import choose_device, choose_precision
 
     config = RunConfig()
     device = choose_device(config)

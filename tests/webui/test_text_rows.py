@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from core.estimate.summary import rows_of_trainer
 from core.rules import parse_config
-from core.summary import rows_of_trainer
 from core.tokens.lens import Lens
 from webui import token_view
 

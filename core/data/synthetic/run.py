@@ -23,10 +23,10 @@ from core.data.rowfile import iter_rows, read_slice
 from core.data.synthetic.asking import Ask, word_request
 from core.data.synthetic.draft_log import append, read_log
 from core.data.synthetic.draft_rows import likeness
-from core.data.synthetic.local import LocalModel
 from core.data.synthetic.reply import Reading, read_reply
 from core.data.synthetic.tasks import DraftTask, at_work, load_task, seed_rows, tally_of
 from core.errors import DataError, TunesmithError
+from core.jobs.process import named
 from core.progress import Stopped, Tell
 from core.remote.endpoint import (
     FIRST_WAIT,
@@ -105,7 +105,8 @@ def _model(workspace: Workspace, task: DraftTask, work: _Work, first_wait: float
     settings = task.settings
     if settings.source == "local":
         work.say(f"Loading {settings.model}")
-        return LocalModel(workspace, settings)
+        local: Model = named("core.worker.local_writer:LocalModel")(workspace, settings)
+        return local
     pace = Pace(settings.requests_per_minute, first_wait=first_wait)
     return EndpointModel(endpoint_from(), settings, pace)
 

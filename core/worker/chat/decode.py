@@ -1,4 +1,4 @@
-"""Tokens one after the other, so that each can be shown, and stopped after. Imports torch."""
+"""Tokens one after the other, so that each can be shown, and stopped after."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from transformers import TemperatureLogitsWarper, TopPLogitsWarper
 
 from core.chat.settings import ChatSettings
 from core.errors import ModelError
-from core.models.virtual import after_virtual_tokens, virtual_tokens
+from core.worker.models.loading import after_virtual_tokens, virtual_tokens
 
 # A long prompt is read in parts of so many tokens: a stop need not wait for all of it.
 _PROMPT_PART = 256

@@ -1,7 +1,4 @@
-"""The models of a chat in memory: each base once, with any number of adapters on it.
-
-Imports torch: only the chat's worker uses it.
-"""
+"""The models of a chat in memory: each base once, with any number of adapters on it."""
 
 from __future__ import annotations
 
@@ -16,8 +13,13 @@ from core.chat.settings import Column
 from core.config import RunConfig
 from core.data.record import read_record
 from core.errors import DataError, ModelError
-from core.models.classifier import open_classifier
-from core.models.inference import (
+from core.models.trained import FINAL, TrainedModel, find_trained
+from core.progress import Tell
+from core.tokens.chat_templates import MODELS_OWN
+from core.tokens.prompts import Message, end_of_answer_ids, prompt_ids
+from core.worker.chat.voices import GapVoice, LabelVoice, ScoreVoice, SilentVoice
+from core.worker.models.classifier import open_classifier
+from core.worker.models.loading import (
     open_base,
     open_kind,
     open_model,
@@ -27,13 +29,8 @@ from core.models.inference import (
     tokenizer_of,
     with_adapter,
 )
-from core.models.masked import open_masked_base, open_trained_masked
-from core.models.scores import open_scorer
-from core.models.trained import FINAL, TrainedModel, find_trained
-from core.progress import Tell
-from core.tokens.chat_templates import MODELS_OWN
-from core.tokens.prompts import Message, end_of_answer_ids, prompt_ids
-from core.worker.chat.voices import GapVoice, LabelVoice, ScoreVoice, SilentVoice
+from core.worker.models.masked import open_masked_base, open_trained_masked
+from core.worker.models.scores import open_scorer
 from core.workspace import Workspace
 
 

@@ -8,11 +8,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from core.errors import ModelError
-from core.models.classifier import in_words, label_logits, longest_input, probabilities, text_ids
 from core.models.labels import Labels
-from core.models.masked import guesses
-from core.models.scores import Scorer, turns
 from core.tokens.prompts import Message
+from core.worker.models.classifier import (
+    in_words,
+    label_logits,
+    longest_input,
+    probabilities,
+    text_ids,
+)
+from core.worker.models.masked import guesses
+from core.worker.models.scores import Scorer, turns
 
 _MOST_GAPS, _MOST_GUESSES = 10, 5
 

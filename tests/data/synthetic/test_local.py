@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from core.data.synthetic.local import LocalModel
 from core.data.synthetic.review import read_drafts
 from core.data.synthetic.run import run_drafts
 from core.data.synthetic.settings import draft_settings
 from core.data.synthetic.tasks import begin, load_task
 from core.errors import DataError, ModelError
+from core.worker.local_writer import LocalModel
 from tests.tiny_model import TinyWorld, tiny_adapter, tiny_model, tiny_tokenizer, tiny_world
 
 ROOT = Path(__file__).parents[3]

@@ -1,0 +1,246 @@
+"""Whether an exported model does what the trained one did: their scores compared, for the next
+token, for labels, or of answers.
+
+The distance of two models is the root mean square of the difference of their logits, each
+position's mean taken off (it changes no probability), relative to that of the trained model's
+logits. 0 is the same model; two unrelated models are about 1.4 apart.
+
+What an exported model has learned is the part of the way from the base to the trained model that
+it has gone: 0 is the base, 1 the trained model. Rounding goes in all directions and hardly
+changes it, so it also tells a short training from none.
+
+Scores for labels and of answers mean something by themselves: no mean is taken off."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from core.errors import ExportError
+from core.models.labels import Labels, read_labels
+from core.worker.models.classifier import given, probabilities
+
+# How far rounding the weights to a type may move the answers.
+TOLERANCE = {torch.float32: 1e-3, torch.float16: 1e-2, torch.bfloat16: 5e-2}
+# A choice is clear when the first token leads the second by so many times the allowed distance.
+_CLEAR = 4
+# A trained model nearer than this to its base is its base.
+SAME = 1e-6
+# The share of what was learned that an export has to carry, and may.
+_LEAST, _MOST = 0.75, 1.25
+# Room for the logits of one model, in bytes.
+_LOGIT_BYTES = 64 * 2**20
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that was checked, and what was found."""
+
+    name: str
+    ok: bool
+    detail: str
+
+    def as_dict(self) -> dict[str, Any]:
+        return {"name": self.name, "ok": self.ok, "detail": self.detail}
+
+
+@torch.inference_mode()
+def next_token_logits(model: Any, rows: Sequence[list[int]]) -> Any:
+    """Logits at the last tokens of each row, float32 on the CPU: (positions, vocabulary).
+
+    As many positions as fit into 64 MiB, the same number from each row.
+    """
+    plain = model.get_base_model() if hasattr(model, "get_base_model") else model
+    keeps_some = "logits_to_keep" in inspect.signature(plain.forward).parameters
+    vocabulary = int(model.get_input_embeddings().weight.shape[0])
+    most = max(1, _LOGIT_BYTES // (4 * vocabulary * len(rows)))
+    found = []
+    for row in rows:
+        ids = torch.tensor([row], device=model.device)
+        options = {"logits_to_keep": min(most, len(row))} if keeps_some else {}
+        logits = model(input_ids=ids, use_cache=False, **options).logits[0, -most:]
+        found.append(logits.float().cpu())
+    return torch.cat(found)
+
+
+def distance(logits: Any, reference: Any) -> float:
+    """How far one model is from another, as the module's docstring defines it."""
+    apart = _centred(logits) - _centred(reference)
+    return float(apart.pow(2).mean().sqrt() / _centred(reference).pow(2).mean().sqrt())
+
+
+def learned_share(exported: Any, trained: Any, base: Any) -> float:
+    """How much of the way from the base to the trained model the exported one has gone."""
+    way = _centred(trained) - _centred(base)
+    gone = _centred(exported) - _centred(base)
+    return float((gone * way).sum() / way.pow(2).sum())
+
+
+def check_trained(base: Any, trained: Any) -> Check:
+    """That training changed the answers. Raises ExportError when it did not."""
+    apart = distance(base, trained)
+    if not apart > SAME:
+        raise ExportError(
+            "The trained model answers exactly as its base: there is nothing to export.",
+            "Look at the run's loss; train longer or with a higher learning rate.",
+        )
+    return Check("Differs from its base", True, f"logits {_percent(apart)} apart")
+
+
+def check_exported(exported: Any, trained: Any, base: Any, dtype: Any) -> list[Check]:
+    """That the exported model is the trained one and not its base. Raises ExportError if not.
+
+    `dtype` is the type of the exported weights.
+    """
+    apart, learned = distance(exported, trained), learned_share(exported, trained, base)
+    kind = str(dtype).removeprefix("torch.")
+    allowed = TOLERANCE[dtype]
+    if not _LEAST < learned < _MOST:
+        what = "equals its base" if abs(learned) < 0.1 else "is not the trained one"
+        raise ExportError(
+            f"The exported model {what}: it carries {100 * learned:.0f} % of what was learned.",
+            "Try another checkpoint, or export the adapter."
+            if dtype == torch.float32
+            else f"What was learned may be smaller than {kind} can hold: export as float32, or "
+            "train longer.",
+        )
+    if not apart <= allowed:
+        raise ExportError(
+            "The exported model does not answer as the trained one: its logits are "
+            f"{_percent(apart)} off, where {kind} allows {_percent(allowed)}.",
+            "Export as float32, or export the adapter.",
+        )
+    same, clear = _same_words(exported, trained, allowed)
+    if same < clear:
+        raise ExportError(
+            f"The exported model would write another word at {clear - same} of {clear} places.",
+            "Export as float32, or export the adapter.",
+        )
+    return [
+        Check(
+            "Answers as the trained model",
+            True,
+            f"logits {_percent(apart)} apart, where {kind} allows {_percent(allowed)}",
+        ),
+        Check(
+            "Carries what was learned",
+            True,
+            f"{100 * learned:.0f} % of the way from the base to the trained model",
+        ),
+        Check(
+            "Chooses the same next token",
+            True,
+            f"at each of the {clear} places, of {len(trained)}, where the choice is clear",
+        ),
+    ]
+
+
+def check_learned(base: Any, trained: Any) -> Check:
+    """That training changed the scores. Raises ExportError when it did not."""
+    apart = _score_distance(base, trained)
+    if not apart > SAME:
+        raise ExportError(
+            "The trained model scores exactly as it did before: there is nothing to export.",
+            "Look at the run's loss; train longer or with a higher learning rate.",
+        )
+    return Check("Differs from its beginning", True, f"scores {_percent(apart)} apart")
+
+
+def check_scores(exported: Any, trained: Any, labels: Labels, dtype: Any) -> list[Check]:
+    """That the exported model scores as the trained one and gives the same labels. Raises
+    ExportError if not. `dtype` is the type of the exported weights; scores are (rows, labels)."""
+    scored = check_distance(exported, trained, dtype)
+    said, wanted = (given(probabilities(one, labels), labels) for one in (exported, trained))
+    same = int((said == wanted).all(dim=1).sum())
+    return [
+        scored,
+        Check("Gives the same labels", same == len(said), f"to {same} of {len(said)} texts"),
+    ]
+
+
+def check_distance(exported: Any, trained: Any, dtype: Any) -> Check:
+    """That two models' scores differ by no more than the type of the weights rounds. Raises
+    ExportError if they do."""
+    apart, allowed = _score_distance(exported, trained), TOLERANCE[dtype]
+    kind = str(dtype).removeprefix("torch.")
+    if not apart <= allowed:
+        raise ExportError(
+            "The exported model does not score as the trained one: its scores are "
+            f"{_percent(apart)} off, where {kind} allows {_percent(allowed)}.",
+            "Export as float32, or export the adapter.",
+        )
+    return Check(
+        "Scores as the trained model",
+        True,
+        f"scores {_percent(apart)} apart, where {kind} allows {_percent(allowed)}",
+    )
+
+
+def check_names(folder: Path, labels: Labels, *, merged: bool) -> Check:
+    """That the labels stand beside the weights, and in the config of a whole model."""
+    found = read_labels(folder)
+    names = dict(enumerate(labels.names))
+    config = names
+    if merged:
+        written = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        config = {int(number): name for number, name in written.get("id2label", {}).items()}
+    if found.names != labels.names or config != names:
+        raise ExportError("The export has lost its labels.", "Export it again, or report this.")
+    return Check("Knows its labels", True, f"{len(names)} of them, by name")
+
+
+def check_same_scores(exported: Any, trained: Any, dtype: Any) -> list[Check]:
+    """That the scores are the trained model's and put the answers in the same order. Raises
+    ExportError if not. `dtype` is the type of the exported weights; scores are (texts, 1), two
+    texts of a pair after each other."""
+    apart = check_distance(exported, trained, dtype)
+    pairs = [
+        (scores[0::2] - scores[1::2])[: len(scores) // 2] > 0 for scores in (exported, trained)
+    ]
+    same = int((pairs[0] == pairs[1]).sum())
+    total = len(pairs[0])
+    return [apart, Check("Prefers the same answers", same == total, f"in {same} of {total} pairs")]
+
+
+def check_one_score(folder: Path, *, merged: bool) -> Check:
+    """That a whole model says in its config that it gives one score; for an adapter, that its head
+    is saved with it. Raises ExportError."""
+    if merged:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        if len(config.get("id2label") or {}) != 1:
+            raise ExportError("The export has lost its head.", "Export it again, or report this.")
+        return Check("Gives one score", True, "its config says so")
+    settings = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+    saved = settings.get("modules_to_save") or []
+    if not saved:
+        raise ExportError(
+            "The adapter has no head: the scores would be drawn at random.",
+            "Export it as a merged model, or report this.",
+        )
+    return Check("Gives one score", True, f"its head is saved with it ({', '.join(saved)})")
+
+
+def _same_words(exported: Any, trained: Any, allowed: float) -> tuple[int, int]:
+    """(places with the same most probable token, places where the trained model's is clear)."""
+    lead = trained.topk(2, dim=-1).values.diff(dim=-1).abs().squeeze(-1)
+    clear = lead > _CLEAR * allowed * _centred(trained).pow(2).mean().sqrt()
+    same = exported.argmax(dim=-1) == trained.argmax(dim=-1)
+    return int((same & clear).sum()), int(clear.sum())
+
+
+def _score_distance(scores: Any, reference: Any) -> float:
+    return float((scores - reference).pow(2).mean().sqrt() / reference.pow(2).mean().sqrt())
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.2g} %"
+
+
+def _centred(logits: Any) -> Any:
+    return logits - logits.mean(dim=-1, keepdim=True)

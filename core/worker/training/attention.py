@@ -1,0 +1,182 @@
+"""Attention over rows that stand one behind the other, without padding and without a mask.
+
+A batch becomes one long row. Each of its rows attends to itself alone: nothing is computed for
+padding, no dense mask is built, and packed documents never see each other. Works on any device
+that has torch's own attention.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+from transformers import AttentionInterface
+from transformers.masking_utils import AttentionMaskInterface
+
+from core.config import RunConfig
+from core.errors import TrainingError
+
+if TYPE_CHECKING:  # which imports this module again
+    from core.worker.training.reporter import Reporter
+
+NAME = "rows"
+"""The name under which transformers knows this attention."""
+
+# Families that the tests compare with padded attention; any other is probed when it is loaded.
+KNOWN = frozenset(
+    "gemma gpt2 granite llama mistral olmo2 phi3 qwen2 qwen3 smollm3 starcoder2".split()
+)
+
+
+def attend_rows(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    sliding_window: int | None = None,
+    row_lengths: list[int] | None = None,
+    **unused: Any,
+) -> tuple[torch.Tensor, None]:
+    """Causal attention within each row.
+
+    query: (1, heads, tokens, size); key and value the same with as many or fewer heads;
+    `row_lengths` add up to `tokens`. Returns (1, tokens, heads, size).
+    """
+    if row_lengths is None:
+        raise TrainingError(
+            "The model did not hand the rows' lengths on to its attention.",
+            "Set model.attn_implementation to sdpa.",
+        )
+    kind, before = query.device.type, query.dtype
+    if kind == "cpu":
+        # torch's backward in bf16 takes half as long again as in 32 bits on a CPU.
+        query, key, value = query.float(), key.float(), value.float()
+    rows = zip(*(part.split(row_lengths, dim=2) for part in (query, key, value)), strict=True)
+    with torch.autocast(kind, enabled=False):
+        done = [
+            F.scaled_dot_product_attention(
+                q,
+                k,
+                v,
+                attn_mask=_window(q.shape[2], sliding_window, q.device),
+                is_causal=not _is_cut(q.shape[2], sliding_window),
+                dropout_p=dropout,
+                scale=scaling,
+                enable_gqa=q.shape[1] != k.shape[1],
+            ).transpose(1, 2)
+            for q, k, v in rows
+        ]
+    return torch.cat(done, dim=1).to(before), None
+
+
+def _is_cut(length: int, window: int | None) -> bool:
+    return window is not None and length > window
+
+
+def _window(length: int, window: int | None, device: torch.device) -> torch.Tensor | None:
+    """(length, length), true where a token sees another; None when it sees all before it."""
+    if window is None or not _is_cut(length, window):
+        return None
+    places = torch.arange(length, device=device)
+    behind = places[:, None] - places[None, :]
+    return (behind >= 0) & (behind < window)
+
+
+def _no_mask(*_: Any, **__: Any) -> None:
+    """`attend_rows` needs none."""
+
+
+AttentionInterface.register(NAME, attend_rows)
+AttentionMaskInterface.register(NAME, _no_mask)
+
+
+def choose_attention(model: Any, config: RunConfig, reporter: Reporter) -> bool:
+    """Sets how attention is computed; whether rows may stand behind each other unpadded."""
+    wanted = config.model.attn_implementation
+    if config.adapter.is_prompt:
+        kind = "sdpa" if wanted == "auto" else wanted
+        model.set_attn_implementation(kind)
+        reporter.note("model.attn_implementation", kind, "virtual tokens stand before each row")
+        return False
+    if wanted != "auto":
+        model.set_attn_implementation(wanted)
+        return wanted == "flash_attention_2"
+    if use_row_attention(model):
+        reporter.note("model.attn_implementation", "auto", "no padding is computed")
+        return True
+    kind = model.config._attn_implementation
+    reporter.note("model.attn_implementation", kind, "this model needs its rows padded")
+    return False
+
+
+def use_row_attention(model: Any) -> bool:
+    """Switches the model to this attention, and says whether it fits; else nothing changes.
+
+    It does not fit models whose attention has caps, sinks or biases, nor those whose layers carry
+    something other than attention from token to token.
+    """
+    config = model.config.get_text_config()
+    kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
+    if (
+        not (model._supports_attention_backend and model._supports_sdpa)
+        or getattr(config, "attn_logit_softcapping", None) is not None
+        or not kinds <= {"full_attention", "sliding_attention"}
+    ):
+        return False
+    before = model.config._attn_implementation
+    model.set_attn_implementation(NAME)
+    if config.model_type in KNOWN or _keeps_rows_apart(model, before):
+        return True
+    model.set_attn_implementation(before)
+    return False
+
+
+@torch.no_grad()
+def _keeps_rows_apart(model: Any, plain: str) -> bool:
+    """Whether two short rows give the same hidden states in one long row as each alone."""
+    rows = [torch.arange(5, 12), torch.arange(20, 25)]
+    was_training = model.training
+    model.eval()
+    try:
+        ids = torch.cat(rows)[None].to(model.device)
+        places = torch.cat([torch.arange(len(row)) for row in rows])[None].to(model.device)
+        together = model.base_model(
+            input_ids=ids,
+            position_ids=places,
+            row_lengths=[len(row) for row in rows],
+            use_cache=False,
+        ).last_hidden_state[0]
+        with other_attention(model, plain):
+            alone = torch.cat(
+                [
+                    model.base_model(
+                        input_ids=row[None].to(model.device), use_cache=False
+                    ).last_hidden_state[0]
+                    for row in rows
+                ]
+            )
+    except (TypeError, ValueError, RuntimeError, TrainingError):
+        return False  # a forward that does not take these arguments
+    finally:
+        model.train(was_training)
+    difference = (together - alone).float().norm() / alone.float().norm()
+    return bool(difference < (1e-4 if alone.dtype == torch.float32 else 0.03))
+
+
+@contextmanager
+def other_attention(model: Any, name: str = "sdpa") -> Iterator[None]:
+    """The model with transformers' own attention, as generating needs it."""
+    before = model.config._attn_implementation
+    if before == NAME:
+        model.set_attn_implementation(name)
+    try:
+        yield
+    finally:
+        if before == NAME:
+            model.set_attn_implementation(before)

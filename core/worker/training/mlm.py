@@ -1,0 +1,272 @@
+"""Masked language modelling: an encoder learns to guess hidden tokens, from plain text to the saved
+adapter or model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+import torch
+from transformers import DataCollatorForLanguageModeling, TrainerCallback, TrainingArguments
+
+from core.data.record import Part
+from core.data.rowfile import read_slice
+from core.worker.models.masked import guesses, hidden, load_masked, masking, need_mask, text_pieces
+from core.worker.training.adapters import with_head
+from core.worker.training.beginning import Beginning
+from core.worker.training.recipe import HeadedRecipe, arguments, data_seed
+from core.worker.training.rows import IDS, Made, Rows, load_rows
+from core.worker.training.samples import SampleAnswers
+from core.worker.training.trainer import PaddedTrainer, grouped_lengths, same_randomness
+from core.worker.training.vocabulary_extension import make_room_for_new_tokens
+
+_WATCHED, _LOOKED_AT, _WATCHED_TOKENS = 3, 50, 40
+
+
+class MLM(HeadedRecipe):
+    """Pieces of texts with some of their tokens hidden."""
+
+    def __init__(self, start: Beginning) -> None:
+        super().__init__(start)
+        need_mask(start.tokenizer, self.config.model.model_name_or_path)
+        self.masks = masking(start.tokenizer, self.config)
+
+    def open_headed(self) -> tuple[Any, list[str]]:
+        start, precision = self.start, self.config.training.precision
+        model, new = load_masked(
+            self.config, start.base, device=start.device, precision=precision
+        )
+        make_room_for_new_tokens(model, start)
+        if new:
+            self._tell(
+                f"The base comes without {', '.join(new)} of the head that guesses hidden tokens: "
+                "they are drawn at random and learned with the rest, so the loss begins high.",
+                "warning",
+            )
+        return model, new
+
+    def _tell(self, message: str, level: str = "info") -> None:
+        self.start.reporter.events.write("log", level=level, message=message)
+
+    def load(self, part: Part, limit: int | None) -> Rows:
+        """The first `limit` texts of a part in pieces of at most max_length tokens, with the
+        tokenizer's marks. Held-out pieces have their hidden tokens drawn once (labels), so that
+        evaluations can be compared."""
+        start, config = self.start, self.config
+        fixed, texts, pieces = part == "eval", 0, 0
+
+        def make(rows: list[dict[str, Any]]) -> Iterator[Made]:
+            nonlocal texts, pieces
+            batch = [row.get("text") or "" for row in rows]
+            for found in text_pieces(start.tokenizer, batch, config.training.max_length):
+                made = []
+                for piece in found:
+                    if fixed:
+                        ids, labels = hidden(piece, self.masks, pieces)
+                        piece = {"input_ids": ids, "labels": labels}
+                    made.append(tuple(piece[name] for name in schema.names))
+                    pieces += 1
+                texts += bool(made)
+                yield made or "Its text is empty."
+
+        schema = pa.schema([(name, _COLUMNS[name]) for name in self._columns(fixed)])
+        tell = start.reporter.tell
+        rows = load_rows(
+            start.info, part, config, schema, make, limit=limit, tell=tell, columns=["text"]
+        )
+        if part == "train" and texts < pieces:
+            self._tell(
+                f"{texts:,} train texts make {pieces:,} rows of at most "
+                f"{config.training.max_length} tokens: longer ones go on in the next row."
+            )
+        return rows
+
+    def _columns(self, fixed: bool) -> tuple[str, ...]:
+        if fixed:
+            return ("input_ids", "labels")
+        whole_words = self.config.text.whole_word_mask
+        return ("input_ids", "special_tokens_mask", *(("offset_mapping",) if whole_words else ()))
+
+    def make_trainer(self) -> MaskedTrainer:
+        start, config = self.start, self.config
+        args = {"remove_unused_columns": False, "label_names": ["labels"]}
+        return MaskedTrainer(
+            lengths=grouped_lengths(config, self.rows.lengths),
+            model=with_head(self.model, self.drawn, config, "FEATURE_EXTRACTION"),
+            args=TrainingArguments(**args | arguments(config, start.run)),
+            train_dataset=self.rows.dataset,
+            eval_dataset=self.held_out.dataset if self.held_out else None,
+            processing_class=start.tokenizer,
+            data_collator=Hiding(self.masks, data_seed(config)),
+        )
+
+    def callbacks(self, trainer: MaskedTrainer) -> list[TrainerCallback]:
+        samples = SampleAnswers(GapSampler(trainer, self.start), trainer, starts_as_base=False)
+        return [GoOnHiding(trainer.data_collator), samples]
+
+
+_COLUMNS = {
+    "input_ids": IDS,
+    "labels": IDS,
+    "special_tokens_mask": IDS,
+    "offset_mapping": pa.list_(IDS),
+}
+
+
+class MaskedTrainer(PaddedTrainer):
+    """transformers' trainer on pieces of texts; an evaluation hides the same tokens each time.
+
+    The loss is a mean over all hidden tokens of a step or an evaluation, whatever the batch size.
+    """
+
+    def __init__(self, **given: Any) -> None:
+        super().__init__(compute_loss_func=_entropy, **given)
+        # The loss is made here, from labels that no model gets to see.
+        self.can_return_loss = True
+
+    @property
+    def loss_is_entropy(self) -> bool:
+        return bool(self.args.label_smoothing_factor == 0)
+
+    def evaluation_loop(self, *given: Any, **options: Any) -> Any:
+        self._sums = [0.0, 0]
+        output = super().evaluation_loop(*given, **options)
+        prefix = options.get("metric_key_prefix", "eval")
+        # With several processes each has measured its share alone; then the library's mean stands.
+        if self.accelerator.num_processes == 1 and self._sums[1]:
+            output.metrics[f"{prefix}_loss"] = self._sums[0] / self._sums[1]
+        return output
+
+    def prediction_step(self, model: Any, inputs: Any, *given: Any, **options: Any) -> Any:
+        tokens = int((inputs["labels"] != -100).sum())
+        result = super().prediction_step(model, inputs, *given, **options)
+        self._sums = [self._sums[0] + float(result[0]) * tokens, self._sums[1] + tokens]
+        return result
+
+
+def _entropy(outputs: Any, labels: Any, num_items_in_batch: Any = None) -> Any:
+    """Mean of -ln p over the hidden tokens: of the batch, or of all batches of a step."""
+    logits = outputs.logits.float().flatten(0, 1)
+    summed = torch.nn.functional.cross_entropy(
+        logits, labels.flatten(), ignore_index=-100, reduction="sum"
+    )
+    count = (labels != -100).sum() if num_items_in_batch is None else num_items_in_batch
+    return summed / max(int(count), 1)
+
+
+@dataclass
+class Hiding:
+    """A batch with some tokens hidden, others each time. Rows that have labels are as they are.
+
+    What is hidden follows from the seed and the number of the batch, so that a resumed run hides
+    what it would have hidden.
+    """
+
+    masks: DataCollatorForLanguageModeling
+    seed: int
+    drawn: int = field(default=0)
+
+    def __call__(self, rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        if "labels" in rows[0]:
+            return self._padded(rows)
+        self.masks.generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.drawn)
+        self.drawn += 1
+        pad = self.masks.tokenizer.pad_token_id
+        width = max(len(row["input_ids"]) for row in rows)
+        batch = dict(self.masks([_filled(row, width, pad) for row in rows]))
+        batch["attention_mask"] = _mask(rows, width)
+        return batch
+
+    def _padded(self, rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        width = max(len(row["input_ids"]) for row in rows)
+        pad = self.masks.tokenizer.pad_token_id
+        return {
+            "input_ids": torch.tensor([_wide(row["input_ids"], width, pad) for row in rows]),
+            "attention_mask": _mask(rows, width),
+            "labels": torch.tensor([_wide(row["labels"], width, -100) for row in rows]),
+        }
+
+
+def _filled(row: dict[str, Any], width: int, pad: int) -> dict[str, Any]:
+    """A row as wide as the batch; its padding is never hidden."""
+    filled = {
+        "input_ids": _wide(row["input_ids"], width, pad),
+        "special_tokens_mask": _wide(row["special_tokens_mask"], width, 1),
+    }
+    if "offset_mapping" in row:
+        filled["offset_mapping"] = _wide(row["offset_mapping"], width, [0, 0])
+    return filled
+
+
+def _wide(values: list[Any], width: int, fill: Any) -> list[Any]:
+    return [*values, *[fill] * (width - len(values))]
+
+
+def _mask(rows: list[dict[str, Any]], width: int) -> torch.Tensor:
+    return torch.tensor([_wide([1] * len(row["input_ids"]), width, 0) for row in rows])
+
+
+class GoOnHiding(TrainerCallback):
+    """Counts on from the batches that a run had before it was resumed."""
+
+    def __init__(self, hiding: Hiding) -> None:
+        self._hiding = hiding
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self._hiding.drawn = state.global_step * args.gradient_accumulation_steps
+
+
+class GapSampler:
+    """Writes a `sample` event for each watched text: what the model puts in its gap."""
+
+    def __init__(self, trainer: MaskedTrainer, start: Beginning) -> None:
+        self._tokenizer, self._events = start.tokenizer, start.reporter.events
+        self._longest = start.config.training.max_length
+        self._texts = gapped_texts(start)
+
+    def write(self, model: Any, step: int, autocast: Any, *, as_base: bool = False) -> None:
+        """The guesses at `step`. The model, its mode and all random states stay as they were."""
+        was_training = model.training
+        with same_randomness(), autocast:
+            model.eval()
+            try:
+                answers = [
+                    guesses(model, self._tokenizer, text, self._longest) for text, _ in self._texts
+                ]
+            finally:
+                model.train(was_training)
+        for index, ((text, expected), found) in enumerate(zip(self._texts, answers, strict=True)):
+            self._events.write(
+                "sample",
+                step=step,
+                index=index,
+                prompt=[{"role": "user", "content": text}],
+                answer=", ".join(f"{word} {100 * chance:.0f} %" for word, chance in found[0]),
+                expected=expected,
+            )
+
+
+def gapped_texts(start: Beginning) -> list[tuple[str, str | None]]:
+    """(a text with one mask, the word that stood there): the prompts of the config that have one,
+    else the beginnings of held-out texts with a word in their middle hidden."""
+    tokenizer = start.tokenizer
+    mask = tokenizer.mask_token
+    given = start.config.evaluation.sample_prompts
+    if given:
+        return [(text, None) for text in given if mask in text]
+    part: Part = "eval" if start.info.counts.eval else "train"
+    found: list[tuple[str, str | None]] = []
+    for row in read_slice(start.info.rows_path(part), 0, _LOOKED_AT):
+        words = str(row.get("text") or "").split()[:_WATCHED_TOKENS]
+        place = len(words) // 2
+        if len(words) < 3 or mask in words:
+            continue
+        text = " ".join([*words[:place], mask, *words[place + 1 :]])
+        ids = tokenizer(text, verbose=False)["input_ids"]
+        if len(ids) <= start.config.training.max_length:
+            found.append((text, words[place]))
+        if len(found) == _WATCHED:
+            break
+    return found
