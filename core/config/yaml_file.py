@@ -55,7 +55,9 @@ def parse_yaml(text: str, name: str) -> dict[str, Any]:
         data = yaml.load(text, Loader=_Loader)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
-        where = f" (line {mark.line + 1})" if mark else ""
+        # libyaml counts a line behind the last one where the text ends too early.
+        last = max(len(text.splitlines()), 1)
+        where = f" (line {min(mark.line + 1, last)})" if mark else ""
         reason = getattr(error, "problem", None) or str(error)
         raise ConfigError([Problem(name, f"is not YAML: {reason}{where}.")], "Mend it.") from error
     if data is None:
