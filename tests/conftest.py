@@ -74,7 +74,10 @@ def pytest_xdist_auto_num_workers() -> int:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files with many long tests first: at the end every core has something short to do."""
-    long = Counter(item.path for item in items if any(item.iter_markers("slow")))
+    long: Counter[Path] = Counter()
+    for item in items:
+        in_browser = "browser" in getattr(item, "fixturenames", ())
+        long[item.path] += in_browser or any(item.iter_markers("slow"))
     items.sort(key=lambda item: -long[item.path])
 
 

@@ -11,6 +11,7 @@ import gradio as gr
 import pytest
 
 from core.config import SPEC_BY_PATH, RunConfig
+from core.jobs.process import named
 from core.rewards.kinds import KINDS
 from core.rewards.specs import FIELD, parse_rewards
 from core.workspace import Workspace
@@ -21,10 +22,10 @@ from webui.reward_editor import RewardEditor, entries_in, listing
 class Here:
     """Stands for the pool of processes: calls at once, in this one."""
 
-    def submit(self, function: Any, *args: Any) -> Future[Any]:
+    def submit(self, function: str, *args: Any) -> Future[Any]:
         future: Future[Any] = Future()
         try:
-            future.set_result(function(*args))
+            future.set_result(named(function)(*args))
         except Exception as error:
             future.set_exception(error)
         return future
