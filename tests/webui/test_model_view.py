@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -173,20 +173,17 @@ def test_the_suggested_length_goes_into_the_settings_and_ends_the_cut(
 
 
 def test_without_a_model_the_rest_is_shown_and_fetching_is_offered(
-    page: Page, tmp_path: Path
+    page: Page, tmp_path: Path, serve: Callable[..., Served]
 ) -> None:
     workspace = stock(tmp_path / "workspace", model=False)
-    server = Served(workspace.root, "--port", "7945")
-    try:
-        visit(page, server, "chats")
-        page.get_by_text("As the model sees them").click()
-        fetch = page.get_by_role("button", name="Fetch the model")
-        expect(fetch).to_be_visible()
-        expect(page.locator("#rows")).to_contain_text("not on this machine yet")
-        open_part(page, "numbers")
-        expect(page.locator("#numbers-state")).to_contain_text("not on this machine")
-        expect(page.locator("#numbers")).to_contain_text("Duplicates")
-        expect(page.locator("#numbers-shares")).to_contain_text("Languages")
-        expect(fetch).to_be_visible()
-    finally:
-        server.end()
+    server = serve(workspace.root, "--port", "7945")
+    visit(page, server, "chats")
+    page.get_by_text("As the model sees them").click()
+    fetch = page.get_by_role("button", name="Fetch the model")
+    expect(fetch).to_be_visible()
+    expect(page.locator("#rows")).to_contain_text("not on this machine yet")
+    open_part(page, "numbers")
+    expect(page.locator("#numbers-state")).to_contain_text("not on this machine")
+    expect(page.locator("#numbers")).to_contain_text("Duplicates")
+    expect(page.locator("#numbers-shares")).to_contain_text("Languages")
+    expect(fetch).to_be_visible()
