@@ -114,12 +114,12 @@ def wait_for_its_end(page: Page, run: Path) -> None:
 
 def evaluate(page: Page, run: Path) -> None:
     page.locator("#run").get_by_role("button", name="Evaluate").click()
-    page.locator("#evaluate-rows input[type=number]").fill("4")
+    page.locator("#evaluate-rows input[type=number]").fill("10")
     page.locator("#evaluate-start").click()
     expect(page.locator("#evaluate-report .verdict")).to_contain_text("of fields right")
     [path] = run.glob("evaluations/*/result.json")
     result = json.loads(path.read_text(encoding="utf-8"))
-    assert result["rows"] == 4
+    assert result["rows"] == 10
     assert result["base"]["eval_loss"]["value"] > result["tuned"]["eval_loss"]["value"]
     assert page.locator("#evaluate-report .compared").count() > 0
 
