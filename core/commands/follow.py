@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import signal
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from core.commands.output import DONE, FAILED, STOPPED, Output
@@ -32,9 +28,15 @@ def follow(
     if not is_served:
         scheduler.warm()
     view = JobView()
+    kind = "with a checkpoint" if job.kind == "train" else "at the next chance"
+
+    def tell(pressed: int) -> None:
+        view.say(
+            f"\nStopping {kind}; Ctrl-C again stops at once." if pressed == 1 else "\nStopping now."
+        )
+
     try:
-        with _told_of_ctrl_c(view, job):
-            ended = scheduler.run_until_done(job.id, view)
+        ended = scheduler.run_until_done(job.id, view, tell)
     finally:
         view.close()
         scheduler.close()
@@ -60,27 +62,3 @@ def say_end(job: Job, output: Output) -> None:
         output.say(f"{name} {job.id} stopped at step {job.step}.")
     if job.kind == "train":
         output.say(f"Go on from its last checkpoint: runs resume {job.id}")
-
-
-@contextmanager
-def _told_of_ctrl_c(view: JobView, job: Job) -> Iterator[None]:
-    """Says what Ctrl-C does, before it does it."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    pressed = 0
-
-    def tell(number: int, frame: Any) -> None:
-        nonlocal pressed
-        pressed += 1
-        kind = "with a checkpoint" if job.kind == "train" else "at the next chance"
-        view.say(
-            f"\nStopping {kind}; Ctrl-C again stops at once." if pressed == 1 else "\nStopping now."
-        )
-        signal.default_int_handler(number, frame)
-
-    previous = signal.signal(signal.SIGINT, tell)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, previous)

@@ -10,9 +10,10 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import signal
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -131,31 +132,39 @@ class Scheduler:
                 with contextlib.suppress(JobError):  # it ended meanwhile
                     stop_job(self.workspace, self.store, job.id, now=now)
 
-    def run_until_done(self, job_id: str, on_event: Callable[[Event], None] | None = None) -> Job:
+    def run_until_done(
+        self,
+        job_id: str,
+        on_event: Callable[[Event], None] | None = None,
+        on_interrupt: Callable[[int], None] | None = None,
+    ) -> Job:
         """Sees one job through in the foreground and returns it when it has ended; for the shell.
 
         Whoever takes the job first does it, this process or a running server. Ctrl-C stops it with
-        a checkpoint and waits for that; a second Ctrl-C kills it.
+        a checkpoint and waits for that; a second Ctrl-C kills it. `on_interrupt` is told how often
+        it was pressed, before it has its effect.
         """
-        if not self._lock.is_locked:
-            for slot in self.slots:
-                self._spawn(self._serve, slot, job_id, name=f"slot {slot.name}")
-            self._spawn(self._keep_caring, job_id, name="adoption")
-        reader = _attempt_reader(self.workspace.root / self.store.get(job_id).folder)
-        interrupts = 0
-        while True:
-            try:
+        with _interrupts() as pressed:
+            if not self._lock.is_locked:
+                for slot in self.slots:
+                    self._spawn(self._serve, slot, job_id, name=f"slot {slot.name}")
+                self._spawn(self._keep_caring, job_id, name="adoption")
+            reader = _attempt_reader(self.workspace.root / self.store.get(job_id).folder)
+            answered = 0
+            while True:
                 job = self.store.get(job_id)
                 for event in reader.read_new():
                     if on_event is not None:
                         on_event(event)
                 if job.ended:
                     return job
+                if len(pressed) > answered:
+                    answered = len(pressed)
+                    if on_interrupt is not None:
+                        on_interrupt(answered)
+                    with contextlib.suppress(JobError):  # it ended meanwhile
+                        stop_job(self.workspace, self.store, job_id, now=answered > 1)
                 time.sleep(self._poll_seconds)
-            except KeyboardInterrupt:
-                interrupts += 1
-                with contextlib.suppress(JobError):  # it ended meanwhile
-                    stop_job(self.workspace, self.store, job_id, now=interrupts > 1)
 
     def _serve(self, slot: Slot, only: str | None = None) -> None:
         """A slot's thread: one job after the other."""
@@ -270,6 +279,21 @@ class Scheduler:
         thread = threading.Thread(target=function, args=args, name=name, daemon=True)
         thread.start()
         self._threads = [item for item in self._threads if item.is_alive()] + [thread]
+
+
+@contextlib.contextmanager
+def _interrupts() -> Iterator[list[int]]:
+    """Grows by one at each Ctrl-C, which interrupts nothing: a second one, pressed while the first
+    is being answered, is not lost and leaves nothing half done. In the main thread only."""
+    pressed: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield pressed
+        return
+    previous = signal.signal(signal.SIGINT, lambda number, frame: pressed.append(number))
+    try:
+        yield pressed
+    finally:
+        signal.signal(signal.SIGINT, previous)
 
 
 def live_server(workspace: Workspace) -> dict[str, Any] | None:
