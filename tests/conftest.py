@@ -31,6 +31,11 @@ from tests.waiting import LIMIT
 os.environ["HF_HUB_OFFLINE"] = "1"
 # Tokenizers warn at every fork otherwise.
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+# Beside other test processes, each with a core of its own, threads would only wait for each other;
+# a waiting thread gives its core away.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 # Started in the background, a shell has its programs ignore Ctrl-C, and they theirs: what a test
 # starts has to hear it as in a terminal.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

@@ -16,7 +16,11 @@ from tests.e2e.serving import Served
 from tests.waiting import until
 
 STEPS = 12
-FEW = (("training", "max_steps", STEPS), ("evaluation", "eval_steps", STEPS))
+FEW = (
+    ("training", "max_steps", STEPS),
+    ("training", "per_device_train_batch_size", 2),
+    ("evaluation", "eval_steps", STEPS),
+)
 
 
 @pytest.mark.e2e
@@ -36,10 +40,12 @@ def test_one_click_to_a_tuned_model(serve, page: Page, tmp_path: Path) -> None:
 
 def start_the_quick_start(served: Served, page: Page) -> None:
     page.goto(f"{served.address}/?tab=configure")
-    for section, name, value in FEW:
+    for section in dict.fromkeys(section for section, _, _ in FEW):
         page.locator(f"#fold-{section} .label-wrap").click()
+    for section, name, value in FEW:
         field = page.locator(f"#field-{section}-{name}")
-        field.locator("textarea").fill(str(value))
+        field.locator("textarea, input").fill(str(value))
+        field.locator("textarea, input").press("Tab")
         expect(field.locator(".field-was")).to_contain_text("Preset: ")
     start = page.get_by_role("button", name="Start training")
     expect(start).to_be_enabled()
@@ -126,6 +132,8 @@ def evaluate(page: Page, run: Path) -> None:
 
 def chat_with_both(page: Page) -> None:
     page.get_by_role("tab", name="Chat").click()
+    page.get_by_text("System prompt and sampling").click()
+    page.locator("#chat-max_new_tokens input").fill("24")
     page.locator("#chat-row").click()
     box = page.locator("#chat-prompt textarea")
     expect(box).not_to_have_value("")
