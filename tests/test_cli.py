@@ -273,7 +273,7 @@ def test_a_file_is_looked_at_before_it_is_imported(
 
 
 def test_the_forms_in_the_help_are_those_that_there_are() -> None:
-    from core.data.formats import FORMS as KNOWN
+    from core.data.forms import FORMS as KNOWN
 
     assert set(FORMS) == set(KNOWN)
 

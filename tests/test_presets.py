@@ -9,7 +9,7 @@ import pytest
 
 from core.config import RunConfig
 from core.config.yaml_file import parse_yaml
-from core.data.formats import FORMS
+from core.data.forms import FORMS
 from core.data.steps import parse_steps, read_recipe
 from core.errors import ConfigError, TunesmithError
 from core.rules import parse_config

@@ -9,11 +9,13 @@ from typing import Any
 import gradio as gr
 from gradio.components import Component
 
-from core.data.conversion import Unusable, convert
-from core.data.formats import FORMS, Form, guess_mapping, meta_of
+from core.data.conversion import convert
+from core.data.detection import guess_mapping
+from core.data.forms import FORMS, Form, meta_of
+from core.data.inspection import SourceReport
 from core.data.mappings import best_mapping
-from core.data.sources import SourceReport
 from core.data.steps import parse_steps, with_step
+from core.data.values import Unusable
 from core.errors import TunesmithError
 from webui import background, import_preview, messages
 from webui.context import App

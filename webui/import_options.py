@@ -10,8 +10,8 @@ import gradio as gr
 from gradio.components import Component
 
 from core.config.fields import field_specs
-from core.data.formats import FORMS
-from core.data.sources import SourceReport
+from core.data.forms import FORMS
+from core.data.inspection import SourceReport
 from core.data.steps import parse_step, parse_steps, read_recipe
 from core.data.steps.base import Step
 from core.data.steps.split import Split

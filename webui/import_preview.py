@@ -7,9 +7,10 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from core.data.conversion import Unusable, convert
-from core.data.formats import FORMS
-from core.data.sources import SourceReport
+from core.data.conversion import convert
+from core.data.forms import FORMS
+from core.data.inspection import SourceReport
+from core.data.values import Unusable
 from webui import messages, row_cards
 from webui.import_sources import Found
 

@@ -9,10 +9,10 @@ from typing import Any
 
 import gradio as gr
 
-from core.data.formats import FORMS
-from core.data.hub_source import PREFIX, HubSource
-from core.data.readers import KINDS, TEXT_KINDS, kind_of_name
-from core.data.sources import SourceReport, inspect_source
+from core.data.forms import FORMS
+from core.data.inspection import SourceReport, inspect_source
+from core.data.read.files import KINDS, TEXT_KINDS, kind_of_name
+from core.data.read.sources import PREFIX, HubSource
 from core.errors import DataError, TunesmithError
 from core.jobs.apart import call_apart
 from core.workspace import Workspace

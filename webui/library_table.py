@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any
 
-from core.data.formats import FORMS
+from core.data.forms import FORMS
 from core.data.record import DatasetInfo
 from webui import messages
 

@@ -9,8 +9,8 @@ from typing import Any
 import gradio as gr
 from gradio.components import Component
 
-from core.data.formats import FORMS, Form, check_field, is_template
-from core.data.sources import SourceReport
+from core.data.forms import FORMS, Form, check_field, is_template
+from core.data.inspection import SourceReport
 from core.errors import DataError
 from webui import messages
 

@@ -13,10 +13,9 @@ from typing import Any
 import gradio as gr
 from gradio.components import Component
 
-from core.data.find import find_rows
 from core.data.record import DatasetInfo
 from core.data.registry import load_dataset_info, read_rows
-from core.data.rowfile import release_memory
+from core.data.rowfile import find_rows, release_memory
 from core.errors import TunesmithError
 from core.tokens.lens import Lens
 from webui import messages, row_cards, token_view

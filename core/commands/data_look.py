@@ -72,7 +72,7 @@ def run_inspect(args: argparse.Namespace, output: Output) -> int:
 
 def _inspect_source(args: argparse.Namespace, output: Output) -> int:
     from core.commands.progress import fetch_progress
-    from core.data.sources import inspect_source
+    from core.data.inspection import inspect_source
 
     report = inspect_source(
         args.id,

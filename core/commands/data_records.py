@@ -11,7 +11,7 @@ from core.commands.output import Output, UsageError, pairs
 if TYPE_CHECKING:
     from core.data.record import DatasetInfo
 
-# Named here so that the help needs no imports; a test holds them against core.data.formats.
+# Named here so that the help needs no imports; a test holds them against core.data.forms.
 FORMS = (
     *("text", "prompt-completion", "instruction", "messages", "sharegpt", "preference"),
     *("unpaired-preference", "prompt-only", "labelled-text"),

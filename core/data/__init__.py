@@ -1,6 +1,6 @@
-"""Data: files become standard rows, standard rows become tokens. Nothing here imports torch.
+"""Data: files become standard rows. Nothing here imports torch.
 
-A row's way: `readers` takes it from a file, `formats` finds its form, `conversion` gives it a
-standard form or says why not, `prepare` splits and writes it, `registry` finds it again,
-`tokenize` shows it to the trainer and to the preview in exactly the same way.
+A row's way: `read` takes it from a file, `detection` finds its form (`forms`), `conversion` gives
+it a standard form or says why not, `prepare` writes it, `pipeline` does the steps to it, `registry`
+finds it again. `drafts` are rows that a model writes.
 """

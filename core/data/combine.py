@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from core.data.place import Said, free_ids, publish, scratch
-from core.data.readers import Row
+from core.data.read.row import Row
 from core.data.record import IMPORTED, PARTS, Counts, DatasetInfo, Part, SourceFile
 from core.data.registry import load_dataset_info
 from core.data.rowfile import META, RowWriter, count_rows, iter_rows

@@ -1,30 +1,35 @@
 """One raw row to one row of a standard form, or the reason why it cannot be one.
 
-The standard forms are those of `core.data.rowfile.SCHEMAS`. A turn is {"role", "content"} with
-the roles system, user, assistant and tool, and where there are any `tool_calls` (JSON text of a
-list), `tool_call_id` and `name`; `tools` of a row is JSON text of a list (see `conversion_tools`).
+The standard forms are those of `core.data.rowfile.SCHEMAS`. Turns, calls of tools and `tools` of a
+row are as in `core.data.turns`. Judged answers are preference pairs, or answers with a good or bad
+mark: a source may name the prompt apart or leave it in the answers, whole conversations, of which
+the part that both sides share (preference) or all up to the last question (unpaired) is the prompt.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from functools import lru_cache, partial
+from typing import Any
 
-from core.data.conversion_judged import preference, unpaired_preference
-from core.data.conversion_labels import labelled_text
-from core.data.conversion_prompt import add_tools, asked, own_system, prompt_with
-from core.data.conversion_tools import tool_text, tools_text
-from core.data.conversion_turns import Turn, check_order, side_of, turns_of, with_system
-from core.data.conversion_values import Fields, Unusable, template_of, text_of, written
-from core.data.readers import Row
-
-__all__ = ["Turn", "Unusable", "convert", "template_of", "tool_text", "tools_text"]
+from core.data.read.row import Row, json_type
+from core.data.turns import (
+    Turn,
+    check_order,
+    side_of,
+    split_system,
+    tools_of,
+    turns_of,
+    with_system,
+)
+from core.data.values import Fields, Unusable, parsed, text_of, written
 
 
 def convert(row: Row, form: str, mapping: Mapping[str, str], system_prompt: str = "") -> Row:
     """The row in its standard form, without `meta`. Raises Unusable with the reason.
 
-    `mapping` gives each field of the source form (see `formats.FORMS`) a column, or a template
+    `mapping` gives each field of the source form (see `forms.FORMS`) a column, or a template
     such as "{question}\\n\\n{context}". `system_prompt` goes before a conversation that has no
     system turn.
     """
@@ -84,6 +89,248 @@ def _prompt_only(fields: Fields, system_prompt: str, row: Row) -> Row:
     if answer is not None:
         result["answer"] = text_of(written(answer), "reference answer")
     return add_tools(result, fields, row)
+
+
+def asked(fields: Fields, row: Row, field: str = "prompt") -> list[Turn]:
+    """The turns of the field that asks; the row's `input` stands at the end of the question."""
+    turns = side_of(fields.required(row, field), "user", field)
+    extra = fields.optional(row, "input") if "input" in fields else None
+    if extra is None:
+        return turns
+    *before, last = turns
+    if last["role"] != "user":
+        raise Unusable(f"the prompt ends with a turn of {last['role']}, so the input has no place")
+    return [*before, {**last, "content": f"{last['content']}\n\n{text_of(extra, 'input')}"}]
+
+
+def prompt_with(fields: Fields, row: Row, turns: list[Turn], system_prompt: str) -> list[Turn]:
+    """The prompt with the row's system text and history before it. Raises Unusable when nobody
+    asks anything in it."""
+    asks = turns[-1]["role"] == "user" or any(t["role"] in ("user", "tool") for t in turns)
+    if not asks:
+        raise Unusable("the prompt has no user turn")
+    if turns[-1]["role"] == "system":
+        raise Unusable("the prompt ends with a turn of system, which asks nothing")
+    if "history" in fields:
+        system, rest = split_system(turns)
+        turns = [*system, *_history(fields.optional(row, "history")), *rest]
+    return with_system(turns, own_system(fields, row), system_prompt)
+
+
+def own_system(fields: Fields, row: Row) -> str:
+    """The system text of the row's own column, or ""."""
+    value = fields.optional(row, "system") if "system" in fields else None
+    return "" if value is None else text_of(value, "system text")
+
+
+def add_tools(result: Row, fields: Fields, row: Row) -> Row:
+    """`result`, with the tools that the row offers."""
+    tools = tools_of(fields.optional(row, "tools")) if "tools" in fields else ""
+    if tools:
+        result["tools"] = tools
+    return result
+
+
+def _history(value: Any) -> list[Turn]:
+    """Earlier turns: pairs of question and answer (Alpaca's), or turns."""
+    value = parsed(value)
+    if value is None:
+        return []
+    if not isinstance(value, list):
+        raise Unusable(f"the history is {json_type(value)}, not a list")
+    turns: list[Turn] = []
+    for pair in value:
+        if isinstance(pair, dict):
+            turns += turns_of([pair])
+        elif isinstance(pair, list) and len(pair) == 2:
+            turns.append({"role": "user", "content": text_of(pair[0], "question in the history")})
+            answer = text_of(pair[1], "answer in the history")
+            turns.append({"role": "assistant", "content": answer})
+        else:
+            raise Unusable("the history is no list of question and answer pairs")
+    return turns
+
+
+_JUDGEMENTS = {
+    True: ("true", "1", "1.0", "+1", "good", "yes", "up", "thumbs_up", "thumbs up", "thumbsup")
+    + ("👍", "like", "liked", "chosen", "desirable", "positive", "accepted", "helpful"),
+    False: ("false", "0", "0.0", "-1", "-1.0", "bad", "no", "down", "thumbs_down", "thumbs down")
+    + ("thumbsdown", "👎", "dislike", "disliked", "rejected", "undesirable", "negative")
+    + ("unhelpful",),
+}
+JUDGEMENTS = {name: good for good, names in _JUDGEMENTS.items() for name in names}
+_HUMAN, _ASSISTANT = "\n\nHuman:", "\n\nAssistant:"
+_SPEAKERS = re.compile(r"(?:\A|\n\n)(Human|Assistant):")
+
+
+def preference(fields: Fields, system_prompt: str, row: Row) -> Row:
+    """{"prompt", "chosen", "rejected"}, with the prompt that the row names or both sides share."""
+    sides = fields.required(row, "chosen"), fields.required(row, "rejected")
+    if "prompt" in fields:
+        whole = [
+            side_of(side, "assistant", f"{name} answer")
+            for side, name in zip(sides, ("chosen", "rejected"), strict=True)
+        ]
+        prompt = _with_their_system(asked(fields, row), whole)
+        chosen, rejected = (without_prompt(side, prompt) for side in whole)
+    else:
+        prompt, chosen, rejected = _shared_beginning(*sides)
+    if _said(chosen) == _said(rejected):
+        raise Unusable("the chosen and the rejected answer are the same")
+    for turns, name in ((chosen, "chosen"), (rejected, "rejected")):
+        if turns[-1]["role"] != "assistant":
+            raise Unusable(f"the {name} answer ends with a turn of {turns[-1]['role']}")
+        check_order([*prompt, *turns])
+    result = {
+        "prompt": prompt_with(fields, row, prompt, system_prompt),
+        "chosen": chosen,
+        "rejected": rejected,
+    }
+    return add_tools(result, fields, row)
+
+
+def unpaired_preference(fields: Fields, system_prompt: str, row: Row) -> Row:
+    """{"prompt", "completion", "label"}: an answer and whether it is good."""
+    label = judgement(fields.required(row, "label"))
+    completion = side_of(_dialogue(fields.required(row, "completion")), "assistant", "answer")
+    if "prompt" in fields:
+        prompt = _with_their_system(asked(fields, row), [completion])
+        completion = without_prompt(completion, prompt)
+    else:
+        asking = [i for i, turn in enumerate(completion) if turn["role"] == "user"]
+        if not asking:
+            raise Unusable("there is no prompt before the answer")
+        prompt, completion = completion[: asking[-1] + 1], completion[asking[-1] + 1 :]
+    if not completion:
+        raise Unusable("the conversation ends with the question, there is no answer to judge")
+    if completion[-1]["role"] != "assistant":
+        raise Unusable(f"the answer ends with a turn of {completion[-1]['role']}")
+    check_order([*prompt, *completion])
+    result = {
+        "prompt": prompt_with(fields, row, prompt, system_prompt),
+        "completion": completion,
+        "label": label,
+    }
+    return add_tools(result, fields, row)
+
+
+def judgement(value: Any) -> bool:
+    """Whether a mark says good. Raises Unusable for one that is not known."""
+    if isinstance(value, bool):
+        return value
+    if value is None or value != value or value == "":
+        raise Unusable("the label is missing")
+    if not isinstance(value, (str, int, float)):
+        raise Unusable(f"the label is {json_type(value)}, neither good nor bad")
+    known = JUDGEMENTS.get(value.strip().lower()) if isinstance(value, str) else _number(value)
+    if known is None:
+        shown = value[:80] if isinstance(value, str) else "a number that is not 1, 0 or -1"
+        raise Unusable(f"the label is {shown!r}, which is not known as good or bad")
+    return known
+
+
+def _number(value: float) -> bool | None:
+    return {1: True, 0: False, -1: False}.get(int(value)) if value in (1, 0, -1) else None
+
+
+def without_prompt(side: list[Turn], prompt: list[Turn]) -> list[Turn]:
+    """An answer that repeats the whole prompt before it, without that. Raises Unusable when the
+    answer begins with a question of its own: nobody says which of the two was answered."""
+    before, given = _said(split_system(prompt)[1]), split_system(side)[1]
+    if before and _said(given[: len(before)]) == before:
+        given = given[len(before) :]
+        if not given:
+            raise Unusable("the answer only repeats the prompt")
+    if not given:
+        raise Unusable("the answer is empty")
+    if given[0]["role"] == "user":
+        raise Unusable("the answer begins with a turn of user that is not the prompt")
+    return given
+
+
+def _with_their_system(prompt: list[Turn], sides: list[list[Turn]]) -> list[Turn]:
+    """The prompt, with the system turn of the answers where it has none itself."""
+    systems = [split_system(side)[0] for side in sides]
+    return prompt if split_system(prompt)[0] else [*systems[0], *prompt]
+
+
+def _shared_beginning(chosen: Any, rejected: Any) -> tuple[list[Turn], list[Turn], list[Turn]]:
+    """Prompt, chosen and rejected of two whole conversations."""
+    left = side_of(_dialogue(chosen), "assistant", "chosen answer")
+    right = side_of(_dialogue(rejected), "assistant", "rejected answer")
+    shared = 0
+    while shared < min(len(left), len(right)) and left[shared] == right[shared]:
+        shared += 1
+    if shared == len(left) == len(right):
+        raise Unusable("the chosen and the rejected answer are the same")
+    if shared == 0:
+        raise Unusable(
+            "there is no prompt: the chosen and the rejected conversation begin differently"
+        )
+    if shared in (len(left), len(right)):
+        raise Unusable("one of the two conversations is only the beginning of the other")
+    return left[:shared], left[shared:], right[shared:]
+
+
+def _dialogue(value: Any) -> Any:
+    """A conversation in one text, marked as Anthropic's data sets mark it, as turns."""
+    if not isinstance(value, str) or _HUMAN not in f"\n\n{value}" or _ASSISTANT not in value:
+        return value
+    pieces = _SPEAKERS.split(value.strip())
+    if pieces[0].strip():
+        return value
+    speakers = {"Human": "user", "Assistant": "assistant"}
+    return [
+        {"role": speakers[name], "content": words.strip()}
+        for name, words in zip(pieces[1::2], pieces[2::2], strict=True)
+    ]
+
+
+def _said(turns: list[Turn]) -> list[tuple[str, str, str]]:
+    return [(t["role"], t["content"].strip(), t.get("tool_calls", "")) for t in turns]
+
+
+SEPARATORS = ("|", ";", ",")
+"""What may stand between several labels in one text, when a person says that it does."""
+
+
+def labelled_text(fields: Fields, system_prompt: str, row: Row) -> Row:
+    """{"text", "labels"}. `system_prompt` has no place here.
+
+    The field `separator` is a sign, not a column. An empty list says that no label applies.
+    """
+    text = text_of(fields.required(row, "text"), "text")
+    return {
+        "text": text,
+        "labels": labels_of(fields.required(row, "label"), fields.columns.get("separator", "")),
+    }
+
+
+def labels_of(value: Any, separator: str = "") -> list[str]:
+    """The labels in a cell: a list (also as JSON text), one label, or several in one text.
+
+    Raises Unusable for a missing label and for what is none.
+    """
+    if isinstance(value, str) and value.lstrip()[:1] == "[":
+        value = parsed(value)
+    if isinstance(value, (list, tuple)):
+        return list(dict.fromkeys(_label(item) for item in value))
+    if separator and isinstance(value, str):
+        parts = [part for part in value.split(separator) if part.strip()]
+        if not parts:
+            raise Unusable("the label is empty")
+        return list(dict.fromkeys(_label(part) for part in parts))
+    return [_label(value)]
+
+
+def _label(value: Any) -> str:
+    if isinstance(value, bool):
+        return written(value)
+    if isinstance(value, (list, dict)):
+        raise Unusable(f"a label is {json_type(value)}, not a name or a number")
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return text_of(value, "label").strip()
 
 
 _CONVERSIONS: dict[str, Callable[..., Row]] = {

@@ -13,8 +13,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from core.data.formats import FORMS, fits
-from core.data.formats_detect import used_columns
+from core.data.forms import FORMS, fits, used_columns
 from core.errors import DataError, WorkspaceError
 from core.workspace import Workspace, checked_id, write_atomic
 

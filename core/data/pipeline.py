@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from core.data.readers import Row
+from core.data.read.row import Row
 from core.data.record import LISTED_DROPS, PARTS, Part, StepChange, StepDrop, StepResult
 from core.data.rowfile import RowWriter, TableWriter, count_rows, iter_rows, reorder, tables
 from core.data.rowtext import row_text

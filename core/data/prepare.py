@@ -14,12 +14,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from core.data.conversion import Unusable, convert
-from core.data.formats import FORMS, Detection, columns_of, meta_of
-from core.data.formats_detect import used_columns
-from core.data.gather import Gathered, Source, gather
+from core.data.conversion import convert
+from core.data.detection import Detection, columns_of
+from core.data.forms import FORMS, meta_of, used_columns
+from core.data.inspection import choose_together, read_heads, rows_of
 from core.data.place import Said, free_ids, publish, scratch
-from core.data.readers import opened, read_records
+from core.data.read.files import read_records
+from core.data.read.sources import Gathered, Source, gather
+from core.data.read.text import opened
 from core.data.record import (
     IMPORTED,
     LISTED_DROPS,
@@ -36,7 +38,7 @@ from core.data.rowfile import META, RowWriter
 from core.data.steps import with_step
 from core.data.steps.base import Step
 from core.data.steps.split import Split
-from core.data.together import choose_together, read_heads, rows_of
+from core.data.values import Unusable
 from core.data.versions import build_version
 from core.errors import DataError
 from core.progress import Tell
@@ -67,9 +69,9 @@ def import_dataset(
 ) -> DatasetInfo:
     """Imports files as one data set and returns its record.
 
-    A source is a file, a folder, an archive or a Hub data set (see `core.data.gather`). `form` is
-    a name in `formats.FORMS` (detected if None); `mapping` gives for its fields a column or a
-    template. `steps` are done to the rows; without a split among them, `eval_fraction` and
+    A source is a file, a folder, an archive or a Hub data set (see `core.data.read.sources`).
+    `form` is a name in `forms.FORMS` (detected if None); `mapping` gives for its fields a column
+    or a template. `steps` are done to the rows; without a split among them, `eval_fraction` and
     `test_fraction` of the rows are held out by `seed`, at least one if there are two.
     `eval_source` holds the held-out rows instead. `system_prompt` goes before each conversation
     without one. `progress` gets (fraction, message) and may raise to stop the import. Raises

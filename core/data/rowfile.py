@@ -1,4 +1,5 @@
-"""Standard rows on disk: Parquet written in pieces, read by position, fingerprinted by content."""
+"""Standard rows on disk: Parquet written in pieces, read by position, looked through for words,
+fingerprinted by content."""
 
 from __future__ import annotations
 
@@ -6,6 +7,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -13,9 +15,10 @@ from typing import Any
 import numpy as np
 import orjson
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from core.data.readers import Row
+from core.data.read.row import Row
 
 DIGEST = "_digest"
 """The column for the beginning of the SHA-256 of what a row teaches."""
@@ -40,7 +43,10 @@ _COLUMNS: dict[str, dict[str, Any]] = {
     "messages": {"messages": _TURNS, "tools": _TEXT},
     "preference": {"prompt": _TURNS, "chosen": _TURNS, "rejected": _TURNS, "tools": _TEXT},
     "unpaired-preference": {
-        "prompt": _TURNS, "completion": _TURNS, "label": pa.bool_(), "tools": _TEXT,
+        "prompt": _TURNS,
+        "completion": _TURNS,
+        "label": pa.bool_(),
+        "tools": _TEXT,
     },
     "prompt-only": {"prompt": _TURNS, "answer": _TEXT, "tools": _TEXT},
     "labelled-text": {"text": _TEXT, "labels": pa.list_(_TEXT)},
@@ -247,3 +253,46 @@ def iter_rows(
         wanted = names if columns is None else [name for name in names if name in columns]
         for batch in file.iter_batches(batch_size=batch_size, columns=wanted):
             yield [as_read(row) for row in batch.to_pylist()]
+
+
+@dataclass(frozen=True)
+class Looked:
+    """One group of rows that was looked through. `rows` are the places (0 is the first row of the
+    file) of those that contain the words; `looked` of `total` rows have been looked at by now."""
+
+    rows: list[int]
+    looked: int
+    total: int
+
+
+def find_rows(path: Path, words: str) -> Iterator[Looked]:
+    """Looks through a Parquet file of standard rows, upper and lower case alike.
+
+    All texts of a row count: what is said in its turns, calls of tools, labels, and what stands
+    beside it in `meta`. Memory holds one group of rows.
+    """
+    with pq.ParquetFile(path) as file:
+        total, start = file.metadata.num_rows, 0
+        columns = [name for name in file.schema_arrow.names if name != DIGEST]
+        for group in range(file.num_row_groups):
+            table = file.read_row_group(group, columns=columns)
+            contains = np.zeros(len(table), dtype=bool)
+            for column in table.columns:
+                contains[_places(column.combine_chunks(), words)] = True
+            found = (np.flatnonzero(contains) + start).tolist()
+            start += len(table)
+            yield Looked(found, start, total)
+
+
+def _places(column: Any, words: str) -> Any:
+    """The places in a column (strings, or lists of strings or structs) that contain the words."""
+    if pa.types.is_list(column.type):
+        parents = pc.list_parent_indices(column).to_numpy()
+        return parents[_places(pc.list_flatten(column), words)]
+    if pa.types.is_struct(column.type):
+        fields = (pc.struct_field(column, field.name) for field in column.type)
+        return np.concatenate([_places(field, words) for field in fields])
+    if not pa.types.is_string(column.type):
+        return np.empty(0, dtype=np.int64)
+    contains = pc.match_substring(column, words, ignore_case=True).fill_null(False)
+    return np.flatnonzero(contains.to_numpy(zero_copy_only=False))

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from core.data.readers import Row
+from core.data.read.row import Row
 
 TURN_COLUMNS = ("messages", "prompt", "completion", "chosen", "rejected")
 TEXT_COLUMNS = ("text", "answer")

@@ -31,7 +31,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from core.data.languages import guess
-from core.data.readers import Row
+from core.data.read.row import Row
 from core.data.record import DatasetInfo
 from core.data.rowfile import ROWS_A_GROUP, iter_rows, read_slice
 from core.data.rowtext import row_text

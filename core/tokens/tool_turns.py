@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from core.data import conversion
+from core.data import turns as conversion
 from core.tokens.chat_templates import names_used
 
 Message = dict[str, Any]

@@ -17,9 +17,9 @@ from typing import Any
 
 import orjson
 
-from core.data.hub_source import HubSource
-from core.data.readers_row import Row
-from core.data.tables import table_rows
+from core.data.read.row import Row
+from core.data.read.sources import HubSource
+from core.data.read.tables import table_rows
 from core.errors import DataError
 from core.progress import Tell
 

@@ -15,7 +15,7 @@ from core.errors import TunesmithError
 
 
 def run_case(case: dict[str, Any]) -> dict[str, Any]:
-    from core.data.hub_source import parse_hub_source
+    from core.data.read.sources import parse_hub_source
     from core.worker.hub_rows import download, first_rows
 
     os.environ.pop("HF_TOKEN", None)

@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
-from core.data.conversion import Unusable, convert, tool_text, tools_text
+from core.data.conversion import convert
+from core.data.turns import tool_text, tools_text
+from core.data.values import Unusable
 
 TURNS = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
 QA = {"prompt": "q", "completion": "a"}

@@ -12,9 +12,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from core.data.conversion import Unusable, convert
-from core.data.formats import FORMS, LONGEST_META, meta_of
+from core.data.conversion import convert
+from core.data.forms import FORMS, LONGEST_META, meta_of
 from core.data.rowfile import META, SCHEMAS, RowWriter, read_slice
+from core.data.values import Unusable
 
 # Lone surrogates are in, as a file with broken escapes has them.
 anything = st.text(st.characters(), max_size=6)

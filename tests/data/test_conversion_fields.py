@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from core.data.conversion import Unusable, convert
-from core.data.formats import is_template
+from core.data.conversion import convert
+from core.data.forms import is_template
+from core.data.values import Unusable
 
 LABEL = {"text": "t", "label": "l"}
 

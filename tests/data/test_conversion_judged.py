@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from core.data.conversion import Unusable, convert
+from core.data.conversion import convert
+from core.data.values import Unusable
 
 PAIR = {"prompt": "p", "chosen": "c", "rejected": "r", "input": "i", "system": "s"}
 PAIR |= {"history": "h", "tools": "t"}

@@ -10,8 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.data.find import find_rows
-from core.data.rowfile import ROWS_A_GROUP, SCHEMAS, RowWriter
+from core.data.rowfile import ROWS_A_GROUP, SCHEMAS, RowWriter, find_rows
 
 TURN = [{"role": "user", "content": "no such thing here"}]
 WANTED = [{"role": "assistant", "content": "It is in PARIS, they say."}]

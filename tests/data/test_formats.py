@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from core.data.formats import FORMS, choose, detect
+from core.data.detection import choose, detect
+from core.data.forms import FORMS
 from core.data.rowfile import SCHEMAS
 from core.errors import DataError
 

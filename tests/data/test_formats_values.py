@@ -8,8 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core.data.conversion import Unusable, convert
-from core.data.formats import FORMS, choose, detect, fits, guess_mapping
+from core.data.conversion import convert
+from core.data.detection import choose, detect, guess_mapping
+from core.data.forms import FORMS, fits
+from core.data.values import Unusable
 from core.errors import DataError
 
 TURNS = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from core.data import archives
-from core.data.gather import gather, look
-from core.data.readers import read_records
+from core.data.read import archives
+from core.data.read.files import read_records
+from core.data.read.sources import gather, look
 from core.errors import DataError, WorkspaceError
 from core.workspace import Workspace
 

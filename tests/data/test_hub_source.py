@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from core.data.hub_source import HubSource, parse_hub_source
+from core.data.read.sources import HubSource, parse_hub_source
 from core.errors import DataError
 from tests.data.hub_of_datasets import COMMIT, DatasetHub, serving
 from tests.waiting import LIMIT

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core.data.formats import FORMS
+from core.data.forms import FORMS
 from core.data.prepare import import_dataset
 from core.data.record import DatasetInfo
 from core.data.registry import read_rows

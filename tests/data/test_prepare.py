@@ -325,7 +325,8 @@ def test_the_sample_asked_for_at_once_is_one(open_workspace: Workspace) -> None:
 def test_importing_needs_no_torch() -> None:
     """The web process imports these modules: with torch it would open in ten seconds, not five."""
     code = (
-        "import sys, core.data.registry, core.data.prepare, core.data.sources, core.tokens.preview;"
+        "import sys, core.data.registry, core.data.prepare, core.data.inspection;"
+        "import core.tokens.preview;"
         "print([m for m in ('torch', 'transformers', 'datasets', 'pandas') if m in sys.modules])"
     )
     done = subprocess.run(

@@ -10,7 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from core.data.readers import MAX_ROW_CHARS, Record, file_format, read_records
+from core.data.read.files import file_format, read_records
+from core.data.read.row import MAX_ROW_CHARS, Record
 from core.errors import DataError
 
 

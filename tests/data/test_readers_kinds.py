@@ -18,7 +18,7 @@ import pypdf
 import pytest
 from pypdf.generic import DecodedStreamObject, DictionaryObject, NameObject
 
-from core.data.readers import file_encoding, file_format, read_records
+from core.data.read.files import file_encoding, file_format, read_records
 from core.errors import DataError
 
 
@@ -230,7 +230,7 @@ def test_a_long_text_comes_in_parts_and_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A corpus in one file of gigabytes must not be held in memory."""
-    monkeypatch.setattr("core.data.documents.PART_CHARS", 1000)
+    monkeypatch.setattr("core.data.read.documents.PART_CHARS", 1000)
     text = "".join(f"line {n}\n" for n in range(500))
     (tmp_path / "t.txt").write_text(text)
     found = rows_of(tmp_path / "t.txt")

@@ -21,7 +21,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from core.data.readers import Record, read_records
+from core.data.read.files import read_records
+from core.data.read.row import Record
 from core.errors import DataError
 
 GOOD = {"q": "good question", "a": "good answer"}

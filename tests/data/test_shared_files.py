@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from core.data.conversion import convert
-from core.data.formats import choose
+from core.data.detection import choose
+from core.data.inspection import inspect_source
 from core.data.prepare import import_dataset
-from core.data.readers import read_records
-from core.data.sources import inspect_source
+from core.data.read.files import read_records
 from core.workspace import Workspace
 
 FOLDER = Path(

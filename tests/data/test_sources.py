@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from core.data.sources import inspect_source
+from core.data.inspection import inspect_source
 from core.errors import DataError, WorkspaceError
 from core.workspace import Workspace
 from tests.data.hub_of_datasets import DatasetHub, serving
@@ -148,7 +148,7 @@ def test_of_a_large_file_only_the_beginning_is_looked_at(tmp_path: Path) -> None
 
 def test_a_hub_data_set_is_looked_at_in_a_process_of_its_own(tmp_path: Path) -> None:
     code = (
-        "import dataclasses, json, sys; from core.data.sources import inspect_source;"
+        "import dataclasses, json, sys; from core.data.inspection import inspect_source;"
         "print(json.dumps(dataclasses.asdict(inspect_source(sys.argv[1])), default=str))"
     )
     with serving(DatasetHub({"me/plain": {"train.jsonl": LINES}})) as hub:
@@ -172,7 +172,7 @@ def test_a_look_loads_nothing_heavy(tmp_path: Path) -> None:
     """The page looks at files itself; torch and datasets would make it large for good."""
     (tmp_path / "rows.jsonl").write_bytes(LINES)
     code = (
-        "import sys; from core.data.sources import inspect_source; inspect_source(sys.argv[1]);"
+        "import sys; from core.data.inspection import inspect_source; inspect_source(sys.argv[1]);"
         "print([name for name in ('torch', 'datasets', 'transformers') if name in sys.modules])"
     )
     done = subprocess.run(

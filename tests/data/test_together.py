@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
+from core.data.inspection import inspect_source
 from core.data.prepare import import_dataset
 from core.data.registry import list_datasets, read_rows
-from core.data.sources import inspect_source
 from core.errors import DataError
 from core.workspace import Workspace
 

@@ -10,8 +10,8 @@ from types import SimpleNamespace
 import gradio as gr
 import pytest
 
-from core.data.formats import FORMS
-from core.data.sources import inspect_source
+from core.data.forms import FORMS
+from core.data.inspection import inspect_source
 from core.errors import DataError
 from core.workspace import Workspace
 from tests.webui.fakes import fake_app

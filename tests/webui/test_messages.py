@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
+from core.data.inspection import inspect_source
 from core.data.record import Counts, DatasetInfo, DroppedRow, SourceFile
 from core.data.rowfile import SCHEMAS
-from core.data.sources import inspect_source
 from core.errors import DataError, Problem
 from core.jobs.store import Store
 from core.tokens.chat_templates import TemplateProblem

@@ -24,8 +24,8 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from core.config.fields import Section
-from core.data.conversion import Unusable
-from core.data.readers import Row
+from core.data.read.row import Row
+from core.data.values import Unusable
 from core.workspace import Workspace
 
 __all__ = ["Decision", "RowWork", "Setting", "Step", "Unusable", "WholeWork"]

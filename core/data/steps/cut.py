@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from core.config.fields import knob
-from core.data.readers import Row
+from core.data.read.row import Row
 from core.data.steps.base import RowWork, Setting, Step, Unusable
 from core.data.steps.model_files import DEFAULT_MODEL, end_of_text, tokenizer_file
 from core.errors import DataError

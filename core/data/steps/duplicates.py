@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal
 import orjson
 
 from core.config.fields import knob
-from core.data.readers import Row
+from core.data.read.row import Row
 from core.data.record import PARTS
 from core.data.rowtext import TEXT_COLUMNS, TURN_COLUMNS, prompt_text, row_text
 from core.data.steps.base import Decision, RowWork, Setting, Step, Unusable, WholeWork

@@ -19,9 +19,9 @@ from typing import Any
 import regex
 from simpleeval import EvalWithCompoundTypes, InvalidExpression
 
-from core.data.conversion import Unusable
-from core.data.readers import Row
+from core.data.read.row import Row
 from core.data.rowtext import named_values, value_of
+from core.data.values import Unusable
 from core.errors import DataError, did_you_mean
 
 _CONSTANTS = {"true": True, "false": False, "none": None}

@@ -7,7 +7,7 @@ from collections import defaultdict
 from typing import Any, ClassVar
 
 from core.config.fields import knob
-from core.data.readers import Row
+from core.data.read.row import Row
 from core.data.rowtext import value_of
 from core.data.steps.base import Decision, EachRow, RowWork, Setting, Step, Unusable, WholeWork
 from core.errors import DataError

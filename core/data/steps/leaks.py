@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from core.config.fields import knob
-from core.data.readers import Row
+from core.data.read.row import Row
 from core.data.rowtext import TEXT_COLUMNS, TURN_COLUMNS
 from core.data.steps.base import Decision, Setting, Step, WholeWork
 from core.data.steps.duplicates import Places, compared_text, digest, folded

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 from core.config.fields import knob
-from core.data.readers import Row
+from core.data.read.row import Row
 from core.data.rowtext import TURN_COLUMNS, map_texts, texts
 from core.data.steps.base import EachRow, RowWork, Setting, Step, Unusable
 from core.data.steps.personal_patterns import KINDS, Kind, is_region

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal
 
 from core.config.fields import knob
 from core.data.languages import CODES, guess
-from core.data.readers import Row
+from core.data.read.row import Row
 from core.data.rowtext import (
     TEXT_COLUMNS,
     TURN_COLUMNS,

@@ -11,7 +11,7 @@ from typing import ClassVar, Literal
 import orjson
 
 from core.config.fields import knob
-from core.data.readers import Row
+from core.data.read.row import Row
 from core.data.rowtext import TEXT_COLUMNS, TURN_COLUMNS
 from core.data.steps.base import Decision, EachRow, RowWork, Setting, Step, Unusable, WholeWork
 from core.data.steps.expression import condition, template

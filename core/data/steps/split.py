@@ -7,7 +7,7 @@ from collections import defaultdict
 from typing import ClassVar
 
 from core.config.fields import knob
-from core.data.readers import Row
+from core.data.read.row import Row
 from core.data.rowtext import value_of
 from core.data.steps.base import Decision, Setting, Step, WholeWork
 from core.data.steps.labels import group_key

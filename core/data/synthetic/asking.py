@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from core.data.conversion import Unusable
-from core.data.readers import Row
+from core.data.read.row import Row
 from core.data.synthetic.draft_rows import plain_row, split_answer
 from core.data.synthetic.settings import DraftSettings
+from core.data.values import Unusable
 from core.remote.endpoint import Message
 
 Expected = Literal["rows", "answer", "rejected", "judged"]

@@ -18,7 +18,7 @@ from typing import Any, Literal
 import orjson
 from filelock import FileLock
 
-from core.data.readers import Row
+from core.data.read.row import Row
 
 Status = Literal["new", "accepted", "rejected"]
 

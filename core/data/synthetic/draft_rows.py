@@ -21,7 +21,7 @@ from pydantic import (
     model_validator,
 )
 
-from core.data.readers import Row, invalid_text
+from core.data.read.row import Row, invalid_text
 from core.data.rowtext import TURN_COLUMNS, row_text
 from core.errors import DataError
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from core.data.readers import Row
+from core.data.read.row import Row
 from core.data.synthetic.asking import Ask
 from core.data.synthetic.draft_rows import checked_row, required_columns
 from core.errors import DataError

@@ -17,7 +17,6 @@ from itertools import count
 from pathlib import Path
 from typing import Any, Protocol
 
-from core.data.conversion import Unusable
 from core.data.registry import load_dataset_info
 from core.data.rowfile import iter_rows, read_slice
 from core.data.synthetic.asking import Ask, word_request
@@ -25,6 +24,7 @@ from core.data.synthetic.draft_log import append, read_log
 from core.data.synthetic.draft_rows import likeness
 from core.data.synthetic.reply import Reading, read_reply
 from core.data.synthetic.tasks import DraftTask, at_work, load_task, seed_rows, tally_of
+from core.data.values import Unusable
 from core.errors import DataError, TunesmithError
 from core.jobs.process import named
 from core.progress import Stopped, Tell

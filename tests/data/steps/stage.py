@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from core.data.readers import Row
+from core.data.read.row import Row
 from core.data.record import PARTS
 from core.data.steps.base import RowWork, Setting, Step, Unusable
 from core.workspace import Workspace

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from core.data.conversion import Unusable
 from core.data.steps.expression import FUNCTIONS, condition, template
+from core.data.values import Unusable
 from core.errors import DataError
 
 COLUMNS = ("text", "n", "my column")

@@ -1,4 +1,5 @@
-"""A first look at a source: its format, columns and form, its first rows, and what is wrong."""
+"""A first look at a source: its format, columns and form, its first rows, and what is wrong; of
+several files the form that fits all, or why they do not belong together."""
 
 from __future__ import annotations
 
@@ -10,18 +11,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from core.data.conversion import Unusable, convert
-from core.data.formats import ROWS_TO_DETECT, Detection, columns_of
-from core.data.gather import Look, Source, as_hub_source, look
-from core.data.hub_source import HubSource
-from core.data.readers import (
-    Record,
-    Row,
-    file_encoding,
-    file_format,
-    read_records,
-)
-from core.data.together import Head, choose_together, detect_together, read_heads, rows_of
+from core.data.conversion import convert
+from core.data.detection import ROWS_TO_DETECT, Detection, choose, columns_of, detect
+from core.data.forms import FORMS, used_columns
+from core.data.read.files import file_encoding, file_format, no_readable_row, read_records
+from core.data.read.row import Record, Row
+from core.data.read.sources import Gathered, HubSource, Look, Source, as_hub_source, look
+from core.data.values import Unusable
+from core.errors import DataError
 from core.jobs.process import named
 from core.progress import Tell
 from core.workspace import Workspace
@@ -41,7 +38,7 @@ _SAMPLE_CHARS = 80
 class SourceReport:
     """What is known of a source before it is imported.
 
-    `form` is a name in `formats.FORMS`, or None when the rows cannot be trained on as they are;
+    `form` is a name in `forms.FORMS`, or None when the rows cannot be trained on as they are;
     `form_reason` says why in both cases, `hint` what to do. `rows` are the first rows as they
     are, `samples` a few short values of each column. `problems` lists {"line", "reason", "file"}
     of rows that would be dropped (the first hundred of `problem_count`). `total_rows` counts all
@@ -223,3 +220,108 @@ def _samples(rows: Sequence[Row], column: str) -> list[str]:
         text = " ".join(text[: 4 * _SAMPLE_CHARS].split())
         shown[text if len(text) <= _SAMPLE_CHARS else text[: _SAMPLE_CHARS - 1] + "…"] = None
     return list(shown)
+
+
+_LISTED = 3
+_LISTED_KINDS = 6
+_APART = (
+    "Import each kind on its own. Data sets that have the same form then can be put together, also "
+    "where their files name the columns differently."
+)
+
+
+@dataclass(frozen=True)
+class Head:
+    """The first readable rows of a file, by which its form is told."""
+
+    name: str
+    rows: list[Row]
+
+
+def read_heads(
+    files: Sequence[Gathered], wanted: int = ROWS_TO_DETECT, seconds: float | None = None
+) -> list[Head]:
+    """About `wanted` rows from the beginnings of all files, one of each at the least, and no more
+    once about `seconds` have passed. Raises DataError when a file has none."""
+    share = max(wanted // max(len(files), 1), 1)
+    heads = []
+    for file in files:
+        deadline = time.monotonic() + seconds / len(files) if seconds else None
+        rows: list[Row] = []
+        broken: Record | None = None
+        for record in read_records(file.path):
+            if record.row is None:
+                broken = broken or record
+            else:
+                rows.append(record.row)
+            late = deadline is not None and time.monotonic() > deadline
+            if len(rows) == share or (rows and late):
+                break
+        if not rows:
+            raise no_readable_row(file.path, broken)
+        heads.append(Head(file.name, rows))
+    return heads
+
+
+def rows_of(heads: Sequence[Head]) -> list[Row]:
+    return [row for head in heads for row in head.rows]
+
+
+def detect_together(heads: Sequence[Head]) -> Detection:
+    """The form of the files' rows; none, with the reason, where no form fits every file."""
+    found = detect(rows_of(heads))
+    kinds = _kinds(heads)
+    if len(kinds) < 2 or (found.form and not _strangers(heads, found)):
+        return found
+    shown = [_kind_text(names, one, columns) for names, one, columns in kinds[:_LISTED_KINDS]]
+    if len(kinds) > _LISTED_KINDS:
+        shown.append(f"and {len(kinds) - _LISTED_KINDS} more kinds")
+    return Detection(None, f"The files do not belong together: {'; '.join(shown)}.", hint=_APART)
+
+
+def choose_together(
+    heads: Sequence[Head], form: str | None = None, mapping: Mapping[str, str] | None = None
+) -> Detection:
+    """What was detected, overruled by a person's choice, as `core.data.detection.choose`.
+
+    Raises DataError as that does, and when a file has not one row that could be used.
+    """
+    if not form and not mapping:
+        found = detect_together(heads)
+        if found.form is None:
+            raise DataError(found.reason, found.hint)
+        return found
+    found = choose(rows_of(heads), form, mapping)
+    strangers = _strangers(heads, found)
+    if strangers:
+        name, missing = strangers[0]
+        others = f" (and {len(strangers) - 1} more)" if len(strangers) > 1 else ""
+        raise DataError(
+            f"{name}{others} has no column {' or '.join(missing)}, which every row needs here.",
+            _APART,
+        )
+    return found
+
+
+def _strangers(heads: Sequence[Head], found: Detection) -> list[tuple[str, list[str]]]:
+    """The files in which no row can be used, each with the columns that it lacks."""
+    needed = used_columns({name: found.mapping[name] for name in FORMS[found.form or ""].required})
+    lacking = [(head.name, sorted(needed - set(columns_of(head.rows)))) for head in heads]
+    return [(name, missing) for name, missing in lacking if missing] if len(heads) > 1 else []
+
+
+def _kinds(heads: Sequence[Head]) -> list[tuple[list[str], Detection, list[str]]]:
+    """Files that are read in the same way: their names, how, and the columns of the first."""
+    kinds: dict[tuple[str, ...], tuple[list[str], Detection, list[str]]] = {}
+    for head in heads:
+        found, columns = detect(head.rows), columns_of(head.rows)
+        how = (found.form or "", *(sorted(used_columns(found.mapping)) or sorted(columns)))
+        kinds.setdefault(how, ([], found, columns))[0].append(head.name)
+    return list(kinds.values())
+
+
+def _kind_text(names: list[str], found: Detection, columns: list[str]) -> str:
+    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
+    shown = ", ".join(columns[:_LISTED_KINDS]) + (", ..." if len(columns) > _LISTED_KINDS else "")
+    verb = "is" if len(names) == 1 else "are"
+    return f"{', '.join(names[:_LISTED])}{more} {verb} {found.form or 'of no known form'} ({shown})"

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from core.data.readers import Row, invalid_text, json_type
+from core.data.read.row import Row, invalid_text, json_type
 
 _PARTS = re.compile(r"\{\{|\}\}|\{([^{}]+)\}")
 

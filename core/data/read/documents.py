@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from core.data.archives import check_packed
-from core.data.readers_row import Record, invalid_text
-from core.data.readers_text import TextSource
+from core.data.read.archives import check_packed
+from core.data.read.row import Record, invalid_text
+from core.data.read.text import TextSource
 from core.errors import DataError
 
 PART_CHARS = 4 * 2**20

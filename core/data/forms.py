@@ -1,11 +1,19 @@
-"""The source forms: what people bring, the fields of each, and the standard form it becomes."""
+"""The source forms: what people bring, the fields of each, and the standard form it becomes.
+
+A mapping gives each field of a form a column, or a template such as "{question}\\n\\n{context}".
+"""
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from functools import lru_cache
+from typing import Any, Literal
 
-from core.data.conversion_labels import SEPARATORS
+from core.data.conversion import SEPARATORS
+from core.data.read.row import Row, invalid_text
+from core.data.values import template_of
+from core.errors import DataError, did_you_mean
 
 Standard = Literal[
     "text",
@@ -179,3 +187,80 @@ NOT_LABELS = (
     *("meta", "metadata", "version", "license", "licence", "author", "user", "dataset"),
 )
 """Names of columns that repeat their values and yet label nothing."""
+
+
+LONGEST_META = 2000
+"""Characters of a text that is kept beside a row."""
+
+
+def check_field(form: Form, name: str, source: str, columns: Sequence[str]) -> None:
+    """Raises DataError when a field of a form cannot be taken from `source`, a column or a
+    template, or cannot be set to it."""
+    if name in form.settings:
+        if source not in form.settings[name]:
+            allowed = " ".join(form.settings[name])
+            raise DataError(f"The {name} cannot be {source!r}.", f"Choose one of {allowed}")
+        return
+    if name not in form.fields:
+        raise DataError(
+            f"The form {form.name} has no field {name}.",
+            f"Its fields are {', '.join([*form.fields, *form.settings])}.",
+        )
+    template = template_of(source)
+    if template and name in TURN_FIELDS:
+        raise DataError(
+            f"The field {name} needs a column with a list, not a template.",
+            f"Choose from {', '.join(columns)}.",
+        )
+    for column in template.columns if template else (source,):
+        if column not in columns:
+            raise DataError(
+                f"There is no column {column}{did_you_mean(column, columns)}",
+                f"The columns are {', '.join(columns)}.",
+            )
+
+
+def is_template(source: str) -> bool:
+    """Whether a mapping's value is a template such as "{question}: {context}", not a column."""
+    return template_of(source) is not None
+
+
+def fits(form: str, mapping: Mapping[str, str], columns: Collection[str]) -> bool:
+    """Whether a mapping can be used on rows with these columns as it is."""
+    if form not in FORMS or not set(FORMS[form].required) <= set(mapping):
+        return False
+    sources = {k: v for k, v in mapping.items() if v and k not in FORMS[form].settings}
+    return used_columns(sources) <= set(columns)
+
+
+def meta_of(row: Row, mapping: Mapping[str, str]) -> dict[str, Any]:
+    """The plain values (text up to 2,000 characters, numbers, true and false) of the columns
+    that the mapping does not use as a whole; columns in templates are among them."""
+    whole = _whole_columns(tuple(mapping.values()))
+    return {
+        name: value
+        for name, value in row.items()
+        if name not in whole and _is_plain(value) and not invalid_text(name)
+    }
+
+
+@lru_cache(maxsize=64)
+def _whole_columns(sources: tuple[str, ...]) -> frozenset[str]:
+    return frozenset(source for source in sources if not template_of(source))
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, str):
+        return len(value) <= LONGEST_META and not invalid_text(value)
+    if isinstance(value, float):
+        return -1e308 < value < 1e308  # no infinity and nothing that is no number: JSON has none
+    return isinstance(value, bool) or (isinstance(value, int) and -(2**63) <= value < 2**63)
+
+
+def used_columns(mapping: Mapping[str, str]) -> set[str]:
+    """The columns that a mapping names, alone or in a template."""
+    used: set[str] = set()
+    for source in mapping.values():
+        template = template_of(source)
+        used |= set(template.columns) if template else {source}
+    return used

@@ -62,9 +62,12 @@ def opened_zip(path: Path) -> Iterator[tuple[zipfile.ZipFile, list[Member]]]:
     with archive:
         infos = [info for info in archive.infolist() if not info.is_dir()]
         _check_whole(path, infos)
-        yield archive, sorted(
-            (Member(info, _checked_path(path, info)) for info in infos),
-            key=lambda member: member.path.parts,
+        yield (
+            archive,
+            sorted(
+                (Member(info, _checked_path(path, info)) for info in infos),
+                key=lambda member: member.path.parts,
+            ),
         )
 
 

@@ -1,4 +1,5 @@
-"""Files to raw rows, one record at a time, whatever their format.
+"""Files to raw rows, one record at a time, whatever their format: which kind a file is, and who
+reads it.
 
 A record that cannot be read is a record with a problem, never an exception and never skipped.
 DataError is for a file that cannot be used at all. Blank lines are no records.
@@ -11,18 +12,11 @@ from pathlib import Path, PurePath
 
 import orjson
 
-from core.data.documents import read_docx, read_pdf, read_text
-from core.data.readers_csv import csv_records
-from core.data.readers_json import json_document, json_lines
-from core.data.readers_row import (
-    MAX_ROW_CHARS,
-    Record,
-    Row,
-    as_row,
-    invalid_text,
-    json_type,
-)
-from core.data.readers_text import (
+from core.data.read.documents import read_docx, read_pdf, read_text
+from core.data.read.json_rows import json_document, json_lines
+from core.data.read.row import Record
+from core.data.read.tables import csv_records, read_arrow, read_parquet, read_xlsx
+from core.data.read.text import (
     GZIP,
     TextSource,
     detect_encoding,
@@ -31,25 +25,7 @@ from core.data.readers_text import (
     opened_text,
     torn_archive,
 )
-from core.data.tables import read_arrow, read_parquet, read_xlsx
 from core.errors import DataError
-
-__all__ = [
-    "DOCUMENTS",
-    "KINDS",
-    "MAX_ROW_CHARS",
-    "Record",
-    "Row",
-    "as_row",
-    "file_encoding",
-    "file_format",
-    "invalid_text",
-    "json_type",
-    "kind_of_name",
-    "no_readable_row",
-    "opened",
-    "read_records",
-]
 
 FORMATS = {
     ".json": "json",

@@ -14,7 +14,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from core.data.archives import MAX_RATIO, RATIO_COUNTS_FROM_BYTES
+from core.data.read.archives import MAX_RATIO, RATIO_COUNTS_FROM_BYTES
 from core.errors import DataError
 
 GZIP = b"\x1f\x8b"

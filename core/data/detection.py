@@ -1,0 +1,439 @@
+"""Which form rows have and which column is which, with the reason.
+
+Detection looks at names and values of the first rows and says what it saw; all of it can be
+overruled (`choose`).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from core.data.conversion import SEPARATORS, judgement
+from core.data.forms import (
+    ASKING,
+    FORMS,
+    JUDGED,
+    NAMES,
+    NOT_LABELS,
+    ONLY_ANSWERS,
+    TEXT_PAIRS,
+    Form,
+    check_field,
+    used_columns,
+)
+from core.data.read.row import Row
+from core.data.turns import ROLE_OF
+from core.data.values import Unusable, template_of
+from core.errors import DataError
+
+ROWS_TO_DETECT = 200
+"""The form is taken from so many rows at the beginning of a file."""
+
+
+@dataclass(frozen=True)
+class Detection:
+    """`form` is a name in FORMS, or None with the reason in `reason` and what to do in `hint`.
+
+    `possible` are the forms that a person may choose instead, each with at least a guess.
+    """
+
+    form: str | None
+    reason: str
+    mapping: dict[str, str] = field(default_factory=dict)
+    possible: tuple[str, ...] = ()
+    hint: str = ""
+
+
+def detect(rows: Sequence[Row]) -> Detection:
+    """The form of these rows (the first of a file, a few hundred at most)."""
+    columns = Columns(rows)
+    for name in _likely(columns):
+        mapping = guess(columns, name)
+        if _complete(columns, name, mapping):
+            possible = _possible(columns, name)
+            return Detection(name, reason_for(columns, name, mapping), mapping, possible)
+    return Detection(
+        None,
+        f"No known form in the columns {', '.join(columns.names) or '(none)'}.",
+        {},
+        _possible(columns),
+        "Choose a form and say which column is which.",
+    )
+
+
+def guess_mapping(rows: Sequence[Row], form: str) -> dict[str, str]:
+    """The columns of a form's fields by their names and values, as far as there are any."""
+    return guess(Columns(rows), form)
+
+
+def _complete(columns: Columns, form: str, mapping: Mapping[str, str]) -> bool:
+    if form == "unpaired-preference" and "prompt" not in mapping:
+        # Then the answers must be whole conversations.
+        return "label" in mapping and columns.holds_turns(mapping.get("completion", ""))
+    return all(required in mapping for required in FORMS[form].required)
+
+
+def _likely(columns: Columns) -> Iterator[str]:
+    """Forms to try, the most telling first."""
+    if columns.named(NAMES["chosen"]) and columns.named(NAMES["rejected"]):
+        yield "preference"
+    yield "unpaired-preference"
+    pair = guess(columns, "prompt-completion")
+    if all(columns.holds_turns(pair.get(name, "")) for name in ("prompt", "completion")):
+        yield "prompt-completion"
+    talk = guess(columns, "messages").get("messages") or guess(columns, "sharegpt").get(
+        "conversations"
+    )
+    if talk and columns.holds_questions(talk):
+        yield "prompt-only"
+    yield from ("sharegpt", "messages", "instruction")
+    if columns.named(ONLY_ANSWERS) and columns.named(ASKING):
+        yield "prompt-only"
+    yield "prompt-completion"
+    yield "labelled-text"
+    if columns.named(ASKING) and not columns.named(NAMES["text"]):
+        yield "prompt-only"
+    yield "text"
+
+
+def guess(columns: Columns, form: str) -> dict[str, str]:
+    """As `guess_mapping`, of columns that were looked at before."""
+    if form == "labelled-text":
+        return _labelled(columns)
+    mapping: dict[str, str] = {}
+    for name in FORMS[form].fields:
+        taken = set(mapping.values())
+        free = [column for column in columns.usable if column not in taken]
+        column = _column_for(columns, form, name, free, mapping)
+        if column:
+            mapping[name] = column
+    return mapping
+
+
+def _column_for(
+    columns: Columns, form: str, name: str, free: list[str], mapping: Mapping[str, str]
+) -> str | None:
+    named = columns.named(NAMES[name], free)
+    if name in ("messages", "conversations"):
+        keys = ("role", "content") if name == "messages" else ("from", "value")
+        others = [column for column in free if column not in named]
+        return next((c for c in [*named, *others] if columns.holds_turns(c, keys)), None)
+    if name in ("prompt", "completion", "chosen", "rejected"):
+        talks = columns.named(NAMES["messages"], free)
+        if name == "prompt" or (name == "completion" and form == "unpaired-preference"):
+            named += talks
+        turns = [column for column in named if columns.holds_turns(column)]
+        return _best(columns, named, turns)
+    if name == "label":
+        return next((c for c in columns.named(JUDGED, free) if columns.judges(c)), None)
+    if name == "input":
+        # Beside an instruction it is a part of the prompt; beside anything else, who knows.
+        asks = mapping.get("instruction") or mapping.get("prompt", "")
+        if asks.strip().lower() != "instruction":
+            return None
+    if name in ("history", "tools"):
+        return named[0] if named else None
+    if name == "text" and not named:
+        texts = [column for column in free if columns.holds_text(column)]
+        return texts[0] if len(texts) == 1 and len(columns.names) == 1 else None
+    return _best(columns, named)
+
+
+def _best(columns: Columns, named: list[str], also: Sequence[str] = ()) -> str | None:
+    """The first column with text (or one of `also`); else one that is still empty, for the first
+    rows of a file may leave a column empty that later ones fill."""
+    filled = (column for column in named if column in also or columns.holds_text(column))
+    empty = (column for column in named if not columns.values(column))
+    return next(filled, None) or next(empty, None)
+
+
+def _labelled(columns: Columns) -> dict[str, str]:
+    """Text and label: a column named as a label, or the one of few values beside longer text."""
+    by_name = columns.named(NAMES["label"])
+    label = next((c for c in by_name if columns.labels_by_name(c)), None)
+    others = [c for c in columns.usable if c != label]
+    texts = [c for c in others if columns.holds_text(c) and columns.mean_length(c)]
+    if label is None and len(texts) == len(columns.names) == 2:
+        short, long = sorted(texts, key=columns.mean_length)
+        alone = columns.labels_by_values(short) and columns.varies(long)
+        if alone and short.strip().lower() not in NOT_LABELS:
+            return {"text": long, "label": short}
+    if label is None:
+        return {}
+    for pair in TEXT_PAIRS:
+        both = columns.named(pair, texts)
+        if len(both) == 2:
+            return {"text": f"{{{both[0]}}}\n\n{{{both[1]}}}", "label": label}
+    named = columns.named((*NAMES["text"], *NAMES["prompt"]), texts)
+    text = named[0] if named else max(texts, key=columns.mean_length, default="")
+    return {"text": text, "label": label} if text else {}
+
+
+def _possible(columns: Columns, found: str = "") -> tuple[str, ...]:
+    """Forms that these columns could be mapped to."""
+    texts = [column for column in columns.usable if columns.holds_text(column)]
+    turns = [column for column in columns.usable if columns.holds_turns(column)]
+    judged = [column for column in columns.usable if columns.judges(column)]
+    answers = len(texts) + len(turns)
+    names = {
+        "text": bool(texts),
+        "prompt-completion": answers > 1,
+        "instruction": len(texts) > 1,
+        "messages": bool(turns),
+        "sharegpt": bool(turns),
+        "preference": answers > 2 or len(turns) > 1,
+        "unpaired-preference": bool(judged) and (bool(turns) or len(texts) > 1),
+        "prompt-only": answers > 0,
+        "labelled-text": bool(texts) and len(columns.usable) > 1,
+    }
+    return tuple(name for name, fits in names.items() if fits or name == found)
+
+
+def reason_for(columns: Columns, form: str, mapping: Mapping[str, str]) -> str:
+    """What in these columns makes them this form, and which columns are left over."""
+    named = ", ".join(
+        source if source == name else f"{_shown(source)} as {name}"
+        for name, source in mapping.items()
+    )
+    said = {
+        "text": "Text in the column {}.",
+        "prompt-completion": "A prompt and its answer: {}.",
+        "instruction": "Alpaca's columns: {}.",
+        "messages": "Lists of turns with role and content{}: {}.",
+        "sharegpt": "Lists of turns with from and value{}: {}.",
+        "preference": "Two answers compared, one chosen and one rejected: {}.",
+        "unpaired-preference": "Answers judged good or bad: {}.",
+        "prompt-only": "Prompts without an answer to learn: {}.",
+        "labelled-text": "Texts with labels{}: {}.",
+    }[form]
+    more = ""
+    talk = mapping.get("messages") or mapping.get("conversations")
+    if talk and columns.has_calls(talk):
+        more = ", with calls of tools"
+    labels = columns.labels(mapping.get("label", "")) if form == "labelled-text" else None
+    sign = mapping.get("separator")
+    if labels and sign:
+        labels = {part.strip() for label in labels for part in label.split(sign) if part.strip()}
+    if labels:
+        more = f" ({len(labels)} different in the rows looked at)"
+    text = said.format(more, named) if said.count("{}") == 2 else said.format(named)
+    if labels and not sign:
+        text += "".join(
+            f" Where {found!r} stands between several labels, choose it as the separator."
+            for found in columns.separators(mapping["label"])[:1]
+        )
+    unused = [column for column in columns.names if column not in used_columns(mapping)]
+    return text + (f" Not used: {', '.join(unused)}." if unused else "")
+
+
+def _shown(source: str) -> str:
+    """A mapping's value in one line."""
+    return source.replace("\n", "\\n") if template_of(source) else source
+
+
+_LONGEST_LABEL = 100
+_LARGEST_LABEL = 2**53
+_ONE_IN = 10
+"""Of so many labels more than one holds a sign that stands between several."""
+_ROWS_TO_COMPARE = 20
+"""With fewer rows, values that are all different say nothing."""
+
+
+class Columns:
+    """Some rows by their columns; what was found out of a column is kept."""
+
+    def __init__(self, rows: Sequence[Row]) -> None:
+        self.names = list(dict.fromkeys(name for row in rows for name in row))
+        # A name that reads as a template could not be told from one in a mapping.
+        self.usable = [name for name in self.names if not template_of(name)]
+        self._rows = rows
+        self._values: dict[str, list[Any]] = {}
+        self._turns: dict[str, list[list[Any]]] = {}
+
+    def named(self, known: Sequence[str], free: Sequence[str] | None = None) -> list[str]:
+        """The columns with a known name, in the order of `known`."""
+        usable = self.usable if free is None else free
+        lowered = {column.strip().lower(): column for column in usable}
+        return [lowered[name] for name in known if name in lowered]
+
+    def values(self, column: str) -> list[Any]:
+        """The values that are not empty."""
+        if column not in self._values:
+            self._values[column] = [
+                row[column] for row in self._rows if row.get(column) not in (None, "")
+            ]
+        return self._values[column]
+
+    def holds_text(self, column: str) -> bool:
+        values = self.values(column)
+        scalars = sum(isinstance(v, (str, int, float)) and not isinstance(v, bool) for v in values)
+        return bool(values) and scalars * 2 > len(values)
+
+    def holds_turns(self, column: str, keys: tuple[str, str] | None = None) -> bool:
+        """Whether most values of a column are lists of turns, with these keys if given."""
+        pairs = (keys,) if keys else (("role", "content"), ("from", "value"))
+        turns = sum(
+            any(pair[0] in value[0] for pair in pairs) for value in self._lists_of_turns(column)
+        )
+        return turns > 0 and turns * 2 > len(self.values(column))
+
+    def holds_questions(self, column: str) -> bool:
+        """Whether most lists of turns in a column end before anybody answers."""
+        lists = self._lists_of_turns(column)
+        return bool(lists) and sum(_role(turns[-1]) == "user" for turns in lists) * 2 > len(lists)
+
+    def has_calls(self, column: str) -> bool:
+        """Whether a turn in a column calls a tool."""
+        return any(
+            _role(turn) == "call" or turn.get("tool_calls") or turn.get("function_call")
+            for turns in self._lists_of_turns(column)
+            for turn in turns
+            if isinstance(turn, dict)
+        )
+
+    def _lists_of_turns(self, column: str) -> list[list[Any]]:
+        if column not in self._turns:
+            read = (_as_list(value) for value in self.values(column))
+            self._turns[column] = [turns for turns in read if turns and isinstance(turns[0], dict)]
+        return self._turns[column]
+
+    def judges(self, column: str) -> bool:
+        """Whether all values of a column say good or bad."""
+        values = self.values(column)
+        return bool(values) and all(_is_judgement(value) for value in values)
+
+    def labels(self, column: str) -> set[str] | None:
+        """The different labels in a column, or None when its values cannot be labels."""
+        found: set[str] = set()
+        for value in self.values(column):
+            items = value if isinstance(value, (list, tuple)) else [value]
+            for item in items:
+                if isinstance(item, float) and not item.is_integer():
+                    return None
+                if isinstance(item, int) and abs(item) > _LARGEST_LABEL:
+                    return None
+                if not isinstance(item, (str, int, float)) or len(str(item)) > _LONGEST_LABEL:
+                    return None
+                found.add(str(item))
+        return found or None
+
+    def separators(self, column: str) -> list[str]:
+        """The signs that may stand between several labels in a column: there are many texts with
+        one, and fewer different labels when they are taken apart there."""
+        texts = [value for value in self.values(column) if isinstance(value, str)]
+        found = []
+        for sign in SEPARATORS:
+            apart = {part.strip() for text in texts for part in text.split(sign)}
+            joined = sum(sign in text for text in texts)
+            if joined * _ONE_IN > len(texts) and len(apart) < len(set(texts)):
+                found.append(sign)
+        return found
+
+    def labels_by_name(self, column: str) -> bool:
+        """Whether a column that is named as a label can hold labels: most come again."""
+        found, rows = self.labels(column), len(self.values(column))
+        return found is not None and (rows < _ROWS_TO_COMPARE or len(found) <= 0.8 * rows)
+
+    def labels_by_values(self, column: str) -> bool:
+        """Whether a column of unknown name must hold labels: a few values, again and again."""
+        found, rows = self.labels(column), len(self.values(column))
+        return found is not None and rows >= _ROWS_TO_COMPARE and 2 <= len(found) <= rows / 5
+
+    def mean_length(self, column: str) -> float:
+        """Characters of a text in the column, on average."""
+        values = [v for v in self.values(column) if isinstance(v, str)]
+        return sum(map(len, values)) / len(values) if values else 0.0
+
+    def varies(self, column: str) -> bool:
+        """Whether most values of a text column are different."""
+        values = [v for v in self.values(column) if isinstance(v, str)]
+        return len(set(values)) * 2 > len(values)
+
+
+def _as_list(value: Any) -> list[Any] | None:
+    if isinstance(value, str) and value.lstrip()[:1] == "[":
+        try:
+            value = json.loads(value)
+        except (ValueError, RecursionError):
+            return None
+    if isinstance(value, dict):
+        return [value]
+    return value if isinstance(value, list) else None
+
+
+def _role(turn: Any) -> str | None:
+    name = (turn.get("role") or turn.get("from")) if isinstance(turn, dict) else None
+    return ROLE_OF.get(name.strip().lower()) if isinstance(name, str) else None
+
+
+def _is_judgement(value: Any) -> bool:
+    try:
+        judgement(value)
+    except Unusable:
+        return False
+    return True
+
+
+def columns_of(rows: Sequence[Row]) -> list[str]:
+    """Every column that a row has, in the order of first sight."""
+    return list(dict.fromkeys(name for row in rows for name in row))
+
+
+def choose(
+    rows: Sequence[Row], form: str | None = None, mapping: Mapping[str, str] | None = None
+) -> Detection:
+    """What was detected, overruled by a person's choice of form and columns.
+
+    An empty column takes an optional field away. Raises DataError, naming the columns there are,
+    for a form or a column that does not exist, and for a required field without a column.
+    """
+    found = detect(rows)
+    if form is None:
+        form = _form_of_fields(mapping, found.form)
+    if form is None:
+        raise DataError(found.reason, found.hint)
+    if form not in FORMS:
+        raise DataError(f"{form!r} is not a form.", f"Choose one of {', '.join(FORMS)}.")
+    columns = Columns(rows)
+    guessed = found.mapping if form == found.form else guess(columns, form)
+    merged = _merged(FORMS[form], guessed, mapping or {})
+    for name, source in merged.items():
+        check_field(FORMS[form], name, source, columns.names)
+    missing = [name for name in FORMS[form].required if name not in merged]
+    if missing:
+        raise DataError(
+            f"The form {form} needs a column for {' and '.join(missing)}.",
+            f"Choose from {', '.join(columns.names) or 'a file with named columns'}.",
+        )
+    if form == found.form and merged == found.mapping:
+        return found
+    reason = f"Chosen by you. {reason_for(columns, form, merged)}"
+    return Detection(form, reason, merged, found.possible)
+
+
+def _merged(form: Form, guessed: Mapping[str, str], chosen: Mapping[str, str]) -> dict[str, str]:
+    """The guess, overruled. A column that a person has put to use is not used again by a guess
+    for an optional field: a context would stand in the prompt twice."""
+    used = used_columns(chosen)
+    kept = {
+        name: column
+        for name, column in guessed.items()
+        if name in form.required or column not in used
+    }
+    return {name: source for name, source in {**kept, **chosen}.items() if source}
+
+
+def _form_of_fields(mapping: Mapping[str, str] | None, detected: str | None) -> str | None:
+    """The form that a mapping without a form means: the detected one if it has those fields, else
+    the first that has them, and needs no other if there is one."""
+    named = {name for name, column in (mapping or {}).items() if column}
+    if not named:
+        return detected
+    taking = [name for name, form in FORMS.items() if named <= {*form.fields, *form.settings}]
+    if detected in taking:
+        return detected
+    complete = [name for name in taking if set(FORMS[name].required) <= named]
+    return next(iter([*complete, *taking]), detected)
