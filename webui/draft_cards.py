@@ -8,9 +8,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from core.data.synthetic.draft_log import Draft
-from core.data.synthetic.draft_rows import plain_row
-from core.data.synthetic.tasks import DraftTask
+from core.data.drafts.rows import plain_row
+from core.data.drafts.tasks import Draft, DraftTask
 from core.errors import DataError
 from core.remote.endpoint import endpoint_host
 from webui import messages, row_cards

@@ -10,8 +10,8 @@ import gradio as gr
 from gradio.components import Component
 
 from core.config.fields import FieldSpec
+from core.data.drafts.settings import DraftSettings, drafts_form
 from core.data.record import DatasetInfo
-from core.data.synthetic.settings import DraftSettings, drafts_form
 from core.errors import ConfigError, Problem
 from core.remote.endpoint import endpoint_host
 from webui import draft_cards, forms

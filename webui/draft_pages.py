@@ -8,7 +8,7 @@ from typing import Any
 
 import gradio as gr
 
-from core.data.synthetic import review, tasks
+from core.data.drafts import review, tasks
 from core.errors import DataError, Problem, TunesmithError
 from core.workspace import Workspace
 from webui import draft_cards, messages

@@ -8,9 +8,9 @@ from typing import Any
 import gradio as gr
 from gradio.components import Component
 
+from core.data.drafts import tasks
 from core.data.jobs import check_free, submit_adding, submit_drafts
 from core.data.registry import load_dataset_info
-from core.data.synthetic import tasks
 from core.errors import ConfigError, TunesmithError
 from core.jobs.store import Job
 from webui import draft_cards, messages

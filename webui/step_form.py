@@ -16,12 +16,13 @@ import gradio as gr
 from gradio.components import Component
 
 from core.config.fields import FieldSpec, field_specs
+from core.data.build import named_columns
 from core.data.languages import CODES
 from core.data.record import DatasetInfo
 from core.data.rowfile import label_counts
 from core.data.steps import known_steps, parse_step
 from core.data.steps.base import Step
-from core.data.versions import imported_files, named_columns
+from core.data.versions import imported_files
 from core.errors import ConfigError, Problem
 from core.models.location import local_model
 from core.models.starter import STARTER_MODELS

@@ -9,7 +9,7 @@ import gradio as gr
 
 from core.data.record import DatasetInfo
 from core.data.steps.base import Step
-from core.data.trial import TRIED_ROWS, try_in_order
+from core.data.versions import TRIED_ROWS, try_in_order
 from core.jobs.apart import call_apart
 from webui import background, messages, shape_steps
 from webui.context import App

@@ -82,8 +82,7 @@ def run_prepare(args: argparse.Namespace, output: Output) -> int:
     from core.commands.progress import fetch_progress
     from core.data.registry import load_dataset_info
     from core.data.steps import parse_steps, read_recipe, with_step
-    from core.data.trial import try_in_order
-    from core.data.versions import apply_steps, recorded_steps
+    from core.data.versions import apply_steps, recorded_steps, try_in_order
 
     if not args.step and not args.steps:
         raise UsageError("Name a --step, or a file of --steps. `data steps` lists them.")

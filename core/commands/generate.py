@@ -11,8 +11,7 @@ from core.commands.opening import open_workspace
 from core.commands.output import DONE, Output, UsageError, pairs, table
 
 if TYPE_CHECKING:
-    from core.data.synthetic.draft_log import Draft
-    from core.data.synthetic.tasks import DraftTask
+    from core.data.drafts.tasks import Draft, DraftTask
     from core.workspace import Workspace
 
 # Named here so that parsing needs no imports; a test holds them against DraftSettings.
@@ -73,7 +72,7 @@ def add(actions: Any, common: argparse.ArgumentParser) -> None:
 
 def run_generate(args: argparse.Namespace, output: Output) -> int:
     from core.commands.progress import fetch_progress
-    from core.data.synthetic import run, tasks
+    from core.data.drafts import run, tasks
 
     given = {name: getattr(args, f"setting_{name}") for name in SETTINGS}
     values = {
@@ -104,7 +103,7 @@ def _is_local(values: dict[str, Any]) -> bool:
 
 
 def run_drafts(args: argparse.Namespace, output: Output) -> int:
-    from core.data.synthetic import review, tasks
+    from core.data.drafts import review, tasks
 
     workspace = open_workspace(args)
     known = tasks.list_tasks(workspace, args.id)
@@ -149,7 +148,7 @@ def _ids(
 ) -> list[int]:
     """The drafts that `all` or such as 1,4,7-9 names."""
     if text.strip() == "all" and workspace is not None:
-        from core.data.synthetic.review import read_drafts
+        from core.data.drafts.review import read_drafts
 
         drafts, _ = read_drafts(workspace, dataset_id, task_id, 0, 10**9, "new")
         return [draft.id for draft in drafts]
@@ -224,7 +223,7 @@ def _table(drafts: Sequence[Draft]) -> str:
 
 def _settings_help() -> str:
     from core.config.fields import field_specs
-    from core.data.synthetic.settings import DraftSettings
+    from core.data.drafts.settings import DraftSettings
 
     lines = ["settings:"]
     for spec in field_specs(DraftSettings):

@@ -6,12 +6,11 @@ import random
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from core.data.place import Said, free_ids, publish, scratch
+from core.data.build import Said, build_version, free_ids, publish, scratch
 from core.data.read.row import Row
 from core.data.record import IMPORTED, PARTS, Counts, DatasetInfo, Part, SourceFile
 from core.data.registry import load_dataset_info
 from core.data.rowfile import META, RowWriter, count_rows, iter_rows
-from core.data.versions import build_version
 from core.errors import DataError
 from core.progress import Tell
 from core.workspace import Workspace

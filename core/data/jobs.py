@@ -10,12 +10,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from core.data.combine import combine_datasets
+from core.data.drafts import review
+from core.data.drafts.run import run_drafts
 from core.data.prepare import import_dataset
 from core.data.record import DatasetInfo
 from core.data.steps import parse_steps
 from core.data.steps.base import Step
-from core.data.synthetic import review
-from core.data.synthetic.run import run_drafts
 from core.data.versions import apply_steps
 from core.errors import JobError
 from core.jobs.devices import DATA

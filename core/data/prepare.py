@@ -14,11 +14,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from core.data.build import Said, build_version, free_ids, publish, scratch
 from core.data.conversion import convert
 from core.data.detection import Detection, columns_of
 from core.data.forms import FORMS, meta_of, used_columns
 from core.data.inspection import choose_together, read_heads, rows_of
-from core.data.place import Said, free_ids, publish, scratch
 from core.data.read.files import read_records
 from core.data.read.sources import Gathered, Source, gather
 from core.data.read.text import opened
@@ -39,7 +39,6 @@ from core.data.steps import with_step
 from core.data.steps.base import Step
 from core.data.steps.split import Split
 from core.data.values import Unusable
-from core.data.versions import build_version
 from core.errors import DataError
 from core.progress import Tell
 from core.workspace import Workspace

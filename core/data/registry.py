@@ -1,38 +1,29 @@
-"""The prepared data sets of a workspace: list, open, read, rename, delete."""
+"""The prepared data sets of a workspace: list, open, read, change, rename, delete."""
 
 from __future__ import annotations
 
 import os
 import shutil
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import orjson
 import pyarrow as pa
+from filelock import FileLock, Timeout
 
+from core.data.build import SCRATCH
 from core.data.prepare import ensure_sample
-from core.data.record import DELETED, SAMPLE_ID, DatasetInfo, read_record
+from core.data.record import DELETED, SAMPLE_ID, VERSIONS, DatasetInfo, read_record
 from core.data.rowfile import DIGEST, META, TableWriter, iter_rows, read_slice, tables
-from core.data.versions import changing, only_changer, with_fingerprint
 from core.errors import DataError, WorkspaceError
 from core.progress import Tell
 from core.workspace import Workspace, checked_id
 
 if TYPE_CHECKING:
     from core.jobs.store import Store
-
-__all__ = [
-    "DatasetInfo",
-    "damaged_datasets",
-    "delete_dataset",
-    "export_rows",
-    "list_datasets",
-    "load_dataset_info",
-    "read_rows",
-    "rename_dataset",
-]
 
 
 def list_datasets(workspace: Workspace) -> list[DatasetInfo]:
@@ -71,9 +62,7 @@ def _is_id(name: str) -> bool:
         return False
 
 
-def load_dataset_info(
-    workspace: Workspace, dataset_id: str, fingerprint: str = ""
-) -> DatasetInfo:
+def load_dataset_info(workspace: Workspace, dataset_id: str, fingerprint: str = "") -> DatasetInfo:
     """The record of a data set; `sample` is imported on first need. Raises DataError.
 
     With a `fingerprint`, the version that has it, where there is still one.
@@ -231,3 +220,72 @@ def _export_table(info: DatasetInfo, path: Path, parts: Sequence[str]) -> int:
     finally:
         writer.close()
     return writer.count
+
+
+_LOCK = ".lock"
+
+
+def with_fingerprint(info: DatasetInfo, wanted: str) -> DatasetInfo:
+    """The record at the version with this fingerprint; the current one where there is none."""
+    if not wanted or wanted == info.fingerprint:
+        return info
+    for one in reversed(info.versions):
+        if one.fingerprint == wanted:
+            return info.at(one.number)
+    return info
+
+
+@contextmanager
+def changing(workspace: Workspace, dataset_id: str) -> Iterator[DatasetInfo]:
+    """The record of a data set while nobody else changes it. Raises DataError when somebody
+    does, and when something cannot be written; what is not in its record is removed again."""
+    from core.data.registry import load_dataset_info
+
+    folder = load_dataset_info(workspace, dataset_id).folder
+    with only_changer(folder):
+        # It may have changed before the lock was ours.
+        info = load_dataset_info(workspace, dataset_id)
+        _clear_unfinished(folder, info)
+        try:
+            yield info
+        except OSError as error:
+            raise DataError(
+                # Parquet's own errors carry the number, and their text twice.
+                "The data set could not be written: "
+                f"{os.strerror(error.errno) if error.errno else error}.",
+                "Look at the free space of the workspace's disk; the data set is as it was.",
+            ) from error
+        finally:
+            with suppress(DataError):  # then somebody has deleted it, and nothing is left
+                _clear_unfinished(folder, read_record(folder))
+
+
+@contextmanager
+def only_changer(folder: Path) -> Iterator[None]:
+    """While nobody else changes the data set in a folder. Raises DataError when somebody does."""
+    lock = FileLock(folder / _LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise DataError(
+            f"The data set {folder.name} is being changed at this moment.",
+            "Wait until that is done, then try again.",
+        ) from None
+    try:
+        if os.listdir(folder) == [_LOCK]:  # the lock alone: it was deleted a moment ago
+            shutil.rmtree(folder, ignore_errors=True)
+            raise DataError(
+                f"There is no data set {folder.name}.", "Look at the list of data sets."
+            )
+        yield
+    finally:
+        lock.release()
+
+
+def _clear_unfinished(folder: Path, info: DatasetInfo) -> None:
+    """Removes what is left of work that was killed or failed: its scratch folders, and versions
+    that did not get into the record. Only for whoever holds the lock."""
+    numbers = {str(one.number) for one in info.versions} | {str(info.version)}
+    unknown = [path for path in (folder / VERSIONS).glob("*") if path.name not in numbers]
+    for path in (*folder.glob(f"{SCRATCH}*"), *unknown):
+        shutil.rmtree(path, ignore_errors=True)

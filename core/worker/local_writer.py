@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Any
 
-from core.data.synthetic.settings import DraftSettings
+from core.data.drafts.settings import DraftSettings
 from core.errors import ModelError, WorkspaceError
 from core.remote.endpoint import Message, Refused, Reply
 from core.workspace import Workspace

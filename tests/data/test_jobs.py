@@ -18,6 +18,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from core.data.drafts import review, tasks
 from core.data.jobs import (
     submit_adding,
     submit_combine,
@@ -28,7 +29,6 @@ from core.data.jobs import (
 from core.data.prepare import import_dataset
 from core.data.registry import delete_dataset, list_datasets, load_dataset_info
 from core.data.steps import parse_steps
-from core.data.synthetic import review, tasks
 from core.errors import DataError, JobError
 from core.jobs.job import read_record
 from core.jobs.kinds import KINDS
@@ -36,7 +36,7 @@ from core.jobs.process import named
 from core.jobs.queue import dismiss_job, forget_old_jobs, stop_job
 from core.jobs.store import Job, Store
 from core.jobs.task import read_result
-from tests.data.synthetic.conftest import KEY, Answer, StandIn, new_rows, serve
+from tests.data.drafts.conftest import KEY, Answer, StandIn, new_rows, serve
 from tests.jobs.bench import Bench
 from tests.waiting import LIMIT, until
 

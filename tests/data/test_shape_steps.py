@@ -16,8 +16,7 @@ from core.data.record import DatasetInfo, StepResult
 from core.data.registry import load_dataset_info, read_rows
 from core.data.rowfile import reorder
 from core.data.steps import parse_steps, with_step
-from core.data.trial import try_in_order
-from core.data.versions import apply_steps, recorded_steps
+from core.data.versions import apply_steps, recorded_steps, try_in_order
 from core.errors import DataError
 from core.workspace import Workspace
 from tests.data.shaping import bring, numbers, step

@@ -12,16 +12,15 @@ import pytest
 
 from core.data.prepare import import_dataset
 from core.data.record import DatasetInfo
-from core.data.registry import load_dataset_info, read_rows
+from core.data.registry import changing, load_dataset_info, read_rows
 from core.data.steps import parse_steps, read_recipe, with_step, write_recipe
-from core.data.trial import try_in_order
 from core.data.versions import (
     apply_steps,
-    changing,
     imported_files,
     prune_versions,
     recipe_of,
     recorded_steps,
+    try_in_order,
     undo,
     use_version,
 )

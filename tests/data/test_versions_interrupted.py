@@ -15,9 +15,16 @@ import pytest
 
 from core.data.prepare import import_dataset
 from core.data.record import DatasetInfo, read_record
-from core.data.registry import delete_dataset, load_dataset_info, read_rows, rename_dataset
+from core.data.registry import (
+    changing,
+    delete_dataset,
+    load_dataset_info,
+    only_changer,
+    read_rows,
+    rename_dataset,
+)
 from core.data.steps import parse_steps
-from core.data.versions import apply_steps, changing, only_changer, undo
+from core.data.versions import apply_steps, undo
 from core.errors import DataError
 from core.jobs.store import Job, Store
 from core.workspace import Workspace

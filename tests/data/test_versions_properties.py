@@ -13,14 +13,14 @@ from typing import Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from core.data.build import setting_of
 from core.data.pipeline import Files, Pipeline
 from core.data.prepare import import_dataset
 from core.data.record import PARTS, DatasetInfo, StepResult
 from core.data.registry import load_dataset_info, read_rows
 from core.data.rowfile import fingerprint
 from core.data.steps import parse_steps
-from core.data.trial import try_in_order
-from core.data.versions import apply_steps, imported_files, setting_of, undo
+from core.data.versions import apply_steps, imported_files, try_in_order, undo
 from core.errors import DataError
 from core.workspace import Workspace
 

@@ -1,5 +1,5 @@
 """The stand-in for an endpoint, which a judge asks too."""
 
-from tests.data.synthetic.conftest import endpoint
+from tests.data.drafts.conftest import endpoint
 
 __all__ = ["endpoint"]

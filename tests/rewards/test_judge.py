@@ -13,7 +13,7 @@ from core.rewards.build import RewardFunction, reward_functions
 from core.rewards.judge import read_score
 from core.rewards.specs import parse_rewards
 from core.workspace import Workspace
-from tests.data.synthetic.conftest import KEY, StandIn, completion, failure
+from tests.data.drafts.conftest import KEY, StandIn, completion, failure
 
 PROMPT = [{"role": "user", "content": "Capital of France?"}]
 

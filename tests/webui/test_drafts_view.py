@@ -11,13 +11,12 @@ from typing import Any
 import gradio as gr
 import pytest
 
+from core.data.drafts import review
+from core.data.drafts.settings import DraftSettings, draft_settings
+from core.data.drafts.tasks import Draft, DraftTask, Tally, append, begin
 from core.data.jobs import submit_drafts
 from core.data.prepare import import_dataset
 from core.data.record import DatasetInfo
-from core.data.synthetic import review
-from core.data.synthetic.draft_log import Draft, append
-from core.data.synthetic.settings import DraftSettings, draft_settings
-from core.data.synthetic.tasks import DraftTask, Tally, begin
 from core.errors import DataError
 from tests.webui.fakes import fake_app
 from webui import draft_cards
@@ -72,7 +71,7 @@ def test_the_endpoint_is_named_by_its_host_and_no_key_is_shown(
     ],
 )
 def test_a_draft_that_is_saved_as_it_was_says_the_same(row: dict[str, Any]) -> None:
-    from core.data.synthetic.draft_rows import checked_row
+    from core.data.drafts.rows import checked_row
 
     form = (
         "messages" if "messages" in row else "labelled-text" if "text" in row

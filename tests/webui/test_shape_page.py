@@ -11,7 +11,7 @@ from playwright.sync_api import Locator, Page, expect
 from core.data.prepare import import_dataset
 from core.data.registry import load_dataset_info
 from core.workspace import Workspace
-from tests.data.synthetic.conftest import KEY, StandIn, new_rows, serve
+from tests.data.drafts.conftest import KEY, StandIn, new_rows, serve
 from tests.e2e.serving import Served
 
 pytestmark = pytest.mark.e2e

@@ -13,8 +13,7 @@ from core.data.prepare import import_dataset
 from core.data.record import DatasetInfo, StepChange, StepDrop, StepResult
 from core.data.registry import load_dataset_info
 from core.data.steps import known_steps, parse_steps
-from core.data.trial import try_in_order
-from core.data.versions import apply_steps
+from core.data.versions import apply_steps, try_in_order
 from core.errors import ConfigError
 from core.workspace import Workspace
 from tests.webui.fakes import fake_app

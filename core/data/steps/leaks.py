@@ -59,7 +59,7 @@ class _Leaks(WholeWork):
         """Rows of train; they come first."""
         self._texts = None
         if step.near:
-            from core.data.steps.near_texts import NearTexts
+            from core.data.steps.duplicates import NearTexts
 
             self._texts = NearTexts(step.threshold, step.shingle_size, folder)
 

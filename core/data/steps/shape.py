@@ -264,7 +264,7 @@ class _Add(RowWork):
                     yield {**self._row(line, number), "part": "train"}
 
     def _row(self, line: bytes, number: int) -> Row:
-        from core.data.synthetic.draft_rows import checked_row
+        from core.data.drafts.rows import checked_row
 
         try:
             given = orjson.loads(line)

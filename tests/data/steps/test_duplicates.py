@@ -15,9 +15,15 @@ from hypothesis import strategies as st
 from core.config.fields import field_specs
 from core.data.steps import duplicates, leaks
 from core.data.steps.base import Step
-from core.data.steps.duplicates import DropDuplicates, DropLabelConflicts, DropNearDuplicates
+from core.data.steps.duplicates import (
+    DropDuplicates,
+    DropLabelConflicts,
+    DropNearDuplicates,
+    NearTexts,
+    bands_for,
+    shingles,
+)
 from core.data.steps.leaks import DropLeaks
-from core.data.steps.near_texts import NearTexts, bands_for, shingles
 from tests.data.steps.stage import asked, labelled, play, text
 
 STORY = (

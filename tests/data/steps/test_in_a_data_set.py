@@ -12,8 +12,7 @@ import pytest
 from core.data.prepare import import_dataset
 from core.data.registry import read_rows
 from core.data.steps import parse_steps
-from core.data.trial import try_in_order
-from core.data.versions import apply_steps
+from core.data.versions import apply_steps, try_in_order
 from core.workspace import Workspace
 
 QUESTION = "Which of the two towns on the river has the older bridge, and who built it?"

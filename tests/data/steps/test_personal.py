@@ -10,8 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core.config.fields import field_specs
-from core.data.steps.personal import PersonalData, masked
-from core.data.steps.personal_patterns import KINDS, passes_luhn
+from core.data.steps.personal import KINDS, PersonalData, masked, passes_luhn
 from core.errors import DataError
 from tests.data.steps.stage import asked, play, setting, talk, text
 

@@ -12,8 +12,8 @@ from core.cli import _Parser
 from core.commands import generate
 from core.commands.opening import common_arguments
 from core.commands.output import Output, UsageError
-from core.data.synthetic.settings import DraftSettings
-from tests.data.synthetic.conftest import KEY, questions
+from core.data.drafts.settings import DraftSettings
+from tests.data.drafts.conftest import KEY, questions
 
 
 def parser() -> Any:

@@ -12,13 +12,12 @@ from typing import Any
 
 import pytest
 
-from core.data.synthetic.draft_log import read_log
-from core.data.synthetic.review import accept, read_drafts
-from core.data.synthetic.run import run_drafts
-from core.data.synthetic.tasks import begin, change_task, list_tasks, load_task
+from core.data.drafts.review import accept, read_drafts
+from core.data.drafts.run import run_drafts
+from core.data.drafts.tasks import begin, change_task, list_tasks, load_task, read_log
 from core.errors import DataError, JobError, ModelError
 from core.jobs.apart import call_apart
-from tests.data.synthetic.conftest import KEY, completion, failure, new_rows, questions
+from tests.data.drafts.conftest import KEY, completion, failure, new_rows, questions
 from tests.waiting import LIMIT, until
 
 QUICK: dict[str, Any] = {"model": "big", "requests_per_minute": 60_000}

@@ -9,10 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from core.data.drafts.prompting import CUT, EMPTY, NO_JSON, Ask, json_values, read_reply
+from core.data.drafts.rows import checked_row, likeness, plain_row, split_answer
 from core.data.rowfile import SCHEMAS, RowWriter, read_slice
-from core.data.synthetic.asking import Ask
-from core.data.synthetic.draft_rows import checked_row, likeness, plain_row, split_answer
-from core.data.synthetic.reply import CUT, EMPTY, NO_JSON, json_values, read_reply
 from core.errors import DataError
 
 ROWS = Ask(0, (0,), (), "rows", 3)

@@ -1,4 +1,5 @@
-"""Where a new data set is made and how it comes to its place."""
+"""How a data set and a version of one come to be: made beside their place and renamed into it, so
+that each is there as a whole or not at all."""
 
 from __future__ import annotations
 
@@ -9,14 +10,18 @@ import shutil
 import tempfile
 import time
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from core.data.record import DELETED, SAMPLE_ID, DatasetInfo
-from core.data.rowfile import release_memory
+from core.data.pipeline import Pipeline
+from core.data.record import DELETED, PARTS, SAMPLE_ID, VERSIONS, DatasetInfo, Part
+from core.data.record import Split as SplitRecord
+from core.data.rowfile import count_rows, fingerprint, label_counts, release_memory
+from core.data.steps.base import Setting, Step
 from core.errors import DataError
 from core.progress import Tell
 from core.workspace import Workspace
@@ -125,3 +130,91 @@ def not_written(error: OSError) -> DataError:
         f"The data set could not be written: {reason}.",
         "Look at the free space and the rights of the workspace's folder, then import again.",
     )
+
+
+SCRATCH = ".scratch-"
+_PLAIN_COLUMNS = {
+    "text": ("text",),
+    "prompt-completion": ("prompt", "completion"),
+    "messages": ("messages",),
+    "preference": ("prompt", "chosen", "rejected"),
+    "unpaired-preference": ("prompt", "completion", "label"),
+    "prompt-only": ("prompt", "answer"),
+    "labelled-text": ("text", "label"),
+}
+
+
+def named_columns(info: DatasetInfo) -> tuple[str, ...]:
+    """The names that conditions, templates and groups may use for the rows of a data set."""
+    return (*_PLAIN_COLUMNS[info.form], *(n for n in info.columns if n not in ("text", "label")))
+
+
+def setting_of(workspace: Workspace, info: DatasetInfo, folder: Path | None = None) -> Setting:
+    return Setting(
+        workspace, info.form, folder or info.folder, columns=(*named_columns(info), "part")
+    )
+
+
+def build_version(
+    workspace: Workspace,
+    info: DatasetInfo,
+    files: Mapping[Part, Path],
+    steps: Sequence[Step],
+    folder: Path,
+    progress: Tell | None = None,
+) -> None:
+    """Runs the steps over `files` and puts the result where version `info.version` of the data
+    set in `folder` lies; fills in what `info` says of it. Raises DataError; then nothing new is
+    in the folder but an empty `versions`."""
+    scratch = Path(tempfile.mkdtemp(prefix=SCRATCH, dir=folder))
+    try:
+        pipeline = Pipeline(
+            info.form, steps, setting_of(workspace, info, folder), scratch, progress
+        )
+        result = pipeline.run(files)
+        place = folder / VERSIONS / str(info.version)
+        made = scratch / "version"
+        made.mkdir()
+        given = set(files.values())
+        for part, path in result.items():
+            target = made / f"{part}.parquet"
+            if path in given:
+                _linked(path, target)
+            else:
+                path.rename(target)
+        place.parent.mkdir(exist_ok=True)
+        shutil.rmtree(place, ignore_errors=True)  # of an attempt that was killed
+        made.rename(place)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+        release_memory()
+    parts = [(part, place / f"{part}.parquet") for part in PARTS if part in result]
+    counted = {part: count_rows(path) for part, path in parts}
+    counts = info.counts.model_copy(update={part: counted.get(part, 0) for part in PARTS})
+    info.counts = counts
+    info.steps = pipeline.results
+    info.labels = label_counts(parts[0][1]) if info.form == "labelled-text" else {}
+    info.fingerprint = fingerprint(info.form, parts)
+    info.created_at = now()
+    info.split = _split_record(info.split, steps)
+
+
+def now() -> str:
+    return datetime.now(UTC).astimezone().isoformat(timespec="milliseconds")
+
+
+def _linked(path: Path, target: Path) -> None:
+    """The same file under another name, so that it takes no room twice; a copy where the disk
+    knows no links."""
+    try:
+        os.link(path, target)
+    except OSError:
+        shutil.copyfile(path, target)
+
+
+def _split_record(before: SplitRecord, steps: Sequence[Step]) -> SplitRecord:
+    for step in steps:
+        if step.op == "split":
+            values = step.model_dump(include={"eval_fraction", "test_fraction", "seed"})
+            return before.model_copy(update=values)
+    return before.model_copy(update={"eval_fraction": 0.0, "test_fraction": 0.0})

@@ -9,11 +9,19 @@ from typing import Any, Literal
 
 import orjson
 
+from core.data.drafts.rows import checked_row
+from core.data.drafts.tasks import (
+    FOLDER,
+    Draft,
+    DraftTask,
+    Status,
+    append,
+    drafts_of,
+    load_task,
+    read_log,
+)
 from core.data.record import DatasetInfo
 from core.data.registry import load_dataset_info
-from core.data.synthetic.draft_log import Draft, Status, append, read_log
-from core.data.synthetic.draft_rows import checked_row
-from core.data.synthetic.tasks import FOLDER, DraftTask, drafts_of, load_task
 from core.errors import DataError
 from core.progress import Tell
 from core.workspace import Workspace, write_atomic

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from core.data.synthetic.review import read_drafts
-from core.data.synthetic.run import run_drafts
-from core.data.synthetic.tasks import begin
-from tests.data.synthetic.conftest import completion, questions
+from core.data.drafts.review import read_drafts
+from core.data.drafts.run import run_drafts
+from core.data.drafts.tasks import begin
+from tests.data.drafts.conftest import completion, questions
 
 QUICK: dict[str, Any] = {"model": "big", "requests_per_minute": 60_000}
 

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from core.data.synthetic.review import read_drafts
-from core.data.synthetic.run import run_drafts
-from core.data.synthetic.settings import draft_settings
-from core.data.synthetic.tasks import begin, load_task
+from core.data.drafts.review import read_drafts
+from core.data.drafts.run import run_drafts
+from core.data.drafts.settings import draft_settings
+from core.data.drafts.tasks import begin, load_task
 from core.errors import DataError, ModelError
 from core.worker.local_writer import LocalModel
 from tests.tiny_model import TinyWorld, tiny_adapter, tiny_model, tiny_tokenizer, tiny_world
@@ -118,7 +118,7 @@ def test_a_model_that_is_not_there_is_an_error(world: TinyWorld) -> None:
 def test_an_endpoint_task_needs_no_torch() -> None:
     """The page and the shell stay small."""
     code = (
-        "import sys, core.data.synthetic.run, core.data.synthetic.review, core.commands.generate\n"
+        "import sys, core.data.drafts.run, core.data.drafts.review, core.commands.generate\n"
         "assert not {'torch', 'transformers', 'httpx2'} & set(sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, check=False)

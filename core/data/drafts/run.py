@@ -17,13 +17,19 @@ from itertools import count
 from pathlib import Path
 from typing import Any, Protocol
 
+from core.data.drafts.prompting import Ask, Reading, read_reply, word_request
+from core.data.drafts.rows import likeness
+from core.data.drafts.tasks import (
+    DraftTask,
+    append,
+    at_work,
+    load_task,
+    read_log,
+    seed_rows,
+    tally_of,
+)
 from core.data.registry import load_dataset_info
 from core.data.rowfile import iter_rows, read_slice
-from core.data.synthetic.asking import Ask, word_request
-from core.data.synthetic.draft_log import append, read_log
-from core.data.synthetic.draft_rows import likeness
-from core.data.synthetic.reply import Reading, read_reply
-from core.data.synthetic.tasks import DraftTask, at_work, load_task, seed_rows, tally_of
 from core.data.values import Unusable
 from core.errors import DataError, TunesmithError
 from core.jobs.process import named

@@ -8,28 +8,14 @@ from typing import Any
 
 import pytest
 
+from core.data.drafts.review import accept, add_to_dataset, edit, read_drafts, reject, take_over
+from core.data.drafts.run import run_drafts
+from core.data.drafts.settings import DraftSettings, draft_settings, drafts_form
+from core.data.drafts.tasks import at_work, begin, change_task, delete_task, list_tasks, load_task
 from core.data.registry import load_dataset_info, read_rows
-from core.data.synthetic.review import (
-    accept,
-    add_to_dataset,
-    edit,
-    read_drafts,
-    reject,
-    take_over,
-)
-from core.data.synthetic.run import run_drafts
-from core.data.synthetic.settings import DraftSettings, draft_settings, drafts_form
-from core.data.synthetic.tasks import (
-    at_work,
-    begin,
-    change_task,
-    delete_task,
-    list_tasks,
-    load_task,
-)
 from core.data.versions import undo
 from core.errors import ConfigError, DataError, JobError, ModelError
-from tests.data.synthetic.conftest import completion, questions
+from tests.data.drafts.conftest import completion, questions
 
 QUICK: dict[str, Any] = {"model": "big", "requests_per_minute": 60_000}
 
