@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from core import cli
-from core.commands.data_records import FORMS
+from core.commands.data import FORMS
 from core.commands.serve import is_loopback
 from core.workspace import Workspace
 from tests.cli_bench import ROOT, make_chat_model, write_rows

@@ -41,7 +41,7 @@ def run(args: argparse.Namespace, output: Output) -> int:
         raise UsageError("--json needs --prompt TEXT.")
     from core.chat.session import ChatSession, conversation, trained_system_prompt
     from core.chat.settings import chat_settings
-    from core.commands.progress import fetch_progress
+    from core.commands.follow import fetch_progress
     from core.commands.runs import find_run
     from core.jobs.store import Store
 

@@ -1,17 +1,36 @@
-"""`data`: bring files in, look at them, delete them."""
+"""`data`: bring files in, look at them, count them, delete them; and what the commands below `data`
+share: how columns are named, and how a data set is told of."""
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from core.commands import data_look, data_steps, data_words, generate, templates
-from core.commands.data_records import FORMS, add_map, info_text, read_map, record, say_dropped
+from core.commands import data_drafts, data_steps, templates
 from core.commands.opening import open_workspace
-from core.commands.output import DONE, Output, UsageError, spell_bytes, table
+from core.commands.output import DONE, Output, UsageError, pairs, spell_bytes, table
 from core.errors import DataError
 from core.workspace import checked_id
+
+if TYPE_CHECKING:
+    from core.data.record import DatasetInfo
+
+
+_PARTS = ("train", "eval", "test")
+_SHOWN = 3
+
+
+# Named here so that the help needs no imports; a test holds them against core.data.forms.
+FORMS = (
+    *("text", "prompt-completion", "instruction", "messages", "sharegpt", "preference"),
+    *("unpaired-preference", "prompt-only", "labelled-text"),
+)
+
+LISTED = 10
+"""How many dropped rows a person is shown."""
 
 
 def add(commands: Any, common: argparse.ArgumentParser) -> None:
@@ -48,8 +67,8 @@ def add(commands: Any, common: argparse.ArgumentParser) -> None:
     )
     bring.set_defaults(run=run_import)
 
-    data_look.add(actions, common)
-    data_words.add(actions, common)
+    _add_looks(actions, common)
+    _add_words(actions, common)
 
     listing = actions.add_parser("list", parents=[common], help="every data set")
     listing.set_defaults(run=run_list)
@@ -64,11 +83,11 @@ def add(commands: Any, common: argparse.ArgumentParser) -> None:
 
     data_steps.add(actions, common)
     templates.add_tokens(actions, common)
-    generate.add(actions, common)
+    data_drafts.add(actions, common)
 
 
 def run_import(args: argparse.Namespace, output: Output) -> int:
-    from core.commands.progress import fetch_progress
+    from core.commands.follow import fetch_progress
     from core.data.mappings import load_mapping, save_mapping
     from core.data.prepare import import_dataset
     from core.data.steps import parse_steps, read_recipe
@@ -179,3 +198,261 @@ def run_mappings(args: argparse.Namespace, output: Output) -> int:
     text = table(("NAME", "FORM", "COLUMNS"), rows) if rows else "There are no saved mappings."
     output.result({"mappings": records}, text)
     return DONE
+
+
+def _add_looks(actions: Any, common: argparse.ArgumentParser) -> None:
+    """The actions below `data` that only look."""
+    inspect = actions.add_parser(
+        "inspect", parents=[common], help="what a data set or a source holds, row by row"
+    )
+    inspect.add_argument("id", metavar="ID|SOURCE", help="a data set, file, folder, hf:owner/name")
+    inspect.add_argument("--form", choices=FORMS, help="read a source as this form")
+    add_map(inspect)
+    inspect.add_argument("--part", choices=_PARTS, default="train")
+    inspect.add_argument("--row", type=int, default=1, metavar="N", help="first row (1)")
+    inspect.add_argument("--rows", type=int, default=_SHOWN, metavar="N", help="rows to show")
+    inspect.set_defaults(run=run_inspect)
+
+    statistics = actions.add_parser(
+        "statistics",
+        parents=[common],
+        help="lengths in tokens, labels, languages, duplicates",
+        description="Counts the rows to learn with a model's own tokenizer.",
+    )
+    statistics.add_argument("id", metavar="ID")
+    statistics.add_argument("--model", metavar="MODEL", help="whose tokenizer (else the starter's)")
+    statistics.add_argument("--max-length", type=int, metavar="TOKENS", help="where rows are cut")
+    statistics.add_argument("--chat-template", default="", metavar="NAME")
+    statistics.add_argument("--rows", type=int, metavar="N", help="look at so many (else all)")
+    statistics.set_defaults(run=run_statistics)
+
+
+def run_inspect(args: argparse.Namespace, output: Output) -> int:
+    from core.data.registry import list_datasets, load_dataset_info, read_rows
+
+    path = Path(args.id)
+    if args.id.startswith("hf:") or path.is_file():
+        return _inspect_source(args, output)
+    if not path.exists() and (path.suffix or len(path.parts) > 1):
+        raise DataError(f"{args.id} does not exist.", "Check the spelling of the path.")
+    workspace = open_workspace(args)
+    if path.is_dir() and args.id not in {info.id for info in list_datasets(workspace)}:
+        return _inspect_source(args, output)
+    info = load_dataset_info(workspace, args.id)
+    rows = read_rows(workspace, info.id, args.part, max(args.row - 1, 0), args.rows)
+    text = "\n\n".join([info_text(info), *(row_text(row) for row in rows)])
+    output.result({**record(info), "dropped": dropped_rows(info), "rows": rows}, text)
+    return DONE
+
+
+def _inspect_source(args: argparse.Namespace, output: Output) -> int:
+    from core.commands.follow import fetch_progress
+    from core.data.inspection import inspect_source
+
+    report = inspect_source(
+        args.id,
+        form=args.form,
+        mapping=read_map(args.map),
+        limit=max(args.rows, 1),
+        workspace=open_workspace(args, args.id),
+        progress=fetch_progress,
+    )
+    rows = report.rows[: args.rows]
+    text = pairs(
+        [
+            ("source", args.id),
+            ("format", " in ".join(part for part in (report.format, report.container) if part)),
+            ("encoding", report.encoding),
+            ("files", len(report.files) if len(report.files) > 1 else None),
+            ("rows", report.total_rows),
+            ("columns", ", ".join(report.columns)),
+            ("form", report.form or "not recognised"),
+            ("because", report.form_reason),
+            ("to do", report.hint),
+            ("mapping", ", ".join(f"{a}={b}" for a, b in report.mapping.items())),
+        ]
+    )
+    for left_out in report.skipped[:LISTED]:
+        output.say(f"Left out: {left_out}")
+    for problem in report.problems[:LISTED]:
+        file = f"{problem['file']}, line" if len(report.files) > 1 else "Line"
+        output.say(f"{file} {problem['line']} would be dropped: {problem['reason']}")
+    if report.problem_count > LISTED:
+        output.say(f"and {report.problem_count - LISTED} more")
+    data = {**dataclasses.asdict(report), "path": args.id, "rows": rows}
+    output.result(data, "\n\n".join([text, *(row_text(row) for row in rows)]))
+    return DONE
+
+
+def run_statistics(args: argparse.Namespace, output: Output) -> int:
+    from core.commands.follow import fetch_progress
+    from core.config import RunConfig
+    from core.jobs.process import named
+    from core.models.location import ensure_model
+    from core.tokens.lens import Lens
+
+    for option, number in (("--max-length", args.max_length), ("--rows", args.rows)):
+        if number is not None and number < 1:
+            raise UsageError(f"{option} is a number of at least 1.")
+    defaults = RunConfig()
+    name = args.model or defaults.model.model_name_or_path
+    workspace = open_workspace(args, name)
+    ensure_model(name, workspace, fetch_progress)
+    max_length = args.max_length or defaults.training.max_length
+    # Here and not in a worker: this process ends with the answer.
+    found = named("core.worker.tokenizers:dataset_statistics")(
+        workspace,
+        args.id,
+        Lens(name, max_length, chat_template=args.chat_template),
+        max_rows=args.rows,
+        progress=lambda fraction: fetch_progress(fraction, "Counting"),
+    )
+    output.result({"dataset": args.id, "model": name, **found}, _statistics_text(name, found))
+    return DONE
+
+
+def _statistics_text(model: str, found: dict[str, Any]) -> str:
+    lengths = [
+        (f"{what} tokens", _percentiles(told["percentiles"]))
+        for what, told in found["lengths"].items()
+    ]
+    suggested = found.get("suggested") or {}
+    repeated = found.get("duplicates")
+    rows: list[tuple[str, Any]] = [
+        ("model", model),
+        ("rows", f"{found['rows']:,} of {found['rows_total']:,}"),
+        *lengths,
+        ("cut", f"{found['cut_rows']:,} rows lose {found['cut_tokens']:,} tokens"),
+        ("an epoch", f"{found['epoch']['tokens']:,} tokens"),
+        ("nothing learned", found["rows_without_loss"] or None),
+        ("repeated rows", repeated or None),
+        ("labels", _counted(found["labels"])),
+        ("languages", _counted(found["languages"])),
+        ("turns", _counted(found["turns"])),
+        ("max_length", f"{suggested['value']}: {suggested['reason']}" if suggested else None),
+    ]
+    return pairs(rows)
+
+
+def _percentiles(found: dict[str, float]) -> str:
+    return ", ".join(f"{name}: {value:,.0f}" for name, value in found.items())
+
+
+def _counted(found: list[list[Any]]) -> str:
+    return ", ".join(f"{name} {count:,}" for name, count in found[:LISTED])
+
+
+def _add_words(actions: Any, common: argparse.ArgumentParser) -> None:
+    words = actions.add_parser(
+        "words",
+        parents=[common],
+        help="words that the model's tokenizer breaks into many pieces",
+        description="Lists frequent words of the rows to learn that the model's tokenizer breaks "
+        "into many pieces, and what a token of their own would save. Give them to a run with "
+        "--vocabulary.new_tokens.",
+    )
+    words.add_argument("id", metavar="ID")
+    words.add_argument("--model", metavar="MODEL", help="whose tokenizer (else the starter's)")
+    words.add_argument("--most", type=int, default=20, metavar="N", help="list so many (20)")
+    words.add_argument(
+        "--min-count", type=int, default=5, metavar="N", help="only words that come so often (5)"
+    )
+    words.add_argument(
+        "--min-pieces", type=int, default=3, metavar="N", help="only words of so many tokens (3)"
+    )
+    words.set_defaults(run=run_words)
+
+
+def run_words(args: argparse.Namespace, output: Output) -> int:
+    from core.commands.follow import fetch_progress
+    from core.config import RunConfig
+    from core.jobs.process import named
+    from core.models.location import ensure_model
+
+    for option in ("most", "min_count", "min_pieces"):
+        if getattr(args, option) < 1:
+            raise UsageError(f"--{option.replace('_', '-')} is a number of at least 1.")
+    name = args.model or RunConfig().model.model_name_or_path
+    workspace = open_workspace(args, name)
+    ensure_model(name, workspace, fetch_progress)
+    # Here and not in a worker: this process ends with the answer.
+    found = named("core.worker.tokenizers:fragmented_words")(
+        workspace,
+        args.id,
+        name,
+        most=args.most,
+        min_count=args.min_count,
+        min_pieces=args.min_pieces,
+        progress=lambda share: fetch_progress(share, "Counting words"),
+    )
+    rows = [
+        (
+            one["word"],
+            one["count"],
+            f"{one['pieces']}: {' '.join(one['split'])}",
+            one["saved"],
+        )
+        for one in found["words"]
+    ]
+    text = table(("word", "times", "tokens now", "tokens saved"), rows)
+    if not rows:
+        text = "No word that comes often enough falls into so many pieces."
+    output.result({"dataset": args.id, "model": name, **found}, text)
+    return DONE
+
+
+def add_map(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--map",
+        action="append",
+        default=[],
+        metavar="FIELD=COLUMN",
+        help="which column holds which field, such as prompt=question; may be repeated",
+    )
+
+
+def read_map(texts: list[str]) -> dict[str, str] | None:
+    """The mapping in `--map` options. Raises UsageError."""
+    found: dict[str, str] = {}
+    for text in texts:
+        field, equals, column = text.partition("=")
+        if not (field and equals and column):
+            raise UsageError(f"--map takes FIELD=COLUMN, such as prompt=question, not {text!r}.")
+        found[field] = column
+    return found or None
+
+
+def record(info: DatasetInfo) -> dict[str, Any]:
+    return {"dataset": info.id, **info.model_dump(mode="json", exclude={"dropped", "task"})}
+
+
+def dropped_rows(info: DatasetInfo) -> list[dict[str, Any]]:
+    return [row.model_dump(mode="json") for row in info.dropped]
+
+
+def say_dropped(info: DatasetInfo, output: Output) -> None:
+    for row in info.dropped[:LISTED]:
+        file = f"{row.file}, " if len(info.sources) > 1 else ""
+        output.say(f"Dropped: {file}line {row.line}: {row.reason}")
+    more = info.counts.dropped - min(len(info.dropped), LISTED)
+    if more > 0:
+        output.say(f"and {more:,} more; dataset.json lists {len(info.dropped):,} of them")
+
+
+def info_text(info: DatasetInfo) -> str:
+    return pairs(
+        [
+            ("data set", info.id),
+            ("name", info.name),
+            ("form", f"{info.form} ({info.form_reason})" if info.form_reason else info.form),
+            ("training rows", info.counts.train),
+            ("held-out rows", info.counts.eval),
+            ("test rows", info.counts.test or None),
+            ("dropped rows", info.counts.dropped or None),
+            ("from", ", ".join(source.file for source in info.sources)),
+        ]
+    )
+
+
+def row_text(row: dict[str, Any]) -> str:
+    return json.dumps(row, ensure_ascii=False, indent=2, default=str)

@@ -79,7 +79,7 @@ def add(actions: Any, common: argparse.ArgumentParser) -> None:
 
 
 def run_prepare(args: argparse.Namespace, output: Output) -> int:
-    from core.commands.progress import fetch_progress
+    from core.commands.follow import fetch_progress
     from core.data.registry import load_dataset_info
     from core.data.steps import parse_steps, read_recipe, with_step
     from core.data.versions import apply_steps, recorded_steps, try_in_order
@@ -233,7 +233,7 @@ def run_versions(args: argparse.Namespace, output: Output) -> int:
 
 
 def run_export(args: argparse.Namespace, output: Output) -> int:
-    from core.commands.progress import fetch_progress
+    from core.commands.follow import fetch_progress
     from core.data.registry import export_rows, load_dataset_info
     from core.data.steps import write_recipe
     from core.data.versions import recipe_of
@@ -250,7 +250,7 @@ def run_export(args: argparse.Namespace, output: Output) -> int:
 
 
 def run_combine(args: argparse.Namespace, output: Output) -> int:
-    from core.commands.progress import fetch_progress
+    from core.commands.follow import fetch_progress
     from core.data.combine import combine_datasets
 
     weighted = [_weighted(text) for text in args.sets]

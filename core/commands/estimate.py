@@ -184,7 +184,7 @@ def _seconds(
 
 
 def _trial(workspace: Workspace, config: RunConfig, output: Output) -> dict[str, Any]:
-    from core.commands.progress import fetch_progress
+    from core.commands.follow import fetch_progress
     from core.estimate.trial import try_run
     from core.models.location import ensure_model
 
@@ -200,7 +200,7 @@ def _trial(workspace: Workspace, config: RunConfig, output: Output) -> dict[str,
 
 
 def _token_counts(workspace: Workspace, config: RunConfig) -> dict[str, Any]:
-    from core.commands.progress import fetch_progress
+    from core.commands.follow import fetch_progress
     from core.jobs.pool import Pool
     from core.models.location import ensure_model
     from core.tokens.lens import Lens

@@ -113,7 +113,7 @@ def run_delete(args: argparse.Namespace, output: Output) -> int:
 
 
 def run_tokens(args: argparse.Namespace, output: Output) -> int:
-    from core.commands.progress import fetch_progress
+    from core.commands.follow import fetch_progress
     from core.config import RunConfig
     from core.data.registry import load_dataset_info
     from core.data.rowfile import count_rows

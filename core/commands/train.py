@@ -47,7 +47,7 @@ def add(commands: Any, common: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, output: Output) -> int:
-    from core.commands.progress import fetch_progress
+    from core.commands.follow import fetch_progress
     from core.errors import ConfigError
     from core.jobs.process import context
     from core.jobs.scheduler import live_server

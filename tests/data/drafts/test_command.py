@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from core.cli import _Parser
-from core.commands import generate
+from core.commands import data_drafts
 from core.commands.opening import common_arguments
 from core.commands.output import Output, UsageError
 from core.data.drafts.settings import DraftSettings
@@ -18,7 +18,7 @@ from tests.data.drafts.conftest import KEY, questions
 
 def parser() -> Any:
     built = _Parser(prog="data")
-    generate.add(built.add_subparsers(required=True), common_arguments())
+    data_drafts.add(built.add_subparsers(required=True), common_arguments())
     return built
 
 
@@ -72,9 +72,9 @@ def test_words_that_make_no_sense_are_wrong_use(shell: Any) -> None:
 
 
 def test_every_setting_has_its_option_and_its_help(capsys: Any) -> None:
-    assert set(generate.SETTINGS) == set(DraftSettings.model_fields)
+    assert set(data_drafts.SETTINGS) == set(DraftSettings.model_fields)
     with pytest.raises(SystemExit):
         parser().parse_args(["generate", "--help"])
     said = capsys.readouterr().out
-    assert all(f"--{name.replace('_', '-')}" in said for name in generate.SETTINGS)
+    assert all(f"--{name.replace('_', '-')}" in said for name in data_drafts.SETTINGS)
     assert "Takes a number from 0 to 2" in said

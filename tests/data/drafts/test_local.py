@@ -118,7 +118,7 @@ def test_a_model_that_is_not_there_is_an_error(world: TinyWorld) -> None:
 def test_an_endpoint_task_needs_no_torch() -> None:
     """The page and the shell stay small."""
     code = (
-        "import sys, core.data.drafts.run, core.data.drafts.review, core.commands.generate\n"
+        "import sys, core.data.drafts.run, core.data.drafts.review, core.commands.data_drafts\n"
         "assert not {'torch', 'transformers', 'httpx2'} & set(sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, check=False)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from core.data.drafts.tasks import Draft, DraftTask
     from core.workspace import Workspace
 
+
 # Named here so that parsing needs no imports; a test holds them against DraftSettings.
 SETTINGS = (
     "kind source model rows instruction examples rows_per_request only_label temperature "
@@ -71,7 +72,7 @@ def add(actions: Any, common: argparse.ArgumentParser) -> None:
 
 
 def run_generate(args: argparse.Namespace, output: Output) -> int:
-    from core.commands.progress import fetch_progress
+    from core.commands.follow import fetch_progress
     from core.data.drafts import run, tasks
 
     given = {name: getattr(args, f"setting_{name}") for name in SETTINGS}
