@@ -176,7 +176,7 @@ for (const event of (window.gradio_config || {}).dependencies || []) {
     markAll();
   };
 
-  // Values for the form (webui/filling.py): a field takes its value over unless somebody changed it
+  // Values for the form (webui/forms.py): a field takes its value over unless somebody changed it
   // since the click that asked for them. Of two clicks the last one decides.
   let heldAtClick = [];
   tunesmith.asked = (held) => {

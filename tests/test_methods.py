@@ -31,9 +31,9 @@ _AN_AMOUNT = {
     "core/runs/panels.py",
     "core/rewards/trial.py",
     "core/worker/training/reinforcement.py",
-    "webui/completion_view.py",
-    "webui/report_view.py",
-    "webui/reward_editor.py",
+    "webui/live.py",
+    "webui/report.py",
+    "webui/configure/rewards.py",
 }
 EACH = pytest.mark.parametrize("method", METHODS.values(), ids=list(METHODS))
 

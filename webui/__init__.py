@@ -1,4 +1,8 @@
-"""The page: Gradio over core. Imports run one way, launch.py -> webui -> core."""
+"""The page: Gradio over core. Imports run one way, launch.py -> webui -> core.
+
+A file or a folder for each tab, in the order of the work: `data`, `configure`, `train`, `evaluate`,
+`chat`, `export`, `runs`, each with `build(app, shared)`; what several tabs use stands beside them.
+"""
 
 import os
 

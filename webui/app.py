@@ -11,12 +11,12 @@ import gradio as gr
 from core.rules.presets import DEFAULT, load_preset
 from core.tokens.lens import Lens
 from core.workspace import Workspace
-from webui import header
+from webui import chat, evaluate, export, header, runs, train
 from webui.api import PUBLISHED, publish
+from webui.configure import tab as configure
 from webui.context import DATA_PARTS, TABS, App, Shared
-from webui.server import FIRST_PORT, announce, keep_uploads, launch
-from webui.tabs import chat, configure, data, evaluate, export, runs, train
-from webui.waiting import wait
+from webui.data import tab as data
+from webui.server import FIRST_PORT, announce, keep_uploads, launch, wait
 
 _BUILDERS = {
     "data": data.build,

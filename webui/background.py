@@ -1,8 +1,9 @@
 """Short work that still takes longer than a click: a look, a trial, a download.
 
 It runs in a thread of the server and tells how far it is. The handler that began it looks at the
-`Task` and yields what the page shows; whoever wants it to end calls `stop`. What must outlive the
-server is a job (`webui.job_progress`).
+`Task` and yields what the page shows; whoever wants it to end calls `stop`. Of several answers to
+the same part of the page, only the one that was asked for last counts (`Newest`). What must outlive
+the server is a job (`webui.job_progress`).
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from core.runs.submit import submit_run
 if TYPE_CHECKING:
     from core.jobs.store import Store
     from core.workspace import Workspace
+
 
 # How often a task is looked at, in seconds.
 GLANCE = 0.25
@@ -208,3 +210,23 @@ def start_run(workspace: Workspace, store: Store, config: RunConfig) -> Task:
         return submit_run(workspace, store, config)
 
     return begin(work, "Looking for the model")
+
+
+@dataclass
+class Newest:
+    """The value of a `gr.State`, which each browser's session has a copy of.
+
+    Gradio answers two choices at the same time, and the answer to the first may come last: the page
+    would show what is no longer chosen. A handler asks when it begins and is silent when another
+    has asked since.
+    """
+
+    asked: object = None
+
+    def ask(self) -> object:
+        """A token of its own for the handler that begins."""
+        mine = self.asked = object()
+        return mine
+
+    def is_newest(self, mine: object) -> bool:
+        return self.asked is mine

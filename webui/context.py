@@ -91,7 +91,7 @@ class App:
     chats: dict[str, ChatSession] = field(default_factory=dict)
     """Loaded chat sessions by the browser session's hash; each is a worker process."""
     answers: dict[tuple[Any, ...], Future[Any]] = field(default_factory=dict)
-    """Token counts and rows as tokens, begun or done (webui.token_answers)."""
+    """Token counts and rows as tokens, begun or done (webui.tokens)."""
 
     def __post_init__(self) -> None:
         self.live = LiveRuns(self.workspace)

@@ -1,9 +1,13 @@
 """The settings form, generated from the declared fields (core.config.SPECS).
 
-Each field becomes one control with its label and its help sentence. What the control holds is text,
-a choice or a tick; `read` gives it back to core's own parser, so that the form understands what the
-command line understands. What is shown, what differs from the preset and what is wrong reaches the
-browser as one value (`marks`), and page.js puts it at the fields.
+Each field becomes one control with its label and its help sentence. What the control holds is
+text, a choice or a tick; `read` gives it back to core's own parser, so that the form understands
+what the command line understands. What is shown, what differs from the preset and what is wrong
+reaches the browser as one value (`marks`), and page.js puts it at the fields.
+
+A handler that sets the controls itself sets them when its answer arrives, which on a busy machine
+is seconds after the click. With `Filling` the answer is only a text, and the browser
+(assets/page.js) takes over what is still as it was at the click.
 """
 
 from __future__ import annotations
@@ -18,13 +22,15 @@ import yaml
 from gradio.components import Component
 
 from core.config import SPEC_BY_PATH, SPECS, FieldSpec, RunConfig, nest
+from core.config.arguments import Argument
+from core.config.optimizers import OPTIMIZERS
+from core.config.schedules import SCHEDULES
 from core.config.tracking import TITLES as TRACKERS
 from core.config.yaml_file import parse_yaml
 from core.errors import ConfigError, Problem
 from core.methods import METHODS
 from core.rules import parse_config
 from core.rules.command import apply_overrides
-from webui.choice_notes import OPTIMIZER_LABELS, choice_notes
 
 # Titles of the folds: the group of a field, or its section where it has none.
 FOLD_TITLES = {
@@ -53,6 +59,12 @@ READ_ONLY = frozenset({"data.dataset_fingerprint"})
 # Choices that fit beside each other; more become a list.
 MOST_BUTTONS = 4
 _WORDS = {"lora": "LoRA", "none": "none", "lora_only": "LoRA only", "no": "never"}
+
+
+# How the list of optimizers names each: with its group.
+OPTIMIZER_LABELS = {optimizer.name: optimizer.label for optimizer in OPTIMIZERS.values()}
+
+
 _SPECIAL_WORDS = {
     "adapter.method": {
         "lora": "LoRA",
@@ -360,3 +372,58 @@ def read(spec: FieldSpec, held: Any) -> Any:
     if spec.kind == "str":
         return text if spec.path == "data.system_prompt" else text.strip()
     return apply_overrides({}, [f"--{spec.path}={text.strip()}"])[spec.path]
+
+
+def choice_notes(values: Mapping[str, Any]) -> dict[str, str]:
+    """A sentence by the path of a setting, for the values that the form has now."""
+    optimizer = OPTIMIZERS.get(str(values.get("training.optim")))
+    schedule = SCHEDULES.get(str(values.get("training.lr_scheduler_type")))
+    found: dict[str, str] = {}
+    if optimizer:
+        found["training.optim"] = optimizer.sentence
+        found["training.optim_args"] = _taken(optimizer.name, optimizer.arguments)
+    if schedule:
+        found["training.lr_scheduler_type"] = schedule.sentence
+        found["training.lr_scheduler_kwargs"] = _taken(schedule.name, schedule.arguments)
+    return {path: text for path, text in found.items() if text}
+
+
+def _taken(name: str, arguments: Mapping[str, Argument]) -> str:
+    if not arguments:
+        return ""
+    parts = [f"{argument} ({known.allowed})" for argument, known in arguments.items()]
+    return f"{name} takes {', '.join(parts)}."
+
+
+class Filling:
+    """Built beside the form; its handlers give `values` among what they answer."""
+
+    def __init__(self, form: Form) -> None:
+        self.form = form
+        self.wanted = gr.Textbox(label="Values for the form", visible="hidden")
+
+    def values(self, config: RunConfig) -> dict[Component, Any]:
+        """What the form is to show, in the order of its fields."""
+        shown = self.form.show(config)
+        return {self.wanted: json.dumps([shown[field] for field in self.form.fields.values()])}
+
+    def wire(
+        self,
+        listener: Callable[..., Any],
+        handler: Callable[..., Any],
+        inputs: set[Component],
+        outputs: set[Component] = frozenset(),
+    ) -> Any:
+        """Answers `listener`, such as `button.click`; gives the event after which the form is
+        filled in."""
+        quiet: dict[str, Any] = {"show_progress": "hidden"}
+        fields = list(self.form.fields.values())
+        listener(None, fields, None, js="(...held) => tunesmith.asked(held)", **quiet)
+        answered = listener(handler, inputs, {self.wanted, *outputs}, **quiet)
+        return answered.success(
+            None,
+            [self.wanted, *fields],
+            fields,
+            js="(wanted, ...held) => tunesmith.filled(wanted, held)",
+            **quiet,
+        )

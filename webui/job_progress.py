@@ -22,7 +22,15 @@ from core.jobs.store import QUEUED, Job
 from core.jobs.task import read_result
 from webui import messages
 from webui.context import App, Shared
-from webui.shape_steps import CLICKS
+
+# A click on a step or a version: which button, and where.
+CLICKS = """
+element.addEventListener('click', (event) => {
+  const button = event.target.closest('[data-act]');
+  if (button) trigger('select', {act: button.dataset.act, at: button.dataset.at});
+});
+"""
+
 
 _WORDS = {"stop": "Stop", "open": "Open it", "dismiss": "Dismiss"}
 

@@ -13,7 +13,7 @@ from core.commands.evaluate import report_text
 from core.evaluation.metrics import METRICS
 from core.evaluation.report import Report, list_evaluations, note, read_report
 from core.evaluation.verdict import notes, shown, verdict
-from webui.report_view import report as drawn
+from webui.report import report as drawn
 
 WRITTEN_BEFORE = Path(__file__).parent / "written_before"
 KINDS = ["answers", "fields", "labels", "pairs", "rewards", "texts"]

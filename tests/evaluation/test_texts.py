@@ -12,7 +12,7 @@ from core.evaluation.report import Report
 from core.evaluation.verdict import verdict
 from core.tokens.tokenize import NO_LOSS, TokenizedRow
 from core.worker.evaluation.texts import in_pieces
-from webui.report_view import report
+from webui.report import report
 
 
 @settings(max_examples=60, deadline=None)

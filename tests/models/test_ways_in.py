@@ -25,7 +25,7 @@ from tests.models import tiny
 from tests.tokens.conftest import CHATML, build_tokenizer
 from tests.webui.fakes import fake_app
 from webui.context import App
-from webui.token_answers import count_tokens, sample_statistics, view_rows
+from webui.tokens import count_tokens, sample_statistics, view_rows
 
 HUB_ID = "org/tiny"
 REVISION = "0123456789012345678901234567890123456789"

@@ -15,7 +15,7 @@ from core.jobs.process import named
 from core.worker.tokenizers import fragmented_words
 from core.workspace import Workspace
 from tests.tiny_model import tiny_tokenizer
-from webui.word_finder import WordFinder
+from webui.configure.words import WordFinder
 
 
 @pytest.fixture(scope="module")

@@ -34,7 +34,7 @@ from core.workspace import RunFolder
 from tests.preferences import THINGS, bring, pairs
 from tests.tiny_model import TinyWorld, tiny_world
 from tests.training.conftest import SETTINGS, events
-from webui.report_view import report
+from webui.report import report
 
 
 @pytest.fixture(scope="module")

@@ -62,8 +62,7 @@ def fake_app(root: Path) -> App:
 if __name__ == "__main__":
     from core.jobs.pool import Pool
     from webui.app import build
-    from webui.server import launch
-    from webui.waiting import wait
+    from webui.server import launch, wait
 
     app = fake_app(Path(sys.argv[1]))
     app.pool = Pool(app.workspace.root)

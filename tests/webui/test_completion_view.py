@@ -8,8 +8,7 @@ from typing import Any
 
 from core.jobs.events import EventWriter
 from core.workspace import RunFolder
-from webui.completion_view import Rollouts, completions
-from webui.live import LiveRun
+from webui.live import LiveRun, Rollouts, completions
 
 
 def told(step: int, index: int, answer: str = "yes", **changes: Any) -> dict[str, Any]:

@@ -11,9 +11,9 @@ import pytest
 
 from core.errors import ConfigError, Problem, TunesmithError
 from tests.webui.fakes import fake_app
-from webui import plan
 from webui.app import _shared, build
-from webui.tabs.configure import _Configure
+from webui.configure import plan
+from webui.configure.tab import _Configure
 
 
 @pytest.fixture

@@ -19,12 +19,11 @@ from core.data.prepare import import_dataset
 from core.data.record import DatasetInfo
 from core.errors import DataError
 from tests.webui.fakes import fake_app
-from webui import draft_cards
 from webui.app import build
-from webui.draft_form import SPECS, DraftForm
-from webui.draft_pages import DraftPages
-from webui.drafts_view import DraftsView
-from webui.step_form import forms
+from webui.data import draft_cards
+from webui.data.draft_form import SPECS, DraftForm
+from webui.data.drafts import DraftPages, DraftsView
+from webui.data.step_form import forms
 
 SECRET = "sk-very-secret"
 TOLD = [{"role": "user", "content": "Hello?"}, {"role": "assistant", "content": "Good day."}]

@@ -8,8 +8,8 @@ import pytest
 from core.errors import SetupError
 from core.setup import environment
 from core.setup.extras import EXTRAS
-from webui.choice_notes import OPTIMIZER_LABELS, choice_notes
-from webui.extras_view import ExtrasView
+from webui.configure.extras import ExtrasView
+from webui.forms import OPTIMIZER_LABELS, choice_notes
 
 
 class Renewed:

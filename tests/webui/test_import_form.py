@@ -15,11 +15,12 @@ from core.data.inspection import inspect_source
 from core.errors import DataError
 from core.workspace import Workspace
 from tests.webui.fakes import fake_app
-from webui import background, import_preview
-from webui.import_form import ImportForm
-from webui.import_options import HoldOut, Recipe
-from webui.import_sources import hub_source, look_at, look_at_held_out
-from webui.mapping_table import TEMPLATE, MappingTable, problems_of
+from webui import background
+from webui.data import import_sources
+from webui.data.import_choice import HoldOut, Recipe
+from webui.data.import_form import ImportForm
+from webui.data.import_sources import hub_source, look_at, look_at_held_out
+from webui.data.mapping import TEMPLATE, MappingTable, problems_of
 
 HOSTILE = "<img src=x onerror=alert(1)>"
 COLUMNS = ["question", "options", "category"]
@@ -83,7 +84,7 @@ def test_values_of_a_file_are_shown_and_never_become_html(tmp_path: Path) -> Non
         table = MappingTable().build()
     mapping = {"prompt": "{prompt} {completion}", "completion": "completion"}
     form = FORMS["prompt-completion"]
-    shown = import_preview.first_rows(report.rows, form.name, mapping, HOSTILE)
+    shown = import_sources.first_rows(report.rows, form.name, mapping, HOSTILE)
     shown += "".join(str(_value(part)) for part in table.tell(form, report, mapping).values())
     assert "&lt;img" in shown and "<img" not in shown
 
@@ -91,7 +92,7 @@ def test_values_of_a_file_are_shown_and_never_become_html(tmp_path: Path) -> Non
 def test_a_row_that_would_be_dropped_says_so_beside_its_raw_self() -> None:
     rows = [{"prompt": "a question", "completion": ""}]
     mapping = {"prompt": "prompt", "completion": "completion"}
-    shown = import_preview.first_rows(rows, "prompt-completion", mapping, "")
+    shown = import_sources.first_rows(rows, "prompt-completion", mapping, "")
     assert "Would be dropped: the answer is empty." in shown and "a question" in shown
 
 
@@ -108,9 +109,9 @@ def test_files_dropped_together_are_counted_together_and_a_misfit_is_named(
     assert found.name == "first" and found.total_rows == 4
     assert found.report.problem_count == 1
     assert [name for name, _ in found.wrong] == ["third.jsonl"]
-    shown = import_preview.recognised(found)
+    shown = import_sources.recognised(found)
     assert "Prompt and answer" in shown and "4 rows" in shown and "third.jsonl" in shown
-    assert "line 2" in import_preview.would_drop(found.report)
+    assert "line 2" in import_sources.would_drop(found.report)
 
 
 def test_nothing_follows_what_was_found(workspace: Workspace, tmp_path: Path) -> None:

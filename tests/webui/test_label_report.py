@@ -7,8 +7,7 @@ from typing import Any
 from core.evaluation.intervals import Estimate
 from core.evaluation.report import Report
 from tests.webui.made_runs import HOSTILE
-from webui.label_report import MOST_IN_MAP, SHOWN_LABELS, label_parts
-from webui.report_view import _cell, report
+from webui.report import MOST_IN_MAP, SHOWN_LABELS, _cell, label_parts, report
 
 
 def made(names: list[str], counts: list[list[int]] | None) -> Report:

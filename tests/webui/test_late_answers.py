@@ -14,16 +14,17 @@ from typing import Any
 import gradio as gr
 import pytest
 
+from core.data import registry
 from core.data.prepare import import_dataset
 from core.data.registry import load_dataset_info
 from core.tokens.lens import Lens
 from tests.waiting import LIMIT
 from tests.webui.fakes import fake_app
-from webui import rows_view
 from webui.app import build
+from webui.background import Newest
 from webui.context import App, stamp
-from webui.newest import Newest
-from webui.rows_view import AS_ROWS, PAGE, RowsView
+from webui.data import rows
+from webui.data.rows import AS_ROWS, PAGE, RowsView
 
 ROWS = 20
 
@@ -84,7 +85,7 @@ class Slow:
         return READ(*given)
 
 
-READ = rows_view.read_rows
+READ = registry.read_rows
 
 
 def test_a_click_is_not_undone_by_an_answer_that_was_asked_for_before(
@@ -92,7 +93,7 @@ def test_a_click_is_not_undone_by_an_answer_that_was_asked_for_before(
 ) -> None:
     view.open(asked)
     slow = Slow()
-    monkeypatch.setattr(rows_view, "read_rows", slow)
+    monkeypatch.setattr(rows, "read_rows", slow)
     late: list[dict[Any, Any]] = []
     thread = threading.Thread(target=lambda: late.append(view.show(asked)))
     thread.start()
@@ -142,7 +143,7 @@ def test_a_number_that_is_being_typed_is_not_written_over(
 def test_found_rows_can_be_turned_while_the_search_goes_on(
     view: RowsView, asked: dict[Any, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rows_view, "TELL_EVERY", -1.0)
+    monkeypatch.setattr(rows, "TELL_EVERY", -1.0)
     view.open(asked)
     asked = {**asked, view.words: "text 1"}
     searching = view.find(asked)
@@ -155,7 +156,7 @@ def test_found_rows_can_be_turned_while_the_search_goes_on(
 def test_a_search_ends_when_its_rows_are_left(
     view: RowsView, asked: dict[Any, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rows_view, "TELL_EVERY", -1.0)
+    monkeypatch.setattr(rows, "TELL_EVERY", -1.0)
     view.open(asked)
     asked = {**asked, view.words: "text"}
     searching = view.find(asked)

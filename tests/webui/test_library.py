@@ -17,11 +17,11 @@ from core.data.registry import damaged_datasets, list_datasets, load_dataset_inf
 from core.workspace import Workspace
 from tests.webui.fakes import fake_app
 from tests.webui.made_runs import make_run
-from webui import background, library_table
+from webui import background
 from webui.app import _shared
 from webui.context import App, stamp
-from webui.library import Library
-from webui.library_files import link, write_recipe_file, write_rows
+from webui.data import library as library_table
+from webui.data.library import Library, link, write_recipe_file, write_rows
 
 HOSTILE = "<script>alert(1)</script>"
 

@@ -18,17 +18,12 @@ from core.tokens.chat_templates import TemplateProblem
 from core.workspace import Workspace
 from tests.webui.fakes import fake_app
 from tests.webui.made_runs import HOSTILE, make_run
-from webui import (
-    data_view,
-    header,
-    import_preview,
-    messages,
-    plan,
-    row_cards,
-    run_view,
-    token_view,
-)
-from webui.import_sources import Found
+from webui import header, messages, train
+from webui.configure import plan
+from webui.data import import_sources, row_cards
+from webui.data import row_cards as token_view
+from webui.data import tab as data_view
+from webui.data.import_sources import Found
 from webui.live import LiveRuns
 from webui.template_choice import problem_at
 
@@ -82,7 +77,7 @@ def test_rows_are_shown_as_text(shape: str) -> None:
 
 
 def test_raw_rows_and_their_columns_are_shown_as_text() -> None:
-    assert_harmless(import_preview.raw_rows([{HOSTILE: HOSTILE, "other": [HOSTILE]}]))
+    assert_harmless(import_sources.raw_rows([{HOSTILE: HOSTILE, "other": [HOSTILE]}]))
 
 
 def test_tokens_are_shown_as_text() -> None:
@@ -111,8 +106,8 @@ def test_a_file_is_described_as_text(tmp_path: Path) -> None:
     path.write_text('{"text": "fine", "<img src=x onerror=a>": 1}\n{"text": ""}\n')
     report = inspect_source(path)
     found = Found([str(path)], report, 2, [(HOSTILE, HOSTILE)])
-    assert_harmless(import_preview.recognised(found))
-    assert "1 row would be dropped" in import_preview.would_drop(report)
+    assert_harmless(import_sources.recognised(found))
+    assert "1 row would be dropped" in import_sources.would_drop(report)
 
 
 def test_a_data_set_is_described_as_text() -> None:
@@ -126,9 +121,9 @@ def test_a_data_set_is_described_as_text() -> None:
         counts=Counts(read=3, train=2, dropped=1),
         dropped=[DroppedRow(line=3, part="train", reason=HOSTILE, file=HOSTILE)],
     )
-    assert_harmless(data_view.about(info))
+    assert_harmless(data_view.about_html(info))
     counts = {"train_tokens": 5, "longest": 5, "cut_rows": 0, "rows_without_loss": 1}
-    assert_harmless(data_view.numbers(info, {**counts, "first_reason": HOSTILE}, False))
+    assert_harmless(data_view.numbers_html(info, {**counts, "first_reason": HOSTILE}, False))
 
 
 @pytest.mark.parametrize("state", ["failed", "died", "running", "stopped"])
@@ -139,7 +134,7 @@ def test_a_run_is_shown_as_text(workspace: Path, state: str) -> None:
     )
     live = LiveRuns(place).get(job.id)
     live.folder.log.write_text(HOSTILE)
-    news = run_view.news(job, live, True, {"log_open": True})
+    news = train.news_of(job, live, True, {"log_open": True})
     assert news is not None
     assert_harmless("".join(news.texts.values()))
     assert_harmless(news.texts["samples"])

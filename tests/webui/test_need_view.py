@@ -12,8 +12,8 @@ from core.models.hardware import CpuFlags, Device, Hardware
 from core.rules import parse_config
 from tests.estimate.test_memory import SMOLLM2, model
 from tests.webui.fakes import fake_app
+from webui.configure.plan import NeedView, _key, estimate_of, gigabytes, memory_html, time_text
 from webui.context import App
-from webui.need_view import NeedView, _key, estimate_of, gigabytes, memory_html, time_text
 
 GPU = Device("cuda", 0, "A GPU <b>", 3 * 10**9, 3 * 10**9, 8.0)
 ROWS = {"row_lengths": [[500, 240]], "train_rows": 240, "train_tokens": 120_000}

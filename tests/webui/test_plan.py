@@ -11,7 +11,7 @@ from core.models.hardware import CpuFlags, Device, Hardware, probe
 from core.rules import parse_config
 from core.tokens.lens import Lens
 from tests.webui.fakes import fake_app
-from webui import plan
+from webui.configure import plan
 
 GIB = 2**30
 

@@ -9,7 +9,7 @@ import pytest
 
 from core.rules.presets import DEFAULT, list_presets, load_preset, save_preset
 from tests.webui.fakes import fake_app
-from webui.preset_choice import PURPOSES, PresetChoice, purpose_of
+from webui.configure.presets import PURPOSES, PresetChoice, purpose_of
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from core.rewards.kinds import KINDS
 from core.rewards.specs import FIELD, parse_rewards
 from core.workspace import Workspace
 from webui import forms
-from webui.reward_editor import RewardEditor, entries_in, listing
+from webui.configure.rewards import RewardEditor, entries_in, listing
 
 
 class Here:

@@ -12,9 +12,10 @@ from core.tokens.chat_templates import check_template, list_templates
 from core.tokens.lens import Lens
 from tests.webui.fakes import fake_app
 from tests.webui.test_messages import Tags
-from webui import row_cards, token_view
+from webui.data import row_cards
+from webui.data import row_cards as token_view
 from webui.template_choice import problem_at, template_choices
-from webui.token_answers import template_print
+from webui.tokens import template_print
 
 USER = {"role": "user", "content": "How warm is it?"}
 ANSWER = {"role": "assistant", "content": "Warm enough."}

@@ -10,7 +10,7 @@ from core.jobs.events import EventWriter
 from core.jobs.store import Job, Store
 from core.workspace import Workspace
 from tests.webui.made_runs import make_run
-from webui import run_view
+from webui import train
 from webui.live import LiveRun, LiveRuns
 
 
@@ -34,30 +34,30 @@ def test_the_outcome_says_what_happened_and_what_to_do(
     workspace: Path, state: str, fields: dict, told: str
 ) -> None:
     job, live = made(workspace, state, **fields)
-    assert told in run_view.outcome(job, live, resumable=True)
+    assert told in train.outcome(job, live, resumable=True)
 
 
 def test_a_run_without_a_checkpoint_is_not_told_to_resume(workspace: Path) -> None:
     job, live = made(workspace, "died", signal=9)
-    assert not run_view.resumable(job, live.folder)
-    assert "Resume" not in run_view.outcome(job, live, resumable=False)
+    assert not train.is_resumable(job, live.folder)
+    assert "Resume" not in train.outcome(job, live, resumable=False)
     (live.folder.checkpoints / "checkpoint-40").mkdir(parents=True)
-    assert run_view.resumable(job, live.folder)
+    assert train.is_resumable(job, live.folder)
 
 
 def test_a_finished_run_is_not_resumable(workspace: Path) -> None:
     job, live = made(workspace, "finished")
     (live.folder.checkpoints / "checkpoint-40").mkdir(parents=True)
-    assert not run_view.resumable(job, live.folder)
+    assert not train.is_resumable(job, live.folder)
 
 
 def test_figures_have_units_and_the_time_that_matters(workspace: Path) -> None:
     job, live = made(workspace, "running")
-    text = run_view.figures(job, live)
+    text = train.figures(job, live)
     assert "50 of 50" in text and "Time left" in text and "12 s" in text
     job, live = made(workspace, "finished")
-    assert "Took" in run_view.figures(job, live)
-    assert "2 min 40 s" in run_view.figures(job, live)
+    assert "Took" in train.figures(job, live)
+    assert "2 min 40 s" in train.figures(job, live)
 
 
 def test_what_a_run_warned_of_is_shown_once(workspace: Path) -> None:
@@ -68,7 +68,7 @@ def test_what_a_run_warned_of_is_shown_once(workspace: Path) -> None:
         events.write("log", level="warning", message="checkpoint-8 cannot be <used>.")
     events.write("log", level="info", message="Saved checkpoint-9.")
     live.update()
-    news = run_view.news(job, live, False, {})
+    news = train.news_of(job, live, False, {})
     assert news is not None
     assert news.texts["outcome"].count("checkpoint-8 cannot be &lt;used&gt;.") == 1
     assert "checkpoint-9" not in news.texts["outcome"]
@@ -79,26 +79,26 @@ def test_what_was_chosen_stands_in_the_form_s_words(workspace: Path) -> None:
     _, live = made(workspace, "running")
     field = "training.gradient_checkpointing"
     live.choices[field] = {"field": field, "value": False, "reason": "it fits"}
-    assert "<b>off</b>" in run_view.choices(live)
+    assert "<b>off</b>" in train.choices(live)
 
 
 def test_answers_stand_under_one_another_with_the_wanted_one(workspace: Path) -> None:
     job, live = made(workspace, "running")
-    run_view_samples = run_view.samples(live)
+    run_view_samples = train.samples(live)
     assert run_view_samples.index("answer at step 40") < run_view_samples.index("the answer")
 
 
 def test_only_what_changed_is_sent(workspace: Path) -> None:
     """A page that is redrawn each second loses the reader's place and burns the network."""
     job, live = made(workspace, "running")
-    first = run_view.news(job, live, False, {})
+    first = train.news_of(job, live, False, {})
     assert first is not None
     assert set(first.texts) == {"headline", "outcome", "figures", "samples", "choices", "log"}
     cursor = {key: first.drawing[key] for key in ("run", "generation", "counts", "digest", "seen")}
-    assert run_view.news(job, live, False, cursor) is None
+    assert train.news_of(job, live, False, cursor) is None
     cursor["log_open"] = True
     live.folder.log.write_text("loading")
-    second = run_view.news(job, live, False, cursor)
+    second = train.news_of(job, live, False, cursor)
     assert second is not None
     assert set(second.texts) == {"log"}
     assert not second.state_changed
@@ -106,24 +106,24 @@ def test_only_what_changed_is_sent(workspace: Path) -> None:
 
 def test_another_run_is_sent_whole(workspace: Path) -> None:
     job, live = made(workspace, "running")
-    first = run_view.news(job, live, False, {})
+    first = train.news_of(job, live, False, {})
     assert first is not None
     other, other_live = made(workspace, "failed")
     cursor = {key: first.drawing[key] for key in ("run", "generation", "counts", "digest", "seen")}
-    second = run_view.news(other, other_live, False, cursor)
+    second = train.news_of(other, other_live, False, cursor)
     assert second is not None
     assert second.drawing["whole"] and "headline" in second.texts
 
 
 @pytest.mark.parametrize("text", ["", "{", "[1]", "null"])
 def test_a_broken_cursor_counts_as_none(text: str) -> None:
-    assert run_view.read_cursor(text) == {}
+    assert train.read_cursor(text) == {}
 
 
 def test_the_log_s_end_is_shown_without_the_bars_that_were_overwritten(workspace: Path) -> None:
     path = workspace / "worker.log"
     path.write_text("old\n" * 9000 + "  10%\r 100%\nlast line\n")
-    text = run_view.log_tail(path)
+    text = train.log_tail(path)
     assert "last line" in text and " 100%" in text and "10%\r" not in text
     assert len(text) < 20_000
-    assert "nothing yet" in run_view.log_tail(workspace / "none.log")
+    assert "nothing yet" in train.log_tail(workspace / "none.log")

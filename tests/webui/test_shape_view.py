@@ -18,8 +18,9 @@ from core.errors import ConfigError
 from core.workspace import Workspace
 from tests.webui.fakes import fake_app
 from webui import app as page
-from webui import label_table, shape_steps, step_form
-from webui.step_form import StepForms
+from webui.data import step_cards, step_form
+from webui.data import step_form as label_table
+from webui.data.step_form import StepForms
 
 LABELS = ["law", "math", "computer science", "law", "law"]
 
@@ -113,10 +114,10 @@ def test_editing_a_renaming_shows_the_labels_that_it_was_made_for(
 def test_counts_of_a_step_are_shown_even_when_they_are_nothing() -> None:
     """Nothing is dropped unseen: that nothing was dropped is said, too."""
     quiet = StepResult(step={"op": "shuffle"}, title="Shuffle", rows_in=1200, rows_out=1200)
-    flow = shape_steps.flow(quiet)
+    flow = step_cards.flow(quiet)
     assert "1,200 → 1,200 rows" in flow and "0 dropped" in flow and "0 changed" in flow
     split = quiet.model_copy(update={"parts": {"train": 1100, "eval": 100, "test": 0}})
-    assert "1,100 to learn" in shape_steps.flow(split) and "100 held out" in shape_steps.flow(split)
+    assert "1,100 to learn" in step_cards.flow(split) and "100 held out" in step_cards.flow(split)
 
 
 def test_dropped_rows_are_told_with_reasons_and_hostile_text_stays_text() -> None:
@@ -126,10 +127,10 @@ def test_dropped_rows_are_told_with_reasons_and_hostile_text_stays_text() -> Non
     result = StepResult(
         step={"op": "drop_empty"}, dropped=30, reasons={"too <b>long": 30}, listed=drops
     )
-    shown = shape_steps.details(result)
+    shown = step_cards.details(result)
     assert "<script>" not in shown and "<b>" not in shown
     assert "Held out, row 1: too &lt;b&gt;long" in shown
-    assert f"and {30 - shape_steps.LISTED} more" in shown
+    assert f"and {30 - step_cards.LISTED} more" in shown
 
 
 def test_a_step_that_could_do_nothing_says_why_before_and_after(
@@ -140,17 +141,17 @@ def test_a_step_that_could_do_nothing_says_why_before_and_after(
     assert "Nothing is held out yet" in forms.about("drop_leaks", info)
     assert "Nothing is held out yet" not in forms.about("drop_duplicates", info)
     [tried] = try_in_order(workspace, info.id, parse_steps([{"op": "drop_leaks"}]))
-    assert "Put this step after a split" in shape_steps.trial([tried], 100, 5)
+    assert "Put this step after a split" in step_cards.trial([tried], 100, 5)
     info = apply_steps(workspace, info.id, parse_steps([{"op": "drop_leaks"}]))
-    assert "Put this step after a split" in shape_steps.steps(info)
+    assert "Put this step after a split" in step_cards.steps(info)
     steps = parse_steps([{"op": "split", "eval_fraction": 0.4}, {"op": "drop_leaks"}])
     info = apply_steps(workspace, info.id, steps)
-    assert "Nothing is held out" not in shape_steps.steps(info) + forms.about("drop_leaks", info)
+    assert "Nothing is held out" not in step_cards.steps(info) + forms.about("drop_leaks", info)
 
 
 def test_a_change_marks_only_what_differs_and_shortens_the_rest() -> None:
     same = "word " * 200
-    before, after = shape_steps.differences(f"{same}me@x.org", f"{same}[EMAIL]")
+    before, after = step_cards.differences(f"{same}me@x.org", f"{same}[EMAIL]")
     assert after.endswith("<ins>[EMAIL]</ins>") and "<del>me@x.org</del>" in before
     assert len(after) < 200
 
@@ -158,8 +159,8 @@ def test_a_change_marks_only_what_differs_and_shortens_the_rest() -> None:
 def test_what_a_cut_made_is_not_set_against_another_row() -> None:
     change = StepChange(part="train", index=3, before="one document", after="a block")
     result = StepResult(step={"op": "cut_text"}, changed=1, shown=[change])
-    assert "a block" in shape_steps.details(result)
-    assert "one document" not in shape_steps.details(result)
+    assert "a block" in step_cards.details(result)
+    assert "one document" not in step_cards.details(result)
 
 
 def test_a_trial_changes_nothing_and_an_edit_is_tried_on_the_imported_rows(
@@ -180,7 +181,7 @@ def test_the_recipe_is_in_the_page_and_can_be_read_again(
 ) -> None:
     workspace, info = labelled
     info = apply_steps(workspace, info.id, parse_steps([{"op": "shuffle"}]))
-    link = shape_steps.recipe_link(info)
+    link = step_cards.recipe_link(info)
     assert 'download="rows-recipe.yaml"' in link and "op%3A%20shuffle" in link
 
 

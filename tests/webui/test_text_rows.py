@@ -9,7 +9,7 @@ import pytest
 from core.estimate.summary import rows_of_trainer
 from core.rules import parse_config
 from core.tokens.lens import Lens
-from webui import token_view
+from webui.data import row_cards
 
 LONG: dict[str, Any] = {
     "title": "",
@@ -26,11 +26,11 @@ SEEN = {**LONG, "sides": [LONG], "label": "", "answer": None, "notes": []}
 @pytest.mark.parametrize(("method", "words"), [("cpt", "next one"), ("mlm", "is hidden")])
 def test_what_is_behind_a_row_is_learned_too(method: str, words: str) -> None:
     """A person would think that the ends of long texts are lost, and cut them up by hand."""
-    page = token_view.tokens([SEEN], [0], 2, "text", method)
+    page = row_cards.tokens([SEEN], [0], 2, "text", method)
     assert " has 2: 1 token more" in page and "not seen" not in page
     assert "behind the cut" not in page
-    assert words in token_view.legend("tiny", "its own template", 2, method)
-    page = token_view.tokens([SEEN], [0], 2, "text")
+    assert words in row_cards.legend("tiny", "its own template", 2, method)
+    page = row_cards.tokens([SEEN], [0], 2, "text")
     assert "cut at 2: 1 token not seen" in page and "1 behind the cut" in page
 
 

@@ -9,7 +9,7 @@ import gradio as gr
 from tests.webui.fakes import fake_app
 from tests.webui.made_runs import make_run
 from webui.app import _shared
-from webui.tabs.train import _Train
+from webui.train import _Train
 
 
 def test_the_list_of_runs_says_how_a_run_stands_now(workspace: Path) -> None:

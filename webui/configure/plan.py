@@ -1,0 +1,453 @@
+"""The summary card of Configure: what a run will be, told before it starts. Will it fit, how long:
+memory part by part, what would make it fit, and two steps tried beforehand."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import gradio as gr
+import psutil
+from gradio.components import Component
+
+from core.config import RunConfig, nest
+from core.errors import ConfigError, Problem, TunesmithError
+from core.estimate.auto import device_of
+from core.estimate.changes import Change, changes_that_fit
+from core.estimate.memory import MemoryEstimate
+from core.estimate.pace import Pace, pace_from_runs, seconds_of
+from core.estimate.plan import RunEstimate, estimate_run
+from core.estimate.summary import Summary, optimizer_steps, rows_of_trainer, summarize
+from core.estimate.trial import try_run
+from core.models.hardware import Hardware
+from core.models.location import ensure_model, local_model
+from core.rules import parse_config
+from core.tokens.lens import Lens
+from webui import background, messages
+from webui.context import App
+from webui.forms import Filling, Form, setting_label
+from webui.tokens import count_tokens, finished
+
+
+def checked(
+    values: Mapping[str, Any], problems: Sequence[Problem]
+) -> tuple[RunConfig | None, tuple[Problem, ...]]:
+    """The configuration of `values`, or None and every problem."""
+    try:
+        config = parse_config(nest(dict(values)))
+    except ConfigError as error:
+        unread = {problem.field for problem in problems}
+        more = [problem for problem in error.problems if problem.field not in unread]
+        return None, (*problems, *more)
+    return (config, ()) if not problems else (None, tuple(problems))
+
+
+def card(
+    app: App,
+    config: RunConfig | None,
+    problems: Sequence[Problem] = (),
+    trial: Mapping[str, Any] | None = None,
+    refused: Sequence[Problem] = (),
+) -> str:
+    """The card's HTML: figures, memory, what needs attention; with problems, what to mend.
+
+    `trial` is what two steps with these settings measured (core.estimate.trial); `refused` what
+    keeps the run from starting although its settings can be read.
+    """
+    if config is None:
+        return _wrong(problems)
+    counting = count_tokens(app, config.data.dataset, Lens.of(config))
+    counts = finished(counting)
+    summary = summarize(app.workspace, config, counts, refused)
+    estimate = estimate_of(app, config, summary.train_rows, counts)
+    waiting = counting is not None and not counting.done()
+    rows = {
+        "Base model": summary.base,
+        "Parameters": _parameters(summary),
+        "Trained": _trained(summary),
+        "Data set": config.data.dataset,
+        "Rows": _rows(summary),
+        "Tokens": "counting" if waiting else _tokens(summary, counts),
+        "Steps": _steps(summary, estimate.config or config, counts),
+    }
+    time = f"<div><dt>Time</dt><dd>{time_text(app, estimate, counts, trial)}</dd></div>"
+    figures = messages.facts(rows).removesuffix("</dl>") + time + "</dl>"
+    warnings = "".join(_line(one) for one in summary.warnings)
+    return (
+        f'<div class="card summary"><h2>This run</h2>{_to_mend(refused) if refused else ""}'
+        f"{figures}{memory_html(estimate)}{_automatic(config, app.hardware, estimate)}"
+        f'<ul class="warnings">{warnings}</ul></div>'
+    )
+
+
+def foreseen(
+    config: RunConfig, hardware: Hardware, estimate: RunEstimate | None = None
+) -> list[tuple[str, str, str]]:
+    """(field, value, reason) of what is on auto, as far as it can be told without torch.
+
+    The worker decides; tests hold this against what it says (core.worker.training.resolve).
+    """
+    device = device_of(config, hardware)
+    found = []
+    if config.training.device == "auto":
+        reason = "no accelerator was found" if device.kind == "cpu" else device.name
+        found.append(("training.device", device.label, reason))
+    if config.training.precision == "auto":
+        found.append(("training.precision", *hardware.precision_on(device)))
+    fields = ("training.per_device_train_batch_size", "training.gradient_checkpointing")
+    values, chosen = config.values(), dict(estimate.chosen) if estimate else {}
+    for path in fields:
+        if values[path] != "auto":
+            continue
+        if path in chosen:
+            value = {True: "on", False: "off"}.get(chosen[path], str(chosen[path]))
+            found.append((path, value, "if as much memory is free when it starts"))
+        else:
+            found.append((path, "when it starts", "from the memory that is free then"))
+    return found
+
+
+def _automatic(config: RunConfig, hardware: Hardware, estimate: RunEstimate) -> str:
+    rows = "".join(
+        f'<div title="{messages.escape(reason)}"><dt>{messages.escape(setting_label(field))}</dt>'
+        f"<dd>{messages.escape(value)}<small>{messages.escape(reason)}</small></dd></div>"
+        for field, value, reason in foreseen(config, hardware, estimate)
+    )
+    return f'<h3>Chosen automatically</h3><dl class="facts">{rows}</dl>' if rows else ""
+
+
+def _wrong(problems: Sequence[Problem]) -> str:
+    return f'<div class="card summary"><h2>This run</h2>{_to_mend(problems)}</div>'
+
+
+def _to_mend(problems: Sequence[Problem]) -> str:
+    """What keeps the run from starting, by the names that the settings have in the form."""
+    count = len({problem.field for problem in problems})
+    title = "One setting needs mending" if count == 1 else f"{count} settings need mending"
+    lines = "".join(_line(problem) for problem in problems)
+    return (
+        '<div class="notice notice-failed" role="alert">'
+        f'<strong>{title}</strong></div><ul class="warnings wrong">{lines}</ul>'
+    )
+
+
+def not_started(error: TunesmithError | None) -> str:
+    """Why a start did not come about, under its button."""
+    if isinstance(error, ConfigError):
+        return _to_mend(error.problems)
+    return messages.error(error or "Not started.")
+
+
+def _line(problem: Problem) -> str:
+    label = messages.escape(setting_label(problem.field))
+    return f"<li><b>{label}</b> {messages.escape(problem.message)}</li>"
+
+
+def _parameters(summary: Summary) -> str:
+    if summary.parameters is None:
+        return "known once fetched"
+    about = "" if summary.parameters_exact else "about "
+    return about + messages.short(summary.parameters)
+
+
+def _trained(summary: Summary) -> str:
+    if summary.trainable is None:
+        return "-"
+    share = summary.trainable_share
+    if share is None:
+        return messages.short(summary.trainable)
+    percent = 100 * share
+    digits = 0 if percent >= 10 else 1 if percent >= 1 else 2
+    return f"{messages.short(summary.trainable)} ({percent:.{digits}f} %)"
+
+
+def _rows(summary: Summary) -> str:
+    if summary.train_rows is None:
+        return "-"
+    held_out = summary.eval_rows or 0
+    return f"{messages.count(summary.train_rows)} to learn, {messages.count(held_out)} held out"
+
+
+def _tokens(summary: Summary, counts: Mapping[str, Any] | None) -> str:
+    if counts and counts.get("estimated"):
+        return f"about {messages.short(summary.tokens)}"
+    return messages.count(summary.tokens)
+
+
+def _steps(summary: Summary, config: RunConfig, counts: Mapping[str, Any] | None) -> str:
+    """`config` has what auto becomes, as far as it is known."""
+    about, steps = "" if summary.steps_exact else "about ", summary.steps
+    if steps is None:
+        rows = rows_of_trainer(config, summary.train_rows, counts)
+        about, steps = "about ", optimizer_steps(config, rows)
+        if rows is None and summary.train_rows:
+            return "known when the tokens are"
+    if steps is None:
+        return "known when the batch size is"
+    epochs = config.training.num_train_epochs
+    if config.training.max_steps > 0:
+        return messages.count(steps)
+    unit = "epoch" if epochs == 1 else "epochs"
+    return f"{about}{messages.count(steps)} in {epochs:g} {unit}"
+
+
+# Above this share of what is free a run fits, but hardly.
+_TIGHT = 0.9
+_MOST_CHANGES = 4
+# What neither the time nor the memory of a step is changed by.
+_NO_MATTER = (
+    "name",
+    "evaluation.",
+    "tracking.",
+    "training.num_train_epochs",
+    "training.max_steps",
+    "training.learning_rate",
+    "training.lr_scheduler",
+    "training.warmup",
+    "training.weight_decay",
+    "training.max_grad_norm",
+    "training.seed",
+)
+
+
+def estimate_of(
+    app: App, config: RunConfig, rows: int | None, counts: Mapping[str, Any] | None
+) -> RunEstimate:
+    """The estimate of a run on this machine as it is now."""
+    try:
+        folder = local_model(app.workspace, config.model.model_name_or_path)
+    except TunesmithError:
+        folder = None  # the card's warnings say why
+    hardware = _now(app.hardware)
+    return estimate_run(folder, config, hardware, rows=rows, token_counts=counts)
+
+
+def _now(hardware: Hardware) -> Hardware:
+    """With the machine's memory that is free at this moment."""
+    free = int(psutil.virtual_memory().available)
+    devices = tuple(
+        dataclasses.replace(device, memory_free_bytes=min(free, device.memory_total_bytes))
+        if device.kind == "cpu"
+        else device
+        for device in hardware.devices
+    )
+    return dataclasses.replace(hardware, devices=devices)
+
+
+def memory_html(estimate: RunEstimate) -> str:
+    """The section of the summary card: whether it fits, a bar of the parts, and their list."""
+    memory = estimate.memory
+    if memory is None:
+        why = messages.escape(estimate.why_not)
+        return f'<section class="need"><h3>Memory</h3><p>{why.capitalize()}.</p></section>'
+    free = memory.free_bytes or 0
+    word, state = _verdict(memory, free)
+    amount = f"{gigabytes(memory.total)} of {gigabytes(free)} free"
+    device = messages.escape(estimate.device.name)
+    return (
+        f'<section class="need"><h3>Memory</h3><p class="need-{state}"><b>{word}</b>: {amount}'
+        f"<small>{device}</small></p>{_bar(memory, free)}{_parts(memory)}{_doubts(memory)}"
+        "</section>"
+    )
+
+
+def _verdict(memory: MemoryEstimate, free: int) -> tuple[str, str]:
+    if memory.total > free:
+        assumed = memory.batch is not None and memory.batch.is_assumed
+        return ("May not fit", "tight") if assumed else ("Does not fit", "over")
+    return ("Just fits", "tight") if memory.total > _TIGHT * free else ("Fits", "fits")
+
+
+def _bar(memory: MemoryEstimate, free: int) -> str:
+    """Each part by its share; what is free is the bar's ground, and a line its end."""
+    whole = max(memory.total, free, 1)
+    pieces = "".join(
+        f'<i class="part-{place}" style="width:{100 * size / whole:.2f}%" '
+        f'title="{messages.escape(name)}: {gigabytes(size)}"></i>'
+        for place, (name, size) in enumerate(memory.parts.items())
+    )
+    end = ""
+    if memory.total > free:
+        end = f'<u style="left:{100 * free / whole:.2f}%"></u>'
+    said = f"{gigabytes(memory.total)} of {gigabytes(free)} free"
+    return f'<div class="need-bar" role="img" aria-label="{said}">{pieces}{end}</div>'
+
+
+def _parts(memory: MemoryEstimate) -> str:
+    rows = "".join(
+        f'<div><dt><i class="part-{place}"></i>{messages.escape(name[0].upper() + name[1:])}</dt>'
+        f"<dd>{gigabytes(size)}</dd></div>"
+        for place, (name, size) in enumerate(memory.parts.items())
+    )
+    return f'<dl class="facts need-parts">{rows}</dl>'
+
+
+def _doubts(memory: MemoryEstimate) -> str:
+    lines = []
+    if memory.batch and memory.batch.is_assumed:
+        lines.append("Each row is taken to be as long as it may be until the tokens are counted.")
+    if memory.doubt:
+        lines.append(f"Less sure: {memory.doubt}.")
+    return "".join(f"<p><small>{messages.escape(line)}</small></p>" for line in lines)
+
+
+def time_text(
+    app: App,
+    estimate: RunEstimate,
+    counts: Mapping[str, Any] | None,
+    trial: Mapping[str, Any] | None,
+) -> str:
+    """How long the training takes and how that is known, as HTML."""
+    if estimate.config is None:
+        return "-"
+    if trial:
+        pace: Pace | None = Pace(trial["tokens_per_second"], "from a trial of two steps", True)
+    else:
+        kind = estimate.device.kind
+        pace = pace_from_runs(app.workspace, app.store, estimate.config, kind)
+    if pace is None:
+        return "not known: try two steps"
+    seconds = seconds_of(estimate.config, pace, counts)
+    took = "" if not trial else f", {gigabytes(trial['memory_bytes'])} measured"
+    speed = f"{pace.tokens_per_second:,.0f} tokens/s {pace.origin}{took}"
+    about = "known when the tokens are" if seconds is None else messages.duration(seconds)
+    word = "about " if seconds is not None else ""
+    return f"{word}{about}<small>{messages.escape(speed)}</small>"
+
+
+def gigabytes(size: float) -> str:
+    """3_812_000_000 -> "3.8 GB"; small amounts in MB."""
+    return f"{size / 1e9:.1f} GB" if size >= 950e6 else f"{size / 1e6:.0f} MB"
+
+
+class NeedView:
+    """The buttons under the summary: changes that make a run fit, and the trial."""
+
+    def __init__(self, app: App) -> None:
+        self.app = app
+        self.trying = background.Tasks()
+        self.trials: dict[str, dict[str, Any]] = {}
+        with gr.Column(visible=False, elem_id="fit") as self.box:
+            self.lead = gr.HTML(apply_default_css=False)
+            self.buttons = [
+                gr.Button(visible=False, size="sm", elem_classes="change")
+                for _ in range(_MOST_CHANGES)
+            ]
+        self.start = gr.Button("Try two steps", size="sm", elem_id="try")
+        self.stop = gr.Button("Stop the trial", size="sm", visible=False)
+        self.status = gr.HTML(elem_id="try-status", apply_default_css=False)
+        self.outputs: set[Component] = {self.lead, *self.buttons}
+
+    def trial_of(self, config: RunConfig) -> dict[str, Any] | None:
+        """What a trial with these settings measured."""
+        return self.trials.get(_key(config))
+
+    def follow(self, config: RunConfig | None) -> dict[Any, Any]:
+        """The changes for these settings, where they do not fit."""
+        changes = self._changes(config) if config else []
+        lead = ""
+        if changes:
+            fits = changes[0].fits
+            lead = "Any of these makes it fit:" if fits else "Nothing makes it fit; the smallest:"
+        found: dict[Any, Any] = {
+            self.box: gr.Column(visible=bool(changes)),
+            self.lead: f'<p class="fit-lead">{lead}</p>',
+        }
+        for place, button in enumerate(self.buttons):
+            shown = place < len(changes)
+            label = _label(changes[place]) if shown else ""
+            found[button] = gr.Button(label, visible=shown)
+        return found
+
+    def apply(self, config: RunConfig, label: str) -> RunConfig:
+        """The settings with the change of the button with this label. Memory that has become free
+        or was taken meanwhile may have made it another one; then nothing changes."""
+        for change in self._changes(config):
+            if label.startswith(f"{change.title}: "):
+                return parse_config(config.values() | change.settings)
+        return config
+
+    def _changes(self, config: RunConfig) -> list[Change]:
+        counting = count_tokens(self.app, config.data.dataset, Lens.of(config))
+        counts = finished(counting)
+        rows = counts["train_rows"] if counts else None
+        return changes_that_fit(estimate_of(self.app, config, rows, counts))
+
+    def attempt(
+        self, read: Callable[[], RunConfig], session: str | None
+    ) -> Iterator[dict[Component, Any]]:
+        """Tries two steps of what `read` gives, and says meanwhile what is being done."""
+        try:
+            config = read()
+        except ConfigError:
+            yield {self.status: messages.note("Mend the settings first.", "stopped")}
+            return
+        workspace = self.app.workspace
+
+        def work(task: background.Task) -> dict[str, Any]:
+            ensure_model(config.model.model_name_or_path, workspace, task.tell)
+            return try_run(workspace, config, task.tell)
+
+        trial = background.begin(work, "Looking for the model")
+        for task in self.trying.watch(session or "", trial):
+            yield {
+                self.status: messages.progress(None, _so_far(task)),
+                self.start: gr.Button(interactive=False),
+                self.stop: gr.Button(visible=True),
+            }
+        if trial.result is not None:
+            self.trials[_key(config)] = trial.result
+        yield {
+            self.status: "" if trial.result else messages.error(trial.error or "Not tried."),
+            self.start: gr.Button(interactive=True),
+            self.stop: gr.Button(visible=False),
+        }
+
+    def stop_trial(self, request: gr.Request) -> None:
+        self.trying.stop(request.session_hash or "")
+
+    def wire(
+        self,
+        form: Form,
+        filling: Filling,
+        inputs: set[Component],
+        refreshed_now: Callable[[Any], None],
+    ) -> None:
+        """`refreshed_now` lets the plan follow an event."""
+        quiet: dict[str, Any] = {"show_progress": "hidden"}
+
+        def change(button: gr.Button, data: dict[Component, Any]) -> dict[Component, Any]:
+            return filling.values(self.apply(form.config(data), data[button]))
+
+        def attempt(
+            data: dict[Component, Any], request: gr.Request
+        ) -> Iterator[dict[Component, Any]]:
+            yield from self.attempt(lambda: form.config(data), request.session_hash)
+
+        for button in self.buttons:
+            refreshed_now(filling.wire(button.click, partial(change, button), {*inputs, button}))
+        outputs = {self.status, self.start, self.stop}
+        tried = self.start.click(attempt, inputs, outputs, concurrency_limit=None, **quiet)
+        refreshed_now(tried)
+        self.stop.click(self.stop_trial, None, None, **quiet)
+
+
+def _label(change: Change) -> str:
+    """The style shows the first line bold."""
+    return f"{change.title}: {gigabytes(change.total)}\n{change.costs}"
+
+
+def _so_far(task: background.Task) -> str:
+    """What is being done and since when: how long a step takes is what a trial is to tell."""
+    return f"{task.message}: {messages.duration(time.monotonic() - task.begun)}"
+
+
+def _key(config: RunConfig) -> str:
+    values = {
+        path: value for path, value in config.values().items() if not path.startswith(_NO_MATTER)
+    }
+    return json.dumps(values, sort_keys=True, default=str)

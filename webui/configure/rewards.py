@@ -1,0 +1,304 @@
+"""An editor for the reward functions of a run: choose a kind, fill in its options, try it.
+
+What it makes goes as text into the field `reinforcement.rewards`, where it can be written by hand
+as well; what stands there is what the run gets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import gradio as gr
+from gradio.components import Component
+from pydantic import ValidationError
+
+from core.config import SPEC_BY_PATH
+from core.config.fields import FieldSpec
+from core.config.reinforcement import ReinforcementSection
+from core.errors import ConfigError, TunesmithError
+from core.methods import METHODS
+from core.rewards.kinds import KINDS, Reward
+from core.rewards.specs import FIELD, parse_reward, plain_reward
+from webui import forms, messages
+from webui.context import App
+from webui.data.step_form import build_fields, marks, read_fields, section_specs
+
+NEW = ""
+# How long a function may take for one answer; a judge or a large reward model needs some.
+PATIENCE = 300
+_SHARED = tuple(Reward.model_fields)
+_MODEL = "model.model_name_or_path"
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """The controls of one kind, by the path of the field."""
+
+    specs: list[FieldSpec]
+    panel: gr.Column
+    fields: dict[str, Component]
+
+
+class RewardEditor:
+    """`box` is shown while the method learns from rewards; `field` holds the functions as text."""
+
+    def __init__(self, app: App, fields: Mapping[str, Component]) -> None:
+        self.app, self.field, self.base = app, fields[FIELD], fields[_MODEL]
+        shared = section_specs(Reward, "reward")
+        self.shared_specs = shared
+        with gr.Column(visible=False, elem_classes="card", elem_id="reward-editor") as self.box:
+            gr.HTML("<h3>Reward functions</h3>", apply_default_css=False)
+            self.listed = gr.HTML(apply_default_css=False, elem_id="reward-list")
+            with gr.Row():
+                self.entry = gr.Dropdown(
+                    [("A new function", NEW)], value=NEW, label="Write or change",
+                    elem_id="reward-entry",
+                )
+                self.kind = gr.Dropdown(
+                    [(section.title, kind) for kind, section in KINDS.items()],
+                    value="json_valid", label="Kind", elem_id="reward-kind",
+                )
+            self.about = gr.HTML(about("json_valid"), apply_default_css=False)
+            self.kinds = {kind: self._build(kind, section) for kind, section in KINDS.items()}
+            self.shared = build_fields(shared, {}, "Its name", "fold-reward-name")
+            self.marks = forms.marks_box("reward")
+            with gr.Row(elem_classes="toolbar"):
+                self.keep = gr.Button("Add this function", elem_id="reward-add")
+                self.remove = gr.Button("Remove it", variant="stop", visible=False)
+            self.said = gr.HTML(apply_default_css=False, elem_id="reward-said")
+            self._build_trial()
+        controls = [c for one in self.kinds.values() for c in one.fields.values()]
+        self.inputs = {self.field, self.base, self.entry, self.kind, *controls}
+        self.inputs |= {*self.shared.values(), self.prompt, self.completion, self.answer}
+        self.outputs = {self.box, self.listed, self.entry}
+        self.shown = {self.kind, self.about, self.keep, self.remove, self.said, self.marks}
+        self.shown |= {*(one.panel for one in self.kinds.values()), *controls}
+        self.shown |= {*self.shared.values()}
+
+    def _build(self, kind: str, section: type[Reward]) -> _Kind:
+        specs = [s for s in section_specs(section, f"reward.{kind}") if s.name not in _SHARED]
+        with gr.Column(visible=kind == "json_valid", elem_id=f"reward-{kind}") as panel:
+            fields = build_fields(specs, {}, "More settings", f"fold-reward-{kind}")
+        return _Kind(specs, panel, fields)
+
+    def _build_trial(self) -> None:
+        with gr.Accordion("Try it on one answer", open=False, elem_classes="fold"):
+            with gr.Row():
+                self.prompt = gr.Textbox(label="Prompt", lines=2, max_lines=6)
+                self.completion = gr.Textbox(
+                    label="Answer of the model", lines=2, max_lines=6, elem_id="reward-completion"
+                )
+                self.answer = gr.Textbox(
+                    label="Reference answer", lines=2, max_lines=6, placeholder="none"
+                )
+            self.trial = gr.Button("Try it", elem_id="reward-try")
+            self.tried = gr.HTML(apply_default_css=False, elem_id="reward-tried")
+
+    # -- handlers
+
+    def follow(self, method: str, text: str) -> dict[Any, Any]:
+        """After every change of the settings: whether it is shown, and the functions there are."""
+        if not METHODS[method].generates:
+            return {self.box: gr.Column(visible=False)}
+        entries, problem = entries_in(text)
+        choices = [("A new function", NEW)]
+        choices += [(f"{n}: {_name(one)}", str(n)) for n, one in enumerate(entries, 1)]
+        return {
+            self.box: gr.Column(visible=True),
+            self.listed: listing(entries, problem),
+            self.entry: gr.Dropdown(choices),
+        }
+
+    def choose_kind(self, data: Mapping[Component, Any]) -> dict[Any, Any]:
+        """Another kind: its own options."""
+        return {**self._panel(data[self.kind]), self.marks: self._marks(data), self.said: ""}
+
+    def choose_entry(self, data: Mapping[Component, Any]) -> dict[Any, Any]:
+        """One of the functions there are, with its options, or a new one."""
+        entries, _ = entries_in(data[self.field])
+        number = data[self.entry]
+        is_new = number == NEW or not number.isdigit() or int(number) > len(entries)
+        given = {"kind": data[self.kind]} if is_new else entries[int(number) - 1]
+        kind = given.get("kind") if given.get("kind") in KINDS else "json_valid"
+        updates: dict[Any, Any] = {self.kind: kind, **self._panel(kind), self.said: ""}
+        one = self.kinds[kind]
+        specs = [*one.specs, *self.shared_specs]
+        values = {spec.name: given.get(spec.name, spec.default) for spec in specs}
+        for spec in specs:
+            control = one.fields.get(spec.path) or self.shared[spec.path]
+            updates[control] = forms.write(spec, values[spec.name])
+        updates[self.marks] = marks(one.specs, values)
+        updates[self.keep] = gr.Button("Add this function" if is_new else "Keep the change")
+        updates[self.remove] = gr.Button(visible=not is_new)
+        return updates
+
+    def change(self, data: Mapping[Component, Any]) -> dict[Any, Any]:
+        """Which options matter now."""
+        return {self.marks: self._marks(data)}
+
+    def add(self, data: Mapping[Component, Any]) -> dict[Any, Any]:
+        """Puts the function into the field, in the place of the one that was chosen."""
+        entries, problem = entries_in(data[self.field])
+        if problem:
+            return {self.said: messages.error(problem, "Mend the text of the field first.")}
+        try:
+            entry = self._entry(data)
+        except ConfigError as error:
+            return self._refused(error, data)
+        number = data[self.entry]
+        if number.isdigit() and int(number) <= len(entries):
+            entries[int(number) - 1] = entry
+        else:
+            entries.append(entry)
+        return {
+            self.field: forms.write(SPEC_BY_PATH[FIELD], entries),
+            self.said: messages.note(f"{_name(entry)} is among them.", "finished"),
+            self.marks: self._marks(data),
+        }
+
+    def take_out(self, data: Mapping[Component, Any]) -> dict[Any, Any]:
+        """Removes the chosen function."""
+        entries, _ = entries_in(data[self.field])
+        number = int(data[self.entry] or 0)
+        kept = [one for place, one in enumerate(entries, 1) if place != number]
+        return {
+            self.field: forms.write(SPEC_BY_PATH[FIELD], kept),
+            self.entry: NEW,
+            self.keep: gr.Button("Add this function"),
+            self.remove: gr.Button(visible=False),
+            self.said: "",
+        }
+
+    def try_it(self, data: Mapping[Component, Any]) -> dict[Any, Any]:
+        """What the function says of the answer; in a process of its own, for it may be any code."""
+        try:
+            entry = self._entry(data)
+        except ConfigError as error:
+            return self._refused(error, data)
+        call = self.app.pool.submit(
+            "core.worker.rewards:try_reward", self.app.workspace.root, entry,
+            data[self.prompt] or "", data[self.completion] or "", data[self.answer] or None,
+            data[self.base] or "",
+        )
+        try:
+            found = call.result(timeout=PATIENCE)
+        except TunesmithError as error:
+            return {self.tried: messages.error(error), self.said: "", self.marks: self._marks(data)}
+        except TimeoutError:
+            told = f"It gave nothing within {PATIENCE} seconds."
+            return {self.tried: messages.error(told, "Try a shorter answer.")}
+        return {self.tried: result(found), self.said: "", self.marks: self._marks(data)}
+
+    def _panel(self, kind: str) -> dict[Any, Any]:
+        panels = {one.panel: gr.Column(visible=name == kind) for name, one in self.kinds.items()}
+        return {**panels, self.about: about(kind)}
+
+    def _values(self, data: Mapping[Component, Any]) -> dict[str, Any]:
+        one = self.kinds[data[self.kind]]
+        values = read_fields(one.specs, one.fields, data)
+        return values | read_fields(self.shared_specs, self.shared, data)
+
+    def _entry(self, data: Mapping[Component, Any]) -> dict[str, Any]:
+        """The function as it was filled in. Raises ConfigError."""
+        kind, options = parse_reward({"kind": data[self.kind], **self._values(data)})
+        return plain_reward(kind, options.model_dump())
+
+    def _marks(self, data: Mapping[Component, Any]) -> dict[str, Any]:
+        one = self.kinds[data[self.kind]]
+        return marks(one.specs, {s.name: data[one.fields[s.path]] for s in one.specs})
+
+    def _refused(self, error: ConfigError, data: Mapping[Component, Any]) -> dict[Any, Any]:
+        """What is wrong, at its option; above the button what concerns several."""
+        kind = data[self.kind]
+        at_options = tuple(
+            replace(p, field=f"reward.{p.field}" if p.field in _SHARED else
+                    f"reward.{kind}.{p.field}")
+            for p in error.problems
+            if p.field
+        )
+        whole = [p.message for p in error.problems if not p.field]
+        one = self.kinds[kind]
+        values = {s.name: data[one.fields[s.path]] for s in one.specs}
+        text = " ".join(message[:1].upper() + message[1:] for message in whole)
+        told = text or "An option is not right; it says so itself."
+        return {self.said: messages.error(told), self.marks: marks(one.specs, values, at_options)}
+
+    # -- wiring
+
+    def wire(self) -> None:
+        quiet: dict[str, Any] = {"show_progress": "hidden"}
+        self.kind.input(self.choose_kind, self.inputs, self.shown, **quiet)
+        self.entry.input(self.choose_entry, self.inputs, self.shown, **quiet)
+        switches = [
+            one.fields[path] for one in self.kinds.values() for s in one.specs for path in s.when
+        ]
+        gr.on(
+            [control.input for control in dict.fromkeys(switches)],
+            self.change, self.inputs, self.marks, **quiet,
+        )
+        self.keep.click(self.add, self.inputs, {self.field, self.said, self.marks}, **quiet)
+        self.remove.click(
+            self.take_out, self.inputs,
+            {self.field, self.entry, self.keep, self.remove, self.said}, **quiet,
+        )
+        self.trial.click(
+            self.try_it, self.inputs, {self.tried, self.said, self.marks},
+            concurrency_limit=None, show_progress="minimal", show_progress_on=self.tried,
+        )
+
+
+def entries_in(text: str) -> tuple[list[dict[str, Any]], str]:
+    """(the functions that the field's text names, what is wrong with it or "")."""
+    try:
+        values = forms.read(SPEC_BY_PATH[FIELD], text or "")
+        return list(ReinforcementSection(rewards=values).rewards), ""
+    except ConfigError as error:
+        return [], " ".join(problem.message for problem in error.problems)
+    except ValidationError as error:
+        return [], "; ".join(str(item["msg"]) for item in error.errors())
+
+
+def listing(entries: list[dict[str, Any]], problem: str) -> str:
+    """The functions as a list, with what is wrong with one beside it."""
+    if problem:
+        return messages.error(f"The text of the field cannot be read: {problem}")
+    if not entries:
+        return messages.note("There is none yet. Choose a kind, fill it in and add it.")
+    lines = ""
+    for one in entries:
+        kind = KINDS.get(str(one.get("kind")))
+        told = kind.sentence() if kind else "This kind is not known."
+        wrong = ""
+        try:
+            parse_reward(one)
+        except ConfigError as error:
+            wrong = f' <span class="failed-text">{messages.escape(error.message)}</span>'
+        given = one.get("weight", 1)
+        weight = messages.escape(f"{given:g}" if isinstance(given, int | float) else given)
+        lines += (
+            f"<li><strong>{messages.escape(_name(one))}</strong> times {weight} "
+            f'<span class="soft">{messages.escape(told)}</span>{wrong}</li>'
+        )
+    return f"<ol>{lines}</ol>"
+
+
+def about(kind: str) -> str:
+    """What a kind rewards."""
+    section = KINDS[kind]
+    needs = " The rows need reference answers." if section.needs_answer else ""
+    return f'<p class="aside">{messages.escape(section.sentence() + needs)}</p>'
+
+
+def result(found: Mapping[str, Any]) -> str:
+    """What a function said of an answer."""
+    reward, weighted = found["reward"], found["weighted"]
+    if reward is None:
+        return messages.note("None: it does not apply to this answer. Is the reference missing?")
+    times = "" if weighted == reward else f", with its weight {weighted:.4g}"
+    return messages.note(f"Reward {reward:.4g}{times}", "finished")
+
+
+def _name(entry: Mapping[str, Any]) -> str:
+    return str(entry.get("name") or entry.get("function") or entry.get("kind") or "?")

@@ -1,0 +1,383 @@
+"""All data sets of the workspace: what they are, how large, how old, what can be done with them,
+and the files of them that a person takes away."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import time
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import gradio as gr
+
+from core.data.forms import FORMS
+from core.data.record import DatasetInfo
+from core.data.registry import (
+    damaged_datasets,
+    delete_dataset,
+    export_rows,
+    list_datasets,
+    load_dataset_info,
+    rename_dataset,
+)
+from core.data.steps import write_recipe
+from core.data.versions import recipe_of
+from core.errors import TunesmithError
+from core.jobs.apart import call_apart
+from core.workspace import Workspace
+from webui import background, messages
+from webui.context import App, Shared, stamp
+from webui.data.combine import Combining
+
+_NOTHING = messages.empty("No data sets yet", "Bring a file above, or use the sample.")
+
+
+class Library:
+    """Its components, handlers and wiring."""
+
+    def __init__(self, app: App, shared: Shared) -> None:
+        self.app, self.shared = app, shared
+        self.writing = background.Tasks()
+        self.order = gr.State({"by": "created", "descending": True})
+        self.ticked = gr.State([])
+        self.deleting = gr.State("")
+        self.shown = gr.State("")
+        self.table = gr.HTML(
+            elem_id="library-table", js_on_load=CLICKS, apply_default_css=False,
+            show_label=False,
+        )
+        self.combining = Combining(app, shared)
+        with gr.Column(elem_classes="card", elem_id="library-detail"):
+            self._build_detail()
+        self.told = gr.HTML(elem_id="library-told", apply_default_css=False)
+        self.confirm = gr.Button(
+            "Delete for good", variant="stop", visible=False, scale=0, elem_id="library-confirm"
+        )
+
+    def _build_detail(self) -> None:
+        self.title = gr.HTML(apply_default_css=False)
+        with gr.Row():
+            self.name = gr.Textbox(label="Name", max_length=80, max_lines=1)
+            self.description = gr.Textbox(
+                label="Description", placeholder="What it is, where it comes from", scale=2
+            )
+        with gr.Row(elem_classes="actions"):
+            self.save = gr.Button("Save name and description")
+            self.delete = gr.Button("Delete", variant="stop")
+        with gr.Row(elem_classes="downloads"):
+            self.part = gr.Radio(
+                [(title, part) for part, title in PARTS.items()], value="", label="Download",
+                info="With several parts, a column says which.", scale=0, min_width=320,
+            )
+            self.formats = [
+                gr.Button(title, scale=0, min_width=120) for title in ROWS.values()
+            ]
+            self.recipe = gr.Button("Recipe (YAML)", scale=0, min_width=120)
+            self.stop = gr.Button("Stop", variant="stop", visible=False, scale=0, min_width=96)
+        self.file = gr.HTML(elem_id="library-file", apply_default_css=False)
+
+    # -- handlers
+
+    def draw(self, order: dict[str, Any], ticked: list[str], dataset: str) -> str:
+        """The table as it is now."""
+        sets = list_datasets(self.app.workspace)
+        damaged = damaged_datasets(self.app.workspace)
+        if not sets and not damaged:
+            return _NOTHING
+        return render(sets, damaged, **order, ticked=ticked, selected=dataset)
+
+    def detail(self, dataset: str, shown: str):
+        """Name and description of the chosen data set. What a person has typed, and what was said
+        and asked of it, stays; of another set it is forgotten."""
+        same, kept = dataset == shown, gr.skip()
+        said = (kept,) * 3 if same else ("", "", gr.Button(visible=False))
+        try:
+            info = load_dataset_info(self.app.workspace, dataset) if dataset else None
+        except TunesmithError as error:
+            return messages.error(error), "", "", dataset, *said
+        if info is None:
+            return "", "", "", dataset, *said
+        title = f"<h3>{messages.escape(info.name)} <small>{messages.escape(info.id)}</small></h3>"
+        typed = (kept, kept) if same else (info.name, info.description)
+        return title, *typed, dataset, *said
+
+    def sort_by(self, order: dict[str, Any], event: gr.EventData):
+        same = order["by"] == event.sort
+        return {"by": event.sort, "descending": not order["descending"] if same else True}
+
+    def select(self, event: gr.EventData):
+        return event.dataset
+
+    def tick(self, event: gr.EventData):
+        return list(event.datasets)
+
+    def rename(self, dataset: str, name: str, description: str):
+        """Keeps name and description."""
+        try:
+            info = rename_dataset(self.app.workspace, dataset, name, description)
+        except TunesmithError as error:
+            return messages.error(error), gr.skip()
+        return messages.note("Saved.", "finished"), stamp(info)
+
+    def ask_delete(self, dataset: str):
+        """Says what would be gone, and offers to do it."""
+        text = f"This deletes {dataset}, which cannot be opened."
+        try:
+            info = load_dataset_info(self.app.workspace, dataset)
+            size = messages.size(info.size_bytes())
+            text = f"This deletes {info.name} with all its versions and drafts ({size})."
+        except TunesmithError:
+            pass  # a damaged one can be deleted, too
+        note = messages.note(f"{text} It cannot be undone. Runs keep what they learned.", "stopped")
+        return dataset, gr.Button(visible=True), note
+
+    def ask_delete_damaged(self, event: gr.EventData):
+        return self.ask_delete(event.dataset)
+
+    def delete_now(self, asked: str, dataset: str):
+        """Deletes what was asked about; the selection moves on if it was that."""
+        hidden = gr.Button(visible=False)
+        try:
+            delete_dataset(self.app.workspace, asked, self.app.store)
+        except TunesmithError as error:
+            return gr.skip(), messages.error(error), hidden, []
+        chosen = "" if asked == dataset else gr.skip()
+        return chosen, messages.note("Deleted.", "finished"), hidden, []
+
+    def download(
+        self, kind: str, dataset: str, part: str, request: gr.Request
+    ) -> Iterator[tuple[Any, ...]]:
+        """Writes the rows to a file and links to it."""
+        task = background.begin(
+            lambda task: write_rows(self.app.workspace, dataset, kind, part, task)
+        )
+        for glance in self.writing.watch(request.session_hash, task):
+            told = messages.progress(glance.fraction, glance.message or "Writing the rows")
+            yield told, gr.Button(visible=True)
+        hidden = gr.Button(visible=False)
+        yield messages.error(task.error) if task.error else link(task.result), hidden
+
+    def download_recipe(self, dataset: str) -> str:
+        """The steps of the data set as a file that other data can go through."""
+        try:
+            return link(write_recipe_file(self.app.workspace, dataset))
+        except TunesmithError as error:
+            return messages.error(error)
+
+    def stop_writing(self, request: gr.Request) -> None:
+        self.writing.stop(request.session_hash)
+
+    # -- wiring
+
+    def wire(self) -> None:
+        shared, dataset = self.shared, self.shared.dataset
+        quiet: dict[str, Any] = {"show_progress": "hidden"}
+        each: dict[str, Any] = {"trigger_mode": "multiple", **quiet}  # of two quick clicks, too
+        draw: dict[str, Any] = {
+            "fn": self.draw, "inputs": [self.order, self.ticked, dataset], "outputs": self.table,
+            "trigger_mode": "always_last", **quiet,
+        }
+        details = [
+            self.title, self.name, self.description, self.shown, self.told, self.file,
+            self.confirm,
+        ]
+        shared.on_rows(self.detail, [dataset, self.shown], details).then(**draw)
+        shared.part["manage"].select(**draw)
+        self.table.input(self.sort_by, self.order, self.order, **each).then(**draw)
+        self.table.select(self.select, None, dataset, **each)
+        self.table.like(self.tick, None, self.ticked, **each).then(
+            self.combining.show, self.ticked, self.combining.outputs, **quiet
+        )
+        self.save.click(
+            self.rename, [dataset, self.name, self.description], [self.told, shared.version],
+            **quiet,
+        )
+        asked = [self.deleting, self.confirm, self.told]
+        self.delete.click(self.ask_delete, dataset, asked, **quiet)
+        self.table.apply(self.ask_delete_damaged, None, asked, **quiet)
+        self.confirm.click(
+            self.delete_now, [self.deleting, dataset],
+            [dataset, self.told, self.confirm, self.ticked], **quiet,
+        ).then(**draw)
+        self.combining.wire()
+        self._wire_downloads()
+
+    def _wire_downloads(self) -> None:
+        dataset = self.shared.dataset
+        quiet: dict[str, Any] = {"show_progress": "hidden"}
+        save: dict[str, Any] = {
+            "fn": None, "js": "() => { document.querySelector('#library-file a')?.click(); }"
+        }
+        for kind, button in zip(ROWS, self.formats, strict=True):
+            button.click(
+                self.download, [gr.State(kind), dataset, self.part], [self.file, self.stop],
+                concurrency_limit=None, **quiet,
+            ).then(**save)
+        self.recipe.click(self.download_recipe, dataset, self.file, **quiet).then(**save)
+        self.stop.click(self.stop_writing, None, None, **quiet)
+
+
+# Columns that can be sorted: key -> (label, value of a set).
+SORT_KEYS: dict[str, tuple[str, Callable[[DatasetInfo], Any]]] = {
+    "name": ("Data set", lambda info: info.name.casefold()),
+    "form": ("Form", lambda info: info.form),
+    "rows": ("Rows to learn", lambda info: info.counts.train),
+    "eval": ("Held out", lambda info: info.counts.eval),
+    "version": ("Version", lambda info: info.version),
+    "size": ("Size", DatasetInfo.size_bytes),
+    "created": ("Last change", lambda info: info.created_at),
+}
+# Clicks on the table: a heading sorts, a tick gathers, a button acts, a row opens.
+CLICKS = """
+element.addEventListener('click', (event) => {
+  const head = event.target.closest('[data-sort]');
+  if (head) return trigger('input', {sort: head.dataset.sort});
+  const act = event.target.closest('[data-act]');
+  if (act) return trigger('apply', {dataset: act.dataset.set});
+  if (event.target.closest('label, input')) return;
+  const row = event.target.closest('[data-set]');
+  if (row) trigger('select', {dataset: row.dataset.set});
+});
+element.addEventListener('change', (event) => {
+  if (!event.target.matches('input[data-tick]')) return;
+  const ticked = [...element.querySelectorAll('input[data-tick]:checked')];
+  trigger('like', {datasets: ticked.map((box) => box.dataset.tick)});
+});
+"""
+
+
+def form_title(form: str) -> str:
+    """A standard form as a person reads it."""
+    return next((known.title for known in FORMS.values() if known.standard == form), form)
+
+
+def render(
+    sets: Sequence[DatasetInfo],
+    damaged: Sequence[tuple[str, str]],
+    *,
+    by: str,
+    descending: bool,
+    ticked: Sequence[str],
+    selected: str,
+) -> str:
+    """The table in the order of one column; what cannot be opened stands below, with the reason."""
+    value = SORT_KEYS.get(by, SORT_KEYS["created"])[1]
+    heads = "".join(_head(key, label, by, descending) for key, (label, _) in SORT_KEYS.items())
+    rows = "".join(
+        _row(info, info.id in ticked, info.id == selected)
+        for info in sorted(sets, key=value, reverse=descending)
+    )
+    broken = "".join(_damaged(identity, reason) for identity, reason in damaged)
+    return (
+        '<div class="table-scroll"><table class="runs sets"><thead><tr>'
+        f'<th><span class="sr-only">Put together</span></th>{heads}</tr></thead>'
+        f"<tbody>{rows}{broken}</tbody></table></div>"
+    )
+
+
+def _head(key: str, label: str, by: str, descending: bool) -> str:
+    order = ("descending" if descending else "ascending") if key == by else "none"
+    arrow = {"descending": "\u2193", "ascending": "\u2191", "none": ""}[order]
+    return (
+        f'<th aria-sort="{order}"><button type="button" class="sort" data-sort="{key}">'
+        f"{label} <span aria-hidden='true'>{arrow}</span></button></th>"
+    )
+
+
+def _row(info: DatasetInfo, ticked: bool, selected: bool) -> str:
+    name, identity = messages.escape(info.name), messages.escape(info.id)
+    note = f"<small>{messages.escape(info.description)}</small>" if info.description else ""
+    test = f" <small>and {info.counts.test:,} for a test</small>" if info.counts.test else ""
+    cells = [
+        f'<label><input type="checkbox" data-tick="{identity}" {"checked" if ticked else ""}>'
+        f'<span class="sr-only">Put {name} together with others</span></label>',
+        f'<button type="button" class="run-name">{name}</button>{note}',
+        messages.escape(form_title(info.form)),
+        f"{info.counts.train:,}",
+        f"{info.counts.eval:,}{test}",
+        _version(info),
+        messages.size(info.size_bytes()),
+        _when(info.created_at),
+    ]
+    labels = ["", *[label for label, _ in SORT_KEYS.values()]]
+    body = "".join(
+        f'<td data-label="{label}">{cell}</td>' for label, cell in zip(labels, cells, strict=True)
+    )
+    return f'<tr data-set="{identity}" class="{"selected" if selected else ""}">{body}</tr>'
+
+
+def _version(info: DatasetInfo) -> str:
+    if not info.version:
+        return "-"
+    count = len(info.versions)
+    return f"{info.version}" + (f" <small>of {count} kept</small>" if count > 1 else "")
+
+
+def _when(created_at: str) -> str:
+    try:
+        return datetime.fromisoformat(created_at).strftime("%d %b %Y %H:%M")
+    except ValueError:
+        return "-"
+
+
+def _damaged(identity: str, reason: str) -> str:
+    shown = messages.escape(identity)
+    return (
+        f'<tr class="damaged"><td></td><td colspan="{len(SORT_KEYS)}"><b>{shown}</b> '
+        f"{messages.escape(reason)} "
+        f'<button type="button" class="small" data-act="delete" data-set="{shown}">Delete</button>'
+        "</td></tr>"
+    )
+
+
+ROWS = {"jsonl": "JSON Lines", "parquet": "Parquet"}
+PARTS = {"": "All parts", "train": "To learn", "eval": "Held out"}
+_KEPT_SECONDS = 24 * 3600
+
+
+def write_rows(
+    workspace: Workspace, dataset: str, kind: str, part: str, task: background.Task
+) -> Path:
+    """Writes the rows of a part (all if "") and returns the file. Raises DataError."""
+    info = load_dataset_info(workspace, dataset)
+    if part:
+        info.rows_path(part)
+    path = _place(workspace, f"{info.name}{'-' if part else ''}{part}", kind)
+    parts = (part,) if part else ()
+    call_apart(export_rows, workspace, dataset, path, parts=parts, tell=task.tell)
+    return path
+
+
+def write_recipe_file(workspace: Workspace, dataset: str) -> Path:
+    """Writes what makes the same kind of set of another file. Raises DataError."""
+    info = load_dataset_info(workspace, dataset)
+    path = _place(workspace, f"{info.name}-recipe", "yaml")
+    path.write_text(write_recipe(recipe_of(info)), encoding="utf-8")
+    return path
+
+
+def link(path: Path) -> str:
+    """A link that saves the file."""
+    size = messages.size(path.stat().st_size)
+    name = messages.escape(path.name)
+    return (
+        f'<p class="aside"><a href="gradio_api/file={quote(str(path))}" download="{name}">{name}'
+        f"</a> is ready, {size}. It is kept here for a day.</p>"
+    )
+
+
+def _place(workspace: Workspace, name: str, ending: str) -> Path:
+    """Where a file lies that the page may serve; what was taken long ago is removed."""
+    root = workspace.uploads / "downloads"
+    for old in root.glob("*"):
+        if time.time() - old.stat().st_mtime > _KEPT_SECONDS:
+            shutil.rmtree(old, ignore_errors=True)
+    folder = root / uuid.uuid4().hex
+    folder.mkdir(parents=True)
+    plain = re.sub(r"[^\w.-]+", "-", name).strip("-.") or "data"
+    return folder / f"{plain[:80]}.{ending}"

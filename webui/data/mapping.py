@@ -1,0 +1,313 @@
+"""Which column of a file is which field of a form: the table of them, and mappings that were kept,
+of which one that fits is offered."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import gradio as gr
+from gradio.components import Component
+
+from core.data.forms import FORMS, Form, check_field, is_template
+from core.data.inspection import SourceReport
+from core.data.mappings import (
+    DamagedMapping,
+    SavedMapping,
+    list_mappings,
+    load_mapping,
+    save_mapping,
+)
+from core.errors import DataError, TunesmithError
+from webui import messages
+from webui.context import App
+
+UNUSED = ""
+# Stands for a template in the list of columns: no column is called so, and it is no template.
+TEMPLATE = "{}"
+_MEANING = {
+    "text": "The text itself.",
+    "prompt": "What the model is asked: text, or a list of turns.",
+    "completion": "What the model shall answer.",
+    "instruction": "The task.",
+    "output": "What the model shall answer.",
+    "input": "What the task is about; goes after it.",
+    "system": "Instructions that stand before the conversation.",
+    "history": "Earlier questions and answers, as pairs.",
+    "messages": "A list of turns with role and content.",
+    "conversations": "A list of turns with from and value.",
+    "tools": "The tools that the model may call, as a list.",
+    "chosen": "The better answer.",
+    "rejected": "The worse answer.",
+    "answer": "The answer to compare with; never learned.",
+    "label": "The class: a name, a number, or a list.",
+    "separator": "The sign between several labels in one cell.",
+}
+# Where a field's name means something else in one form.
+_MEANING_IN = {
+    ("unpaired-preference", "label"): "Whether the answer is good: true or false, 1 or 0.",
+    ("unpaired-preference", "completion"): "The answer that was judged.",
+    ("prompt-only", "prompt"): "What the model is asked while it is trained on rewards.",
+}
+_MOST_ROWS = max(len(form.fields) + len(form.settings) for form in FORMS.values())
+
+
+@dataclass(frozen=True)
+class _Line:
+    """One field: its column, or a template instead, what is wrong, and some values."""
+
+    row: gr.Row
+    column: gr.Dropdown
+    template: gr.Textbox
+    problem: gr.HTML
+    samples: gr.HTML
+
+
+@dataclass
+class MappingTable:
+    """The components of the table, and what they show and say."""
+
+    lines: list[_Line] = field(default_factory=list)
+
+    def build(self) -> MappingTable:
+        """Makes the components where it is called."""
+        with gr.Column(elem_classes="map", elem_id="mapping"):
+            self.lines = [self._line() for _ in range(_MOST_ROWS)]
+        return self
+
+    def _line(self) -> _Line:
+        with gr.Row(elem_classes="map-row", visible=False) as row:
+            with gr.Column(scale=3, min_width=300, elem_classes="settings"):
+                column = gr.Dropdown(
+                    [("none", UNUSED)], value=UNUSED, label="Column", elem_classes="field"
+                )
+                template = gr.Textbox(
+                    label="Template", lines=3, max_lines=8, visible=False, elem_classes="field",
+                    placeholder="{question}\n\n{options}",
+                    info="Columns stand in braces; write {{ for a brace itself.",
+                )
+                problem = gr.HTML(apply_default_css=False)
+            with gr.Column(scale=2, min_width=240):
+                samples = gr.HTML(apply_default_css=False)
+        return _Line(row, column, template, problem, samples)
+
+    @property
+    def inputs(self) -> list[Component]:
+        return [part for line in self.lines for part in (line.column, line.template)]
+
+    @property
+    def picked(self) -> list[Any]:
+        """The events of another column."""
+        return [line.column.select for line in self.lines]
+
+    @property
+    def typed(self) -> list[Any]:
+        """The events of another template."""
+        events = ((line.template.input, line.template.blur) for line in self.lines)
+        return [event for pair in events for event in pair]
+
+    @property
+    def outputs(self) -> list[Any]:
+        return [
+            part
+            for line in self.lines
+            for part in (line.row, line.column, line.template, line.problem, line.samples)
+        ]
+
+    def show(
+        self, form: Form | None, report: SourceReport, mapping: Mapping[str, str]
+    ) -> dict[Any, Any]:
+        """Updates that put a form's fields into the table, with `mapping` chosen."""
+        names = [*form.fields, *form.settings] if form else []
+        updates: dict[Any, Any] = {}
+        for place, line in enumerate(self.lines):
+            if form is None or place >= len(names):
+                updates[line.row] = gr.Row(visible=False)
+                updates[line.column] = gr.Dropdown([("none", UNUSED)], value=UNUSED)
+                updates[line.template] = gr.Textbox("", visible=False)
+            else:
+                updates |= _fill(line, form, names[place], report, mapping)
+        return self.tell(form, report, mapping) | updates
+
+    def tell(
+        self, form: Form | None, report: SourceReport, mapping: Mapping[str, str]
+    ) -> dict[Any, Any]:
+        """Updates that leave the choice alone: values of the columns, and what is wrong."""
+        if form is None:
+            return {}
+        problems = problems_of(form, report.columns, mapping)
+        updates: dict[Any, Any] = {}
+        names = (*form.fields, *form.settings)
+        for line, name in zip(self.lines, names, strict=False):
+            source = mapping.get(name, UNUSED)
+            wrong = problems.get(name, "")
+            updates[line.problem] = _problem(wrong)
+            updates[line.samples] = _samples(source, report)
+            updates[line.template] = gr.Textbox(visible=_wants_template(source))
+        return updates
+
+    def read(self, data: Mapping[Any, Any], form: Form) -> dict[str, str]:
+        """The mapping that the components hold; an empty value takes a field away."""
+        names = (*form.fields, *form.settings)
+        return {
+            name: _source(data[line.column], data[line.template])
+            for line, name in zip(self.lines, names, strict=False)
+        }
+
+
+def problems_of(form: Form, columns: list[str], mapping: Mapping[str, str]) -> dict[str, str]:
+    """What is wrong, by field; empty when the mapping can be used."""
+    problems: dict[str, str] = {}
+    for name in (*form.fields, *form.settings):
+        source = mapping.get(name, UNUSED)
+        if not source:
+            if name in form.required:
+                problems[name] = "Choose its column, or write a template."
+        elif source == TEMPLATE:
+            problems[name] = "Write a template with columns in braces, such as {question}."
+        elif name in form.settings or source in columns or is_template(source):
+            try:
+                check_field(form, name, source, columns)
+            except DataError as error:
+                problems[name] = f"{error.message} {error.hint}"
+        else:
+            problems[name] = "Put at least one column in braces, such as {question}."
+    return problems
+
+
+def _fill(
+    line: _Line, form: Form, name: str, report: SourceReport, mapping: Mapping[str, str]
+) -> dict[Any, Any]:
+    needed = name in form.required
+    source = mapping.get(name, UNUSED)
+    template = bool(source) and name not in form.settings and source not in report.columns
+    choices = [(column, column) for column in report.columns]
+    if name in form.settings:
+        choices = [(f"{sign} between labels", sign) for sign in form.settings[name]]
+    else:
+        choices.append(("A template of several columns", TEMPLATE))
+    if not needed:
+        none = "none: one label in each cell" if name == "separator" else "none"
+        choices.insert(0, (none, UNUSED))
+    return {
+        line.row: gr.Row(visible=True),
+        line.column: gr.Dropdown(
+            choices,
+            value=TEMPLATE if template else source if source or not needed else None,
+            label=name if needed else f"{name} (optional)",
+            info=_MEANING_IN.get((form.name, name)) or _MEANING.get(name, ""),
+        ),
+        line.template: gr.Textbox(
+            source if template else "", label=f"Template for {name}", visible=template
+        ),
+    }
+
+
+def _source(column: str | None, template: str | None) -> str:
+    if column != TEMPLATE:
+        return column or UNUSED
+    return template if template and template.strip() else TEMPLATE
+
+
+def _wants_template(source: str) -> bool:
+    return source == TEMPLATE or bool(source) and is_template(source)
+
+
+def _problem(text: str) -> str:
+    return f'<div class="map-problem" role="alert">{messages.escape(text)}</div>' if text else ""
+
+
+def _samples(source: str, report: SourceReport) -> str:
+    """A few values of the column; for a template, the columns it may name."""
+    if source in report.samples:
+        items = [f"<li>{messages.escape(value)}</li>" for value in report.samples[source]]
+        return f'<ul class="map-samples">{"".join(items) or "<li>only empty cells</li>"}</ul>'
+    if not _wants_template(source):
+        return ""
+    names = " ".join(f"<code>{{{messages.escape(name)}}}</code>" for name in report.columns)
+    return f'<p class="map-columns">Columns: {names}</p>'
+
+
+class SavedMappings:
+    """Its components and what they say; the import's choice wires them."""
+
+    def __init__(self, app: App) -> None:
+        self.app = app
+        with gr.Row(visible=False, elem_classes="offer") as self.offered:
+            self.offer_text = gr.HTML(apply_default_css=False)
+            self.use = gr.Button("Use it", scale=0, min_width=80)
+        self.fitting = gr.State("")
+
+    def build_list(self) -> None:
+        """Makes the list, and the field that keeps this mapping, where it is called."""
+        with gr.Row(elem_classes="saved-mappings"):
+            self.choice = gr.Dropdown(
+                [], label="Use a saved mapping", min_width=200, visible=False
+            )
+            self.name = gr.Textbox(
+                label="Save this mapping as", placeholder="a-name", max_lines=1,
+                submit_btn="Save", min_width=200,
+            )
+        self.told = gr.HTML(apply_default_css=False)
+
+    @property
+    def inputs(self) -> list[Component]:
+        return [self.choice, self.name, self.fitting]
+
+    @property
+    def outputs(self) -> set[Any]:
+        return {
+            self.offered, self.offer_text, self.choice, self.name, self.told, self.fitting
+        }
+
+    def offer(
+        self, saved: SavedMapping | None, form: str | None, mapping: Mapping[str, str]
+    ) -> dict[Any, Any]:
+        """The list, and the mapping that fits unless it is what was recognised anyway."""
+        other = saved is not None and (saved.form, saved.mapping) != (form, dict(mapping))
+        name = saved.name if saved and other else ""
+        text = f"The saved mapping <b>{messages.escape(name)}</b> fits these columns."
+        return {
+            self.fitting: name,
+            self.offered: gr.Row(visible=bool(name)),
+            self.offer_text: f"<p>{text}</p>" if name else "",
+            self.told: "",
+            self.choice: self._list(),
+        }
+
+    def load(self, data: Mapping[Any, Any]) -> SavedMapping:
+        """The one that was chosen, or else the one on offer. Raises DataError."""
+        return load_mapping(self.app.workspace, data[self.choice] or data[self.fitting])
+
+    def used(self, saved: SavedMapping) -> dict[Any, Any]:
+        """It is in the table now."""
+        text = f"Read as saved in {saved.name}."
+        return {
+            self.offered: gr.Row(visible=False),
+            self.told: f'<p class="aside">{messages.escape(text)}</p>',
+        }
+
+    def save(
+        self,
+        data: Mapping[Any, Any],
+        form: str,
+        mapping: Mapping[str, str],
+        system_prompt: str,
+        columns: Sequence[str],
+    ) -> dict[Any, Any]:
+        """Keeps a mapping under the name that was typed."""
+        name = (data[self.name] or "").strip()
+        try:
+            save_mapping(self.app.workspace, name, form, mapping, system_prompt, columns)
+        except TunesmithError as error:
+            return {self.told: messages.error(error)}
+        text = f"Saved as {name}; it is offered for rows with these columns."
+        return {
+            self.told: messages.note(text, "finished"), self.name: "", self.choice: self._list()
+        }
+
+    def _list(self) -> gr.Dropdown:
+        found = list_mappings(self.app.workspace)
+        names = [one.name for one in found if not isinstance(one, DamagedMapping)]
+        return gr.Dropdown(names, value=None, visible=bool(names))

@@ -1,0 +1,443 @@
+"""Clean and shape: the recorded steps of the chosen data set, one more, what it would do to the
+first rows before it is applied, versions, the recipe."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+from gradio.components import Component
+
+from core.data.jobs import submit_steps
+from core.data.record import DatasetInfo
+from core.data.registry import load_dataset_info
+from core.data.steps import parse_steps, read_recipe, with_step
+from core.data.steps.base import Step
+from core.data.versions import (
+    TRIED_ROWS,
+    prune_versions,
+    recorded_steps,
+    try_in_order,
+    undo,
+    use_version,
+)
+from core.errors import ConfigError, TunesmithError
+from core.jobs.apart import call_apart
+from webui import background, job_progress, messages
+from webui.context import App, Shared, version_of
+from webui.data import step_cards
+from webui.data.step_form import StepForms
+from webui.job_progress import JobProgress, bar
+
+_TO_PANEL = (
+    "() => requestAnimationFrame(() => document.querySelector('#shape-panel')"
+    "?.scrollIntoView({behavior: 'smooth', block: 'start'}))"
+)
+
+# In the browser, at once: the server's answer could come when the panel was opened again.
+_CLOSE = """() => {
+  const gone = { __type__: "update", visible: false };
+  return [gone, "", "", "", "", ""];
+}"""
+
+
+class ShapeView:
+    """Its components, handlers and wiring."""
+
+    def __init__(self, app: App, shared: Shared) -> None:
+        self.app, self.shared = app, shared
+        self.trial = StepTrial(app)
+        with gr.Row(elem_classes="toolbar shape-head"):
+            self.head = gr.HTML(elem_classes="grow strip", apply_default_css=False)
+            self.undo = gr.Button("Undo", scale=0, min_width=96, interactive=False)
+            self.add = gr.Button("Add a step", variant="primary", scale=0, min_width=120)
+        self.steps = gr.HTML(
+            elem_id="steps", js_on_load=job_progress.CLICKS, apply_default_css=False
+        )
+        self._build_panel()
+        self.said = gr.HTML(elem_id="shape-said", apply_default_css=False)
+        self.jobs = JobProgress(
+            app, ("prepare",), elem_id="shape-progress", of="dataset", stop_id="shape-stop"
+        )
+        with gr.Accordion("Versions", open=False, elem_classes="fold", elem_id="shape-versions"):
+            self.versions = gr.HTML(js_on_load=job_progress.CLICKS, apply_default_css=False)
+            self.prune = gr.Button("Delete old versions", size="sm", scale=0, visible=False)
+            self.pruned = gr.HTML(apply_default_css=False)
+        with gr.Accordion("Recipe", open=False, elem_classes="fold", elem_id="shape-recipe"):
+            self.recipe = gr.HTML(apply_default_css=False)
+            self.bring = gr.UploadButton(
+                "Apply a recipe", file_types=[".yaml", ".yml"], size="sm", scale=0, min_width=160
+            )
+
+    def _build_panel(self) -> None:
+        # Which kind of step is filled in, and the place of the recorded one that is edited.
+        self.op = gr.Textbox(visible="hidden", label="Kind of step")
+        self.place = gr.Textbox(visible="hidden", label="Place of the step")
+        # The job that came from the panel as it is, which its success closes.
+        self.applied = gr.Textbox(visible="hidden", label="The step that is applied")
+        with gr.Column(visible=False, elem_classes="card", elem_id="shape-panel") as self.panel:
+            self.chooser = gr.HTML(
+                elem_id="step-chooser", js_on_load=job_progress.CLICKS, apply_default_css=False
+            )
+            with gr.Column(visible=False, elem_id="step-form") as self.form_area:
+                self.about = gr.HTML(apply_default_css=False)
+                self.forms = StepForms(self.app)
+            with gr.Row(elem_classes="actions"):
+                self.apply = gr.Button("Apply", variant="primary", visible=False, scale=0)
+                self.trial.build_buttons()
+                self.another = gr.Button("Another step", visible=False, scale=0)
+                self.close = gr.Button("Close", scale=0)
+            self.trial.build_result()
+
+    # -- what is shown
+
+    def show(self, dataset: str):
+        """The steps, versions and recipe as they are now."""
+        try:
+            info = load_dataset_info(self.app.workspace, dataset)
+        except TunesmithError as error:
+            nothing = messages.error(error) if dataset else ""
+            return "", nothing, gr.Button(interactive=False), "", gr.Button(visible=False), ""
+        current = next((one for one in info.versions if one.number == info.version), None)
+        can_undo = current is not None and current.parent not in (0, current.number)
+        return (
+            step_cards.head(info),
+            step_cards.steps(info),
+            gr.Button(interactive=can_undo),
+            step_cards.versions(info),
+            gr.Button(visible=len(info.versions) > 2),
+            step_cards.recipe_link(info),
+        )
+
+    def leave(self, request: gr.Request) -> None:
+        """Another data set: what was tried with the last one says no more here."""
+        self.trial.end(request.session_hash or "")
+
+    def close_panel(self, request: gr.Request) -> dict[Any, Any]:
+        self.trial.end(request.session_hash or "")
+        return self._closed()
+
+    def _closed(self) -> dict[Any, Any]:
+        return {
+            self.panel: gr.Column(visible=False), **self.trial.cleared(False), self.pruned: "",
+            self.applied: "",
+        }
+
+    def open_chooser(self, dataset: str, request: gr.Request) -> dict[Any, Any]:
+        """Every kind of step that this data set can go through."""
+        self.trial.end(request.session_hash or "")
+        try:
+            info = load_dataset_info(self.app.workspace, dataset)
+        except TunesmithError as error:
+            return {self.said: messages.error(error)}
+        chooser = gr.HTML(step_cards.chooser(info.form), visible=True)
+        framed = {**self._framed(chosen=False), **self.jobs.clear(dataset)}
+        return {**framed, self.place: "", self.chooser: chooser}
+
+    def choose(
+        self, dataset: str, before: str, event: gr.EventData, request: gr.Request
+    ) -> dict[Any, Any]:
+        """One kind of step was chosen: its settings."""
+        self.trial.end(request.session_hash or "")
+        info = load_dataset_info(self.app.workspace, dataset)
+        return {**self._shown(event.at, before, info), self.place: ""}
+
+    def _shown(
+        self, op: str, before: str, info: DatasetInfo, record: Mapping[str, Any] | None = None
+    ) -> dict[Any, Any]:
+        """The panel with the controls of one kind of step."""
+        return {
+            **self.forms.show(op, info, record, before),
+            **self._framed(chosen=True, editing=record is not None),
+            self.op: op,
+            self.chooser: gr.HTML(visible=False),
+            self.about: self.forms.about(op, info),
+        }
+
+    def _framed(self, *, chosen: bool, editing: bool = False) -> dict[Any, Any]:
+        """What stands around the list of kinds, or around the controls of the chosen one."""
+        return {
+            self.panel: gr.Column(visible=True),
+            self.form_area: gr.Column(visible=chosen),
+            self.apply: gr.Button("Apply the change" if editing else "Apply", visible=chosen),
+            self.another: gr.Button(visible=chosen and not editing),
+            **self.trial.cleared(chosen),
+            self.said: "",
+            self.applied: "",
+        }
+
+    # -- what is done
+
+    def _filled_in(self, data: Mapping[Component, Any]) -> tuple[DatasetInfo, list[Step], int]:
+        """The data set, the steps that were filled in, and the place of the edited one or -1."""
+        info = load_dataset_info(self.app.workspace, data[self.shared.dataset])
+        place = int(data[self.place]) if data[self.place] else -1
+        return info, self.forms.read(data[self.op], data), place
+
+    def _wrong(self, data: Mapping[Component, Any], error: TunesmithError) -> dict[Any, Any]:
+        """What is wrong, at its field where it has one."""
+        problems = error.problems if isinstance(error, ConfigError) else ()
+        marks = self.forms.read_marks(data[self.op], data, problems)
+        told = "" if problems else messages.error(error)
+        return {self.forms.marks: marks, **self.trial.cleared(), self.trial.shown: told}
+
+    def try_step(self, data: dict[Component, Any], request: gr.Request) -> Iterator[dict]:
+        """What the step would do to the first rows."""
+        page = request.session_hash or ""
+        self.trial.end(page)
+        try:
+            info, added, place = self._filled_in(data)
+            before = recorded_steps(info)[:place] if place >= 0 else []
+        except TunesmithError as error:
+            yield self._wrong(data, error)
+            return
+        yield {self.forms.marks: self.forms.read_marks(data[self.op], data)}
+        yield from self.trial.run(info, [*before, *added], len(before), place >= 0, page)
+
+    def apply_step(self, data: dict[Component, Any], request: gr.Request) -> dict[Any, Any]:
+        """Starts to make a version with the step."""
+        self.trial.end(request.session_hash or "")
+        try:
+            info, added, place = self._filled_in(data)
+            steps = recorded_steps(info)
+            if place >= 0:
+                steps[place : place + 1] = added
+            else:
+                for step in added:
+                    steps = with_step(steps, step)
+            what = "Changed" if place >= 0 else "Added"
+            note = f"{what}: {', '.join(step.title for step in added)}"
+            begun = self._begin(info.id, added[0].title, steps, note)
+        except TunesmithError as error:
+            return self._wrong(data, error)
+        marks = self.forms.read_marks(data[self.op], data)
+        return {self.forms.marks: marks, **self.trial.cleared(), self.applied: begun}
+
+    def _begin(self, dataset: str, title: str, steps: Sequence[Step], note: str) -> str:
+        app = self.app
+        job = submit_steps(app.workspace, app.store, dataset, steps, title=title, note=note)
+        return job.id
+
+    def act(
+        self, dataset: str, before: str, event: gr.EventData, request: gr.Request
+    ) -> dict[Any, Any]:
+        """A button at a step: edit it, or take it out."""
+        self.trial.end(request.session_hash or "")
+        try:
+            at = int(event.at)
+            info = load_dataset_info(self.app.workspace, dataset)
+            if event.act == "edit":
+                record = info.steps[at].step
+                return {**self._shown(record["op"], before, info, record), self.place: str(at)}
+            steps = recorded_steps(info)
+            gone = steps.pop(at)
+            self._begin(dataset, f"Without {gone.title}", steps, f"Removed: {gone.title}")
+        except TunesmithError as error:
+            return {self.said: messages.error(error)}
+        return self._closed()
+
+    def apply_recipe(self, dataset: str, file: str) -> dict[Any, Any]:
+        """The steps of a YAML file in the place of those there are."""
+        try:
+            steps = parse_steps(read_recipe(Path(file))["steps"])
+            self._begin(dataset, "Applying the recipe", steps, f"Recipe: {Path(file).name}")
+        except TunesmithError as error:
+            return {self.said: messages.error(error)}
+        return self._closed()
+
+    def news(self, data: dict[Component, Any]) -> dict[Any, Any]:
+        """How far the work on this data set is, and what came of it."""
+        return self.jobs.draw(data, data[self.shared.dataset])
+
+    @property
+    def watched(self) -> tuple[set[Component], set[Component]]:
+        """The inputs and outputs of `news`."""
+        return self.jobs.inputs, self.jobs.outputs
+
+    def ended(self, told: str, applied: str) -> dict[Any, Any]:
+        """A success closes the panel that it came from."""
+        done = bool(applied) and told == f"{applied}:finished"
+        return self._closed() if done else {self.pruned: gr.skip()}
+
+    def act_on_job(self, dataset: str, known: set[str], event: gr.EventData) -> dict[Any, Any]:
+        """Stop, or: its end was seen."""
+        self.jobs.act(known, event)
+        return self.jobs.clear(dataset) or {self.jobs.shown: gr.skip()}
+
+    def go_back(self, dataset: str) -> dict[Any, Any]:
+        """Undoes the last change."""
+        return self._switch(lambda: undo(self.app.workspace, dataset))
+
+    def use(self, dataset: str, event: gr.EventData) -> dict[Any, Any]:
+        return self._switch(lambda: use_version(self.app.workspace, dataset, int(event.at)))
+
+    def _switch(self, change: Any) -> dict[Any, Any]:
+        try:
+            info = change()
+        except TunesmithError as error:
+            return {self.said: messages.error(error)}
+        told = messages.note(f"Version {info.version} is in use.", "finished")
+        return {**self._closed(), self.said: told, **self.jobs.clear(info.id)}
+
+    def delete_old(self, dataset: str) -> str:
+        """Deletes versions that neither an undo nor a waiting run needs."""
+        try:
+            gone = prune_versions(self.app.workspace, dataset, self.app.store)
+        except TunesmithError as error:
+            return messages.error(error)
+        if not gone:
+            return messages.note("Every version is still needed: by a run, by Undo, or in use.")
+        numbers = ", ".join(map(str, gone))
+        return messages.note(f"Deleted: version {numbers}.", "finished")
+
+    # -- wiring
+
+    def wire(self) -> None:
+        shared, dataset = self.shared, self.shared.dataset
+        quiet: dict[str, Any] = {"show_progress": "hidden"}
+        shown = [self.head, self.steps, self.undo, self.versions, self.prune, self.recipe]
+        jobs = self.jobs
+        closing = {
+            self.panel, *self.trial.outputs, self.pruned, self.said, self.applied, jobs.shown
+        }
+        frame = {
+            *closing, self.place, self.chooser, self.form_area, self.apply, self.another,
+        }
+        panel = {*frame, *self.forms.outputs, self.op, self.about}
+        shown_now = jobs.at_once(self.news)
+
+        def begun(event: Any) -> None:
+            """What comes after work was begun: seen at once, not at the next tick."""
+            event.then(shown_now, {dataset, *jobs.inputs}, jobs.outputs, **quiet)
+
+        def changed(event: Any) -> None:
+            """What comes after the rows may be others."""
+            event.then(self.show, dataset, shown, **quiet).then(
+                lambda chosen: version_of(self.app, chosen), dataset, shared.version, **quiet
+            )
+
+        shared.on_rows(self.show, [dataset], shown)
+        dataset.change(
+            None, None,
+            [self.panel, jobs.shown, self.trial.shown, self.pruned, self.said, self.applied],
+            js=_CLOSE, **quiet,
+        )
+        begun(dataset.change(self.leave, None, None, **quiet))
+        changed(jobs.told.change(self.ended, [jobs.told, self.applied], closing, **quiet))
+        begun(
+            jobs.shown.select(
+                self.act_on_job, [dataset, jobs.known], jobs.shown, trigger_mode="multiple", **quiet
+            )
+        )
+        self.add.click(self.open_chooser, dataset, frame, **quiet).then(None, js=_TO_PANEL)
+        self.another.click(self.open_chooser, dataset, frame, **quiet)
+        self.close.click(self.close_panel, None, closing, **quiet)
+        chosen = self.chooser.select(self.choose, [dataset, self.op], panel, **quiet)
+        chosen.then(None, js=_TO_PANEL)
+        acted = self.steps.select(self.act, [dataset, self.op], panel, **quiet)
+        acted.then(None, js=_TO_PANEL)
+        begun(acted)
+        self._wire_form(begun, quiet)
+        changed(self.undo.click(self.go_back, dataset, closing, **quiet))
+        changed(self.versions.select(self.use, dataset, closing, **quiet))
+        self.prune.click(self.delete_old, dataset, self.pruned, **quiet).then(
+            self.show, dataset, shown, **quiet
+        )
+        begun(self.bring.upload(self.apply_recipe, [dataset, self.bring], closing, **quiet))
+
+    def _wire_form(self, begun: Any, quiet: dict[str, Any]) -> None:
+        """The buttons and switches of the step that is filled in."""
+        inputs = {*self.forms.inputs, self.op, self.place, self.shared.dataset}
+        done = {self.forms.marks, *self.trial.outputs}
+        for op, form in self.forms.forms.items():
+            if form.switches:
+                gr.on(
+                    [switch.change for switch in form.switches],
+                    lambda data, op=op: self.forms.read_marks(op, data),
+                    set(form.fields.values()), self.forms.marks, trigger_mode="always_last",
+                    **quiet,
+                )
+        self.trial.start.click(
+            self.try_step, inputs, done, concurrency_limit=None, trigger_mode="multiple", **quiet
+        )
+        self.trial.stop.click(self.trial.stop_it, None, None, **quiet)
+        begun(self.apply.click(self.apply_step, inputs, {*done, self.applied}, **quiet))
+
+
+class StepTrial:
+    """Its components and handlers. A page has one trial; another one, or turning away, ends it."""
+
+    def __init__(self, app: App) -> None:
+        self.app, self.watches = app, background.Watches()
+
+    def build_buttons(self) -> None:
+        self.start = gr.Button("Try it", visible=False, scale=0)
+        self.stop = gr.Button("Stop the trial", visible=False, scale=0, min_width=140)
+
+    def build_result(self) -> None:
+        self.shown = gr.HTML(elem_id="step-trial", apply_default_css=False)
+
+    @property
+    def outputs(self) -> set[Any]:
+        return {self.start, self.stop, self.shown}
+
+    # -- handlers
+
+    def cleared(self, offered: bool = True) -> dict[Any, Any]:
+        """No trial, and whether one can be begun."""
+        return {
+            self.start: gr.Button(visible=offered, interactive=True),
+            self.stop: gr.Button(visible=False),
+            self.shown: "",
+        }
+
+    def end(self, page: str) -> None:
+        """Ends the trial of a page; afterwards it shows nothing more."""
+        task = self.watches.leave(page)
+        if task is not None:
+            task.stop()
+
+    def stop_it(self, request: gr.Request) -> None:
+        """Stops the trial; the page goes on to say so."""
+        task = self.watches.watched(request.session_hash or "")
+        if task is not None:
+            task.stop()
+
+    def run(
+        self, info: DatasetInfo, steps: Sequence[Step], first: int, imported: bool, page: str
+    ) -> Iterator[dict[Any, Any]]:
+        """Tries the steps and shows what those from `first` on do."""
+        self.end(page)
+        task = background.begin(
+            lambda task: call_apart(
+                try_in_order, self.app.workspace, info.id, steps, imported=imported, tell=task.tell
+            ),
+            "Trying",
+        )
+        title = f"At most {TRIED_ROWS:,} rows of a part"
+        busy = {self.start: gr.Button(interactive=False), self.stop: gr.Button(visible=True)}
+        try:
+            with self.watches.watch(page, task) as watch:
+                for _ in watch.glances():
+                    yield {**busy, self.shown: bar(title, task.message, task.fraction, task.left())}
+                if not watch.wanted:
+                    yield gr.skip()
+                    return
+                yield {**self.cleared(), self.shown: _found(task, info, first)}
+        finally:
+            task.stop()  # nobody sees what comes of it
+
+
+def _found(task: background.Task, info: DatasetInfo, first: int) -> str:
+    """What a trial found, from the step at `first` on."""
+    if task.stopped:
+        return messages.note("Stopped. A trial changes nothing.", "stopped")
+    if task.error:
+        return messages.error(task.error)
+    counts = info.counts
+    there = max(counts.train, counts.eval, counts.test)
+    if there <= TRIED_ROWS:
+        there = counts.train + counts.eval + counts.test
+    return step_cards.trial(task.result[first:], TRIED_ROWS, there)

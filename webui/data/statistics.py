@@ -1,0 +1,401 @@
+"""Numbers of the chosen data set: lengths in tokens, what the cut takes, labels, languages; counted
+by core.tokens.statistics, drawn here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, wait
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+import gradio as gr
+from gradio.components import Component
+
+from core.data.record import DatasetInfo
+from core.data.registry import load_dataset_info
+from core.errors import TunesmithError
+from core.jobs.apart import call_apart
+from core.models.location import local_model
+from core.tokens.lens import Lens
+from core.tokens.statistics import read_statistics
+from webui import background, charts, messages
+from webui.background import Newest
+from webui.context import App, Shared
+from webui.tokens import ModelFetch, sample_statistics
+
+FIELD = "training.max_length"
+# The first look through a tokenizer waits for its worker process, in seconds.
+PATIENCE = 120
+# So long a handler waits for the worker before it says that it is waiting, in seconds.
+SOON = 0.5
+# So many countings of whole data sets are remembered.
+REMEMBERED = 32
+
+Updates = dict[Component, Any]
+_Key = tuple[str, str, str, str, str]
+
+
+class StatisticsView:
+    """Its components, handlers and wiring."""
+
+    def __init__(self, app: App, shared: Shared) -> None:
+        self.app, self.shared = app, shared
+        self.rest: dict[_Key, background.Task] = {}
+        with gr.Row(elem_classes="toolbar numbers-state"):
+            self.state = gr.HTML(apply_default_css=False, elem_id="numbers-state")
+            self.count = gr.Button("Count all rows", visible=False, scale=0, min_width=130)
+            self.halt = gr.Button("Stop counting", visible=False, scale=0, min_width=130)
+        self.model = ModelFetch(app, shared)
+        self.figures = gr.HTML(elem_classes="strip", apply_default_css=False, elem_id="numbers")
+        with gr.Row(elem_classes="toolbar advice", visible=False) as self.advice:
+            self.reason = gr.HTML(apply_default_css=False, elem_id="suggested")
+            self.use = gr.Button("Use it", variant="primary", scale=0, min_width=100)
+        self.lengths = charts.charts("Lengths of rows in tokens")
+        self.shares = gr.HTML(apply_default_css=False, elem_id="numbers-shares")
+        self.suggested = gr.Number(0, visible="hidden", precision=0, label="Suggested max_length")
+        self.opened = gr.State(False)
+        self.late = gr.Textbox(visible="hidden", label="What the worker was asked late")
+        self.ticker = gr.Timer(1, active=False)
+        self.newest = gr.State(Newest())
+        self.inputs = {shared.dataset, shared.lens, self.opened, self.newest}
+        self.outputs = {
+            self.state, self.count, self.halt, self.model.button, self.figures, self.advice,
+            self.reason, self.use, self.lengths, self.shares, self.suggested, self.late,
+            self.ticker,
+        }
+
+    # -- handlers
+
+    def show(self, data: dict[Component, Any]) -> Updates:
+        """The numbers as far as they are known; nothing is counted while nobody looks."""
+        if not data[self.opened] or not data[self.shared.dataset]:
+            return {self.late: gr.skip()}
+        newest = data[self.newest]
+        asked = newest.ask()
+        try:
+            shown = self._shown(*self._asked(data))
+        except TunesmithError as error:
+            shown = {self.state: messages.error(error)}
+        return shown if newest.is_newest(asked) else {self.late: gr.skip()}
+
+    def wait(self, data: dict[Component, Any]) -> None:
+        """Until the worker has counted what was asked; `show` then shows it."""
+        if data[self.opened] and data[self.shared.dataset]:
+            with suppress(TunesmithError):  # `show` has said it
+                counting = self._sample(*self._asked(data))
+                if counting is not None:
+                    wait([counting], timeout=PATIENCE)
+
+    def tick(self, data: dict[Component, Any]) -> Updates:
+        """How far the rest is counted; all numbers again when it is."""
+        if not data[self.opened]:
+            return {self.ticker: gr.Timer(active=False)}
+        try:
+            info, lens = self._asked(data)
+            task = self.rest.get(self._key(info, lens))
+            if task is None or task.done.is_set():
+                return self._shown(info, lens)
+        except TunesmithError as error:
+            return {self.state: messages.error(error), self.ticker: gr.Timer(active=False)}
+        return {self.state: counting(task.fraction, info)}
+
+    def count_all(self, data: dict[Component, Any]) -> Updates:
+        """Counts every row, after that was stopped or has failed."""
+        info, lens = self._asked(data)
+        self.rest.pop(self._key(info, lens), None)
+        return self._shown(info, lens)
+
+    def stop_counting(self, data: dict[Component, Any]) -> Updates:
+        info, lens = self._asked(data)
+        task = self.rest.get(self._key(info, lens))
+        if task is not None:
+            task.stop()
+            task.done.wait(PATIENCE)
+        return self._shown(info, lens)
+
+    def take(self, suggested: float, lens_text: str) -> tuple[str, str]:
+        """The suggested max_length, for Configure's field and for how rows become tokens."""
+        length = int(suggested)
+        return str(length), replace(Lens.read(lens_text), max_length=length).write()
+
+    # -- what handlers share
+
+    def _asked(self, data: dict[Component, Any]) -> tuple[DatasetInfo, Lens]:
+        info = load_dataset_info(self.app.workspace, data[self.shared.dataset])
+        return info, Lens.read(data[self.shared.lens])
+
+    def _sample(self, info: DatasetInfo, lens: Lens) -> Future[dict[str, Any]] | None:
+        return sample_statistics(self.app, info.id, lens)
+
+    def _known(self, info: DatasetInfo, lens: Lens, path: Path | None) -> dict[str, Any] | None:
+        """What was counted of all rows, if it was."""
+        return read_statistics(self.app.workspace, info, lens.whole, str(path or ""))
+
+    def _shown(self, info: DatasetInfo, lens: Lens) -> Updates:
+        path = local_model(self.app.workspace, lens.model)
+        quiet: Updates = {
+            self.count: gr.Button(visible=False),
+            self.halt: gr.Button(visible=False),
+            self.model.button: self.model.offer(path is None),
+            self.ticker: gr.Timer(active=False),
+        }
+        known = self._known(info, lens, path)
+        if known is not None:
+            return {**quiet, **self._numbers(info, lens, known, path is not None)}
+        counting = self._sample(info, lens)
+        if counting is not None:
+            wait([counting], timeout=SOON)
+        if counting is None or not counting.done():
+            told = messages.progress(None, "Counting")
+            return {**quiet, self.state: told, self.late: str(monotonic())}
+        found = counting.result()
+        shown = self._numbers(info, lens, found, path is not None)
+        if found["complete"]:
+            return {**quiet, **shown}
+        return {**quiet, **shown, **self._resting(info, lens, path)}
+
+    def _resting(self, info: DatasetInfo, lens: Lens, path: Path | None) -> Updates:
+        """The counting of the rest: begun now, under way, or ended before its end."""
+        key = self._key(info, lens)
+        task = self.rest.get(key)
+        if task is None:
+            while len(self.rest) >= REMEMBERED:
+                self.rest.pop(next(iter(self.rest)))
+            seen = lens.whole if path else replace(lens, model="")
+            work = self._count_work(info.id, seen)
+            task = self.rest[key] = background.begin(work, "Counting the rest")
+        if not task.done.is_set():
+            return {
+                self.state: counting(task.fraction, info),
+                self.halt: gr.Button(visible=True),
+                self.ticker: gr.Timer(active=True),
+            }
+        failed = task.error is not None and not task.stopped
+        again: Updates = {self.count: gr.Button(visible=True)}
+        return {**again, self.state: messages.error(task.error)} if failed else again
+
+    def _count_work(self, dataset: str, lens: Lens) -> Callable[[background.Task], None]:
+        question = "core.worker.tokenizers:count_every_row", self.app.workspace, dataset, lens
+        return lambda task: call_apart(*question, tell=task.tell)
+
+    def _key(self, info: DatasetInfo, lens: Lens) -> _Key:
+        return (info.id, info.fingerprint, lens.model, lens.system_prompt, lens.chat_template)
+
+    def _numbers(
+        self, info: DatasetInfo, lens: Lens, found: dict[str, Any], tokens: bool
+    ) -> Updates:
+        suggested = found["suggested"] or {}
+        value = suggested.get("value", 0)
+        already = value == lens.max_length
+        return {
+            self.state: state(info, lens, found, tokens),
+            self.figures: figures(found, tokens),
+            self.advice: gr.Row(visible=bool(suggested)),
+            self.reason: advice(suggested, already) if suggested else "",
+            self.use: gr.Button(f"Use {value:,}", visible=not already),
+            self.suggested: value,
+            self.lengths: lengths(found, f"{info.fingerprint} {lens.model}"),
+            self.shares: shares(found),
+        }
+
+    # -- wiring
+
+    def wire(self) -> None:
+        shared = self.shared
+        each: dict[str, Any] = {
+            "trigger_mode": "multiple", "show_progress": "hidden", "concurrency_limit": None,
+        }
+        show = {"fn": self.show, "inputs": self.inputs, "outputs": self.outputs}
+
+        for name, part in shared.part.items():
+            here = name == "numbers"
+            event = part.select(lambda here=here: here, None, self.opened, **each)
+            if here:
+                event.then(**show, **each)
+        shared.on_rows(self.show, self.inputs, self.outputs)
+        shared.lens.change(**show, **each)
+        self.model.wire().then(**show, **each)
+        # Only when the numbers could not be shown at once.
+        self.late.change(self.wait, self.inputs, None, **each).then(**show, **each)
+        self.ticker.tick(
+            self.tick, self.inputs, self.outputs, show_progress="hidden", concurrency_limit=None
+        )
+        self.count.click(self.count_all, self.inputs, self.outputs, **each)
+        self.halt.click(self.stop_counting, self.inputs, self.outputs, **each)
+        shared.finally_wire.append(self._wire_setting)
+
+    def _wire_setting(self) -> None:
+        """Configure's field is there only when all tabs have been built."""
+        shared = self.shared
+        shared.follow_settings(
+            self.use.click(
+                self.take, [self.suggested, shared.lens], [shared.settings[FIELD], shared.lens],
+                show_progress="hidden",
+            )
+        )
+
+
+Found = Mapping[str, Any]
+
+# So many labels or languages are listed, the most frequent first.
+MOST_LISTED = 30
+# The most frequent label has so many times the rows of the rarest: worth a word.
+UNEVEN = 5
+_TITLES = {
+    "total": "Whole rows",
+    "prompt": "Prompts",
+    "answer": "Answers",
+    "chosen": "Chosen answers",
+    "rejected": "Rejected answers",
+}
+
+
+def state(info: DatasetInfo, lens: Lens, found: Found, tokens: bool) -> str:
+    """How many rows were counted, and with which tokenizer."""
+    rows, total = found["rows"], found["rows_total"]
+    text = f"All {total:,} rows to learn were counted"
+    if not found["complete"]:
+        text = f"From {rows:,} of the {total:,} rows to learn, taken from its whole length"
+    if tokens:
+        text = f"{text}, with the tokenizer of {lens.model}."
+    else:
+        text = (
+            f"{text}. Lengths need the tokenizer of {lens.model}, which is not on this machine yet."
+        )
+    return f'<p class="aside">{messages.escape(text)}</p>'
+
+
+def counting(share: float | None, info: DatasetInfo) -> str:
+    """How far the counting of all rows is, while the numbers of some are shown."""
+    percent = "" if share is None else f": {share:.0%}"
+    text = f"Shown from some rows; counting all {info.counts.train:,}{percent}"
+    return messages.progress(share, text)
+
+
+def figures(found: Found, tokens: bool) -> str:
+    """The figures on top, and what is wrong with rows."""
+    items: list[tuple[str, str, str]] = []
+    about = "" if found["complete"] else "about "
+    if tokens:
+        epoch = found["epoch"]["tokens"]
+        whole = epoch / max(1 - found["cut_tokens_share"], 1e-9)
+        items += [
+            ("Tokens", about + messages.short(whole), "In all rows to learn, before the cut"),
+            ("Tokens per epoch", about + messages.short(epoch), "After the cut at max_length"),
+            ("Rows cut", _share(found["cut_rows_share"]), "They lose their end at max_length"),
+            ("Tokens lost", _share(found["cut_tokens_share"]), "Behind the cut; never learned"),
+        ]
+    items.append(
+        ("Duplicates", messages.count(found["duplicates"]), "Rows that repeat an earlier one"
+         + ("" if found["complete"] else ", among those counted"))
+    )
+    return messages.figures(items) + _defects(found, tokens)
+
+
+def _defects(found: Found, tokens: bool) -> str:
+    lines = []
+    without, unusable = found["rows_without_loss"], found["unusable_rows"]
+    if tokens and without:
+        rows = "1 row teaches" if without == 1 else f"{without:,} rows teach"
+        at = found["max_length"]
+        cut = f" of the first {at:,}" if at and found["cut_rows"] else ""
+        lines.append(f"{rows} nothing: no token{cut} carries loss.")
+    if unusable:
+        rows = "1 row is" if unusable == 1 else f"{unusable:,} rows are"
+        lines.append(f"{rows} refused by the chat template: {found['unusable_reason']}")
+    return "".join(messages.note(line, "stopped") for line in lines)
+
+
+def advice(suggested: Found, already: bool) -> str:
+    """The max_length to take, and why."""
+    value = f"{suggested['value']:,}"
+    title = f"max_length {value} fits this data" if already else f"Suggested max_length: {value}"
+    return (
+        f"<div><strong>{title}</strong><p>{messages.escape(suggested['reason'])} "
+        "Longer rows take more memory and time.</p></div>"
+    )
+
+
+def lengths(found: Found, key: str) -> list[dict[str, Any]]:
+    """A histogram for whole rows, prompts and answers; the cut is drawn in the first."""
+    drawn = []
+    for name, title in _TITLES.items():
+        known = found["lengths"].get(name)
+        if known and known["counts"]:
+            drawn.append(
+                charts.histogram(
+                    known["edges"],
+                    known["counts"],
+                    x="tokens",
+                    title=f"{title}: {_told(known)}",
+                    scale=known["scale"],
+                    cut=found["max_length"] if name == "total" else None,
+                    key=f"{key} {name}",
+                )
+            )
+    return drawn
+
+
+def _told(known: Found) -> str:
+    at = known["percentiles"]
+    return (
+        f"{known['mean']:,.0f} tokens on average, half up to {at['50']:,}, "
+        f"95 % up to {at['95']:,}, longest {at['max']:,}"
+    )
+
+
+def shares(found: Found) -> str:
+    """Labels, languages and turns as bars."""
+    parts = []
+    if found["labels"]:
+        parts.append(_bars("Labels", found["labels"], _balance(found["labels"])))
+    if len(found["turns"]) > 1:
+        turns = [[f"{n} turn" if n == 1 else f"{n} turns", rows] for n, rows in found["turns"]]
+        parts.append(_bars("Turns in a row", turns, "Without the system turn."))
+    if found["languages"]:
+        named = [["not sure" if code == "?" else code, n] for code, n in found["languages"]]
+        seen = sum(rows for _, rows in found["languages"])
+        parts.append(_bars("Languages", named, f"Guessed from {seen:,} rows."))
+    return f'<div class="share-cards">{"".join(parts)}</div>'
+
+
+def _balance(labels: Sequence[Sequence[Any]]) -> str:
+    most, least = labels[0], labels[-1]
+    if len(labels) < 2 or most[1] < UNEVEN * least[1]:
+        return ""
+    times = most[1] / least[1]
+    return (
+        f"{most[0]} has {times:,.0f} times the rows of {least[0]}. "
+        "A cap for each label is in Clean and shape."
+    )
+
+
+def _bars(title: str, items: Sequence[Sequence[Any]], note: str = "") -> str:
+    """Names with their counts, each with a bar of its share."""
+    total = sum(count for _, count in items) or 1
+    most = max(count for _, count in items) or 1
+    lines = "".join(
+        f"<div><dt>{messages.escape(name)}</dt><dd><i style='--part:{count / most:.3f}'></i>"
+        f"<span>{count:,} <small>{_share(count / total)}</small></span></dd></div>"
+        for name, count in items[:MOST_LISTED]
+    )
+    hidden = len(items) - MOST_LISTED
+    more = f'<p class="soft">and {hidden:,} more</p>' if hidden > 0 else ""
+    said = f'<p class="soft">{messages.escape(note)}</p>' if note else ""
+    return (
+        f'<section class="card"><h3>{title}</h3>{said}<dl class="share-bars">{lines}</dl>{more}'
+        "</section>"
+    )
+
+
+def _share(part: float) -> str:
+    """A share in percent: never 0 % of something, never 100 % where something is missing."""
+    if 0 < part < 0.001:
+        return "under 0.1 %"
+    if 0.999 < part < 1:
+        return "over 99.9 %"
+    percent = 100 * part
+    return f"{percent:.1f} %" if 0 < percent < 10 else f"{percent:.0f} %"

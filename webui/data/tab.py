@@ -1,0 +1,245 @@
+"""Data: bring rows, see what they are taken for, look at them as the model will, and shape them.
+
+This file is the frame: the import above, the chosen data set with its numbers below, its parts one
+at a time. Each part is a class of its own with components, handlers and wiring.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import wait
+from typing import Any
+
+import gradio as gr
+
+from core.data.record import SAMPLE_ID, DatasetInfo
+from core.data.registry import list_datasets, load_dataset_info
+from core.errors import TunesmithError
+from core.tokens.lens import Lens
+from webui import messages
+from webui.background import Newest
+from webui.context import App, Shared, stamp
+from webui.data.drafts import DraftsView
+from webui.data.import_form import ImportForm
+from webui.data.library import Library
+from webui.data.rows import RowsView
+from webui.data.shape import ShapeView
+from webui.data.statistics import StatisticsView
+from webui.tokens import count_tokens, finished
+
+# The first count waits for its worker process, in seconds.
+PATIENCE = 120
+_PARTS = {
+    "rows": RowsView,
+    "numbers": StatisticsView,
+    "shape": ShapeView,
+    "drafts": DraftsView,
+    "manage": Library,
+}
+_WELCOME = (
+    "<p><b>New here?</b> The sample data, a small model and quick settings are already chosen. "
+    "One button trains it, in some minutes on a laptop.</p>"
+)
+
+
+def build(app: App, shared: Shared) -> None:
+    _Data(app, shared).wire()
+
+
+class _Data:
+    def __init__(self, app: App, shared: Shared) -> None:
+        self.app, self.shared = app, shared
+        with gr.Row(visible=False, elem_classes="welcome") as self.welcome:
+            gr.HTML(_WELCOME, apply_default_css=False)
+            sample = gr.Button("Start the sample run", variant="primary", scale=0, min_width=200)
+            shared.sample_buttons.append(sample)
+        self.importing = ImportForm(app, shared)
+        with gr.Row(elem_classes="toolbar"):
+            self.choice = gr.Dropdown([], label="Data set", scale=3, min_width=240)
+            self.train = gr.Button("Train on this data", scale=0, min_width=160)
+        self.numbers = gr.HTML(elem_classes="strip", apply_default_css=False)
+        self.about = gr.HTML(apply_default_css=False)
+        self.counted = gr.State("")
+        self.newest = gr.State(Newest())
+        self.views: dict[str, Any] = {}
+        with gr.Tabs(elem_id="parts", overflow_behavior="wrap"):
+            for name, view in _PARTS.items():
+                with shared.part[name].render():
+                    self.views[name] = view(app, shared)
+
+        self.at_work = [
+            self.importing, self.views["shape"], self.views["drafts"],
+            self.views["manage"].combining,
+        ]
+
+    # -- handlers
+
+    def open(self, dataset: str, lens_text: str, newest: Newest):
+        """The tab is opened, another data set selected or its rows changed: all that is known."""
+        asked = newest.ask()
+        found = {info.id: info for info in list_datasets(self.app.workspace)}
+        sets = [(info.name, identity) for identity, info in found.items()]
+        if SAMPLE_ID not in found:
+            sets.append(("Sample: support tickets", SAMPLE_ID))
+        chosen = dataset if dataset in found else SAMPLE_ID
+        fresh = not self.app.store.list(kind="train")
+        told = self._told(chosen, lens_text)
+        if not newest.is_newest(asked):
+            return (gr.skip(),) * (3 + len(told))
+        # What is selected already is not selected again: by now it may be another.
+        selected = gr.skip() if chosen == dataset else chosen
+        return gr.Dropdown(sets, value=chosen), selected, gr.Row(visible=fresh), *told
+
+    def tell(self, dataset: str, lens_text: str, newest: Newest):
+        """The numbers on top again."""
+        asked = newest.ask()
+        told = self._told(dataset, lens_text)
+        return told if newest.is_newest(asked) else (gr.skip(),) * len(told)
+
+    def _told(self, dataset: str, lens_text: str) -> tuple[Any, ...]:
+        """The numbers on top, what is counted at this moment, and the stamp of the rows."""
+        try:
+            info = load_dataset_info(self.app.workspace, dataset)
+        except TunesmithError as error:
+            return messages.error(error), "", gr.skip(), gr.skip()
+        counting = count_tokens(self.app, info.id, Lens.read(lens_text))
+        waiting = counting is not None and not counting.done()
+        numbers = numbers_html(info, finished(counting), waiting)
+        waits = f"{stamp(info)} {lens_text}" if waiting else gr.skip()
+        return numbers, about_html(info), waits, stamp(info)
+
+    def wait(self, dataset: str, lens_text: str) -> None:
+        """Until the worker has counted what `tell` asked for; that is then asked again.
+
+        It shows nothing itself: by then another data set may be selected.
+        """
+        counting = count_tokens(self.app, dataset, Lens.read(lens_text))
+        if counting is not None:
+            wait([counting], timeout=PATIENCE)
+
+    def tick(self, data: dict[Any, Any]) -> dict[Any, Any]:
+        """How far the work on data is: one request for all of it."""
+        news: dict[Any, Any] = {}
+        for part in self.at_work:
+            news |= part.news(data)
+        return news or {self.counted: gr.skip()}
+
+    # -- wiring
+
+    def wire(self) -> None:
+        shared, dataset = self.shared, self.shared.dataset
+        quiet: dict[str, Any] = {"show_progress": "hidden"}
+        each: dict[str, Any] = {"trigger_mode": "multiple", "concurrency_limit": None, **quiet}
+        self.importing.wire()
+        for view in self.views.values():
+            view.wire()
+        seen = [dataset, shared.lens]
+        told = [self.numbers, self.about, self.counted, shared.version]
+        gr.on(
+            [shared.tab["data"].select, dataset.change, shared.version.change],
+            self.open, [*seen, self.newest], [self.choice, dataset, self.welcome, *told], **each,
+        )
+        self.counted.change(self.wait, seen, None, **each).then(
+            self.tell, [*seen, self.newest], told, **each
+        )
+        inputs, outputs = ({one for sets in both for one in sets} for both in zip(
+            *(part.watched for part in self.at_work), strict=True
+        ))
+        shared.ticker.tick(self.tick, {dataset, *inputs}, {self.counted, *outputs}, **quiet)
+        self.choice.input(lambda chosen: chosen, self.choice, dataset, **each)
+        self.train.click(lambda: shared.go("configure"), None, shared.tabs, **quiet)
+
+
+def numbers_html(info: DatasetInfo, counts: Mapping[str, Any] | None, counting: bool) -> str:
+    """Rows kept, held out and dropped; tokens and the longest row when they are counted."""
+    known = counts or {}
+    items = [
+        ("Rows to learn", messages.count(info.counts.train)),
+        ("Held out", messages.count(info.counts.eval), "For evaluation; never trained on"),
+        ("Dropped", messages.count(info.counts.dropped + _by_steps(info)), _dropped_where(info)),
+        *_token_figures(known, "counting" if counting else "-"),
+    ]
+    if info.counts.test:
+        items.insert(2, ("Test", messages.count(info.counts.test), "Seen by no run"))
+    return messages.figures(items) + _losses(known) + _dropped_of(info)
+
+
+def _by_steps(info: DatasetInfo) -> int:
+    return sum(result.dropped for result in info.steps)
+
+
+def _dropped_where(info: DatasetInfo) -> str:
+    steps = _by_steps(info)
+    if not steps:
+        return "Rows that cannot be learned from"
+    return f"{info.counts.dropped:,} at the import, {steps:,} by steps: see Clean and shape"
+
+
+def _token_figures(known: Mapping[str, Any], waiting: str) -> list[tuple[str, str, str]]:
+    """Tokens, the longest row and rows that are cut; of many rows the first are counted."""
+    tokens = longest = cut = waiting
+    about, counted = "", ""
+    if known.get("estimated"):
+        about, counted = "about ", f"; from the first {known['counted_rows']:,} rows"
+    if "train_tokens" in known:
+        tokens = about + (messages.short if about else messages.count)(known["train_tokens"])
+        longest = f"{messages.count(known.get('longest'))} tokens"
+        rows = known.get("cut_rows") or 0
+        cut = f"{about}{messages.count(rows)} {'row' if rows == 1 else 'rows'}"
+    return [
+        ("Tokens", tokens, f"In one pass{counted}"),
+        ("Longest row", longest, f"Before the cut{counted}"),
+        ("Cut", cut, f"Rows that lose their end{counted}"),
+    ]
+
+
+def _losses(counts: Mapping[str, Any]) -> str:
+    """Rows that the model cannot use, which is no fault of the file."""
+    lost = counts.get("rows_without_loss", 0) + counts.get("unusable_rows", 0)
+    if not lost:
+        return ""
+    about = "About " if counts.get("estimated") else ""
+    rows = "1 row is" if lost == 1 else f"{about}{lost:,} rows are"
+    reason = counts.get("first_reason") or ""
+    return messages.note(f"{rows} left out with this model: {reason}", "stopped")
+
+
+def _dropped_of(info: DatasetInfo) -> str:
+    if not info.counts.dropped:
+        return ""
+    lines = [
+        (f"{row.file} line {row.line}".strip(), f"{row.reason} ({row.part})")
+        for row in info.dropped
+    ]
+    return _dropped(info.counts.dropped, lines, "dropped at the import")
+
+
+def _dropped(count: int, lines: Sequence[tuple[str, str]], what: str) -> str:
+    """A fold that lists rows with their reasons."""
+    items = "".join(
+        f"<li><b>{messages.escape(where)}</b> {messages.escape(reason)}</li>"
+        for where, reason in lines
+    )
+    more = f"<li>and {count - len(lines):,} more</li>" if count > len(lines) else ""
+    rows = "1 row" if count == 1 else f"{count:,} rows"
+    return (
+        f'<details class="dropped"><summary>{rows} {what}: which and why</summary>'
+        f"<ul>{items}{more}</ul></details>"
+    )
+
+
+def about_html(info: DatasetInfo) -> str:
+    """Where the data set comes from and how it was split."""
+    files = ", ".join(source.file for source in info.sources)
+    split = info.split
+    if split.eval_source:
+        held_out = f"held out: {split.eval_source}"
+    elif info.counts.eval:
+        held_out = f"held out: {split.eval_fraction:.0%} by seed {split.seed}"
+    else:
+        held_out = "nothing held out"
+    text = " ".join(part for part in (info.description, info.form_reason) if part)
+    return (
+        f'<p class="aside">{messages.escape(text)}</p>'
+        f'<p class="aside">From {messages.escape(files)}; {messages.escape(held_out)}.</p>'
+    )

@@ -1,0 +1,147 @@
+"""Export: an adapter or a merged model to take away, proved before it is offered; and the exports
+there are: what each is, what was checked, where it lies, a link to get it."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+from urllib.parse import quote
+
+import gradio as gr
+
+from core.errors import TunesmithError
+from core.export.formats import formats
+from core.export.reports import Export, list_exports
+from core.rules import load_config
+from core.runs.submit import submit_export
+from core.workspace import RunFolder
+from webui import messages
+from webui.context import App, Shared
+from webui.job_progress import JobProgress
+from webui.run_choice import find_run, run_picker, trained_runs
+
+
+def build(app: App, shared: Shared) -> None:
+    _Export(app, shared).wire()
+
+
+class _Export:
+    def __init__(self, app: App, shared: Shared) -> None:
+        self.app, self.shared = app, shared
+        self.nothing = gr.HTML(apply_default_css=False)
+        with gr.Column(visible=False, elem_id="export-form") as self.form:
+            _, self.checkpoint = run_picker(app, shared, "export")
+            first = next(iter(formats()))
+            self.kind = gr.Radio(
+                _formats(app, ""), value=first, label="Format", elem_id="export-format"
+            )
+            self.meaning = gr.HTML(self.explain(first), apply_default_css=False)
+            with gr.Row(elem_classes="actions"):
+                self.start = gr.Button("Export", variant="primary", elem_id="export-start")
+        self.said = gr.HTML(elem_id="export-said", apply_default_css=False)
+        self.jobs = JobProgress(
+            app, ("export",), elem_id="export-status", of="run_id", stop_id="export-stop"
+        )
+        self.listed = gr.HTML(elem_id="export-list", apply_default_css=False)
+
+    # -- handlers
+
+    def open(self, run_id: str):
+        """What the selected run can be exported as, and what was exported already."""
+        if not trained_runs(self.app):
+            empty = messages.empty(
+                "Nothing to export yet",
+                "Train a model in Configure. It can then be taken away from here.",
+            )
+            return empty, gr.Column(visible=False), gr.skip(), ""
+        choices = _formats(self.app, run_id)
+        kind = gr.Radio(choices, value=choices[0][1])
+        return "", gr.Column(visible=True), kind, self.show(run_id)
+
+    def explain(self, chosen: str) -> str:
+        return f"<p class='aside'>{formats()[chosen].meaning}</p>"
+
+    def begin(self, run_id: str, name: str, chosen: str):
+        try:
+            params = {"format": chosen, "checkpoint": name}
+            submit_export(self.app.workspace, self.app.store, run_id, params)
+        except TunesmithError as problem:
+            return messages.error(problem)
+        return ""
+
+    def show(self, run_id: str) -> str:
+        run = find_run(self.app, run_id)
+        return exports(run.folder) if run else ""
+
+    def refresh(self, run_id: str, drawn: str):
+        fresh = self.show(run_id)
+        return gr.skip() if fresh == drawn else fresh
+
+    # -- wiring
+
+    def wire(self) -> None:
+        shared, run = self.shared, self.shared.run
+        quiet: dict[str, Any] = {"show_progress": "hidden"}
+        opened = [self.nothing, self.form, self.kind, self.listed]
+        shared.on_show("export", self.open, [run], opened)
+        self.kind.change(self.explain, self.kind, self.meaning, **quiet)
+        begun = self.start.click(self.begin, [run, self.checkpoint, self.kind], self.said, **quiet)
+        self.jobs.wire(shared, "export", run, self.start, begun)
+        shared.ticker.tick(self.refresh, [run, self.listed], self.listed, **quiet)
+
+
+def _formats(app: App, run_id: str) -> list[tuple[str, str]]:
+    """(title, name) of what there is to take away."""
+    run = find_run(app, run_id)
+    config = load_config(run.folder.config) if run else None
+    return [
+        (form.title, name)
+        for name, form in formats().items()
+        if config is None or not form.why_not(config)
+    ]
+
+
+def exports(run: RunFolder) -> str:
+    """Every finished export of a run, newest first."""
+    cards = [_card(item) for item in list_exports(run.root) if item.state == "finished"]
+    if not cards:
+        return messages.empty(
+            "No export yet",
+            "An export is loaded again and compared with the trained model before it is offered.",
+        )
+    return f"<h3>Exports</h3>{''.join(cards)}"
+
+
+def _card(item: Export) -> str:
+    known = formats().get(item.format)
+    title = known.title if known else item.format
+    checks = "".join(_check(check) for check in item.checks)
+    source = "finished model" if item.checkpoint == "final" else item.checkpoint
+    when = datetime.fromtimestamp(item.created_at).strftime("%d %b %H:%M")
+    told = f"{source}, {when}, {messages.size(item.size_bytes)}."
+    place = messages.escape(item.path) if item.path else "not there any more"
+    return (
+        f'<article class="card export"><div><h4>{messages.escape(title)}</h4>'
+        f'<p class="soft">{messages.escape(told)} Folder: <code>{place}</code></p>'
+        f"<ul class='checks'>{checks}</ul></div>{_link(item)}</article>"
+    )
+
+
+def _link(item: Export) -> str:
+    """The archive, served by Gradio's own file route, which asks for the login if there is one."""
+    if item.zip is None:
+        return '<span class="soft">The zip is not there any more.</span>'
+    return (
+        f'<a class="button" href="gradio_api/file={quote(str(item.zip))}" '
+        f'download="{messages.escape(item.zip.name)}">Download zip '
+        f"({messages.size(item.zip.stat().st_size)})</a>"
+    )
+
+
+def _check(check: dict[str, Any]) -> str:
+    word = "Passed" if check["ok"] else "Failed"
+    state = "finished" if check["ok"] else "failed"
+    return (
+        f'<li><span class="badge badge-{state}">{word}</span> {messages.escape(check["name"])}'
+        f'<small>{messages.escape(check.get("detail", ""))}</small></li>'
+    )

@@ -1,0 +1,372 @@
+"""Runs: all of them in a table, each with a tiny loss curve; open, rename, note, stop, resume,
+delete, and overlay curves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import Any
+
+import gradio as gr
+
+from core.errors import TunesmithError
+from core.jobs.queue import stop_job
+from core.runs.curves import CurveReader, curves, downsample
+from core.runs.lineage import built_on, lineage_text
+from core.runs.records import RunSummary, delete_run, list_runs, load_run, note_run, rename_run
+from core.runs.resume import resume_run
+from webui import messages
+from webui.charts import RUN_COLOURS, Line, chart, figure, run_colour
+from webui.context import App, Shared
+from webui.run_choice import find_run
+
+OVERLAYS = {
+    "Loss": "loss",
+    "Eval loss": "eval_loss",
+    "Learning rate": "learning_rate",
+    "Gradient norm": "grad_norm",
+    "Tokens per second": "tokens_per_second",
+}
+_NOTHING = messages.empty(
+    "No runs yet", "Start the sample run: a few minutes on this machine, and nothing of yours."
+)
+
+
+def build(app: App, shared: Shared) -> None:
+    _Runs(app, shared).wire()
+
+
+class _Runs:
+    def __init__(self, app: App, shared: Shared) -> None:
+        self.app, self.shared = app, shared
+        self.drawer = RunTable()
+        self.order = gr.State({"by": "created", "descending": True})
+        self.ticked = gr.State([])
+        self.deleting = gr.State("")
+        self.table = gr.HTML(
+            elem_id="runs-table", js_on_load=CLICKS, apply_default_css=False, show_label=False
+        )
+        with gr.Column(visible=False, elem_classes="nothing") as self.nothing:
+            gr.HTML(_NOTHING, apply_default_css=False)
+            sample = gr.Button("Start the sample run", variant="primary", scale=0)
+            shared.sample_buttons.append(sample)
+        self.told = gr.HTML(elem_id="runs-told")
+        with gr.Column(visible=False, elem_id="runs-detail", elem_classes="card") as self.detail:
+            self._build_detail()
+        with gr.Column(visible=False, elem_id="runs-overlay", elem_classes="card") as self.overlay:
+            self._build_overlay()
+
+    def _build_detail(self) -> None:
+        self.title = gr.HTML()
+        with gr.Row():
+            self.name = gr.Textbox(label="Name", max_length=80, elem_id="runs-name")
+            self.note = gr.Textbox(
+                label="Note",
+                placeholder="What you tried, what you saw",
+                elem_id="runs-note",
+                scale=2,
+            )
+        with gr.Row(elem_classes="actions"):
+            self.open = gr.Button("Open in Train", variant="primary", elem_id="runs-open")
+            self.save = gr.Button("Save name and note", elem_id="runs-save")
+            self.delete = gr.Button("Delete", variant="stop", elem_id="runs-delete")
+            self.confirm = gr.Button(
+                "Delete for good", variant="stop", visible=False, elem_id="runs-confirm"
+            )
+
+    def _build_overlay(self) -> None:
+        gr.HTML("<h3>Compare</h3>")
+        with gr.Row():
+            self.metric = gr.Radio(
+                list(OVERLAYS), value="Loss", label="Curve", elem_id="runs-metric", scale=3
+            )
+            self.log = gr.Checkbox(label="Log scale", elem_id="runs-log", min_width=120)
+        self.drawing = chart("Curves of the ticked runs", height=360, elem_id="runs-chart")
+
+    # -- handlers
+
+    def draw(self, sort: dict[str, Any], ticks: list[str], run_id: str, shown: str):
+        """The table as it is now; nothing is sent when the browser has it already."""
+        runs = list_runs(self.app.workspace, self.app.store)
+        fresh = self.drawer.render(runs, **sort, ticked=ticks, selected=run_id) if runs else ""
+        if fresh == (shown or "") and runs:
+            return gr.skip(), gr.skip()
+        return fresh, gr.Column(visible=not runs)
+
+    def show_detail(self, run_id: str):
+        """Name, note and buttons of the selected run."""
+        run, hidden = find_run(self.app, run_id), gr.Button(visible=False)
+        if run is None:
+            return gr.Column(visible=False), "", "", "", hidden, ""
+        words = (
+            f"<h3>{messages.escape(run.job.name)} {messages.badge(run.state)}</h3>"
+            f"<p class='soft'>{messages.escape(run.id)} {messages.escape(lineage_text(run.folder))}"
+            f"</p>{_outcome(run)}"
+        )
+        return gr.Column(visible=True), words, run.job.name, run.job.note, hidden, ""
+
+    def sort_by(self, sort: dict[str, Any], event: gr.EventData):
+        same = sort["by"] == event.sort
+        return {"by": event.sort, "descending": not sort["descending"] if same else True}
+
+    def select(self, event: gr.EventData):
+        return event.run
+
+    def tick(self, event: gr.EventData):
+        return list(event.runs), gr.Column(visible=len(event.runs) > 0)
+
+    def compare(self, ticks: list[str], which: str, log: bool):
+        """The ticked runs' curves over one another."""
+        runs = [run for run in list_runs(self.app.workspace, self.app.store) if run.id in ticks]
+        lines = [
+            Line(run.job.name, curves(run.folder.root).get(OVERLAYS[which], []), colour)
+            for run, colour in zip(runs, _colours(runs), strict=True)
+        ]
+        return figure(lines, y=which, key=which, log=log)
+
+    def act(self, event: gr.EventData):
+        """A button in a row: stop, resume, or run next."""
+        try:
+            return _act(self.app, event.act, event.run)
+        except TunesmithError as problem:
+            return messages.error(problem)
+
+    def save_words(self, run_id: str, new_name: str, new_note: str):
+        try:
+            rename_run(self.app.workspace, self.app.store, run_id, new_name)
+            note_run(self.app.workspace, self.app.store, run_id, new_note)
+        except TunesmithError as problem:
+            return messages.error(problem)
+        return messages.note("Saved.", "finished")
+
+    def ask_delete(self, run_id: str):
+        run = load_run(self.app.workspace, self.app.store, run_id)
+        words = (
+            f"This deletes {run.job.name} with its checkpoints, evaluations and exports "
+            f"({messages.size(run.size_bytes)})."
+        )
+        later = [job.name for job in built_on(self.app.store, run_id)]
+        if later:
+            words += f" {', '.join(later)} began with it, and keep what they need of it."
+        return run_id, gr.Button(visible=True), messages.note(words, "stopped")
+
+    def delete_now(self, asked: str, run_id: str):
+        """Only the run that was asked about, should another have been selected since."""
+        if asked != run_id:
+            return gr.skip(), messages.note("Another run is selected now. Nothing was deleted.")
+        try:
+            # Who asked has read what was built on it.
+            delete_run(self.app.workspace, self.app.store, run_id, though_built_on=True)
+        except TunesmithError as problem:
+            return gr.skip(), messages.error(problem)
+        return "", messages.note("Deleted.", "finished")
+
+    # -- wiring
+
+    def wire(self) -> None:
+        shared, run, told = self.shared, self.shared.run, self.told
+        quiet: dict[str, Any] = {"show_progress": "hidden"}
+        each: dict[str, Any] = {"trigger_mode": "multiple", **quiet}  # of two quick clicks, too
+        redraw: dict[str, Any] = {
+            "fn": self.draw,
+            "inputs": [self.order, self.ticked, run, self.table],
+            "outputs": [self.table, self.nothing],
+            **quiet,
+        }
+        compared = [self.ticked, self.metric, self.log]
+        details = [self.detail, self.title, self.name, self.note, self.confirm, self.deleting]
+        shared.on_show("runs", self.draw, redraw["inputs"], redraw["outputs"])
+        shared.on_show("runs", self.show_detail, [run], details)
+        shared.ticker.tick(**redraw)
+        self.table.input(self.sort_by, self.order, self.order, **each).then(**redraw)
+        self.table.select(self.select, None, run, **each)
+        ticking = self.table.like(self.tick, None, [self.ticked, self.overlay], **each)
+        ticking.then(self.compare, compared, self.drawing, **quiet)
+        gr.on([self.metric.input, self.log.input], self.compare, compared, self.drawing, **quiet)
+        self.table.apply(self.act, None, told, **quiet).then(**redraw)
+        self.open.click(lambda: shared.go("train"), None, shared.tabs, **quiet)
+        self.save.click(self.save_words, [run, self.name, self.note], told, **quiet).then(**redraw)
+        self.delete.click(self.ask_delete, run, [self.deleting, self.confirm, told], **quiet)
+        deleted = self.confirm.click(self.delete_now, [self.deleting, run], [run, told], **quiet)
+        deleted.then(**redraw)
+        deleted.then(self.compare, compared, self.drawing, **quiet)
+
+
+def _colours(runs: list[RunSummary]) -> list[str]:
+    """Each run's own colour; where two would share one, the next free is taken."""
+    taken: list[str] = []
+    for run in runs:
+        first = int(run_colour(run.id).removeprefix("run-"))
+        ring = [f"run-{(first + offset) % RUN_COLOURS}" for offset in range(RUN_COLOURS)]
+        taken.append(next((colour for colour in ring if colour not in taken), ring[0]))
+    return taken
+
+
+def _outcome(run: RunSummary) -> str:
+    """Why a run ended before its end, and what to do."""
+    return messages.error(run.job.error, run.job.advice or "") if run.job.error else ""
+
+
+def _act(app: App, act: str, run_id: str) -> str:
+    if act == "stop":
+        job = stop_job(app.workspace, app.store, run_id)
+        done = job.state == "stopped"
+        return messages.note("Cancelled." if done else "Stopping; a checkpoint is being written.")
+    if act == "resume":
+        resume_run(app.workspace, app.store, run_id)
+        return messages.note("Resumed; it goes on from its last checkpoint.", "running")
+    app.store.reorder(run_id, 0)
+    return messages.note("It runs next.")
+
+
+# Columns that can be sorted: key -> (label, value of a run, empty values last).
+SORT_KEYS: dict[str, tuple[str, Callable[[RunSummary], Any]]] = {
+    "name": ("Run", lambda run: (run.job.name or run.id).casefold()),
+    "state": ("State", lambda run: run.state),
+    "best": ("Best eval loss", lambda run: run.job.best_eval_loss),
+    "model": ("Model", lambda run: run.job.model.casefold()),
+    "data": ("Data", lambda run: run.job.dataset.casefold()),
+    "duration": ("Duration", lambda run: run.duration_seconds),
+    "size": ("Size", lambda run: run.size_bytes),
+    "created": ("Started", lambda run: run.job.created_at),
+}
+# Clicks on the table: a heading sorts, a tick compares, a row opens, a button acts.
+CLICKS = """
+element.addEventListener('click', (event) => {
+  const head = event.target.closest('[data-sort]');
+  if (head) return trigger('input', {sort: head.dataset.sort});
+  const act = event.target.closest('[data-act]');
+  if (act) return trigger('apply', {act: act.dataset.act, run: act.dataset.run});
+  if (event.target.closest('label, input')) return;
+  const row = event.target.closest('[data-run]');
+  if (row) trigger('select', {run: row.dataset.run});
+});
+element.addEventListener('change', (event) => {
+  if (!event.target.matches('input[data-tick]')) return;
+  const ticked = [...element.querySelectorAll('input[data-tick]:checked')];
+  trigger('like', {runs: ticked.map((box) => box.dataset.tick)});
+});
+"""
+
+
+def sort(runs: Sequence[RunSummary], by: str, descending: bool) -> list[RunSummary]:
+    """The runs in the order of one column; those without a value come last either way."""
+    value = SORT_KEYS.get(by, SORT_KEYS["created"])[1]
+    known = [run for run in runs if value(run) is not None]
+    unknown = [run for run in runs if value(run) is None]
+    return sorted(known, key=value, reverse=descending) + unknown
+
+
+def sparkline(points: Sequence[tuple[int, float]], width: int = 96, height: int = 24) -> str:
+    """A curve as a small picture, scaled to its own lowest and highest value."""
+    few = downsample(points, 48)
+    if len(few) < 2:
+        return '<span class="soft">-</span>'
+    values = [value for _, value in few]
+    low, high = min(values), max(values)
+    first, last = few[0][0], few[-1][0]
+    spots = " ".join(
+        f"{(step - first) / max(last - first, 1) * (width - 2) + 1:.1f},"
+        f"{height - 2 - (value - low) / ((high - low) or 1) * (height - 4):.1f}"
+        for step, value in few
+    )
+    told = f"Loss from {messages.loss(values[0])} to {messages.loss(values[-1])}"
+    return (
+        f'<svg class="spark" width="{width}" height="{height}" viewBox="0 0 {width} {height}" '
+        f'role="img" aria-label="{told}"><title>{told}</title><polyline points="{spots}"/></svg>'
+    )
+
+
+class RunTable:
+    """Renders the table; keeps a curve reader for each run, so that only new events are read."""
+
+    def __init__(self) -> None:
+        self._readers: dict[str, CurveReader] = {}
+        self._origins: dict[str, str] = {}
+
+    def loss(self, run: RunSummary) -> list[tuple[int, float]]:
+        reader = self._readers.setdefault(run.id, CurveReader(run.folder.events))
+        reader.update()
+        return reader.curves.get("loss", [])
+
+    def _came(self, run: RunSummary) -> str:
+        """What the run began with, which never changes."""
+        if run.id not in self._origins:
+            self._origins[run.id] = lineage_text(run.folder)
+        text = self._origins[run.id]
+        return f'<small class="came">{messages.escape(text)}</small>' if text else ""
+
+    def render(
+        self,
+        runs: Sequence[RunSummary],
+        *,
+        by: str = "created",
+        descending: bool = True,
+        ticked: Sequence[str] = (),
+        selected: str = "",
+    ) -> str:
+        heads = "".join(
+            self._head(key, label, by, descending) for key, (label, _) in SORT_KEYS.items()
+        )
+        rows = "".join(
+            self._row(run, run.id in ticked, run.id == selected)
+            for run in sort(runs, by, descending)
+        )
+        return (
+            '<div class="table-scroll"><table class="runs"><thead><tr>'
+            f'<th><span class="sr-only">Compare</span></th>{heads}<th>Loss</th>'
+            '<th><span class="sr-only">Actions</span></th></tr></thead>'
+            f"<tbody>{rows}</tbody></table></div>"
+        )
+
+    def _head(self, key: str, label: str, by: str, descending: bool) -> str:
+        order = ("descending" if descending else "ascending") if key == by else "none"
+        arrow = {"descending": "\u2193", "ascending": "\u2191", "none": ""}[order]
+        return (
+            f'<th aria-sort="{order}"><button type="button" class="sort" data-sort="{key}">'
+            f"{label} <span aria-hidden='true'>{arrow}</span></button></th>"
+        )
+
+    def _row(self, run: RunSummary, ticked: bool, selected: bool) -> str:
+        job, name = run.job, messages.escape(run.job.name or run.id)
+        waiting = f" <small>no. {run.queue_position}</small>" if run.queue_position else ""
+        when = datetime.fromtimestamp(job.created_at).strftime("%d %b %H:%M")
+        cells = [
+            f'<label><input type="checkbox" data-tick="{run.id}" {"checked" if ticked else ""}>'
+            f'<span class="sr-only">Compare {name}</span></label>',
+            f'<button type="button" class="run-name">{name}</button>'
+            + (f"<small>{messages.escape(job.note)}</small>" if job.note else "")
+            + self._came(run),
+            messages.badge(run.state, job.signal) + waiting,
+            messages.loss(job.best_eval_loss),
+            messages.escape(job.model),
+            messages.escape(job.dataset),
+            messages.duration(run.duration_seconds),
+            messages.size(run.size_bytes),
+            when,
+            sparkline(self.loss(run)),
+            actions(run),
+        ]
+        labels = ["", *[label for label, _ in SORT_KEYS.values()], "Loss", ""]
+        body = "".join(
+            f'<td data-label="{label}">{cell}</td>'
+            for label, cell in zip(labels, cells, strict=True)
+        )
+        return f'<tr data-run="{run.id}" class="{"selected" if selected else ""}">{body}</tr>'
+
+
+def actions(run: RunSummary) -> str:
+    """The buttons that make sense in the run's state."""
+    offered = []
+    if run.state == "queued":
+        if (run.queue_position or 1) > 1:
+            offered.append(("first", "Run next"))
+        offered.append(("stop", "Cancel"))
+    elif run.state in ("starting", "running"):
+        offered.append(("stop", "Stop"))
+    elif run.resumable:
+        offered.append(("resume", "Resume"))
+    return "".join(
+        f'<button type="button" class="small" data-act="{act}" data-run="{run.id}">{word}</button>'
+        for act, word in offered
+    )

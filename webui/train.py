@@ -1,0 +1,367 @@
+"""Train: one run as it learns, or as it ended: state, figures, samples, choices, log."""
+
+from __future__ import annotations
+
+import json
+import time
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from core.errors import TunesmithError
+from core.jobs.queue import stop_job
+from core.jobs.store import QUEUED, Job
+from core.runs.lineage import lineage_text
+from core.runs.records import RESUMABLE
+from core.runs.resume import resume_run
+from core.workspace import RunFolder
+from webui import messages
+from webui.context import App, Shared
+from webui.follow_up import GoOn
+from webui.forms import setting_label, write_text
+from webui.live import LiveRun, Sample, completions
+
+_NOTHING = messages.empty(
+    "No runs yet",
+    "While a run learns, its curves, speed and sample answers are shown here. The sample run needs "
+    "nothing of yours and takes some minutes on a laptop.",
+)
+# Texts of a run in the order of the outputs; run_view.news gives them by these names.
+_PARTS = ("headline", "outcome", "figures", "samples", "choices", "log")
+
+
+def build(app: App, shared: Shared) -> None:
+    _Train(app, shared).wire()
+
+
+class _Train:
+    def __init__(self, app: App, shared: Shared) -> None:
+        self.app, self.shared = app, shared
+        self.after = GoOn(app, shared)
+        self.choice = gr.Dropdown([], label="Run", elem_id="run-choice", visible=False)
+        with gr.Column(visible=False, elem_classes="nothing") as self.nothing:
+            gr.HTML(_NOTHING, apply_default_css=False)
+            sample = gr.Button("Start the sample run", variant="primary", scale=0)
+            shared.sample_buttons.append(sample)
+        with gr.Column(visible=False, elem_id="run") as self.shown:
+            self._build_run()
+        self.cursor = gr.Textbox(visible="hidden", label="What is drawn")
+        self.panes = [self.shown, self.nothing, self.stop, self.resume, self.next, self.choice]
+        self.panes += self.after.panes
+        self.texts = [getattr(self, name) for name in _PARTS]
+
+    def _build_run(self) -> None:
+        with gr.Row(elem_classes="toolbar"):
+            self.headline = _html("grow")
+            self.stop = gr.Button("Stop", variant="stop", visible=False, min_width=96, scale=0)
+            self.resume = gr.Button(
+                "Resume", variant="primary", visible=False, min_width=96, scale=0
+            )
+            self.after.build_half()
+        self.outcome = _html()
+        with gr.Row(visible=False, elem_classes="next-steps") as self.next:
+            self.evaluate = gr.Button("Evaluate", variant="primary", scale=0, min_width=140)
+            self.chat = gr.Button("Chat", scale=0, min_width=140)
+            self.export = gr.Button("Export", scale=0, min_width=140)
+        self.after.build()
+        self.figures = _html("strip")
+        with gr.Row(elem_classes="switches"):
+            self.log_scale = gr.Checkbox(label="Log scale", container=False, min_width=110)
+            self.raw = gr.Checkbox(True, label="Show each step", container=False, min_width=140)
+            self.all = gr.Checkbox(label="All metrics", container=False, min_width=110)
+        self.curves = gr.HTML(
+            html_template=_curves_html(),
+            js_on_load="tunesmith.live(element, () => props.value, watch);",
+            elem_id="curves",
+            apply_default_css=False,
+        )
+        self.samples = _html()
+        self.choices = _html()
+        with gr.Accordion("Log", open=False, elem_classes="fold", elem_id="run-log"):
+            self.log = _html()
+
+    # -- handlers
+
+    def open(self, run_id: str):
+        """The tab is opened or another run selected: the list, the run, whether it lives."""
+        jobs = self.app.store.list(kind="train")
+        if not jobs:
+            return gr.Dropdown([], value=None, visible=False), ""
+        chosen = next((job for job in jobs if job.id == run_id), None)
+        chosen = chosen or next((job for job in jobs if job.active), jobs[0])
+        listed = self._listed(jobs)
+        # What is selected already is not selected again: by now it may be another.
+        selected = gr.skip() if chosen.id == run_id else chosen.id
+        return gr.Dropdown(listed, value=chosen.id, visible=len(jobs) > 1), selected
+
+    def look(self, run_id: str, cursor: str):
+        """What is new of the run since this browser last drew it."""
+        job = self.app.store.find(run_id) if run_id else None
+        if job is None:
+            return [*self._panes(None, False), *([gr.skip()] * (len(_PARTS) + 1))]
+        live = self.app.live.get(run_id)
+        resumable = is_resumable(job, live.folder)
+        news = news_of(job, live, resumable, read_cursor(cursor))
+        if news is None:
+            return [gr.skip()] * (len(self.panes) + len(_PARTS) + 1)
+        panes = self._panes(job, resumable) if news.state_changed else [gr.skip()] * len(self.panes)
+        texts = [news.texts.get(name, gr.skip()) for name in _PARTS]
+        return [*panes, *texts, news.drawing]
+
+    def _panes(self, job: Job | None, resumable: bool) -> list[Any]:
+        jobs = self.app.store.list(kind="train")
+        listed = gr.Dropdown(choices=self._listed(jobs), visible=len(jobs) > 1)
+        return [*_panes(job, resumable), listed, *self.after.shown(job)]
+
+    def _listed(self, jobs: list[Job]) -> list[tuple[str, str]]:
+        """Each run with how it stands now."""
+        return [
+            (f"{job.name or job.id}: {messages.STATE_WORDS[job.state].lower()}", job.id)
+            for job in jobs
+        ]
+
+    def stop_run(self, run_id: str):
+        return self._ask(lambda: stop_job(self.app.workspace, self.app.store, run_id))
+
+    def resume_run(self, run_id: str):
+        return self._ask(lambda: resume_run(self.app.workspace, self.app.store, run_id))
+
+    def _ask(self, what: Any):
+        """Does it; what cannot be done is said where a run's outcome is said."""
+        try:
+            what()
+        except TunesmithError as error:
+            return messages.error(error)
+        return gr.skip()
+
+    # -- wiring
+
+    def wire(self) -> None:
+        shared, run = self.shared, self.shared.run
+        quiet: dict[str, Any] = {"show_progress": "hidden", "concurrency_limit": None}
+        look: dict[str, Any] = {
+            "fn": self.look,
+            "inputs": [run, self.cursor],
+            "outputs": [*self.panes, *self.texts, self.curves],
+            "js": "(run) => [run, tunesmith.cursor()]",
+            **quiet,
+        }
+        in_order = {"show_progress": "hidden"}
+        triggers = [shared.tab["train"].select, run.change]
+        gr.on(triggers, self.open, run, [self.choice, run], **in_order).then(**look)
+        shared.ticker.tick(**look)
+        self.choice.input(lambda chosen: chosen, self.choice, run, **in_order)
+        self.stop.click(self.stop_run, run, self.outcome, **quiet).then(**look)
+        self.resume.click(self.resume_run, run, self.outcome, **quiet).then(**look)
+        self.after.wire(self.outcome, look)
+        steps = {"evaluate": self.evaluate, "chat": self.chat, "export": self.export}
+        for tab, button in steps.items():
+            button.click(lambda tab=tab: shared.go(tab), None, shared.tabs, **quiet)
+        self.log_scale.input(None, self.log_scale, js="on => tunesmith.setLogScale(on)")
+        self.raw.input(None, self.raw, js="on => tunesmith.setRaw(on)")
+        self.all.input(None, self.all, js="on => tunesmith.setAll(on)")
+
+
+def _panes(job: Job | None, resumable: bool) -> list[Any]:
+    """Which parts are seen: the run, the empty state, Stop, Resume, what to do next."""
+    state = job.state if job else ""
+    return [
+        gr.Column(visible=job is not None),
+        gr.Column(visible=job is None),
+        gr.Button(
+            "Cancel" if state == QUEUED else "Stop",
+            visible=state in (QUEUED, "starting", "running"),
+        ),
+        gr.Button(visible=resumable),
+        gr.Row(visible=state == "finished"),
+    ]
+
+
+def _html(classes: str = "") -> gr.HTML:
+    return gr.HTML("", apply_default_css=False, elem_classes=classes)
+
+
+def _curves_html() -> str:
+    """The large chart; the small ones are added as there is something to show in them."""
+    return (
+        '<div class="curves"><div class="chart large" data-curve="loss" role="img" '
+        'aria-label="Loss"></div><div class="multiples"></div></div>'
+    )
+
+
+# How much of worker.log is shown, in bytes from its end.
+LOG_BYTES = 16_384
+
+
+def headline(job: Job, came: str = "") -> str:
+    """Name, state and what the run is made of; `came` says which runs it comes from."""
+    return (
+        f'<div class="headline"><h2>{messages.escape(job.name or job.id)}</h2>'
+        f"{messages.badge(job.state, job.signal)}"
+        f'<span class="made-of">{messages.escape(job.model)} on {messages.escape(job.dataset)}'
+        + (f" {messages.escape(came)}" if came else "")
+        + "</span></div>"
+    )
+
+
+def noticed(live: LiveRun) -> str:
+    """What the run warned of: rows that are left out, a checkpoint that could not be used."""
+    lines = "".join(f"<li>{messages.escape(text)}</li>" for text in live.warnings)
+    return f'<ul class="noticed">{lines}</ul>' if lines else ""
+
+
+def outcome(job: Job, live: LiveRun, resumable: bool) -> str:
+    """What a run that is not learning wants to be known: what it waits for, or why it ended."""
+    if job.state == "queued":
+        return messages.note("Waiting for its turn: the runs before it come first.")
+    if job.state in ("starting", "running"):
+        return _advance(live.progress)
+    if job.state == "stopping":
+        return messages.note("Stopping after this step; a checkpoint is being written.", "stopped")
+    resume = "Resume goes on from the last checkpoint." if resumable else ""
+    if job.state == "stopped":
+        return messages.note(f"Stopped at step {job.step}. {resume}".strip(), "stopped")
+    if job.state == "died":
+        cause = f"by signal {job.signal}" if job.signal else "without a word"
+        message = job.error or f"The worker was ended {cause}."
+        return messages.error(message, f"{job.advice or ''} {resume}".strip())
+    if job.state == "failed":
+        message = job.error or "The run failed."
+        return messages.error(message, f"{job.advice or ''} {resume}".strip())
+    return ""
+
+
+def _advance(progress: Mapping[str, Any]) -> str:
+    """What the worker is doing, with a bar as far as that can be said."""
+    step, total = progress.get("step"), progress.get("max_steps")
+    doing = str(progress.get("message") or "")
+    if step and total:
+        return messages.progress(step / total, doing or "Training")
+    return messages.progress(progress.get("fraction"), doing or "The worker is starting")
+
+
+def is_resumable(job: Job, folder: RunFolder) -> bool:
+    """Whether the run ended early and left a checkpoint."""
+    return job.state in RESUMABLE and any(folder.checkpoints.glob("checkpoint-*/"))
+
+
+def figures(job: Job, live: LiveRun) -> str:
+    """The strip: step, epoch, loss, eval loss, tokens per second, time."""
+    progress = live.progress
+    step = progress.get("step", job.step)
+    total = progress.get("max_steps") or job.max_steps
+    epoch = progress.get("epoch")
+    speed = live.last("tokens_per_second")
+    left = progress.get("eta_seconds")
+    items = [
+        ("Step", f"{messages.count(step)} of {messages.count(total)}" if total else str(step)),
+        ("Epoch", f"{epoch:.2f}" if isinstance(epoch, int | float) else "-"),
+        ("Loss", messages.loss(live.last("loss")), "On the rows it is learning from"),
+        ("Eval loss", messages.loss(live.last("eval_loss")), "On the held-out rows"),
+        ("Tokens/s", messages.count(speed), "Real tokens, padding left out"),
+    ]
+    if job.active:
+        items.append(("Time left", messages.duration(left)))
+    else:
+        items.append(("Took", messages.duration(job.seconds(time.time()))))
+    return messages.figures(items)
+
+
+def choices(live: LiveRun) -> str:
+    """What `auto` became, each with its reason."""
+    if not live.choices:
+        return ""
+    rows = "".join(
+        f'<div><dt title="{messages.escape(choice["field"])}">'
+        f"{messages.escape(setting_label(str(choice['field'])))}</dt>"
+        f"<dd><b>{messages.escape(write_text(choice.get('value')))}</b> "
+        f"<span>{messages.escape(choice.get('reason', ''))}</span></dd></div>"
+        for choice in live.choices.values()
+    )
+    return f'<h3 class="section">Chosen automatically</h3><dl class="choices">{rows}</dl>'
+
+
+def samples(live: LiveRun) -> str:
+    """For each watched prompt its answers, the same prompt's under one another."""
+    if not live.samples:
+        return ""
+    cards = "".join(_sample(live.samples[index]) for index in sorted(live.samples))
+    return f'<h3 class="section">Sample answers</h3><div class="samples">{cards}</div>'
+
+
+def _sample(sample: Sample) -> str:
+    turns = [str(turn.get("content", "")) for turn in sample.prompt if turn.get("role") == "user"]
+    rows = "".join(
+        f'<div class="answer"><span class="num">step {step}</span>{_answer(text, sample.expected)}'
+        "</div>"
+        for step, text in sample.answers
+    )
+    if sample.expected is not None:
+        rows += (
+            '<div class="answer expected"><span>wanted</span>'
+            f"<pre>{messages.escape(sample.expected)}</pre></div>"
+        )
+    prompt = messages.escape(turns[-1] if turns else "")
+    return f'<article class="sample"><div class="prompt">{prompt}</div>{rows}</article>'
+
+
+def _answer(text: str, expected: str | None) -> str:
+    same = expected is not None and text.strip() == expected.strip()
+    mark = '<span class="same">as wanted</span>' if same else ""
+    return f"<pre>{messages.escape(text) or '<i>empty</i>'}{mark}</pre>"
+
+
+def log_tail(path: Path) -> str:
+    """The end of the worker's raw output."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - LOG_BYTES))
+            text = file.read().decode("utf-8", errors="replace")
+    except FileNotFoundError:
+        return '<p class="aside">The worker has written nothing yet.</p>'
+    lines = [line.rsplit("\r", 1)[-1] for line in text.splitlines()]
+    return f'<pre class="log" tabindex="0">{messages.escape(chr(10).join(lines[-200:]))}</pre>'
+
+
+@dataclass(frozen=True)
+class News:
+    """What a browser lacks: texts by part (a part that is as shown is left out) and the drawing."""
+
+    texts: dict[str, str]
+    state_changed: bool
+    drawing: dict[str, Any]
+
+
+def news_of(job: Job, live: LiveRun, resumable: bool, cursor: Mapping[str, Any]) -> News | None:
+    """What is new since `cursor`, the browser's word on what it shows; None when nothing is."""
+    texts = {
+        "headline": headline(job, lineage_text(live.folder)),
+        "outcome": outcome(job, live, resumable) + noticed(live),
+        "figures": figures(job, live),
+        "samples": completions(live.rollouts) + samples(live),
+        "choices": choices(live),
+        "log": log_tail(live.folder.log) if cursor.get("log_open") else "",
+    }
+    digests = {name: zlib.crc32(text.encode()) for name, text in texts.items()}
+    digests["state"] = zlib.crc32(f"{job.state} {resumable}".encode())
+    seen = cursor.get("seen") if cursor.get("run") == job.id else None
+    seen = seen if isinstance(seen, dict) else {}
+    points = live.news(cursor)
+    if points is None and seen == digests:
+        return None
+    fresh = {name: text for name, text in texts.items() if seen.get(name) != digests[name]}
+    drawing = {**(points or {"run": job.id}), "seen": digests}
+    return News(fresh, seen.get("state") != digests["state"], drawing)
+
+
+def read_cursor(text: str) -> dict[str, Any]:
+    """The browser's cursor; an unreadable one counts as none."""
+    try:
+        cursor = json.loads(text or "{}")
+    except ValueError:
+        return {}
+    return cursor if isinstance(cursor, dict) else {}
