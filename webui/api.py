@@ -14,7 +14,7 @@ from typing import Any
 import gradio as gr
 
 from core.errors import TunesmithError
-from core.jobs.store import Job
+from core.jobs.job import Job
 from core.rules import parse_config
 from core.rules.presets import load_preset
 from webui import background

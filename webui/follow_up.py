@@ -10,7 +10,7 @@ from gradio.components import Component
 
 from core.config import SPEC_BY_PATH, RunConfig
 from core.errors import ConfigError, JobError, TunesmithError
-from core.jobs.store import Job
+from core.jobs.job import Job
 from core.models.checkpoints import checkpoints
 from core.rules import load_config
 from core.runs.extend import train_longer

@@ -10,7 +10,7 @@ from webui import messages, theme
 from webui.context import App, Shared
 
 if TYPE_CHECKING:
-    from core.jobs.store import Job
+    from core.jobs.job import Job
 
 # How often the GPU's memory is looked at, in seconds: nvidia-smi takes a moment.
 GPU_SECONDS = 10

@@ -15,10 +15,10 @@ from gradio.components import Component
 
 from core.errors import JobError
 from core.jobs.events import last_event
+from core.jobs.job import QUEUED, Job
 from core.jobs.kinds import KINDS
 from core.jobs.process import named
 from core.jobs.queue import dismiss_job, stop_job
-from core.jobs.store import QUEUED, Job
 from core.jobs.task import read_result
 from webui import messages
 from webui.context import App, Shared

@@ -13,8 +13,8 @@ from typing import Any
 import gradio as gr
 
 from core.errors import TunesmithError
+from core.jobs.job import QUEUED, Job
 from core.jobs.queue import stop_job
-from core.jobs.store import QUEUED, Job
 from core.runs.lineage import lineage_text
 from core.runs.records import RESUMABLE
 from core.runs.resume import resume_run

@@ -185,7 +185,7 @@ def _seconds(
 
 def _trial(workspace: Workspace, config: RunConfig, output: Output) -> dict[str, Any]:
     from core.commands.follow import fetch_progress
-    from core.estimate.trial import try_run
+    from core.estimate.pace import try_run
     from core.models.location import ensure_model
 
     ensure_model(config.model.model_name_or_path, workspace, fetch_progress)

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from core.commands.output import DONE, FAILED, STOPPED, Output, spell_seconds
 
 if TYPE_CHECKING:
-    from core.jobs.store import Job, Store
+    from core.jobs.job import Job
+    from core.jobs.store import Store
     from core.workspace import Workspace
 
 

@@ -99,7 +99,7 @@ def find_run(store: Store, text: str) -> str:
 
 def settle(workspace: Workspace, store: Store) -> None:
     """Brings the store up to date with workers that nobody looks after."""
-    from core.jobs.store import ACTIVE
+    from core.jobs.job import ACTIVE
 
     if store.list(states=ACTIVE):
         from core.jobs.supervise import look_once

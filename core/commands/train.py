@@ -11,7 +11,8 @@ from core.commands.output import DONE, Output, UsageError, pairs, spell_seconds
 
 if TYPE_CHECKING:
     from core.config import RunConfig
-    from core.jobs.store import Job, Store
+    from core.jobs.job import Job
+    from core.jobs.store import Store
     from core.workspace import Workspace
 
 

@@ -44,9 +44,8 @@ def run(args: argparse.Namespace, output: Output) -> int:
     from core.rules import parse_config
     from core.rules.command import apply_overrides
     from core.rules.presets import open_config
-    from core.verl.check import check_with
     from core.verl.job import write_job
-    from core.verl.settings import Cluster
+    from core.verl.settings import Cluster, check_with
 
     workspace = open_workspace(args)
     values, _ = open_config(args.config, workspace)

@@ -1,4 +1,5 @@
-"""Model, data, adapter and evaluation: the settings around the training itself."""
+"""Model, data, evaluation, and what small sections add: plain text, labels, new tokens. The
+settings around the training itself. Names are transformers' where it has them."""
 
 from __future__ import annotations
 
@@ -111,3 +112,84 @@ class EvaluationSection(Section):
         64, "Longest sample answer", when=WRITING, unit="tokens", ge=0, le=2048
     )
     """Longer answers take longer at each evaluation. 0 writes none."""
+
+
+CPT: dict[str, list[Any]] = {"method": named(fills_blocks=True)}
+MLM: dict[str, list[Any]] = {"method": named(makes="filler")}
+
+
+class TextSection(Section):
+    """How plain text is learned."""
+
+    documents: Literal["auto", "apart", "joined"] = knob("auto", "Documents in one block", when=CPT)
+    """Texts are joined and cut into full blocks. Apart, none sees the one before it; joined, it
+    does, as in most pre-training. Auto keeps them apart where the model's attention can."""
+
+    mlm_probability: float = knob(
+        0.15, "Share of tokens to hide", level="basic", when=MLM, gt=0, lt=1
+    )
+    """The model learns to guess so many of the tokens from the others. 0.15 is BERT's, 0.3 is
+    ModernBERT's."""
+
+    whole_word_mask: bool = knob(False, "Hide whole words", when=MLM)
+    """Hides all pieces of a word together, which is harder to guess than one of them."""
+
+
+CLASSIFYING: dict[str, list[Any]] = {"method": named(makes="classifier")}
+
+
+class ClassificationSection(Section):
+    """How labels are learned."""
+
+    problem_type: Literal[
+        "auto", "single_label_classification", "multi_label_classification"
+    ] = knob("auto", "Labels of a row", when=CLASSIFYING)
+    """Single takes the most probable label, multi any number of them. Auto is multi when any row
+    has not exactly one label."""
+
+    threshold: float = knob(0.5, "Multi-label threshold", when=CLASSIFYING, gt=0, lt=1)
+    """With several labels a row, one is given from this probability on. Lower finds more and errs
+    more."""
+
+    class_weights: Literal["none", "balanced", "own"] = knob(
+        "none", "Class weights", level="basic", when=CLASSIFYING
+    )
+    """Balanced makes rare labels count as much as frequent ones; own takes your weights."""
+
+    own_weights: dict[str, Any] = knob(
+        {}, "Own weights", when={**CLASSIFYING, "classification.class_weights": ["own"]}
+    )
+    """A weight for a label by its name, such as spam=2. Labels that are not named count 1."""
+
+    loss: Literal["cross_entropy", "focal"] = knob("cross_entropy", "Loss", when=CLASSIFYING)
+    """Focal gives rows that the model already knows less weight, so that hard and rare ones decide
+    (Lin et al. 2017)."""
+
+    focal_gamma: float = knob(
+        2.0,
+        "Focal gamma",
+        when={**CLASSIFYING, "classification.loss": ["focal"]},
+        ge=0,
+        le=10,
+    )
+    """Higher looks more at the hard rows; 0 is cross entropy."""
+
+    quick: bool = knob(False, "Quick trial", level="basic", when=CLASSIFYING)
+    """One epoch in small batches and without evaluation, to see within minutes whether it runs."""
+
+
+_LEARNING: dict[str, list[Any]] = {"method": named(learns_new_tokens=True)}
+
+
+class VocabularySection(Section):
+    """Tokens that the tokenizer does not have yet."""
+
+    new_tokens: list[str] = knob([], "New tokens", when=_LEARNING)
+    """Words or marks that become one token each. Each begins at the mean of its former pieces.
+    Worth it for words that are frequent in the data and fall into many pieces."""
+
+    train: Literal["rows", "embeddings"] = knob(
+        "rows", "Train for new tokens", when={**_LEARNING, "adapter.method": ["lora"]}
+    )
+    """Rows trains nothing but the new tokens' own weights beside the adapter. Embeddings trains
+    those of all tokens: it learns more, and the adapter grows by hundreds of megabytes."""

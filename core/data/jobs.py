@@ -19,9 +19,10 @@ from core.data.steps.base import Step
 from core.data.versions import apply_steps
 from core.errors import JobError
 from core.jobs.devices import DATA
+from core.jobs.job import Job
 from core.jobs.kinds import KINDS
 from core.jobs.queue import dismiss_job, enqueue, forget_old_jobs, new_folder
-from core.jobs.store import Job, Store
+from core.jobs.store import Store
 from core.jobs.task import stoppable
 from core.progress import Tell
 from core.workspace import Workspace

@@ -10,7 +10,7 @@ from core.config import RunConfig
 from core.errors import ConfigError
 from core.estimate.plan import RunEstimate, Situation
 from core.rules import parse_config
-from core.rules.memory import halved
+from core.rules.half_batch import halved
 
 _SHORTEST = 128
 _BATCH = "training.per_device_train_batch_size"

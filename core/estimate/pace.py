@@ -1,4 +1,5 @@
-"""How long a run will take: by a trial, or by what earlier runs on such a device did."""
+"""How long a run will take: by two steps on trial in a process of its own, or by what earlier runs
+on such a device did."""
 
 from __future__ import annotations
 
@@ -11,9 +12,11 @@ from typing import Any
 
 from core.config import RunConfig
 from core.errors import TunesmithError
+from core.jobs.isolated import call_isolated
 from core.jobs.store import Store
 from core.models.describe import describe_model
 from core.models.location import local_model
+from core.progress import Tell
 from core.rules import load_config
 from core.runs.curves import curves
 from core.workspace import Workspace
@@ -139,3 +142,13 @@ def _read_speed(path: Path, changed_at: float) -> float | None:
     points = [value for _, value in curves(path.parent).get("tokens_per_second", [])]
     points = points[len(points) // 4 :] if len(points) > 3 else points[1:]
     return median(points) if points else None
+
+
+def try_run(workspace: Workspace, config: RunConfig, tell: Tell | None = None) -> dict[str, Any]:
+    """Tries two steps of `config` on its longest rows and waits (`core.worker.training.run`).
+
+    `tell` is told what is being done; what it raises ends the trial. Raises a TunesmithError.
+    """
+    steps = "core.worker.training.run:try_two_steps"
+    result: dict[str, Any] = call_isolated(steps, str(workspace.root), config.values(), tell=tell)
+    return result

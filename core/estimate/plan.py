@@ -11,12 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from core.config import RunConfig
-from core.config.derived import as_run
+from core.config.run import as_run
 from core.errors import ConfigError, Problem, TunesmithError
 from core.estimate.auto import USABLE, choose_rows, device_of, with_values
-from core.estimate.batch import Batch, largest_batch
 from core.estimate.memory import MemoryEstimate, estimate_memory
-from core.estimate.shape import ModelShape, read_shape
+from core.estimate.sizes import Batch, ModelShape, largest_batch, read_shape
 from core.models.hardware import CpuFlags, Device, Hardware
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(GB|GiB|MB|MiB)?", re.IGNORECASE)

@@ -10,10 +10,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from core.config import RunConfig
-from core.config.derived import as_run, batches_an_epoch, continues
+from core.config.run import as_run, batches_an_epoch, continues
 from core.errors import Problem, TunesmithError
-from core.models.describe import ModelFacts, describe_model
-from core.models.head import with_head
+from core.models.describe import ModelFacts, describe_model, with_head
 from core.models.location import local_model
 from core.rules.base_model import adapter_warnings
 from core.rules.machine import tracker_warnings

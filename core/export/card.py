@@ -11,8 +11,7 @@ from core.config.adapter import NAMES
 from core.data.record import DatasetInfo
 from core.evaluation.report import list_evaluations
 from core.evaluation.verdict import verdict
-from core.export.base import HUB_ID, Base
-from core.export.format import Format
+from core.export.format import HUB_ID, Base, Format
 from core.models.trained import TrainedModel
 
 _PIPELINES = {

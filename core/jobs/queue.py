@@ -12,8 +12,8 @@ from pathlib import Path
 
 from core.errors import JobError
 from core.jobs.events import EventWriter
-from core.jobs.job import update_record, write_record
-from core.jobs.store import ACTIVE, ENDED, QUEUED, Job, Store
+from core.jobs.job import ACTIVE, ENDED, QUEUED, Job, update_record, write_record
+from core.jobs.store import Store
 from core.workspace import Workspace, new_id
 
 STOP_GENTLY, STOP_NOW = "", "now"

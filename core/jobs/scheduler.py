@@ -24,10 +24,10 @@ from core.errors import JobError, TunesmithError
 from core.jobs import worker
 from core.jobs.devices import Slot, asked_device, serves, slots_for
 from core.jobs.events import Event, EventReader, EventWriter, attempt_offset, read_attempt
-from core.jobs.job import write_record
+from core.jobs.job import ACTIVE, QUEUED, Job, write_record
 from core.jobs.process import WorkerContext, context, detach, same_process
 from core.jobs.queue import stop_job
-from core.jobs.store import ACTIVE, QUEUED, Job, Store
+from core.jobs.store import Store
 from core.jobs.supervise import (
     START_SECONDS,
     STOP_SECONDS,

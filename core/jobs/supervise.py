@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from core.jobs.events import Event, EventReader, EventWriter, event_seconds
-from core.jobs.job import update_record
+from core.jobs.job import ACTIVE, ENDED, Job, update_record
 from core.jobs.kinds import KINDS
 from core.jobs.process import kill_worker, named, same_process, start_time
-from core.jobs.store import ACTIVE, ENDED, Job, Store
+from core.jobs.store import Store
 from core.jobs.worker import FOLDER_TAKEN
 from core.workspace import Workspace
 

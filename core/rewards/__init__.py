@@ -1,5 +1,5 @@
 """Reward functions for reinforcement: what they are, what they say of an answer, how one is tried.
 
 `kinds` declares them, `specs` reads them out of a config, `functions` judges texts, `build` makes
-what a trainer calls. Only `build` and `model` need more than the standard library and pydantic.
+what a trainer calls. `core.worker.rewards` opens reward models for it.
 """

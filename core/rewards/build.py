@@ -10,8 +10,7 @@ from typing import Any, cast
 from core.errors import TrainingError, TunesmithError
 from core.rewards.functions import PLAIN, length, read_part, schema_problem
 from core.rewards.kinds import JsonSchema, Judge, Length, Own, RewardModel
-from core.rewards.own import Batch, own_function, rewards_file
-from core.rewards.row_error import RowError, at_row
+from core.rewards.own import Batch, RowError, at_row, own_function, rewards_file
 from core.rewards.specs import RewardSpec
 from core.rewards.texts import prompt_text, text_of
 from core.workspace import Workspace

@@ -23,8 +23,16 @@ from core.rewards.kinds import (
     Regex,
     Reward,
 )
-from core.rewards.numbers import Number, numbers_in, same_number
-from core.rewards.texts import after_marker, boxed, last_line, only_block, without_thinking
+from core.rewards.texts import (
+    Number,
+    after_marker,
+    boxed,
+    last_line,
+    numbers_in,
+    only_block,
+    same_number,
+    without_thinking,
+)
 
 Score = float | None
 # Signs around an answer that say nothing of it. Not those of a number: minus, plus, percent.

@@ -1,5 +1,6 @@
 """Reward functions of the owner's: Python files that were put into the workspace's folder
-`rewards`. Nothing of Tunesmith writes there, and the page cannot: this is code that runs."""
+`rewards`. Nothing of Tunesmith writes there, and the page cannot: this is code that runs, and it
+may fail."""
 
 from __future__ import annotations
 
@@ -7,13 +8,13 @@ import ast
 import importlib.util
 import inspect
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from core.errors import TrainingError
+from core.errors import TrainingError, TunesmithError
 from core.rewards.kinds import Own
-from core.rewards.row_error import at_row
 from core.rewards.texts import prompt_text, text_of
 from core.workspace import Workspace
 
@@ -153,3 +154,21 @@ def _called(function: Callable[..., Any], options: Own, path: Path) -> Batch:
 
 
 _NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+
+
+class RowError(Exception):
+    """`error` happened at answer `index` of a batch."""
+
+    def __init__(self, index: int, error: TunesmithError) -> None:
+        super().__init__(index, error)
+        self.index = index
+        self.error = error
+
+
+@contextmanager
+def at_row(index: int) -> Iterator[None]:
+    """Errors within say the answer: a TunesmithError leaves as RowError."""
+    try:
+        yield
+    except TunesmithError as error:
+        raise RowError(index, error) from error

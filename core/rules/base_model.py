@@ -10,9 +10,9 @@ from core.config import RunConfig
 from core.config.adapter import FROM_BASE, NAMES, TUNERS
 from core.errors import Problem, TunesmithError
 from core.models.describe import ModelFacts, adapted_modules, describe_model, unknown_modules
-from core.models.frozen import trained_names
 from core.models.kinds import kind_in, kind_problem
 from core.models.location import local_model
+from core.models.trainable import trained_names
 from core.workspace import Workspace
 
 _MODEL = ("model.model_name_or_path",)

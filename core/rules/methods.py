@@ -8,14 +8,14 @@ from collections.abc import Iterator
 
 from core.config import RunConfig
 from core.config.adapter import FROM_BASE
-from core.config.classification import ClassificationSection
-from core.config.derived import answers_a_step, nearest_batch
 from core.config.preference import (
     OF_ANY_DISTANCE,
     OF_THE_DIFFERENCE,
     PreferenceSection,
     dpo_losses,
 )
+from core.config.run import answers_a_step, nearest_batch
+from core.config.sections import ClassificationSection
 from core.errors import ConfigError, Problem
 from core.rewards.specs import parse_rewards
 

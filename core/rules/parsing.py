@@ -11,8 +11,7 @@ from core.errors import ConfigError, Problem
 from core.rules.adapter import adapter_rules
 from core.rules.extra import extra_rules
 from core.rules.methods import method_rules
-from core.rules.optimizer import optimizer_rules
-from core.rules.training import training_rules
+from core.rules.training import optimizer_rules, training_rules
 
 
 def parse_config(values: dict[str, Any]) -> RunConfig:

@@ -1,11 +1,15 @@
-"""What of measuring, saving, packing, lengths and the start of a run does not go together."""
+"""What of measuring, saving, packing, lengths, the start of a run, optimizers and schedules does
+not go together."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 from core.config import RunConfig
-from core.config.derived import as_run
+from core.config.arguments import wrong_arguments
+from core.config.optimizers import OPTIMIZERS, Optimizer
+from core.config.run import as_run
+from core.config.schedules import SCHEDULES
 from core.errors import Problem
 
 
@@ -154,4 +158,129 @@ def _chain_rules(config: RunConfig) -> Iterator[Problem]:
             f"stack with adapter.quantization {quantization}: the adapter beneath would be "
             "rounded away. Take merge, which quantizes the merged model.",
             ("adapter.quantization",),
+        )
+
+
+# What greedy takes when nothing is said; it is meant for larger rates than fine-tuning's.
+_GREEDY_MIN_LR = 1e-3
+_POLYNOMIAL_LR_END = 1e-7
+
+
+def optimizer_rules(config: RunConfig) -> Iterator[Problem]:
+    optimizer = OPTIMIZERS[config.training.optim]
+    yield from _argument_rules(config)
+    yield from _fit_rules(config, optimizer)
+    if optimizer.at_once:
+        yield from _at_once_rules(config, optimizer)
+    yield from _measured_rules(config)
+    yield from _schedule_rules(config)
+
+
+def _argument_rules(config: RunConfig) -> Iterator[Problem]:
+    training = config.training
+    name, given = training.optim, training.optim_args
+    for message in wrong_arguments(name, given, OPTIMIZERS[name].arguments):
+        yield Problem("training.optim_args", message, ("training.optim",))
+    if name == "sgd" and given.get("nesterov") and not given.get("momentum"):
+        yield Problem("training.optim_args", "nesterov of sgd needs momentum, such as 0.9.")
+    if name == "sgd" and given.get("nesterov") and given.get("dampening"):
+        yield Problem("training.optim_args", "nesterov of sgd goes without dampening.")
+    if OPTIMIZERS[name].low_rank and not training.optim_target_modules:
+        yield Problem(
+            "training.optim_target_modules",
+            f"empty with training.optim {name}: no layer would be projected. Name layers, or use "
+            "all-linear.",
+            ("training.optim",),
+        )
+
+
+def _fit_rules(config: RunConfig, optimizer: Optimizer) -> Iterator[Problem]:
+    """What the run trains and how, as far as the optimizer asks for something."""
+    training, name = config.training, optimizer.name
+    if optimizer.full_only and config.adapter.method not in ("none", "freeze"):
+        yield Problem(
+            "training.optim",
+            f"{name} saves memory where the model's own weights are trained, and adapter.method "
+            f"is {config.adapter.method}. Take adamw_torch_fused or adamw_8bit, or set "
+            "adapter.method to none.",
+            ("adapter.method",),
+        )
+    if not optimizer.weight_decay and training.weight_decay:
+        yield Problem(
+            "training.weight_decay",
+            f"{training.weight_decay:g} with training.optim {name}, which gets none from the "
+            "library. Set it to 0.",
+            ("training.optim",),
+        )
+    if optimizer.schedule_free and training.lr_scheduler_type != "constant":
+        yield Problem(
+            "training.lr_scheduler_type",
+            f"{training.lr_scheduler_type} with training.optim {name}, which averages weights in "
+            "place of a schedule. Choose constant.",
+            ("training.optim",),
+        )
+
+
+def _at_once_rules(config: RunConfig, optimizer: Optimizer) -> Iterator[Problem]:
+    training, name = config.training, optimizer.name
+    if training.gradient_accumulation_steps != 1:
+        yield Problem(
+            "training.gradient_accumulation_steps",
+            f"{training.gradient_accumulation_steps} with training.optim {name}, which changes the "
+            "weights at every batch. Set it to 1 and take larger batches.",
+            ("training.optim",),
+        )
+    if training.precision == "fp16":
+        yield Problem(
+            "training.precision",
+            f"fp16 with training.optim {name}, which uses gradients before they could be "
+            "unscaled. Take bf16 or fp32.",
+            ("training.optim",),
+        )
+
+
+def _schedule_rules(config: RunConfig) -> Iterator[Problem]:
+    training = config.training
+    schedule = SCHEDULES[training.lr_scheduler_type]
+    name, given = schedule.name, training.lr_scheduler_kwargs
+    owner = f"training.lr_scheduler_type {name}"
+
+    def wrong(message: str, *also: str) -> Problem:
+        fields = ("training.lr_scheduler_type", *also)
+        return Problem("training.lr_scheduler_kwargs", message, fields)
+
+    for message in wrong_arguments(owner, given, schedule.arguments):
+        yield wrong(message)
+    for needed in schedule.needed:
+        if needed not in given:
+            yield wrong(f"{owner} needs {needed}, such as {needed}=20.")
+    if schedule.one_of and sum(key in given for key in schedule.one_of) != 1:
+        names = " and ".join(schedule.one_of)
+        yield wrong(f"{owner} needs one of {names}, such as {schedule.one_of[-1]}=0.1.")
+    if not all(isinstance(value, int | float) for value in given.values()):
+        return  # what follows compares numbers; what is none has been told
+    rate = training.learning_rate
+    if name == "polynomial" and given.get("lr_end", _POLYNOMIAL_LR_END) >= rate:
+        yield wrong(
+            f"lr_end is {given.get('lr_end', _POLYNOMIAL_LR_END):g} and training.learning_rate "
+            f"{rate:g}: the rate has to fall. Set a smaller lr_end.",
+            "training.learning_rate",
+        )
+    if name == "greedy" and given.get("min_lr", _GREEDY_MIN_LR) >= rate:
+        yield wrong(
+            f"min_lr is {given.get('min_lr', _GREEDY_MIN_LR):g} and training.learning_rate "
+            f"{rate:g}: the rate could not fall. Set min_lr lower, such as min_lr={rate / 100:g}.",
+            "training.learning_rate",
+        )
+
+
+def _measured_rules(config: RunConfig) -> Iterator[Problem]:
+    """A schedule that follows a measure needs one."""
+    name = config.training.lr_scheduler_type
+    if SCHEDULES[name].measured and config.evaluation.eval_strategy == "no":
+        yield Problem(
+            "training.lr_scheduler_type",
+            f"{name} with evaluation.eval_strategy no: it needs a measured loss. Evaluate by steps "
+            "or epoch.",
+            ("evaluation.eval_strategy",),
         )

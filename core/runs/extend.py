@@ -10,7 +10,8 @@ from typing import Any
 from core.config import RunConfig
 from core.data.registry import load_dataset_info
 from core.errors import ConfigError, JobError, Problem
-from core.jobs.store import Job, Store
+from core.jobs.job import Job
+from core.jobs.store import Store
 from core.models.checkpoints import Checkpoint, broken, last_good_checkpoint
 from core.rules import load_config, parse_config
 from core.runs.records import run_job

@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from core.config import RunConfig
-from core.config.derived import continues, run_and_checkpoint
+from core.config.run import continues, run_and_checkpoint
 from core.errors import ConfigError, ModelError, Problem, WorkspaceError
-from core.jobs.store import Job, Store
+from core.jobs.job import Job
+from core.jobs.store import Store
 from core.models.origin import Origin, read_origin
 from core.models.trained import TrainedModel, adapter_settings, find_trained
 from core.rules import load_config

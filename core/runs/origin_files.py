@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from core.config import RunConfig, read_config
-from core.config.derived import continues, run_and_checkpoint
+from core.config.run import continues, run_and_checkpoint
 from core.errors import ModelError
 from core.models.hub import STACK
 from core.models.location import local_model

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from core.errors import JobError
-from core.jobs.job import update_record
-from core.jobs.store import QUEUED, Job, Store
+from core.jobs.job import QUEUED, Job, update_record
+from core.jobs.store import Store
 from core.runs.lineage import built_on
 from core.workspace import RunFolder, Workspace
 

@@ -9,11 +9,11 @@ from typing import Any
 from core.errors import ConfigError, JobError
 from core.jobs.devices import asked_device
 from core.jobs.events import EventWriter, read_attempt
-from core.jobs.job import write_record
-from core.jobs.store import QUEUED, Job, Store
+from core.jobs.job import QUEUED, Job, write_record
+from core.jobs.store import Store
 from core.models.checkpoints import last_good_checkpoint
 from core.rules import load_config, parse_config
-from core.rules.memory import halved
+from core.rules.half_batch import halved
 from core.runs.records import RESUMABLE, run_job
 from core.workspace import RunFolder, Workspace
 

@@ -9,14 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from core.config import RunConfig
-from core.config.derived import continues, run_and_checkpoint
+from core.config.run import continues, run_and_checkpoint
 from core.data.registry import load_dataset_info
 from core.errors import ConfigError, JobError, ModelError
 from core.export.formats import formats
 from core.jobs.events import read_events
+from core.jobs.job import Job
 from core.jobs.kinds import KINDS
 from core.jobs.queue import enqueue, new_folder
-from core.jobs.store import Job, Store
+from core.jobs.store import Store
 from core.models.trained import FINAL, find_trained
 from core.rules import parse_config
 from core.runs.check import start_problems

@@ -24,9 +24,8 @@ from core.errors import ConfigError, DataError, WorkspaceError
 from core.rewards.kinds import Own
 from core.rewards.specs import parse_rewards
 from core.rules.data import need_form, reward_problems
-from core.tokens.prompted import prompted
-from core.verl.check import VERSION, Checked, check_keys
-from core.verl.settings import Cluster, model_name, verl_settings
+from core.tokens.prompts import prompted
+from core.verl.settings import VERSION, Checked, Cluster, check_keys, model_name, verl_settings
 from core.workspace import Workspace
 
 _CORE = Path(__file__).resolve().parents[1]

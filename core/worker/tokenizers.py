@@ -89,7 +89,7 @@ def count_every_row(
 ) -> None:
     """Counts all rows, and keeps what was counted for `core.tokens.statistics.read_statistics`.
 
-    For a process of its own (`core.jobs.apart`): a million rows take minutes.
+    For a process of its own (`core.jobs.isolated`): a million rows take minutes.
     """
     dataset_statistics(
         workspace, dataset_id, lens, progress=lambda share: progress(share, "Counting the rest")

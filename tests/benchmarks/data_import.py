@@ -27,7 +27,7 @@ import psutil
 from core.data.prepare import import_dataset
 from core.data.steps import parse_steps
 from core.data.versions import apply_steps
-from core.jobs.apart import call_apart
+from core.jobs.isolated import call_isolated
 from core.jobs.process import context
 from core.workspace import Workspace
 
@@ -98,7 +98,7 @@ def main() -> None:
         steps = parse_steps([{"op": "drop_duplicates"}, {"op": "split", "eval_fraction": 0.1}])
         info = measured(
             "import, map, exact duplicates, split",
-            lambda: call_apart(
+            lambda: call_isolated(
                 import_dataset,
                 workspace,
                 [source],
@@ -111,9 +111,9 @@ def main() -> None:
             _statistics(workspace, info.id, args.model, 10_000)
         if args.near:
             near = parse_steps([{"op": "drop_near_duplicates"}])
+            steps = [*steps[:1], *near, steps[1]]
             info = measured(
-                "near duplicates",
-                lambda: call_apart(apply_steps, workspace, info.id, [*steps[:1], *near, steps[1]]),
+                "near duplicates", lambda: call_isolated(apply_steps, workspace, info.id, steps)
             )
             print(info.counts)
         if args.model and args.all:
@@ -126,7 +126,7 @@ def _statistics(workspace: Workspace, dataset_id: str, model: Path, rows: int | 
 
     measured(
         f"statistics of {f'{rows:,}' if rows else 'all'} rows",
-        lambda: call_apart(
+        lambda: call_isolated(
             dataset_statistics,
             Workspace(workspace.root, (model,)),
             dataset_id,

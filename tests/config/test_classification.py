@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from core.config.derived import as_run, quick_settings
+from core.config.run import as_run, quick_settings
 from core.data.record import Counts, DatasetInfo
 from core.errors import ConfigError
 from core.rules import parse_config

@@ -30,11 +30,11 @@ from core.data.prepare import import_dataset
 from core.data.registry import delete_dataset, list_datasets, load_dataset_info
 from core.data.steps import parse_steps
 from core.errors import DataError, JobError
-from core.jobs.job import read_record
+from core.jobs.job import Job, read_record
 from core.jobs.kinds import KINDS
 from core.jobs.process import named
 from core.jobs.queue import dismiss_job, forget_old_jobs, stop_job
-from core.jobs.store import Job, Store
+from core.jobs.store import Store
 from core.jobs.task import read_result
 from tests.data.drafts.conftest import KEY, Answer, StandIn, new_rows, serve
 from tests.jobs.bench import Bench

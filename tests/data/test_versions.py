@@ -25,8 +25,9 @@ from core.data.versions import (
     use_version,
 )
 from core.errors import ConfigError, DataError
+from core.jobs.job import Job
 from core.jobs.queue import stop_job
-from core.jobs.store import Job, Store
+from core.jobs.store import Store
 from core.rules import parse_config
 from core.runs.submit import submit_run
 from core.workspace import Workspace

@@ -26,7 +26,8 @@ from core.data.registry import (
 from core.data.steps import parse_steps
 from core.data.versions import apply_steps, undo
 from core.errors import DataError
-from core.jobs.store import Job, Store
+from core.jobs.job import Job
+from core.jobs.store import Store
 from core.workspace import Workspace
 
 CHILD = """

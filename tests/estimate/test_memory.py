@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 
 from core.config import RunConfig
 from core.estimate.changes import changes_that_fit
-from core.estimate.memory import MemoryEstimate, quantized_bytes
-from core.estimate.optimizers import state_of
+from core.estimate.memory import MemoryEstimate, quantized_bytes, state_of
 from core.estimate.plan import RunEstimate, estimate_run, imagined
 from core.models.hardware import CpuFlags, Device, Hardware
 from core.rules import parse_config

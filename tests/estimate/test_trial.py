@@ -11,7 +11,7 @@ import torch
 
 from core.estimate.plan import estimate_run
 from core.models.hardware import probe
-from core.worker.training.trial_run import try_two_steps
+from core.worker.training.run import try_two_steps
 from tests.estimate.test_memory import memory
 from tests.tiny_model import colour_rows, tiny_world
 

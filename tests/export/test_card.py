@@ -9,8 +9,8 @@ import pytest
 import yaml
 
 from core.data.record import Counts, DatasetInfo
-from core.export.base import Base, describe_base
 from core.export.card import write_card
+from core.export.format import Base, describe_base
 from core.export.formats import formats
 from core.models.trained import TrainedModel
 from core.rules import parse_config

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from core.export.base import Base
+from core.export.format import Base
 from core.export.formats import format_names, formats
 from core.rules import parse_config
 

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from core.jobs.events import EventWriter
-from core.jobs.job import write_record
+from core.jobs.job import ACTIVE, Job, write_record
 from core.jobs.kinds import KINDS
 from core.jobs.process import context, kill_worker
 from core.jobs.scheduler import Scheduler
-from core.jobs.store import ACTIVE, Job, Store
+from core.jobs.store import Store
 from core.workspace import Workspace, new_id
 from tests.waiting import until
 

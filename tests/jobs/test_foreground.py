@@ -7,8 +7,8 @@ import signal
 import subprocess
 import sys
 
+from core.jobs.job import Job
 from core.jobs.process import same_process
-from core.jobs.store import Job
 from tests.jobs.bench import ROOT, Bench
 from tests.waiting import end_of, until
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from core.errors import JobError
-from core.jobs.apart import call_apart
 from core.jobs.events import EventWriter
+from core.jobs.isolated import call_isolated
 from core.jobs.pool import Pool
 from core.jobs.process import WorkerContext, context, kill_worker, same_process, start_time
 from tests.jobs import children
@@ -119,7 +119,7 @@ def test_what_was_installed_meanwhile_is_there_in_new_workers(tmp_path, monkeypa
     a run that was at work meanwhile loses how it ended."""
     monkeypatch.syspath_prepend(str(tmp_path))
     ctx = WorkerContext(("tests.jobs.looked_once",))
-    assert call_apart(children.what_was_found, workers=ctx) is False
+    assert call_isolated(children.what_was_found, workers=ctx) is False
     here, there = ctx.Pipe()
     at_work = ctx.Process(target=children.wait_for_ever, args=(there, False))
     at_work.start()
@@ -127,12 +127,12 @@ def test_what_was_installed_meanwhile_is_there_in_new_workers(tmp_path, monkeypa
     old = ctx.server
     (tmp_path / "added_meanwhile.py").touch()
     ctx.renew()
-    assert call_apart(children.what_was_found, workers=ctx) is True
+    assert call_isolated(children.what_was_found, workers=ctx) is True
     assert ctx.server is not old and old._process is not None
     at_work.kill()
     at_work.join()
     assert at_work.exitcode == -9
-    call_apart(children.what_was_found, workers=ctx)
+    call_isolated(children.what_was_found, workers=ctx)
     assert old._process is None, "the old one ends when it has no children"
     ctx.close()
 

@@ -9,11 +9,11 @@ import pytest
 
 from core.errors import JobError
 from core.jobs.events import read_events
-from core.jobs.job import read_record
+from core.jobs.job import ACTIVE, Job, read_record
 from core.jobs.process import WorkerContext, same_process
 from core.jobs.queue import stop_job
 from core.jobs.scheduler import live_server
-from core.jobs.store import ACTIVE, Job, Store
+from core.jobs.store import Store
 from tests.jobs.bench import Bench
 
 

@@ -7,9 +7,10 @@ import signal
 import subprocess
 import sys
 
+from core.jobs.job import Job
 from core.jobs.process import same_process
 from core.jobs.queue import stop_job
-from core.jobs.store import Job, Store
+from core.jobs.store import Store
 from core.jobs.supervise import look_once
 from core.runs.curves import curves
 from core.workspace import Workspace

@@ -12,8 +12,8 @@ import pytest
 
 from core.errors import JobError
 from core.jobs.events import EventWriter
-from core.jobs.job import read_record, update_record, write_record
-from core.jobs.store import ACTIVE, Job, Store
+from core.jobs.job import ACTIVE, Job, read_record, update_record, write_record
+from core.jobs.store import Store
 from core.workspace import Workspace
 
 

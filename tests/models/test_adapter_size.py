@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from core.models.describe import describe_model, trainable_parameters
-from core.models.frozen import freeze
+from core.models.trainable import freeze
 from core.rules import parse_config
 from core.rules.base_model import adapter_misfits
 

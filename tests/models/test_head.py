@@ -9,8 +9,7 @@ import pytest
 import transformers
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
-from core.models.describe import describe_model
-from core.models.head import head_parameters, left_behind, with_head
+from core.models.describe import describe_model, head_parameters, left_behind, with_head
 from core.rules import parse_config
 
 LABELS = 5

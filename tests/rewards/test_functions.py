@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 from core.errors import TrainingError
 from core.rewards.functions import PLAIN, length, matches, read_part, schema_problem
 from core.rewards.kinds import KINDS, Length, Regex
-from core.rewards.numbers import Number, numbers_in, same_number
-from core.rewards.texts import text_of
+from core.rewards.texts import Number, numbers_in, same_number, text_of
 
 
 def scored(kind: str, text: str, answer: str | None = None, **options: Any) -> float | None:

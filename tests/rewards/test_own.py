@@ -10,7 +10,7 @@ import pytest
 from core.errors import TrainingError
 from core.rewards.build import RewardFunction, reward_functions
 from core.rewards.specs import parse_rewards
-from core.rules.rewards import rewards_problems
+from core.rules.data import rewards_problems
 from core.workspace import Workspace
 
 PROMPTS = [[{"role": "user", "content": text}] for text in ("Capital of France?", "2 + 2?")]

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.config import RunConfig
-from core.config.derived import answers_a_step, batches_an_epoch, nearest_batch
+from core.config.run import answers_a_step, batches_an_epoch, nearest_batch
 from core.errors import ConfigError
 from core.estimate.summary import optimizer_steps
 from core.methods import named

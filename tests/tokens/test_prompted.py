@@ -14,7 +14,7 @@ from core.jobs.store import Store
 from core.rules import parse_config
 from core.rules.data import data_problems, reward_problems
 from core.runs.submit import submit_run
-from core.tokens.prompted import has_answers, prompted
+from core.tokens.prompts import has_answers, prompted
 from core.workspace import Workspace
 
 ASK = {"role": "user", "content": "2 + 2?"}

@@ -14,7 +14,8 @@ from safetensors.torch import load_file, save_file
 
 from core.errors import ConfigError, JobError, ModelError, TrainingError
 from core.jobs.events import EventWriter
-from core.jobs.store import Job, Store
+from core.jobs.job import Job
+from core.jobs.store import Store
 from core.models.trained import find_trained
 from core.rules import load_config, parse_config
 from core.runs.curves import curves

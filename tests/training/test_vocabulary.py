@@ -13,8 +13,7 @@ import torch
 from core.chat.settings import Column
 from core.errors import ConfigError, ModelError
 from core.models.describe import describe_model, trainable_parameters
-from core.models.new_tokens import FILE, NewTokens
-from core.models.trained import find_trained
+from core.models.trained import NEW_TOKENS_FILE, NewTokens, find_trained
 from core.rules import load_config, parse_config
 from core.tokens.words import add_tokens
 from core.worker.chat.loaded import Models
@@ -179,10 +178,10 @@ def test_a_tokenizer_that_is_not_the_weights_own_is_refused(
     tiny_tokenizer().save_pretrained(copy.adapter)
     with pytest.raises(ModelError, match="does not belong to its weights: it has 314 tokens"):
         find_trained(copy)
-    swapped = json.loads((run.adapter / FILE).read_text())
+    swapped = json.loads((run.adapter / NEW_TOKENS_FILE).read_text())
     first, second, *_ = swapped["ids"]
     swapped["ids"][first], swapped["ids"][second] = swapped["ids"][second], swapped["ids"][first]
-    (run.adapter / FILE).write_text(json.dumps(swapped))
+    (run.adapter / NEW_TOKENS_FILE).write_text(json.dumps(swapped))
     with pytest.raises(ModelError, match="in another place"):
         find_trained(run)
 

@@ -21,9 +21,16 @@ from core.errors import ConfigError, SetupError, WorkspaceError
 from core.rewards.build import reward_functions
 from core.rewards.specs import parse_rewards
 from core.rules import parse_config
-from core.verl.check import VERSION, check_keys, check_with, known_keys
 from core.verl.job import write_job
-from core.verl.settings import Cluster, job_problems, verl_settings
+from core.verl.settings import (
+    VERSION,
+    Cluster,
+    check_keys,
+    check_with,
+    job_problems,
+    known_keys,
+    verl_settings,
+)
 from core.workspace import Workspace
 
 REWARDS: list[dict[str, Any]] = [

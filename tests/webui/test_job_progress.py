@@ -11,7 +11,7 @@ import pytest
 
 from core.data.jobs import submit_import, submit_steps
 from core.jobs.events import EventWriter
-from core.jobs.store import Job
+from core.jobs.job import Job
 from core.jobs.task import Task
 from tests.webui.fakes import fake_app
 from webui.context import App

@@ -10,7 +10,8 @@ import psutil
 import pytest
 from playwright.sync_api import Page, expect
 
-from core.jobs.store import Job, Store
+from core.jobs.job import Job
+from core.jobs.store import Store
 from core.workspace import Workspace
 from tests.e2e.serving import Served
 from tests.tiny_model import tiny_model, tiny_tokenizer

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, expect
 
-from core.jobs.store import Job, Store
+from core.jobs.job import Job
+from core.jobs.store import Store
 from core.rules import parse_config
 from core.workspace import RunFolder, Workspace, new_id
 from tests.e2e.serving import Served

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from core.jobs.events import EventWriter
-from core.jobs.store import Job, Store
+from core.jobs.job import Job
+from core.jobs.store import Store
 from core.workspace import Workspace
 from tests.webui.made_runs import make_run
 from webui import train

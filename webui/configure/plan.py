@@ -19,10 +19,9 @@ from core.errors import ConfigError, Problem, TunesmithError
 from core.estimate.auto import device_of
 from core.estimate.changes import Change, changes_that_fit
 from core.estimate.memory import MemoryEstimate
-from core.estimate.pace import Pace, pace_from_runs, seconds_of
+from core.estimate.pace import Pace, pace_from_runs, seconds_of, try_run
 from core.estimate.plan import RunEstimate, estimate_run
 from core.estimate.summary import Summary, optimizer_steps, rows_of_trainer, summarize
-from core.estimate.trial import try_run
 from core.models.hardware import Hardware
 from core.models.location import ensure_model, local_model
 from core.rules import parse_config
@@ -55,7 +54,7 @@ def card(
 ) -> str:
     """The card's HTML: figures, memory, what needs attention; with problems, what to mend.
 
-    `trial` is what two steps with these settings measured (core.estimate.trial); `refused` what
+    `trial` is what two steps with these settings measured (core.estimate.pace); `refused` what
     keeps the run from starting although its settings can be read.
     """
     if config is None:

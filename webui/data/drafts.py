@@ -15,7 +15,7 @@ from core.data.drafts import review, tasks
 from core.data.jobs import check_free, submit_adding, submit_drafts
 from core.data.registry import load_dataset_info
 from core.errors import ConfigError, DataError, Problem, TunesmithError
-from core.jobs.store import Job
+from core.jobs.job import Job
 from core.workspace import Workspace
 from webui import messages
 from webui.context import App, Shared, version_of

@@ -12,8 +12,8 @@ from gradio.components import Component
 from core.data.jobs import submit_import
 from core.data.record import SAMPLE_ID
 from core.errors import JobError, TunesmithError
+from core.jobs.job import Job
 from core.jobs.queue import dismiss_job, stop_job
-from core.jobs.store import Job
 from webui import background, messages
 from webui.context import App, Shared
 from webui.data.import_choice import ImportChoice

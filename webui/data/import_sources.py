@@ -18,7 +18,7 @@ from core.data.read.files import KINDS, TEXT_KINDS, kind_of_name
 from core.data.read.sources import PREFIX, HubSource
 from core.data.values import Unusable
 from core.errors import DataError, TunesmithError
-from core.jobs.apart import call_apart
+from core.jobs.isolated import call_isolated
 from core.workspace import Workspace
 from webui import background, messages
 from webui.data import row_cards
@@ -192,7 +192,7 @@ def _inspect(
     }
     if _is_quick(source):
         return inspect_source(source, **how)
-    return call_apart(inspect_source, source, tell=task.tell, **how)
+    return call_isolated(inspect_source, source, tell=task.tell, **how)
 
 
 def _is_quick(source: str) -> bool:

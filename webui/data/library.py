@@ -28,7 +28,7 @@ from core.data.registry import (
 from core.data.steps import write_recipe
 from core.data.versions import recipe_of
 from core.errors import TunesmithError
-from core.jobs.apart import call_apart
+from core.jobs.isolated import call_isolated
 from core.workspace import Workspace
 from webui import background, messages
 from webui.context import App, Shared, stamp
@@ -349,7 +349,7 @@ def write_rows(
         info.rows_path(part)
     path = _place(workspace, f"{info.name}{'-' if part else ''}{part}", kind)
     parts = (part,) if part else ()
-    call_apart(export_rows, workspace, dataset, path, parts=parts, tell=task.tell)
+    call_isolated(export_rows, workspace, dataset, path, parts=parts, tell=task.tell)
     return path
 
 

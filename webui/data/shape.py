@@ -24,7 +24,7 @@ from core.data.versions import (
     use_version,
 )
 from core.errors import ConfigError, TunesmithError
-from core.jobs.apart import call_apart
+from core.jobs.isolated import call_isolated
 from webui import background, job_progress, messages
 from webui.context import App, Shared, version_of
 from webui.data import step_cards
@@ -411,7 +411,7 @@ class StepTrial:
         """Tries the steps and shows what those from `first` on do."""
         self.end(page)
         task = background.begin(
-            lambda task: call_apart(
+            lambda task: call_isolated(
                 try_in_order, self.app.workspace, info.id, steps, imported=imported, tell=task.tell
             ),
             "Trying",

@@ -17,7 +17,7 @@ from gradio.components import Component
 from core.data.record import DatasetInfo
 from core.data.registry import load_dataset_info
 from core.errors import TunesmithError
-from core.jobs.apart import call_apart
+from core.jobs.isolated import call_isolated
 from core.models.location import local_model
 from core.tokens.lens import Lens
 from core.tokens.statistics import read_statistics
@@ -179,7 +179,7 @@ class StatisticsView:
 
     def _count_work(self, dataset: str, lens: Lens) -> Callable[[background.Task], None]:
         question = "core.worker.tokenizers:count_every_row", self.app.workspace, dataset, lens
-        return lambda task: call_apart(*question, tell=task.tell)
+        return lambda task: call_isolated(*question, tell=task.tell)
 
     def _key(self, info: DatasetInfo, lens: Lens) -> _Key:
         return (info.id, info.fingerprint, lens.model, lens.system_prompt, lens.chat_template)

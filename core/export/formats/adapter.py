@@ -8,8 +8,7 @@ from typing import Any
 
 from core.config import RunConfig
 from core.config.adapter import NAMES
-from core.export.base import Base
-from core.export.format import Exporting, Format, auto_class, scorer_code
+from core.export.format import Base, Exporting, Format, auto_class, scorer_code
 from core.export.package import folder_bytes
 from core.methods import Makes
 from core.models.trained import TrainedModel, adapter_settings

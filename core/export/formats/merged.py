@@ -6,8 +6,7 @@ from typing import Any
 
 from core.config import RunConfig
 from core.errors import ExportError
-from core.export.base import Base
-from core.export.format import Exporting, Format, auto_class, scorer_code
+from core.export.format import Base, Exporting, Format, auto_class, scorer_code
 from core.methods import Makes
 from core.models.trained import TrainedModel
 

@@ -17,8 +17,7 @@ from core.evaluation.report import Note, Row, note
 from core.progress import Tell
 from core.rewards.build import reward_functions
 from core.rewards.specs import parse_rewards
-from core.tokens.prompted import Prompted, prompted
-from core.tokens.prompts import prompt_ids
+from core.tokens.prompts import Prompted, prompt_ids, prompted
 from core.worker.evaluation.evaluator import MOST_SHOWN, Evaluator, sides_of
 from core.worker.evaluation.measure import too_long, write_answers
 from core.worker.evaluation.rows import HeldOut

@@ -19,8 +19,8 @@ import torch
 from core.data.record import DatasetInfo
 from core.data.registry import load_dataset_info
 from core.errors import DataError, ExportError
-from core.export.base import base_of_run
 from core.export.card import write_card
+from core.export.format import base_of_run
 from core.export.formats import format_names, formats
 from core.export.package import folder_bytes, forget_machine, need_room, write_zip
 from core.jobs.task import Task

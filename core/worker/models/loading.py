@@ -1,33 +1,35 @@
-"""Models in memory: for training and for asking, on which device, in which type, which adapter.
+"""Models in memory: for training and for asking, on which device, in which type, which adapter, and
+whether saved weights are those of the model at all.
 
 A base that is a stack is another base with adapters merged into it. Virtual tokens (prompt and
-prefix tuning) stand before the text, and rows for new tokens behind the vocabulary."""
+prefix tuning) stand before the text, and rows for new tokens behind the vocabulary.
+"""
 
 from __future__ import annotations
 
 import gc
 import logging
 import os
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
-from peft import PeftModel, PeftType
+from peft import PeftModel, PeftType, get_peft_model_state_dict
+from safetensors import safe_open
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, PreTrainedConfig
 
 from core.config import RunConfig
 from core.errors import ModelError
-from core.models.frozen import freeze
 from core.models.hardware import CpuFlags, auto_precision
 from core.models.kinds import Kind, kind_of, need_kind
 from core.models.location import ensure_model
-from core.models.new_tokens import NewTokens, read_new_tokens
 from core.models.origin import read_stack, workspace_of
-from core.models.trained import TrainedModel
+from core.models.trainable import freeze
+from core.models.trained import NewTokens, TrainedModel, adapter_settings, read_new_tokens
 from core.tokens.chat_templates import use_runs_own
-from core.worker.models.fit import adapter_misfit
 from core.workspace import Workspace
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -383,3 +385,75 @@ def _unloadable(what: str, error: Exception) -> ModelError:
         f"The {what} cannot be loaded: {reason}.",
         "Fetch or choose it again; models that bring code of their own are not run.",
     )
+
+
+_TOLD = 3
+_EMBEDDING = re.compile(r"(embed\w*|wte|lm_head|embeddings)(\.base_layer)?\.weight$")
+
+
+def adapter_misfit(model: PeftModel, folder: Path, name: str = "default") -> str | None:
+    """Why the adapter in `folder` is not one for this model's adapter `name`; None if it is.
+
+    Raises ModelError when its settings cannot be read.
+    """
+    saved, own = adapter_settings(folder), model.peft_config[name]
+    kind = str(getattr(own.peft_type, "value", own.peft_type))
+    if saved.get("peft_type") != kind:
+        return f"it is of the kind {saved.get('peft_type')}, not {kind}."
+    for field in ("r", "lora_alpha", "bias", "use_dora", "use_rslora"):
+        here = getattr(own, field, None)
+        if field in saved and here is not None and saved[field] != here:
+            return f"its {field} is {saved[field]}, not {here}."
+    shapes = {
+        key: tuple(value.shape)
+        for key, value in get_peft_model_state_dict(
+            model, adapter_name=name, save_embedding_layers=False
+        ).items()
+    }
+    return _misfit(header_shapes(folder, "adapter_model"), shapes)
+
+
+def weights_misfit(model: Any, folder: Path) -> str | None:
+    """Why the whole model in `folder` is not `model`; None if it is."""
+    shapes = {key: tuple(value.shape) for key, value in model.state_dict().items()}
+    # Weights that are tied are saved once.
+    return _misfit(header_shapes(folder, "model"), shapes, may_lack=True)
+
+
+def header_shapes(folder: Path, name: str) -> dict[str, tuple[int, ...]]:
+    """The shape of each tensor in the files `name*.safetensors`."""
+    found: dict[str, tuple[int, ...]] = {}
+    for path in sorted(folder.glob(f"{name}*.safetensors")):
+        with safe_open(path, framework="pt") as file:
+            found |= {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
+    return found
+
+
+def _misfit(
+    saved: Mapping[str, tuple[int, ...]],
+    own: Mapping[str, tuple[int, ...]],
+    *,
+    may_lack: bool = False,
+) -> str | None:
+    other = [
+        f"{key} is {_shape(saved[key])}, not {_shape(own[key])}"
+        for key in saved
+        if key in own and saved[key] != own[key]
+    ]
+    if other:
+        return f"{_some(other)}."
+    # Embeddings that were saved along with an adapter on them are the base's own.
+    unknown = [key for key in saved if key not in own and not _EMBEDDING.search(key)]
+    if unknown:
+        return f"this model has no {_some(unknown)}."
+    missing = [] if may_lack else [key for key in own if key not in saved]
+    return f"it lacks {_some(missing)}." if missing else None
+
+
+def _shape(shape: tuple[int, ...]) -> str:
+    return " x ".join(map(str, shape))
+
+
+def _some(texts: list[str]) -> str:
+    more = len(texts) - _TOLD
+    return ", ".join(texts[:_TOLD]) + (f" and {more} more" if more > 0 else "")

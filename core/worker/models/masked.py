@@ -14,7 +14,7 @@ from transformers.utils import logging as transformers_logging
 
 from core.config import RunConfig
 from core.errors import ModelError
-from core.models.frozen import freeze
+from core.models.trainable import freeze
 from core.models.trained import TrainedModel
 from core.worker.models.loading import (
     DTYPES,

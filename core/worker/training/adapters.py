@@ -38,9 +38,9 @@ from transformers import TrainerCallback, set_seed
 from core.config import RunConfig
 from core.config.adapter import FROM_BASE, AdapterSection
 from core.errors import ModelError, TrainingError
-from core.models.adapter_size import FEEDFORWARD
 from core.models.origin import own_adapter
-from core.worker.models.fit import adapter_misfit
+from core.models.trainable import FEEDFORWARD
+from core.worker.models.loading import adapter_misfit
 from core.worker.training.attention import other_attention
 from core.worker.training.beginning import Beginning
 from core.worker.training.trainer import same_randomness

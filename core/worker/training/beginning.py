@@ -19,8 +19,8 @@ from core.methods import METHODS
 from core.models.describe import describe_model
 from core.models.labels import labels_of
 from core.models.location import ensure_model
-from core.models.new_tokens import NewTokens
 from core.models.origin import own_adapter, own_base, read_origin, read_stack
+from core.models.trained import NewTokens
 from core.runs.origin_files import lay_origin
 from core.tokens.chat_templates import keep_with_run, use_runs_own
 from core.worker.models.classifier import open_with_head

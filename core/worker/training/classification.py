@@ -16,8 +16,8 @@ from torch.nn import functional
 from transformers import DataCollatorWithPadding, TrainerCallback, TrainingArguments
 
 from core.config import RunConfig
-from core.config.classification import ClassificationSection
-from core.config.derived import quick_settings
+from core.config.run import quick_settings
+from core.config.sections import ClassificationSection
 from core.data.record import DatasetInfo, Part
 from core.data.rowfile import iter_rows, read_slice
 from core.errors import ConfigError, DataError, Problem

@@ -19,15 +19,14 @@ from trl.models.utils import disable_gradient_checkpointing
 from trl.trainer.utils import add_fused_lm_head
 
 from core.config import RunConfig
-from core.config.derived import answers_a_step, nearest_batch
+from core.config.run import answers_a_step, nearest_batch
 from core.data.record import Part
 from core.errors import DataError, ModelError
 from core.jobs.events import EventWriter
 from core.models.origin import own_adapter
 from core.rewards.build import reward_functions
 from core.rewards.specs import RewardSpec, parse_rewards
-from core.tokens.prompted import prompted
-from core.tokens.prompts import prompt_ids
+from core.tokens.prompts import prompt_ids, prompted
 from core.tokens.tool_turns import answer_text
 from core.worker.rewards import reward_model
 from core.worker.training.adapters import peft_config

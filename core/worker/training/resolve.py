@@ -11,9 +11,8 @@ import torch
 
 from core.config import RunConfig
 from core.estimate.auto import USABLE, choose_rows, with_values
-from core.estimate.batch import largest_batch
 from core.estimate.memory import estimate_memory
-from core.estimate.shape import ModelShape, shape_of
+from core.estimate.sizes import ModelShape, largest_batch, shape_of
 from core.models.describe import facts_of
 from core.worker.models.loading import pick_device, precision_on
 from core.worker.training.attention import NAME as ROW_ATTENTION

@@ -25,9 +25,8 @@ from core.errors import ModelError, TrainingError
 from core.jobs.events import EventWriter
 from core.models.checkpoints import checkpoint_before, last_good_checkpoint
 from core.rules import load_config, parse_config
-from core.rules.memory import halved
-from core.worker.models.fit import adapter_misfit, weights_misfit
-from core.worker.models.loading import free_memory
+from core.rules.half_batch import halved
+from core.worker.models.loading import adapter_misfit, free_memory, weights_misfit
 from core.worker.training.advice import advise
 from core.workspace import RunFolder
 

@@ -10,8 +10,8 @@ from peft import LoraConfig, PeftConfig
 from transformers import TrainerCallback
 
 from core.errors import TrainingError
-from core.models.new_tokens import NewTokens, read_new_tokens
 from core.models.origin import own_adapter
+from core.models.trained import NewTokens, read_new_tokens
 from core.tokens.words import add_tokens
 from core.worker.models.loading import grow, make_room
 from core.worker.training.beginning import Beginning

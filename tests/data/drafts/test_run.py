@@ -16,7 +16,7 @@ from core.data.drafts.review import accept, read_drafts
 from core.data.drafts.run import run_drafts
 from core.data.drafts.tasks import begin, change_task, list_tasks, load_task, read_log
 from core.errors import DataError, JobError, ModelError
-from core.jobs.apart import call_apart
+from core.jobs.isolated import call_isolated
 from tests.data.drafts.conftest import KEY, completion, failure, new_rows, questions
 from tests.waiting import LIMIT, until
 
@@ -355,13 +355,15 @@ def test_a_stop_from_another_process_keeps_the_replies(make_dataset: Any, endpoi
             raise Stop
 
     endpoint.answer = waits_from_the_seventh
-    apart = {"workers": multiprocessing.get_context("spawn")}
+    spawned = {"workers": multiprocessing.get_context("spawn")}
     with pytest.raises(Stop):
-        call_apart(run_drafts, workspace.root, info.id, task.id, tell=stop_in_the_middle, **apart)
+        call_isolated(
+            run_drafts, workspace.root, info.id, task.id, tell=stop_in_the_middle, **spawned
+        )
     later.set()
     stopped = load_task(workspace, info.id, task.id)
     assert (stopped.state, stopped.reason) == ("stopped", "Stopped.")
     assert stopped.tally.drafts == 8
-    call_apart(run_drafts, workspace.root, info.id, task.id, **apart)
+    call_isolated(run_drafts, workspace.root, info.id, task.id, **spawned)
     assert load_task(workspace, info.id, task.id).tally.drafts == 12
     assert len(set(endpoint.prompts())) == 12

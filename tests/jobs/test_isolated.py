@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from core.errors import ConfigError, JobError
-from core.jobs.apart import call_apart, received
+from core.jobs.isolated import call_isolated, received
 from core.jobs.process import WorkerContext
 from tests.jobs import children
 
@@ -25,7 +25,7 @@ def workers() -> Iterator[WorkerContext]:
 
 def test_the_answer_and_the_progress_come_back(workers: WorkerContext) -> None:
     heard: list[tuple[float, str]] = []
-    answer = call_apart(
+    answer = call_isolated(
         children.add_slowly, 2, second=3, workers=workers, tell=lambda *told: heard.append(told)
     )
     assert answer == 5
@@ -35,25 +35,25 @@ def test_the_answer_and_the_progress_come_back(workers: WorkerContext) -> None:
 
 def test_it_leaves_the_cores_to_the_page(workers: WorkerContext) -> None:
     """A page that shares its cores with a long import or a training answers at once."""
-    assert call_apart(children.priority, workers=workers) > os.nice(0)
+    assert call_isolated(children.priority, workers=workers) > os.nice(0)
 
 
 def test_an_error_keeps_its_fields(workers: WorkerContext) -> None:
     """A wrong setting must be marked at its field, also when it was found in another process."""
     with pytest.raises(ConfigError) as caught:
-        call_apart(children.refuse, "too high", workers=workers)
+        call_isolated(children.refuse, "too high", workers=workers)
     assert [problem.field for problem in caught.value.problems] == ["training.learning_rate"]
     assert caught.value.hint == "Lower it."
 
 
 def test_a_fault_is_told_and_not_swallowed(workers: WorkerContext) -> None:
     with pytest.raises(JobError, match="RuntimeError: a fault of the program"):
-        call_apart(children.break_down, workers=workers)
+        call_isolated(children.break_down, workers=workers)
 
 
 def test_a_killed_process_is_an_error_not_a_wait(workers: WorkerContext) -> None:
     with pytest.raises(JobError, match="was killed"):
-        call_apart(children.kill_myself, workers=workers)
+        call_isolated(children.kill_myself, workers=workers)
 
 
 def test_half_an_answer_of_a_killed_process_is_the_same_error() -> None:
@@ -82,7 +82,7 @@ def test_a_stop_ends_the_process_and_lets_it_tidy_up(
             raise StoppedError
 
     with pytest.raises(StoppedError):
-        call_apart(children.work_for_ever, tmp_path / "mark", workers=workers, tell=stop)
+        call_isolated(children.work_for_ever, tmp_path / "mark", workers=workers, tell=stop)
     assert not (tmp_path / "mark").exists()
     with pytest.raises(ProcessLookupError):
         os.kill(seen[0], 0)
@@ -98,4 +98,4 @@ def test_a_stop_does_not_wait_for_the_first_word(workers: WorkerContext) -> None
         raise StoppedError
 
     with pytest.raises(StoppedError):
-        call_apart(children.stay_silent, workers=workers, tell=stop)
+        call_isolated(children.stay_silent, workers=workers, tell=stop)

@@ -16,7 +16,7 @@ _GRACE_SECONDS = 5.0
 _SILENCE_SECONDS = 0.5
 
 
-def call_apart(
+def call_isolated(
     function: str | Callable[..., Any],
     *args: Any,
     tell: Tell | None = None,
