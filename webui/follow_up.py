@@ -26,7 +26,7 @@ _LONGER_HELP = (
 )
 
 
-class GoOn:
+class FollowUp:
     """Buttons under a run that has ended, and the few settings of a longer training."""
 
     def __init__(self, app: App, shared: Shared) -> None:

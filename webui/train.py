@@ -21,7 +21,7 @@ from core.runs.resume import resume_run
 from core.workspace import RunFolder
 from webui import messages
 from webui.context import App, Shared
-from webui.follow_up import GoOn
+from webui.follow_up import FollowUp
 from webui.forms import setting_label, write_text
 from webui.live import LiveRun, Sample, completions
 
@@ -41,7 +41,7 @@ def build(app: App, shared: Shared) -> None:
 class _Train:
     def __init__(self, app: App, shared: Shared) -> None:
         self.app, self.shared = app, shared
-        self.after = GoOn(app, shared)
+        self.after = FollowUp(app, shared)
         self.choice = gr.Dropdown([], label="Run", elem_id="run-choice", visible=False)
         with gr.Column(visible=False, elem_classes="nothing") as self.nothing:
             gr.HTML(_NOTHING, apply_default_css=False)

@@ -14,7 +14,7 @@ from core.jobs.events import EventWriter
 from core.rules import parse_config
 from core.runs.records import list_runs
 from tests.jobs.bench import Bench
-from webui.follow_up import GoOn
+from webui.follow_up import FollowUp
 from webui.runs import RunTable
 
 
@@ -25,17 +25,17 @@ def bench(workspace: Path) -> Iterator[Bench]:
     bench.close()
 
 
-def _buttons(bench: Bench) -> GoOn:
+def _buttons(bench: Bench) -> FollowUp:
     # They use no more of the app than this.
     app: Any = SimpleNamespace(workspace=bench.workspace, store=bench.store)
-    after = GoOn(app, SimpleNamespace())  # type: ignore[arg-type]
+    after = FollowUp(app, SimpleNamespace())  # type: ignore[arg-type]
     with gr.Blocks():
         after.build_half()
         after.build()
     return after
 
 
-def _seen(after: GoOn, job: Any) -> list[bool]:
+def _seen(after: FollowUp, job: Any) -> list[bool]:
     """Half the batch, the row, continue, longer."""
     return [bool(getattr(part, "visible", True)) for part in after.shown(job)[:4]]
 

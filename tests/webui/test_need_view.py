@@ -12,7 +12,7 @@ from core.models.hardware import CpuFlags, Device, Hardware
 from core.rules import parse_config
 from tests.estimate.test_memory import SMOLLM2, model
 from tests.webui.fakes import fake_app
-from webui.configure.plan import NeedView, _key, estimate_of, gigabytes, memory_html, time_text
+from webui.configure.plan import MemoryView, _key, estimate_of, gigabytes, memory_html, time_text
 from webui.context import App
 
 GPU = Device("cuda", 0, "A GPU <b>", 3 * 10**9, 3 * 10**9, 8.0)
@@ -51,7 +51,7 @@ def test_the_card_says_whether_it_fits_and_names_each_part(app: App) -> None:
 
 def test_an_offer_that_is_clicked_is_what_it_said(app: App) -> None:
     with gr.Blocks():
-        view = NeedView(app)
+        view = MemoryView(app)
     config = settings(app, 32)
     shown = view.follow(config)
     labels = [shown[button].value for button in view.buttons if shown[button].visible]
@@ -65,7 +65,7 @@ def test_an_offer_that_is_clicked_is_what_it_said(app: App) -> None:
 def test_what_a_step_does_not_depend_on_keeps_the_time_that_was_tried(app: App) -> None:
     """Another learning rate would ask for another trial."""
     with gr.Blocks():
-        view = NeedView(app)
+        view = MemoryView(app)
     config = settings(app, 2)
     view.trials[_key(config)] = {"tokens_per_second": 50.0, "memory_bytes": 10**9}
     faster = parse_config(config.values() | {"training.learning_rate": 1e-5, "training.seed": 7})

@@ -323,7 +323,7 @@ def gigabytes(size: float) -> str:
     return f"{size / 1e9:.1f} GB" if size >= 950e6 else f"{size / 1e6:.0f} MB"
 
 
-class NeedView:
+class MemoryView:
     """The buttons under the summary: changes that make a run fit, and the trial."""
 
     def __init__(self, app: App) -> None:

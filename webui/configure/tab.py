@@ -23,7 +23,7 @@ from core.tokens.lens import Lens
 from webui import background, forms, messages
 from webui.configure import plan
 from webui.configure.extras import ExtrasView
-from webui.configure.plan import NeedView
+from webui.configure.plan import MemoryView
 from webui.configure.presets import PresetChoice, when
 from webui.configure.rewards import RewardEditor
 from webui.configure.verl import VerlView
@@ -68,7 +68,7 @@ class _Configure:
                 self.start = gr.Button("Start training", variant="primary", elem_id="start")
                 self.status = gr.HTML(elem_id="start-status", apply_default_css=False)
                 self.stop = gr.Button("Stop the download", size="sm", visible=False)
-                self.need = NeedView(app)
+                self.need = MemoryView(app)
         self.inputs = {*self.form.fields.values(), self.preset, self.name_to_save}
         self.shown = {self.form.marks, self.summary, self.start, shared.lens}
         self.shown |= {*self.rewards.outputs, *self.need.outputs, self.need.box}
