@@ -64,7 +64,7 @@ def test_only_the_page_s_own_files_are_served() -> None:
 # Says that it is ready when `wait` has taken the signals over.
 WAIT = """
 import signal, threading
-from webui import waiting
+from webui import server
 from tests.waiting import LIMIT
 
 def tell():
@@ -72,9 +72,9 @@ def tell():
         threading.Event().wait(0.01)
     print("ready", flush=True)
 
-waiting.PATIENCE = 20
+server.PATIENCE = 20
 threading.Thread(target=tell, daemon=True).start()
-waiting.wait(lambda: {runs}, lambda: print("runs stopped", flush=True))
+server.wait(lambda: {runs}, lambda: print("runs stopped", flush=True))
 print("that was all", flush=True)
 """
 
