@@ -62,8 +62,7 @@ def test_basic_settings_are_few_and_the_rest_stands_in_a_titled_fold() -> None:
 )
 def test_a_value_comes_back_from_its_control_as_it_went_in(spec: FieldSpec, value: Any) -> None:
     """Through the component itself, as the browser sends it."""
-    with gr.Blocks():
-        control = forms.control(spec, value, [value] if isinstance(value, str) else None)
+    control = forms.control(spec, value, [value] if isinstance(value, str) else None)
     sent = control.postprocess(forms.write(spec, value))
     held = control.preprocess(getattr(sent, "root", sent))
     assert forms.read(spec, held) == value
@@ -96,7 +95,9 @@ def test_fields_that_do_not_matter_are_hidden_and_changes_are_marked() -> None:
     assert {"adapter.r", "adapter.lora_alpha"} <= set(marks["hidden"])
     assert marks["changed"] == {"adapter.method": "lora", "training.seed": "42"}
     assert marks["folds"][forms.fold_id("Randomness")] == {
-        "text": "1 changed", "wrong": False, "empty": False
+        "text": "1 changed",
+        "wrong": False,
+        "empty": False,
     }
 
 
