@@ -283,3 +283,17 @@ def test_wrong_use_is_told_before_any_work(
     assert found == code and message in err and "Traceback" not in err
     assert [one["id"] for one in asked("data", "list")["datasets"]] == [topics]
     assert len(asked("data", "versions", topics)["versions"]) == 1
+
+
+def test_an_import_names_the_keys_of_turns_that_it_does_not_keep(
+    asked: Callable[..., Any], typed: Callable[..., Typed], tmp_path: Path
+) -> None:
+    path = tmp_path / "rows.jsonl"
+    answer = {"role": "assistant", "content": "a", "mood": "glad", "weight": 0}
+    row = {"messages": [{"role": "user", "content": "q"}, answer]}
+    path.write_text(f"{json.dumps(row)}\n" * 2, encoding="utf-8")
+    _, out, err = typed("data", "import", str(path), "--eval-fraction", "0", "--name", "moods")
+    assert "Keys of turns that are not used: mood (2 turns)." in err and "mood 2" in out
+    info = asked("data", "inspect", "moods")
+    assert info["unused_keys"] == {"mood": 2}
+    assert info["rows"][0]["messages"][1]["weight"] == 0

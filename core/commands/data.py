@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -91,6 +92,7 @@ def run_import(args: argparse.Namespace, output: Output) -> int:
     from core.data.mappings import load_mapping, save_mapping
     from core.data.prepare import import_dataset
     from core.data.steps import parse_steps, read_recipe
+    from core.data.turn_keys import unused_text
 
     for option, share in (
         ("--eval-fraction", args.eval_fraction),
@@ -133,6 +135,8 @@ def run_import(args: argparse.Namespace, output: Output) -> int:
             info.columns,
         )
     say_dropped(info, output)
+    if info.unused_keys:
+        output.say(unused_text(info.unused_keys))
     for result in info.steps:
         data_steps.say_dropped(result, output)
     output.result(record(info), info_text(info))
@@ -248,6 +252,7 @@ def run_inspect(args: argparse.Namespace, output: Output) -> int:
 def _inspect_source(args: argparse.Namespace, output: Output) -> int:
     from core.commands.follow import fetch_progress
     from core.data.inspection import inspect_source
+    from core.data.turn_keys import unused_text
 
     report = inspect_source(
         args.id,
@@ -279,6 +284,8 @@ def _inspect_source(args: argparse.Namespace, output: Output) -> int:
         output.say(f"{file} {problem['line']} would be dropped: {problem['reason']}")
     if report.problem_count > LISTED:
         output.say(f"and {report.problem_count - LISTED} more")
+    if report.unused_keys:
+        output.say(unused_text(report.unused_keys))
     data = {**dataclasses.asdict(report), "path": args.id, "rows": rows}
     output.result(data, "\n\n".join([text, *(row_text(row) for row in rows)]))
     return DONE
@@ -338,7 +345,7 @@ def _percentiles(found: dict[str, float]) -> str:
     return ", ".join(f"{name}: {value:,.0f}" for name, value in found.items())
 
 
-def _counted(found: list[list[Any]]) -> str:
+def _counted(found: Sequence[Sequence[Any]]) -> str:
     return ", ".join(f"{name} {count:,}" for name, count in found[:LISTED])
 
 
@@ -449,6 +456,7 @@ def info_text(info: DatasetInfo) -> str:
             ("held-out rows", info.counts.eval),
             ("test rows", info.counts.test or None),
             ("dropped rows", info.counts.dropped or None),
+            ("not used in turns", _counted(list(info.unused_keys.items()))),
             ("from", ", ".join(source.file for source in info.sources)),
         ]
     )

@@ -9,11 +9,12 @@ the part that both sides share (preference) or all up to the last question (unpa
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache, partial
 from typing import Any
 
 from core.data.read.row import Row, json_type
+from core.data.turn_keys import content_of, refuse_media_beside, words_of
 from core.data.turns import (
     Turn,
     check_order,
@@ -21,6 +22,7 @@ from core.data.turns import (
     split_system,
     tools_of,
     turns_of,
+    unused_keys,
     with_system,
 )
 from core.data.values import Fields, Unusable, parsed, text_of, written
@@ -33,7 +35,24 @@ def convert(row: Row, form: str, mapping: Mapping[str, str], system_prompt: str 
     such as "{question}\\n\\n{context}". `system_prompt` goes before a conversation that has no
     system turn.
     """
-    return _conversion(form, tuple(mapping.items()), system_prompt)(row)
+    made = _conversion(form, tuple(mapping.items()), system_prompt)(row)
+    refuse_media_beside(row, made, mapping.values())
+    return made
+
+
+_TURN_FIELDS = (
+    *("messages", "conversations", "prompt", "completion", "instruction", "output"),
+    *("chosen", "rejected", "history"),
+)
+
+
+def unused_turn_keys(row: Row, mapping: Mapping[str, str]) -> Iterator[str]:
+    """The keys of a row's turns that say something which its standard form does not keep, each
+    once for each turn."""
+    for field in _TURN_FIELDS:
+        value = row.get(mapping.get(field) or "")
+        if isinstance(value, (list, dict, str)):
+            yield from unused_keys(value)
 
 
 @lru_cache(maxsize=64)
@@ -118,8 +137,10 @@ def prompt_with(fields: Fields, row: Row, turns: list[Turn], system_prompt: str)
 
 
 def own_system(fields: Fields, row: Row) -> str:
-    """The system text of the row's own column, or ""."""
+    """The system text of the row's own column, or "". It may be in parts, as Gemini's is."""
     value = fields.optional(row, "system") if "system" in fields else None
+    if isinstance(value, (dict, list)):
+        value = content_of(words_of(value) if isinstance(value, dict) else value, "system", 1)[0]
     return "" if value is None else text_of(value, "system text")
 
 

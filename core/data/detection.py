@@ -136,6 +136,8 @@ def _column_for(
             return None
     if name in ("history", "tools"):
         return named[0] if named else None
+    if name == "system":
+        return _best(columns, named, [column for column in named if columns.holds_parts(column)])
     if name == "text" and not named:
         texts = [column for column in free if columns.holds_text(column)]
         return texts[0] if len(texts) == 1 and len(columns.names) == 1 else None
@@ -279,6 +281,11 @@ class Columns:
             any(pair[0] in value[0] for pair in pairs) for value in self._lists_of_turns(column)
         )
         return turns > 0 and turns * 2 > len(self.values(column))
+
+    def holds_parts(self, column: str) -> bool:
+        """Whether the values of a column are texts in parts, as Gemini's `systemInstruction`."""
+        values = self.values(column)
+        return bool(values) and all(isinstance(v, dict) and "parts" in v for v in values)
 
     def holds_questions(self, column: str) -> bool:
         """Whether most lists of turns in a column end before anybody answers."""

@@ -131,7 +131,7 @@ FORMS: dict[str, Form] = {
 TURN_FIELDS = ("messages", "conversations", "history", "tools")
 """Fields that hold lists: a template, which makes text, cannot stand for them."""
 
-_CONVERSATIONS = ("conversation", "chat", "dialog", "dialogue")
+_CONVERSATIONS = ("conversation", "chat", "dialog", "dialogue", "contents")
 
 # Column names that are known to mean a field, best first.
 NAMES: dict[str, tuple[str, ...]] = {
@@ -143,7 +143,7 @@ NAMES: dict[str, tuple[str, ...]] = {
     "instruction": ("instruction",),
     "output": ("output", "response", "answer", "completion"),
     "input": ("input", "context"),
-    "system": ("system", "system_prompt"),
+    "system": ("system", "system_prompt", "systeminstruction", "system_instruction"),
     "history": ("history",),
     "messages": ("messages", "conversations", *_CONVERSATIONS),
     "conversations": ("conversations", "messages", *_CONVERSATIONS),

@@ -6,17 +6,19 @@ from __future__ import annotations
 import json
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from core.data.conversion import convert
+from core.data.conversion import convert, unused_turn_keys
 from core.data.detection import ROWS_TO_DETECT, Detection, choose, columns_of, detect
 from core.data.forms import FORMS, used_columns
 from core.data.read.files import file_encoding, file_format, no_readable_row, read_records
 from core.data.read.row import Record, Row
 from core.data.read.sources import Gathered, HubSource, Look, Source, as_hub_source, look
+from core.data.turn_keys import note_keys
 from core.data.values import Unusable
 from core.errors import DataError
 from core.jobs.process import named
@@ -41,7 +43,8 @@ class SourceReport:
     `form` is a name in `forms.FORMS`, or None when the rows cannot be trained on as they are;
     `form_reason` says why in both cases, `hint` what to do. `rows` are the first rows as they
     are, `samples` a few short values of each column. `problems` lists {"line", "reason", "file"}
-    of rows that would be dropped (the first hundred of `problem_count`). `total_rows` counts all
+    of rows that would be dropped (the first hundred of `problem_count`). `unused_keys` counts the
+    turns with a key that is not kept. `total_rows` counts all
     records, broken ones too; it is None, and only the beginning has been looked at, when the
     source is larger than 64 MB (12 MB packed), slow to read, or on the Hub.
 
@@ -61,6 +64,7 @@ class SourceReport:
     total_rows: int | None
     problems: list[dict[str, Any]] = field(default_factory=list)
     problem_count: int = 0
+    unused_keys: dict[str, int] = field(default_factory=dict)
     hint: str = ""
     encoding: str = ""
     samples: dict[str, list[str]] = field(default_factory=dict)
@@ -106,6 +110,7 @@ def inspect_source(
         total_rows=through.total,
         problems=through.problems,
         problem_count=through.problem_count,
+        unused_keys=dict(through.unused.most_common()),
         encoding=", ".join(dict.fromkeys(filter(None, encodings))),
         container=looked.container,
         files=[file.name for file in looked.files],
@@ -131,6 +136,7 @@ def _look_at_hub(
         total_rows=None,
         problems=through.problems,
         problem_count=through.problem_count,
+        unused_keys=dict(through.unused.most_common()),
         container="hub",
         files=[str(hub)],
     )
@@ -165,10 +171,13 @@ class _Through:
     seen: int = 0
     problems: list[dict[str, Any]] = field(default_factory=list)
     problem_count: int = 0
+    unused: Counter[str] = field(default_factory=Counter)
 
     def note(self, name: str, record: Record, found: Detection) -> None:
         self.seen += 1
         reason = record.problem or _reason_to_drop(record.row, found)
+        if record.row is not None and found.form and not reason:
+            note_keys(self.unused, unused_turn_keys(record.row, found.mapping))
         if reason:
             self.problem_count += 1
             if len(self.problems) < LISTED_PROBLEMS:

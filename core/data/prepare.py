@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from core.data.build import Said, build_version, free_ids, publish, scratch
-from core.data.conversion import convert
+from core.data.conversion import convert, unused_turn_keys
 from core.data.detection import Detection, columns_of
 from core.data.forms import FORMS, meta_of, used_columns
 from core.data.inspection import choose_together, read_heads, rows_of
@@ -38,6 +38,7 @@ from core.data.rowfile import META, RowWriter
 from core.data.steps import with_step
 from core.data.steps.base import Step
 from core.data.steps.split import Split
+from core.data.turn_keys import note_keys
 from core.data.values import Unusable
 from core.errors import DataError
 from core.progress import Tell
@@ -180,6 +181,7 @@ class _Import:
     counts: Counts = field(default_factory=Counts)
     reasons: Counter[str] = field(default_factory=Counter)
     columns: dict[str, None] = field(default_factory=dict)
+    unused: Counter[str] = field(default_factory=Counter)
 
     def run(self, ids: Iterable[str]) -> DatasetInfo:
         """Prepares in its folder and gives it the first free id."""
@@ -196,6 +198,7 @@ class _Import:
         info.source_form = self.found.form or ""
         info.counts = self.counts
         info.columns = list(self.columns)
+        info.unused_keys = dict(self.unused.most_common())
         info.version = 1
         build_version(
             self.workspace, info, files, self.steps, ready, self.said.part(_READ_SHARE, 0.99)
@@ -235,6 +238,7 @@ class _Import:
                         except Unusable as error:
                             reason = str(error)
                         else:
+                            note_keys(self.unused, unused_turn_keys(row, mapping))
                             meta = meta_of(row, mapping)
                             if meta:
                                 made[META] = meta

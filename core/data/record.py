@@ -161,6 +161,8 @@ class DatasetInfo(_Record):
     versions: list[Version] = []
     columns: list[str] = []
     """Names of what rows carry in `meta`."""
+    unused_keys: dict[str, int] = {}
+    """Keys of turns that the import did not keep, and how many turns have each."""
     labels: dict[str, int] = {}
     """Labelled text: how many train rows each label has, the most frequent first."""
     folder: Path = Field(default=Path(), exclude=True)

@@ -34,8 +34,10 @@ _DIGEST_BYTES = 16
 _PLACE = "_place"
 _SHUFFLED_AT_ONCE = 100_000
 
-_TURN_KEYS = ("role", "content", "tool_calls", "tool_call_id", "name")
-_TURNS = pa.list_(pa.struct([(key, pa.string()) for key in _TURN_KEYS]))
+_TURN_KEYS = ("role", "content", "tool_calls", "tool_call_id", "name", "reasoning_content")
+_TURNS = pa.list_(
+    pa.struct([*((key, pa.string()) for key in _TURN_KEYS), ("weight", pa.float64())])
+)
 _TEXT = pa.string()
 _COLUMNS: dict[str, dict[str, Any]] = {
     "text": {"text": _TEXT},

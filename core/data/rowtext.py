@@ -13,6 +13,7 @@ from core.data.read.row import Row
 
 TURN_COLUMNS = ("messages", "prompt", "completion", "chosen", "rejected")
 TEXT_COLUMNS = ("text", "answer")
+_SAID = ("content", "reasoning_content")
 _ANSWERS = ("completion", "chosen", "rejected", "answer")
 
 
@@ -27,12 +28,14 @@ def row_text(row: Row) -> str:
 
 
 def texts(row: Row) -> Iterator[str]:
-    """Each text of a row: its plain columns, then the content of each turn."""
+    """Each text of a row: its plain columns, then thought and content of each turn."""
     for column in TEXT_COLUMNS:
         if row.get(column):
             yield row[column]
     for column in TURN_COLUMNS:
         for turn in row.get(column) or ():
+            if "reasoning_content" in turn:
+                yield turn["reasoning_content"]
             yield turn["content"]
 
 
@@ -66,7 +69,8 @@ def map_texts(row: Row, change: Callable[[str], str]) -> Row:
     for column in TURN_COLUMNS:
         if changed.get(column):
             changed[column] = [
-                {**turn, "content": change(turn["content"])} for turn in changed[column]
+                {**turn, **{key: change(turn[key]) for key in _SAID if key in turn}}
+                for turn in changed[column]
             ]
     return row if changed == row else changed
 

@@ -1,20 +1,33 @@
 """Turns of a conversation, however they were written: roles, words, tools and calls of them.
 
 A turn is {"role", "content"} with the roles system, user, assistant and tool, and where there are
-any `tool_calls`, `tool_call_id` and `name`. A call is {"type": "function", "function": {"name",
-"arguments"}} with `arguments` as an object, and `id` where its source had one; a tool is {"type":
-"function", "function": {...}}. Turns and rows keep lists of them as JSON text.
+any `tool_calls`, `tool_call_id`, `name`, `reasoning_content` (the thought before the answer) and
+`weight` (0: the turn is read and not learned, 1: it is marked to be learned, between: how much its
+loss counts). A call is {"type": "function", "function": {"name", "arguments"}} with `arguments` as
+an object, and `id` where its source had one; a tool is {"type": "function", "function": {...}}.
+Turns and rows keep lists of them as JSON text.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 from core.data.read.row import invalid_text, json_type
+from core.data.turn_keys import (
+    SPEAKER_KEYS,
+    content_of,
+    refuse_media,
+    speaker_of,
+    thought_of,
+    unread_keys,
+    weight_of,
+    words_of,
+)
 from core.data.values import Unusable, json_text, parsed, text_of
 
-Turn = dict[str, str]
+Turn = dict[str, Any]
 
 _ROLES = {
     "system": ("system", "developer"),
@@ -22,10 +35,10 @@ _ROLES = {
     "assistant": ("assistant", "gpt", "model", "bot", "chatgpt", "bing", "bard", "ai"),
     "tool": ("tool", "observation", "function", "function_response", "tool_response", "ipython"),
     "call": ("function_call", "tool_call", "function-call"),
+    "thought": ("reasoning", "thinking", "thought", "think", "analysis"),
 }
 ROLE_OF = {name: role for role, names in _ROLES.items() for name in names}
-SPEAKER_KEYS = ("role", "from", "speaker")
-WORDS_KEYS = ("content", "value", "text")
+_SPOKEN = ("system", "user", "assistant", "tool")
 
 
 def turns_of(value: Any, what: str = "conversation") -> list[Turn]:
@@ -47,8 +60,7 @@ def turns_of(value: Any, what: str = "conversation") -> list[Turn]:
             words = item.get("content", item.get("value"))
             known = ROLE_OF.get(role) if type(role) is str else None
             if (
-                known
-                and known != "call"
+                known in _SPOKEN
                 and type(words) is str
                 and words
                 and not words.isspace()
@@ -59,23 +71,26 @@ def turns_of(value: Any, what: str = "conversation") -> list[Turn]:
         turn = _turn(item, number)
         if turn:
             turns.append(turn)
-    return turns
+    return _with_thoughts(turns) if any(turn["role"] == "thought" for turn in turns) else turns
 
 
 def _turn(item: Any, number: int) -> Turn | None:
     if not isinstance(item, dict):
         raise Unusable(f"turn {number} is {json_type(item)}, not an object with role and content")
-    name = next((item[key] for key in SPEAKER_KEYS if item.get(key) is not None), None)
+    name = speaker_of(item)
     if not isinstance(name, str):
         raise Unusable(f"turn {number} does not say who speaks")
     role = ROLE_OF.get(name.strip().lower())
     if role is None:
         raise Unusable(f"turn {number} has the unknown role {name[:80]!r}")
-    words = next((item[key] for key in WORDS_KEYS if item.get(key) is not None), "")
+    if role == "assistant" and item.get("channel") == "analysis":  # as gpt-oss writes a thought
+        role = "thought"
     where = f"turn {number} ({'assistant' if role == 'call' else role})"
+    refuse_media(item, where)
     if role == "call":
-        return {"role": "assistant", "content": "", "tool_calls": calls_of(words, where)}
-    content = _words(words, role, number)
+        turn = {"role": "assistant", "content": "", "tool_calls": calls_of(words_of(item), where)}
+        return _with_keys(turn, item, "", where)
+    content, thought = content_of(words_of(item), role, number)
     turn = {"role": role, "content": content}
     calls = item.get("tool_calls") or item.get("function_call")
     if calls and role == "assistant":
@@ -85,38 +100,62 @@ def _turn(item: Any, number: int) -> Turn | None:
         if role == "system":
             return None
         raise Unusable(f"{where} is empty")
+    return _with_keys(turn, item, thought, where)
+
+
+def _with_keys(turn: Turn, item: dict[str, Any], thought: str, where: str) -> Turn:
+    """The turn with what else its source says of it; `thought` is what its parts say."""
     for key in ("tool_call_id", "name"):
         if isinstance(item.get(key), str) and item[key].strip():
             turn[key] = item[key]
+    if turn["role"] == "assistant":
+        named = thought_of(item)[0]
+        both = [text for text in (named, thought) if text.strip()]
+        if both:
+            turn["reasoning_content"] = "\n\n".join(dict.fromkeys(both))
+    weight = weight_of(item)[0]
+    if weight is not None:
+        turn["weight"] = weight
     for text in turn.values():
-        bad = invalid_text(text)
+        bad = invalid_text(text) if isinstance(text, str) else ""
         if bad:
             raise Unusable(f"{where} is {bad}")
     return turn
 
 
-def _words(value: Any, role: str, number: int) -> str:
-    """A turn's text: as it is, or the text parts of OpenAI's list of parts. What a tool gave
-    back may be any JSON."""
-    if isinstance(value, str):
-        return value
-    if isinstance(value, list) and (role != "tool" or _are_parts(value)):
-        return "".join(_part(part, number) for part in value)
-    if role == "tool":
-        return json_text(value, f"content of turn {number}")
-    raise Unusable(f"turn {number} is {json_type(value)}, not text")
+def _with_thoughts(turns: list[Turn]) -> list[Turn]:
+    """Thoughts that stand as turns of their own, put to the answers that follow them."""
+    joined: list[Turn] = []
+    thoughts: list[str] = []
+    for number, turn in enumerate(turns, 1):
+        if turn["role"] == "thought":
+            thoughts.append(turn["content"])
+            continue
+        if thoughts and turn["role"] != "assistant":
+            raise Unusable(f"no answer follows the thought before turn {number}")
+        if thoughts:
+            own = [turn["reasoning_content"]] if "reasoning_content" in turn else []
+            turn = {**turn, "reasoning_content": "\n\n".join([*thoughts, *own])}
+            thoughts = []
+        joined.append(turn)
+    if thoughts:
+        raise Unusable("the conversation ends with a thought, and no answer follows it")
+    return joined
 
 
-def _are_parts(value: list[Any]) -> bool:
-    return all(isinstance(part, dict) and isinstance(part.get("type"), str) for part in value)
-
-
-def _part(part: Any, number: int) -> str:
-    text = part.get("text") if isinstance(part, dict) else part
-    if not isinstance(text, str):
-        kind = part.get("type", "other") if isinstance(part, dict) else "other"
-        raise Unusable(f"turn {number} holds a part of type {kind}; only text can be learned")
-    return text
+def unused_keys(value: Any) -> Iterator[str]:
+    """The keys of turns in a cell that say something which is not kept, once for each turn."""
+    items = parsed(value)
+    for item in [items] if isinstance(items, dict) else items if isinstance(items, list) else ():
+        if not isinstance(item, dict):
+            continue
+        name, words = speaker_of(item), words_of(item)
+        if len(item) == 2 and name and words and isinstance(words, str):
+            continue
+        role = ROLE_OF.get(name.strip().lower()) if isinstance(name, str) else None
+        if role:
+            read = {"channel"} if item.get("channel") in ("analysis", "final") else set()
+            yield from dict.fromkeys(key for key in unread_keys(item, role) if key not in read)
 
 
 def side_of(value: Any, role: str, what: str) -> list[Turn]:

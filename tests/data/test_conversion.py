@@ -194,7 +194,7 @@ def test_a_bad_question_or_answer_has_its_reason(row: dict[str, Any], reason: st
         (["q", "a"], "turn 1 is text"),
         (
             [{"role": "user", "content": [{"type": "image_url"}]}, TURNS[1]],
-            "a part of type image_url",
+            "a picture of type image_url",
         ),
     ],
 )

@@ -3,6 +3,7 @@ prompt, a recipe of steps."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,7 @@ import gradio as gr
 from gradio.components import Component
 
 from core.config.fields import field_specs
-from core.data.conversion import convert
+from core.data.conversion import convert, unused_turn_keys
 from core.data.detection import guess_mapping
 from core.data.forms import FORMS, Form, meta_of
 from core.data.inspection import SourceReport
@@ -20,6 +21,7 @@ from core.data.mappings import best_mapping
 from core.data.steps import parse_step, parse_steps, read_recipe, with_step
 from core.data.steps.base import Step
 from core.data.steps.split import Split
+from core.data.turn_keys import note_keys
 from core.data.values import Unusable
 from core.errors import ConfigError, DataError, TunesmithError
 from webui import background, messages
@@ -282,12 +284,17 @@ def _kept_looked_at(
 ) -> SourceReport:
     """The report with what is wrong with the rows that are at hand."""
     problems = []
+    unused: Counter[str] = Counter()
     for number, row in enumerate(report.rows, 1):
         try:
             convert(row, form.name, mapping)
         except Unusable as error:
             problems.append({"line": number, "reason": str(error), "file": report.path.name})
-    return replace(report, problems=problems, problem_count=len(problems))
+        else:
+            note_keys(unused, unused_turn_keys(row, mapping))
+    return replace(
+        report, problems=problems, problem_count=len(problems), unused_keys=dict(unused)
+    )
 
 
 SHARE, SECOND_FILE, NONE = "share", "file", "none"

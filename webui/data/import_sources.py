@@ -4,6 +4,7 @@ them before they are imported, what they are taken for and what they become."""
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from core.data.forms import FORMS
 from core.data.inspection import SourceReport, inspect_source
 from core.data.read.files import KINDS, TEXT_KINDS, kind_of_name
 from core.data.read.sources import PREFIX, HubSource
+from core.data.turn_keys import unused_text
 from core.data.values import Unusable
 from core.errors import DataError, TunesmithError
 from core.jobs.isolated import call_isolated
@@ -175,6 +177,7 @@ def _joined(first: SourceReport, more: SourceReport) -> SourceReport:
         first,
         problems=[*first.problems, *more.problems],
         problem_count=first.problem_count + more.problem_count,
+        unused_keys=dict(Counter(first.unused_keys) + Counter(more.unused_keys)),
         files=[*first.files, *more.files],
         skipped=[*first.skipped, *more.skipped],
     )
@@ -264,9 +267,12 @@ def _wrong(found: Found) -> str:
 
 
 def would_drop(report: SourceReport) -> str:
-    """The rows that cannot be learned from with this mapping, each with its reason."""
+    """The rows that cannot be learned from with this mapping, each with its reason, and the keys
+    of turns that are not kept."""
+    unused = unused_text(report.unused_keys)
+    told = messages.note(unused, "stopped") if unused else ""
     if not report.problem_count:
-        return ""
+        return told
     several = len(report.files) > 1
     lines = [
         (
@@ -284,7 +290,7 @@ def would_drop(report: SourceReport) -> str:
     rows = "1 row" if report.problem_count == 1 else f"{report.problem_count:,} rows"
     return (
         f'<details class="dropped"><summary>{rows} would be dropped: which and why</summary>'
-        f"<ul>{items}{more}</ul></details>"
+        f"<ul>{items}{more}</ul></details>{told}"
     )
 
 

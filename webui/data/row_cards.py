@@ -91,7 +91,20 @@ def _turn(turn: Row, words: str, kind: str) -> str:
     text = str(turn["content"])
     said = _result(text, words) if role == "tool" else _words(text, words)
     calls = _calls(turn.get("tool_calls"), words)
-    return _line(f"{known} {kind}".strip(), messages.escape(role) + name, said + calls)
+    who = messages.escape(role) + name + _weight(turn.get("weight"))
+    return _line(f"{known} {kind}".strip(), who, _thought(turn, words) + said + calls)
+
+
+def _thought(turn: Row, words: str) -> str:
+    thought = turn.get("reasoning_content")
+    return f'<div class="soft">{_words(str(thought), words)}</div>' if thought else ""
+
+
+def _weight(weight: float | None) -> str:
+    """What a turn's mark says of learning it."""
+    if weight is None or weight == 1:
+        return ""
+    return f"<small>{'only read' if weight == 0 else f'weight {weight:g}'}</small>"
 
 
 def _line(kind: str, who: str, content: str) -> str:

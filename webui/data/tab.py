@@ -14,6 +14,7 @@ import gradio as gr
 
 from core.data.record import SAMPLE_ID, DatasetInfo
 from core.data.registry import list_datasets, load_dataset_info
+from core.data.turn_keys import unused_text
 from core.errors import TunesmithError
 from core.tokens.lens import Lens
 from webui import messages
@@ -238,7 +239,8 @@ def about_html(info: DatasetInfo) -> str:
         held_out = f"held out: {split.eval_fraction:.0%} by seed {split.seed}"
     else:
         held_out = "nothing held out"
-    text = " ".join(part for part in (info.description, info.form_reason) if part)
+    told = info.description, info.form_reason, unused_text(info.unused_keys)
+    text = " ".join(part for part in told if part)
     return (
         f'<p class="aside">{messages.escape(text)}</p>'
         f'<p class="aside">From {messages.escape(files)}; {messages.escape(held_out)}.</p>'

@@ -17,6 +17,7 @@ from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
+    Field,
     ValidationError,
     model_validator,
 )
@@ -41,6 +42,10 @@ def _writable(text: str) -> str:
     if bad:
         raise ValueError(f"is {bad}")
     return text
+
+
+def _writable_or_none(text: str | None) -> str | None:
+    return text if text is None else _writable(text)
 
 
 def _json_text(value: Any) -> Any:
@@ -70,6 +75,8 @@ class _Turn(_Strict):
     tool_calls: JsonList = None
     tool_call_id: str | None = None
     name: str | None = None
+    reasoning_content: Annotated[str | None, AfterValidator(_writable_or_none)] = None
+    weight: float | None = Field(None, ge=0, le=1)
 
     @model_validator(mode="after")
     def _says_something(self) -> _Turn:

@@ -1,0 +1,268 @@
+"""What the keys of a turn say, however their source spelled them: its words as text or as parts,
+the thought before its answer, how much of it is learned, and which keys nobody reads."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from functools import lru_cache
+from typing import Any
+
+from core.data.read.row import Row, invalid_text, json_type
+from core.data.rowtext import TURN_COLUMNS, texts
+from core.data.values import Unusable, json_text
+
+SPEAKER_KEYS = ("role", "from", "speaker")
+WORDS_KEYS = ("content", "value", "text", "parts")
+THOUGHT_KEYS = (
+    *("reasoning_content", "reasoning", "thinking", "thought", "thoughts", "think"),
+    *("thinking_content", "reasoning_text", "reasoning_details", "thinking_blocks"),
+    *("chain_of_thought", "cot"),
+)
+"""Names of the thought before an answer; it is kept as `reasoning_content`."""
+
+_LEARNED = (
+    *("weight", "loss_weight", "loss_scale", "loss_mask", "loss", "compute_loss"),
+    *("train", "training", "trainable", "train_on_turn", "learn", "learned"),
+)
+_NOT_LEARNED = ("masked", "mask_loss", "ignore_loss", "no_loss", "ignore", "ignored")
+"""Marks that say the opposite: true means that the turn is only read."""
+
+_SHARES = {"true": 1.0, "yes": 1.0, "false": 0.0, "no": 0.0}
+
+_MEDIA = {
+    **dict.fromkeys(("image", "img", "picture", "photo"), "a picture"),
+    **dict.fromkeys(("audio", "sound", "speech"), "a sound"),
+    "video": "a video",
+    "media": "a file",
+    "file": "a file",
+    "document": "a file",
+    "inline": "a file",
+}
+"""What is no text, by what the name of a part, a key or a column has in it."""
+
+_MEDIA_NAME = re.compile("|".join(_MEDIA), re.I)
+_ATTACHED = re.compile(r"(?:image|img|audio|video)s?|image_url", re.I)
+"""Keys of turns and columns of rows that hold nothing else."""
+
+_SEEN_OR_HEARD = "image|img|picture|photo|audio|sound|speech|video"
+_MEDIA_COLUMN = re.compile(f"{_SEEN_OR_HEARD}|media", re.I)
+_PLACE = re.compile(rf"<\|?(?:{_SEEN_OR_HEARD})s?[\w|\- ]{{0,20}}>", re.I)
+_ALONE = ("<image>", "<audio>", "<video>")
+"""Where the text of a turn begins or ends with one of these, something stood there."""
+
+_TEXT_TYPES = (None, "", "text", "input_text", "output_text", "summary_text", "refusal")
+_THOUGHT_TYPES = (
+    *("thinking", "reasoning", "thought", "think", "reasoning_text", "reasoning.text"),
+    *("reasoning.summary", "reasoning_content", "analysis"),
+)
+_PART_TEXTS = ("text", "value", "content", "thinking", "reasoning", "thought", "summary", "refusal")
+_CALL_KEYS = {"id", "type", "function", "name", "arguments", "parameters"}
+_CALLS = ("tool_calls", "function_call")
+_LONGEST_KEY = 60
+
+
+def is_said(value: Any) -> bool:
+    """Whether a key says anything: Parquet fills each turn with the keys of all others."""
+    return value is not None and not (isinstance(value, (str, list, dict)) and not value)
+
+
+def speaker_of(turn: Mapping[str, Any]) -> Any:
+    return _first(turn, SPEAKER_KEYS)[1]
+
+
+def words_of(turn: Mapping[str, Any]) -> Any:
+    value = _first(turn, WORDS_KEYS)[1]
+    return "" if value is None else value
+
+
+def _first(turn: Mapping[str, Any], keys: tuple[str, ...]) -> tuple[str, Any]:
+    return next(((key, turn[key]) for key in keys if turn.get(key) is not None), ("", None))
+
+
+def content_of(value: Any, role: str, number: int) -> tuple[str, str]:
+    """(words, thought) of a turn: text as it is, or parts in every spelling in use. What a tool
+    gave back may be any JSON. Raises Unusable, naming the part that is no text."""
+    if isinstance(value, str):
+        return value, ""
+    if isinstance(value, dict) and _is_part(value):
+        value = [value]
+    if isinstance(value, list) and (role != "tool" or all(map(_is_part, value))):
+        words: list[str] = []
+        thoughts: list[str] = []
+        for part in value:
+            text, is_thought = _part(part, number)
+            (thoughts if is_thought else words).append(text)
+        return "".join(words), "\n\n".join(thought for thought in thoughts if thought.strip())
+    if role == "tool":
+        return json_text(value, f"content of turn {number}"), ""
+    raise Unusable(f"turn {number} is {json_type(value)}, not text")
+
+
+def _is_part(value: Any) -> bool:
+    """Whether an object is a part by its type, or, as Gemini's, by its text alone."""
+    if not isinstance(value, dict):
+        return False
+    return isinstance(value.get("type"), str) or isinstance(value.get("text"), str)
+
+
+def _part(part: Any, number: int) -> tuple[str, bool]:
+    """A part's text, and whether it is a thought."""
+    if isinstance(part, str):
+        return part, False
+    kind = part.get("type") if isinstance(part, dict) else "other"
+    if not isinstance(part, dict) or kind not in (*_TEXT_TYPES, *_THOUGHT_TYPES):
+        raise Unusable(f"turn {number} holds {_named(kind)}; only text can be learned")
+    held = next((key for key in part if _MEDIA_NAME.match(key) and is_said(part[key])), "")
+    if held:
+        raise Unusable(f"turn {number} holds {_named(held)}; only text can be learned")
+    text = _part_text(part)
+    if text is None:
+        raise Unusable(f"turn {number} holds {_named(kind or 'other')}; only text can be learned")
+    return text, kind in _THOUGHT_TYPES or part.get("thought") is True
+
+
+def _named(kind: Any) -> str:
+    return f"{_what(str(kind)) or 'a part'} of type {str(kind)[:_LONGEST_KEY]}"
+
+
+def _what(name: str) -> str:
+    found = _MEDIA_NAME.search(name)
+    return _MEDIA[found[0].lower()] if found else ""
+
+
+def _part_text(part: Mapping[str, Any]) -> str | None:
+    for key in _PART_TEXTS:
+        said = part.get(key)
+        if isinstance(said, list):  # a summary of several texts
+            texts = [one if isinstance(one, str) else _part_text(one) for one in said if one]
+            said = None if None in texts or not texts else "\n\n".join(str(one) for one in texts)
+        elif isinstance(said, dict):  # {"value": ..., "annotations": ...}
+            said = said.get("value")
+        if isinstance(said, str):
+            return said
+    return None
+
+
+def thought_of(turn: Mapping[str, Any]) -> tuple[str, list[str]]:
+    """(the thought, the keys that say it) of a turn."""
+    texts = {key: text for key in THOUGHT_KEYS if (text := _thought(turn.get(key)))}
+    first = next(iter(texts.values()), "")
+    return first, [key for key, text in texts.items() if text.strip() == first.strip()]
+
+
+def _thought(value: Any) -> str:
+    if isinstance(value, dict):
+        value = [value]
+    if isinstance(value, list):
+        texts = [part if isinstance(part, str) else _part_text(part) for part in value
+                 if isinstance(part, (str, dict))]
+        value = "\n\n".join(text for text in texts if text)
+    return value if isinstance(value, str) and value.strip() else ""
+
+
+def weight_of(turn: Mapping[str, Any]) -> tuple[float | None, list[str]]:
+    """(the share of a turn's loss that counts, the keys that say it): 0 is only read, 1 learned.
+    None where nothing is said. Of several marks the least counts."""
+    shares = {key: _share(turn[key]) for key in _LEARNED if turn.get(key) is not None}
+    for key in _NOT_LEARNED:
+        share = _share(turn[key]) if turn.get(key) is not None else None
+        if share in (0.0, 1.0):
+            shares[key] = 1.0 - share
+    known = {key: share for key, share in shares.items() if share is not None}
+    return min(known.values(), default=None), list(known)
+
+
+def _share(value: Any) -> float | None:
+    """A mark as a number from 0 to 1, or None for what is none."""
+    if isinstance(value, str):
+        word = value.strip().lower()
+        try:
+            value = _SHARES[word] if word in _SHARES else float(word)
+        except ValueError:
+            return None
+    return float(value) if isinstance(value, (bool, int, float)) and 0 <= value <= 1 else None
+
+
+def refuse_media(turn: Mapping[str, Any], where: str) -> None:
+    """Raises Unusable for a turn with a picture, a sound or a video in a key of its own."""
+    held = next((key for key in turn if _ATTACHED.fullmatch(key) and turn[key]), "")
+    if held:
+        raise Unusable(f"{where} holds {_what(held)} ({held}); only text can be learned")
+
+
+def refuse_media_beside(row: Row, made: Row, used: Collection[str]) -> None:
+    """Raises Unusable for a row with a picture, a sound or a video in a column beside it, where
+    its text has the place of it, or where a conversation has a list of them; and for a turn that
+    begins or ends with such a place. `made` is the row's standard form, `used` are the columns
+    that it was made of."""
+    talks = "text" not in made
+    for name in _media_columns(tuple(row)):
+        value = row[name]
+        if name in used or not value or value != value:
+            continue
+        attached = talks and _ATTACHED.fullmatch(name) and isinstance(value, (list, dict))
+        if attached or any(_PLACE.search(text) for text in texts(made)):
+            raise Unusable(f"the row holds {_what(name)} (column {name}); only text can be learned")
+    for turn in (turn for column in TURN_COLUMNS for turn in made.get(column) or ()):
+        said = turn["content"].strip()
+        if said.startswith(_ALONE) or said.endswith(_ALONE):
+            raise Unusable(
+                f"a turn of {turn['role']} stands for a picture, a sound or a video "
+                f"({said[:10]} ...); only text can be learned"
+            )
+
+
+@lru_cache(maxsize=256)
+def _media_columns(names: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(name for name in names if _MEDIA_COLUMN.search(name))
+
+
+def unread_keys(turn: Mapping[str, Any], role: str) -> Iterator[str]:
+    """The keys of a turn that say something which is not kept; of a part and a call of a tool
+    after a dot. `role` is what the turn becomes, "call" for a call alone."""
+    read = {_first(turn, SPEAKER_KEYS)[0], _first(turn, WORDS_KEYS)[0], *weight_of(turn)[1]}
+    read |= {key for key in ("tool_call_id", "name") if isinstance(turn.get(key), str)}
+    if role in ("assistant", "call"):
+        read |= set(thought_of(turn)[1])
+    calls = next((key for key in _CALLS if is_said(turn.get(key))), "")
+    if calls and role == "assistant":
+        read.add(calls)
+        yield from _inside(calls, turn[calls])
+    for key, value in turn.items():
+        if key not in read and is_said(value):
+            yield str(key)[:_LONGEST_KEY]
+    name, words = _first(turn, WORDS_KEYS)
+    for part in words if isinstance(words, list) and role != "tool" else ():
+        for key, value in part.items() if isinstance(part, dict) else ():
+            if key not in ("type", *_PART_TEXTS) and is_said(value):
+                yield f"{name}.{key}"[:_LONGEST_KEY]
+
+
+_KINDS_OF_KEYS = 100
+_OTHERS = "other keys"
+
+
+def note_keys(counts: Counter[str], keys: Iterable[str]) -> None:
+    """Counts keys that are not used; of more than a hundred kinds the others together."""
+    for key in keys:
+        known = key in counts or len(counts) < _KINDS_OF_KEYS
+        counts[key if known and not invalid_text(key) else _OTHERS] += 1
+
+
+def unused_text(counts: Mapping[str, int]) -> str:
+    """What a person is told of keys that are not used, or ""."""
+    named = [f"{key} ({n:,} {'turn' if n == 1 else 'turns'})" for key, n in counts.items()]
+    return f"Keys of turns that are not used: {', '.join(named)}." if named else ""
+
+
+def _inside(name: str, calls: Any) -> Iterator[str]:
+    for call in calls if isinstance(calls, list) else [calls]:
+        if isinstance(call, dict):
+            function = call.get("function")
+            inner = function if isinstance(function, dict) else {}
+            for key in dict.fromkeys([*call, *inner]):
+                said = is_said(call.get(key)) or is_said(inner.get(key))
+                if key not in _CALL_KEYS and key != "index" and said:
+                    yield f"{name}.{key}"[:_LONGEST_KEY]

@@ -1,0 +1,208 @@
+"""What a turn says beside role and content: kept and honoured, or named; never gone."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from core.data.conversion import convert, unused_turn_keys
+from core.data.inspection import inspect_source
+from core.data.record import DatasetInfo
+from core.data.registry import read_rows
+from core.data.rowtext import map_texts
+from core.data.steps import parse_steps
+from core.data.values import Unusable
+from core.data.versions import apply_steps
+from core.workspace import Workspace
+from tests.data.shaping import bring
+
+ASKED = {"role": "user", "content": "q"}
+MAPPING = {"messages": "m"}
+
+
+def chat(*turns: dict[str, Any], **beside: Any) -> list[dict[str, Any]]:
+    made = convert({"m": list(turns), **beside}, "messages", MAPPING)
+    found: list[dict[str, Any]] = made["messages"]
+    return found
+
+
+def answer(**said: Any) -> dict[str, Any]:
+    """What an answer with these keys becomes."""
+    return chat(ASKED, {"role": "assistant", "content": "a", **said})[1]
+
+
+@pytest.mark.parametrize(
+    "mark",
+    [
+        {"weight": 0}, {"weight": 0.0}, {"weight": "0"}, {"train": False}, {"loss": False},
+        {"loss_weight": 0}, {"loss_scale": 0}, {"masked": True}, {"trainable": "false"},
+        {"weight": 1, "train": False},
+    ],
+)  # fmt: skip
+def test_a_turn_that_is_not_to_be_learned_stays_marked(mark: dict[str, Any]) -> None:
+    """OpenAI's weight, and the marks of others: a wrong answer would be learned."""
+    assert answer(**mark) == {"role": "assistant", "content": "a", "weight": 0.0}
+
+
+def test_a_loss_weight_and_a_turn_to_learn_are_kept() -> None:
+    assert answer(loss_weight=0.25)["weight"] == 0.25
+    assert answer(train=True)["weight"] == answer(masked=False)["weight"] == 1.0
+    assert "weight" not in answer() and "weight" not in answer(weight=None)
+
+
+@pytest.mark.parametrize(
+    "key", ["reasoning_content", "reasoning", "thinking", "thought", "think", "cot"]
+)
+def test_a_thought_is_kept_whatever_it_is_called(key: str) -> None:
+    assert answer(**{key: "Hm."})["reasoning_content"] == "Hm."
+
+
+def test_a_thought_before_a_call_of_a_tool_is_kept() -> None:
+    calls = [{"function": {"name": "find", "arguments": {}}}]
+    turns = chat(
+        ASKED,
+        {"role": "assistant", "content": None, "tool_calls": calls, "reasoning_content": "Look."},
+        {"role": "tool", "content": "2"},
+        {"role": "assistant", "content": "a"},
+    )
+    assert turns[1]["reasoning_content"] == "Look." and "find" in turns[1]["tool_calls"]
+    shared = chat(
+        {"from": "human", "value": "q"},
+        {"from": "function_call", "value": json.dumps(calls[0]["function"]), "thinking": "Look."},
+        {"from": "observation", "value": "2"},
+        {"from": "gpt", "value": "a"},
+    )
+    assert shared[1]["reasoning_content"] == "Look."
+
+
+def test_a_thought_in_parts_or_in_a_turn_of_its_own_is_the_thought_of_its_answer() -> None:
+    """As Anthropic, Gemini, OpenAI's Responses and gpt-oss write it."""
+    wanted = [ASKED, {"role": "assistant", "content": "a", "reasoning_content": "Hm."}]
+    summary = [{"type": "summary_text", "text": "Hm."}]
+    for content in (
+        [{"type": "thinking", "thinking": "Hm.", "signature": "x"}, {"type": "text", "text": "a"}],
+        [{"text": "Hm.", "thought": True}, {"text": "a"}],
+        [{"type": "reasoning", "summary": summary}, {"type": "output_text", "text": "a"}],
+    ):
+        assert chat(ASKED, {"role": "assistant", "content": content}) == wanted
+    final = {"role": "assistant", "content": "a", "channel": "final"}
+    thought = {"role": "assistant", "content": "Hm.", "channel": "analysis"}
+    assert chat(ASKED, thought, final) == wanted
+    assert chat(ASKED, {"role": "thinking", "content": "Hm."}, final) == wanted
+    with pytest.raises(Unusable, match="no answer follows"):
+        chat(ASKED, thought, ASKED, final)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "q?", ["q", "?"], [{"type": "text", "text": "q"}, {"type": "text", "value": "?"}],
+        [{"text": "q"}, "?"], {"type": "text", "text": "q?"},
+        [{"type": "input_text", "text": "q?"}], [{"type": "text", "text": {"value": "q?"}}],
+    ],
+)  # fmt: skip
+def test_parts_are_text_in_every_spelling(content: Any) -> None:
+    assert chat({"role": "user", "content": content}, answer())[0] == {**ASKED, "content": "q?"}
+
+
+def test_geminis_contents_are_a_conversation(open_workspace: Workspace, tmp_path: Any) -> None:
+    rows = [
+        {
+            "systemInstruction": {"role": "system", "parts": [{"text": "Be brief."}]},
+            "contents": [
+                {"role": "user", "parts": [{"text": f"Which {n}?"}]},
+                {"role": "model", "parts": [{"text": "The red "}, {"text": "one."}]},
+            ],
+        }
+        for n in range(3)
+    ]
+    info = bring(open_workspace, tmp_path, rows, eval_fraction=0)
+    assert read_rows(open_workspace, info.id)[0]["messages"] == [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": "Which 0?"},
+        {"role": "assistant", "content": "The red one."},
+    ]
+    assert info.unused_keys == {}
+
+
+@pytest.mark.parametrize(
+    "turn",
+    [
+        {"content": [{"type": "image_url", "image_url": {"url": "x"}}]},
+        {"content": [{"type": "image", "text": ""}, {"type": "text", "text": "q"}]},
+        {"content": [{"image": "x.png"}, {"text": "q"}]},
+        {"parts": [{"inlineData": {"data": "x"}}, {"text": "q"}]},
+        {"content": "q", "images": ["x.png"]},
+        {"content": "<image>\nq"},
+        {"content": [{"type": "input_audio", "input_audio": {}}]},
+        {"content": "q", "video": "x.mp4"},
+    ],
+)
+def test_a_turn_with_a_picture_or_a_sound_is_refused(turn: dict[str, Any]) -> None:
+    with pytest.raises(Unusable, match="only text can be learned"):
+        chat({"role": "user", **turn}, answer())
+
+
+def test_a_picture_beside_its_place_drops_the_row_and_a_link_alone_does_not() -> None:
+    """The word <image> teaches nothing, and an answer about a picture that is not there less."""
+    words = {**ASKED, "content": "Look: <image> What is it?"}
+    for beside in ({"images": ["a.png"]}, {"image": "a.png"}, {"image_path": "a.png"}):
+        with pytest.raises(Unusable, match="a picture .column image"):
+            chat(words, answer(), **beside)
+    with pytest.raises(Unusable, match="a sound"):
+        chat(ASKED, answer(), audios=["a.wav"])
+    assert chat(ASKED, answer(), image="https://a.example/a.png", images=[])
+    text = convert({"t": "<img> and <image>", "file": "a.md"}, "text", {"text": "t"})
+    assert text == {"text": "<img> and <image>"}
+
+
+def test_other_keys_are_named_and_counted(open_workspace: Workspace, tmp_path: Any) -> None:
+    """A mark that nobody knows could mean anything; nobody can see it in the rows any more."""
+    told = {"role": "assistant", "content": "a", "mood": "glad", "loss_weight": 7, "refusal": None}
+    called = {"role": "assistant", "tool_calls": [{"name": "f", "arguments": {}, "strict": True}]}
+    cached = [{"type": "text", "text": "q", "cache_control": {"type": "ephemeral"}}]
+    turns = [{"role": "user", "content": cached}, called, {"role": "tool", "content": "1"}, told]
+    rows = [{"messages": turns, "n": n} for n in range(2)]
+    info = bring(open_workspace, tmp_path, rows, eval_fraction=0)
+    wanted = {"content.cache_control": 2, "tool_calls.strict": 2, "mood": 2, "loss_weight": 2}
+    assert info.unused_keys == wanted
+    assert inspect_source(tmp_path / "rows.jsonl").unused_keys == wanted
+    assert DatasetInfo.model_validate_json(info.model_dump_json()).unused_keys == wanted
+
+
+def test_sides_of_a_preference_are_looked_through_too() -> None:
+    row = {"p": "q", "c": [{"role": "assistant", "content": "a", "score": 5}], "r": "b"}
+    mapping = {"prompt": "p", "chosen": "c", "rejected": "r"}
+    assert convert(row, "preference", mapping)
+    assert list(unused_turn_keys(row, mapping)) == ["score"]
+
+
+def test_marks_and_thoughts_are_on_the_disk_and_stay_through_steps(
+    open_workspace: Workspace, tmp_path: Any
+) -> None:
+    said = {"role": "assistant", "content": "I am jo@a.example", "weight": 0.5, "name": "Jo"}
+    said["reasoning_content"] = "Mail jo@a.example"
+    rows = [{"messages": [{**ASKED, "content": f"q {n}"}, said]} for n in range(4)]
+    info = bring(open_workspace, tmp_path, rows, eval_fraction=0)
+    assert read_rows(open_workspace, info.id)[0]["messages"][1] == said
+    plain = {"role": "assistant", "content": "a"}
+    assert map_texts({"messages": [ASKED, plain]}, str.upper)["messages"][1] == {
+        **plain, "content": "A"
+    }  # fmt: skip
+    steps = parse_steps([{"op": "personal_data"}, {"op": "broken_encoding"}])
+    cleaned = apply_steps(open_workspace, info.id, steps)
+    turn = read_rows(open_workspace, cleaned.id)[0]["messages"][1]
+    assert (turn["weight"], turn["name"]) == (0.5, "Jo")
+    assert "@" not in turn["content"] and "@" not in turn["reasoning_content"]
+
+
+def test_rows_without_new_keys_keep_their_fingerprint(
+    open_workspace: Workspace, tmp_path: Any
+) -> None:
+    """Runs refer to a data set by it."""
+    rows = [{"messages": [ASKED, {"role": "assistant", "content": "a"}]}]
+    info = bring(open_workspace, tmp_path, rows, eval_fraction=0)
+    before = "0901355082f0a0a19a36d976c9bfcdc735c2e4c495ddf63ec28fb705fd9308c1"
+    assert info.fingerprint == before
