@@ -83,6 +83,10 @@ def _prompt_completion(
     return add_tools(result, fields, row)
 
 
+UNASKED = "without_question"
+"""The setting that keeps conversations in which nobody asks."""
+
+
 def _messages(field: str, fields: Fields, system_prompt: str, row: Row) -> Row:
     messages = turns_of(fields.required(row, field))
     roles = [turn["role"] for turn in messages]
@@ -92,6 +96,8 @@ def _messages(field: str, fields: Fields, system_prompt: str, row: Row) -> Row:
         raise Unusable("no turn of the assistant, so there is nothing to learn")
     if roles[-1] != "assistant":
         raise Unusable(f"the last turn is of {roles[-1]}, not of the assistant")
+    if "user" not in roles and UNASKED not in fields.columns:
+        raise Unusable(f"no turn of the user, so nothing is asked ({UNASKED}=keep keeps it)")
     if "tool" in roles:
         check_order(messages)
     messages = with_system(messages, own_system(fields, row), system_prompt)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Literal
 
-from core.data.conversion import SEPARATORS
+from core.data.conversion import SEPARATORS, UNASKED
 from core.data.read.row import Row, invalid_text
 from core.data.values import template_of
 from core.errors import DataError, did_you_mean
@@ -80,6 +80,7 @@ FORMS: dict[str, Form] = {
             ("messages",),
             ("system", "tools"),
             "Conversations whose answers the model shall learn (supervised fine-tuning).",
+            {UNASKED: ("keep",)},
         ),
         Form(
             "sharegpt",
@@ -88,6 +89,7 @@ FORMS: dict[str, Form] = {
             ("conversations",),
             ("system", "tools"),
             "Conversations whose answers the model shall learn (supervised fine-tuning).",
+            {UNASKED: ("keep",)},
         ),
         Form(
             "preference",

@@ -206,3 +206,15 @@ def test_rows_without_new_keys_keep_their_fingerprint(
     info = bring(open_workspace, tmp_path, rows, eval_fraction=0)
     before = "0901355082f0a0a19a36d976c9bfcdc735c2e4c495ddf63ec28fb705fd9308c1"
     assert info.fingerprint == before
+
+
+def test_a_conversation_without_a_question_is_dropped_unless_it_is_asked_for() -> None:
+    """A model that learns answers to nothing answers nothing."""
+    system = {"role": "system", "content": "Be brief."}
+    greeting = {"role": "assistant", "content": "Hello."}
+    for turns in ([greeting], [system, greeting]):
+        with pytest.raises(Unusable, match="nothing is asked"):
+            chat(*turns)
+        kept = convert({"m": turns}, "messages", {**MAPPING, "without_question": "keep"})
+        assert kept["messages"] == turns
+    assert len(chat(greeting, ASKED, answer())) == 3

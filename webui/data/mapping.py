@@ -10,6 +10,7 @@ from typing import Any
 import gradio as gr
 from gradio.components import Component
 
+from core.data.conversion import UNASKED
 from core.data.forms import FORMS, Form, check_field, is_template
 from core.data.inspection import SourceReport
 from core.data.mappings import (
@@ -43,7 +44,11 @@ _MEANING = {
     "answer": "The answer to compare with; never learned.",
     "label": "The class: a name, a number, or a list.",
     "separator": "The sign between several labels in one cell.",
+    UNASKED: "What becomes of conversations in which nobody asks.",
 }
+# What a setting's values are called, and it is where it has none.
+_SETTINGS = {"separator": "{} between labels", UNASKED: "{} them"}
+_UNSET = {"separator": "none: one label in each cell", UNASKED: "drop them"}
 # Where a field's name means something else in one form.
 _MEANING_IN = {
     ("unpaired-preference", "label"): "Whether the answer is good: true or false, 1 or 0.",
@@ -184,12 +189,11 @@ def _fill(
     template = bool(source) and name not in form.settings and source not in report.columns
     choices = [(column, column) for column in report.columns]
     if name in form.settings:
-        choices = [(f"{sign} between labels", sign) for sign in form.settings[name]]
+        choices = [(_SETTINGS[name].format(value), value) for value in form.settings[name]]
     else:
         choices.append(("A template of several columns", TEMPLATE))
     if not needed:
-        none = "none: one label in each cell" if name == "separator" else "none"
-        choices.insert(0, (none, UNUSED))
+        choices.insert(0, (_UNSET.get(name, "none"), UNUSED))
     return {
         line.row: gr.Row(visible=True),
         line.column: gr.Dropdown(
