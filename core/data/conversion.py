@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache, partial
 from typing import Any
 
+from core.data.python_text import begins_as_texts, begins_as_turns, is_python
 from core.data.read.row import Row, json_type
 from core.data.turn_keys import content_of, refuse_media_beside, words_of
 from core.data.turns import (
@@ -25,7 +26,7 @@ from core.data.turns import (
     unused_keys,
     with_system,
 )
-from core.data.values import Fields, Unusable, parsed, text_of, written
+from core.data.values import Fields, Unusable, parsed, text_of, why_not_read, written
 
 
 def convert(row: Row, form: str, mapping: Mapping[str, str], system_prompt: str = "") -> Row:
@@ -64,7 +65,10 @@ def _conversion(
 
 
 def _text(fields: Fields, system_prompt: str, row: Row) -> Row:
-    return {"text": text_of(fields.required(row, "text"), "text")}
+    text = text_of(fields.required(row, "text"), "text")
+    if begins_as_turns(text) == "'":
+        raise Unusable(f"the text is a list of turns in Python's words{why_not_read(text)}")
+    return {"text": text}
 
 
 def _prompt_completion(
@@ -164,7 +168,7 @@ def _history(value: Any) -> list[Turn]:
     if value is None:
         return []
     if not isinstance(value, list):
-        raise Unusable(f"the history is {json_type(value)}, not a list")
+        raise Unusable(f"the history is {json_type(value)}, not a list{why_not_read(value)}")
     turns: list[Turn] = []
     for pair in value:
         if isinstance(pair, dict):
@@ -334,12 +338,16 @@ def labelled_text(fields: Fields, system_prompt: str, row: Row) -> Row:
 
 
 def labels_of(value: Any, separator: str = "") -> list[str]:
-    """The labels in a cell: a list (also as JSON text), one label, or several in one text.
+    """The labels in a cell: a list (also as text of JSON or Python), one label, or several in
+    one text.
 
     Raises Unusable for a missing label and for what is none.
     """
-    if isinstance(value, str) and value.lstrip()[:1] == "[":
+    if isinstance(value, str) and (value.lstrip()[:1] == "[" or is_python(value)):
         value = parsed(value)
+        if isinstance(value, str) and begins_as_texts(value):
+            why = why_not_read(value) or "; it looks like a list that was written as text"
+            raise Unusable(f"the label is no list of labels{why}")
     if isinstance(value, (list, tuple)):
         return list(dict.fromkeys(_label(item) for item in value))
     if separator and isinstance(value, str):

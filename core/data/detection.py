@@ -6,7 +6,6 @@ overruled (`choose`).
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -26,7 +25,7 @@ from core.data.forms import (
 )
 from core.data.read.row import Row
 from core.data.turns import ROLE_OF
-from core.data.values import Unusable, template_of
+from core.data.values import Unusable, parsed, template_of
 from core.errors import DataError
 
 ROWS_TO_DETECT = 200
@@ -316,7 +315,8 @@ class Columns:
         """The different labels in a column, or None when its values cannot be labels."""
         found: set[str] = set()
         for value in self.values(column):
-            items = value if isinstance(value, (list, tuple)) else [value]
+            read = parsed(value)
+            items = read if isinstance(read, (list, tuple)) else [value]
             for item in items:
                 if isinstance(item, float) and not item.is_integer():
                     return None
@@ -361,11 +361,8 @@ class Columns:
 
 
 def _as_list(value: Any) -> list[Any] | None:
-    if isinstance(value, str) and value.lstrip()[:1] == "[":
-        try:
-            value = json.loads(value)
-        except (ValueError, RecursionError):
-            return None
+    if isinstance(value, str) and value.lstrip()[:1] in ("[", "a"):
+        value = parsed(value)
     if isinstance(value, dict):
         return [value]
     return value if isinstance(value, list) else None

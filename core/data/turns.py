@@ -14,6 +14,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+from core.data.python_text import begins_as_turns
 from core.data.read.row import invalid_text, json_type
 from core.data.turn_keys import (
     SPEAKER_KEYS,
@@ -25,7 +26,7 @@ from core.data.turn_keys import (
     weight_of,
     words_of,
 )
-from core.data.values import Unusable, json_text, parsed, text_of
+from core.data.values import Unusable, json_text, parsed, text_of, why_not_read
 
 Turn = dict[str, Any]
 
@@ -51,7 +52,8 @@ def turns_of(value: Any, what: str = "conversation") -> list[Turn]:
         if value is None:
             raise Unusable(f"the {what} is missing")
         if not isinstance(value, list):
-            raise Unusable(f"the {what} is {json_type(value)}, not a list of turns")
+            why = why_not_read(value)
+            raise Unusable(f"the {what} is {json_type(value)}, not a list of turns{why}")
     turns: list[Turn] = []
     for number, item in enumerate(value, 1):
         # Nearly all turns are two texts; they are not taken through every possibility.
@@ -162,11 +164,13 @@ def side_of(value: Any, role: str, what: str) -> list[Turn]:
     """A prompt or an answer: plain text (said by `role`), one turn, or a list of turns."""
     read = value
     if type(value) is str:
-        if value[:1] not in "[{ \t\r\n":
+        if value[:1] not in "[{ \t\r\na":
             return [{"role": role, "content": text_of(value, what)}]
         # An answer that is JSON is an answer; only what names speakers is a list of turns.
-        if any(f'"{key}"' in value for key in SPEAKER_KEYS):
+        if any(f'"{key}"' in value or f"'{key}'" in value for key in SPEAKER_KEYS):
             read = parsed(value)
+        if read is value and begins_as_turns(value):
+            raise Unusable(f"the {what} is text, not a list of turns{why_not_read(value)}")
     read = [read] if isinstance(read, dict) else read
     if isinstance(read, list) and (read is value or _speak(read)):
         turns = turns_of(read, what)
@@ -252,7 +256,7 @@ def tools_of(value: Any) -> str:
     if isinstance(value, dict):
         value = [value]
     if not isinstance(value, list):
-        raise Unusable(f"the tools are {json_type(value)}, not a list")
+        raise Unusable(f"the tools are {json_type(value)}, not a list{why_not_read(value)}")
     tools = [_tool(parsed(item), number) for number, item in enumerate(value, 1)]
     return json_text(tools, "list of tools")
 

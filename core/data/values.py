@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+from core.data.python_text import NotRead, begins_as_turns, is_python, read_python
 from core.data.read.row import Row, invalid_text, json_type
 
 _PARTS = re.compile(r"\{\{|\}\}|\{([^{}]+)\}")
@@ -60,13 +62,26 @@ def written(value: Any) -> str:
 
 
 def parsed(value: Any) -> Any:
-    """A list or object that stands as JSON text in a cell, as in CSV, is read."""
-    if isinstance(value, str) and value.lstrip()[:1] in ("[", "{"):
+    """A list or object that stands as text in a cell, as in CSV, is read: JSON, or what Python
+    writes. What cannot be read stays as it is; `why_not_read` says why."""
+    if isinstance(value, str) and value.lstrip()[:1] in ("[", "{", "(", "a"):
         try:
             return json.loads(value)
         except (ValueError, RecursionError):
-            return value
+            with suppress(NotRead):
+                return read_python(value) if is_python(value) else value
     return value
+
+
+def why_not_read(value: Any) -> str:
+    """What is wrong with a text that looks like a list as Python writes it, as an addition to a
+    sentence; "" for anything else."""
+    if isinstance(value, str) and (is_python(value) or begins_as_turns(value)):
+        try:
+            read_python(value)
+        except NotRead as error:
+            return f"; it looks like a list that was written as text, but {error}"
+    return ""
 
 
 def json_text(value: Any, what: str) -> str:
