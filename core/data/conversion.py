@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from functools import lru_cache, partial
 from typing import Any
 
@@ -26,7 +27,16 @@ from core.data.turns import (
     unused_keys,
     with_system,
 )
-from core.data.values import Fields, Unusable, parsed, text_of, why_not_read, written
+from core.data.values import (
+    Fields,
+    Unusable,
+    cell,
+    parsed,
+    template_of,
+    text_of,
+    why_not_read,
+    written,
+)
 
 
 def convert(row: Row, form: str, mapping: Mapping[str, str], system_prompt: str = "") -> Row:
@@ -51,9 +61,10 @@ def unused_turn_keys(row: Row, mapping: Mapping[str, str]) -> Iterator[str]:
     """The keys of a row's turns that say something which its standard form does not keep, each
     once for each turn."""
     for field in _TURN_FIELDS:
-        value = row.get(mapping.get(field) or "")
-        if isinstance(value, (list, dict, str)):
-            yield from unused_keys(value)
+        source = mapping.get(field)
+        if source and template_of(source) is None:
+            with suppress(Unusable):
+                yield from unused_keys(cell(row, source))
 
 
 @lru_cache(maxsize=64)

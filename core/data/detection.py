@@ -7,6 +7,7 @@ overruled (`choose`).
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,7 +26,7 @@ from core.data.forms import (
 )
 from core.data.read.row import Row
 from core.data.turns import ROLE_OF
-from core.data.values import Unusable, parsed, template_of
+from core.data.values import Unusable, cell, columns_inside, parsed, template_of
 from core.errors import DataError
 
 ROWS_TO_DETECT = 200
@@ -59,8 +60,17 @@ def detect(rows: Sequence[Row]) -> Detection:
         f"No known form in the columns {', '.join(columns.names) or '(none)'}.",
         {},
         _possible(columns),
-        "Choose a form and say which column is which.",
+        f"Choose a form and say which column is which.{_inside(rows)}",
     )
+
+
+def _inside(rows: Sequence[Row]) -> str:
+    """How a conversation inside an object is named, if there is one."""
+    for name in columns_inside(rows):
+        with suppress(Unusable):
+            if Columns([{name: cell(row, name)} for row in rows[:1]]).holds_turns(name):
+                return f" What is inside an object is named with dots: messages={name}."
+    return ""
 
 
 def guess_mapping(rows: Sequence[Row], form: str) -> dict[str, str]:
@@ -226,7 +236,8 @@ def reason_for(columns: Columns, form: str, mapping: Mapping[str, str]) -> str:
             f" Where {found!r} stands between several labels, choose it as the separator."
             for found in columns.separators(mapping["label"])[:1]
         )
-    unused = [column for column in columns.names if column not in used_columns(mapping)]
+    used = used_columns(mapping, columns.names)
+    unused = [column for column in columns.names if column not in used]
     return text + (f" Not used: {', '.join(unused)}." if unused else "")
 
 

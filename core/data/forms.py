@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from core.data.conversion import SEPARATORS, UNASKED
 from core.data.read.row import Row, invalid_text
-from core.data.values import template_of
+from core.data.values import root_of, template_of
 from core.errors import DataError, did_you_mean
 
 Standard = Literal[
@@ -215,7 +215,7 @@ def check_field(form: Form, name: str, source: str, columns: Sequence[str]) -> N
             f"Choose from {', '.join(columns)}.",
         )
     for column in template.columns if template else (source,):
-        if column not in columns:
+        if root_of(column, columns) not in columns:
             raise DataError(
                 f"There is no column {column}{did_you_mean(column, columns)}",
                 f"The columns are {', '.join(columns)}.",
@@ -232,7 +232,7 @@ def fits(form: str, mapping: Mapping[str, str], columns: Collection[str]) -> boo
     if form not in FORMS or not set(FORMS[form].required) <= set(mapping):
         return False
     sources = {k: v for k, v in mapping.items() if v and k not in FORMS[form].settings}
-    return used_columns(sources) <= set(columns)
+    return used_columns(sources, columns) <= set(columns)
 
 
 def meta_of(row: Row, mapping: Mapping[str, str]) -> dict[str, Any]:
@@ -259,10 +259,11 @@ def _is_plain(value: Any) -> bool:
     return isinstance(value, bool) or (isinstance(value, int) and -(2**63) <= value < 2**63)
 
 
-def used_columns(mapping: Mapping[str, str]) -> set[str]:
-    """The columns that a mapping names, alone or in a template."""
+def used_columns(mapping: Mapping[str, str], columns: Collection[str] = ()) -> set[str]:
+    """The columns that a mapping names, alone or in a template; of the `columns` there are, those
+    that names with dots lead to."""
     used: set[str] = set()
     for source in mapping.values():
         template = template_of(source)
         used |= set(template.columns) if template else {source}
-    return used
+    return {root_of(name, columns) for name in used}

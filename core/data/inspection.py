@@ -314,8 +314,11 @@ def choose_together(
 
 def _strangers(heads: Sequence[Head], found: Detection) -> list[tuple[str, list[str]]]:
     """The files in which no row can be used, each with the columns that it lacks."""
-    needed = used_columns({name: found.mapping[name] for name in FORMS[found.form or ""].required})
-    lacking = [(head.name, sorted(needed - set(columns_of(head.rows)))) for head in heads]
+    needed = {name: found.mapping[name] for name in FORMS[found.form or ""].required}
+    lacking = []
+    for head in heads:
+        columns = columns_of(head.rows)
+        lacking.append((head.name, sorted(used_columns(needed, columns) - set(columns))))
     return [(name, missing) for name, missing in lacking if missing] if len(heads) > 1 else []
 
 

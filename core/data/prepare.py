@@ -210,8 +210,9 @@ class _Import:
         """How to read the eval file: as the train file, or in its own way to the same form."""
         heads = read_heads(self.held_out)
         form = FORMS[self.found.form or ""]
-        needed = used_columns({name: self.found.mapping[name] for name in form.required})
-        if needed <= set(columns_of(rows_of(heads))):
+        columns = columns_of(rows_of(heads))
+        required = {name: self.found.mapping[name] for name in form.required}
+        if used_columns(required, columns) <= set(columns):
             return self.found
         own = choose_together(heads)
         if FORMS[own.form or ""].standard != self.info.form:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
@@ -117,9 +118,7 @@ class Template:
             texts.append(before)
             if column is None:
                 continue
-            if column not in row:
-                raise Unusable(f"the column {column} is missing")
-            text = written(row[column])
+            text = written(cell(row, column))
             said = said or bool(text.strip())
             texts.append(text)
         return "".join(texts) if said else ""
@@ -146,6 +145,51 @@ def template_of(source: str) -> Template | None:
     return Template((*parts, (text + source[end:], None)))
 
 
+def root_of(source: str, columns: Collection[str]) -> str:
+    """The column that a mapping's name leads to: itself, or of names joined by dots, such as
+    `data.messages`, the first that is one. The name as it is where there is none."""
+    parts = source.split(".")
+    roots = (".".join(parts[:count]) for count in range(len(parts), 0, -1))
+    return next((root for root in roots if root in columns), source)
+
+
+def cell(row: Row, source: str) -> Any:
+    """What a mapping's name leads to in a row: a column, or a value inside its object (by name)
+    or list (by place, from 0). Raises Unusable when it leads nowhere."""
+    if source in row:
+        return row[source]
+    root = root_of(source, row)
+    if root not in row:
+        raise Unusable(f"the column {source} is missing")
+    value = row[root]
+    for name in source[len(root) + 1 :].split("."):
+        value = parsed(value)
+        if isinstance(value, list) and name.isdecimal() and int(name) < len(value):
+            value = value[int(name)]
+        elif isinstance(value, dict) and name in value:
+            value = value[name]
+        else:
+            raise Unusable(f"the column {root} has nothing under {source}")
+    return value
+
+
+_DEEP = 6
+_MOST_INSIDE = 100
+
+
+def columns_inside(rows: Iterable[Row]) -> list[str]:
+    """What stands inside the objects of these rows, by names joined by dots."""
+    found: dict[str, None] = {}
+    waiting = deque((name, value, 1) for row in rows for name, value in row.items())
+    while waiting and len(found) < _MOST_INSIDE:
+        before, value, depth = waiting.popleft()
+        if isinstance(value, dict) and depth < _DEEP:
+            inside = {f"{before}.{name}": one for name, one in value.items() if "{" not in name}
+            found |= dict.fromkeys(inside)
+            waiting.extend((name, one, depth + 1) for name, one in inside.items())
+    return list(found)
+
+
 class Fields:
     """The fields of a source form in a row, by a mapping of columns and templates."""
 
@@ -165,11 +209,11 @@ class Fields:
     def required(self, row: Row, field: str) -> Any:
         """The value of a field. Raises Unusable when the row lacks its column."""
         column = self.columns.get(field)
-        if column is not None and column in row:
-            return row[column]
+        if column is not None:
+            return row[column] if column in row else cell(row, column)
         template = self._templates.get(field)
         if template is None:
-            raise Unusable(f"the column {column or field} is missing")
+            raise Unusable(f"the column {field} is missing")
         text = template.fill(row)
         if not text:
             raise Unusable(f"the columns of the template ({', '.join(template.columns)}) are empty")
@@ -180,6 +224,9 @@ class Fields:
         column = self.columns.get(field)
         if column is not None:
             value = row.get(column)
+            if value is None and "." in column:
+                with suppress(Unusable):
+                    value = cell(row, column)
         elif field in self._templates:
             value = self._templates[field].fill(row)
         else:

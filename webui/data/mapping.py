@@ -20,6 +20,7 @@ from core.data.mappings import (
     load_mapping,
     save_mapping,
 )
+from core.data.values import columns_inside, root_of
 from core.errors import DataError, TunesmithError
 from webui import messages
 from webui.context import App
@@ -171,7 +172,7 @@ def problems_of(form: Form, columns: list[str], mapping: Mapping[str, str]) -> d
                 problems[name] = "Choose its column, or write a template."
         elif source == TEMPLATE:
             problems[name] = "Write a template with columns in braces, such as {question}."
-        elif name in form.settings or source in columns or is_template(source):
+        elif name in form.settings or root_of(source, columns) in columns or is_template(source):
             try:
                 check_field(form, name, source, columns)
             except DataError as error:
@@ -186,8 +187,9 @@ def _fill(
 ) -> dict[Any, Any]:
     needed = name in form.required
     source = mapping.get(name, UNUSED)
-    template = bool(source) and name not in form.settings and source not in report.columns
-    choices = [(column, column) for column in report.columns]
+    columns = [*report.columns, *columns_inside(report.rows)]
+    template = bool(source) and name not in form.settings and source not in columns
+    choices = [(column, column) for column in columns]
     if name in form.settings:
         choices = [(_SETTINGS[name].format(value), value) for value in form.settings[name]]
     else:

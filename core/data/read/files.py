@@ -7,6 +7,7 @@ DataError is for a file that cannot be used at all. Blank lines are no records.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path, PurePath
 
@@ -130,10 +131,15 @@ def file_encoding(path: Path, kind: str) -> str:
         return source.encoding
 
 
+_TURNS_ON_A_LINE = re.compile(r'\[ *\{ *"(?:role|from|content|value)"')
+
+
 def _json_kind(head: bytes, named: str) -> str:
     """Tells lines from one document, whatever the file's name says."""
     text = head.decode(detect_encoding(head), errors="replace").lstrip()
     first, _, rest = text.partition("\n")
+    if named == "jsonl" and _TURNS_ON_A_LINE.match(first):
+        return named  # a conversation on each line, and not a document with one
     try:
         value = orjson.loads(first)
     except ValueError:

@@ -10,7 +10,7 @@ from typing import Any, TextIO
 
 import orjson
 
-from core.data.read.row import MAX_ROW_CHARS, Record, Row, as_row
+from core.data.read.row import MAX_ROW_CHARS, Record, Row, are_turns, as_row
 from core.data.read.text import PIECE_BYTES, TextSource
 from core.errors import DataError
 
@@ -255,13 +255,13 @@ def _objects(text: str, name: str) -> list[Any]:
 
 
 def _rows_inside(document: dict[str, Any], name: str) -> list[Any]:
-    if any(_is_turns(value) for value in document.values()):
+    if any(are_turns(value) for value in document.values()):
         return [document]
     lists = _lists_of_rows(document)
     if not lists:
         # One level down, as in {"result": {"rows": [...]}}; pandas' objects of columns are not.
         for key, value in document.items():
-            if isinstance(value, dict) and not any(_is_turns(one) for one in value.values()):
+            if isinstance(value, dict) and not any(are_turns(one) for one in value.values()):
                 lists |= {f"{key}.{inner}": rows for inner, rows in _lists_of_rows(value).items()}
     if len(lists) > 1:
         raise DataError(
@@ -286,13 +286,3 @@ def _lists_of_rows(document: dict[str, Any]) -> dict[str, list[Any]]:
         for key, value in document.items()
         if isinstance(value, list) and value and all(isinstance(item, dict) for item in value)
     }
-
-
-def _is_turns(value: Any) -> bool:
-    """Whether a list holds the turns of one conversation, rather than rows."""
-    if not isinstance(value, list) or not value:
-        return False
-    return all(
-        isinstance(turn, dict) and ({"role", "content"} <= turn.keys() or "from" in turn)
-        for turn in value
-    )

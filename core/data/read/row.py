@@ -23,12 +23,15 @@ class Record(NamedTuple):
 
 
 def as_row(value: Any, *, checked: bool = False) -> tuple[Row | None, str]:
-    """A JSON value as a row: an object as it is, a plain text under the name `text`.
+    """A JSON value as a row: an object as it is, a plain text under the name `text`, a list of
+    turns under the name `messages`.
 
     `checked` says that its texts are known to be valid.
     """
     if isinstance(value, str):
         value = {"text": value}
+    elif are_turns(value):
+        value = {"messages": value}
     if not isinstance(value, dict):
         return None, f"a row is an object with named values, this is {json_type(value)}"
     try:
@@ -36,6 +39,19 @@ def as_row(value: Any, *, checked: bool = False) -> tuple[Row | None, str]:
     except RecursionError:
         bad = "nested too deeply"
     return (None, bad) if bad else (value, "")
+
+
+def are_turns(value: Any) -> bool:
+    """Whether a list holds the turns of one conversation, rather than rows."""
+    if not isinstance(value, list) or not value:
+        return False
+    return all(
+        isinstance(turn, dict) and ("from" in turn or ("role" in turn and turn.keys() & _SAID))
+        for turn in value
+    )
+
+
+_SAID = {"content", "parts", "value", "tool_calls"}
 
 
 def json_type(value: Any) -> str:

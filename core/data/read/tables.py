@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Callable, Iterator
 from itertools import chain
 from pathlib import Path
@@ -18,6 +19,9 @@ from core.errors import DataError
 _DELIMITERS = ",;\t|"
 _NO_DELIMITER = "\x1f"
 """For a file of one column: commas in its texts separate nothing."""
+
+_SEPARATOR = re.compile(r'"?sep=([^"\r\n])"?[\r\n]*', re.I)
+"""The line by which Excel is told, before the names of the columns, what separates them."""
 
 _LINES_TO_GUESS = 50
 _ROWS_BETWEEN_LOOKS = 64
@@ -44,7 +48,9 @@ def _rows(
     csv.field_size_limit(MAX_ROW_CHARS)
     lines = _Lines(file)
     first, skipped = "", -1
-    while not first.strip():
+    while not first.strip() or _SEPARATOR.fullmatch(first):
+        told = _SEPARATOR.fullmatch(first)
+        delimiter = told[1] if told else delimiter
         first = next(lines, "")
         skipped += 1
         if not first:

@@ -1,0 +1,112 @@
+"""Rows in shapes that exports and programs give them: each way in ends in the same rows."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from core.data.inspection import inspect_source
+from core.data.prepare import import_dataset
+from core.data.record import DatasetInfo
+from core.data.registry import read_rows
+from core.errors import DataError
+from core.workspace import Workspace
+from tests.data.shaping import bring
+
+TURNS = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
+
+
+def imported(workspace: Workspace, path: Path, **settings: Any) -> tuple[DatasetInfo, list[Any]]:
+    info = import_dataset(workspace, [path], eval_fraction=0, **settings)
+    return info, read_rows(workspace, info.id, limit=100)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("lines.jsonl", f"{json.dumps(TURNS)}\n" * 3),
+        ("one.jsonl", json.dumps(TURNS)),
+        ("lists.json", json.dumps([TURNS, TURNS], indent=1)),
+        ("gemini.json", json.dumps({"contents": [{"role": "user", "parts": [{"text": "q"}]},
+                                                 {"role": "model", "parts": [{"text": "a"}]}]})),
+    ],
+)  # fmt: skip
+def test_a_bare_list_of_turns_is_a_conversation(
+    name: str, text: str, open_workspace: Workspace, tmp_path: Path
+) -> None:
+    path = tmp_path / name
+    path.write_text(text, encoding="utf-8")
+    info, rows = imported(open_workspace, path)
+    assert info.form == "messages" and info.counts.dropped == 0
+    assert all(row["messages"] == TURNS for row in rows)
+
+
+def test_a_long_conversation_on_the_first_line_is_still_one_of_many(
+    open_workspace: Workspace, tmp_path: Path
+) -> None:
+    path = tmp_path / "long.jsonl"
+    long = [{"role": "user", "content": "q" * 100_000}, TURNS[1]]
+    path.write_text(f"{json.dumps(long)}\n{json.dumps(TURNS)}\n", encoding="utf-8")
+    assert imported(open_workspace, path)[0].counts.train == 2
+
+
+@pytest.mark.parametrize(
+    ("line", "sign"), [("sep=;", ";"), ('"sep=;"', ";"), ("SEP=|", "|"), ("sep=\t", "\t")]
+)
+def test_the_line_that_tells_excel_the_separator_is_no_header(
+    line: str, sign: str, open_workspace: Workspace, tmp_path: Path
+) -> None:
+    """As Excel writes it, with a BOM, and commas and semicolons in the texts."""
+    path = tmp_path / "rows.csv"
+    asked = ['"Wie groß, genau; bitte?"', '"Und ""das""?"']
+    cells = [["question", "answer"], [asked[0], "3,0 m"], [asked[1], "4"]]
+    text = "\r\n".join([line, *(sign.join(row) for row in cells), sign.join(["a"] * 3)])
+    path.write_text(text, encoding="utf-8-sig")
+    report = inspect_source(path)
+    assert report.columns == ["question", "answer"] and report.form == "prompt-completion"
+    assert report.problems == [
+        {"line": 5, "reason": "3 values for 2 columns", "file": "rows.csv"}
+    ]
+    _, rows = imported(open_workspace, path)
+    assert rows[0]["prompt"][0]["content"] == "Wie groß, genau; bitte?"
+    assert [row["completion"][0]["content"] for row in rows] == ["3,0 m", "4"]
+
+
+NESTED = {"id": 1, "data": {"conversation": {"messages": TURNS, "system": "Be brief."}, "n": 2}}
+
+
+def test_a_conversation_inside_objects_is_named_with_dots(
+    open_workspace: Workspace, tmp_path: Path
+) -> None:
+    mapping = {"messages": "data.conversation.messages", "system": "data.conversation.system"}
+    with pytest.raises(DataError, match="messages=data.conversation.messages"):
+        bring(open_workspace, tmp_path, [NESTED] * 3)
+    info = bring(open_workspace, tmp_path, [NESTED] * 3, mapping=mapping, eval_fraction=0)
+    row = read_rows(open_workspace, info.id)[0]
+    assert row["messages"] == [{"role": "system", "content": "Be brief."}, *TURNS]
+    assert info.form == "messages" and info.mapping == mapping and row["meta"] == {"id": 1}
+    assert "Not used: id." in info.form_reason
+
+
+def test_a_column_with_a_dot_in_its_name_comes_first(
+    open_workspace: Workspace, tmp_path: Path
+) -> None:
+    row = {"data": {"q": "inside"}, "data.q": "outside", "a": "{x}", "t": '{"x": [{"y": "z"}]}'}
+    mapping = {"prompt": "{data.q} {t.x.0.y}", "completion": "a"}
+    info = bring(open_workspace, tmp_path, [row] * 2, mapping=mapping, eval_fraction=0)
+    assert read_rows(open_workspace, info.id)[0]["prompt"][0]["content"] == "outside z"
+
+
+def test_a_row_without_what_the_name_leads_to_is_dropped_with_that_reason(
+    open_workspace: Workspace, tmp_path: Path
+) -> None:
+    rows = [NESTED, NESTED, {"id": 3, "data": {"conversation": None}}, {"id": 4, "data": "text"}]
+    mapping = {"messages": "data.conversation.messages"}
+    info = bring(open_workspace, tmp_path, rows, mapping=mapping, eval_fraction=0)
+    assert [drop.line for drop in info.dropped] == [3, 4]
+    assert "nothing under data.conversation.messages" in info.dropped[0].reason
+    with pytest.raises(DataError, match="There is no column nowhere.messages"):
+        bring(open_workspace, tmp_path, rows, mapping={"messages": "nowhere.messages"})
