@@ -18,6 +18,7 @@ from core.data.forms import FORMS, used_columns
 from core.data.read.files import file_encoding, file_format, no_readable_row, read_records
 from core.data.read.row import Record, Row
 from core.data.read.sources import Gathered, HubSource, Look, Source, as_hub_source, look
+from core.data.trees import chained
 from core.data.turn_keys import note_keys
 from core.data.values import Unusable
 from core.errors import DataError
@@ -99,7 +100,8 @@ def inspect_source(
     with tempfile.TemporaryDirectory(prefix="tunesmith-look-") as scratch:
         looked = look(workspace, Path(str(path)), Path(scratch), most_bytes)
         kinds = {file.path: file_format(file.path) for file in looked.files[:_FILES_TO_DETECT]}
-        heads = read_heads(looked.files[:_FILES_TO_DETECT], wanted, _LOOKED_THROUGH_SECONDS)
+        files = looked.files[:_FILES_TO_DETECT]
+        heads = read_heads(files, wanted, _LOOKED_THROUGH_SECONDS, mapping)
         rows = rows_of(heads)
         found = _form_of(heads, form, mapping)
         through = _look_through(looked, kinds, found, wanted, most_bytes)
@@ -125,11 +127,14 @@ def _look_at_hub(
     wanted: int,
     limit: int,
 ) -> SourceReport:
-    rows = named("core.worker.hub_rows:first_rows")(hub, wanted)
+    first = named("core.worker.hub_rows:first_rows")(hub, wanted)
+    numbered = (Record(number, row, "", 0.0) for number, row in enumerate(first, 1))
+    records = list(chained(numbered, mapping))
+    rows = [record.row for record in records if record.row is not None]
     found = _form_of([Head(str(hub), rows)], form, mapping)
     through = _Through()
-    for number, row in enumerate(rows, 1):
-        through.note(str(hub), Record(number, row, "", 0.0), found)
+    for record in records:
+        through.note(str(hub), record, found)
     return SourceReport(
         **_described(Path(str(hub)), rows, found, limit),
         format="hub",
@@ -193,7 +198,7 @@ def _look_through(
     small = looked.whole and looked.size <= most
     deadline = time.monotonic() + _LOOKED_THROUGH_SECONDS
     for file in looked.files:
-        for record in read_records(file.path, kinds.get(file.path)):
+        for record in chained(read_records(file.path, kinds.get(file.path)), found.mapping):
             through.note(file.name, record, found)
             late = through.seen % 64 == 0 and time.monotonic() > deadline
             if through.seen >= wanted and (late or not small):
@@ -248,17 +253,21 @@ class Head:
 
 
 def read_heads(
-    files: Sequence[Gathered], wanted: int = ROWS_TO_DETECT, seconds: float | None = None
+    files: Sequence[Gathered],
+    wanted: int = ROWS_TO_DETECT,
+    seconds: float | None = None,
+    mapping: Mapping[str, str] | None = None,
 ) -> list[Head]:
     """About `wanted` rows from the beginnings of all files, one of each at the least, and no more
-    once about `seconds` have passed. Raises DataError when a file has none."""
+    once about `seconds` have passed. `mapping` is what a person chose. Raises DataError when a
+    file has none."""
     share = max(wanted // max(len(files), 1), 1)
     heads = []
     for file in files:
         deadline = time.monotonic() + seconds / len(files) if seconds else None
         rows: list[Row] = []
         broken: Record | None = None
-        for record in read_records(file.path):
+        for record in chained(read_records(file.path), mapping):
             if record.row is None:
                 broken = broken or record
             else:

@@ -38,6 +38,7 @@ from core.data.rowfile import META, RowWriter
 from core.data.steps import with_step
 from core.data.steps.base import Step
 from core.data.steps.split import Split
+from core.data.trees import chained
 from core.data.turn_keys import note_keys
 from core.data.values import Unusable
 from core.errors import DataError
@@ -97,7 +98,7 @@ def import_dataset(
         held_out = (
             gather(workspace, [eval_source], folder / _FETCHED_TOO, None) if eval_source else []
         )
-        found = choose_together(read_heads(gathered), form, mapping)
+        found = choose_together(read_heads(gathered, mapping=mapping), form, mapping)
         standard = FORMS[found.form or ""].standard
         _check_system_prompt(system_prompt, standard)
         title = (name or _name_of(gathered[0])).strip() or "data"
@@ -208,7 +209,7 @@ class _Import:
 
     def _eval_detection(self) -> Detection:
         """How to read the eval file: as the train file, or in its own way to the same form."""
-        heads = read_heads(self.held_out)
+        heads = read_heads(self.held_out, mapping=self.found.mapping)
         form = FORMS[self.found.form or ""]
         columns = columns_of(rows_of(heads))
         required = {name: self.found.mapping[name] for name in form.required}
@@ -230,7 +231,7 @@ class _Import:
         with RowWriter(target, self.info.form) as writer:
             for source in sources:
                 size, read, message = source.path.stat().st_size, 0, f"Reading {source.name}"
-                for record in read_records(source.path):
+                for record in chained(read_records(source.path), mapping):
                     read += 1
                     row, reason = record.row, record.problem
                     if row is not None:

@@ -29,6 +29,12 @@ _LEARNED = (
 _NOT_LEARNED = ("masked", "mask_loss", "ignore_loss", "no_loss", "ignore", "ignored")
 """Marks that say the opposite: true means that the turn is only read."""
 
+HONOURED_KEYS = (
+    *(*THOUGHT_KEYS, *_LEARNED, *_NOT_LEARNED),
+    *("tool_calls", "tool_call_id", "name"),
+)
+"""What is kept of a turn besides who speaks and what."""
+
 _SHARES = {"true": 1.0, "yes": 1.0, "false": 0.0, "no": 0.0}
 
 _MEDIA = {

@@ -75,6 +75,80 @@ def test_the_line_that_tells_excel_the_separator_is_no_header(
     assert [row["completion"][0]["content"] for row in rows] == ["3,0 m", "4"]
 
 
+def said(*texts: str) -> list[dict[str, str]]:
+    """Turns of user and assistant in their order."""
+    roles = ("user", "assistant") * len(texts)
+    return [{"role": role, "content": text} for role, text in zip(roles, texts, strict=False)]
+
+
+def test_pairs_with_a_parent_are_one_conversation(
+    open_workspace: Workspace, tmp_path: Path
+) -> None:
+    """An answer to what was said before teaches nothing without it."""
+    path = tmp_path / "rows.csv"
+    lines = ("1,,Jammed.,Which model?,print", "2,1.0,The grey one.,Open the lid.,print")
+    path.write_text("\n".join(["id,parent_id,instruction,output,topic", *lines]))
+    info, rows = imported(open_workspace, path)
+    talk = said("Jammed.", "Which model?", "The grey one.", "Open the lid.")
+    assert [row["messages"] for row in rows] == [talk]
+    assert rows[0]["meta"] == {"tree": "1", "id": "2", "topic": "print"}
+    assert "conversation by parent_id" in info.form_reason
+    alone = {"prompt": "instruction", "completion": "output"}
+    assert len(imported(open_workspace, path, mapping=alone, name="alone")[1]) == 2
+
+
+def test_a_tree_of_messages_is_a_conversation_for_each_path(
+    open_workspace: Workspace, tmp_path: Path
+) -> None:
+    """As OpenAssistant has them. Whatever is left out is counted with its reason."""
+    messages = [
+        *(("q", None, "prompter", "q"), ("a", "q", "assistant", "a"), ("b", "q", "assistant", "b")),
+        *(("q2", "a", "prompter", "q2"), ("a2", "q2", "assistant", "a2")),
+        *(("q3", "b", "prompter", "q3"), ("lost", "gone", "assistant", "l")),
+        *(("x", "y", "prompter", "x"), ("y", "x", "assistant", "y"), ("a", "q", "assistant", "no")),
+    ]
+    rows = [
+        {"message_id": own, "parent_id": parent, "role": role, "text": text, "lang": "en"}
+        for own, parent, role, text in messages
+    ]
+    rows[1]["reasoning"], rows[2]["weight"] = "Hm.", 0  # type: ignore[assignment]
+    info = bring(open_workspace, tmp_path, rows, eval_fraction=0)
+    first, second = read_rows(open_workspace, info.id)
+    wanted = said("q", "b")
+    wanted[1]["weight"] = 0.0  # type: ignore[assignment]
+    assert first["messages"] == wanted
+    wanted = said("q", "a", "q2", "a2")
+    wanted[1]["reasoning_content"] = "Hm."
+    assert second["messages"] == wanted and second["meta"]["lang"] == "en"
+    dropped = {drop.line: drop.reason for drop in info.dropped}
+    assert dropped[6] == "nobody answers this turn"
+    assert "what was said before is missing" in dropped[7]
+    assert dropped.keys() == {6, 7, 8, 9, 10} and "more than once" in dropped[10]
+    assert info.counts.read == info.counts.train + info.counts.dropped == 7
+
+
+@pytest.mark.parametrize("parents", [[None, None], ["", "0"], ["elsewhere", "there"]])
+def test_rows_without_a_parent_among_them_stand_alone(
+    parents: list[Any], open_workspace: Workspace, tmp_path: Path
+) -> None:
+    rows = [
+        {"id": n, "parent_id": parent, "question": f"q{n}", "answer": "a"}
+        for n, parent in enumerate(parents, 1)
+    ]
+    info = bring(open_workspace, tmp_path, rows, eval_fraction=0)
+    assert (info.form, info.counts.train) == ("prompt-completion", 2)
+
+
+def test_a_deep_tree_costs_no_more_than_its_rows(open_workspace: Workspace, tmp_path: Path) -> None:
+    rows = [
+        {"id": n, "parent_id": n - 1 if n else None, "question": "q", "answer": f"a{n}"}
+        for n in range(3000)
+    ]
+    rows += [{"id": 5000, "parent_id": 10, "question": "q", "answer": "a"}]
+    info = bring(open_workspace, tmp_path, rows, eval_fraction=0)
+    assert info.counts.train == 1 and "more than 1,000 turns" in info.dropped[0].reason
+
+
 NESTED = {"id": 1, "data": {"conversation": {"messages": TURNS, "system": "Be brief."}, "n": 2}}
 
 
