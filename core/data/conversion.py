@@ -60,11 +60,26 @@ _TURN_FIELDS = (
 def unused_turn_keys(row: Row, mapping: Mapping[str, str]) -> Iterator[str]:
     """The keys of a row's turns that say something which its standard form does not keep, each
     once for each turn."""
-    for field in _TURN_FIELDS:
-        source = mapping.get(field)
-        if source and template_of(source) is None:
+    for source in _turn_sources(tuple(mapping.items())):
+        value = row.get(source)
+        if value is None and "." in source:
             with suppress(Unusable):
-                yield from unused_keys(cell(row, source))
+                value = cell(row, source)
+        if type(value) is not str or value.startswith(_LISTS):
+            yield from unused_keys(value)
+
+
+_LISTS = ("[", "{", " ", "\n", "\r", "\t", "array(")
+
+
+@lru_cache(maxsize=64)
+def _turn_sources(mapping: tuple[tuple[str, str], ...]) -> tuple[str, ...]:
+    """The columns that may hold turns; a template makes text."""
+    return tuple(
+        source
+        for field, source in mapping
+        if field in _TURN_FIELDS and source and template_of(source) is None
+    )
 
 
 @lru_cache(maxsize=64)

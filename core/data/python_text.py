@@ -34,7 +34,8 @@ class NotRead(ValueError):
 
 def is_python(text: str) -> bool:
     """Whether a text looks like a list or object as Python writes it, from beginning to end."""
-    if text.lstrip()[:1] not in ("[", "{", "(", "a") or text.rstrip()[-1:] not in ("]", "}", ")"):
+    lists = text.lstrip().startswith(("[", "{", "(", "array("))
+    if not lists or not text.rstrip().endswith(("]", "}", ")")):
         return False
     return bool(_BEGINNING.match(text) or _DOUBLE_QUOTED.match(text))
 

@@ -211,8 +211,11 @@ def refuse_media_beside(row: Row, made: Row, used: Collection[str]) -> None:
         attached = talks and _ATTACHED.fullmatch(name) and isinstance(value, (list, dict))
         if attached or any(_PLACE.search(text) for text in texts(made)):
             raise Unusable(f"the row holds {_what(name)} (column {name}); only text can be learned")
-    for turn in (turn for column in TURN_COLUMNS for turn in made.get(column) or ()):
-        said = turn["content"].strip()
+    for turn in (turn for column in TURN_COLUMNS for turn in made.get(column, ())):
+        said = turn["content"]
+        if "<" not in said:
+            continue
+        said = said.strip()
         if said.startswith(_ALONE) or said.endswith(_ALONE):
             raise Unusable(
                 f"a turn of {turn['role']} stands for a picture, a sound or a video "

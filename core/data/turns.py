@@ -147,13 +147,15 @@ def _with_thoughts(turns: list[Turn]) -> list[Turn]:
 
 def unused_keys(value: Any) -> Iterator[str]:
     """The keys of turns in a cell that say something which is not kept, once for each turn."""
-    items = parsed(value)
+    items = parsed(value) if type(value) is str else value
     for item in [items] if isinstance(items, dict) else items if isinstance(items, list) else ():
         if not isinstance(item, dict):
             continue
-        name, words = speaker_of(item), words_of(item)
-        if len(item) == 2 and name and words and isinstance(words, str):
+        # Nearly all turns are two texts.
+        said = item.get("content", item.get("value")) if len(item) == 2 else None
+        if said and type(said) is str and ("role" in item or "from" in item):
             continue
+        name = speaker_of(item)
         role = ROLE_OF.get(name.strip().lower()) if isinstance(name, str) else None
         if role:
             read = {"channel"} if item.get("channel") in ("analysis", "final") else set()
@@ -164,7 +166,7 @@ def side_of(value: Any, role: str, what: str) -> list[Turn]:
     """A prompt or an answer: plain text (said by `role`), one turn, or a list of turns."""
     read = value
     if type(value) is str:
-        if value[:1] not in "[{ \t\r\na":
+        if value[:1] not in "[{ \t\r\n" and not value.startswith("array("):
             return [{"role": role, "content": text_of(value, what)}]
         # An answer that is JSON is an answer; only what names speakers is a list of turns.
         if any(f'"{key}"' in value or f"'{key}'" in value for key in SPEAKER_KEYS):

@@ -65,7 +65,7 @@ def written(value: Any) -> str:
 def parsed(value: Any) -> Any:
     """A list or object that stands as text in a cell, as in CSV, is read: JSON, or what Python
     writes. What cannot be read stays as it is; `why_not_read` says why."""
-    if isinstance(value, str) and value.lstrip()[:1] in ("[", "{", "(", "a"):
+    if isinstance(value, str) and value.lstrip().startswith(("[", "{", "(", "array(")):
         try:
             return json.loads(value)
         except (ValueError, RecursionError):

@@ -8,6 +8,9 @@ from typing import Any
 import pytest
 
 from core.data.conversion import convert, unused_turn_keys
+from core.data.drafts.prompting import word_request
+from core.data.drafts.rows import checked_row
+from core.data.drafts.settings import DraftSettings
 from core.data.inspection import inspect_source
 from core.data.record import DatasetInfo
 from core.data.registry import read_rows
@@ -15,6 +18,7 @@ from core.data.rowtext import map_texts
 from core.data.steps import parse_steps
 from core.data.values import Unusable
 from core.data.versions import apply_steps
+from core.errors import DataError
 from core.workspace import Workspace
 from tests.data.shaping import bring
 
@@ -218,3 +222,14 @@ def test_a_conversation_without_a_question_is_dropped_unless_it_is_asked_for() -
         kept = convert({"m": turns}, "messages", {**MAPPING, "without_question": "keep"})
         assert kept["messages"] == turns
     assert len(chat(greeting, ASKED, answer())) == 3
+
+
+def test_a_draft_keeps_marks_and_thoughts_and_an_endpoint_is_not_sent_them() -> None:
+    told = {"role": "assistant", "content": "a", "weight": 0.0, "reasoning_content": "Hm."}
+    turns = [ASKED, told, ASKED, {"role": "assistant", "content": "b"}]
+    assert checked_row({"messages": turns}, "messages")["messages"] == turns
+    with pytest.raises(DataError, match="weight"):
+        checked_row({"messages": [ASKED, {**told, "weight": 7}]}, "messages")
+    settings = DraftSettings(model="m", kind="answer_prompts")
+    ask = word_request(settings, "messages", [], 1, [0], [{"messages": turns}], 1)
+    assert ask.messages[1] == {"role": "assistant", "content": "a"} and ask.prompt[1] == told

@@ -96,6 +96,28 @@ def test_a_row_that_would_be_dropped_says_so_beside_its_raw_self() -> None:
     assert "Would be dropped: the answer is empty." in shown and "a question" in shown
 
 
+def test_keys_of_turns_that_are_not_kept_are_told_before_the_import(tmp_path: Path) -> None:
+    answer = {"role": "assistant", "content": "a", HOSTILE: "glad", "weight": 0, "thinking": "Hm."}
+    row = {"messages": [{"role": "user", "content": "q"}, answer]}
+    report = inspect_source(lines(tmp_path / "a.jsonl", row, row))
+    told = import_sources.would_drop(report)
+    assert "Keys of turns that are not used" in told and "(2 turns)" in told and "<img" not in told
+    kept = import_sources.first_rows(report.rows, "messages", report.mapping, "")
+    assert "only read" in kept and '<div class="soft">Hm.</div>a' in kept
+
+
+def test_what_is_inside_an_object_can_be_chosen_as_a_column(tmp_path: Path) -> None:
+    turns = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
+    report = inspect_source(lines(tmp_path / "a.jsonl", {"id": 1, "data": {"talk": turns}}))
+    form, mapping = FORMS["messages"], {"messages": "data.talk", "without_question": "keep"}
+    with gr.Blocks():
+        table = MappingTable().build()
+    updates = table.show(form, report, mapping)
+    data = {part: _value(updates.get(part)) for part in table.inputs}
+    assert table.read(data, form) == {**mapping, "system": "", "tools": ""}
+    assert problems_of(form, report.columns, mapping) == {}
+
+
 def test_files_dropped_together_are_counted_together_and_a_misfit_is_named(
     workspace: Workspace, tmp_path: Path
 ) -> None:

@@ -115,12 +115,17 @@ def word_request(
     return Ask(
         number,
         tuple(seeds[:1]),
-        tuple(turns),
+        tuple(_as_asked(turn) for turn in turns),
         expects,
         1,
         tuple(prompt),
         tuple(own or ()),
     )
+
+
+def _as_asked(turn: Message) -> Message:
+    """A turn as an endpoint takes it: without what only a training reads."""
+    return {k: said for k, said in turn.items() if k not in ("weight", "reasoning_content")}
 
 
 def _for_rows(
