@@ -246,7 +246,7 @@ METHODS: dict[str, Method] = {
             purpose="Plain text",
             forms=("text",),
             other_forms=f"To read other rows on as text, {_AS_TEXT}; for conversations take sft "
-            "with data.assistant_only_loss off.",
+            "with data.learn everything.",
             makes="writer",
             recipe="core.worker.training.text:CPT",
             trainer="trl.SFTTrainer",

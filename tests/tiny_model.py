@@ -104,7 +104,7 @@ def tiny_adapter(model: Any, seed: int = 1, size: float = 0.2, **changes: Any) -
 def teach(model: Any, tokenizer: Any, rows: list[dict[str, Any]], steps: int = 150) -> float:
     """Trains what can be trained on `rows` until it knows them; the last loss."""
     torch.manual_seed(2)
-    done = [tokenize_row(r, tokenizer, max_length=None, assistant_only_loss=True) for r in rows]
+    done = [tokenize_row(r, tokenizer, max_length=None) for r in rows]
     width = max(row.length for row in done)
     ids = torch.zeros((len(done), width), dtype=torch.long)
     labels = torch.full((len(done), width), -100)

@@ -228,6 +228,7 @@ def _add_looks(actions: Any, common: argparse.ArgumentParser) -> None:
     statistics.add_argument("--max-length", type=int, metavar="TOKENS", help="where rows are cut")
     statistics.add_argument("--chat-template", default="", metavar="NAME")
     statistics.add_argument("--rows", type=int, metavar="N", help="look at so many (else all)")
+    templates.add_learn(statistics)
     statistics.set_defaults(run=run_statistics)
 
 
@@ -310,7 +311,7 @@ def run_statistics(args: argparse.Namespace, output: Output) -> int:
     found = named("core.worker.tokenizers:dataset_statistics")(
         workspace,
         args.id,
-        Lens(name, max_length, chat_template=args.chat_template),
+        Lens(name, max_length, chat_template=args.chat_template, **templates.learned(args)),
         max_rows=args.rows,
         progress=lambda fraction: fetch_progress(fraction, "Counting"),
     )
@@ -319,6 +320,8 @@ def run_statistics(args: argparse.Namespace, output: Output) -> int:
 
 
 def _statistics_text(model: str, found: dict[str, Any]) -> str:
+    from core.tokens.thoughts import taken_out
+
     lengths = [
         (f"{what} tokens", _percentiles(told["percentiles"]))
         for what, told in found["lengths"].items()
@@ -332,6 +335,7 @@ def _statistics_text(model: str, found: dict[str, Any]) -> str:
         ("cut", f"{found['cut_rows']:,} rows lose {found['cut_tokens']:,} tokens"),
         ("an epoch", f"{found['epoch']['tokens']:,} tokens"),
         ("nothing learned", found["rows_without_loss"] or None),
+        ("thoughts", taken_out(*found["lost_thoughts"]) or None),
         ("repeated rows", repeated or None),
         ("labels", _counted(found["labels"])),
         ("languages", _counted(found["languages"])),

@@ -57,10 +57,40 @@ def add_tokens(actions: Any, common: argparse.ArgumentParser) -> None:
     template.add_argument("--chat-template", default="model", metavar="NAME")
     template.add_argument("--template-file", type=Path, metavar="FILE", help="one not saved yet")
     tokens.add_argument("--system-prompt", default="", metavar="TEXT", help="for rows without one")
-    tokens.add_argument(
-        "--whole-conversation", action="store_true", help="learn from the questions too"
-    )
+    add_learn(tokens)
     tokens.set_defaults(run=run_tokens)
+
+
+def add_learn(parser: argparse.ArgumentParser) -> None:
+    """Options for what of a conversation is learned, as in a run's settings."""
+    parser.add_argument(
+        "--learn",
+        default="answers",
+        metavar="TURNS",
+        help="what is learned, as data.learn: answers, last_answer, marked or everything (answers)",
+    )
+    parser.add_argument(
+        "--learn-thoughts",
+        default="all",
+        metavar="THOUGHTS",
+        help="what of thoughts, as data.learn_thoughts: all, not_empty or none (all)",
+    )
+    parser.add_argument(
+        "--whole-conversation",
+        action="store_const",
+        const="everything",
+        dest="learn",
+        help="learn from the questions too: --learn everything",
+    )
+
+
+def learned(args: argparse.Namespace) -> dict[str, Any]:
+    """What `add_learn`'s options say, for a Lens. Raises ConfigError."""
+    from core.config import checked_fields
+
+    given = {"data.learn": args.learn, "data.learn_thoughts": args.learn_thoughts}
+    data = checked_fields(given).data
+    return {"learn": data.learn, "learn_thoughts": data.learn_thoughts}
 
 
 def run_list(args: argparse.Namespace, output: Output) -> int:
@@ -140,9 +170,9 @@ def run_tokens(args: argparse.Namespace, output: Output) -> int:
     lens = Lens(
         name,
         args.max_length or defaults.training.max_length,
-        not args.whole_conversation,
-        args.system_prompt,
-        args.chat_template,
+        system_prompt=args.system_prompt,
+        chat_template=args.chat_template,
+        **learned(args),
     )
     seen = named("core.worker.tokenizers:preview_rows")(
         workspace,

@@ -2,6 +2,7 @@
 
 from core.config.fields import FieldSpec, field_specs
 from core.config.run import (
+    FORMER,
     SPEC_BY_PATH,
     SPECS,
     RunConfig,
@@ -9,9 +10,11 @@ from core.config.run import (
     flatten,
     nest,
     read_config,
+    renamed,
 )
 
 __all__ = [
+    "FORMER",
     "SPECS",
     "SPEC_BY_PATH",
     "FieldSpec",
@@ -21,4 +24,5 @@ __all__ = [
     "checked_fields",
     "nest",
     "read_config",
+    "renamed",
 ]

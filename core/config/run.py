@@ -24,7 +24,7 @@ from core.config.sections import (
 from core.config.tracking import TrackingSection
 from core.config.training import TrainingSection
 from core.config.yaml_file import read_yaml, yaml_text
-from core.errors import ConfigError
+from core.errors import ConfigError, Problem
 from core.methods import METHODS, Method, MethodName
 from core.workspace import write_atomic
 
@@ -81,6 +81,31 @@ SPECS: tuple[FieldSpec, ...] = tuple(field_specs(RunConfig))
 SPEC_BY_PATH: dict[str, FieldSpec] = {spec.path: spec for spec in SPECS}
 
 
+FORMER: dict[str, tuple[str, dict[Any, Any]]] = {
+    "data.assistant_only_loss": ("data.learn", {True: "answers", False: "everything"})
+}
+"""Settings by the names that they had before: the name of now, and what each value is called."""
+
+
+def renamed(flat: dict[str, Any]) -> dict[str, Any]:
+    """Values by dotted path, those of earlier names under the names of now. Raises ConfigError
+    where a setting stands there under both, or with a value that it never had."""
+    found: dict[str, Any] = {}
+    for path, value in flat.items():
+        if path not in FORMER:
+            found[path] = value
+            continue
+        name, values = FORMER[path]
+        if name in flat:
+            problem = f"is the earlier name of {name}, which is set too. Remove one of them."
+            raise ConfigError([Problem(path, problem)])
+        if not isinstance(value, bool):
+            problem = f"takes true or false (given: {value!r}); now it is {name}."
+            raise ConfigError([Problem(path, problem)])
+        found[name] = values[value]
+    return found
+
+
 def flatten(data: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """{"training": {"seed": 1}} -> {"training.seed": 1}; a mapping that is a value stays whole."""
     flat: dict[str, Any] = {}
@@ -111,7 +136,7 @@ def checked_fields(values: dict[str, Any]) -> RunConfig:
     """A RunConfig from nested or dotted values, each of which its field allows; whether they go
     together is for core.rules to say. Raises ConfigError with every problem at once."""
     try:
-        return RunConfig.model_validate(nest(flatten(values)))
+        return RunConfig.model_validate(nest(renamed(flatten(values))))
     except ValidationError as error:
         raise ConfigError(problems_of(error, SPEC_BY_PATH)) from error
 

@@ -15,6 +15,8 @@ FROM_RUN: dict[str, list[Any]] = {"model.start_from": ["merge", "stack", "contin
 # Methods whose rows are conversations, and those whose model writes answers or texts.
 CONVERSING: dict[str, list[Any]] = {"method": named(converses=True)}
 WRITING: dict[str, list[Any]] = {"method": named(writes=True)}
+LearnedTurns = Literal["answers", "last_answer", "marked", "everything"]
+LearnedThoughts = Literal["all", "not_empty", "none"]
 EVALUATING: dict[str, list[Any]] = {"evaluation.eval_strategy": ["steps", "epoch"]}
 
 
@@ -56,14 +58,24 @@ class DataSection(Section):
     max_train_samples: int | None = knob(None, "Use at most this many rows", ge=1)
     """Fewer rows give a quick trial before the long run. Empty uses them all."""
 
-    assistant_only_loss: bool = knob(
-        True, "Learn only from the answers", when={"method": named(may_learn_questions=True)}
-    )
-    """On, the model learns to write answers. Off, it also learns to write the questions."""
-
     chat_template: str = knob("model", "Chat template", when=CONVERSING, min_length=1)
     """How a conversation becomes one text. `model` is the model's own; otherwise the name of one
     that comes with Tunesmith or of your own. It is saved with the trained model."""
+
+    learn: LearnedTurns = knob(
+        "answers", "Learn", when={"method": named(may_learn_questions=True)}
+    )
+    """Every answer, the last answer of each conversation, the answers that the rows mark with a
+    weight above 0, or everything, the questions too. An answer of weight 0 is only read, but for
+    everything; a weight between 0 and 1 counts as 1. It was assistant_only_loss before."""
+
+    learn_thoughts: LearnedThoughts = knob(
+        "all",
+        "Learn thoughts",
+        when={"method": ["sft"], "data.learn": ["answers", "last_answer", "marked"]},
+    )
+    """What is learned of the thoughts before an answer, such as <think> ... </think>: all of them,
+    all but empty blocks, or none, so that they are only read."""
 
     system_prompt: str = knob(
         "", "System prompt for rows without one", when=CONVERSING, free_text=True

@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Sequence
 from typing import Any
 
-from core.config import SPEC_BY_PATH, SPECS, RunConfig, flatten
+from core.config import FORMER, SPEC_BY_PATH, SPECS, RunConfig, flatten, renamed
 from core.config.fields import FieldSpec
 from core.config.problems import unknown_field
 from core.config.yaml_file import parse_yaml
@@ -34,9 +34,7 @@ def split_overrides(argv: Sequence[str]) -> tuple[list[str], list[str]]:
             rest.append(token)
             continue
         overrides.append(token)
-        spec = SPEC_BY_PATH.get(name[2:])
-        is_flag = spec is not None and spec.kind == "bool" and not _is_bool(waiting[:1])
-        if "=" not in token and waiting and not is_flag:
+        if "=" not in token and waiting and not _flag(name[2:], waiting):
             overrides.append(waiting.pop(0))
     return rest, overrides
 
@@ -54,9 +52,16 @@ def apply_overrides(values: dict[str, Any], argv: Sequence[str]) -> dict[str, An
     waiting = list(argv)
     while waiting:
         path, equals, text = waiting.pop(0).removeprefix("--").partition("=")
-        spec = SPEC_BY_PATH.get(path)
-        if not equals and waiting and not _flag(spec, waiting):
+        if not equals and waiting and not _flag(path, waiting):
             text, equals = waiting.pop(0), "="
+        if path in FORMER:
+            try:
+                path, text = _of_now(path, text if equals else "true")
+            except ConfigError as error:
+                problems += error.problems
+                continue
+            equals = "="
+        spec = SPEC_BY_PATH.get(path)
         if spec is None:
             problems.append(unknown_field(path, SPEC_BY_PATH))
         elif not equals and spec.kind != "bool":
@@ -99,9 +104,19 @@ def field_help() -> str:
     return "\n".join(lines).strip("\n")
 
 
-def _flag(spec: FieldSpec | None, following: list[str]) -> bool:
-    """Whether a true-or-false option stands alone."""
-    return spec is not None and spec.kind == "bool" and not _is_bool(following[:1])
+def _flag(path: str, following: list[str]) -> bool:
+    """Whether the option is a true-or-false one that stands alone."""
+    spec = SPEC_BY_PATH.get(path)
+    is_bool = path in FORMER or (spec is not None and spec.kind == "bool")
+    return is_bool and not _is_bool(following[:1])
+
+
+def _of_now(path: str, text: str) -> tuple[str, str]:
+    """An option by its earlier name, as it is called now."""
+    word = text.lower()
+    value = word in _TRUE if word in (*_TRUE, *_FALSE) else text
+    ((name, now),) = renamed({path: value}).items()
+    return name, str(now)
 
 
 def _is_bool(following: list[str]) -> bool:

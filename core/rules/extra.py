@@ -43,7 +43,7 @@ REFUSED = {
     "dataset_text_field": _OWN_DATA,
     "dataset_kwargs": _OWN_DATA,
     "remove_unused_columns": _OWN_DATA,
-    "completion_only_loss": "use data.assistant_only_loss",
+    "completion_only_loss": "use data.learn",
     "max_completion_length": _OWN_DATA,
     "padding_value": _OWN_DATA,
     "train_sampling_strategy": "use training.train_sampling_strategy, where the method has it",

@@ -49,6 +49,13 @@ def _preference_rules(config: RunConfig) -> Iterator[Problem]:
         yield from _kto_rules(config)
     if method == "dpo":
         yield from _dpo_rules(config)
+    if method == "orpo" and config.data.learn in ("last_answer", "marked"):
+        yield Problem(
+            "data.learn",
+            f"{config.data.learn} with method orpo, which learns the better answer of each pair. "
+            "Take answers, or everything for the question too.",
+            ("method",),
+        )
     if config.training_method.reference == "asked":
         yield from _reference_rules(config)
     if method == "cpo" and config.preference.label_smoothing > 0:

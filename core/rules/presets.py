@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from core.config import SPEC_BY_PATH, RunConfig, flatten, nest
+from core.config import SPEC_BY_PATH, RunConfig, flatten, nest, renamed
 from core.config.yaml_file import read_yaml
 from core.errors import ConfigError, Problem, TunesmithError
 from core.rules.parsing import parse_config
@@ -131,9 +131,9 @@ def open_config(source: str, workspace: Workspace) -> tuple[dict[str, Any], Pres
         return dict(preset.settings), preset
     base = data.pop("preset", None)
     if base is None:
-        return flatten(data), None
+        return renamed(flatten(data)), None
     preset = _checked(load_preset(str(base), workspace))
-    return {**preset.settings, **flatten(data)}, preset
+    return {**preset.settings, **renamed(flatten(data))}, preset
 
 
 def _checked(preset: Preset) -> Preset:
@@ -171,7 +171,10 @@ def _read(path: Path, *, builtin: bool) -> Preset:
             problem = "settings is not a mapping of sections."
     except ConfigError as error:
         problem = error.message
-    settings = {} if problem else flatten(data.get("settings") or {})
+    try:
+        settings = {} if problem else renamed(flatten(data.get("settings") or {}))
+    except ConfigError as error:
+        settings, problem = {}, error.message
     return Preset(
         name=path.stem,
         title=str(data.get("title") or path.stem),

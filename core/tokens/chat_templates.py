@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from difflib import get_close_matches
@@ -40,6 +41,10 @@ _PROBE = [
     {"role": "assistant", "content": _ANSWER},
     {"role": "user", "content": "Thank you."},
 ]
+_THOUGHT = "The sun is high."
+THOUGHT_KEYS = ("reasoning_content", "thinking", "reasoning")
+"""The keys under which templates look for a thought."""
+
 _MARK = re.compile(
     r"<\|[^<>|\s]{1,40}\|>|<｜[^<>｜\s]{1,40}｜>|<[a-z]+(?:_[a-z0-9]+)+>|\[/?[A-Za-z_]{2,20}\]|</?s>"
 )
@@ -176,6 +181,21 @@ def names_used(text: str) -> frozenset[str]:
     if re.search(r"\{%-?\s*generation\s*-?%\}", text):
         used.add("generation")
     return frozenset(used)
+
+
+@lru_cache(maxsize=32)
+def thought_key(text: str) -> str:
+    """The key of a turn under which a template looks for the thought before an answer; "" where
+    it knows none. It is tried out: the names alone also stand for other things."""
+    try:
+        template = _environment().from_string(text)
+    except jinja2.TemplateSyntaxError:
+        return ""
+    for key in THOUGHT_KEYS:
+        with suppress(Exception):  # a template is a program: it raises what it likes
+            if _THOUGHT in _render(template, [_PROBE[0], {**_PROBE[1], key: _THOUGHT}]):
+                return key
+    return ""
 
 
 def split_marks(text: str, tokenizer: Any) -> list[str]:

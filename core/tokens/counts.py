@@ -53,7 +53,7 @@ def token_counts(
                 rows,
                 tokenizer,
                 max_length=lens.max_length,
-                assistant_only_loss=lens.assistant_only_loss,
+                learn=lens.learning,
                 system_prompt=lens.system_prompt,
             ):
                 _count(counts, lengths, part, sides)

@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, replace
 
-from core.config import RunConfig
+from core.config import RunConfig, renamed
+from core.config.sections import LearnedThoughts, LearnedTurns
+from core.errors import ConfigError
 from core.methods import METHODS
 from core.tokens.chat_templates import MODELS_OWN, load_template
+from core.tokens.learn import Learn
 from core.workspace import Workspace
 
 
@@ -21,10 +24,16 @@ class Lens:
 
     model: str
     max_length: int | None
-    assistant_only_loss: bool = True
+    learn: LearnedTurns = Learn().turns
     system_prompt: str = ""
     chat_template: str = MODELS_OWN
     method: str = RunConfig().method
+    learn_thoughts: LearnedThoughts = Learn().thoughts
+
+    @property
+    def learning(self) -> Learn:
+        """What of a conversation is learned."""
+        return Learn(self.learn, self.learn_thoughts)
 
     @property
     def goes_on(self) -> bool:
@@ -41,19 +50,21 @@ class Lens:
         return cls(
             model=config.model.model_name_or_path,
             max_length=config.training.max_length,
-            assistant_only_loss=config.data.assistant_only_loss,
+            learn=config.data.learn,
             system_prompt=config.data.system_prompt,
             chat_template=config.data.chat_template,
             method=config.method,
+            learn_thoughts=config.data.learn_thoughts,
         )
 
     @classmethod
     def read(cls, text: str) -> Lens:
         """From `write`'s text, which waits in the browser; the defaults if it is damaged."""
         try:
-            lens = cls(**json.loads(text))
+            known = {f"data.{name}": value for name, value in json.loads(text).items()}
+            lens = cls(**{path.removeprefix("data."): v for path, v in renamed(known).items()})
             return lens if lens.method in METHODS else cls.of(RunConfig())
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, AttributeError, ConfigError):
             return cls.of(RunConfig())
 
     def write(self) -> str:

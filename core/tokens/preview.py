@@ -9,11 +9,12 @@ from core.data.record import DatasetInfo
 from core.data.rowfile import read_slice
 from core.data.rowtext import texts
 from core.errors import DataError
-from core.tokens.chat_templates import names_used, split_marks
+from core.tokens.chat_templates import names_used, split_marks, thought_key
 from core.tokens.lens import Lens
 from core.tokens.sides import Side, label_of, sides_of_rows
 from core.tokens.spans import special_texts
-from core.tokens.tokenize import pieces
+from core.tokens.thoughts import taken_out
+from core.tokens.tokenize import TokenizedRow, pieces
 from core.tokens.tool_turns import template_text
 
 CUT_TOKENS = 200
@@ -47,11 +48,15 @@ def preview_rows(
             rows,
             tokenizer,
             max_length=None,
-            assistant_only_loss=lens.assistant_only_loss,
+            learn=lens.learning,
             system_prompt=lens.system_prompt,
         )[0]
         seen = _seen(rows[0], sides, tokenizer, lens.max_length)
-        seen["notes"] = list(_notes(rows[0], tokenizer, split))
+        seen["notes"] = [
+            *_notes(rows[0], tokenizer, split),
+            *_notes_on_loss(rows[0], lens),
+            *_notes_on_thoughts(rows[0], sides, tokenizer),
+        ]
         shown.append(seen)
     return shown
 
@@ -116,11 +121,46 @@ def _notes(row: dict[str, Any], tokenizer: Any, split: list[str]) -> Iterator[st
         yield f"The row's own words contain {named}, which the model reads as a mark."
 
 
+def _turns(row: dict[str, Any]) -> list[dict[str, Any]]:
+    columns = [value for value in row.values() if isinstance(value, list)]
+    return [turn for value in columns for turn in value if isinstance(turn, dict)]
+
+
+def _notes_on_loss(row: dict[str, Any], lens: Lens) -> Iterator[str]:
+    """What becomes of the turns' own loss weights."""
+    weighted = [turn for turn in _turns(row) if "weight" in turn]
+    parts = sorted({w for turn in weighted if 0 < (w := turn["weight"]) != 1})
+    if parts:
+        named = ", ".join(f"{weight:g}" for weight in parts[:_MOST_NAMED])
+        yield f"The loss weight {named} of a turn counts as 1: it is learned in full."
+    asked = [turn for turn in weighted if turn["role"] != "assistant" and turn["weight"] > 0]
+    if asked and not lens.learning.everything:
+        yield (
+            f"A turn of the {asked[0]['role']} is marked to be learned. Only answers can be, or "
+            "everything: it is read."
+        )
+
+
+def _notes_on_thoughts(
+    row: dict[str, Any], sides: list[Side], tokenizer: Any
+) -> Iterator[str]:
+    template = template_text(tokenizer, with_tools=bool(row.get("tools")))
+    own = any(turn.get("reasoning_content") for turn in _turns(row))
+    if own and not thought_key(template):
+        yield (
+            "The chat template knows no thoughts: they stand in <think> before the words of the "
+            "answer."
+        )
+    tokens = [side.tokens for side in sides if isinstance(side.tokens, TokenizedRow)]
+    lost = taken_out(*next((one.lost_thoughts for one in tokens if any(one.lost_thoughts)), (0, 0)))
+    if lost:
+        yield f"{lost} Nothing of them is learned."
+
+
 def _notes_on_tools(row: dict[str, Any], tokenizer: Any) -> Iterator[str]:
     used = names_used(template_text(tokenizer, with_tools=bool(row.get("tools"))))
-    turns = [turn for value in row.values() if isinstance(value, list) for turn in value]
     if row.get("tools") and "tools" not in used:
         yield "The chat template knows no tools: they stand as text in the system turn."
-    calls = any(isinstance(turn, dict) and turn.get("tool_calls") for turn in turns)
+    calls = any(turn.get("tool_calls") for turn in _turns(row))
     if calls and "tool_calls" not in used:
         yield "The chat template knows no calls of tools: they stand as text in the answers."

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from core.errors import DataError, TunesmithError
+from core.tokens.learn import Learn
 from core.tokens.prompts import prompt_text
 from core.tokens.spans import ChatRenderer, Rendered
 from core.tokens.tokenize import (
@@ -19,6 +20,7 @@ from core.tokens.tokenize import (
     with_system_prompt,
 )
 
+_DEFAULT = Learn()
 _BOTH = (("Chosen", "chosen"), ("Rejected", "rejected"))
 
 
@@ -47,20 +49,20 @@ def sides_of_rows(
     tokenizer: Any,
     *,
     max_length: int | None,
-    assistant_only_loss: bool = True,
+    learn: Learn = _DEFAULT,
     system_prompt: str = "",
     progress: Callable[[float], None] | None = None,
 ) -> list[list[Side]]:
     """The sides of each row, in order: two for a preference, one for every other form.
 
-    A judged answer (preference, unpaired-preference) carries loss on the answer alone, whatever
-    `assistant_only_loss` says. A prompt ends where the model is to write on. Prompts and labelled
+    A judged answer (preference, unpaired-preference) carries loss on all of the answer and nothing
+    else, whatever `learn` says. A prompt ends where the model is to write on. Prompts and labelled
     texts carry no loss.
     """
     marks: list[list[tuple[str, bool]]] = []  # of the sides of each row: (title, learns)
 
     def draw(row: dict[str, Any], chat: ChatRenderer | None) -> list[Rendered | DataError]:
-        sides = _drawn(row, tokenizer, chat, assistant_only_loss, system_prompt)
+        sides = _drawn(row, tokenizer, chat, learn, system_prompt)
         marks.append([(title, learns) for title, _, learns in sides])
         return [item for _, item, _ in sides]
 
@@ -84,7 +86,7 @@ def _drawn(
     row: dict[str, Any],
     tokenizer: Any,
     chat: ChatRenderer | None,
-    assistant_only_loss: bool,
+    learn: Learn,
     system_prompt: str,
 ) -> list[tuple[str, Rendered | DataError, bool]]:
     """(title, text, whether it must carry loss) of each side."""
@@ -105,9 +107,7 @@ def _drawn(
         return [("Text", Rendered(row["text"], (), add_special_tokens=True), False)]
     if form == "prompt-only":
         return [("Prompt", _tried(lambda: _prompt(row, tokenizer, system_prompt)), False)]
-    item = _tried(lambda: render_row(row, tokenizer, chat, system_prompt))
-    if isinstance(item, Rendered) and not assistant_only_loss:
-        item = item.with_loss_everywhere()
+    item = _tried(lambda: render_row(row, tokenizer, chat, system_prompt, learn))
     return [("Text" if form == "text" else "Conversation", item, True)]
 
 

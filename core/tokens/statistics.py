@@ -12,6 +12,7 @@ second look. `count_statistics` and `read_statistics` give a dict of plain value
 - rows_without_loss, unusable_rows, unusable_reason: rows from which nothing is learned
 - turns: [[turns, rows], ...]; labels: [[label, rows], ...]; languages: [[code, rows], ...] of at
   most 2,000 rows, "?" where the guess is unsure; duplicates: rows that repeat one looked at
+- lost_thoughts: [of earlier turns, of last turns]: thoughts that the chat template takes out
 - suggested: {value, reason, rows_whole, tokens_kept} or None
 
 Only the rows of the train part are counted.
@@ -38,11 +39,13 @@ from core.data.rowtext import row_text
 from core.data.steps.duplicates import row_digest
 from core.errors import DataError
 from core.methods import WRITTEN_FORMS
+from core.tokens.learn import Learn
 from core.tokens.lens import Lens
 from core.tokens.sides import Side, sides_of_rows
 from core.tokens.tokenize import NO_LOSS, TokenizedRow
 from core.workspace import Workspace, write_atomic
 
+_DEFAULT = Learn()
 LANGUAGE_ROWS = 2000
 _SURE = 0.5
 _UNSURE = "?"
@@ -84,6 +87,8 @@ class Tally(BaseModel):
     labels: Counter[str] = Counter()
     languages: Counter[str] = Counter()
     duplicates: int = 0
+    lost_thoughts: tuple[int, int] = (0, 0)
+    """Thoughts that the template takes out of (earlier turns, last turns)."""
 
     @property
     def complete(self) -> bool:
@@ -107,10 +112,10 @@ def count_statistics(
     tokenizer, only what needs none: turns, labels, languages, duplicates.
     """
     tally = Tally(form=info.form, rows_total=info.counts.train, limit=model_limit)
-    _count(tally, info, tokenizer, lens.system_prompt, max_rows, progress)
+    _count(tally, info, tokenizer, lens, max_rows, progress)
     if tally.complete:
         write_atomic(_place(workspace, info, lens, where), tally.model_dump_json())
-    return summarize(tally, lens.max_length, lens.assistant_only_loss)
+    return summarize(tally, lens.max_length, lens.learning)
 
 
 def read_statistics(
@@ -122,13 +127,17 @@ def read_statistics(
     `where` is the model's folder, a Hub id, or "" for what needs no tokenizer.
     """
     tally = _read(_place(workspace, info, lens, where))
-    return None if tally is None else summarize(tally, lens.max_length, lens.assistant_only_loss)
+    return None if tally is None else summarize(tally, lens.max_length, lens.learning)
 
 
 def _place(workspace: Workspace, info: DatasetInfo, lens: Lens, where: str) -> Path:
     """The file of the counts: its name says by which rows, tokenizer and template."""
     key = hashlib.sha256()
-    parts = ("statistics 1", info.fingerprint, lens.system_prompt, lens.template(workspace))
+    learn = lens.learning.answers
+    parts = (
+        *("statistics 2", info.fingerprint, lens.system_prompt, lens.template(workspace)),
+        *(learn.turns, learn.thoughts),
+    )
     for part in parts:
         key.update(hashlib.sha256(part.encode()).digest())
     folder = Path(where)
@@ -143,7 +152,7 @@ def _place(workspace: Workspace, info: DatasetInfo, lens: Lens, where: str) -> P
 
 
 def summarize(
-    tally: Tally, max_length: int | None, assistant_only_loss: bool = True
+    tally: Tally, max_length: int | None, learn: Learn = _DEFAULT
 ) -> dict[str, Any]:
     """The statistics of a data set as a page shows them; see the top of this module."""
     total = tally.lengths.get("total", Counter())
@@ -167,13 +176,14 @@ def summarize(
             "tokens": round(epoch_tokens * tally.rows_total / max(tally.rows, 1)),
             "packed_rows": _scaled(tally, ceil(epoch_tokens / max_length)) if max_length else None,
         },
-        "rows_without_loss": _without_loss(tally, max_length, assistant_only_loss),
+        "rows_without_loss": _without_loss(tally, max_length, learn),
         "unusable_rows": tally.unusable,
         "unusable_reason": tally.reason,
         "turns": sorted([turns, n] for turns, n in tally.turns.items()),
         "labels": [[label, n] for label, n in tally.labels.most_common()],
         "languages": [[code, n] for code, n in tally.languages.most_common()],
         "duplicates": tally.duplicates,
+        "lost_thoughts": list(tally.lost_thoughts),
         "suggested": suggested_max_length(tally),
     }
 
@@ -192,8 +202,8 @@ def _over(length: int, most: int | None) -> int:
     return max(length - most, 0) if most else 0
 
 
-def _without_loss(tally: Tally, max_length: int | None, assistant_only_loss: bool) -> int:
-    if tally.form in WRITTEN_FORMS and not assistant_only_loss:
+def _without_loss(tally: Tally, max_length: int | None, learn: Learn) -> int:
+    if tally.form in WRITTEN_FORMS and learn.everything:
         return 0
     behind = sum(n for begin, n in tally.begins.items() if max_length and begin >= max_length)
     return tally.never + behind
@@ -317,7 +327,7 @@ def _count(
     tally: Tally,
     info: DatasetInfo,
     tokenizer: Any,
-    system_prompt: str,
+    lens: Lens,
     max_rows: int | None,
     progress: Callable[[float], None] | None,
 ) -> None:
@@ -334,15 +344,19 @@ def _count(
             tally.rows += 1
             _count_columns(tally, row)
         if tokenizer is not None:
-            _count_sides(tally, rows, tokenizer, system_prompt)
+            _count_sides(tally, rows, tokenizer, lens)
         if progress:
             progress(tally.rows / max(looked_at, 1))
 
 
-def _count_sides(tally: Tally, rows: list[Row], tokenizer: Any, system_prompt: str) -> None:
-    # Where the loss is tells the prompt from the answer, whatever a run will learn from.
+def _count_sides(tally: Tally, rows: list[Row], tokenizer: Any, lens: Lens) -> None:
+    # Where the loss is tells the prompt from the answer, also where a run learns both.
     for sides in sides_of_rows(
-        rows, tokenizer, max_length=None, assistant_only_loss=True, system_prompt=system_prompt
+        rows,
+        tokenizer,
+        max_length=None,
+        learn=lens.learning.answers,
+        system_prompt=lens.system_prompt,
     ):
         _count_tokens(tally, sides)
 
@@ -384,6 +398,9 @@ def _count_tokens(tally: Tally, sides: list[Side]) -> None:
         refused = next(side.tokens for side in sides if isinstance(side.tokens, DataError))
         tally.reason = tally.reason or str(refused)
         return
+    earlier, last = tally.lost_thoughts
+    lost = tokens[0].lost_thoughts  # both sides of a pair have the same prompt
+    tally.lost_thoughts = (earlier + lost[0], last + sum(one.lost_thoughts[1] for one in tokens))
     lengths = [one.full_length for one in tokens]
     learned = [one.loss_tokens for one in tokens]
     found = {"total": max(lengths)}

@@ -8,10 +8,11 @@ is found in `spans`, and a token carries loss when it overlaps such a span.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from core.errors import DataError
+from core.tokens.learn import Learn
 from core.tokens.spans import ChatRenderer, Rendered, render_plain, special_texts
 from core.tokens.tool_turns import for_template, template_text
 
@@ -19,6 +20,7 @@ NO_LOSS = -100
 """The label that PyTorch's cross entropy leaves out."""
 
 _BATCH = 256
+_DEFAULT = Learn()
 
 # The column by which a row's standard form is known, in the order in which they are looked for.
 _FORM_OF_COLUMN = {
@@ -45,12 +47,14 @@ class TokenizedRow:
 
     `labels` is as long as `input_ids`: the token itself where it carries loss, else -100. The
     first label is always -100, for nothing comes before it that could predict it.
-    `full_length` counts the tokens before the cut at max_length.
+    `full_length` counts the tokens before the cut at max_length. `lost_thoughts` are those that the
+    chat template took out of (earlier turns, the last turn).
     """
 
     input_ids: list[int]
     labels: list[int]
     full_length: int
+    lost_thoughts: tuple[int, int] = (0, 0)
 
     @property
     def length(self) -> int:
@@ -71,9 +75,8 @@ class TokenizedRow:
 
     def cut(self, max_length: int | None) -> TokenizedRow:
         """Its first `max_length` tokens; all of them with None."""
-        return TokenizedRow(
-            self.input_ids[:max_length], self.labels[:max_length], self.full_length
-        )
+        ids, labels = self.input_ids[:max_length], self.labels[:max_length]
+        return replace(self, input_ids=ids, labels=labels)
 
 
 def tokenize_row(
@@ -81,14 +84,14 @@ def tokenize_row(
     tokenizer: Any,
     *,
     max_length: int | None,
-    assistant_only_loss: bool,
+    learn: Learn = _DEFAULT,
     system_prompt: str = "",
 ) -> TokenizedRow:
     """One standard row (text, prompt-completion or messages) as ids and labels.
 
     Text: its tokens and the end-of-text token, loss on all. Chat: loss on each assistant turn
-    (for prompt-completion, on those of the completion) with its end-of-turn token, or on every
-    token without `assistant_only_loss`. `system_prompt` goes before a conversation that has
+    (for prompt-completion, on those of the completion) with its end-of-turn token, as far as
+    `learn` takes it. `system_prompt` goes before a conversation that has
     none. A tokenizer without a chat template gets prompt and answer as plain lines.
     Raises DataError when the row cannot be rendered, with the reason.
     """
@@ -96,7 +99,7 @@ def tokenize_row(
         [row],
         tokenizer,
         max_length=max_length,
-        assistant_only_loss=assistant_only_loss,
+        learn=learn,
         system_prompt=system_prompt,
     )[0]
     if isinstance(result, DataError):
@@ -109,7 +112,7 @@ def tokenize_rows(
     tokenizer: Any,
     *,
     max_length: int | None,
-    assistant_only_loss: bool,
+    learn: Learn = _DEFAULT,
     system_prompt: str = "",
     progress: Callable[[float], None] | None = None,
 ) -> tuple[list[TokenizedRow], list[tuple[int, str]]]:
@@ -118,7 +121,7 @@ def tokenize_rows(
         rows,
         tokenizer,
         max_length=max_length,
-        assistant_only_loss=assistant_only_loss,
+        learn=learn,
         system_prompt=system_prompt,
         progress=progress,
     )
@@ -141,7 +144,10 @@ def no_loss_reason(row: TokenizedRow) -> str:
             f"No answer is left in its first {row.length} tokens of {row.full_length}. "
             "Raise max_length or shorten the prompt."
         )
-    return "No token of it carries loss."
+    return (
+        "No token of it carries loss: data.learn and the weights of its turns leave nothing to "
+        "learn."
+    )
 
 
 def tokenize_all(
@@ -149,7 +155,7 @@ def tokenize_all(
     tokenizer: Any,
     *,
     max_length: int | None,
-    assistant_only_loss: bool,
+    learn: Learn = _DEFAULT,
     system_prompt: str = "",
     progress: Callable[[float], None] | None = None,
 ) -> list[TokenizedRow | DataError]:
@@ -157,10 +163,9 @@ def tokenize_all(
 
     def draw(row: dict[str, Any], chat: ChatRenderer | None) -> list[Rendered | DataError]:
         try:
-            item = render_row(row, tokenizer, chat, system_prompt)
+            return [render_row(row, tokenizer, chat, system_prompt, learn)]
         except DataError as error:
             return [error]
-        return [item if assistant_only_loss else item.with_loss_everywhere()]
 
     drawn = encode_batches(rows, tokenizer, draw, max_length=max_length, progress=progress)
     return [one for (one,) in drawn]
@@ -186,7 +191,9 @@ def encode_batches(
         encoded = iter(_encode(good, tokenizer))
         for texts in drawn:
             yield [
-                one if isinstance(one, DataError) else _labelled(*next(encoded)).cut(max_length)
+                one
+                if isinstance(one, DataError)
+                else _labelled(*next(encoded), one.lost_thoughts).cut(max_length)
                 for one in texts
             ]
         if progress:
@@ -237,25 +244,31 @@ def need_sft_form(form: str, what: str) -> None:
 
 
 def render_row(
-    row: dict[str, Any], tokenizer: Any, chat: ChatRenderer | None, system_prompt: str = ""
+    row: dict[str, Any],
+    tokenizer: Any,
+    chat: ChatRenderer | None,
+    system_prompt: str = "",
+    learn: Learn = _DEFAULT,
 ) -> Rendered:
-    """A row of a form for supervised fine-tuning as one text. `chat` renders with the
-    tokenizer's template; None where it has none. Raises DataError."""
+    """A row of a form for supervised fine-tuning as one text, with what `learn` takes of it.
+    `chat` renders with the tokenizer's template; None where it has none. Raises DataError."""
     form = form_of(row)
     columns = ", ".join(name for name in row if name != "meta")
     need_sft_form(form, f"A row with the columns {columns} is")
     if form == "text":
         return Rendered(row["text"], None, add_special_tokens=True, end=True)
-    if form == "messages":
-        messages, learned = list(row["messages"]), len(row["messages"])
-    else:
-        messages, learned = [*row["prompt"], *row["completion"]], len(row["completion"])
-    messages, tools = chat_turns(messages, row.get("tools"), tokenizer, system_prompt)
+    turns, before = list(row.get("messages", ())), 0
+    if form != "messages":
+        turns, before = [*row["prompt"], *row["completion"]], len(row["prompt"])
+    answers = learn.answers_of(turns, before)
+    messages, tools = chat_turns(turns, row.get("tools"), tokenizer, system_prompt)
     # Turns may have been put before the others.
-    learned_from = len(messages) - learned
+    answers = [False] * (len(messages) - len(turns)) + answers
     if chat:
-        return chat.render(messages, learned_from, tools)
-    return render_plain(messages, learned_from, tokenizer.eos_token or "")
+        item = chat.render(messages, answers, tools, learn.thoughts)
+    else:
+        item = render_plain(messages, answers, tokenizer.eos_token or "", learn.thoughts)
+    return item.with_loss_everywhere() if learn.everything else item
 
 
 def chat_turns(
@@ -274,11 +287,13 @@ def with_system_prompt(messages: list[dict[str, Any]], system_prompt: str) -> li
     return messages
 
 
-def _labelled(ids: list[int], learned: list[bool]) -> TokenizedRow:
+def _labelled(
+    ids: list[int], learned: list[bool], lost_thoughts: tuple[int, int]
+) -> TokenizedRow:
     labels = [token if flag else NO_LOSS for token, flag in zip(ids, learned, strict=True)]
     if labels:
         labels[0] = NO_LOSS
-    return TokenizedRow(ids, labels, len(ids))
+    return TokenizedRow(ids, labels, len(ids), lost_thoughts)
 
 
 def _encode(rendered: list[Rendered], tokenizer: Any) -> list[tuple[list[int], list[bool]]]:

@@ -11,6 +11,7 @@ from typing import Any
 
 from core.data import turns as conversion
 from core.tokens.chat_templates import names_used
+from core.tokens.thoughts import thought_for
 
 Message = dict[str, Any]
 
@@ -27,11 +28,13 @@ def template_text(tokenizer: Any, *, with_tools: bool = False) -> str:
 def for_template(
     messages: list[Message], tools: Any, template: str
 ) -> tuple[list[Message], list[Any] | None]:
-    """(turns, tools) as they are given to `apply_chat_template`.
+    """(turns, tools) as they are given to `apply_chat_template`, thoughts where it expects them.
 
-    `tools` and each turn's `tool_calls` may be JSON text or lists. Tools are None where there are
-    none, or where they now stand in the system turn. The turns given stay as they are.
+    What a turn's `weight` says is not for a template. `tools` and each turn's `tool_calls` may be
+    JSON text or lists. Tools are None where there are none, or where they now stand in the system
+    turn. The turns given stay as they are.
     """
+    messages = [_without_weight(thought_for(message, template)) for message in messages]
     if not tools and not any("tool_calls" in message for message in messages):
         return messages, None
     used = names_used(template)
@@ -77,6 +80,10 @@ def _with_argument_texts(message: Message) -> Message:
             function["arguments"] = json.dumps(function["arguments"], ensure_ascii=False)
         calls.append({**call, "function": function})
     return {**message, "tool_calls": calls} if calls else message
+
+
+def _without_weight(message: Message) -> Message:
+    return {key: value for key, value in message.items() if key != "weight"}
 
 
 def _called(message: Message, *, as_text: bool) -> Message:

@@ -124,8 +124,8 @@ def test_defaults_are_not_shared_between_configs() -> None:
 @pytest.mark.parametrize(
     ("method", "hidden", "shown"),
     [
-        ("sft", [], ["data.assistant_only_loss", "training.packing", "training.sft_loss_type"]),
-        ("dpo", ["data.assistant_only_loss", "training.packing"], ["data.chat_template"]),
+        ("sft", [], ["data.learn", "training.packing", "training.sft_loss_type"]),
+        ("dpo", ["data.learn", "training.packing"], ["data.chat_template"]),
         (
             "classification",
             ["data.chat_template", "data.system_prompt", "evaluation.sample_max_new_tokens"],

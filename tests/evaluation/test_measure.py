@@ -46,7 +46,7 @@ def test_loss_is_that_of_each_row_alone(
     monkeypatch.setitem(measure._BATCH_TOKENS, "cpu", batch_tokens)
     model = tiny_adapter(tiny_model()) if adapted else tiny_model()
     rows = [
-        tokenize_row(row, tokenizer, max_length=None, assistant_only_loss=True)
+        tokenize_row(row, tokenizer, max_length=None)
         for row in conversations()
     ]
     shares: list[float] = []

@@ -15,6 +15,7 @@ from core.data.registry import load_dataset_info, read_rows
 from core.data.rowfile import RowWriter
 from core.errors import ModelError
 from core.tokens.counts import token_counts
+from core.tokens.learn import EVERYTHING
 from core.tokens.lens import Lens
 from core.tokens.tokenize import NO_LOSS, tokenize_rows
 from core.worker.tokenizers import open_tokenizer, preview_rows
@@ -57,7 +58,6 @@ def test_the_preview_shows_what_is_trained(
         read_rows(open_workspace, dataset, limit=1),
         tokenizer_for(CHATML),
         max_length=MAX_LENGTH,
-        assistant_only_loss=True,
         system_prompt="Short.",
     )
     assert [token for _, token, *_ in shown[0]["tokens"]] == trained[0].input_ids
@@ -80,7 +80,6 @@ def test_counts_are_those_of_all_rows(
         read_rows(open_workspace, dataset, limit=1200),
         tokenizer_for(CHATML),
         max_length=MAX_LENGTH,
-        assistant_only_loss=True,
     )
     assert [index for index, _ in unusable] == [5]
     assert counts["train_rows"] == 1200 and counts["eval_rows"] == counts["eval_tokens"] == 0
@@ -158,7 +157,7 @@ def test_both_answers_of_a_preference_are_shown_with_their_loss(see: Callable[..
     seen = see(
         "preference",
         {"prompt": [ASKED], "chosen": turns(ANSWERED), "rejected": turns("Two.")},
-        assistant_only_loss=False,
+        learn=EVERYTHING,
     )
     assert [side["title"] for side in seen["sides"]] == ["Chosen", "Rejected"]
     chosen, rejected = seen["sides"]

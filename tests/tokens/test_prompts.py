@@ -20,7 +20,7 @@ def test_a_prompt_is_what_stood_before_the_answer_in_training(template: str | No
     tokenizer = tiny_tokenizer(template)
     messages = [USER, ANSWER, {"role": "user", "content": "more"}]
     row = {"messages": [*messages, ANSWER]}
-    trained = tokenize_row(row, tokenizer, max_length=None, assistant_only_loss=True)
+    trained = tokenize_row(row, tokenizer, max_length=None)
     asked = prompt_ids(messages, tokenizer)
     assert trained.input_ids[: len(asked)] == asked
     assert trained.labels[len(asked) - 1] == -100

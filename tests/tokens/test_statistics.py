@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from core.config.sections import LearnedTurns
 from core.data.record import Counts, DatasetInfo
 from core.data.rowfile import RowWriter
 from core.tokens.lens import Lens
@@ -30,10 +31,10 @@ SET = "20260101-0000-small-set"
 
 
 def statistics(
-    root: Path, model: Path, max_length: int | None, loss_in_answers: bool = True, **how: Any
+    root: Path, model: Path, max_length: int | None, learn: LearnedTurns = "answers", **how: Any
 ) -> dict[str, Any]:
     """What a worker says of the data set."""
-    lens = Lens(str(model), max_length, loss_in_answers)
+    lens = Lens(str(model), max_length, learn)
     return tokens_worker.dataset_statistics(Workspace(root, (model,)), SET, lens, **how)
 
 
@@ -156,7 +157,7 @@ def test_rows_whose_answer_is_cut_away_are_counted_as_teaching_nothing(
     prepared(workspace, "prompt-completion", rows)
     assert statistics(workspace, model, 64)["rows_without_loss"] == 1
     assert statistics(workspace, model, None)["rows_without_loss"] == 0
-    assert statistics(workspace, model, 64, False)["rows_without_loss"] == 0
+    assert statistics(workspace, model, 64, "everything")["rows_without_loss"] == 0
 
 
 def test_what_was_counted_is_read_again_without_a_tokenizer_at_any_max_length(

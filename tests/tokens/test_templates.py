@@ -61,7 +61,7 @@ TokenizerFor = Callable[[str | None], Any]
 def answers(name: str, tokenizer_for: TokenizerFor, messages: list[dict[str, str]]) -> list[str]:
     tokenizer = tokenizer_for((TRL_TEMPLATES / f"{name}.jinja").read_text(encoding="utf-8"))
     row = {"messages": messages}
-    tokenized = tokenize_row(row, tokenizer, max_length=None, assistant_only_loss=True)
+    tokenized = tokenize_row(row, tokenizer, max_length=None)
     return learned(tokenized, tokenizer)
 
 
@@ -122,28 +122,38 @@ RENDERERS = {name: tokenizer_with_marks(template) for name, template in ALL.item
 @pytest.mark.parametrize("name", ALL)
 def test_exactly_the_answers_and_their_ends_are_learned(name: str, row: str) -> None:
     tokenizer = RENDERERS[name]
-    tokenized = tokenize_row(ROWS[row], tokenizer, max_length=None, assistant_only_loss=True)
+    tokenized = tokenize_row(ROWS[row], tokenizer, max_length=None)
     assert learned(tokenized, tokenizer) == expected(name, row)
 
 
-def test_a_template_with_generation_marks_is_believed() -> None:
-    """Who marks what the model writes wants that learned and nothing else."""
+def test_a_template_with_generation_marks_is_believed_and_the_end_is_learned() -> None:
+    """Who marks what the model writes wants that learned and nothing else; but a model that has
+    not learned the end of a turn never stops."""
     marked = (
         "{% for m in messages %}<|im_start|>{{ m.role }}\n{% if m.role == 'assistant' %}"
-        "{% generation %}{{ m.content }}{% endgeneration %}{% else %}{{ m.content }}{% endif %}"
-        "<|im_end|>\n{% endfor %}"
+        "{% generation %}{{ m.content }}ENDS{% endgeneration %}{% else %}{{ m.content }}<|im_end|>"
+        "{% endif %}\n{% endfor %}"
     )
-    tokenizer = tokenizer_with_marks(marked)
     row = {"prompt": ROWS["multi"]["messages"][:3], "completion": ROWS["multi"]["messages"][3:]}
-    tokenized = tokenize_row(row, tokenizer, max_length=None, assistant_only_loss=True)
-    assert learned(tokenized, tokenizer) == ["Answer two"]
-    judge = tokenizer.apply_chat_template(
+    whole = tokenizer_with_marks(marked.replace("ENDS", "<|im_end|>"))
+    tokenized = tokenize_row(row, whole, max_length=None)
+    assert learned(tokenized, whole) == ["Answer two<|im_end|>"]
+    judge = whole.apply_chat_template(
         ROWS["multi"]["messages"], return_dict=True, return_assistant_tokens_mask=True
     )
-    both = tokenize_row(ROWS["multi"], tokenizer, max_length=None, assistant_only_loss=True)
+    both = tokenize_row(ROWS["multi"], whole, max_length=None)
     assert [int(label != NO_LOSS) for label in both.labels] == judge["assistant_masks"]
+    words = tokenizer_with_marks(marked.replace("ENDS{% endgeneration %}", _OUTSIDE))
+    assert learned(tokenize_row(ROWS["multi"], words, max_length=None), words) == [
+        "Answer one<|im_end|>",
+        "Answer two<|im_end|>",
+    ]
+    open_ended = tokenizer_with_marks(marked.replace("ENDS", ""))
+    found = learned(tokenize_row(ROWS["multi"], open_ended, max_length=None), open_ended)
+    assert found[-1] == "Answer two</s>", "nothing in the template would end the last answer"
 
 
+_OUTSIDE = "{% endgeneration %}<|im_end|>"
 _WORDS = st.text(st.characters(codec="utf-8", exclude_categories=("Cs", "Cc")), max_size=12)
 _TRICKY = st.sampled_from(
     [*MARKS, "</s>", "assistant\n", "user\n", "### Response:\n", "User: ", "Assistant:", "\n",

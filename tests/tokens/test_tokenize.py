@@ -9,6 +9,7 @@ import pytest
 from transformers import ByT5Tokenizer
 
 from core.errors import DataError
+from core.tokens.learn import EVERYTHING
 from core.tokens.tokenize import NO_LOSS, TokenizedRow, pieces, tokenize_row, tokenize_rows
 from tests.tokens.conftest import CHATML, CHATML_WITH_DEFAULT_SYSTEM, LLAMA_LIKE
 
@@ -37,7 +38,7 @@ def whole(row: TokenizedRow, tokenizer: Any) -> str:
 
 
 def tokenized(row: dict[str, Any], tokenizer: Any, **changes: Any) -> TokenizedRow:
-    settings: dict[str, Any] = {"max_length": None, "assistant_only_loss": True} | changes
+    settings: dict[str, Any] = {"max_length": None} | changes
     return tokenize_row(row, tokenizer, **settings)
 
 
@@ -93,10 +94,10 @@ def test_prompt_completion_learns_from_the_completion_alone(tokenizer_for: Token
     assert learned(with_system, tokenizer) == ["Yes<|im_end|>"]
 
 
-def test_without_assistant_only_loss_every_token_but_the_first_is_learned(
+def test_with_everything_every_token_but_the_first_is_learned(
     tokenizer_for: TokenizerFor,
 ) -> None:
-    row = tokenized({"messages": CHAT}, tokenizer_for(CHATML), assistant_only_loss=False)
+    row = tokenized({"messages": CHAT}, tokenizer_for(CHATML), learn=EVERYTHING)
     assert row.labels == [NO_LOSS, *row.input_ids[1:]]
 
 
@@ -162,7 +163,7 @@ def test_rows_without_anything_to_learn_are_told_apart_with_a_reason(
     good = {"prompt": CHAT[:1], "completion": CHAT[1:2]}
     foreign = {"prompt": turns(("user", "x")), "chosen": "y"}
     usable, unusable = tokenize_rows(
-        [good, long, good, foreign], tokenizer_for(CHATML), max_length=40, assistant_only_loss=True
+        [good, long, good, foreign], tokenizer_for(CHATML), max_length=40
     )
     assert len(usable) == 2
     assert [index for index, _ in unusable] == [1, 3]
@@ -179,7 +180,7 @@ def test_rows_together_are_as_rows_alone(tokenizer_for: TokenizerFor) -> None:
     ]
     seen: list[float] = []
     usable, unusable = tokenize_rows(
-        rows, tokenizer, max_length=30, assistant_only_loss=True, progress=seen.append
+        rows, tokenizer, max_length=30, progress=seen.append
     )
     assert unusable == []
     assert usable == [tokenized(row, tokenizer, max_length=30) for row in rows]

@@ -286,7 +286,7 @@ def test_orpo_learns_the_answer_alone_unless_asked_for_all(learn: Learn) -> None
     """The preview would show no loss on words that are learned."""
     answers = measured(learn("orpo", **EVALUATING))[0]
     everything = measured(
-        learn("orpo", **EVALUATING, **{"data.assistant_only_loss": False})
+        learn("orpo", **EVALUATING, **{"data.learn": "everything"})
     )[0]
     assert answers["eval_nll_loss"] == pytest.approx(-answers["eval_logps/chosen"], rel=0.02)
     assert everything["eval_nll_loss"] != pytest.approx(answers["eval_nll_loss"], rel=0.01)

@@ -14,11 +14,15 @@ from trl import SFTConfig, SFTTrainer
 
 from core.data.registry import read_rows
 from core.rules import parse_config
+from core.tokens.lens import Lens
+from core.tokens.preview import preview_rows
 from core.tokens.tokenize import tokenize_rows
 from core.worker.training.attention import use_row_attention
 from core.worker.training.row_trainer import RowTrainer
 from core.worker.training.text import packed, sft_rows
-from tests.tiny_model import TinyWorld, tiny_model, tiny_tokenizer
+from tests.tiny_model import TinyWorld, colour_rows, tiny_model, tiny_tokenizer
+from tests.tokens.test_learn import MARKED
+from tests.tokens.test_statistics import prepared
 from tests.training.conftest import SETTINGS
 
 LORA = {"r": 4, "lora_alpha": 8, "target_modules": "all-linear", "task_type": "CAUSAL_LM"}
@@ -47,7 +51,6 @@ def tokenized(world: TinyWorld) -> Dataset:
         read_rows(world.workspace, world.dataset.id),
         tiny_tokenizer(),
         max_length=64,
-        assistant_only_loss=True,
     )
     return Dataset.from_list([{"input_ids": r.input_ids, "labels": r.labels} for r in rows])
 
@@ -152,20 +155,26 @@ def test_the_first_loss_in_bf16_is_near_bare_trl_s(world: TinyWorld, tmp_path: P
     )
 
 
-def test_a_batch_carries_loss_where_the_preview_says(world: TinyWorld, tmp_path: Path) -> None:
+@pytest.mark.parametrize("thoughts", ["all", "none"])
+@pytest.mark.parametrize("turns", ["answers", "last_answer", "marked", "everything"])
+def test_a_batch_carries_loss_where_the_preview_says(
+    world: TinyWorld, tmp_path: Path, turns: str, thoughts: str
+) -> None:
     """The page would colour other tokens than those that are learned."""
-    rows, _ = tokenize_rows(
-        read_rows(world.workspace, world.dataset.id),
-        tiny_tokenizer(),
-        max_length=64,
-        assistant_only_loss=True,
-    )
-    batch = ours(tokenized(world), tmp_path).data_collator(
-        [{"input_ids": row.input_ids, "labels": row.labels} for row in rows[:3]]
-    )
-    assert batch["labels"][0].tolist() == [label for row in rows[:3] for label in row.labels]
-    assert batch["input_ids"][0].tolist() == [token for row in rows[:3] for token in row.input_ids]
-    assert batch["cu_seq_lens_q"].diff().tolist() == [row.length for row in rows[:3]]
+    info = prepared(tmp_path, "messages", [*MARKED[:2], *colour_rows()[:2]])
+    chosen = {"data.learn": turns, "data.learn_thoughts": thoughts, "training.max_length": 400}
+    config = parse_config({**SETTINGS, **chosen, "data.dataset": info.id})
+    rows = sft_rows(info, "train", tiny_tokenizer(), config)
+    seen = preview_rows(info, "train", range(4), tiny_tokenizer(), Lens.of(config))
+    shown = [row for row in seen if not row["error"]]
+    assert len(rows.dataset) == len(shown) == (2 if turns == "marked" else 4)
+    batch = ours(rows.dataset, tmp_path).data_collator(list(rows.dataset))
+    tokens = [token for row in shown for token in row["tokens"]]
+    assert batch["input_ids"][0].tolist() == [token for _, token, *_ in tokens]
+    assert [label != -100 for label in batch["labels"][0].tolist()] == [
+        carries for _, _, carries, _ in tokens
+    ]
+    assert batch["cu_seq_lens_q"].diff().tolist() == [row["length"] for row in shown]
 
 
 def test_packed_documents_do_not_see_each_other(world: TinyWorld, tmp_path: Path) -> None:

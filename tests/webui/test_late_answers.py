@@ -172,8 +172,8 @@ def test_another_way_to_read_the_rows_is_not_another_data_set(app: App, page: gr
     """
     data = owner(page, "_Data")
     info = load_dataset_info(app.workspace, "texts")
-    told = data.tell(info.id, Lens("nowhere", 192, True, "").write(), Newest())
-    again = data.tell(info.id, Lens("nowhere", 64, True, "").write(), Newest())
+    told = data.tell(info.id, Lens("nowhere", 192).write(), Newest())
+    again = data.tell(info.id, Lens("nowhere", 64).write(), Newest())
     assert told[-1] == again[-1] == stamp(info)
 
 

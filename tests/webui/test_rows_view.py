@@ -157,7 +157,7 @@ def test_the_list_of_templates_has_the_owners_own(workspace: Path) -> None:
 def test_an_edited_template_is_not_taken_for_what_it_was(workspace: Path) -> None:
     """Rows that were shown with the old text would be shown again."""
     app = fake_app(workspace)
-    lens = Lens("m", 9, True, "", "mine")
+    lens = Lens("m", 9, chat_template="mine")
     path = workspace / "templates" / "mine.jinja"
     path.parent.mkdir()
     path.write_text("one")
@@ -168,5 +168,5 @@ def test_an_edited_template_is_not_taken_for_what_it_was(workspace: Path) -> Non
 
 def test_a_lens_from_before_a_setting_was_added_still_opens() -> None:
     """It waits in browsers that were open when the server was renewed."""
-    old = {"model": "m", "max_length": 7, "assistant_only_loss": True, "system_prompt": ""}
-    assert Lens.read(json.dumps(old)) == Lens("m", 7, True, "", "model")
+    old = {"model": "m", "max_length": 7, "assistant_only_loss": False, "system_prompt": ""}
+    assert Lens.read(json.dumps(old)) == Lens("m", 7, "everything", "", "model")

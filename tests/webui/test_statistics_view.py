@@ -14,7 +14,7 @@ from tests.webui.test_messages import HOSTILE, Tags, assert_harmless
 from webui import charts
 from webui.data import statistics
 
-LENS = Lens("a model", 10, True, "")
+LENS = Lens("a model", 10)
 
 
 def found(**changes: Any) -> dict[str, Any]:
@@ -104,7 +104,7 @@ def test_a_share_is_never_rounded_to_none_or_all(rare: int, shown: str) -> None:
 def test_labels_are_shown_as_text() -> None:
     assert_harmless(statistics.shares(found(labels=Counter({HOSTILE: 3, "a": 1}))))
     assert_harmless(statistics.figures(found(unusable=1, reason=HOSTILE), True))
-    assert_harmless(statistics.state(info(1), Lens(HOSTILE, 9, True, ""), found(), True))
+    assert_harmless(statistics.state(info(1), Lens(HOSTILE, 9), found(), True))
 
 
 def test_a_suggestion_that_is_set_already_offers_nothing_to_press() -> None:

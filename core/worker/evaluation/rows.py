@@ -110,7 +110,6 @@ def load_eval_set(
         found.rows,
         tokenizer,
         max_length=config.training.max_length,
-        assistant_only_loss=True,
         system_prompt=system,
     )
     without = {place for place, _ in dropped}

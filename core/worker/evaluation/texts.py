@@ -90,7 +90,7 @@ class Texts(Evaluator[Written]):
                 for pieces in text_pieces(self.tokenizer, texts, self.max_length)
             ]
         rows = [{"text": text} for text in texts]
-        whole = tokenize_all(rows, self.tokenizer, max_length=None, assistant_only_loss=False)
+        whole = tokenize_all(rows, self.tokenizer, max_length=None)
         return [
             in_pieces(row, self.max_length) if isinstance(row, TokenizedRow) else []
             for row in whole

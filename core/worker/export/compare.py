@@ -11,6 +11,7 @@ from core.data.record import DatasetInfo
 from core.data.rowfile import read_slice
 from core.models.labels import Labels, labels_of
 from core.models.trained import TrainedModel
+from core.tokens.learn import EVERYTHING
 from core.tokens.sides import sides_of_rows
 from core.tokens.tokenize import TokenizedRow, as_answered, tokenize_rows
 from core.worker.export.check import (
@@ -90,7 +91,7 @@ class Writers(Comparison):
             raw,
             self.tokenizer,
             max_length=_TOKENS,
-            assistant_only_loss=False,
+            learn=EVERYTHING,
             system_prompt=self.config.data.system_prompt,
         )
         rows = [row.input_ids for row in found]

@@ -495,7 +495,7 @@ class ORPO(Preference):
     def trainer(self, **given: Any) -> OddsRatioTrainer:
         longest = self.config.training.max_length
         return OddsRatioTrainer(
-            answers_only=self.config.data.assistant_only_loss,
+            answers_only=self.config.data.learn != "everything",
             args=ORPOConfig(**self.arguments("beta") | {"max_length": longest}),
             data_collator=PairColumns(self.start.tokenizer.pad_token_id),
             **given,

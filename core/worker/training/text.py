@@ -17,6 +17,7 @@ from core.config import RunConfig
 from core.data.record import DatasetInfo, Part
 from core.errors import DataError
 from core.progress import Tell
+from core.tokens.learn import Learn
 from core.tokens.tokenize import NO_LOSS, need_sft_form, tokenize_all
 from core.worker.training import resolve
 from core.worker.training.adapters import peft_config
@@ -126,7 +127,7 @@ def sft_rows(
             rows,
             tokenizer,
             max_length=config.training.max_length,
-            assistant_only_loss=config.data.assistant_only_loss,
+            learn=Learn.of(config),
             system_prompt=config.data.system_prompt,
         )
         return [learned(row) for row in tokenized]
@@ -149,7 +150,7 @@ class CPT(Text):
         start = self.start
 
         def make(rows: list[dict[str, Any]]) -> list[Made]:
-            whole = tokenize_all(rows, start.tokenizer, max_length=None, assistant_only_loss=False)
+            whole = tokenize_all(rows, start.tokenizer, max_length=None)
             made = [learned(row) for row in whole]
             return [one if isinstance(one, str) else [(one[0][0],)] for one in made]
 

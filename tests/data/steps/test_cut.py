@@ -100,7 +100,7 @@ def test_a_block_and_its_end_of_text_token_fit_into_its_size(
         )
         assert len(outcome.rows) > 30
         for row in outcome.rows:
-            tokens = tokenize_row(row, tokenizer, max_length=64, assistant_only_loss=True)
+            tokens = tokenize_row(row, tokenizer, max_length=64)
             assert not tokens.is_cut, row["text"]
         joined = "".join("".join(row["text"] for row in outcome.rows).split())
         given_words = [d["text"] for i, d in enumerate(documents)

@@ -1,0 +1,53 @@
+"""What of a conversation is learned, by the settings of a run and the marks of its turns."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from core.config import RunConfig
+from core.config.sections import LearnedThoughts, LearnedTurns
+
+_DEFAULT = RunConfig().data
+
+
+@dataclass(frozen=True)
+class Learn:
+    """The settings `data.learn` and `data.learn_thoughts`."""
+
+    turns: LearnedTurns = _DEFAULT.learn
+    thoughts: LearnedThoughts = _DEFAULT.learn_thoughts
+
+    @classmethod
+    def of(cls, config: RunConfig) -> Learn:
+        return cls(config.data.learn, config.data.learn_thoughts)
+
+    @property
+    def everything(self) -> bool:
+        return self.turns == "everything"
+
+    @property
+    def answers(self) -> Learn:
+        """The same, but where everything is learned the answers alone: what is read and what is
+        answered can then be told apart."""
+        return Learn(thoughts=self.thoughts) if self.everything else self
+
+    def answers_of(self, messages: Sequence[dict[str, Any]], learned_from: int) -> list[bool]:
+        """For each turn whether it is an answer to learn; those before `learned_from` are not.
+
+        An answer of weight 0 is none. A weight between 0 and 1 counts as 1.
+        """
+        found = [
+            index >= learned_from
+            and message["role"] == "assistant"
+            and message.get("weight", 0 if self.turns == "marked" else 1) > 0
+            for index, message in enumerate(messages)
+        ]
+        if self.turns == "last_answer":
+            answers = [i for i, turn in enumerate(messages) if turn["role"] == "assistant"]
+            found = [flag and index == answers[-1] for index, flag in enumerate(found)]
+        return found
+
+
+EVERYTHING = Learn("everything")
