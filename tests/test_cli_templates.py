@@ -64,3 +64,46 @@ def test_a_shell_sees_what_is_read_learned_and_cut(
     text = "".join(token[0] for token in [*row["tokens"], *row["cut_tokens"]])
     assert text == "user: What is 2?<|im_end|>\nassistant: It is 2.<|im_end|>\n"
     assert cli.main([*words, "--row", "0"]) == 2
+
+
+def test_a_check_says_what_a_sound_template_leaves_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Generation marks without the token that ends a turn, and thoughts that are taken out."""
+    text = (
+        "{% for m in messages %}{% if m.role == 'assistant' %}{% generation %}"
+        "{{ m.content.split('</think>')[-1] }}{% endgeneration %}{% else %}{{ m.content }}"
+        "{% endif %}<|im_end|>\n{% endfor %}"
+    )
+    file = tmp_path / "marks.jinja"
+    file.write_text(text)
+    assert cli.main(["templates", "check", str(file)]) == 0
+    told = capsys.readouterr().out
+    assert "fit" in told and "leave out <|im_end|>" in told and "takes the thoughts out" in told
+
+
+def test_a_shell_chooses_what_is_learned_and_hears_which_thoughts_are_lost(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = make_chat_model(tmp_path / "model")
+    talk = [
+        {"role": "user", "content": "Add one to 3."},
+        {"role": "assistant", "content": "<think>\n3 and 1\n</think>\n\nIt is 4."},
+        {"role": "user", "content": "And one more?"},
+        {"role": "assistant", "content": "<think>\n4 and 1\n</think>\n\nNow 5."},
+    ]
+    rows = tmp_path / "thinking.jsonl"
+    rows.write_text("".join(json.dumps({"messages": talk, "n": n}) + "\n" for n in range(3)))
+    assert cli.main(["data", "import", str(rows), "--eval-fraction", "0"]) == 0
+    capsys.readouterr()
+    through = ["--model", str(model), "--chat-template", "glm-4.5", "--learn", "last_answer"]
+    assert cli.main(["data", "tokens", "thinking", *through, "--learn-thoughts", "none"]) == 0
+    shown = capsys.readouterr().out
+    learned = [line for line in shown.splitlines() if line.startswith("  learned")]
+    assert len(learned) == 1 and "Now 5." in learned[0] and "4 and 1" not in learned[0]
+    assert "1 thought of earlier turns is taken out by this template." in shown
+    assert cli.main(["data", "statistics", "thinking", *through]) == 0
+    counted = capsys.readouterr().out
+    assert "3 thoughts of earlier turns are taken out by this template." in counted
+    assert cli.main(["data", "tokens", "thinking", "--model", str(model), "--learn", "all"]) != 0
+    assert "last_answer" in capsys.readouterr().err

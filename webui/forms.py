@@ -96,6 +96,12 @@ _SPECIAL_WORDS = {
         "multi_label_classification": "several",
     },
     "classification.loss": {"cross_entropy": "cross entropy"},
+    "data.learn": {
+        "answers": "every answer",
+        "last_answer": "the last answer",
+        "marked": "answers that are marked",
+    },
+    "data.learn_thoughts": {"not_empty": "all but empty ones", "none": "none (only read)"},
     "evaluation.eval_strategy": {"no": "never", "steps": "by steps", "epoch": "each epoch"},
     "tracking.report_to": TRACKERS,
     "training.optim": OPTIMIZER_LABELS,
@@ -264,13 +270,11 @@ def control(spec: FieldSpec, value: Any, choices: list[Any] | None = None) -> Co
     if spec.kind == "bool":
         return gr.Radio([("auto", "auto"), ("on", "on"), ("off", "off")], **common)
     if spec.kind == "choice":
-        options = [(_word(spec, choice), choice) for choice in spec.choices]
-        if len(options) <= MOST_BUTTONS:
-            return gr.Radio(options, **common)
-        return gr.Dropdown(options, filterable=True, **common)
+        if len(spec.choices) <= MOST_BUTTONS:
+            return gr.Radio(options(spec), **common)
+        return gr.Dropdown(options(spec), filterable=True, **common)
     if spec.kind == "list" and spec.choices:
-        options = [(_word(spec, choice), choice) for choice in spec.choices]
-        return gr.CheckboxGroup(options, **common)
+        return gr.CheckboxGroup(options(spec), **common)
     if spec.kind == "list" and not spec.free_text:
         known = [*spec.words, *(choices or [])]
         return gr.Dropdown(known, multiselect=True, allow_custom_value=True, **common)
@@ -279,6 +283,11 @@ def control(spec: FieldSpec, value: Any, choices: list[Any] | None = None) -> Co
         return gr.Dropdown(known, allow_custom_value=True, filterable=True, **common)
     long = spec.kind in ("list", "records", "dict") or spec.path == "data.system_prompt"
     return gr.Textbox(lines=2 if long else 1, max_lines=8, placeholder=_placeholder(spec), **common)
+
+
+def options(spec: FieldSpec) -> list[tuple[str, Any]]:
+    """What a field may be, each with the word for it."""
+    return [(_word(spec, choice), choice) for choice in spec.choices]
 
 
 def _word(spec: FieldSpec, choice: Any) -> str:

@@ -1,15 +1,18 @@
-"""The chat template: which one is used, and writing one's own.
+"""The chat template: which one is used, and writing one's own; and what is learned of a
+conversation.
 
-It is the same setting as Configure's `data.chat_template`: what is chosen here goes into the field
-there, and with it into the run.
+They are the same settings as Configure's `data.chat_template`, `data.learn` and
+`data.learn_thoughts`: what is chosen here goes into the fields there, and with them into the run.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import gradio as gr
 
+from core.config import SPEC_BY_PATH, FieldSpec
 from core.errors import TunesmithError
 from core.models.location import local_model
 from core.tokens.chat_templates import (
@@ -21,12 +24,14 @@ from core.tokens.chat_templates import (
     load_template,
     save_template,
     template_of_model,
+    template_remarks,
 )
 from core.tokens.lens import Lens
-from webui import messages
+from webui import forms, messages
 from webui.context import App, Shared
 
 FIELD = "data.chat_template"
+LEARNED = ("data.learn", "data.learn_thoughts")
 OWN_TITLE = "The model's own"
 # Lines shown before and after the one that is wrong.
 AROUND = 2
@@ -62,10 +67,18 @@ class TemplateChoice:
                 min_width=300, elem_id="template",
             )
             self.edit = gr.Button("Edit", scale=0, min_width=80)
+            self.learned = [self._choice_of(SPEC_BY_PATH[path]) for path in LEARNED]
             gr.HTML(_ABOUT, apply_default_css=False)
         with gr.Column(visible=False, elem_classes="card", elem_id="template-editor") as self.box:
             self._build_editor()
         self.draft = gr.Textbox("", visible="hidden", label="Draft of a template")
+
+    @staticmethod
+    def _choice_of(spec: FieldSpec) -> gr.Dropdown:
+        return gr.Dropdown(
+            forms.options(spec), value=spec.default, label=spec.label, scale=0, min_width=200,
+            elem_id=f"rows-{spec.name.replace('_', '-')}",
+        )
 
     def _build_editor(self) -> None:
         self.text = gr.Code(
@@ -91,13 +104,23 @@ class TemplateChoice:
 
     # -- handlers
 
-    def follow(self, lens_text: str, look: str, shown_for: str) -> tuple[Any, Any]:
-        """The list as it is now, with what Configure has; beside the tokens only."""
-        chosen = Lens.read(lens_text).chat_template
+    def follow(self, lens_text: str, look: str, shown_for: str) -> tuple[Any, ...]:
+        """The lists as they are now, with what Configure has; beside the tokens only."""
+        lens = Lens.read(lens_text)
+        values = {"method": lens.method, **dict(zip(LEARNED, _learned(lens), strict=True))}
         return (
-            gr.Dropdown(template_choices(self.app), value=chosen),
+            gr.Dropdown(template_choices(self.app), value=lens.chat_template),
             gr.Row(visible=look == shown_for),
+            *(
+                gr.Dropdown(value=values[path], visible=SPEC_BY_PATH[path].shown(values))
+                for path in LEARNED
+            ),
         )
+
+    def learn(self, turns: Any, thoughts: Any, lens_text: str) -> tuple[str, ...]:
+        """What is learned, for Configure's fields, and for how rows become tokens."""
+        lens = replace(Lens.read(lens_text), learn=turns, learn_thoughts=thoughts)
+        return (*_learned(lens), lens.write())
 
     def choose(self, name: str, lens_text: str) -> tuple[str, str]:
         """Another template: for Configure's field, and for how rows become tokens."""
@@ -126,7 +149,7 @@ class TemplateChoice:
         problem = check_template(text or "")
         if problem is None:
             fine = messages.note("It can be used. The rows below are shown with it.", "finished")
-            return fine, text
+            return fine + "".join(messages.note(one) for one in template_remarks(text)), text
         return problem_at(text or "", problem), ""
 
     def keep(self, name: str, text: str, lens_text: str) -> tuple[Any, ...]:
@@ -165,7 +188,7 @@ class TemplateChoice:
             [shared.tab["data"].select, shared.lens.change, look.change],
             lambda lens, how: self.follow(lens, how, shown_for),
             [shared.lens, look],
-            [self.choice, self.bar],
+            [self.choice, self.bar, *self.learned],
             **quiet,
         )
         self.edit.click(
@@ -191,6 +214,13 @@ class TemplateChoice:
             ),
             self.save.click(self.keep, [self.name, self.text, shared.lens], done, **quiet),
             self.delete.click(self.remove, shared.lens, done, **quiet),
+            gr.on(
+                [choice.input for choice in self.learned],
+                self.learn,
+                [*self.learned, shared.lens],
+                [*(shared.settings[path] for path in LEARNED), shared.lens],
+                **quiet,
+            ),
         ):
             shared.follow_settings(event)
 
@@ -216,9 +246,12 @@ def _wrong(number: int, wrong: int) -> str:
     return ' class="wrong"' if number == wrong else ""
 
 
+def _learned(lens: Lens) -> tuple[str, str]:
+    return lens.learn, lens.learn_thoughts
+
+
 def _with_template(lens_text: str, name: str) -> str:
-    lens = Lens.read(lens_text)
-    return Lens(**{**vars(lens), "chat_template": name}).write()
+    return replace(Lens.read(lens_text), chat_template=name).write()
 
 
 def _new_name(template: str, taken: set[str]) -> str:

@@ -112,11 +112,14 @@ def run_show(args: argparse.Namespace, output: Output) -> int:
 
 
 def run_check(args: argparse.Namespace, output: Output) -> int:
-    from core.tokens.chat_templates import check_template
+    from core.tokens.chat_templates import check_template, template_remarks
 
-    problem = check_template(_read(args.file))
+    text = _read(args.file)
+    problem = check_template(text)
     if problem is None:
-        output.result({"ok": True, "line": None, "message": None}, "The template is fit.")
+        remarks = template_remarks(text)
+        sound = {"ok": True, "line": None, "message": None, "remarks": remarks}
+        output.result(sound, "\n".join(["The template is fit.", *remarks]))
         return DONE
     record = {"ok": False, "line": problem.line, "message": problem.message}
     output.result(record, str(problem))

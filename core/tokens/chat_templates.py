@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from difflib import get_close_matches
 from functools import lru_cache
+from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
@@ -32,6 +33,16 @@ MODELS_OWN = "model"
 
 BUNDLED = Path(__file__).resolve().parents[2] / "assets" / "templates"
 
+FROM_TRL = {
+    "deepseek-r1": ("deepseek_r1_distill_training", "DeepSeek-R1, every thought kept"),
+    "glm-4.5": ("glm4moe_training", "GLM-4.5, the thoughts of the last question kept"),
+    "gpt-oss": ("gptoss_training", "gpt-oss (Harmony), the thought of the last answer kept"),
+    "qwen3": ("qwen3_training", "Qwen3, every thought kept"),
+    "qwen3.5": ("qwen3_5_think_training", "Qwen3.5, every thought kept"),
+}
+"""Templates for models that think: name -> (file in TRL's package, title). They come after the
+owner's own, who may have had one of that name before."""
+
 _NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,59}")
 _TITLE = re.compile(r"\A\s*\{#-?\s*(.+?)\s*-?#\}", re.DOTALL)
 _MOST_CHARACTERS = 100_000
@@ -41,6 +52,7 @@ _PROBE = [
     {"role": "assistant", "content": _ANSWER},
     {"role": "user", "content": "Thank you."},
 ]
+_EOS, _BEGIN, _END = "</s>", "\x02", "\x03"
 _THOUGHT = "The sun is high."
 THOUGHT_KEYS = ("reasoning_content", "thinking", "reasoning")
 """The keys under which templates look for a thought."""
@@ -73,22 +85,44 @@ class TemplateProblem:
 
 def list_templates(workspace: Workspace) -> list[Template]:
     """The bundled templates, then the owner's own, each by name."""
+    own = _in_folder(own_folder(workspace), "own")
+    taken = {template.name for template in own}
+    bundled = _in_folder(BUNDLED, "bundled")
+    bundled += [
+        Template(name, title, "bundled", path.read_text(encoding="utf-8"))
+        for name, (_, title) in FROM_TRL.items()
+        if name not in taken and (path := _from_trl(name)) is not None
+    ]
+    return [*sorted(bundled, key=lambda one: one.name), *own]
+
+
+def _in_folder(folder: Path, source: Literal["bundled", "own"]) -> list[Template]:
     found = []
-    for source, folder in (("bundled", BUNDLED), ("own", own_folder(workspace))):
-        for path in sorted(folder.glob("*.jinja")):
-            text = path.read_text(encoding="utf-8", errors="replace")
-            title = _TITLE.match(text)
-            shown = " ".join(title[1].split())[:80] if title else path.stem
-            found.append(Template(path.stem, shown, "own" if source == "own" else "bundled", text))
+    for path in sorted(folder.glob("*.jinja")):
+        text = path.read_text(encoding="utf-8", errors="replace")
+        title = _TITLE.match(text)
+        shown = " ".join(title[1].split())[:80] if title else path.stem
+        found.append(Template(path.stem, shown, source, text))
     return found
+
+
+def _from_trl(name: str) -> Path | None:
+    """The file of a template in the installed TRL, which is not imported; None where there is
+    none."""
+    spec = find_spec("trl")
+    if name not in FROM_TRL or spec is None or spec.origin is None:
+        return None
+    path = Path(spec.origin).parent / "chat_templates" / f"{FROM_TRL[name][0]}.jinja"
+    return path if path.is_file() else None
 
 
 def load_template(name: str, workspace: Workspace) -> str:
     """The text of a bundled or own template. Raises DataError naming those that are near."""
-    for folder in (BUNDLED, own_folder(workspace)):
-        path = folder / f"{name}.jinja"
-        if _NAME.fullmatch(name) and path.is_file():
-            return path.read_text(encoding="utf-8")
+    if _NAME.fullmatch(name):
+        files = [folder / f"{name}.jinja" for folder in (BUNDLED, own_folder(workspace))]
+        for path in (*files, _from_trl(name)):
+            if path is not None and path.is_file():
+                return path.read_text(encoding="utf-8")
     known = [template.name for template in list_templates(workspace)]
     near = get_close_matches(name, known, 3, 0.5) or known
     raise DataError(
@@ -104,7 +138,8 @@ def save_template(workspace: Workspace, name: str, text: str) -> Template:
             f"{name!r} cannot be the name of a template.",
             "Take lower-case letters, digits, hyphens, dots and underscores, such as my-chatml.",
         )
-    if (BUNDLED / f"{name}.jinja").is_file():
+    is_own = (own_folder(workspace) / f"{name}.jinja").is_file()
+    if (BUNDLED / f"{name}.jinja").is_file() or (name in FROM_TRL and not is_own):
         raise DataError(f"{name} is a template that comes with Tunesmith.", "Take another name.")
     problem = check_template(text)
     if problem:
@@ -148,6 +183,55 @@ def check_template(text: str) -> TemplateProblem | None:
         if words not in rendered or words not in asked:
             return TemplateProblem(None, f"The words of the {who} are missing in what it renders.")
     return None
+
+
+def template_remarks(text: str) -> list[str]:
+    """What a person should know of a sound template, a sentence for each."""
+    remarks = []
+    stop = left_out_stop(text)
+    if stop:
+        remarks.append(
+            f"Its generation marks leave out {stop}, which ends an answer. It is learned "
+            "nevertheless: without it a model would never stop."
+        )
+    return [*remarks, *_remarks_on_thoughts(text)]
+
+
+@lru_cache(maxsize=32)
+def left_out_stop(text: str) -> str:
+    """What ends an answer and is left out by a template's generation marks; "" where they have it,
+    and where the template has no marks or does not render."""
+    if "generation" not in names_used(text):
+        return ""
+    with suppress(Exception):  # `check_template` says what is wrong with it
+        template = _environment(_ShownGeneration).from_string(text)
+        rendered = _render(template, _PROBE, eos_token=_EOS)
+        inside, _, rest = rendered.partition(_BEGIN)[2].partition(_END)
+        if inside.rstrip().endswith(_ANSWER):
+            found = _MARK.match(rest.lstrip())
+            return found[0] if found else "the end of a turn"
+    return ""
+
+
+def _remarks_on_thoughts(text: str) -> list[str]:
+    key = thought_key(text)
+    first, last = f"{_THOUGHT} First.", f"{_THOUGHT} Last."
+
+    def answer(thought: str) -> dict[str, str]:
+        if key:
+            return {**_PROBE[1], key: thought}
+        return {**_PROBE[1], "content": f"<think>\n{thought}\n</think>\n\n{_ANSWER}"}
+
+    try:
+        talk = [_PROBE[0], answer(first), _PROBE[2], answer(last)]
+        rendered = _render(_environment().from_string(text), talk)
+    except Exception:  # noqa: BLE001 - `check_template` says what is wrong with it
+        return []
+    if last not in rendered:
+        return ["It takes the thoughts out of answers: they are neither read nor learned."]
+    if first not in rendered:
+        return ["It takes the thoughts of earlier turns out: they are neither read nor learned."]
+    return []
 
 
 def template_of_model(folder: Path) -> str:
@@ -225,7 +309,7 @@ def use_template(tokenizer: Any, text: str) -> Any:
     """
     begin = tokenizer.bos_token_id
     if begin is None or list(tokenizer("a", verbose=False)["input_ids"])[:1] != [begin]:
-        text = text.replace("{{- bos_token }}\n", "")
+        text = text.replace("{{- bos_token }}\n", "").replace("{{bos_token}}", "")
     tokenizer.chat_template = text
     return tokenizer
 
@@ -256,10 +340,18 @@ class _Generation(Extension):
         return parser.parse_statements(("name:endgeneration",), drop_needle=True)
 
 
-def _environment() -> ImmutableSandboxedEnvironment:
+class _ShownGeneration(_Generation):
+    """The same with its beginning and end written into the text."""
+
+    def parse(self, parser: Parser) -> list[nodes.Node]:
+        begin, end = (nodes.Output([nodes.TemplateData(mark)]) for mark in (_BEGIN, _END))
+        return [begin, *super().parse(parser), end]
+
+
+def _environment(generation: type[Extension] = _Generation) -> ImmutableSandboxedEnvironment:
     """As `transformers.utils.chat_template_utils` makes it."""
     environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols]
+        trim_blocks=True, lstrip_blocks=True, extensions=[generation, loopcontrols]
     )
     environment.filters["tojson"] = _to_json
     environment.globals["raise_exception"] = _raise
@@ -288,7 +380,10 @@ def _raise(message: str) -> None:
 
 
 def _render(
-    template: jinja2.Template, messages: list[dict[str, str]], add_generation_prompt: bool = False
+    template: jinja2.Template,
+    messages: list[dict[str, str]],
+    add_generation_prompt: bool = False,
+    eos_token: str = "",
 ) -> str:
     return template.render(
         messages=messages,
@@ -296,7 +391,7 @@ def _render(
         documents=None,
         add_generation_prompt=add_generation_prompt,
         bos_token="",
-        eos_token="",
+        eos_token=eos_token,
     )
 
 

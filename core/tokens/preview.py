@@ -9,7 +9,7 @@ from core.data.record import DatasetInfo
 from core.data.rowfile import read_slice
 from core.data.rowtext import texts
 from core.errors import DataError
-from core.tokens.chat_templates import names_used, split_marks, thought_key
+from core.tokens.chat_templates import left_out_stop, names_used, split_marks, thought_key
 from core.tokens.lens import Lens
 from core.tokens.sides import Side, label_of, sides_of_rows
 from core.tokens.spans import special_texts
@@ -109,6 +109,12 @@ def _notes(row: dict[str, Any], tokenizer: Any, split: list[str]) -> Iterator[st
             yield (
                 f"The chat template has marks that the model does not know: "
                 f"{', '.join(split[:_MOST_NAMED])}{more}. Choose a template whose marks it knows."
+            )
+        stop = left_out_stop(template_text(tokenizer, with_tools=bool(row.get("tools"))))
+        if stop:
+            yield (
+                f"The generation marks of the chat template leave out {stop}, which ends an "
+                "answer. It is learned nevertheless."
             )
         yield from _notes_on_tools(row, tokenizer)
     marks = [

@@ -8,15 +8,18 @@ import pytest
 
 from core.errors import DataError
 from core.tokens.chat_templates import (
+    FROM_TRL,
     check_template,
     delete_template,
     keep_with_run,
+    left_out_stop,
     list_templates,
     load_template,
     names_used,
     save_template,
     split_marks,
     template_of_model,
+    template_remarks,
     use_runs_own,
     use_template,
 )
@@ -30,13 +33,52 @@ OWN = "{% for m in messages %}[{{ m.role }}] {{ m.content }}\n{% endfor %}"
 def test_the_usual_formats_come_along_with_a_title(open_workspace: Workspace) -> None:
     found = {template.name: template for template in list_templates(open_workspace)}
     wanted = "alpaca baichuan2 chatglm3 chatml deepseek gemma llama3 mistral plain"
-    assert set(found) == set(wanted.split())
+    assert set(found) == {*wanted.split(), *FROM_TRL}
     assert found["chatml"].title.startswith("ChatML") and found["chatml"].source == "bundled"
 
 
-@pytest.mark.parametrize("name", TEMPLATES)
-def test_every_bundled_template_is_sound(name: str) -> None:
-    assert check_template(TEMPLATES[name]) is None
+@pytest.mark.parametrize("name", [*TEMPLATES, *FROM_TRL])
+def test_every_bundled_template_is_sound(open_workspace: Workspace, name: str) -> None:
+    text = load_template(name, open_workspace)
+    assert check_template(text) is None and left_out_stop(text) == ""
+
+
+def test_a_template_that_an_owner_had_before_stays_the_owners(open_workspace: Workspace) -> None:
+    """An update that brings a template of the same name would change the next run."""
+    folder = open_workspace.root / "templates"
+    folder.mkdir()
+    (folder / "qwen3.jinja").write_text(OWN)
+    assert load_template("qwen3", open_workspace) == OWN
+    assert save_template(open_workspace, "qwen3", OWN + "more").source == "own"
+    with pytest.raises(DataError, match="comes with Tunesmith"):
+        save_template(open_workspace, "gpt-oss", OWN)
+
+
+MARKED = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{% if m.role == 'assistant' %}"
+    "{% generation %}{{ m.content }}INSIDE{% endgeneration %}{% else %}{{ m.content }}{% endif %}"
+    "OUTSIDE\n{% endfor %}"
+)
+
+
+@pytest.mark.parametrize(
+    ("inside", "outside", "left_out"),
+    [
+        ("", "<|im_end|>", "<|im_end|>"),
+        ("", "{{ eos_token }}", "</s>"),
+        ("", " - and so on", "the end of a turn"),
+        ("<|im_end|>", "", ""),
+        ("{{ eos_token }}", "", ""),
+    ],
+)
+def test_marks_that_leave_out_the_end_of_a_turn_are_named(
+    inside: str, outside: str, left_out: str
+) -> None:
+    """Its own library would train a model on them that never stops."""
+    text = MARKED.replace("INSIDE", inside).replace("OUTSIDE", outside)
+    assert check_template(text) is None
+    assert left_out_stop(text) == left_out
+    assert any("marks leave out" in one for one in template_remarks(text)) is bool(left_out)
 
 
 def test_an_own_template_is_kept_listed_and_deleted(open_workspace: Workspace) -> None:

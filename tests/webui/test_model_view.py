@@ -113,7 +113,7 @@ def test_tokens_show_the_loss_the_marks_and_what_the_cut_takes(served: Served, p
     expect(page.locator("#rows .row-card").first.locator(".side")).to_have_count(2)
 
 
-def test_a_template_that_is_chosen_beside_the_rows_is_the_runs(served: Served, page: Page) -> None:
+def test_what_is_chosen_beside_the_rows_is_the_runs(served: Served, page: Page) -> None:
     visit(page, served, "chats")
     as_tokens(page)
     page.locator("#template input").click()
@@ -122,10 +122,15 @@ def test_a_template_that_is_chosen_beside_the_rows_is_the_runs(served: Served, p
     expect(page.locator("#rows .notice").first).to_contain_text(
         "marks that the model does not know"
     )
+    read = page.locator("#rows .row-card").first.locator(".t:not(.loss)")
+    page.locator("#rows-learn input").click()
+    page.get_by_role("option", name="everything").click()
+    expect(read).to_have_count(1)  # nothing comes before the first token that could predict it
     page.locator("#tab-configure-button").click()
     page.get_by_text("Keep or reuse these settings").click()
     page.get_by_role("button", name="Copy as command").click()
     expect(page.locator("#copied")).to_contain_text("--data.chat_template llama3")
+    expect(page.locator("#copied")).to_contain_text("--data.learn everything")
 
 
 def test_a_template_is_edited_with_its_errors_at_their_line(served: Served, page: Page) -> None:

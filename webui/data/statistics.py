@@ -19,8 +19,10 @@ from core.data.registry import load_dataset_info
 from core.errors import TunesmithError
 from core.jobs.isolated import call_isolated
 from core.models.location import local_model
+from core.tokens.learn import Learn
 from core.tokens.lens import Lens
 from core.tokens.statistics import read_statistics
+from core.tokens.thoughts import taken_out
 from webui import background, charts, messages
 from webui.background import Newest
 from webui.context import App, Shared
@@ -35,7 +37,7 @@ SOON = 0.5
 REMEMBERED = 32
 
 Updates = dict[Component, Any]
-_Key = tuple[str, str, str, str, str]
+_Key = tuple[str, str, str, str, str, Learn]
 
 
 class StatisticsView:
@@ -182,7 +184,8 @@ class StatisticsView:
         return lambda task: call_isolated(*question, tell=task.tell)
 
     def _key(self, info: DatasetInfo, lens: Lens) -> _Key:
-        return (info.id, info.fingerprint, lens.model, lens.system_prompt, lens.chat_template)
+        template, learn = lens.chat_template, lens.learning.answers
+        return (info.id, info.fingerprint, lens.model, lens.system_prompt, template, learn)
 
     def _numbers(
         self, info: DatasetInfo, lens: Lens, found: dict[str, Any], tokens: bool
@@ -306,6 +309,10 @@ def _defects(found: Found, tokens: bool) -> str:
     if unusable:
         rows = "1 row is" if unusable == 1 else f"{unusable:,} rows are"
         lines.append(f"{rows} refused by the chat template: {found['unusable_reason']}")
+    lost = taken_out(*found["lost_thoughts"])
+    if lost:
+        about = "" if found["complete"] else " Those of the rows that were counted."
+        lines.append(f"{lost} They are neither read nor learned.{about}")
     return "".join(messages.note(line, "stopped") for line in lines)
 
 
