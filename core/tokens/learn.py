@@ -51,3 +51,9 @@ class Learn:
 
 
 EVERYTHING = Learn("everything")
+
+
+def last_good_answer(turns: Sequence[dict[str, Any]]) -> int | None:
+    """The index of the last answer that a model may be compared with: one of weight 0 is not."""
+    good = Learn("answers").answers_of(turns, 0)
+    return max((index for index, flag in enumerate(good) if flag), default=None)

@@ -13,6 +13,7 @@ from typing import Any
 
 from core.data.record import DatasetInfo
 from core.errors import DataError, ModelError
+from core.tokens.learn import last_good_answer
 from core.tokens.tokenize import with_system_prompt
 from core.tokens.tool_turns import answer_text, for_template, rendered_with_calls, template_text
 
@@ -119,15 +120,15 @@ class Prompted:
 def prompted(row: dict[str, Any], system_prompt: str = "") -> Prompted:
     """The prompt of a row and its reference answer.
 
-    Rows of conversations give their last answer, and what comes before it as the prompt. Raises
-    DataError when there is nothing to answer.
+    Rows of conversations give their last answer that is not of weight 0, and what comes before it
+    as the prompt. Raises DataError when there is nothing to answer.
     """
     if "prompt" in row and "completion" not in row:
         prompt, answer = list(row["prompt"]), row.get("answer")
     else:
         turns = [*(row.get("prompt") or []), *(row.get("completion") or row.get("messages") or [])]
-        last = max((i for i, turn in enumerate(turns) if turn["role"] == "assistant"), default=-1)
-        if last < 0:
+        last = last_good_answer(turns)
+        if last is None:
             raise DataError("No turn of it is an answer.", "Import it as prompt-only rows.")
         prompt, answer = turns[:last], answer_text(turns[last])
     if not prompt:

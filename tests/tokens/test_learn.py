@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from core.config import checked_fields
+from core.config import RunConfig, checked_fields
 from core.config.sections import LearnedTurns
 from core.data.rowfile import iter_rows
 from core.errors import ConfigError
@@ -16,8 +16,11 @@ from core.rules import parse_config
 from core.rules.command import apply_overrides, split_overrides
 from core.tokens.learn import Learn
 from core.tokens.lens import Lens
+from core.tokens.prompts import prompted
 from core.tokens.tokenize import tokenize_row, tokenize_rows
+from core.worker.evaluation.rows import question_and_answer
 from core.worker.tokenizers import dataset_statistics, preview_rows
+from core.worker.training.samples import sample_prompts
 from core.workspace import Workspace
 from tests.tokens.conftest import CHATML
 from tests.tokens.test_statistics import prepared
@@ -172,3 +175,18 @@ def test_a_setting_that_cannot_be_is_refused_at_its_field(
         parse_config(values)
     (problem,) = caught.value.problems
     assert problem.field.startswith("data.") and message in problem.message
+
+
+def test_no_model_is_measured_by_an_answer_that_is_not_to_be_learned(
+    open_workspace: Workspace,
+) -> None:
+    """Evaluation, samples and rewards would hold up the wrong answer as the right one."""
+    row = {"messages": [*CORRECTED[2:4], user("Sure?"), answer("No.", weight=0.0)]}
+    asked = prompted(row)
+    assert (asked.prompt, asked.answer) == (CORRECTED[2:3], "Shelf one.")
+    assert question_and_answer(row) == (CORRECTED[2:3], "Shelf one.")
+    only = {"messages": [user("a"), answer("b", weight=0.0)]}
+    assert question_and_answer(only) is None
+    info = prepared(open_workspace.root, "messages", [row, only])
+    (sampled,) = sample_prompts(RunConfig(), info)
+    assert sampled.expected == "Shelf one."

@@ -13,6 +13,7 @@ from core.data.registry import load_dataset_info
 from core.data.rowfile import read_slice
 from core.errors import DataError
 from core.evaluation.report import Note, note
+from core.tokens.learn import Learn, last_good_answer
 from core.tokens.prompts import Message, prompt_ids
 from core.tokens.tokenize import TokenizedRow, as_answered, tokenize_rows, with_system_prompt
 from core.tokens.tool_turns import answer_text
@@ -110,6 +111,7 @@ def load_eval_set(
         found.rows,
         tokenizer,
         max_length=config.training.max_length,
+        learn=Learn.of(config).answers,
         system_prompt=system,
     )
     without = {place for place, _ in dropped}
@@ -133,15 +135,14 @@ def spread(total: int, wanted: int | None) -> list[int]:
 
 
 def question_and_answer(row: dict[str, Any]) -> tuple[list[Message], str] | None:
-    """What comes before a row's last answer, and that answer; None where it has none."""
+    """What comes before a row's last answer that is not of weight 0, and that answer; None where
+    it has none."""
     if "prompt" in row:
         messages = [*row["prompt"], *row["completion"]]
     else:
         messages = list(row.get("messages") or [])
-    for place in range(len(messages) - 1, 0, -1):
-        if messages[place]["role"] == "assistant":
-            return messages[:place], answer_text(messages[place])
-    return None
+    place = last_good_answer(messages)
+    return (messages[:place], answer_text(messages[place])) if place else None
 
 
 def prompts_of(rows: list[EvalRow], tokenizer: Any) -> list[list[int]]:

@@ -16,6 +16,7 @@ from core.data.rowfile import read_slice
 from core.errors import ModelError
 from core.jobs.events import EventWriter
 from core.progress import Stopped
+from core.tokens.learn import last_good_answer
 from core.tokens.prompts import prompt_ids
 from core.tokens.tokenize import answer_wanted
 from core.tokens.tool_turns import answer_text
@@ -62,7 +63,7 @@ def _of_row(row: dict[str, Any]) -> SamplePrompt | None:
         expected = answer_text(wanted[-1]) if wanted else None
         return SamplePrompt(list(row["prompt"]), expected, tools)
     turns = list(row["messages"])
-    last = max((i for i, turn in enumerate(turns) if turn["role"] == "assistant"), default=0)
+    last = last_good_answer(turns)
     return SamplePrompt(turns[:last], answer_text(turns[last]), tools) if last else None
 
 
