@@ -36,8 +36,8 @@ OWN_TITLE = "The model's own"
 # Lines shown before and after the one that is wrong.
 AROUND = 2
 _ABOUT = (
-    '<p class="aside">How turns become one text. The run learns with what is chosen here, and the '
-    "trained model keeps it.</p>"
+    '<p class="aside">How turns become one text, and what of it is learned. The run takes what is '
+    "chosen here, and the trained model keeps the template.</p>"
 )
 
 

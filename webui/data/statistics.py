@@ -312,7 +312,7 @@ def _defects(found: Found, tokens: bool) -> str:
     lost = taken_out(*found["lost_thoughts"])
     if lost:
         about = "" if found["complete"] else " Those of the rows that were counted."
-        lines.append(f"{lost} They are neither read nor learned.{about}")
+        lines.append(f"{lost} Another chat template may keep them.{about}")
     return "".join(messages.note(line, "stopped") for line in lines)
 
 
