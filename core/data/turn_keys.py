@@ -125,7 +125,8 @@ def _part(part: Any, number: int) -> tuple[str, bool]:
         raise Unusable(f"turn {number} holds {_named(held)}; only text can be learned")
     text = _part_text(part)
     if text is None:
-        raise Unusable(f"turn {number} holds {_named(kind or 'other')}; only text can be learned")
+        kind = kind or next((key for key in part if is_said(part[key])), "other")
+        raise Unusable(f"turn {number} holds {_named(kind)}; only text can be learned")
     return text, kind in _THOUGHT_TYPES or part.get("thought") is True
 
 
