@@ -132,6 +132,8 @@ def run_import(args: argparse.Namespace, output: Output) -> int:
             info.system_prompt,
             info.columns,
         )
+    for warning in info.warnings:
+        output.say(f"Warning: {warning}")
     say_dropped(info, output)
     for result in info.steps:
         data_steps.say_dropped(result, output)
@@ -272,6 +274,8 @@ def _inspect_source(args: argparse.Namespace, output: Output) -> int:
             ("mapping", ", ".join(f"{a}={b}" for a, b in report.mapping.items())),
         ]
     )
+    for warning in report.warnings:
+        output.say(f"Warning: {warning}")
     for left_out in report.skipped[:LISTED]:
         output.say(f"Left out: {left_out}")
     for problem in report.problems[:LISTED]:

@@ -7,15 +7,17 @@ overruled (`choose`).
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from core.data.conversion import SEPARATORS, judgement
+from core.data.conversion import SEPARATORS, holds_messages, holds_several, judgement
 from core.data.forms import (
     ASKING,
     FORMS,
     JUDGED,
+    MATTERS,
     NAMES,
     NOT_LABELS,
     ONLY_ANSWERS,
@@ -37,7 +39,8 @@ ROWS_TO_DETECT = 200
 class Detection:
     """`form` is a name in FORMS, or None with the reason in `reason` and what to do in `hint`.
 
-    `possible` are the forms that a person may choose instead, each with at least a guess.
+    `possible` are the forms that a person may choose instead, each with at least a guess;
+    `warnings` say what matters in columns that the mapping does not use.
     """
 
     form: str | None
@@ -45,6 +48,7 @@ class Detection:
     mapping: dict[str, str] = field(default_factory=dict)
     possible: tuple[str, ...] = ()
     hint: str = ""
+    warnings: tuple[str, ...] = ()
 
 
 def detect(rows: Sequence[Row]) -> Detection:
@@ -53,8 +57,11 @@ def detect(rows: Sequence[Row]) -> Detection:
     for name in _likely(columns):
         mapping = guess(columns, name)
         if _complete(columns, name, mapping):
-            possible = _possible(columns, name)
-            return Detection(name, reason_for(columns, name, mapping), mapping, possible)
+            if name != "preference" and columns.compared(mapping):
+                return _question(columns, name)
+            return _detection(columns, name, mapping, _possible(columns, name))
+    if columns.compared({}):
+        return _question(columns)
     return Detection(
         None,
         f"No known form in the columns {', '.join(columns.names) or '(none)'}.",
@@ -62,6 +69,48 @@ def detect(rows: Sequence[Row]) -> Detection:
         _possible(columns),
         "Choose a form and say which column is which.",
     )
+
+
+def _detection(
+    columns: Columns,
+    form: str,
+    mapping: dict[str, str],
+    possible: tuple[str, ...],
+    said: str = "",
+) -> Detection:
+    reason = said + reason_for(columns, form, mapping)
+    return Detection(form, reason, mapping, possible, warnings=_warnings(columns, form, mapping))
+
+
+def _question(columns: Columns, weaker: str = "") -> Detection:
+    """No form for rows that compare answers, where it is not plain which with which: half of them
+    would be learned as if all of it were good."""
+    other = f" (such as --form {weaker})" if weaker else ""
+    return Detection(
+        None,
+        f"Answers are compared here: {' '.join(columns.compared({}))}",
+        {},
+        tuple(dict.fromkeys(["preference", *_possible(columns, weaker)])),
+        "Choose Preference and say which column holds the better answers and which the worse "
+        "(--form preference --map chosen=COLUMN --map rejected=COLUMN), or choose another form"
+        f"{other} to learn without the comparison.",
+    )
+
+
+def unused_warnings(rows: Sequence[Row], form: str, mapping: Mapping[str, str]) -> tuple[str, ...]:
+    """What matters in the columns that a mapping leaves out, a sentence each."""
+    return _warnings(Columns(rows), form, mapping)
+
+
+def _warnings(columns: Columns, form: str, mapping: Mapping[str, str]) -> tuple[str, ...]:
+    compared = columns.compared(mapping) if form != "preference" else []
+    found = [
+        f"{one} Import the rows as preference to learn from the comparison." for one in compared
+    ]
+    return (*found, *(
+        f"The column {column} is not used, and it looks like {what}."
+        for column, what in columns.that_matter(used_columns(mapping)).items()
+    ))
 
 
 def guess_mapping(rows: Sequence[Row], form: str) -> dict[str, str]:
@@ -78,7 +127,7 @@ def _complete(columns: Columns, form: str, mapping: Mapping[str, str]) -> bool:
 
 def _likely(columns: Columns) -> Iterator[str]:
     """Forms to try, the most telling first."""
-    if columns.named(NAMES["chosen"]) and columns.named(NAMES["rejected"]):
+    if columns.named(NAMES["rejected"]):
         yield "preference"
     yield "unpaired-preference"
     pair = guess(columns, "prompt-completion")
@@ -125,8 +174,12 @@ def _column_for(
         talks = columns.named(NAMES["messages"], free)
         if name == "prompt" or (name == "completion" and form == "unpaired-preference"):
             named += talks
-        turns = [column for column in named if columns.holds_turns(column)]
-        return _best(columns, named, turns)
+        if name == "chosen" and not named:
+            named = _answered(columns, free, talks)
+        also = [c for c in named if columns.holds_turns(c) or columns.holds_messages(c)]
+        if name in ("chosen", "rejected"):
+            also += [column for column in named if columns.holds_several(column)]
+        return _best(columns, named, also)
     if name == "label":
         return next((c for c in columns.named(JUDGED, free) if columns.judges(c)), None)
     if name == "input":
@@ -140,6 +193,14 @@ def _column_for(
         texts = [column for column in free if columns.holds_text(column)]
         return texts[0] if len(texts) == 1 and len(columns.names) == 1 else None
     return _best(columns, named)
+
+
+def _answered(columns: Columns, free: list[str], talks: list[str]) -> list[str]:
+    """The columns of the better answer where only the worse one has a name of its own."""
+    worse = columns.named(NAMES["rejected"], free)
+    if not worse or not columns.holds_answers(worse[0]):
+        return []
+    return [c for c in talks if columns.holds_turns(c)] or columns.named(NAMES["completion"], free)
 
 
 def _best(columns: Columns, named: list[str], also: Sequence[str] = ()) -> str | None:
@@ -177,6 +238,7 @@ def _possible(columns: Columns, found: str = "") -> tuple[str, ...]:
     texts = [column for column in columns.usable if columns.holds_text(column)]
     turns = [column for column in columns.usable if columns.holds_turns(column)]
     judged = [column for column in columns.usable if columns.judges(column)]
+    several = [column for column in columns.usable if columns.holds_several(column)]
     answers = len(texts) + len(turns)
     names = {
         "text": bool(texts),
@@ -184,7 +246,7 @@ def _possible(columns: Columns, found: str = "") -> tuple[str, ...]:
         "instruction": len(texts) > 1,
         "messages": bool(turns),
         "sharegpt": bool(turns),
-        "preference": answers > 2 or len(turns) > 1,
+        "preference": answers + len(several) > 2 or len(turns) > 1 or len(several) > 1,
         "unpaired-preference": bool(judged) and (bool(turns) or len(texts) > 1),
         "prompt-only": answers > 0,
         "labelled-text": bool(texts) and len(columns.usable) > 1,
@@ -225,7 +287,9 @@ def reason_for(columns: Columns, form: str, mapping: Mapping[str, str]) -> str:
             f" Where {found!r} stands between several labels, choose it as the separator."
             for found in columns.separators(mapping["label"])[:1]
         )
-    unused = [column for column in columns.names if column not in used_columns(mapping)]
+    used = used_columns(mapping)
+    matter = columns.that_matter(used)
+    unused = [column for column in columns.names if column not in used and column not in matter]
     return text + (f" Not used: {', '.join(unused)}." if unused else "")
 
 
@@ -233,6 +297,23 @@ def _shown(source: str) -> str:
     """A mapping's value in one line."""
     return source.replace("\n", "\\n") if template_of(source) else source
 
+
+_SIDE = re.compile(
+    r"(?:^|_)(?:chosen|rejected|(?:non|un|dis|not)_?preferred|(?:preferred|better|worse|best|worst)"
+    r"_(?:output|answer|response|completion|messages|reply))(?:_|$)"
+)
+"""Names of a column that holds a better or a worse answer and nothing else."""
+
+_RIVAL = re.compile(
+    r"(.*(?:answer|response|completion|output|reply|conversation|human_ref|generation|candidate)s?)"
+    r"_?(?:[a-d]|\d|[jkwl]|left|right)"
+)
+"""Names of columns that differ only in a letter or a number at their end."""
+
+_ANSWERS = {
+    *NAMES["completion"], *NAMES["chosen"], *NAMES["rejected"],
+    *("answers", "responses", "completions", "outputs", "candidates", "generations", "replies"),
+}
 
 _LONGEST_LABEL = 100
 _LARGEST_LABEL = 2**53
@@ -284,6 +365,66 @@ class Columns:
         """Whether most lists of turns in a column end before anybody answers."""
         lists = self._lists_of_turns(column)
         return bool(lists) and sum(_role(turns[-1]) == "user" for turns in lists) * 2 > len(lists)
+
+    def holds_messages(self, column: str) -> bool:
+        """Whether most values of a column are objects with messages, as OpenAI writes a prompt."""
+        values = self.values(column)
+        return sum(map(holds_messages, values)) * 2 > len(values)
+
+    def holds_several(self, column: str) -> bool:
+        """Whether most values of a column are lists of answers, and some of more than one."""
+        lists = [value for value in self.values(column) if holds_several(value)]
+        return len(lists) * 2 > len(self.values(column)) and any(len(one) > 1 for one in lists)
+
+    def holds_answers(self, column: str) -> bool:
+        """Whether a column holds answers: turns, texts, or several of them, and not only marks."""
+        if self.holds_turns(column) or self.holds_several(column):
+            return True
+        values = self.values(column)
+        texts = sum(isinstance(value, str) for value in values)
+        marks = self.judges(column) or self.labels_by_values(column)
+        return texts * 2 > len(values) and not marks
+
+    def compared(self, mapping: Mapping[str, str]) -> list[str]:
+        """What says that answers are compared in the columns that a mapping does not use, a
+        sentence each."""
+        used = used_columns(mapping)
+        free = [column for column in self.usable if column not in used]
+        found = [
+            f"The column {column} holds one side of a comparison."
+            for column in free
+            if _SIDE.search(_plain(column)) and self.holds_answers(column)
+        ]
+        rivals: dict[str, list[str]] = {}
+        for column in self.usable:
+            stem = _RIVAL.fullmatch(_plain(column))
+            if stem and self.holds_answers(column):
+                rivals.setdefault(stem[1], []).append(column)
+        found += [
+            f"The columns {' and '.join(columns)} hold different answers to one question."
+            for columns in rivals.values()
+            if len(columns) > 1 and set(columns) & set(free)
+        ]
+        several = [column for column in free if self._lists_answers(column)]
+        return found + [f"The cells of {column} hold several answers." for column in several]
+
+    def _lists_answers(self, column: str) -> bool:
+        name = column.strip().lower()
+        if name not in _ANSWERS or name in NAMES["label"]:
+            return False
+        values = self.values(column)
+        told = [value for value in values if isinstance(value, list) and len(value) > 1]
+        objects = all(_role(item) is None for value in told for item in value)
+        return self.holds_several(column) or (objects and len(told) * 2 > len(values))
+
+    def that_matter(self, used: Collection[str]) -> dict[str, str]:
+        """The columns that are not used although it matters what is in them, each with that."""
+        return {
+            column: what
+            for what, names in MATTERS.items()
+            for column in self.names
+            if column not in used and column.strip().lower() in names and self.values(column)
+        }
 
     def has_calls(self, column: str) -> bool:
         """Whether a turn in a column calls a tool."""
@@ -353,6 +494,12 @@ class Columns:
         return len(set(values)) * 2 > len(values)
 
 
+def _plain(column: str) -> str:
+    """A column's name in small letters, its words joined by a low line."""
+    parted = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", column.strip())
+    return re.sub(r"[\W_]+", "_", parted).lower()
+
+
 def _as_list(value: Any) -> list[Any] | None:
     if isinstance(value, str) and value.lstrip()[:1] == "[":
         try:
@@ -410,8 +557,7 @@ def choose(
         )
     if form == found.form and merged == found.mapping:
         return found
-    reason = f"Chosen by you. {reason_for(columns, form, merged)}"
-    return Detection(form, reason, merged, found.possible)
+    return _detection(columns, form, merged, found.possible, "Chosen by you. ")
 
 
 def _merged(form: Form, guessed: Mapping[str, str], chosen: Mapping[str, str]) -> dict[str, str]:

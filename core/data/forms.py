@@ -149,9 +149,14 @@ NAMES: dict[str, tuple[str, ...]] = {
     "conversations": ("conversations", "messages", *_CONVERSATIONS),
     "tools": ("tools", "functions"),
     "chosen": ("chosen", "chosen_response", "response_chosen", "answer_chosen", "preferred")
-    + ("accepted", "winner", "better"),
+    + ("accepted", "winner", "better", "preferred_output", "preferred_response")
+    + ("preferred_answer", "preferred_completion", "chosen_messages", "chosen_output")
+    + ("chosen_answer", "chosen_completion"),
     "rejected": ("rejected", "rejected_response", "response_rejected", "answer_rejected")
-    + ("dispreferred", "loser", "worse"),
+    + ("dispreferred", "loser", "worse", "non_preferred_output", "non_preferred_response")
+    + ("non_preferred_answer", "non_preferred_completion", "rejected_messages")
+    + ("rejected_output", "rejected_answer", "rejected_completion", "dispreferred_output")
+    + ("dispreferred_response", "non_preferred"),
     "answer": ("ground_truth", "reference_answer", "reference", "expected_answer", "expected")
     + ("gold", "gold_answer", "final_answer", "answer", "solution"),
     "label": ("label_text", "label_name", "label", "labels", "class", "category", "categories")
@@ -170,6 +175,22 @@ JUDGED = (
     *("rating", "score", "helpful", "preferred"),
 )
 """Names of a column that says whether an answer is good."""
+
+MATTERS = {
+    "a rating of the rows": ("rating", "ratings", "score", "scores", "rank", "ranks", "stars")
+    + ("overall_score", "quality_score", "helpfulness", "reward", "rewards", "votes", "upvotes"),
+    "labels": ("label", "labels", "label_text", "label_name", "kto_tag", "feedback", "thumbs")
+    + ("thumb", "thumbs_up", "liked", "is_good", "desirable", "is_desirable"),
+    "pictures": ("image", "images", "picture", "pictures", "photo", "photos", "image_url")
+    + ("image_urls", "image_path", "image_paths", "img", "pixel_values"),
+    "sound": ("audio", "audios", "sound", "sounds", "speech", "audio_path", "audio_url"),
+    "films": ("video", "videos", "video_path", "video_url"),
+    "the row that each one answers": ("parent_id", "parent", "parent_ids", "parent_message_id")
+    + ("reply_to", "in_reply_to", "reply_to_id"),
+    "a thought before the answer": ("reasoning_content", "reasoning", "thinking", "thought")
+    + ("thoughts", "chain_of_thought", "cot"),
+}
+"""What a column holds by its name that a model learns wrongly without, or not at all."""
 
 TEXT_PAIRS = (
     ("premise", "hypothesis"),

@@ -11,13 +11,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from core.data.conversion import convert
+from core.data.conversion import convert_all
 from core.data.detection import ROWS_TO_DETECT, Detection, choose, columns_of, detect
 from core.data.forms import FORMS, used_columns
 from core.data.read.files import file_encoding, file_format, no_readable_row, read_records
 from core.data.read.row import Record, Row
 from core.data.read.sources import Gathered, HubSource, Look, Source, as_hub_source, look
-from core.data.values import Unusable
 from core.errors import DataError
 from core.jobs.process import named
 from core.progress import Tell
@@ -39,7 +38,8 @@ class SourceReport:
     """What is known of a source before it is imported.
 
     `form` is a name in `forms.FORMS`, or None when the rows cannot be trained on as they are;
-    `form_reason` says why in both cases, `hint` what to do. `rows` are the first rows as they
+    `form_reason` says why in both cases, `hint` what to do; `warnings` name columns that matter and
+    are not used. `rows` are the first rows as they
     are, `samples` a few short values of each column. `problems` lists {"line", "reason", "file"}
     of rows that would be dropped (the first hundred of `problem_count`). `total_rows` counts all
     records, broken ones too; it is None, and only the beginning has been looked at, when the
@@ -62,6 +62,7 @@ class SourceReport:
     problems: list[dict[str, Any]] = field(default_factory=list)
     problem_count: int = 0
     hint: str = ""
+    warnings: list[str] = field(default_factory=list)
     encoding: str = ""
     samples: dict[str, list[str]] = field(default_factory=dict)
     container: str = ""
@@ -153,6 +154,7 @@ def _described(path: Path, rows: list[Row], found: Detection, limit: int) -> dic
         "forms_possible": list(found.possible),
         "rows": [_shown(row) for row in rows[:limit]],
         "hint": found.hint,
+        "warnings": list(found.warnings),
         "samples": {column: _samples(rows, column) for column in columns},
     }
 
@@ -196,11 +198,8 @@ def _look_through(
 def _reason_to_drop(row: Row | None, found: Detection) -> str:
     if row is None or found.form is None:
         return ""
-    try:
-        convert(row, found.form, found.mapping)
-    except Unusable as error:
-        return str(error)
-    return ""
+    made, reasons, _ = convert_all(row, found.form, found.mapping)
+    return "" if made else reasons[0]
 
 
 def _shown(row: Row) -> dict[str, Any]:

@@ -242,4 +242,5 @@ def about_html(info: DatasetInfo) -> str:
     return (
         f'<p class="aside">{messages.escape(text)}</p>'
         f'<p class="aside">From {messages.escape(files)}; {messages.escape(held_out)}.</p>'
+        + "".join(messages.note(one, "stopped") for one in info.warnings)
     )
