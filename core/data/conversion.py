@@ -9,7 +9,7 @@ the part that both sides share (preference) or all up to the last question (unpa
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache, partial
 from itertools import product
 from typing import Any, NamedTuple
@@ -59,9 +59,12 @@ def convert_all(
 ) -> Converted:
     """As `convert`; a row with several better or worse answers becomes a pair for each of the one
     with each of the other."""
-    pairs, repeated = _pairs(row, mapping) if form == "preference" else ([row], 0)
     made: list[Row] = []
     reasons: list[str] = []
+    try:
+        pairs, repeated = _pairs(row, mapping) if form == "preference" else ([row], 0)
+    except Unusable as error:
+        return Converted([], [str(error)])
     for pair in pairs:
         try:
             made.append(convert(pair, form, mapping, system_prompt))
@@ -366,13 +369,57 @@ SEPARATORS = ("|", ";", ",")
 def labelled_text(fields: Fields, system_prompt: str, row: Row) -> Row:
     """{"text", "labels"}. `system_prompt` has no place here.
 
-    The field `separator` is a sign, not a column. An empty list says that no label applies.
+    The field `separator` is a sign and `label_names` a list of names, no columns: with names, the
+    cell holds a 0 or a 1 for each of them, or the columns of its template do. An empty list says
+    that no label applies.
     """
     text = text_of(fields.required(row, "text"), "text")
+    names = fields.columns.get("label_names", "")
+    if names:
+        return {"text": text, "labels": _marked(fields.cells(row, "label"), names_of(names))}
     return {
         "text": text,
         "labels": labels_of(fields.required(row, "label"), fields.columns.get("separator", "")),
     }
+
+
+@lru_cache(maxsize=64)
+def names_of(text: str) -> tuple[str, ...]:
+    """The names in a text, separated by commas or as a list in JSON."""
+    found = parsed(text)
+    names = found if isinstance(found, list) else text.split(",")
+    return tuple(str(name).strip() for name in names)
+
+
+def written_names(names: Sequence[str]) -> str:
+    """Names as `names_of` reads them."""
+    text = ", ".join(names)
+    return text if names_of(text) == tuple(names) else json_text(list(names), "names")
+
+
+_MARKS = {"1": True, "1.0": True, "true": True, "0": False, "0.0": False, "false": False}
+
+
+def mark_of(value: Any) -> bool | None:
+    """Whether a mark in a list of them says yes; None for what is no mark."""
+    if isinstance(value, str):
+        return _MARKS.get(value.strip().lower())
+    return bool(value) if isinstance(value, (int, float)) and value in (0, 1) else None
+
+
+def _marked(value: Any, names: Sequence[str]) -> list[str]:
+    """The names whose places are marked."""
+    marks = parsed(value)
+    if marks is None or marks == "":
+        raise Unusable("the label is missing")
+    if not isinstance(marks, list):
+        raise Unusable(f"the label is {json_type(marks)}, not a list of 0 and 1")
+    if len(marks) != len(names):
+        raise Unusable(f"the label is a list of {len(marks)}, for {len(names)} names of labels")
+    said = [mark_of(mark) for mark in marks]
+    if None in said:
+        raise Unusable(f"the label {names[said.index(None)]} is neither 0 nor 1")
+    return [name for name, yes in zip(names, said, strict=True) if yes]
 
 
 def labels_of(value: Any, separator: str = "") -> list[str]:

@@ -12,7 +12,15 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from core.data.conversion import SEPARATORS, holds_messages, holds_several, judgement
+from core.data.conversion import (
+    SEPARATORS,
+    holds_messages,
+    holds_several,
+    judgement,
+    mark_of,
+    names_of,
+    written_names,
+)
 from core.data.forms import (
     ASKING,
     FORMS,
@@ -28,7 +36,7 @@ from core.data.forms import (
 )
 from core.data.read.row import Row
 from core.data.turns import ROLE_OF
-from core.data.values import Unusable, template_of
+from core.data.values import Unusable, parsed, template_of
 from core.errors import DataError
 
 ROWS_TO_DETECT = 200
@@ -107,6 +115,12 @@ def _warnings(columns: Columns, form: str, mapping: Mapping[str, str]) -> tuple[
     found = [
         f"{one} Import the rows as preference to learn from the comparison." for one in compared
     ]
+    names = mapping.get("label_names", "")
+    if names and names == _numbered(columns.places(mapping.get("label", ""))):
+        found.append(
+            f"The labels are lists of 0 and 1, and nothing says what the places mean: they are "
+            f"called {names}. Name them with label_names (--map label_names=NAME,NAME,...)."
+        )
     return (*found, *(
         f"The column {column} is not used, and it looks like {what}."
         for column, what in columns.that_matter(used_columns(mapping)).items()
@@ -223,14 +237,34 @@ def _labelled(columns: Columns) -> dict[str, str]:
         if alone and short.strip().lower() not in NOT_LABELS:
             return {"text": long, "label": short}
     if label is None:
-        return {}
+        marks = columns.one_hot()
+        texts = [column for column in texts if column not in marks]
+        label = "".join(f"{{{column}}}" for column in marks)
+    text = _labelled_text(columns, texts) if label else ""
+    return {"text": text, "label": label, **_label_names(columns, label)} if text else {}
+
+
+def _labelled_text(columns: Columns, texts: list[str]) -> str:
     for pair in TEXT_PAIRS:
         both = columns.named(pair, texts)
         if len(both) == 2:
-            return {"text": f"{{{both[0]}}}\n\n{{{both[1]}}}", "label": label}
+            return f"{{{both[0]}}}\n\n{{{both[1]}}}"
     named = columns.named((*NAMES["text"], *NAMES["prompt"]), texts)
-    text = named[0] if named else max(texts, key=columns.mean_length, default="")
-    return {"text": text, "label": label} if text else {}
+    return named[0] if named else max(texts, key=columns.mean_length, default="")
+
+
+def _label_names(columns: Columns, label: str) -> dict[str, str]:
+    """The setting for labels that are a list of 0 and 1, or a column of 0 and 1 each."""
+    template = template_of(label)
+    if template:
+        marks = set(template.columns) <= set(columns.one_hot())
+        return {"label_names": written_names(template.columns)} if marks else {}
+    count = columns.places(label)
+    return {"label_names": _numbered(count)} if count else {}
+
+
+def _numbered(count: int) -> str:
+    return written_names([str(place) for place in range(count)])
 
 
 def _possible(columns: Columns, found: str = "") -> tuple[str, ...]:
@@ -276,6 +310,9 @@ def reason_for(columns: Columns, form: str, mapping: Mapping[str, str]) -> str:
     if talk and columns.has_calls(talk):
         more = ", with calls of tools"
     labels = columns.labels(mapping.get("label", "")) if form == "labelled-text" else None
+    if mapping.get("label_names"):
+        more = f" ({len(names_of(mapping['label_names']))} different, marked by 0 and 1)"
+        labels = None
     sign = mapping.get("separator")
     if labels and sign:
         labels = {part.strip() for label in labels for part in label.split(sign) if part.strip()}
@@ -333,6 +370,7 @@ class Columns:
         self._rows = rows
         self._values: dict[str, list[Any]] = {}
         self._turns: dict[str, list[list[Any]]] = {}
+        self._one_hot: list[str] | None = None
 
     def named(self, known: Sequence[str], free: Sequence[str] | None = None) -> list[str]:
         """The columns with a known name, in the order of `known`."""
@@ -475,6 +513,8 @@ class Columns:
 
     def labels_by_name(self, column: str) -> bool:
         """Whether a column that is named as a label can hold labels: most come again."""
+        if self.places(column):
+            return True
         found, rows = self.labels(column), len(self.values(column))
         return found is not None and (rows < _ROWS_TO_COMPARE or len(found) <= 0.8 * rows)
 
@@ -482,6 +522,32 @@ class Columns:
         """Whether a column of unknown name must hold labels: a few values, again and again."""
         found, rows = self.labels(column), len(self.values(column))
         return found is not None and rows >= _ROWS_TO_COMPARE and 2 <= len(found) <= rows / 5
+
+    def places(self, column: str) -> int:
+        """How many marks stand in each cell of a column of lists of 0 and 1, all as long as each
+        other; 0 for any other column, as one of numbers of labels."""
+        lists = [parsed(value) for value in self.values(column)]
+        if not all(isinstance(one, list) and _are_marks(one) for one in lists):
+            return 0
+        lengths = {len(one) for one in lists}
+        # No number of a label comes twice in a cell.
+        marks = any(len({mark_of(mark) for mark in one}) < len(one) for one in lists)
+        return lengths.pop() if marks and len(lengths) == 1 else 0
+
+    def one_hot(self) -> list[str]:
+        """The columns of 0 and 1, where there are several: one for each label."""
+        if self._one_hot is None:
+            found = [
+                column
+                for column in self.usable
+                if self.values(column)
+                and _are_marks(self.values(column))
+                and column.strip().lower() not in NOT_LABELS
+                and not set(column) & set("{}")
+            ]
+            marked = any(mark_of(value) for column in found for value in self.values(column))
+            self._one_hot = found if len(found) > 1 and marked else []
+        return self._one_hot
 
     def mean_length(self, column: str) -> float:
         """Characters of a text in the column, on average."""
@@ -492,6 +558,10 @@ class Columns:
         """Whether most values of a text column are different."""
         values = [v for v in self.values(column) if isinstance(v, str)]
         return len(set(values)) * 2 > len(values)
+
+
+def _are_marks(values: list[Any]) -> bool:
+    return all(mark_of(value) is not None for value in values)
 
 
 def _plain(column: str) -> str:
@@ -547,6 +617,9 @@ def choose(
     columns = Columns(rows)
     guessed = found.mapping if form == found.form else guess(columns, form)
     merged = _merged(FORMS[form], guessed, mapping or {})
+    if form == "labelled-text" and "label_names" not in (mapping or {}):
+        merged.pop("label_names", None)
+        merged |= _label_names(columns, merged.get("label", ""))
     for name, source in merged.items():
         check_field(FORMS[form], name, source, columns.names)
     missing = [name for name in FORMS[form].required if name not in merged]

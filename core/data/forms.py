@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Literal
 
-from core.data.conversion import SEPARATORS
+from core.data.conversion import SEPARATORS, names_of
 from core.data.read.row import Row, invalid_text
 from core.data.values import template_of
 from core.errors import DataError, did_you_mean
@@ -31,7 +31,7 @@ class Form:
     """A source form: its fields, and the standard form it becomes.
 
     `help` says what it is for. `settings` are entries of a mapping that are no columns, each
-    with the values it may have.
+    with the values it may have, or none where it is names separated by commas.
     """
 
     name: str
@@ -123,7 +123,7 @@ FORMS: dict[str, Form] = {
             ("text", "label"),
             (),
             "Texts with one or several labels each, for classification.",
-            {"separator": SEPARATORS},
+            {"separator": SEPARATORS, "label_names": ()},
         ),
     )
 }
@@ -218,9 +218,13 @@ def check_field(form: Form, name: str, source: str, columns: Sequence[str]) -> N
     """Raises DataError when a field of a form cannot be taken from `source`, a column or a
     template, or cannot be set to it."""
     if name in form.settings:
-        if source not in form.settings[name]:
-            allowed = " ".join(form.settings[name])
-            raise DataError(f"The {name} cannot be {source!r}.", f"Choose one of {allowed}")
+        allowed = form.settings[name]
+        if allowed and source not in allowed:
+            raise DataError(
+                f"The {name} cannot be {source!r}.", f"Choose one of {' '.join(allowed)}"
+            )
+        if not allowed:
+            _check_names(name, source)
         return
     if name not in form.fields:
         raise DataError(
@@ -239,6 +243,15 @@ def check_field(form: Form, name: str, source: str, columns: Sequence[str]) -> N
                 f"There is no column {column}{did_you_mean(column, columns)}",
                 f"The columns are {', '.join(columns)}.",
             )
+
+
+def _check_names(name: str, source: str) -> None:
+    names = names_of(source)
+    if not all(names) or len(set(names)) < max(len(names), 2) or template_of(source):
+        raise DataError(
+            f"The {name} cannot be {source!r}.",
+            "Write two names or more, each another one, separated by commas and without braces.",
+        )
 
 
 def is_template(source: str) -> bool:

@@ -174,6 +174,11 @@ def test_several_whole_conversations_are_several_answers() -> None:
     assert len(convert_all(row, "preference", PAIRED).rows) == 2
 
 
+def test_answers_that_cannot_be_written_are_dropped_with_their_reason() -> None:
+    found = convert_all({**MANY, "chosen": [[10**5000], [1]]}, "preference", PAIRED)
+    assert not found.rows and len(found.reasons) == 1
+
+
 def test_one_answer_in_a_list_is_that_answer() -> None:
     found = convert_all({"prompt": "a", "chosen": ["b"], "rejected": ["c"]}, "preference", PAIRED)
     assert [row["chosen"][0]["content"] for row in found.rows] == ["b"]

@@ -14,6 +14,7 @@ import gradio as gr
 
 from core.data.record import SAMPLE_ID, DatasetInfo
 from core.data.registry import list_datasets, load_dataset_info
+from core.data.steps.labels import about_alike
 from core.errors import TunesmithError
 from core.tokens.lens import Lens
 from webui import messages
@@ -239,8 +240,9 @@ def about_html(info: DatasetInfo) -> str:
     else:
         held_out = "nothing held out"
     text = " ".join(part for part in (info.description, info.form_reason) if part)
+    alike = about_alike(info.labels)
     return (
         f'<p class="aside">{messages.escape(text)}</p>'
         f'<p class="aside">From {messages.escape(files)}; {messages.escape(held_out)}.</p>'
-        + "".join(messages.note(one, "stopped") for one in info.warnings)
+        + "".join(messages.note(one, "stopped") for one in [*info.warnings, alike] if one)
     )
