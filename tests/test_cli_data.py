@@ -283,3 +283,36 @@ def test_wrong_use_is_told_before_any_work(
     assert found == code and message in err and "Traceback" not in err
     assert [one["id"] for one in asked("data", "list")["datasets"]] == [topics]
     assert len(asked("data", "versions", topics)["versions"]) == 1
+
+
+def test_what_matters_and_is_not_used_is_a_warning(
+    asked: Callable[..., Any], typed: Callable[..., Typed], tmp_path: Path
+) -> None:
+    """A script that reads --json must see that the pictures are gone, and which labels are one."""
+    path = tmp_path / "rows.jsonl"
+    rows = [
+        {"text": f"Note {n}, long enough", "label": label, "image": "x.png"}
+        for n, label in enumerate(["Refund", "refund"] * 10)
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    info = asked("data", "import", str(path), "--name", "notes", "--eval-fraction", "0")
+    picture, alike = info["warnings"]
+    assert picture == "The column image is not used, and it looks like pictures."
+    assert alike.endswith(
+        "Merge them: data prepare notes --step \"rename_labels names='{refund: Refund}'\""
+    )
+    _, out, err = typed("data", "import", str(path), "--name", "again")
+    assert f"Warning: {picture}" in err and "Not used" not in out
+
+
+def test_answers_that_are_compared_are_asked_for(
+    typed: Callable[..., Typed], tmp_path: Path
+) -> None:
+    """Exit code 0 would say that all is well while half of the rows is left out."""
+    path = tmp_path / "rows.jsonl"
+    path.write_text(json.dumps({"prompt": "a", "answer_a": "b", "answer_b": "c"}) + "\n")
+    code, _, err = typed("data", "import", str(path))
+    assert code == 1 and "answer_a and answer_b hold different answers" in err
+    assert "--form preference --map chosen=COLUMN" in err
+    words = "data import --form preference --map chosen=answer_a --map rejected=answer_b"
+    assert typed(*words.split(), str(path))[0] == 0
