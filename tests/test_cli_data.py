@@ -297,3 +297,36 @@ def test_an_import_names_the_keys_of_turns_that_it_does_not_keep(
     info = asked("data", "inspect", "moods")
     assert info["unused_keys"] == {"mood": 2}
     assert info["rows"][0]["messages"][1]["weight"] == 0
+
+
+def test_what_matters_and_is_not_used_is_a_warning(
+    asked: Callable[..., Any], typed: Callable[..., Typed], tmp_path: Path
+) -> None:
+    """A script that reads --json must see that the pictures are gone, and which labels are one."""
+    path = tmp_path / "rows.jsonl"
+    rows = [
+        {"text": f"Note {n}, long enough", "label": label, "image": "x.png"}
+        for n, label in enumerate(["Refund", "refund"] * 10)
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    info = asked("data", "import", str(path), "--name", "notes", "--eval-fraction", "0")
+    picture, alike = info["warnings"]
+    assert picture == "The column image is not used, and it looks like pictures."
+    assert alike.endswith(
+        "Merge them: data prepare notes --step \"rename_labels names='{refund: Refund}'\""
+    )
+    _, out, err = typed("data", "import", str(path), "--name", "again")
+    assert f"Warning: {picture}" in err and "Not used" not in out
+
+
+def test_answers_that_are_compared_are_asked_for(
+    typed: Callable[..., Typed], tmp_path: Path
+) -> None:
+    """Exit code 0 would say that all is well while half of the rows is left out."""
+    path = tmp_path / "rows.jsonl"
+    path.write_text(json.dumps({"prompt": "a", "answer_a": "b", "answer_b": "c"}) + "\n")
+    code, _, err = typed("data", "import", str(path))
+    assert code == 1 and "answer_a and answer_b hold different answers" in err
+    assert "--form preference --map chosen=COLUMN" in err
+    words = "data import --form preference --map chosen=answer_a --map rejected=answer_b"
+    assert typed(*words.split(), str(path))[0] == 0

@@ -6,7 +6,8 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-from collections.abc import Sequence
+import shlex
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -134,6 +135,8 @@ def run_import(args: argparse.Namespace, output: Output) -> int:
             info.system_prompt,
             info.columns,
         )
+    for warning in warnings(info):
+        output.say(f"Warning: {warning}")
     say_dropped(info, output)
     if info.unused_keys:
         output.say(unused_text(info.unused_keys))
@@ -278,6 +281,8 @@ def _inspect_source(args: argparse.Namespace, output: Output) -> int:
             ("mapping", ", ".join(f"{a}={b}" for a, b in report.mapping.items())),
         ]
     )
+    for warning in report.warnings:
+        output.say(f"Warning: {warning}")
     for left_out in report.skipped[:LISTED]:
         output.say(f"Left out: {left_out}")
     for problem in report.problems[:LISTED]:
@@ -315,7 +320,11 @@ def run_statistics(args: argparse.Namespace, output: Output) -> int:
         max_rows=args.rows,
         progress=lambda fraction: fetch_progress(fraction, "Counting"),
     )
-    output.result({"dataset": args.id, "model": name, **found}, _statistics_text(name, found))
+    alike = about_alike(args.id, dict(found["labels"]))
+    if alike:
+        output.say(f"Warning: {alike}")
+    told = {"dataset": args.id, "model": name, **found, "warnings": [alike] if alike else []}
+    output.result(told, _statistics_text(name, found))
     return DONE
 
 
@@ -434,7 +443,29 @@ def read_map(texts: list[str]) -> dict[str, str] | None:
 
 
 def record(info: DatasetInfo) -> dict[str, Any]:
-    return {"dataset": info.id, **info.model_dump(mode="json", exclude={"dropped", "task"})}
+    told = info.model_dump(mode="json", exclude={"dropped", "task"})
+    return {"dataset": info.id, **told, "warnings": warnings(info)}
+
+
+def warnings(info: DatasetInfo) -> list[str]:
+    """What the import left out that matters, and labels that are as good as the same."""
+    alike = about_alike(info.id, info.labels)
+    return [*info.warnings, *([alike] if alike else [])]
+
+
+def about_alike(dataset: str, labels: Mapping[str, int]) -> str:
+    """A remark on labels that are as good as the same, with the command that merges them."""
+    import yaml
+
+    from core.data.steps.labels import about_alike, merging
+
+    step = merging(labels)
+    if step is None:
+        return ""
+    names = yaml.safe_dump(step.names, default_flow_style=True, allow_unicode=True, width=10**9)
+    spec = f"{step.op} names={shlex.quote(names.strip())}"
+    quoted = shlex.quote(spec) if set(spec) & set('"$`\\!') else f'"{spec}"'
+    return f"{about_alike(labels)} Merge them: data prepare {dataset} --step {quoted}"
 
 
 def dropped_rows(info: DatasetInfo) -> list[dict[str, Any]]:

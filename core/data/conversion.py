@@ -9,10 +9,11 @@ the part that both sides share (preference) or all up to the last question (unpa
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import lru_cache, partial
-from typing import Any
+from itertools import product
+from typing import Any, NamedTuple
 
 from core.data.python_text import begins_as_texts, begins_as_turns, is_python
 from core.data.read.row import Row, json_type
@@ -31,6 +32,7 @@ from core.data.values import (
     Fields,
     Unusable,
     cell,
+    json_text,
     parsed,
     template_of,
     text_of,
@@ -88,6 +90,54 @@ def _conversion(
 ) -> Callable[[Row], Row]:
     """What makes standard rows; made once for all rows of an import, not for each."""
     return partial(_CONVERSIONS[form], Fields(dict(mapping)), system_prompt.strip())
+
+
+class Converted(NamedTuple):
+    """What became of a raw row: standard rows, the reasons of pairs of answers (or of the row) that
+    cannot be used, and how many pairs repeat another one of the row."""
+
+    rows: list[Row]
+    reasons: list[str]
+    repeated: int = 0
+
+
+def convert_all(
+    row: Row, form: str, mapping: Mapping[str, str], system_prompt: str = ""
+) -> Converted:
+    """As `convert`; a row with several better or worse answers becomes a pair for each of the one
+    with each of the other."""
+    made: list[Row] = []
+    reasons: list[str] = []
+    try:
+        pairs, repeated = _pairs(row, mapping) if form == "preference" else ([row], 0)
+    except Unusable as error:
+        return Converted([], [str(error)])
+    for pair in pairs:
+        try:
+            made.append(convert(pair, form, mapping, system_prompt))
+        except Unusable as error:
+            reasons.append(str(error))
+    return Converted(made, reasons, repeated)
+
+
+def _pairs(row: Row, mapping: Mapping[str, str]) -> tuple[list[Row], int]:
+    sides = [mapping.get("chosen", ""), mapping.get("rejected", "")]
+    cells = [row.get(side) for side in sides]
+    if not any(holds_several(cell) for cell in cells):
+        return [row], 0
+    apart: list[Any] = [cell if holds_several(cell) else [cell] for cell in cells]
+    found = {
+        json_text(pair, "pair of answers"): row | dict(zip(sides, pair, strict=True))
+        for pair in product(*apart)
+    }
+    return list(found.values()), len(apart[0]) * len(apart[1]) - len(found)
+
+
+def holds_several(cell: Any) -> bool:
+    """Whether a cell is a list of answers: of texts, or of whole conversations."""
+    return isinstance(cell, list) and bool(cell) and (
+        all(isinstance(item, str) for item in cell) or all(isinstance(item, list) for item in cell)
+    )
 
 
 def _text(fields: Fields, system_prompt: str, row: Row) -> Row:
@@ -148,7 +198,8 @@ def _prompt_only(fields: Fields, system_prompt: str, row: Row) -> Row:
 
 def asked(fields: Fields, row: Row, field: str = "prompt") -> list[Turn]:
     """The turns of the field that asks; the row's `input` stands at the end of the question."""
-    turns = side_of(fields.required(row, field), "user", field)
+    value = fields.required(row, field)
+    turns = side_of(value["messages"] if holds_messages(value) else value, "user", field)
     extra = fields.optional(row, "input") if "input" in fields else None
     if extra is None:
         return turns
@@ -156,6 +207,12 @@ def asked(fields: Fields, row: Row, field: str = "prompt") -> list[Turn]:
     if last["role"] != "user":
         raise Unusable(f"the prompt ends with a turn of {last['role']}, so the input has no place")
     return [*before, {**last, "content": f"{last['content']}\n\n{text_of(extra, 'input')}"}]
+
+
+def holds_messages(value: Any) -> bool:
+    """Whether a value is {"messages": [...], "tools": [...]}, as OpenAI's preference format writes
+    a prompt."""
+    return isinstance(value, dict) and isinstance(value.get("messages"), list)
 
 
 def prompt_with(fields: Fields, row: Row, turns: list[Turn], system_prompt: str) -> list[Turn]:
@@ -182,10 +239,16 @@ def own_system(fields: Fields, row: Row) -> str:
 
 def add_tools(result: Row, fields: Fields, row: Row) -> Row:
     """`result`, with the tools that the row offers."""
-    tools = tools_of(fields.optional(row, "tools")) if "tools" in fields else ""
+    offered = fields.optional(row, "tools") if "tools" in fields else _tools_beside(fields, row)
+    tools = tools_of(offered) if offered is not None else ""
     if tools:
         result["tools"] = tools
     return result
+
+
+def _tools_beside(fields: Fields, row: Row) -> Any:
+    said: Any = row.get(fields.columns.get("prompt", ""))
+    return (said.get("tools") or None) if holds_messages(said) else None
 
 
 def _history(value: Any) -> list[Turn]:
@@ -223,7 +286,8 @@ _SPEAKERS = re.compile(r"(?:\A|\n\n)(Human|Assistant):")
 def preference(fields: Fields, system_prompt: str, row: Row) -> Row:
     """{"prompt", "chosen", "rejected"}, with the prompt that the row names or both sides share."""
     sides = fields.required(row, "chosen"), fields.required(row, "rejected")
-    if "prompt" in fields:
+    columns = fields.columns
+    if "prompt" in fields and columns.get("prompt") != columns.get("chosen", ""):
         whole = [
             side_of(side, "assistant", f"{name} answer")
             for side, name in zip(sides, ("chosen", "rejected"), strict=True)
@@ -312,9 +376,14 @@ def _with_their_system(prompt: list[Turn], sides: list[list[Turn]]) -> list[Turn
 
 
 def _shared_beginning(chosen: Any, rejected: Any) -> tuple[list[Turn], list[Turn], list[Turn]]:
-    """Prompt, chosen and rejected of two whole conversations."""
+    """Prompt, chosen and rejected of two whole conversations, or of one and another last answer
+    to it."""
     left = side_of(_dialogue(chosen), "assistant", "chosen answer")
     right = side_of(_dialogue(rejected), "assistant", "rejected answer")
+    if _asks(left) != _asks(right):
+        talk, other = (left, right) if _asks(left) else (right, left)
+        answers = (talk[-1:], other) if talk is left else (other, talk[-1:])
+        return talk[:-1], *answers
     shared = 0
     while shared < min(len(left), len(right)) and left[shared] == right[shared]:
         shared += 1
@@ -327,6 +396,10 @@ def _shared_beginning(chosen: Any, rejected: Any) -> tuple[list[Turn], list[Turn
     if shared in (len(left), len(right)):
         raise Unusable("one of the two conversations is only the beginning of the other")
     return left[:shared], left[shared:], right[shared:]
+
+
+def _asks(turns: list[Turn]) -> bool:
+    return any(turn["role"] == "user" for turn in turns)
 
 
 def _dialogue(value: Any) -> Any:
@@ -354,13 +427,57 @@ SEPARATORS = ("|", ";", ",")
 def labelled_text(fields: Fields, system_prompt: str, row: Row) -> Row:
     """{"text", "labels"}. `system_prompt` has no place here.
 
-    The field `separator` is a sign, not a column. An empty list says that no label applies.
+    The field `separator` is a sign and `label_names` a list of names, no columns: with names, the
+    cell holds a 0 or a 1 for each of them, or the columns of its template do. An empty list says
+    that no label applies.
     """
     text = text_of(fields.required(row, "text"), "text")
+    names = fields.columns.get("label_names", "")
+    if names:
+        return {"text": text, "labels": _marked(fields.cells(row, "label"), names_of(names))}
     return {
         "text": text,
         "labels": labels_of(fields.required(row, "label"), fields.columns.get("separator", "")),
     }
+
+
+@lru_cache(maxsize=64)
+def names_of(text: str) -> tuple[str, ...]:
+    """The names in a text, separated by commas or as a list in JSON."""
+    found = parsed(text)
+    names = found if isinstance(found, list) else text.split(",")
+    return tuple(str(name).strip() for name in names)
+
+
+def written_names(names: Sequence[str]) -> str:
+    """Names as `names_of` reads them."""
+    text = ", ".join(names)
+    return text if names_of(text) == tuple(names) else json_text(list(names), "names")
+
+
+_MARKS = {"1": True, "1.0": True, "true": True, "0": False, "0.0": False, "false": False}
+
+
+def mark_of(value: Any) -> bool | None:
+    """Whether a mark in a list of them says yes; None for what is no mark."""
+    if isinstance(value, str):
+        return _MARKS.get(value.strip().lower())
+    return bool(value) if isinstance(value, (int, float)) and value in (0, 1) else None
+
+
+def _marked(value: Any, names: Sequence[str]) -> list[str]:
+    """The names whose places are marked."""
+    marks = parsed(value)
+    if marks is None or marks == "":
+        raise Unusable("the label is missing")
+    if not isinstance(marks, list):
+        raise Unusable(f"the label is {json_type(marks)}, not a list of 0 and 1")
+    if len(marks) != len(names):
+        raise Unusable(f"the label is a list of {len(marks)}, for {len(names)} names of labels")
+    said = [mark_of(mark) for mark in marks]
+    if None in said:
+        raise Unusable(f"the label {names[said.index(None)]} is neither 0 nor 1")
+    return [name for name, yes in zip(names, said, strict=True) if yes]
 
 
 def labels_of(value: Any, separator: str = "") -> list[str]:

@@ -6,16 +6,26 @@ overruled (`choose`).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from core.data.conversion import SEPARATORS, judgement
+from core.data.conversion import (
+    SEPARATORS,
+    holds_messages,
+    holds_several,
+    judgement,
+    mark_of,
+    names_of,
+    written_names,
+)
 from core.data.forms import (
     ASKING,
     FORMS,
     JUDGED,
+    MATTERS,
     NAMES,
     NOT_LABELS,
     ONLY_ANSWERS,
@@ -37,7 +47,8 @@ ROWS_TO_DETECT = 200
 class Detection:
     """`form` is a name in FORMS, or None with the reason in `reason` and what to do in `hint`.
 
-    `possible` are the forms that a person may choose instead, each with at least a guess.
+    `possible` are the forms that a person may choose instead, each with at least a guess;
+    `warnings` say what matters in columns that the mapping does not use.
     """
 
     form: str | None
@@ -45,6 +56,7 @@ class Detection:
     mapping: dict[str, str] = field(default_factory=dict)
     possible: tuple[str, ...] = ()
     hint: str = ""
+    warnings: tuple[str, ...] = ()
 
 
 def detect(rows: Sequence[Row]) -> Detection:
@@ -53,8 +65,11 @@ def detect(rows: Sequence[Row]) -> Detection:
     for name in _likely(columns):
         mapping = guess(columns, name)
         if _complete(columns, name, mapping):
-            possible = _possible(columns, name)
-            return Detection(name, reason_for(columns, name, mapping), mapping, possible)
+            if name != "preference" and columns.compared(mapping):
+                return _question(columns, name)
+            return _detection(columns, name, mapping, _possible(columns, name))
+    if columns.compared({}):
+        return _question(columns)
     return Detection(
         None,
         f"No known form in the columns {', '.join(columns.names) or '(none)'}.",
@@ -73,6 +88,54 @@ def _inside(rows: Sequence[Row]) -> str:
     return ""
 
 
+def _detection(
+    columns: Columns,
+    form: str,
+    mapping: dict[str, str],
+    possible: tuple[str, ...],
+    said: str = "",
+) -> Detection:
+    reason = said + reason_for(columns, form, mapping)
+    return Detection(form, reason, mapping, possible, warnings=_warnings(columns, form, mapping))
+
+
+def _question(columns: Columns, weaker: str = "") -> Detection:
+    """No form for rows that compare answers, where it is not plain which with which: half of them
+    would be learned as if all of it were good."""
+    other = f" (such as --form {weaker})" if weaker else ""
+    return Detection(
+        None,
+        f"Answers are compared here: {' '.join(columns.compared({}))}",
+        {},
+        tuple(dict.fromkeys(["preference", *_possible(columns, weaker)])),
+        "Choose Preference and say which column holds the better answers and which the worse "
+        "(--form preference --map chosen=COLUMN --map rejected=COLUMN), or choose another form"
+        f"{other} to learn without the comparison.",
+    )
+
+
+def unused_warnings(rows: Sequence[Row], form: str, mapping: Mapping[str, str]) -> tuple[str, ...]:
+    """What matters in the columns that a mapping leaves out, a sentence each."""
+    return _warnings(Columns(rows), form, mapping)
+
+
+def _warnings(columns: Columns, form: str, mapping: Mapping[str, str]) -> tuple[str, ...]:
+    compared = columns.compared(mapping) if form != "preference" else []
+    found = [
+        f"{one} Import the rows as preference to learn from the comparison." for one in compared
+    ]
+    names = mapping.get("label_names", "")
+    if names and names == _numbered(columns.places(mapping.get("label", ""))):
+        found.append(
+            f"The labels are lists of 0 and 1, and nothing says what the places mean: they are "
+            f"called {names}. Name them with label_names (--map label_names=NAME,NAME,...)."
+        )
+    return (*found, *(
+        f"The column {column} is not used, and it looks like {what}."
+        for column, what in columns.that_matter(used_columns(mapping, columns.names)).items()
+    ))
+
+
 def guess_mapping(rows: Sequence[Row], form: str) -> dict[str, str]:
     """The columns of a form's fields by their names and values, as far as there are any."""
     return guess(Columns(rows), form)
@@ -87,7 +150,7 @@ def _complete(columns: Columns, form: str, mapping: Mapping[str, str]) -> bool:
 
 def _likely(columns: Columns) -> Iterator[str]:
     """Forms to try, the most telling first."""
-    if columns.named(NAMES["chosen"]) and columns.named(NAMES["rejected"]):
+    if columns.named(NAMES["rejected"]):
         yield "preference"
     yield "unpaired-preference"
     pair = guess(columns, "prompt-completion")
@@ -134,8 +197,12 @@ def _column_for(
         talks = columns.named(NAMES["messages"], free)
         if name == "prompt" or (name == "completion" and form == "unpaired-preference"):
             named += talks
-        turns = [column for column in named if columns.holds_turns(column)]
-        return _best(columns, named, turns)
+        if name == "chosen" and not named:
+            named = _answered(columns, free, talks)
+        also = [c for c in named if columns.holds_turns(c) or columns.holds_messages(c)]
+        if name in ("chosen", "rejected"):
+            also += [column for column in named if columns.holds_several(column)]
+        return _best(columns, named, also)
     if name == "label":
         return next((c for c in columns.named(JUDGED, free) if columns.judges(c)), None)
     if name == "input":
@@ -151,6 +218,14 @@ def _column_for(
         texts = [column for column in free if columns.holds_text(column)]
         return texts[0] if len(texts) == 1 and len(columns.names) == 1 else None
     return _best(columns, named)
+
+
+def _answered(columns: Columns, free: list[str], talks: list[str]) -> list[str]:
+    """The columns of the better answer where only the worse one has a name of its own."""
+    worse = columns.named(NAMES["rejected"], free)
+    if not worse or not columns.holds_answers(worse[0]):
+        return []
+    return [c for c in talks if columns.holds_turns(c)] or columns.named(NAMES["completion"], free)
 
 
 def _best(columns: Columns, named: list[str], also: Sequence[str] = ()) -> str | None:
@@ -173,14 +248,34 @@ def _labelled(columns: Columns) -> dict[str, str]:
         if alone and short.strip().lower() not in NOT_LABELS:
             return {"text": long, "label": short}
     if label is None:
-        return {}
+        marks = columns.one_hot()
+        texts = [column for column in texts if column not in marks]
+        label = "".join(f"{{{column}}}" for column in marks)
+    text = _labelled_text(columns, texts) if label else ""
+    return {"text": text, "label": label, **_label_names(columns, label)} if text else {}
+
+
+def _labelled_text(columns: Columns, texts: list[str]) -> str:
     for pair in TEXT_PAIRS:
         both = columns.named(pair, texts)
         if len(both) == 2:
-            return {"text": f"{{{both[0]}}}\n\n{{{both[1]}}}", "label": label}
+            return f"{{{both[0]}}}\n\n{{{both[1]}}}"
     named = columns.named((*NAMES["text"], *NAMES["prompt"]), texts)
-    text = named[0] if named else max(texts, key=columns.mean_length, default="")
-    return {"text": text, "label": label} if text else {}
+    return named[0] if named else max(texts, key=columns.mean_length, default="")
+
+
+def _label_names(columns: Columns, label: str) -> dict[str, str]:
+    """The setting for labels that are a list of 0 and 1, or a column of 0 and 1 each."""
+    template = template_of(label)
+    if template:
+        marks = set(template.columns) <= set(columns.one_hot())
+        return {"label_names": written_names(template.columns)} if marks else {}
+    count = columns.places(label)
+    return {"label_names": _numbered(count)} if count else {}
+
+
+def _numbered(count: int) -> str:
+    return written_names([str(place) for place in range(count)])
 
 
 def _possible(columns: Columns, found: str = "") -> tuple[str, ...]:
@@ -188,6 +283,7 @@ def _possible(columns: Columns, found: str = "") -> tuple[str, ...]:
     texts = [column for column in columns.usable if columns.holds_text(column)]
     turns = [column for column in columns.usable if columns.holds_turns(column)]
     judged = [column for column in columns.usable if columns.judges(column)]
+    several = [column for column in columns.usable if columns.holds_several(column)]
     answers = len(texts) + len(turns)
     names = {
         "text": bool(texts),
@@ -195,7 +291,7 @@ def _possible(columns: Columns, found: str = "") -> tuple[str, ...]:
         "instruction": len(texts) > 1,
         "messages": bool(turns),
         "sharegpt": bool(turns),
-        "preference": answers > 2 or len(turns) > 1,
+        "preference": answers + len(several) > 2 or len(turns) > 1 or len(several) > 1,
         "unpaired-preference": bool(judged) and (bool(turns) or len(texts) > 1),
         "prompt-only": answers > 0,
         "labelled-text": bool(texts) and len(columns.usable) > 1,
@@ -225,6 +321,9 @@ def reason_for(columns: Columns, form: str, mapping: Mapping[str, str]) -> str:
     if talk and columns.has_calls(talk):
         more = ", with calls of tools"
     labels = columns.labels(mapping.get("label", "")) if form == "labelled-text" else None
+    if mapping.get("label_names"):
+        more = f" ({len(names_of(mapping['label_names']))} different, marked by 0 and 1)"
+        labels = None
     sign = mapping.get("separator")
     if labels and sign:
         labels = {part.strip() for label in labels for part in label.split(sign) if part.strip()}
@@ -237,7 +336,8 @@ def reason_for(columns: Columns, form: str, mapping: Mapping[str, str]) -> str:
             for found in columns.separators(mapping["label"])[:1]
         )
     used = used_columns(mapping, columns.names)
-    unused = [column for column in columns.names if column not in used]
+    matter = columns.that_matter(used)
+    unused = [column for column in columns.names if column not in used and column not in matter]
     return text + (f" Not used: {', '.join(unused)}." if unused else "")
 
 
@@ -245,6 +345,23 @@ def _shown(source: str) -> str:
     """A mapping's value in one line."""
     return source.replace("\n", "\\n") if template_of(source) else source
 
+
+_SIDE = re.compile(
+    r"(?:^|_)(?:chosen|rejected|(?:non|un|dis|not)_?preferred|(?:preferred|better|worse|best|worst)"
+    r"_(?:output|answer|response|completion|messages|reply))(?:_|$)"
+)
+"""Names of a column that holds a better or a worse answer and nothing else."""
+
+_RIVAL = re.compile(
+    r"(.*(?:answer|response|completion|output|reply|conversation|human_ref|generation|candidate)s?)"
+    r"_?(?:[a-d]|\d|[jkwl]|left|right)"
+)
+"""Names of columns that differ only in a letter or a number at their end."""
+
+_ANSWERS = {
+    *NAMES["completion"], *NAMES["chosen"], *NAMES["rejected"],
+    *("answers", "responses", "completions", "outputs", "candidates", "generations", "replies"),
+}
 
 _LONGEST_LABEL = 100
 _LARGEST_LABEL = 2**53
@@ -264,6 +381,7 @@ class Columns:
         self._rows = rows
         self._values: dict[str, list[Any]] = {}
         self._turns: dict[str, list[list[Any]]] = {}
+        self._one_hot: list[str] | None = None
 
     def named(self, known: Sequence[str], free: Sequence[str] | None = None) -> list[str]:
         """The columns with a known name, in the order of `known`."""
@@ -301,6 +419,66 @@ class Columns:
         """Whether most lists of turns in a column end before anybody answers."""
         lists = self._lists_of_turns(column)
         return bool(lists) and sum(_role(turns[-1]) == "user" for turns in lists) * 2 > len(lists)
+
+    def holds_messages(self, column: str) -> bool:
+        """Whether most values of a column are objects with messages, as OpenAI writes a prompt."""
+        values = self.values(column)
+        return sum(map(holds_messages, values)) * 2 > len(values)
+
+    def holds_several(self, column: str) -> bool:
+        """Whether most values of a column are lists of answers, and some of more than one."""
+        lists = [value for value in self.values(column) if holds_several(value)]
+        return len(lists) * 2 > len(self.values(column)) and any(len(one) > 1 for one in lists)
+
+    def holds_answers(self, column: str) -> bool:
+        """Whether a column holds answers: turns, texts, or several of them, and not only marks."""
+        if self.holds_turns(column) or self.holds_several(column):
+            return True
+        values = self.values(column)
+        texts = sum(isinstance(value, str) for value in values)
+        marks = self.judges(column) or self.labels_by_values(column)
+        return texts * 2 > len(values) and not marks
+
+    def compared(self, mapping: Mapping[str, str]) -> list[str]:
+        """What says that answers are compared in the columns that a mapping does not use, a
+        sentence each."""
+        used = used_columns(mapping)
+        free = [column for column in self.usable if column not in used]
+        found = [
+            f"The column {column} holds one side of a comparison."
+            for column in free
+            if _SIDE.search(_plain(column)) and self.holds_answers(column)
+        ]
+        rivals: dict[str, list[str]] = {}
+        for column in self.usable:
+            stem = _RIVAL.fullmatch(_plain(column))
+            if stem and self.holds_answers(column):
+                rivals.setdefault(stem[1], []).append(column)
+        found += [
+            f"The columns {' and '.join(columns)} hold different answers to one question."
+            for columns in rivals.values()
+            if len(columns) > 1 and set(columns) & set(free)
+        ]
+        several = [column for column in free if self._lists_answers(column)]
+        return found + [f"The cells of {column} hold several answers." for column in several]
+
+    def _lists_answers(self, column: str) -> bool:
+        name = column.strip().lower()
+        if name not in _ANSWERS or name in NAMES["label"]:
+            return False
+        values = self.values(column)
+        told = [value for value in values if isinstance(value, list) and len(value) > 1]
+        objects = all(_role(item) is None for value in told for item in value)
+        return self.holds_several(column) or (objects and len(told) * 2 > len(values))
+
+    def that_matter(self, used: Collection[str]) -> dict[str, str]:
+        """The columns that are not used although it matters what is in them, each with that."""
+        return {
+            column: what
+            for what, names in MATTERS.items()
+            for column in self.names
+            if column not in used and column.strip().lower() in names and self.values(column)
+        }
 
     def has_calls(self, column: str) -> bool:
         """Whether a turn in a column calls a tool."""
@@ -352,6 +530,8 @@ class Columns:
 
     def labels_by_name(self, column: str) -> bool:
         """Whether a column that is named as a label can hold labels: most come again."""
+        if self.places(column):
+            return True
         found, rows = self.labels(column), len(self.values(column))
         return found is not None and (rows < _ROWS_TO_COMPARE or len(found) <= 0.8 * rows)
 
@@ -359,6 +539,32 @@ class Columns:
         """Whether a column of unknown name must hold labels: a few values, again and again."""
         found, rows = self.labels(column), len(self.values(column))
         return found is not None and rows >= _ROWS_TO_COMPARE and 2 <= len(found) <= rows / 5
+
+    def places(self, column: str) -> int:
+        """How many marks stand in each cell of a column of lists of 0 and 1, all as long as each
+        other; 0 for any other column, as one of numbers of labels."""
+        lists = [parsed(value) for value in self.values(column)]
+        if not all(isinstance(one, list) and _are_marks(one) for one in lists):
+            return 0
+        lengths = {len(one) for one in lists}
+        # No number of a label comes twice in a cell.
+        marks = any(len({mark_of(mark) for mark in one}) < len(one) for one in lists)
+        return lengths.pop() if marks and len(lengths) == 1 else 0
+
+    def one_hot(self) -> list[str]:
+        """The columns of 0 and 1, where there are several: one for each label."""
+        if self._one_hot is None:
+            found = [
+                column
+                for column in self.usable
+                if self.values(column)
+                and _are_marks(self.values(column))
+                and column.strip().lower() not in NOT_LABELS
+                and not set(column) & set("{}")
+            ]
+            marked = any(mark_of(value) for column in found for value in self.values(column))
+            self._one_hot = found if len(found) > 1 and marked else []
+        return self._one_hot
 
     def mean_length(self, column: str) -> float:
         """Characters of a text in the column, on average."""
@@ -369,6 +575,16 @@ class Columns:
         """Whether most values of a text column are different."""
         values = [v for v in self.values(column) if isinstance(v, str)]
         return len(set(values)) * 2 > len(values)
+
+
+def _are_marks(values: list[Any]) -> bool:
+    return all(mark_of(value) is not None for value in values)
+
+
+def _plain(column: str) -> str:
+    """A column's name in small letters, its words joined by a low line."""
+    parted = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", column.strip())
+    return re.sub(r"[\W_]+", "_", parted).lower()
 
 
 def _as_list(value: Any) -> list[Any] | None:
@@ -415,6 +631,9 @@ def choose(
     columns = Columns(rows)
     guessed = found.mapping if form == found.form else guess(columns, form)
     merged = _merged(FORMS[form], guessed, mapping or {})
+    if form == "labelled-text" and "label_names" not in (mapping or {}):
+        merged.pop("label_names", None)
+        merged |= _label_names(columns, merged.get("label", ""))
     for name, source in merged.items():
         check_field(FORMS[form], name, source, columns.names)
     missing = [name for name in FORMS[form].required if name not in merged]
@@ -425,8 +644,7 @@ def choose(
         )
     if form == found.form and merged == found.mapping:
         return found
-    reason = f"Chosen by you. {reason_for(columns, form, merged)}"
-    return Detection(form, reason, merged, found.possible)
+    return _detection(columns, form, merged, found.possible, "Chosen by you. ")
 
 
 def _merged(form: Form, guessed: Mapping[str, str], chosen: Mapping[str, str]) -> dict[str, str]:

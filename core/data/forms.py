@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Literal
 
-from core.data.conversion import SEPARATORS, UNASKED
+from core.data.conversion import SEPARATORS, UNASKED, names_of
 from core.data.read.row import Row, invalid_text
 from core.data.values import root_of, template_of
 from core.errors import DataError, did_you_mean
@@ -31,7 +31,7 @@ class Form:
     """A source form: its fields, and the standard form it becomes.
 
     `help` says what it is for. `settings` are entries of a mapping that are no columns, each
-    with the values it may have.
+    with the values it may have, or none where it is names separated by commas.
     """
 
     name: str
@@ -125,7 +125,7 @@ FORMS: dict[str, Form] = {
             ("text", "label"),
             (),
             "Texts with one or several labels each, for classification.",
-            {"separator": SEPARATORS},
+            {"separator": SEPARATORS, "label_names": ()},
         ),
     )
 }
@@ -151,9 +151,14 @@ NAMES: dict[str, tuple[str, ...]] = {
     "conversations": ("conversations", "messages", *_CONVERSATIONS),
     "tools": ("tools", "functions"),
     "chosen": ("chosen", "chosen_response", "response_chosen", "answer_chosen", "preferred")
-    + ("accepted", "winner", "better"),
+    + ("accepted", "winner", "better", "preferred_output", "preferred_response")
+    + ("preferred_answer", "preferred_completion", "chosen_messages", "chosen_output")
+    + ("chosen_answer", "chosen_completion"),
     "rejected": ("rejected", "rejected_response", "response_rejected", "answer_rejected")
-    + ("dispreferred", "loser", "worse"),
+    + ("dispreferred", "loser", "worse", "non_preferred_output", "non_preferred_response")
+    + ("non_preferred_answer", "non_preferred_completion", "rejected_messages")
+    + ("rejected_output", "rejected_answer", "rejected_completion", "dispreferred_output")
+    + ("dispreferred_response", "non_preferred"),
     "answer": ("ground_truth", "reference_answer", "reference", "expected_answer", "expected")
     + ("gold", "gold_answer", "final_answer", "answer", "solution"),
     "label": ("label_text", "label_name", "label", "labels", "class", "category", "categories")
@@ -172,6 +177,22 @@ JUDGED = (
     *("rating", "score", "helpful", "preferred"),
 )
 """Names of a column that says whether an answer is good."""
+
+MATTERS = {
+    "a rating of the rows": ("rating", "ratings", "score", "scores", "rank", "ranks", "stars")
+    + ("overall_score", "quality_score", "helpfulness", "reward", "rewards", "votes", "upvotes"),
+    "labels": ("label", "labels", "label_text", "label_name", "kto_tag", "feedback", "thumbs")
+    + ("thumb", "thumbs_up", "liked", "is_good", "desirable", "is_desirable"),
+    "pictures": ("image", "images", "picture", "pictures", "photo", "photos", "image_url")
+    + ("image_urls", "image_path", "image_paths", "img", "pixel_values"),
+    "sound": ("audio", "audios", "sound", "sounds", "speech", "audio_path", "audio_url"),
+    "films": ("video", "videos", "video_path", "video_url"),
+    "the row that each one answers": ("parent_id", "parent", "parent_ids", "parent_message_id")
+    + ("reply_to", "in_reply_to", "reply_to_id"),
+    "a thought before the answer": ("reasoning_content", "reasoning", "thinking", "thought")
+    + ("thoughts", "chain_of_thought", "cot"),
+}
+"""What a column holds by its name that a model learns wrongly without, or not at all."""
 
 TEXT_PAIRS = (
     ("premise", "hypothesis"),
@@ -199,9 +220,13 @@ def check_field(form: Form, name: str, source: str, columns: Sequence[str]) -> N
     """Raises DataError when a field of a form cannot be taken from `source`, a column or a
     template, or cannot be set to it."""
     if name in form.settings:
-        if source not in form.settings[name]:
-            allowed = " ".join(form.settings[name])
-            raise DataError(f"The {name} cannot be {source!r}.", f"Choose one of {allowed}")
+        allowed = form.settings[name]
+        if allowed and source not in allowed:
+            raise DataError(
+                f"The {name} cannot be {source!r}.", f"Choose one of {' '.join(allowed)}"
+            )
+        if not allowed:
+            _check_names(name, source)
         return
     if name not in form.fields:
         raise DataError(
@@ -220,6 +245,15 @@ def check_field(form: Form, name: str, source: str, columns: Sequence[str]) -> N
                 f"There is no column {column}{did_you_mean(column, columns)}",
                 f"The columns are {', '.join(columns)}.",
             )
+
+
+def _check_names(name: str, source: str) -> None:
+    names = names_of(source)
+    if not all(names) or len(set(names)) < max(len(names), 2) or template_of(source):
+        raise DataError(
+            f"The {name} cannot be {source!r}.",
+            "Write two names or more, each another one, separated by commas and without braces.",
+        )
 
 
 def is_template(source: str) -> bool:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from core.data.conversion import convert, unused_turn_keys
+from core.data.conversion import convert_all, unused_turn_keys
 from core.data.detection import ROWS_TO_DETECT, Detection, choose, columns_of, detect
 from core.data.forms import FORMS, used_columns
 from core.data.read.files import file_encoding, file_format, no_readable_row, read_records
@@ -20,7 +20,6 @@ from core.data.read.row import Record, Row
 from core.data.read.sources import Gathered, HubSource, Look, Source, as_hub_source, look
 from core.data.trees import chained
 from core.data.turn_keys import note_keys
-from core.data.values import Unusable
 from core.errors import DataError
 from core.jobs.process import named
 from core.progress import Tell
@@ -42,7 +41,8 @@ class SourceReport:
     """What is known of a source before it is imported.
 
     `form` is a name in `forms.FORMS`, or None when the rows cannot be trained on as they are;
-    `form_reason` says why in both cases, `hint` what to do. `rows` are the first rows as they
+    `form_reason` says why in both cases, `hint` what to do; `warnings` name columns that matter and
+    are not used. `rows` are the first rows as they
     are, `samples` a few short values of each column. `problems` lists {"line", "reason", "file"}
     of rows that would be dropped (the first hundred of `problem_count`). `unused_keys` counts the
     turns with a key that is not kept. `total_rows` counts all
@@ -67,6 +67,7 @@ class SourceReport:
     problem_count: int = 0
     unused_keys: dict[str, int] = field(default_factory=dict)
     hint: str = ""
+    warnings: list[str] = field(default_factory=list)
     encoding: str = ""
     samples: dict[str, list[str]] = field(default_factory=dict)
     container: str = ""
@@ -164,6 +165,7 @@ def _described(path: Path, rows: list[Row], found: Detection, limit: int) -> dic
         "forms_possible": list(found.possible),
         "rows": [_shown(row) for row in rows[:limit]],
         "hint": found.hint,
+        "warnings": list(found.warnings),
         "samples": {column: _samples(rows, column) for column in columns},
     }
 
@@ -210,11 +212,8 @@ def _look_through(
 def _reason_to_drop(row: Row | None, found: Detection) -> str:
     if row is None or found.form is None:
         return ""
-    try:
-        convert(row, found.form, found.mapping)
-    except Unusable as error:
-        return str(error)
-    return ""
+    made, reasons, _ = convert_all(row, found.form, found.mapping)
+    return "" if made else reasons[0]
 
 
 def _shown(row: Row) -> dict[str, Any]:

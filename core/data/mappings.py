@@ -143,7 +143,7 @@ def _wrong(form: str, mapping: Mapping[str, str]) -> str:
     if unknown:
         return f"the form {form} has no field {unknown[0]}"
     for setting, allowed in FORMS[form].settings.items():
-        if mapping.get(setting, allowed[0]) not in ("", *allowed):
+        if allowed and mapping.get(setting, "") not in ("", *allowed):
             return f"the {setting} cannot be {mapping[setting]!r}"
     missing = [field for field in FORMS[form].required if not mapping.get(field)]
     return f"the form {form} needs a column for {' and '.join(missing)}" if missing else ""

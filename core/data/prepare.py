@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from core.data.build import Said, build_version, free_ids, publish, scratch
-from core.data.conversion import convert, unused_turn_keys
+from core.data.conversion import convert_all, unused_turn_keys
 from core.data.detection import Detection, columns_of
 from core.data.forms import FORMS, meta_of, used_columns
 from core.data.inspection import choose_together, read_heads, rows_of
 from core.data.read.files import read_records
+from core.data.read.row import Record, Row
 from core.data.read.sources import Gathered, Source, gather
 from core.data.read.text import opened
 from core.data.record import (
@@ -40,7 +41,6 @@ from core.data.steps.base import Step
 from core.data.steps.split import Split
 from core.data.trees import chained
 from core.data.turn_keys import note_keys
-from core.data.values import Unusable
 from core.errors import DataError
 from core.progress import Tell
 from core.workspace import Workspace
@@ -168,6 +168,21 @@ def ensure_sample(workspace: Workspace) -> DatasetInfo:
 
 
 @dataclass
+class _Several:
+    """Rows with several answers, the pairs they became, and those that repeated another."""
+
+    rows: int = 0
+    pairs: int = 0
+    repeated: int = 0
+
+    def note(self, pairs: int, repeated: int) -> None:
+        if pairs + repeated > 1:
+            self.rows += 1
+            self.pairs += pairs
+            self.repeated += repeated
+
+
+@dataclass
 class _Import:
     """One import: what it was asked for, and what it has found so far."""
 
@@ -183,6 +198,7 @@ class _Import:
     reasons: Counter[str] = field(default_factory=Counter)
     columns: dict[str, None] = field(default_factory=dict)
     unused: Counter[str] = field(default_factory=Counter)
+    several: _Several = field(default_factory=_Several)
 
     def run(self, ids: Iterable[str]) -> DatasetInfo:
         """Prepares in its folder and gives it the first free id."""
@@ -197,12 +213,14 @@ class _Import:
         info = self.info
         info.form_reason, info.mapping = self.found.reason, dict(self.found.mapping)
         info.source_form = self.found.form or ""
+        info.warnings = [*self.found.warnings, *self._about_pairs()]
         info.counts = self.counts
         info.columns = list(self.columns)
         info.unused_keys = dict(self.unused.most_common())
         info.version = 1
+        steps = list(map(_kept_together, self.steps)) if self.several.rows else self.steps
         build_version(
-            self.workspace, info, files, self.steps, ready, self.said.part(_READ_SHARE, 0.99)
+            self.workspace, info, files, steps, ready, self.said.part(_READ_SHARE, 0.99)
         )
         info.remember("Imported")
         return publish(self.workspace, info, ready, ids, self.said)
@@ -224,30 +242,19 @@ class _Import:
         return own
 
     def _read(self, target: Path, part: Part, sources: list[Gathered], found: Detection) -> None:
-        form, mapping = found.form or "", found.mapping
         total = max(sum(one.path.stat().st_size for one in (*self.sources, *self.held_out)), 1)
         before = 0 if part == "train" else total - sum(one.path.stat().st_size for one in sources)
         say = self.said.part(0.1, _READ_SHARE)
         with RowWriter(target, self.info.form) as writer:
             for source in sources:
                 size, read, message = source.path.stat().st_size, 0, f"Reading {source.name}"
-                for record in chained(read_records(source.path), mapping):
+                for record in chained(read_records(source.path), found.mapping):
                     read += 1
-                    row, reason = record.row, record.problem
-                    if row is not None:
-                        try:
-                            made = convert(row, form, mapping, self.info.system_prompt)
-                        except Unusable as error:
-                            reason = str(error)
-                        else:
-                            note_keys(self.unused, unused_turn_keys(row, mapping))
-                            meta = meta_of(row, mapping)
-                            if meta:
-                                made[META] = meta
-                                self._note_columns(meta)
+                    if record.row is None:
+                        self._drop(record.line, part, record.problem, source.name)
+                    else:
+                        for made in self._made(record, part, source.name, found):
                             writer.add(made)
-                    if reason:
-                        self._drop(record.line, part, reason, source.name)
                     if read % _ROWS_A_WORD == 0:
                         say((before + record.done * size) / total, message)
                 before += size
@@ -262,6 +269,38 @@ class _Import:
                     )
                 )
         self._require_rows(writer.count, sources)
+
+    def _made(self, record: Record, part: Part, file: str, found: Detection) -> list[Row]:
+        """The standard rows of a raw one; what cannot be used of it is dropped, and counted."""
+        row, mapping = record.row or {}, found.mapping
+        rows, reasons, repeated = convert_all(
+            row, found.form or "", mapping, self.info.system_prompt
+        )
+        for reason in reasons:
+            self._drop(record.line, part, reason, file)
+        self.several.note(len(rows) + len(reasons), repeated)
+        if rows:
+            note_keys(self.unused, unused_turn_keys(row, mapping))
+        meta = meta_of(row, mapping) if rows else {}
+        if meta:
+            self._note_columns(meta)
+            for made in rows:
+                made[META] = meta
+        return rows
+
+    def _about_pairs(self) -> list[str]:
+        """What became of rows with several answers."""
+        one = self.several
+        self.counts.read += one.pairs - one.rows
+        if not one.rows:
+            return []
+        rows = "1 row holds" if one.rows == 1 else f"{one.rows:,} rows hold"
+        left = f"; {one.repeated:,} that repeat another were left out" if one.repeated else ""
+        pairs = "1 pair" if one.pairs == 1 else f"{one.pairs:,} pairs"
+        return [
+            f"{rows} several better or worse answers and became {pairs}, each better answer with "
+            f"each worse one{left}."
+        ]
 
     def _note_columns(self, meta: Mapping[str, Any]) -> None:
         if len(self.columns) < _MOST_COLUMNS:
@@ -282,6 +321,13 @@ class _Import:
             f"No row of {names} can be learned from: {common}.",
             "Choose another form or other columns, or mend the file.",
         )
+
+
+def _kept_together(step: Step) -> Step:
+    """A split that does not hold a pair out whose prompt is learned from another one."""
+    if isinstance(step, Split) and not step.group_by:
+        return step.model_copy(update={"group_by": "prompt"})
+    return step
 
 
 def _sha256(path: Path) -> str:

@@ -145,6 +145,8 @@ class DatasetInfo(_Record):
     form: StandardForm
     form_reason: str = ""
     source_form: str = ""
+    warnings: list[str] = []
+    """What was left out at the import and matters, and what was done unasked."""
     sources: list[SourceFile] = []
     mapping: dict[str, str] = {}
     counts: Counts = Counts()

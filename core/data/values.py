@@ -219,6 +219,16 @@ class Fields:
             raise Unusable(f"the columns of the template ({', '.join(template.columns)}) are empty")
         return text
 
+    def cells(self, row: Row, field: str) -> Any:
+        """As `required`, with the cells of a template's columns as a list instead of its text."""
+        template = self._templates.get(field)
+        if template is None:
+            return self.required(row, field)
+        missing = [column for column in template.columns if column not in row]
+        if missing:
+            raise Unusable(f"the column {missing[0]} is missing")
+        return [row[column] for column in template.columns]
+
     def optional(self, row: Row, field: str) -> Any:
         """The value of a field that may be left out: None when it is, or is empty."""
         column = self.columns.get(field)

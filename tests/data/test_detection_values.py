@@ -211,9 +211,9 @@ def test_any_rows_are_taken_for_something_or_refused_with_the_way_out(
     assert found.hint or found.form
     if found.form:
         assert found.form in found.possible
-        assert (
-            set(FORMS[found.form].required) <= set(found.mapping) <= set(FORMS[found.form].fields)
-        )
+        form_found = FORMS[found.form]
+        known = {*form_found.fields, *form_found.settings}
+        assert set(form_found.required) <= set(found.mapping) <= known
         assert fits(found.form, found.mapping, {name for row in rows for name in row})
     try:
         chosen = choose(rows, form)

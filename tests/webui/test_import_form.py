@@ -66,6 +66,7 @@ def test_the_table_gives_back_the_mapping_that_was_put_into_it(tmp_path: Path) -
     """Otherwise a saved mapping with a template would be another one when it is used."""
     path = lines(tmp_path / "a.jsonl", {"question": "Why?", "options": ["x"], "category": "law"})
     mapping = {"text": "{question}\n\n{options}", "label": "category", "separator": ""}
+    mapping |= {"label_names": ""}
     with gr.Blocks():
         table = MappingTable().build()
     updates = table.show(LABELLED, inspect_source(path), mapping)

@@ -25,7 +25,9 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     labels = ["math", "computer science", "history", "other"]
     texts = [{"text": f"Question {n}?", "label": labels[n % 4]} for n in range(80)]
     pairs = [{"prompt": f"Where is town {n}?", "completion": f"By sea {n}."} for n in range(12)]
-    for name, rows, form in (("topics", texts, "labelled-text"), ("towns", pairs, None)):
+    alike = [{"text": f"Ticket {n}?", "label": ("Refund", "refund")[n % 2]} for n in range(20)]
+    brought = ("topics", texts, "labelled-text"), ("towns", pairs, None), ("tickets", alike, None)
+    for name, rows, form in brought:
         path = workspace.root / f"{name}.jsonl"
         path.write_text("".join(json.dumps(row) + "\n" for row in rows))
         import_dataset(workspace, [path], name=name, form=form, eval_fraction=0.1)
@@ -90,6 +92,17 @@ def test_labels_become_fewer_classes_by_clicks_and_undo_brings_them_back(
     page.locator("#part-shape-button").click()
     expect(page.locator("#steps .step")).to_have_count(1)
     assert load_dataset_info(workspace, "topics").version == 1
+
+
+def test_labels_that_are_as_good_as_the_same_are_merged_by_a_click(
+    page: Page, served: Served, workspace: Workspace
+) -> None:
+    visit(page, served, "tickets", "shape")
+    expect(page.locator("#steps")).to_contain_text("differ only in case")
+    button(page, "Merge them").click()
+    expect(page.locator("#steps")).to_contain_text("Rename labels")
+    expect(button(page, "Merge them")).to_have_count(0)
+    assert len(load_dataset_info(workspace, "tickets").labels) == 1
 
 
 def test_drafts_are_written_decided_and_added(

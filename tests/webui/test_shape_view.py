@@ -13,6 +13,7 @@ from core.data.prepare import import_dataset
 from core.data.record import DatasetInfo, StepChange, StepDrop, StepResult
 from core.data.registry import load_dataset_info
 from core.data.steps import known_steps, parse_steps
+from core.data.steps.labels import merging
 from core.data.versions import apply_steps, try_in_order
 from core.errors import ConfigError
 from core.workspace import Workspace
@@ -191,3 +192,18 @@ def test_no_event_keeps_a_loading_status_that_nobody_sees(tmp_path: Path) -> Non
     hidden = [f for f in blocks.fns.values() if f.show_progress == "hidden"]
     assert len(hidden) > 100
     assert all(function.show_progress_on == [] for function in hidden)
+
+
+def test_alike_labels_are_merged_where_the_steps_are(tmp_path: Path) -> None:
+    """The remark must go with what it is about."""
+    workspace = Workspace.open(tmp_path / "workspace")
+    path = workspace.root / "rows.jsonl"
+    rows = [{"text": f"Question {n}?", "label": label} for n, label in enumerate(["Law", "law"])]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    info = import_dataset(workspace, [path], form="labelled-text", eval_fraction=0.0)
+    shown = step_cards.steps(info)
+    assert "differ only in case" in shown and 'data-act="merge"' in shown
+    step = merging(info.labels)
+    assert step is not None
+    merged = apply_steps(workspace, info.id, [step])
+    assert merged.labels == {"Law": 2} and "data-act=\"merge\"" not in step_cards.steps(merged)

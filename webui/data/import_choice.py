@@ -13,8 +13,8 @@ import gradio as gr
 from gradio.components import Component
 
 from core.config.fields import field_specs
-from core.data.conversion import convert, unused_turn_keys
-from core.data.detection import guess_mapping
+from core.data.conversion import convert_all, unused_turn_keys
+from core.data.detection import guess_mapping, unused_warnings
 from core.data.forms import FORMS, Form, meta_of
 from core.data.inspection import SourceReport
 from core.data.mappings import best_mapping
@@ -22,7 +22,6 @@ from core.data.steps import parse_step, parse_steps, read_recipe, with_step
 from core.data.steps.base import Step
 from core.data.steps.split import Split
 from core.data.turn_keys import note_keys
-from core.data.values import Unusable
 from core.errors import ConfigError, DataError, TunesmithError
 from webui import background, messages
 from webui.context import App
@@ -96,6 +95,8 @@ class ImportChoice:
             if wrong
             else import_sources.first_rows(report.rows, form.name, mapping, system)
         )
+        warnings = unused_warnings(report.rows, form.name, mapping)
+        shown = "".join(messages.note(one, "stopped") for one in warnings) + shown
         beside = dict.fromkeys(name for row in report.rows for name in meta_of(row, mapping))
         updates = {
             self.preview: shown,
@@ -286,12 +287,11 @@ def _kept_looked_at(
     problems = []
     unused: Counter[str] = Counter()
     for number, row in enumerate(report.rows, 1):
-        try:
-            convert(row, form.name, mapping)
-        except Unusable as error:
-            problems.append({"line": number, "reason": str(error), "file": report.path.name})
-        else:
+        made, reasons, _ = convert_all(row, form.name, mapping)
+        if made:
             note_keys(unused, unused_turn_keys(row, mapping))
+        else:
+            problems.append({"line": number, "reason": reasons[0], "file": report.path.name})
     return replace(
         report, problems=problems, problem_count=len(problems), unused_keys=dict(unused)
     )

@@ -12,13 +12,12 @@ from typing import Any
 
 import gradio as gr
 
-from core.data.conversion import convert
+from core.data.conversion import convert_all
 from core.data.forms import FORMS
 from core.data.inspection import SourceReport, inspect_source
 from core.data.read.files import KINDS, TEXT_KINDS, kind_of_name
 from core.data.read.sources import PREFIX, HubSource
 from core.data.turn_keys import unused_text
-from core.data.values import Unusable
 from core.errors import DataError, TunesmithError
 from core.jobs.isolated import call_isolated
 from core.workspace import Workspace
@@ -321,10 +320,9 @@ def _pair(
     mapping: Mapping[str, str],
     system_prompt: str,
 ) -> str:
-    try:
-        kept = row_cards.rows([convert(dict(row), form, mapping, system_prompt)], [place])
-    except Unusable as error:
-        kept = messages.note(f"Would be dropped: {error}.", "stopped")
+    made, reasons, _ = convert_all(dict(row), form, mapping, system_prompt)
+    kept = row_cards.rows(made, [place] * len(made)) if made else ""
+    kept += "".join(messages.note(f"Would be dropped: {why}.", "stopped") for why in reasons)
     return f'<article class="pair"><div>{_raw(row)}</div><div>{kept}</div></article>'
 
 

@@ -46,10 +46,15 @@ _MEANING = {
     "label": "The class: a name, a number, or a list.",
     "separator": "The sign between several labels in one cell.",
     UNASKED: "What becomes of conversations in which nobody asks.",
+    "label_names": "Where a cell is a list of 0 and 1: the name of each place, in order.",
 }
 # What a setting's values are called, and it is where it has none.
 _SETTINGS = {"separator": "{} between labels", UNASKED: "{} them"}
-_UNSET = {"separator": "none: one label in each cell", UNASKED: "drop them"}
+_UNSET = {
+    "separator": "none: one label in each cell",
+    "label_names": "none: the cells hold the labels themselves",
+    UNASKED: "drop them",
+}
 # Where a field's name means something else in one form.
 _MEANING_IN = {
     ("unpaired-preference", "label"): "Whether the answer is good: true or false, 1 or 0.",
@@ -150,7 +155,8 @@ class MappingTable:
             wrong = problems.get(name, "")
             updates[line.problem] = _problem(wrong)
             updates[line.samples] = _samples(source, report)
-            updates[line.template] = gr.Textbox(visible=_wants_template(source))
+            wanted = bool(source) if _is_free(form, name) else _wants_template(source)
+            updates[line.template] = gr.Textbox(visible=wanted)
         return updates
 
     def read(self, data: Mapping[Any, Any], form: Form) -> dict[str, str]:
@@ -171,7 +177,11 @@ def problems_of(form: Form, columns: list[str], mapping: Mapping[str, str]) -> d
             if name in form.required:
                 problems[name] = "Choose its column, or write a template."
         elif source == TEMPLATE:
-            problems[name] = "Write a template with columns in braces, such as {question}."
+            problems[name] = (
+                "Write the names, separated by commas."
+                if _is_free(form, name)
+                else "Write a template with columns in braces, such as {question}."
+            )
         elif name in form.settings or root_of(source, columns) in columns or is_template(source):
             try:
                 check_field(form, name, source, columns)
@@ -187,10 +197,14 @@ def _fill(
 ) -> dict[Any, Any]:
     needed = name in form.required
     source = mapping.get(name, UNUSED)
+    free = _is_free(form, name)
     columns = [*report.columns, *columns_inside(report.rows)]
-    template = bool(source) and name not in form.settings and source not in columns
+    taken = form.settings.get(name, columns) if not free else []
+    template = bool(source) and source not in taken
     choices = [(column, column) for column in columns]
-    if name in form.settings:
+    if free:
+        choices = [("Names, separated by commas", TEMPLATE)]
+    elif name in form.settings:
         choices = [(_SETTINGS[name].format(value), value) for value in form.settings[name]]
     else:
         choices.append(("A template of several columns", TEMPLATE))
@@ -205,9 +219,16 @@ def _fill(
             info=_MEANING_IN.get((form.name, name)) or _MEANING.get(name, ""),
         ),
         line.template: gr.Textbox(
-            source if template else "", label=f"Template for {name}", visible=template
+            source if template else "",
+            label="Names" if free else f"Template for {name}",
+            visible=template,
         ),
     }
+
+
+def _is_free(form: Form, name: str) -> bool:
+    """Whether a setting is written, not chosen."""
+    return name in form.settings and not form.settings[name]
 
 
 def _source(column: str | None, template: str | None) -> str:

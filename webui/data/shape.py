@@ -15,6 +15,7 @@ from core.data.record import DatasetInfo
 from core.data.registry import load_dataset_info
 from core.data.steps import parse_steps, read_recipe, with_step
 from core.data.steps.base import Step
+from core.data.steps.labels import merging
 from core.data.versions import (
     TRIED_ROWS,
     prune_versions,
@@ -223,7 +224,7 @@ class ShapeView:
     def act(
         self, dataset: str, before: str, event: gr.EventData, request: gr.Request
     ) -> dict[Any, Any]:
-        """A button at a step: edit it, or take it out."""
+        """A button at a step: edit it, or take it out; or the one that merges alike labels."""
         self.trial.end(request.session_hash or "")
         try:
             at = int(event.at)
@@ -232,6 +233,12 @@ class ShapeView:
                 record = info.steps[at].step
                 return {**self._shown(record["op"], before, info, record), self.place: str(at)}
             steps = recorded_steps(info)
+            if event.act == "merge":
+                merge = merging(info.labels)
+                if merge is not None:  # nobody has merged them meanwhile
+                    note = "Added: alike labels merged"
+                    self._begin(dataset, merge.title, with_step(steps, merge), note)
+                return self._closed()
             gone = steps.pop(at)
             self._begin(dataset, f"Without {gone.title}", steps, f"Removed: {gone.title}")
         except TunesmithError as error:

@@ -16,6 +16,7 @@ from gradio.components import Component
 
 from core.data.record import DatasetInfo
 from core.data.registry import load_dataset_info
+from core.data.steps.labels import about_alike
 from core.errors import TunesmithError
 from core.jobs.isolated import call_isolated
 from core.models.location import local_model
@@ -358,7 +359,9 @@ def shares(found: Found) -> str:
     """Labels, languages and turns as bars."""
     parts = []
     if found["labels"]:
-        parts.append(_bars("Labels", found["labels"], _balance(found["labels"])))
+        alike = about_alike(dict(found["labels"]))
+        note = f"{alike} One click in Clean and shape merges them." if alike else ""
+        parts.append(_bars("Labels", found["labels"], note or _balance(found["labels"])))
     if len(found["turns"]) > 1:
         turns = [[f"{n} turn" if n == 1 else f"{n} turns", rows] for n, rows in found["turns"]]
         parts.append(_bars("Turns in a row", turns, "Without the system turn."))

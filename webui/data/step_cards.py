@@ -12,6 +12,7 @@ from urllib.parse import quote
 from core.data.record import DatasetInfo, StepChange, StepDrop, StepResult, Version
 from core.data.steps import known_steps, write_recipe
 from core.data.steps.base import Step
+from core.data.steps.labels import about_alike
 from core.data.versions import recipe_of
 from webui import messages
 from webui.data.step_form import MADE_ELSEWHERE, offered, section_specs, sentence
@@ -45,14 +46,24 @@ def head(info: DatasetInfo) -> str:
 
 def steps(info: DatasetInfo) -> str:
     """A card for each recorded step, in order."""
+    alike = _alike(info)
     if not info.steps:
-        return messages.empty(
+        return alike + messages.empty(
             "No steps yet",
             "Add one to drop duplicates, mask personal data, rename labels or split rows off. "
             "Try it first: it shows which rows it would drop. Every step can be taken out again.",
         )
     cards = "".join(_card(place, result) for place, result in enumerate(info.steps))
-    return f'<ol class="steps">{cards}</ol>'
+    return f'{alike}<ol class="steps">{cards}</ol>'
+
+
+def _alike(info: DatasetInfo) -> str:
+    """Labels that are as good as the same, and a button that merges them."""
+    told = about_alike(info.labels)
+    if not told:
+        return ""
+    button = '<button type="button" class="small" data-act="merge" data-at="0">Merge them</button>'
+    return f'<div class="notice notice-stopped">{messages.escape(told)} {button}</div>'
 
 
 def _card(place: int, result: StepResult) -> str:

@@ -14,6 +14,7 @@ import gradio as gr
 
 from core.data.record import SAMPLE_ID, DatasetInfo
 from core.data.registry import list_datasets, load_dataset_info
+from core.data.steps.labels import about_alike
 from core.data.turn_keys import unused_text
 from core.errors import TunesmithError
 from core.tokens.lens import Lens
@@ -241,7 +242,9 @@ def about_html(info: DatasetInfo) -> str:
         held_out = "nothing held out"
     told = info.description, info.form_reason, unused_text(info.unused_keys)
     text = " ".join(part for part in told if part)
+    alike = about_alike(info.labels)
     return (
         f'<p class="aside">{messages.escape(text)}</p>'
         f'<p class="aside">From {messages.escape(files)}; {messages.escape(held_out)}.</p>'
+        + "".join(messages.note(one, "stopped") for one in [*info.warnings, alike] if one)
     )

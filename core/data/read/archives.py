@@ -19,6 +19,9 @@ from core.errors import DataError
 
 MAX_FILES = 10_000
 MAX_BYTES = 20 * 2**30
+MAX_OFFICE_BYTES = 2 * 2**30
+"""What reads an Office file holds all of it in memory."""
+
 MAX_RATIO = 200
 """Text of rows rarely packs better than 30 to 1; a bomb packs 1,000 to 1."""
 
@@ -71,13 +74,21 @@ def opened_zip(path: Path) -> Iterator[tuple[zipfile.ZipFile, list[Member]]]:
         )
 
 
-def check_packed(path: Path) -> None:
-    """Refuses an Office file (a zip inside) that is damaged, or that would unpack to more than is
-    allowed."""
+@contextmanager
+def opened_office(path: Path) -> Iterator[tuple[zipfile.ZipFile, list[Member]]]:
+    """An Office file (a zip inside) and its parts, as `opened_zip`. Raises DataError for one that
+    is damaged, or that would unpack to more than memory may hold."""
     if not zipfile.is_zipfile(path):
         raise DataError(f"{path.name} is damaged.", "Save it again in the program it came from.")
-    with opened_zip(path):
-        pass
+    with opened_zip(path) as (archive, members):
+        total = sum(member.size for member in members)
+        if total > MAX_OFFICE_BYTES:
+            raise DataError(
+                f"{path.name} unpacks to {total / 2**30:,.1f} GB.",
+                f"An Office file may unpack to {MAX_OFFICE_BYTES // 2**30} GB. Bring it in parts, "
+                "tables as CSV or Parquet.",
+            )
+        yield archive, members
 
 
 def _check_whole(path: Path, infos: list[zipfile.ZipInfo]) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from core.data.read.archives import check_packed
+from core.data.read.archives import opened_office
 from core.data.read.row import Record, invalid_text
 from core.data.read.text import TextSource
 from core.errors import DataError
@@ -55,7 +55,7 @@ def read_pdf(path: Path) -> Iterator[Record]:
                 text, problem = _page(reader, number)
                 row = {"text": text, "file": path.name, "page": number}
                 yield Record(number, None if problem else row, problem, number / count)
-    except DataError:
+    except (DataError, MemoryError):
         raise
     # In a damaged file the library fails in many ways, not only its own.
     except Exception as error:
@@ -74,6 +74,8 @@ def _page(reader: Any, number: int) -> tuple[str, str]:
     """A page's text, and what is wrong with it."""
     try:
         text = str(reader.pages[number - 1].extract_text())
+    except MemoryError:
+        return "", f"page {number} takes too much memory to read"
     # Pages hold anything; whatever goes wrong inside one is told as its problem.
     except Exception as error:
         return "", f"page {number} cannot be read: {type(error).__name__}: {error}"
@@ -88,7 +90,8 @@ def read_docx(path: Path) -> Iterator[Record]:
     import docx
     from docx.table import Table
 
-    check_packed(path)
+    with opened_office(path):
+        pass  # it is harmless
     try:
         document = docx.Document(str(path))
         lines, heading = [], ""
@@ -100,6 +103,8 @@ def read_docx(path: Path) -> Iterator[Record]:
             style = (block.style.name or "") if block.style else ""
             if not heading and style.startswith(("Heading", "Title")):
                 heading = block.text.strip()
+    except MemoryError:
+        raise
     # In a damaged file the library fails in many ways, not only its own.
     except Exception as error:
         raise _damaged(path, "DOCX", error) from error

@@ -15,6 +15,7 @@ import orjson
 
 from core.data.read.documents import read_docx, read_pdf, read_text
 from core.data.read.json_rows import json_document, json_lines
+from core.data.read.memory import within_memory
 from core.data.read.row import Record
 from core.data.read.tables import csv_records, read_arrow, read_parquet, read_xlsx
 from core.data.read.text import (
@@ -69,6 +70,9 @@ _TABLE_READERS = {
     "pdf": read_pdf,
     "docx": read_docx,
 }
+_SWELLING = ("pdf", "docx")
+"""What a library holds in memory as a whole, however well it was packed."""
+
 _MAGIC = {"pdf": b"%PDF", "docx": b"PK\x03\x04", "xlsx": b"PK\x03\x04"}
 
 
@@ -165,7 +169,8 @@ def read_records(path: Path, format_name: str | None = None) -> Iterator[Record]
     a JSON file that is one object, XLSX, PDF and DOCX."""
     kind = format_name or file_format(path)
     if kind in _TABLE_READERS:
-        yield from _TABLE_READERS[kind](path)
+        records = _TABLE_READERS[kind](path)
+        yield from within_memory(path, records) if kind in _SWELLING else records
         return
     with opened_text(path) as source:
         records = _text_records(source, kind)

@@ -11,8 +11,9 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from core.data.read.archives import check_packed
+from core.data.read.archives import opened_office
 from core.data.read.row import MAX_ROW_CHARS, Record, Row, invalid_text
+from core.data.read.sheet_extent import check_extent
 from core.data.read.text import TextSource
 from core.errors import DataError
 
@@ -286,7 +287,8 @@ def read_xlsx(path: Path) -> Iterator[Record]:
     on from sheet to sheet."""
     import python_calamine as calamine
 
-    check_packed(path)
+    with opened_office(path) as (archive, members):
+        check_extent(archive, members, path.name)
     try:
         with calamine.CalamineWorkbook.from_path(path) as book:
             sheets = [book.get_sheet_by_name(name) for name in book.sheet_names]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import defaultdict
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from core.config.fields import knob
@@ -11,6 +12,8 @@ from core.data.read.row import Row
 from core.data.rowtext import value_of
 from core.data.steps.base import Decision, EachRow, RowWork, Setting, Step, Unusable, WholeWork
 from core.errors import DataError
+
+_SHOWN_GROUPS = 3
 
 
 class RenameLabels(Step):
@@ -43,6 +46,36 @@ class RenameLabels(Step):
             return row if kept == old else {**row, "labels": kept}
 
         return EachRow(rename)
+
+
+def alike_labels(labels: Mapping[str, int]) -> list[list[str]]:
+    """Labels that differ only in case or in blanks, the most frequent of each group first."""
+    groups: dict[str, list[str]] = defaultdict(list)
+    for label in sorted(labels, key=lambda one: -labels[one]):
+        groups[" ".join(label.split()).casefold()].append(label)
+    return [group for group in groups.values() if len(group) > 1]
+
+
+def merging(labels: Mapping[str, int]) -> RenameLabels | None:
+    """The step that makes one label of each group of alike ones, or None where there is none."""
+    names = {other: group[0] for group in alike_labels(labels) for other in group[1:]}
+    return RenameLabels(names=names) if names else None
+
+
+def about_alike(labels: Mapping[str, int]) -> str:
+    """A remark on alike labels, or nothing."""
+    groups = alike_labels(labels)
+    if not groups:
+        return ""
+    shown = "; ".join(
+        ", ".join(f"{label!r} ({labels[label]:,})" for label in group)
+        for group in groups[:_SHOWN_GROUPS]
+    )
+    more = f"; and {len(groups) - _SHOWN_GROUPS} more" if len(groups) > _SHOWN_GROUPS else ""
+    return (
+        f"Labels differ only in case or in blanks: {shown}{more}. Each is learned as a class of "
+        "its own."
+    )
 
 
 class CapPerClass(Step):
