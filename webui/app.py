@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import gradio as gr
@@ -16,6 +17,7 @@ from webui.api import PUBLISHED, publish
 from webui.configure import tab as configure
 from webui.context import DATA_PARTS, TABS, App, Shared
 from webui.data import tab as data
+from webui.gate import Hosts, Key
 from webui.server import FIRST_PORT, announce, keep_uploads, launch, wait
 
 _BUILDERS = {
@@ -155,13 +157,17 @@ def serve(
     *,
     host: str = "127.0.0.1",
     port: int = FIRST_PORT,
+    secret: str = "",
     auth: tuple[str, str] | None = None,
+    allow_hosts: Sequence[str] = (),
     open_browser: bool = True,
     root_path: str | None = None,
 ) -> None:
     """Serves the page until Ctrl-C, on the first free port from `port` on.
 
-    Runs go on when the server ends. Raises SetupError when the address cannot be had.
+    Whoever opens it needs the token, which is `secret`, or with `auth` the name and the password;
+    with neither, nothing. Runs go on when the server ends. Raises SetupError when the address
+    cannot be had.
     """
     app = App.open(workspace)
     try:
@@ -171,12 +177,15 @@ def serve(
             page,
             host=host,
             first_port=port,
-            auth=auth,
+            hosts=Hosts(host, tuple(allow_hosts)),
+            key=Key(secret, auth) if secret else None,
             root_path=root_path,
-            downloads=workspace.runs,
+            workspace=workspace,
         )
-        app.scheduler.served_at(address)
-        announce(address, open_browser=open_browser)
+        token = "" if auth else secret
+        app.scheduler.served_at(address, token)
+        announce(workspace, address, token, open_browser=open_browser)
         wait(lambda: len(app.scheduler.mine()), lambda: app.scheduler.close(stop_runs=True))
     finally:
+        workspace.opening.unlink(missing_ok=True)
         app.close()
