@@ -174,6 +174,10 @@ class Workspace:
     def uploads(self) -> Path:
         return self.root / "uploads"
 
+    def downloads(self, dataset_id: str) -> Path:
+        """What of a data set was made ready for the browser to save."""
+        return self.uploads / "downloads" / checked_id(dataset_id)
+
     @property
     def server(self) -> Path:
         """Address, pid and start time of the server that looks after this workspace."""

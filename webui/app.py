@@ -5,10 +5,12 @@ from __future__ import annotations
 import inspect
 from collections import Counter
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import gradio as gr
 
+from core.data.uploads import sweep_uploads
 from core.rules.presets import DEFAULT, load_preset
 from core.tokens.lens import Lens
 from core.workspace import Workspace
@@ -172,6 +174,8 @@ def serve(
     app = App.open(workspace)
     try:
         app.scheduler.start()
+        tidy = partial(sweep_uploads, workspace, app.store)
+        tidy()
         page = build(app)
         address = launch(
             page,
@@ -185,7 +189,8 @@ def serve(
         token = "" if auth else secret
         app.scheduler.served_at(address, token)
         announce(workspace, address, token, open_browser=open_browser)
-        wait(lambda: len(app.scheduler.mine()), lambda: app.scheduler.close(stop_runs=True))
+        stop_runs = partial(app.scheduler.close, stop_runs=True)
+        wait(lambda: len(app.scheduler.mine()), stop_runs, each_hour=tidy)
     finally:
         workspace.opening.unlink(missing_ok=True)
         app.close()

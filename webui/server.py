@@ -194,13 +194,17 @@ def _has_browser() -> bool:
 PATIENCE = 10
 
 
-def wait(runs_at_work: Callable[[], int], stop_runs: Callable[[], None]) -> None:
+def wait(
+    runs_at_work: Callable[[], int],
+    stop_runs: Callable[[], None],
+    each_hour: Callable[[], None] = lambda: None,
+) -> None:
     """Until Ctrl-C or a termination signal. A second Ctrl-C stops the runs with a checkpoint."""
     ended = threading.Event()
     previous = signal.signal(signal.SIGTERM, lambda *_: ended.set())
     try:
         while not ended.wait(3600):
-            pass
+            each_hour()
     except KeyboardInterrupt:
         _offer_to_stop(runs_at_work(), stop_runs)
     finally:

@@ -8,6 +8,7 @@ import ipaddress
 import os
 import re
 import secrets
+import shlex
 
 from core.commands.opening import open_workspace
 from core.commands.output import DONE, Output, UsageError
@@ -62,6 +63,12 @@ def run(args: argparse.Namespace, output: Output) -> int:
         raise UsageError("--no-token is for a page without a password; leave it or --auth out.")
     workspace = open_workspace(args)
     secret = "" if args.no_token else _secret(workspace)
+    if os.name != "nt" and workspace.root.stat().st_mode & 0o077:
+        root = shlex.quote(str(workspace.root))
+        output.say(
+            f"Other users of this machine can look into {workspace.root}, which was made before. "
+            f"To keep them out: chmod -R go= {root}"
+        )
     # By name: core has no import of webui, which is the layer above it. This is the one place
     # where the command line hands over to the page.
     page = importlib.import_module("webui.app")
