@@ -210,7 +210,7 @@ def _token_counts(workspace: Workspace, config: RunConfig) -> dict[str, Any]:
     try:
         asked = pool.submit(
             "core.worker.tokenizers:token_counts", workspace, config.data.dataset, Lens.of(config),
-            limit=None,  # all rows, and Ctrl-C ends it
+            within=None,  # all rows, and Ctrl-C ends it
         )
         counts: dict[str, Any] = asked.result()
     finally:

@@ -22,7 +22,7 @@ def call_isolated(
     *args: Any,
     tell: Tell | None = None,
     workers: WorkerContext | None = None,
-    limit: Limit | None = None,
+    within: Limit | None = None,
     **kwargs: Any,
 ) -> Any:
     """Calls an importable `function(*args, progress=..., **kwargs)` in another process and waits.
@@ -30,12 +30,12 @@ def call_isolated(
 
     `tell` gets what the function says of its progress, again and again while it is silent; when it
     raises, the process is ended (its `finally` blocks run) and the exception goes on. The
-    function's own error is raised here, and JobError when it went beyond `limit` or its process was
-    killed.
+    function's own error is raised here, and JobError when it did not keep `within` its limit or its
+    process was killed.
     """
     workers = workers or context()
     ours, theirs = workers.Pipe()
-    asked = (theirs, limit, function, args, kwargs)
+    asked = (theirs, within, function, args, kwargs)
     process = workers.Process(target=_work, args=asked, daemon=True)
     process.start()
     theirs.close()
@@ -82,7 +82,7 @@ def _end(process: Any) -> None:
 
 def _work(
     pipe: Any,
-    limit: Limit | None,
+    within: Limit | None,
     function: str | Callable[..., Any],
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
@@ -96,7 +96,7 @@ def _work(
         pipe.send(("progress", (fraction, message)))
 
     try:
-        with limited(limit):
+        with limited(within):
             answer = named(function)(*args, progress=progress, **kwargs)
         pipe.send(("result", answer))
     except TunesmithError as error:

@@ -38,14 +38,14 @@ class Pool:
         self._threads = ThreadPoolExecutor(processes, thread_name_prefix="pool")
 
     def submit(
-        self, function: str | Callable[..., Any], *args: Any, limit: Limit | None = SHORT
+        self, function: str | Callable[..., Any], *args: Any, within: Limit | None = SHORT
     ) -> Future[Any]:
         """Calls an importable function, or one by its name "package.module:function".
 
-        Its exception, or JobError when it went beyond `limit` or its process was killed, is the
-        future's.
+        Its exception, or JobError when it did not keep `within` its limit or its process was
+        killed, is the future's.
         """
-        return self._threads.submit(self._call, function, args, limit)
+        return self._threads.submit(self._call, function, args, within)
 
     def renew(self) -> None:
         """From the next call on other processes, which know what was installed meanwhile."""
@@ -67,13 +67,13 @@ class Pool:
                 process.terminate()
 
     def _call(
-        self, function: str | Callable[..., Any], args: tuple[Any, ...], limit: Limit | None
+        self, function: str | Callable[..., Any], args: tuple[Any, ...], within: Limit | None
     ) -> Any:
         # Twice: the first time it may only meet a process that was killed while it was idle.
         for _ in range(2):
             executor = self._current()
             try:
-                return executor.submit(_work, function, args, limit).result()
+                return executor.submit(_work, function, args, within).result()
             except BrokenProcessPool as error:
                 self._drop(executor)
                 killed = error
@@ -99,7 +99,7 @@ class Pool:
 
 
 def _work(
-    function: str | Callable[..., Any], args: tuple[Any, ...], limit: Limit | None
+    function: str | Callable[..., Any], args: tuple[Any, ...], within: Limit | None
 ) -> Any:
-    with limited(limit):
+    with limited(within):
         return named(function)(*args)

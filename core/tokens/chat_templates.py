@@ -138,7 +138,7 @@ def check_template(text: str) -> TemplateProblem | None:
         return TemplateProblem(None, f"The template is longer than {_MOST_CHARACTERS:,} letters.")
     try:
         found: TemplateProblem | None = call_isolated(
-            f"{__name__}:problem_of", text, limit=_LIMIT, workers=context((__name__,))
+            f"{__name__}:problem_of", text, within=_LIMIT, workers=context((__name__,))
         )
     except JobError as error:
         return TemplateProblem(None, f"It cannot be rendered. {error.message}")

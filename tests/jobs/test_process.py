@@ -258,8 +258,8 @@ def test_what_does_not_end_is_ended_and_the_process_goes_on_for_others(pool: Poo
     """A person's loop or pattern would keep one of two processes for ever, and then the other."""
     short = Limit(seconds=0.5)
     for asked in (
-        pool.submit(children.never_end, limit=short),
-        pool.submit(children.match_for_ever, "(a+)+b", "a" * 40, limit=short),
+        pool.submit(children.never_end, within=short),
+        pool.submit(children.match_for_ever, "(a+)+b", "a" * 40, within=short),
     ):
         with pytest.raises(JobError, match=r"longer than 0\.5 seconds"):
             asked.result(timeout=LIMIT)
@@ -270,5 +270,5 @@ def test_what_does_not_end_is_ended_and_the_process_goes_on_for_others(pool: Poo
 def test_what_wants_all_memory_gets_an_error(pool: Pool) -> None:
     small = Limit(seconds=LIMIT, memory_bytes=2**28)
     with pytest.raises(JobError, match=r"more than 0\.25 GB"):
-        pool.submit(children.grow, 500, limit=small).result(timeout=LIMIT)
+        pool.submit(children.grow, 500, within=small).result(timeout=LIMIT)
     assert pool.submit(children.grow, 500).result(timeout=LIMIT) == 500 * 2**20

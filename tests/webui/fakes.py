@@ -41,7 +41,7 @@ class FakePool:
     def __init__(self) -> None:
         self._threads = ThreadPoolExecutor(1)
 
-    def submit(self, function: Any, *args: Any, limit: Any = None) -> Future:
+    def submit(self, function: Any, *args: Any, within: Any = None) -> Future:
         return self._threads.submit(named(function), *args)
 
     def close(self) -> None:

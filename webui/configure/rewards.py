@@ -181,7 +181,7 @@ class RewardEditor:
         call = self.app.pool.submit(
             "core.worker.rewards:try_reward", self.app.workspace.root, entry,
             data[self.prompt] or "", data[self.completion] or "", data[self.answer] or None,
-            data[self.base] or "", limit=Limit(PATIENCE),
+            data[self.base] or "", within=Limit(PATIENCE),
         )
         try:
             found = call.result(timeout=PATIENCE)
