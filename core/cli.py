@@ -41,7 +41,9 @@ from core.errors import ConfigError, TunesmithError
 from core.progress import Stopped
 
 _GROUPS = (train, runs, data, templates, rewards, evaluate, chat, export, verl, estimate, info)
-_TAKE_A_VALUE = ("--workspace", "--host", "--port", "--auth", "--root-path", "--allow")
+_TAKE_A_VALUE = (
+    *("--workspace", "--host", "--port", "--auth", "--root-path", "--allow", "--allow-host"),
+)
 _EPILOG = """\
 also, with launch.py:
   setup    make or update the environment, and nothing else; --with NAME adds what some

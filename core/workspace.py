@@ -174,10 +174,24 @@ class Workspace:
     def uploads(self) -> Path:
         return self.root / "uploads"
 
+    def downloads(self, dataset_id: str) -> Path:
+        """What of a data set was made ready for the browser to save."""
+        return self.uploads / "downloads" / checked_id(dataset_id)
+
     @property
     def server(self) -> Path:
         """Address, pid and start time of the server that looks after this workspace."""
         return self.root / "server.json"
+
+    @property
+    def token(self) -> Path:
+        """The secret that opens this workspace's page, for its owner alone."""
+        return self.root / "token"
+
+    @property
+    def opening(self) -> Path:
+        """A file that leads the browser to the page with its token, while a server is there."""
+        return self.root / "open.html"
 
     def dataset(self, dataset_id: str) -> Path:
         return self.datasets / checked_id(dataset_id)

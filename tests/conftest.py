@@ -23,7 +23,7 @@ from playwright.sync_api import (
     sync_playwright,
 )
 
-from tests.e2e.serving import Served
+from tests.e2e.serving import Served, cookie
 from tests.shown import shown
 from tests.waiting import LIMIT
 
@@ -121,6 +121,7 @@ def page(browser: Browser, serve: Callable[..., Served]) -> Iterator[Page]:
     closed before the servers of `serve` end."""
     context = browser.new_context(viewport={"width": 1280, "height": 900}, accept_downloads=True)
     context.set_default_timeout(LIMIT * 1000)
+    context.add_cookies([cookie()])
     page = context.new_page()
     page.foreign, page.errors, page.loses_server = [], [], False  # type: ignore[attr-defined]
     errors: list[str] = page.errors  # type: ignore[attr-defined]

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import inspect
 from collections import Counter
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import gradio as gr
 
+from core.data.uploads import sweep_uploads
 from core.rules.presets import DEFAULT, load_preset
 from core.tokens.lens import Lens
 from core.workspace import Workspace
@@ -16,6 +19,7 @@ from webui.api import PUBLISHED, publish
 from webui.configure import tab as configure
 from webui.context import DATA_PARTS, TABS, App, Shared
 from webui.data import tab as data
+from webui.gate import Hosts, Key
 from webui.server import FIRST_PORT, announce, keep_uploads, launch, wait
 
 _BUILDERS = {
@@ -155,28 +159,38 @@ def serve(
     *,
     host: str = "127.0.0.1",
     port: int = FIRST_PORT,
+    secret: str = "",
     auth: tuple[str, str] | None = None,
+    allow_hosts: Sequence[str] = (),
     open_browser: bool = True,
     root_path: str | None = None,
 ) -> None:
     """Serves the page until Ctrl-C, on the first free port from `port` on.
 
-    Runs go on when the server ends. Raises SetupError when the address cannot be had.
+    Whoever opens it needs the token, which is `secret`, or with `auth` the name and the password;
+    with neither, nothing. Runs go on when the server ends. Raises SetupError when the address
+    cannot be had.
     """
     app = App.open(workspace)
     try:
         app.scheduler.start()
+        tidy = partial(sweep_uploads, workspace, app.store)
+        tidy()
         page = build(app)
         address = launch(
             page,
             host=host,
             first_port=port,
-            auth=auth,
+            hosts=Hosts(host, tuple(allow_hosts)),
+            key=Key(secret, auth) if secret else None,
             root_path=root_path,
-            downloads=workspace.runs,
+            workspace=workspace,
         )
-        app.scheduler.served_at(address)
-        announce(address, open_browser=open_browser)
-        wait(lambda: len(app.scheduler.mine()), lambda: app.scheduler.close(stop_runs=True))
+        token = "" if auth else secret
+        app.scheduler.served_at(address, token)
+        announce(workspace, address, token, open_browser=open_browser)
+        stop_runs = partial(app.scheduler.close, stop_runs=True)
+        wait(lambda: len(app.scheduler.mine()), stop_runs, each_hour=tidy)
     finally:
+        workspace.opening.unlink(missing_ok=True)
         app.close()

@@ -1,8 +1,9 @@
-"""Serves a page: a free port, our own files beside Gradio's, and an end that is considerate of the
-runs, which do not need it."""
+"""Serves a page: a free port, our own files beside Gradio's, the gate before them all, and an end
+that is considerate of the runs, which do not need it."""
 
 from __future__ import annotations
 
+import html
 import os
 import signal
 import socket
@@ -10,34 +11,44 @@ import sys
 import threading
 import time
 import webbrowser
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Callable
 from pathlib import Path
 
 import gradio as gr
+import uvicorn
+from fastapi import FastAPI
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import Request
 from starlette.responses import FileResponse, Response
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Route
 
-from core.errors import SetupError
-from core.workspace import Workspace
+from core.errors import SetupError, TunesmithError
+from core.export.reports import list_exports
+from core.workspace import Workspace, write_atomic
 from webui import theme
+from webui.gate import ANY_ADDRESS, Gate, Hosts, Key
 
 FIRST_PORT = 7860
 TRIED_PORTS = 100
+START_SECONDS = 60.0
 
 
-def free_ports(host: str, first: int) -> Iterator[int]:
-    """The ports from `first` on that nobody listens on. Raises SetupError when there is no more."""
+def listening(host: str, first: int) -> socket.socket:
+    """A socket that listens on the first free port from `first` on. Raises SetupError when there
+    is none."""
     for port in range(first, min(first + TRIED_PORTS, 65536)):
-        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind((host, port))
-            except OSError:
-                continue
-        yield port
+        place = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+        try:
+            if os.name != "nt":  # there it would let two servers have the same port
+                place.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            place.bind((host, port))
+            place.listen()
+        except OSError:
+            place.close()
+            continue
+        return place
     raise SetupError(
         f"No free port from {first} to {first + TRIED_PORTS - 1} on {host}.",
         "Give another with --port, or --host if this address is not this machine's.",
@@ -56,41 +67,29 @@ def launch(
     *,
     host: str,
     first_port: int,
-    auth: tuple[str, str] | None,
-    root_path: str | None,
-    downloads: Path | None = None,
+    hosts: Hosts,
+    key: Key | None,
+    root_path: str | None = None,
+    workspace: Workspace | None = None,
 ) -> str:
     """Starts serving in the background, on the first free port from `first_port` on, and returns
     the page's local address.
 
-    `downloads` is the folder whose files the page links to, for whoever is logged in. Raises
-    SetupError when no port is free.
+    Whoever comes has to pass the gate: `hosts` and `key`. The page links to the exports of
+    `workspace`. Raises SetupError when no port is free.
     """
-    for port in free_ports(host, first_port):
-        with suppress(OSError):  # another server that starts at this moment took it
-            return _launch(page, host, port, auth, root_path, downloads)
-    raise AssertionError("free_ports raises where it ends")
-
-
-def _launch(
-    page: gr.Blocks,
-    host: str,
-    port: int,
-    auth: tuple[str, str] | None,
-    root_path: str | None,
-    downloads: Path | None,
-) -> str:
-    _, address, _ = page.launch(
+    place = listening(host, first_port)
+    port = place.getsockname()[1]
+    root = "/" + root_path.strip("/") if root_path and root_path.strip("/") else ""
+    outer = FastAPI(openapi_url=None, routes=own_routes(root, workspace))
+    gr.mount_gradio_app(
+        outer,
+        page,
+        path="/",
         server_name=host,
         server_port=port,
-        auth=auth,
-        auth_message="Tunesmith asks for the name and password it was started with.",
-        root_path=root_path,
-        prevent_thread_lock=True,
-        quiet=True,
+        root_path=root,
         show_error=True,
-        share=False,
-        allowed_paths=[str(downloads)] if downloads else None,
         footer_links=[],
         run_history=False,
         enable_monitoring=False,
@@ -98,23 +97,34 @@ def _launch(
         theme=theme.theme(),
         css_paths=[theme.STYLE, theme.RESULTS, theme.DATA, theme.SHAPE, theme.NEED],
         head=theme.HEAD,
-        favicon_path=theme.LOGO,
-        app_kwargs={"routes": OWN_ROUTES},
+        favicon_path=str(theme.LOGO),
     )
-    return str(address)
+    # No line for each request: the address that is opened first has the token in it.
+    how = uvicorn.Config(
+        Gate(outer, hosts, key, root), log_level="warning", access_log=False, proxy_headers=False
+    )
+    server = uvicorn.Server(how)
+    threading.Thread(target=server.run, args=([place],), name="page", daemon=True).start()
+    begun = time.monotonic()
+    while not server.started:
+        if time.monotonic() - begun > START_SECONDS:
+            raise SetupError("The page did not start.", "Look above for the reason.")
+        time.sleep(0.01)
+    shown = "localhost" if host in ANY_ADDRESS else f"[{host}]" if ":" in host else host
+    return f"http://{shown}:{port}/"
+
+
+# The page's own script, pictures and plotly.js by name; no other file, and nothing of the user's.
+_OWN_FILES: dict[str, Callable[[], Path]] = {
+    "page.js": lambda: theme.ASSETS / "page.js",
+    "charts.js": lambda: theme.ASSETS / "charts.js",
+    "logo.svg": lambda: theme.LOGO,
+    "plotly.js": theme.plotly_script,
+}
 
 
 def _own_file(request: Request) -> FileResponse:
-    """The page's own script, picture and plotly.js; no other file, and nothing of the user's."""
-    files: dict[str, Callable[[], Path]] = {
-        "page.js": lambda: theme.ASSETS / "page.js",
-        "charts.js": lambda: theme.ASSETS / "charts.js",
-        "logo.svg": lambda: theme.LOGO,
-        "plotly.js": theme.plotly_script,
-    }
-    find = files.get(request.path_params["name"])
-    if find is None:
-        raise HTTPException(404)
+    find = _OWN_FILES[request.url.path.rpartition("/")[2]]
     return FileResponse(find(), headers={"Cache-Control": "no-cache"})
 
 
@@ -123,14 +133,54 @@ async def _alive(request: Request) -> Response:
     return Response(status_code=204)
 
 
-OWN_ROUTES = [Route("/tunesmith/alive", _alive), Route("/tunesmith/{name}", _own_file)]
+def own_routes(root_path: str = "", workspace: Workspace | None = None) -> list[BaseRoute]:
+    """What the page loads beside Gradio's own, below the root path too: some proxies leave it on.
+    """
+
+    def export(request: Request) -> FileResponse:
+        """The archive of an export: what the page links to, and no other file of a run."""
+        wanted = request.path_params
+        try:
+            exports = list_exports(workspace.run(wanted["run"]).root) if workspace else []
+        except TunesmithError:
+            exports = []
+        archives = [one.zip for one in exports if one.id == wanted["export"] and one.zip]
+        if not archives:
+            raise HTTPException(404)
+        return FileResponse(archives[0], filename=archives[0].name)
+
+    # By their whole names: with the root path /tunesmith, Gradio's own begin like them.
+    packed = [Middleware(GZipMiddleware, compresslevel=5)]
+    return [
+        route
+        for place in dict.fromkeys(("/tunesmith", f"{root_path}/tunesmith"))
+        for route in (
+            Route(f"{place}/alive", _alive),
+            Route(f"{place}/exports/{{run}}/{{export}}", export),
+            *(Route(f"{place}/{name}", _own_file, middleware=packed) for name in _OWN_FILES),
+        )
+    ]
 
 
-def announce(address: str, *, open_browser: bool) -> None:
-    """Prints the address, and opens a browser where there is one."""
-    print(f"Tunesmith is at {address} (Ctrl-C ends the server).", file=sys.stderr, flush=True)
-    if open_browser and _has_browser():
-        threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()
+def announce(workspace: Workspace, address: str, token: str, *, open_browser: bool) -> None:
+    """Prints the address, with the token that opens it if there is one, and opens a browser where
+    there is one."""
+    link = f"{address}?token={token}" if token else address
+    print(f"Tunesmith is at {link} (Ctrl-C ends the server).", file=sys.stderr, flush=True)
+    if not (open_browser and _has_browser()):
+        return
+    if token:
+        # By way of a file that only its owner can read: everybody sees what a browser is started
+        # with.
+        write_atomic(workspace.opening, _OPENING.format(link=html.escape(link)))
+        link = workspace.opening.as_uri()
+    threading.Thread(target=webbrowser.open, args=(link,), daemon=True).start()
+
+
+_OPENING = """<!doctype html>
+<meta charset="utf-8"><meta http-equiv="refresh" content="0; url={link}"><title>Tunesmith</title>
+<p><a href="{link}">Open Tunesmith</a></p>
+"""
 
 
 def _has_browser() -> bool:
@@ -144,13 +194,17 @@ def _has_browser() -> bool:
 PATIENCE = 10
 
 
-def wait(runs_at_work: Callable[[], int], stop_runs: Callable[[], None]) -> None:
+def wait(
+    runs_at_work: Callable[[], int],
+    stop_runs: Callable[[], None],
+    each_hour: Callable[[], None] = lambda: None,
+) -> None:
     """Until Ctrl-C or a termination signal. A second Ctrl-C stops the runs with a checkpoint."""
     ended = threading.Event()
     previous = signal.signal(signal.SIGTERM, lambda *_: ended.set())
     try:
         while not ended.wait(3600):
-            pass
+            each_hour()
     except KeyboardInterrupt:
         _offer_to_stop(runs_at_work(), stop_runs)
     finally:

@@ -45,8 +45,10 @@ def open_for_run(args: argparse.Namespace, run_id: str) -> Workspace:
 def open_workspace(args: argparse.Namespace, *named: Path | str | None) -> Workspace:
     """The workspace, with leave to read the allowed folders and what the shell's user `named`.
 
-    The worker processes that this one starts get the same leave, through their environment.
+    The worker processes that this one starts get the same leave, through their environment. What
+    this process and they write from now on is for its owner alone.
     """
+    os.umask(0o077)
     paths = [Path(item).expanduser().resolve() for item in named if item]
     folders = [str(path if path.is_dir() else path.parent) for path in paths if path.exists()]
     allowed = [*getattr(args, "allow", []), *folders]

@@ -6,9 +6,15 @@ import argparse
 import importlib
 import ipaddress
 import os
+import re
+import secrets
+import shlex
 
 from core.commands.opening import open_workspace
 from core.commands.output import DONE, Output, UsageError
+from core.workspace import Workspace, write_atomic
+
+_TOKEN = re.compile(r"[A-Za-z0-9_.~-]{16,200}")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,6 +27,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--auth",
         metavar="USER:PASSWORD",
         help="ask for this name and password; TUNESMITH_AUTH keeps them off the command line",
+    )
+    group.add_argument(
+        "--no-token",
+        action="store_true",
+        help="let everyone in who reaches the page from this machine, without a token",
+    )
+    group.add_argument(
+        "--allow-host",
+        metavar="NAME",
+        action="append",
+        default=[],
+        help="a name that a proxy shows the page under, with its port if it has one; may be "
+        "repeated",
     )
     group.add_argument(
         "--no-browser", action="store_true", help="print the address and open no browser"
@@ -40,7 +59,16 @@ def run(args: argparse.Namespace, output: Output) -> int:
         )
     if output.as_json:
         raise UsageError("--json belongs to a command; the page only prints its address.")
+    if args.no_token and auth:
+        raise UsageError("--no-token is for a page without a password; leave it or --auth out.")
     workspace = open_workspace(args)
+    secret = "" if args.no_token else _secret(workspace)
+    if os.name != "nt" and workspace.root.stat().st_mode & 0o077:
+        root = shlex.quote(str(workspace.root))
+        output.say(
+            f"Other users of this machine can look into {workspace.root}, which was made before. "
+            f"To keep them out: chmod -R go= {root}"
+        )
     # By name: core has no import of webui, which is the layer above it. This is the one place
     # where the command line hands over to the page.
     page = importlib.import_module("webui.app")
@@ -48,7 +76,9 @@ def run(args: argparse.Namespace, output: Output) -> int:
         workspace,
         host=args.host,
         port=args.port,
+        secret=secret,
         auth=auth,
+        allow_hosts=args.allow_host,
         open_browser=not args.no_browser,
         root_path=args.root_path,
     )
@@ -72,6 +102,28 @@ def _auth(text: str) -> tuple[str, str] | None:
     if not (user and colon and password):
         raise UsageError("--auth takes a name and a password with a colon between: ada:secret")
     return user, password
+
+
+def _secret(workspace: Workspace) -> str:
+    """TUNESMITH_TOKEN, else the workspace's own: the same after a restart, so that open pages and
+    programs go on. It is taken out of the environment, which workers get."""
+    given = os.environ.pop("TUNESMITH_TOKEN", "").strip()
+    if given:
+        if not _TOKEN.fullmatch(given):
+            raise UsageError(
+                "TUNESMITH_TOKEN is not a token.",
+                "Take 16 letters, digits, hyphens or underscores at least, such as those of "
+                "python -c 'import secrets; print(secrets.token_urlsafe())'",
+            )
+        return given
+    try:
+        kept = workspace.token.read_text(encoding="utf-8").strip()
+    except (OSError, ValueError):
+        kept = ""
+    if not _TOKEN.fullmatch(kept):
+        kept = secrets.token_urlsafe(32)
+        write_atomic(workspace.token, kept + "\n")
+    return kept
 
 
 def _port(text: str) -> int:

@@ -16,6 +16,7 @@ from core.data.prepare import import_dataset
 from core.data.record import DatasetInfo
 from core.data.steps import parse_steps
 from core.data.steps.base import Step
+from core.data.uploads import discard_uploads, sources_of
 from core.data.versions import apply_steps
 from core.errors import JobError
 from core.jobs.devices import DATA
@@ -132,6 +133,8 @@ def run_import(workspace: Workspace, params: Mapping[str, Any], tell: Tell) -> d
     info = import_dataset(
         workspace, params["sources"], **params["how"], steps=steps, progress=tell
     )
+    # After a stop or an error they may be imported in another way.
+    discard_uploads(workspace, Store.open(workspace), sources_of(params), readers=1)
     return _result(info)
 
 

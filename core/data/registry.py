@@ -19,6 +19,7 @@ from core.data.prepare import ensure_sample
 from core.data.record import DELETED, SAMPLE_ID, VERSIONS, DatasetInfo, read_record
 from core.data.rowfile import DIGEST, META, TableWriter, iter_rows, read_slice, tables
 from core.errors import DataError, WorkspaceError
+from core.jobs.task import read_result
 from core.progress import Tell
 from core.workspace import Workspace, checked_id
 
@@ -106,7 +107,8 @@ def rename_dataset(
 
 
 def delete_dataset(workspace: Workspace, dataset_id: str, store: Store | None = None) -> None:
-    """Deletes a data set, also a damaged one.
+    """Deletes a data set, also a damaged one, with what was made of it to be saved and what is left
+    of the jobs on its rows. Runs stay.
 
     Raises DataError while it is being changed, and, with the `store` of jobs, while a run that has
     not ended needs it.
@@ -129,11 +131,25 @@ def delete_dataset(workspace: Workspace, dataset_id: str, store: Store | None = 
             os.rename(doomed, folder)
             raise
         shutil.rmtree(doomed)
+        _remove_traces(workspace, dataset_id, store)
     except OSError as error:
         raise DataError(
             f"The data set {dataset_id} could not be deleted: {error.strerror}.",
             "Look at the rights of the workspace's folder.",
         ) from error
+
+
+def _remove_traces(workspace: Workspace, dataset_id: str, store: Store | None) -> None:
+    shutil.rmtree(workspace.downloads(dataset_id), ignore_errors=True)
+    if store is None:
+        return
+    for job in store.list():
+        folder = workspace.root / job.folder
+        if not job.ended or folder.parent != workspace.jobs:
+            continue
+        if dataset_id in (job.dataset, (read_result(folder) or {}).get("dataset")):
+            store.delete(job.id)
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _check_unneeded(dataset_id: str, store: Store | None) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from core.errors import JobError, TunesmithError
+from core.jobs.limits import Limit, limited
 from core.jobs.process import WorkerContext, context, exit_with_parent, let_others_first, named
 from core.progress import Tell
 
@@ -21,6 +22,7 @@ def call_isolated(
     *args: Any,
     tell: Tell | None = None,
     workers: WorkerContext | None = None,
+    within: Limit | None = None,
     **kwargs: Any,
 ) -> Any:
     """Calls an importable `function(*args, progress=..., **kwargs)` in another process and waits.
@@ -28,11 +30,13 @@ def call_isolated(
 
     `tell` gets what the function says of its progress, again and again while it is silent; when it
     raises, the process is ended (its `finally` blocks run) and the exception goes on. The
-    function's own error is raised here, and JobError when its process was killed.
+    function's own error is raised here, and JobError when it did not keep `within` its limit or its
+    process was killed.
     """
     workers = workers or context()
     ours, theirs = workers.Pipe()
-    process = workers.Process(target=_work, args=(theirs, function, args, kwargs), daemon=True)
+    asked = (theirs, within, function, args, kwargs)
+    process = workers.Process(target=_work, args=asked, daemon=True)
     process.start()
     theirs.close()
     said = (0.0, "Starting")
@@ -77,7 +81,11 @@ def _end(process: Any) -> None:
 
 
 def _work(
-    pipe: Any, function: str | Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    pipe: Any,
+    within: Limit | None,
+    function: str | Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
 ) -> None:
     exit_with_parent()
     let_others_first()
@@ -88,7 +96,9 @@ def _work(
         pipe.send(("progress", (fraction, message)))
 
     try:
-        pipe.send(("result", named(function)(*args, progress=progress, **kwargs)))
+        with limited(within):
+            answer = named(function)(*args, progress=progress, **kwargs)
+        pipe.send(("result", answer))
     except TunesmithError as error:
         pipe.send(("error", error))
     except Exception as error:

@@ -14,7 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from core.errors import JobError
+from core.jobs.limits import Limit, limited
 from core.jobs.process import WorkerContext, context, exit_with_parent, named
+
+# What is asked for here is short; what goes on for ever, such as a template's loop, would keep a
+# process from everybody else.
+SHORT = Limit(seconds=120, memory_bytes=4 * 2**30)
 
 
 class Pool:
@@ -32,12 +37,15 @@ class Pool:
         # The first call waits for the fork server; that is no reason to hold up who asks.
         self._threads = ThreadPoolExecutor(processes, thread_name_prefix="pool")
 
-    def submit(self, function: str | Callable[..., Any], *args: Any) -> Future[Any]:
+    def submit(
+        self, function: str | Callable[..., Any], *args: Any, within: Limit | None = SHORT
+    ) -> Future[Any]:
         """Calls an importable function, or one by its name "package.module:function".
 
-        Its exception, or JobError when its process was killed, is the future's.
+        Its exception, or JobError when it did not keep `within` its limit or its process was
+        killed, is the future's.
         """
-        return self._threads.submit(self._call, function, args)
+        return self._threads.submit(self._call, function, args, within)
 
     def renew(self) -> None:
         """From the next call on other processes, which know what was installed meanwhile."""
@@ -58,12 +66,14 @@ class Pool:
             for process in processes:
                 process.terminate()
 
-    def _call(self, function: str | Callable[..., Any], args: tuple[Any, ...]) -> Any:
+    def _call(
+        self, function: str | Callable[..., Any], args: tuple[Any, ...], within: Limit | None
+    ) -> Any:
         # Twice: the first time it may only meet a process that was killed while it was idle.
         for _ in range(2):
             executor = self._current()
             try:
-                return executor.submit(_work, function, args).result()
+                return executor.submit(_work, function, args, within).result()
             except BrokenProcessPool as error:
                 self._drop(executor)
                 killed = error
@@ -88,5 +98,8 @@ class Pool:
                 self._executor = None
 
 
-def _work(function: str | Callable[..., Any], args: tuple[Any, ...]) -> Any:
-    return named(function)(*args)
+def _work(
+    function: str | Callable[..., Any], args: tuple[Any, ...], within: Limit | None
+) -> Any:
+    with limited(within):
+        return named(function)(*args)

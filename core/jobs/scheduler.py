@@ -96,10 +96,13 @@ class Scheduler:
             self._spawn(self._serve, slot, name=f"slot {slot.name}")
         self._spawn(self._keep_caring, name="adoption")
 
-    def served_at(self, address: str | None) -> None:
-        """Writes down who looks after the workspace, and where its page is."""
+    def served_at(self, address: str | None, token: str = "") -> None:
+        """Writes down who looks after the workspace, and where its page is; with the token that
+        opens it, for the owner of the workspace alone."""
         pid, started_at = self._me
         server = {"pid": pid, "pid_started_at": started_at, "address": address}
+        if token:
+            server["open"] = f"{address}?token={token}"
         write_atomic(self.workspace.server, json.dumps(server) + "\n")
 
     def close(self, stop_runs: bool = False) -> None:

@@ -6,7 +6,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from contextlib import suppress
+from functools import lru_cache
 from typing import Any
+
+import regex
 
 from core.config.adapter import AdapterSection
 from core.errors import ModelError
@@ -123,11 +127,51 @@ def is_feedforward(adapter: AdapterSection, name: str) -> bool:
     return re.fullmatch(FEEDFORWARD, name) is not None
 
 
+_MATCH_SECONDS = 0.2
+
+
+class SlowPattern(ValueError):
+    """A pattern that takes too long: repeats inside repeats try every way to part a name."""
+
+
+class _Pattern:
+    """A key of rank_pattern or alpha_pattern, as PEFT reads it. Once slow, it is not tried again:
+    a model has hundreds of modules, and the page waits."""
+
+    def __init__(self, pattern: str) -> None:
+        try:
+            self._whole = regex.compile(rf"(.*\.)?({pattern})$")
+        except (regex.error, RecursionError, OverflowError) as error:
+            raise ValueError(f"{pattern} is no regular expression: {error}.") from error
+        self._slow = ""
+
+    def fits(self, module: str) -> bool:
+        try:
+            if not self._slow:
+                return self._whole.match(module, timeout=_MATCH_SECONDS) is not None
+        except TimeoutError:
+            self._slow = module
+        raise SlowPattern(
+            f"it takes longer than {_MATCH_SECONDS:g} seconds on the name {self._slow}. Write it "
+            "without repeats inside repeats, such as a+ instead of (a+)+."
+        )
+
+
+_pattern = lru_cache(maxsize=256)(_Pattern)
+
+
+def pattern_fits(pattern: str, module: str) -> bool:
+    """Whether PEFT takes a key of rank_pattern or alpha_pattern to mean the module. Raises
+    SlowPattern, and ValueError for what is no pattern."""
+    return _pattern(pattern).fits(module)
+
+
 def _rank(adapter: AdapterSection, name: str) -> int:
     if adapter.method in ("lora", "loha", "lokr"):
         for pattern, rank in adapter.rank_pattern.items():
-            if re.match(rf"(.*\.)?({pattern})$", name):
-                return rank
+            with suppress(ValueError):  # the rules say what is wrong with it
+                if pattern_fits(pattern, name):
+                    return rank
     return adapter.r
 
 

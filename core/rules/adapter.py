@@ -74,7 +74,7 @@ def _pattern_rules(config: RunConfig) -> Iterator[Problem]:
         for pattern, value in patterns.items():
             try:
                 re.compile(pattern)
-            except re.error as error:
+            except (re.error, RecursionError, OverflowError) as error:
                 why = f"{pattern} is no name and no regular expression: {error}."
                 yield Problem(f"adapter.{name}", why)
             if value < 1:

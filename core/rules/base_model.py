@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import re
 from collections.abc import Iterator
 
 from core.config import RunConfig
@@ -12,7 +11,7 @@ from core.errors import Problem, TunesmithError
 from core.models.describe import ModelFacts, adapted_modules, describe_model, unknown_modules
 from core.models.kinds import kind_in, kind_problem
 from core.models.location import local_model
-from core.models.trainable import trained_names
+from core.models.trainable import SlowPattern, pattern_fits, trained_names
 from core.workspace import Workspace
 
 _MODEL = ("model.model_name_or_path",)
@@ -133,10 +132,16 @@ def _unknown(facts: ModelFacts, config: RunConfig) -> Iterator[Problem]:
         ("adapter.alpha_pattern", adapter.alpha_pattern),
     ):
         for pattern in patterns:
-            if not _fits_any(pattern, modules):
-                yield Problem(
-                    path, f"{pattern} fits no module of {facts.name} with an adapter.", _MODEL
-                )
+            try:
+                fits = any(pattern_fits(pattern, module) for module in modules)
+            except SlowPattern as error:
+                yield Problem(path, f"{pattern}: {error}", _MODEL)
+            except ValueError:
+                continue  # said by the rules for the adapter alone
+            else:
+                if not fits:
+                    why = f"{pattern} fits no module of {facts.name} with an adapter."
+                    yield Problem(path, why, _MODEL)
 
 
 def _mend(facts: ModelFacts, name: str) -> str:
@@ -145,11 +150,3 @@ def _mend(facts: ModelFacts, name: str) -> str:
     if near:
         return f"Did you mean {' or '.join(near)}?"
     return f"It has {', '.join(facts.linear_modules)}."
-
-
-def _fits_any(pattern: str, modules: list[str]) -> bool:
-    """Whether PEFT would take the pattern to mean one of the modules."""
-    try:
-        return any(re.match(rf"(.*\.)?({pattern})$", module) for module in modules)
-    except re.error:
-        return False

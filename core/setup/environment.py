@@ -294,6 +294,8 @@ class Environment:
                 stderr=subprocess.STDOUT,
                 env=variables,
                 pass_fds=() if WINDOWS else (turn.descriptor,),
+                # The page's own files are for its owner; packages are for all who use this .venv.
+                umask=-1 if WINDOWS else 0o022,
             )
         try:
             while child.poll() is None:

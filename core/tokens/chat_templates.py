@@ -2,7 +2,8 @@
 
 A template is a Jinja program that makes one text of a conversation. It is compiled here as
 transformers does it (the same sandbox, filters and tags), without importing transformers, so that
-the page can check what a person types.
+the page can check what a person types: in a process of its own, for the sandbox keeps a program
+from files and not from loops without end.
 """
 
 from __future__ import annotations
@@ -25,7 +26,11 @@ from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from core.errors import DataError
+from core.errors import DataError, JobError
+from core.jobs.isolated import call_isolated
+from core.jobs.limits import Limit
+from core.jobs.process import context
+from core.progress import Tell
 from core.workspace import RunFolder, Workspace, write_atomic
 
 MODELS_OWN = "model"
@@ -46,6 +51,7 @@ owner's own, who may have had one of that name before."""
 _NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,59}")
 _TITLE = re.compile(r"\A\s*\{#-?\s*(.+?)\s*-?#\}", re.DOTALL)
 _MOST_CHARACTERS = 100_000
+_LIMIT = Limit(seconds=10, memory_bytes=2**30)
 _USER, _ANSWER = "What is the time?", "It is noon."
 _PROBE = [
     {"role": "user", "content": _USER},
@@ -171,12 +177,28 @@ def check_template(text: str) -> TemplateProblem | None:
     if len(text) > _MOST_CHARACTERS:
         return TemplateProblem(None, f"The template is longer than {_MOST_CHARACTERS:,} letters.")
     try:
+        found: TemplateProblem | None = call_isolated(
+            f"{__name__}:problem_of", text, within=_LIMIT, workers=context((__name__,))
+        )
+    except JobError as error:
+        return TemplateProblem(None, f"It cannot be rendered. {error.message}")
+    return found
+
+
+def problem_of(text: str, progress: Tell | None = None) -> TemplateProblem | None:
+    """What `check_template` says, found in this process: compiling counts out what is constant, and
+    rendering does what the template says."""
+    try:
         template = _environment().from_string(text)
     except jinja2.TemplateSyntaxError as error:
         return TemplateProblem(error.lineno, _sentence(error))
+    except RecursionError:
+        return TemplateProblem(None, "The template is nested too deeply.")
     try:
         rendered = _render(template, _PROBE[:2])
         asked = _render(template, _PROBE, add_generation_prompt=True)
+    except MemoryError:
+        raise
     except Exception as error:  # a template is a program: it raises what it likes
         return TemplateProblem(_line_of(error.__traceback__), _sentence(error))
     for who, words in (("user", _USER), ("assistant", _ANSWER)):
@@ -187,6 +209,17 @@ def check_template(text: str) -> TemplateProblem | None:
 
 def template_remarks(text: str) -> list[str]:
     """What a person should know of a sound template, a sentence for each."""
+    try:
+        found: list[str] = call_isolated(
+            f"{__name__}:remarks_on", text, within=_LIMIT, workers=context((__name__,))
+        )
+    except JobError as error:
+        return [f"With other conversations it cannot be rendered. {error.message}"]
+    return found
+
+
+def remarks_on(text: str, progress: Tell | None = None) -> list[str]:
+    """What `template_remarks` says, found in this process."""
     remarks = []
     stop = left_out_stop(text)
     if stop:

@@ -24,7 +24,7 @@ from core.data.registry import delete_dataset
 from core.workspace import Workspace
 from tests.benchmarks.data_import import write_rows
 from tests.conftest import CHROMIUM
-from tests.e2e.serving import Served
+from tests.e2e.serving import Served, cookie
 
 LOOKS = 40
 # Types a number and waits for its row, within the page: the way to the browser is not counted.
@@ -72,6 +72,7 @@ def main() -> None:
             path = shutil.which("chromium") or shutil.which("chromium-browser")
             browser = playwright.chromium.launch(executable_path=path, args=CHROMIUM)
             page = browser.new_page(viewport={"width": 1280, "height": 900})
+            page.context.add_cookies([cookie()])
             page.set_default_timeout(240_000)
             page.goto(f"{served.address}/?tab=data&dataset={info.id}")
             page.locator("#rows [data-row='0']").wait_for()

@@ -38,7 +38,7 @@ def served_seconds() -> float:
         port = free.getsockname()[1]
     with tempfile.TemporaryDirectory() as workspace:
         begin = time.perf_counter()
-        words = ["--no-browser", "--port", str(port), "--workspace", workspace]
+        words = ["--no-browser", "--no-token", "--port", str(port), "--workspace", workspace]
         process = subprocess.Popen(
             [sys.executable, "launch.py", *words],
             cwd=ROOT,

@@ -14,8 +14,18 @@ from pathlib import Path
 import psutil
 
 from tests.waiting import LIMIT
+from webui.gate import Key
 
 ROOT = Path(__file__).resolve().parents[2]
+# The token of every server here, so that the `page` of a test has the key of each.
+TOKEN = "the-token-of-the-tests"
+AS_PROGRAM = {"Authorization": f"Bearer {TOKEN}"}
+
+
+def cookie() -> dict[str, str]:
+    """What a browser keeps once it has opened the printed address, as Playwright takes it."""
+    name, value = Key(TOKEN).cookie
+    return {"name": name, "value": value, "domain": "127.0.0.1", "path": "/"}
 
 
 class Served:
@@ -25,7 +35,7 @@ class Served:
         self.workspace, self.output = workspace, ""
         self.begun = time.monotonic()
         command = [sys.executable, "-m", "core.cli", "--no-browser", "--workspace", str(workspace)]
-        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "TUNESMITH_TOKEN": TOKEN}
         environment.pop("HF_HUB_OFFLINE", None)
         self.process = subprocess.Popen(
             [*command, *arguments], cwd=ROOT, env=environment, text=True,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 import signal
 import sys
 import threading
@@ -112,3 +114,18 @@ def work_for_ever(mark: Path, *, progress: Callable[[float, str], None]) -> None
 
 def priority(*, progress: object) -> int:
     return os.nice(0)
+
+
+def never_end(_: object = None, *, progress: object = None) -> None:
+    """Also takes every error for something else, as a person's function may."""
+    while True:
+        with contextlib.suppress(Exception):
+            threading.Event().wait(0.01)
+
+
+def match_for_ever(pattern: str, text: str) -> bool:
+    return re.fullmatch(pattern, text) is not None
+
+
+def grow(megabytes: int) -> int:
+    return len(bytearray(megabytes * 2**20))

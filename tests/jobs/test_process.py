@@ -14,11 +14,12 @@ import pytest
 from core.errors import JobError
 from core.jobs.events import EventWriter
 from core.jobs.isolated import call_isolated
+from core.jobs.limits import Limit
 from core.jobs.pool import Pool
 from core.jobs.process import WorkerContext, context, kill_worker, same_process, start_time
 from tests.jobs import children
 from tests.jobs.bench import LIGHT, ROOT
-from tests.waiting import until
+from tests.waiting import LIMIT, until
 
 
 @pytest.fixture
@@ -251,3 +252,23 @@ def test_a_later_worker_is_ready_at_once(tmp_path: Path) -> None:
     print(f"first worker {seconds[0]:.2f} s, later {seconds[1]:.3f} s, {seconds[2]:.3f} s")
     assert min(seconds[1:]) < seconds[0] / 3
     ctx.close()
+
+
+def test_what_does_not_end_is_ended_and_the_process_goes_on_for_others(pool: Pool) -> None:
+    """A person's loop or pattern would keep one of two processes for ever, and then the other."""
+    short = Limit(seconds=0.5)
+    for asked in (
+        pool.submit(children.never_end, within=short),
+        pool.submit(children.match_for_ever, "(a+)+b", "a" * 40, within=short),
+    ):
+        with pytest.raises(JobError, match=r"longer than 0\.5 seconds"):
+            asked.result(timeout=LIMIT)
+    assert pool.submit(children.grow, 1).result(timeout=LIMIT) == 2**20
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux keeps a limit of memory")
+def test_what_wants_all_memory_gets_an_error(pool: Pool) -> None:
+    small = Limit(seconds=LIMIT, memory_bytes=2**28)
+    with pytest.raises(JobError, match=r"more than 0\.25 GB"):
+        pool.submit(children.grow, 500, within=small).result(timeout=LIMIT)
+    assert pool.submit(children.grow, 500).result(timeout=LIMIT) == 500 * 2**20

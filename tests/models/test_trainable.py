@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import copy
+import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from core.models.describe import describe_model, trainable_parameters
-from core.models.trainable import freeze
+from core.models.trainable import SlowPattern, freeze, pattern_fits
 from core.rules import parse_config
 from core.rules.base_model import adapter_misfits
 
@@ -88,3 +90,15 @@ def test_the_told_number_is_pefts(
     else:
         real = get_peft_model(model, given).get_nb_trainable_parameters()[0]
     assert trainable_parameters(facts, config) == real
+
+
+@pytest.mark.parametrize(
+    "pattern", [r"((\w|\.)+)+\d", r"(([a-z_.]+)+)+!", r"(\w*\.*)*\d\d"]
+)
+def test_no_pattern_keeps_the_page_waiting(pattern: str) -> None:
+    """The plan compares it with hundreds of names at each change; `re` never comes back from it."""
+    begun = time.monotonic()
+    for layer in range(100):
+        with suppress(SlowPattern):
+            assert not pattern_fits(pattern, f"model.layers.{layer}.self_attn.q_proj.base_layer")
+    assert time.monotonic() - begun < 5

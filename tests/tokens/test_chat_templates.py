@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import psutil
 import pytest
 
 from core.errors import DataError
@@ -132,6 +133,34 @@ def test_what_is_wrong_is_told_at_its_line(text: str, line: int | None, message:
     problem = check_template(text)
     assert problem is not None
     assert problem.line == line and message in problem.message
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "{% for a in range(99999) %}{% for b in range(99999) %}{% for c in range(99999) %}"
+            "{% endfor %}{% endfor %}{% endfor %}",
+            "longer than 10 seconds",
+        ),
+        ("{{ 10 ** 1000000000 }}", "longer than 10 seconds"),
+        ("{{ 'a' * 1500000000 }}", "more than 1 GB of memory"),
+        (
+            "{% set n = namespace(x='ab') %}{% for i in range(99) %}{% set n.x = n.x ~ n.x %}"
+            "{% endfor %}",
+            "more than 1 GB of memory",
+        ),
+        ("{{ '%1500000000d' % 3 }}", "more than 1 GB of memory"),
+        ("{{" + "(" * 40_000 + "1" + ")" * 40_000 + "}}", "nested too deeply"),
+    ],
+    ids=["loops", "number", "text", "doubled", "width", "brackets"],
+)
+def test_a_template_without_end_is_ended(text: str, message: str) -> None:
+    """It was typed in a page: the server would stand still or take all memory, for everybody."""
+    before = psutil.Process().memory_info().rss
+    problem = check_template(text)
+    assert problem is not None and message in problem.message
+    assert psutil.Process().memory_info().rss < before + 200 * 2**20
 
 
 def test_a_broken_template_is_not_kept(open_workspace: Workspace) -> None:

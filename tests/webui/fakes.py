@@ -41,7 +41,7 @@ class FakePool:
     def __init__(self) -> None:
         self._threads = ThreadPoolExecutor(1)
 
-    def submit(self, function: Any, *args: Any) -> Future:
+    def submit(self, function: Any, *args: Any, within: Any = None) -> Future:
         return self._threads.submit(named(function), *args)
 
     def close(self) -> None:
@@ -62,14 +62,15 @@ def fake_app(root: Path) -> App:
 if __name__ == "__main__":
     from core.jobs.pool import Pool
     from webui.app import build
+    from webui.gate import Hosts
     from webui.server import launch, wait
 
     app = fake_app(Path(sys.argv[1]))
     app.pool = Pool(app.workspace.root)
     print(
         launch(
-            build(app), host="127.0.0.1", first_port=int(sys.argv[2]), auth=None,
-            root_path=None,
+            build(app), host="127.0.0.1", first_port=int(sys.argv[2]), hosts=Hosts("127.0.0.1"),
+            key=None,
         ),
         flush=True,
     )

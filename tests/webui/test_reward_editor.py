@@ -22,7 +22,7 @@ from webui.configure.rewards import RewardEditor, entries_in, listing
 class Here:
     """Stands for the pool of processes: calls at once, in this one."""
 
-    def submit(self, function: str, *args: Any) -> Future[Any]:
+    def submit(self, function: str, *args: Any, within: Any = None) -> Future[Any]:
         future: Future[Any] = Future()
         try:
             future.set_result(named(function)(*args))

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import queue
 import signal
-import socket
 import subprocess
 import sys
 import threading
+import webbrowser
 from pathlib import Path
 
 import pytest
@@ -15,50 +16,50 @@ from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
 from core.errors import SetupError
+from core.workspace import Workspace
 from tests.waiting import LIMIT
 from webui import server
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-class Page:
-    """Stands for Gradio's, whose port another program takes at the last moment."""
-
-    def __init__(self) -> None:
-        self.tried: list[int] = []
-
-    def launch(self, *, server_port: int, **_: object) -> tuple[None, str, None]:
-        self.tried.append(server_port)
-        if len(self.tried) == 1:
-            raise OSError("Cannot find empty port")
-        return None, f"http://127.0.0.1:{server_port}/", None
-
-
 def test_the_next_free_port_is_taken_also_when_two_servers_start_at_once() -> None:
-    page = Page()
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        port = taken.getsockname()[1]
-        how = {"host": "127.0.0.1", "auth": None, "root_path": None}
-        address = server.launch(page, first_port=port, **how)  # type: ignore[arg-type]
-    assert port < page.tried[0] < page.tried[1]
-    assert address == f"http://127.0.0.1:{page.tried[1]}/"
+    with server.listening("127.0.0.1", 7860) as one:
+        first = one.getsockname()[1]
+        with server.listening("127.0.0.1", first) as other:
+            assert first < other.getsockname()[1]
 
 
 def test_an_address_of_another_machine_is_refused_with_the_reason() -> None:
     with pytest.raises(SetupError, match=r"--host"):
-        next(server.free_ports("192.0.2.1", 7860))
+        server.listening("192.0.2.1", 7860)
 
 
-def test_only_the_page_s_own_files_are_served() -> None:
-    client = TestClient(Starlette(routes=server.OWN_ROUTES))
-    assert client.get("/tunesmith/alive").status_code == 204
-    assert "tunesmith" in client.get("/tunesmith/page.js").text
-    assert client.get("/tunesmith/logo.svg").headers["content-type"].startswith("image/svg")
-    assert len(client.get("/tunesmith/plotly.js").content) > 1_000_000
-    for name in ("style.css", "..%2Fpyproject.toml", "%2Fetc%2Fpasswd", "server.json"):
-        assert client.get(f"/tunesmith/{name}").status_code == 404
+@pytest.mark.parametrize("below", ["", "/tunesmith", "/apps/ts"])
+def test_only_the_page_s_own_files_are_served(below: str) -> None:
+    """Behind a proxy, too, whether it takes the path that it shows the page under off or not."""
+    client = TestClient(Starlette(routes=server.own_routes(below)))
+    for place in ("/tunesmith", f"{below}/tunesmith"):
+        assert client.get(f"{place}/alive").status_code == 204
+        assert "tunesmith" in client.get(f"{place}/page.js").text
+        assert client.get(f"{place}/logo.svg").headers["content-type"].startswith("image/svg")
+        assert len(client.get(f"{place}/plotly.js").content) > 1_000_000
+        for name in ("style.css", "..%2Fpyproject.toml", "%2Fetc%2Fpasswd", "server.json"):
+            assert client.get(f"{place}/{name}").status_code == 404
+
+
+def test_the_token_is_not_among_the_words_a_browser_is_started_with(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Everybody on the machine sees them: the browser reads the address from the owner's file."""
+    opened: queue.Queue[str] = queue.Queue()
+    monkeypatch.setenv("DISPLAY", ":0")
+    monkeypatch.setattr(webbrowser, "open", opened.put)
+    place = Workspace.open(workspace)
+    server.announce(place, "http://127.0.0.1:7860/", "a-token", open_browser=True)
+    assert opened.get(timeout=LIMIT) == place.opening.as_uri()
+    assert "http://127.0.0.1:7860/?token=a-token" in place.opening.read_text()
+    assert place.opening.stat().st_mode & 0o077 == 0
 
 
 # Says that it is ready when `wait` has taken the signals over.

@@ -18,6 +18,7 @@ from core.config import SPEC_BY_PATH
 from core.config.fields import FieldSpec
 from core.config.reinforcement import ReinforcementSection
 from core.errors import ConfigError, TunesmithError
+from core.jobs.limits import Limit
 from core.methods import METHODS
 from core.rewards.kinds import KINDS, Reward
 from core.rewards.specs import FIELD, parse_reward, plain_reward
@@ -180,7 +181,7 @@ class RewardEditor:
         call = self.app.pool.submit(
             "core.worker.rewards:try_reward", self.app.workspace.root, entry,
             data[self.prompt] or "", data[self.completion] or "", data[self.answer] or None,
-            data[self.base] or "",
+            data[self.base] or "", within=Limit(PATIENCE),
         )
         try:
             found = call.result(timeout=PATIENCE)

@@ -11,6 +11,7 @@ from gradio.components import Component
 
 from core.data.jobs import submit_import
 from core.data.record import SAMPLE_ID
+from core.data.uploads import discard_uploads
 from core.errors import JobError, TunesmithError
 from core.jobs.job import Job
 from core.jobs.queue import dismiss_job, stop_job
@@ -162,17 +163,23 @@ class ImportForm:
             self.discard: gr.Button(word, variant=look),
         }
 
-    def stop_or_discard(self, mine: str):
+    def stop_or_discard(self, mine: str, found: Found | None):
         """Stops the import that is going on; without one, what was brought is put away."""
         job = self._mine(mine)
         if job is None:
+            self._throw_away(found)
             return gr.Column(visible=False), None, ""
         with suppress(JobError):  # it ended meanwhile
             stop_job(self.app.workspace, self.app.store, job.id)
         return gr.skip(), gr.skip(), gr.skip()
 
-    def put_away(self, request: gr.Request) -> dict[Any, Any]:
+    def _throw_away(self, found: Found | None) -> None:
+        sources = found.sources if found else []
+        discard_uploads(self.app.workspace, self.app.store, sources)
+
+    def put_away(self, found: Found | None, request: gr.Request) -> dict[Any, Any]:
         """The files were taken out; an import that has begun goes on above the form."""
+        self._throw_away(found)
         self.looks.leave(request.session_hash or "")
         gone = {self.stop: gr.Button(visible=False), self.mine: ""}
         return {**self._busy(False), **self._open(False), **gone}
@@ -195,7 +202,7 @@ class ImportForm:
         form = {self.panel, self.progress, self.mine, *self.buttons}
         seen = {self.failure, self.stop, *form, *choice.outputs}
         sources.drop.upload(self.receive, sources.drop, seen, **work)
-        sources.drop.clear(self.put_away, None, {self.stop, *form}, **quiet)
+        sources.drop.clear(self.put_away, choice.found, {self.stop, *form}, **quiet)
         sources.path.submit(self.receive_path, sources.path, seen, **work)
         gr.on(
             [sources.look.click, sources.hub_id.submit],
@@ -204,7 +211,7 @@ class ImportForm:
         self.stop.click(self.stop_look, None, None, **quiet)
         choice.wire()
         put_away = [self.panel, sources.drop, sources.path]
-        self.discard.click(self.stop_or_discard, self.mine, put_away, **quiet)
+        self.discard.click(self.stop_or_discard, [self.mine, choice.found], put_away, **quiet)
         dataset = self.shared.dataset
         self.choice.go.click(
             self.begin,

@@ -4,8 +4,6 @@ and the files of them that a person takes away."""
 from __future__ import annotations
 
 import re
-import shutil
-import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
@@ -337,7 +335,6 @@ def _damaged(identity: str, reason: str) -> str:
 
 ROWS = {"jsonl": "JSON Lines", "parquet": "Parquet"}
 PARTS = {"": "All parts", "train": "To learn", "eval": "Held out"}
-_KEPT_SECONDS = 24 * 3600
 
 
 def write_rows(
@@ -347,7 +344,7 @@ def write_rows(
     info = load_dataset_info(workspace, dataset)
     if part:
         info.rows_path(part)
-    path = _place(workspace, f"{info.name}{'-' if part else ''}{part}", kind)
+    path = _place(workspace, info, f"{info.name}{'-' if part else ''}{part}", kind)
     parts = (part,) if part else ()
     call_isolated(export_rows, workspace, dataset, path, parts=parts, tell=task.tell)
     return path
@@ -356,7 +353,7 @@ def write_rows(
 def write_recipe_file(workspace: Workspace, dataset: str) -> Path:
     """Writes what makes the same kind of set of another file. Raises DataError."""
     info = load_dataset_info(workspace, dataset)
-    path = _place(workspace, f"{info.name}-recipe", "yaml")
+    path = _place(workspace, info, f"{info.name}-recipe", "yaml")
     path.write_text(write_recipe(recipe_of(info)), encoding="utf-8")
     return path
 
@@ -371,13 +368,9 @@ def link(path: Path) -> str:
     )
 
 
-def _place(workspace: Workspace, name: str, ending: str) -> Path:
-    """Where a file lies that the page may serve; what was taken long ago is removed."""
-    root = workspace.uploads / "downloads"
-    for old in root.glob("*"):
-        if time.time() - old.stat().st_mtime > _KEPT_SECONDS:
-            shutil.rmtree(old, ignore_errors=True)
-    folder = root / uuid.uuid4().hex
+def _place(workspace: Workspace, info: DatasetInfo, name: str, ending: str) -> Path:
+    """Where a file lies that the page may serve; it is swept away after a day."""
+    folder = workspace.downloads(info.id) / uuid.uuid4().hex
     folder.mkdir(parents=True)
     plain = re.sub(r"[^\w.-]+", "-", name).strip("-.") or "data"
     return folder / f"{plain[:80]}.{ending}"
