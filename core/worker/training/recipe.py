@@ -280,14 +280,18 @@ def save(trainer: Any, start: Beginning, *beside: Kept) -> None:
     making = folder.root / f".{target.name}.making"
     shutil.rmtree(making, ignore_errors=True)
     model = trainer.accelerator.unwrap_model(trainer.model)
-    if is_adapter:
-        _name_base(model, start)
-        save_adapter(model, making, start, embeddings=_saves_embeddings(config))
-    else:
-        model.save_pretrained(str(making))
-    trainer.processing_class.save_pretrained(str(making))
-    for kept in filter(None, (start.new_tokens, *beside)):
-        kept.save(making)
+    try:
+        if is_adapter:
+            _name_base(model, start)
+            save_adapter(model, making, start, embeddings=_saves_embeddings(config))
+        else:
+            model.save_pretrained(str(making))
+        trainer.processing_class.save_pretrained(str(making))
+        for kept in filter(None, (start.new_tokens, *beside)):
+            kept.save(making)
+    except BaseException:
+        shutil.rmtree(making, ignore_errors=True)  # on a full disk, room to say so
+        raise
     shutil.rmtree(target, ignore_errors=True)
     making.rename(target)
 
