@@ -60,10 +60,22 @@ class ConfigError(TunesmithError):
         return ConfigError, (self.problems, self.hint)
 
 
+# How like a name must be to be what was meant: two letters of six may be wrong, hardly more.
+_LIKE = 0.7
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """The known name that `name` is a slip of the pen for, whatever its case; None where nothing
+    is near: a guess that is far off leads astray."""
+    by_lower = {one.lower(): one for one in known}
+    near = difflib.get_close_matches(name.lower(), list(by_lower), n=1, cutoff=_LIKE)
+    return by_lower[near[0]] if near else None
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """The end of a sentence about an unknown name: the nearest known one, or a full stop."""
-    near = difflib.get_close_matches(name, list(known), n=1)
-    return f"; did you mean {near[0]}?" if near else "."
+    near = nearest(name, known)
+    return f"; did you mean {near}?" if near else "."
 
 
 # As SQLite, torch and Rust say it; none of them hands the system's number on.

@@ -16,7 +16,7 @@ from core.jobs.process import named
 from core.models.origin import maker_of, own_adapter, own_base, read_origin
 from core.models.starter import STARTER_MODELS
 from core.worker.models.classifier import longest_input
-from core.worker.models.loading import load_base, with_adapter
+from core.worker.models.loading import attention_asked_for, load_base, with_adapter
 from core.worker.training import resolve
 from core.worker.training.adapters import save_adapter, start_adapter, take_adapter
 from core.worker.training.beginning import Beginning, begin
@@ -65,6 +65,13 @@ def prepare(
     else:
         recipe.read_rows()
         recipe.open_model()
+    asked = attention_asked_for(start.base, recipe.config.model.model_revision)
+    if asked and recipe.config.model.attn_implementation == "auto":
+        message = (
+            f"The model's config.json asks for the attention {asked}, which is not heeded: "
+            "model.attn_implementation is auto."
+        )
+        reporter.events.write("log", level="warning", message=message)
     recipe.choose_batch()
     recipe.config.save(folder.config)
     reporter.check_stop()
