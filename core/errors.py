@@ -14,6 +14,8 @@
 from __future__ import annotations
 
 import difflib
+import errno
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -58,10 +60,47 @@ class ConfigError(TunesmithError):
         return ConfigError, (self.problems, self.hint)
 
 
+# How like a name must be to be what was meant: two letters of six may be wrong, hardly more.
+_LIKE = 0.7
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """The known name that `name` is a slip of the pen for, whatever its case; None where nothing
+    is near: a guess that is far off leads astray."""
+    by_lower = {one.lower(): one for one in known}
+    near = difflib.get_close_matches(name.lower(), list(by_lower), n=1, cutoff=_LIKE)
+    return by_lower[near[0]] if near else None
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """The end of a sentence about an unknown name: the nearest known one, or a full stop."""
-    near = difflib.get_close_matches(name, list(known), n=1)
-    return f"; did you mean {near[0]}?" if near else "."
+    near = nearest(name, known)
+    return f"; did you mean {near}?" if near else "."
+
+
+# As SQLite, torch and Rust say it; none of them hands the system's number on.
+_NO_ROOM = (
+    "disk is full",
+    "no space left on device",
+    "pytorchstreamwriter failed writing",
+    ". unexpected pos ",
+)
+
+
+def disk_full(error: BaseException) -> bool:
+    """Whether something could not be written because the disk, or the share of it that one may
+    fill, is full."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return True
+    return any(words in str(error).lower() for words in _NO_ROOM)
+
+
+def reason_of(error: BaseException) -> str:
+    """Why a file could not be read or written, as the end of a sentence without its full stop."""
+    if disk_full(error):
+        return "the disk is full"
+    number = error.errno if isinstance(error, OSError) else None
+    return os.strerror(number) if number else str(error).removesuffix(".")
 
 
 class WorkspaceError(TunesmithError):

@@ -161,12 +161,42 @@ def test_a_checkpoint_that_is_not_there_is_named(bench: Bench, trained: dict[str
 
 def test_a_run_that_fails_ends_with_1_and_says_what_to_do(bench: Bench) -> None:
     """Whoever waits for it in a script must not take it for a success."""
-    words = bench.settings("--adapter.target_modules", "nothing_like_it")
+    words = bench.settings("--training.max_length", "16")  # leaves nothing to learn
     code, out, err = bench.type("train", "quickstart", *words, "--json")
     assert code == 1
     record = json.loads(out)
     assert (record["state"], bool(record["error"])) == ("failed", True)
     assert record["error"] in err
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "says"),
+    [
+        ("rank_pattern", '{"dwn_proj": 64}', "Did you mean down_proj"),
+        ("alpha_pattern", '{"layers.7.self_attn.q_proj": 64}', "fits no module"),
+        ("modules_to_save", '["lmhead"]', "Did you mean lm_head"),
+        ("target_modules", '["q_proj","vproj"]', "Did you mean v_proj"),
+    ],
+)
+def test_a_setting_that_fits_no_module_is_refused_before_the_start(
+    bench: Bench, field: str, value: str, says: str
+) -> None:
+    """An hour of training with another rank than the one asked for, and not a word of it."""
+    before = set(bench.workspace.runs.iterdir())
+    words = bench.settings(f"--adapter.{field}", value)
+    code, out, err = bench.type("train", "quickstart", *words, "--json")
+    assert code == 2, err
+    (problem,) = json.loads(out)["error"]["problems"]
+    assert problem["field"] == f"adapter.{field}" and says in problem["message"]
+    assert set(bench.workspace.runs.iterdir()) == before
+
+
+def test_a_run_that_learns_nothing_says_so(bench: Bench) -> None:
+    """One step to try the settings, at the rate 0 with which every warm-up begins."""
+    code, _, err = bench.type(
+        "train", "quickstart", *bench.settings("--training.max_steps", "1"), "--json"
+    )
+    assert code == 0 and "learning rate is 0: nothing is learned" in err
 
 
 def test_ctrl_c_stops_with_a_checkpoint_and_resume_goes_on(bench: Bench) -> None:

@@ -151,8 +151,8 @@ def test_counted_tokens_and_lost_rows_are_told(workspace: Workspace) -> None:
 
 def test_a_module_that_the_model_lacks_is_named_with_the_nearest(workspace: Workspace) -> None:
     summary = summarize(workspace, config(adapter__target_modules=["q_prj", "v_proj"]))
-    assert summary.warnings[0].field == "adapter.target_modules"
-    assert "no module q_prj. Did you mean q_proj" in summary.warnings[0].message
+    assert summary.refused[0].field == "adapter.target_modules"
+    assert "no module q_prj. Did you mean q_proj" in summary.refused[0].message
     assert summary.trainable == 2 * 16 * (32 + 16)  # what is left: v_proj of two layers
 
 
@@ -162,6 +162,8 @@ def test_a_module_that_the_model_lacks_is_named_with_the_nearest(workspace: Work
         ({"training__max_length": 512}, "training.max_length", "256 tokens"),
         ({"evaluation__eval_steps": 50}, "evaluation.eval_steps", "never evaluated"),
         ({"tracking__save_steps": 50}, "tracking.save_steps", "no checkpoint"),
+        ({"training__max_steps": 1}, "training.warmup_steps", "learning rate is 0"),
+        ({"adapter__rank_pattern": {"q_prj": 4}}, "adapter.rank_pattern", "mean q_proj"),
         ({"data__dataset": "all-train"}, "evaluation.eval_strategy", "needs held-out rows"),
         ({"data__dataset": "nothing"}, "data.dataset", "nothing"),
         ({"model__model_name_or_path": "org/nothing"}, "model.model_name_or_path", "not on this"),

@@ -40,6 +40,7 @@ def build(app: App) -> gr.Blocks:
     keep_uploads(app.workspace)
     with gr.Blocks(title="Tunesmith", analytics_enabled=False, fill_width=True) as page:
         shared = _shared()
+        shared.page = page
         header.build(app, shared)
         with shared.tabs.render():
             for name, _ in TABS:

@@ -151,6 +151,8 @@ class Shared:
     lens: gr.Textbox
     """How rows become tokens by Configure's settings (core.tokens.lens.Lens)."""
     tickers: dict[str, gr.Timer]
+    page: gr.Blocks | None = None
+    """The whole page, once it is built; for what happens when it is opened."""
     building: str = ""
     """The tab that is being built."""
     sample_buttons: list[gr.Button] = field(default_factory=list)

@@ -10,7 +10,7 @@ from typing import Any
 import gradio as gr
 
 from core.errors import TunesmithError
-from core.jobs.queue import stop_job
+from core.jobs.queue import move_job, stop_job
 from core.runs.curves import CurveReader, curves, downsample
 from core.runs.lineage import built_on, lineage_text
 from core.runs.records import RunSummary, delete_run, list_runs, load_run, note_run, rename_run
@@ -215,7 +215,7 @@ def _act(app: App, act: str, run_id: str) -> str:
     if act == "resume":
         resume_run(app.workspace, app.store, run_id)
         return messages.note("Resumed; it goes on from its last checkpoint.", "running")
-    app.store.reorder(run_id, 0)
+    move_job(app.workspace, app.store, run_id, 0)
     return messages.note("It runs next.")
 
 

@@ -2,25 +2,37 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic import ValidationError
 
 from core.config.fields import FieldSpec
-from core.errors import Problem
+from core.errors import Problem, nearest
 
 # Names that other tools give to a setting, so that a config brought along can be mended quickly.
 _FAMILIAR = {
+    "adapter.alpha": "adapter.lora_alpha",
+    "adapter.dropout": "adapter.lora_dropout",
+    "adapter.kind": "adapter.method",
+    "adapter.name": "adapter.method",
+    "adapter.rank": "adapter.r",
+    "adapter.type": "adapter.method",
+    "adapter_type": "adapter.method",
+    "base_model": "model.model_name_or_path",
     "batch_size": "training.per_device_train_batch_size",
     "bf16": "training.precision",
+    "context_length": "training.max_length",
     "cutoff_len": "training.max_length",
+    "data.name": "data.dataset",
+    "data.path": "data.dataset",
     "dataset_name": "data.dataset",
     "epochs": "training.num_train_epochs",
     "evaluation_strategy": "evaluation.eval_strategy",
     "finetuning_type": "adapter.method",
     "fp16": "training.precision",
+    "grad_accum": "training.gradient_accumulation_steps",
     "load_in_4bit": "adapter.quantization",
     "load_in_8bit": "adapter.quantization",
     "lora_r": "adapter.r",
@@ -28,13 +40,26 @@ _FAMILIAR = {
     "lora_target": "adapter.target_modules",
     "lora_target_modules": "adapter.target_modules",
     "lr": "training.learning_rate",
+    "lr_scheduler": "training.lr_scheduler_type",
     "max_seq_len": "training.max_length",
     "max_seq_length": "training.max_length",
     "model": "model.model_name_or_path",
+    "model.name": "model.model_name_or_path",
+    "model.path": "model.model_name_or_path",
     "model_name": "model.model_name_or_path",
+    "num_epochs": "training.num_train_epochs",
+    "optimizer": "training.optim",
+    "peft_type": "adapter.method",
     "quantization_bit": "adapter.quantization",
+    "scheduler": "training.lr_scheduler_type",
+    "sequence_len": "training.max_length",
+    "target_layers": "adapter.target_modules",
+    "train_type": "adapter.method",
+    "tuner_type": "adapter.method",
+    "warmup": "training.warmup_steps",
     "warmup_ratio": "training.warmup_steps",
 }
+_NO_SETTING = "is not a setting. python launch.py train --help lists them all."
 
 
 def problems_of(error: ValidationError, specs: Mapping[str, FieldSpec]) -> list[Problem]:
@@ -57,18 +82,35 @@ def problems_of(error: ValidationError, specs: Mapping[str, FieldSpec]) -> list[
 
 
 def unknown_field(path: str, specs: Mapping[str, FieldSpec]) -> Problem:
-    """A key that is no setting, with the nearest one."""
-    name = path.rpartition(".")[2]
-    same_name = [known for known in specs if known.rpartition(".")[2] == name]
-    near = (
-        same_name[:1]
-        or [_FAMILIAR[name] for _ in range(name in _FAMILIAR)]
-        or difflib.get_close_matches(path, list(specs), n=1, cutoff=0.6)
-        or _nearest_name(name, specs)
+    """A key that is no setting, with the one that was meant, where that is plain: one of this name
+    elsewhere, what other tools call so, a slip of the pen, or the only one whose title or help has
+    these words."""
+    section, _, name = path.rpartition(".")
+    by_name = {known.rpartition(".")[2]: known for known in specs}
+    here = {spec.name: known for known, spec in specs.items() if spec.section == section}
+    near = nearest(name, here) or nearest(name, by_name)
+    meant = (
+        _FAMILIAR.get(path)
+        or by_name.get(name)
+        or _FAMILIAR.get(name)
+        or ((by_name | here)[near] if near else None)
+        or _by_its_words(name, [specs[known] for known in here.values()] or list(specs.values()))
     )
-    return Problem(
-        path, f"is not a setting; did you mean {near[0]}?" if near else "is not a setting."
-    )
+    return Problem(path, f"is not a setting; did you mean {meant}?" if meant else _NO_SETTING)
+
+
+def _by_its_words(name: str, specs: Sequence[FieldSpec]) -> str | None:
+    """The one setting whose title, or else whose help, has all the words of a name."""
+    words = set(name.lower().split("_"))
+    for texts in ([spec.label for spec in specs], [spec.help for spec in specs]):
+        found = [
+            spec.path
+            for spec, text in zip(specs, texts, strict=True)
+            if words <= set(re.findall(r"\w+", text.lower()))
+        ]
+        if found:
+            return found[0] if len(found) == 1 else None
+    return None
 
 
 def _leaves(path: str, value: Any) -> list[str]:
@@ -76,11 +118,6 @@ def _leaves(path: str, value: Any) -> list[str]:
     if isinstance(value, dict) and value:
         return [leaf for key, item in value.items() for leaf in _leaves(f"{path}.{key}", item)]
     return [path]
-
-
-def _nearest_name(name: str, specs: Mapping[str, FieldSpec]) -> list[str]:
-    by_name = {path.rpartition(".")[2]: path for path in specs}
-    return [by_name[near] for near in difflib.get_close_matches(name, list(by_name), n=1)]
 
 
 def _message(spec: FieldSpec, item: Any) -> str:
@@ -94,6 +131,6 @@ def _message(spec: FieldSpec, item: Any) -> str:
         return f"is not allowed {given}. {spec.help}"
     near = ""
     if spec.kind == "choice":
-        close = difflib.get_close_matches(str(item["input"]), [str(c) for c in spec.choices], n=1)
-        near = f" Did you mean {close[0]}?" if close else ""
+        close = nearest(str(item["input"]), [str(choice) for choice in spec.choices])
+        near = f" Did you mean {close}?" if close else ""
     return f"must be {spec.allowed} {given}.{near}"

@@ -5,7 +5,7 @@ Tests hold the list and the arguments against transformers' own."""
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from core.config.arguments import Argument
 
@@ -119,6 +119,21 @@ _ALL = (
     ),
 )
 SCHEDULES: dict[str, Schedule] = {schedule.name: schedule for schedule in _ALL}
+STAYS_AT_ZERO = (
+    "The warm-up takes the only step of the run, whose learning rate is 0: nothing is learned. "
+    "Set training.warmup_steps to 0, or take more steps."
+)
+
+
+def stays_at_zero(name: str, given: dict[str, Any], warmup_steps: float, steps: int) -> bool:
+    """Whether the rate of a run of so many steps is 0 at each of them: a warm-up begins at 0, and
+    one that is a share of the steps is rounded up to a whole step."""
+    if name == "cosine_warmup_with_min_lr":
+        return steps == 1 and warmup_steps > 0 and given.get("warmup_lr_rate") == 0
+    warms_up = SCHEDULES[name].warms_up and not given.get("min_lr_ratio")
+    return steps == 1 and warmup_steps > 0 and warms_up
+
+
 if TYPE_CHECKING:
     ScheduleName: TypeAlias = str
 else:

@@ -22,7 +22,7 @@ from core.data.record import DELETED, PARTS, SAMPLE_ID, VERSIONS, DatasetInfo, P
 from core.data.record import Split as SplitRecord
 from core.data.rowfile import count_rows, fingerprint, label_counts, release_memory
 from core.data.steps.base import Setting, Step
-from core.errors import DataError
+from core.errors import DataError, reason_of
 from core.progress import Tell
 from core.workspace import Workspace
 
@@ -124,10 +124,8 @@ def _is_free(folder: Path) -> bool:
 
 
 def not_written(error: OSError) -> DataError:
-    # Parquet's own errors carry the number, and their text twice.
-    reason = os.strerror(error.errno) if error.errno else str(error)
     return DataError(
-        f"The data set could not be written: {reason}.",
+        f"The data set could not be written: {reason_of(error)}.",
         "Look at the free space and the rights of the workspace's folder, then import again.",
     )
 

@@ -18,7 +18,7 @@ from core.data.build import SCRATCH
 from core.data.prepare import ensure_sample
 from core.data.record import DELETED, SAMPLE_ID, VERSIONS, DatasetInfo, read_record
 from core.data.rowfile import DIGEST, META, TableWriter, iter_rows, read_slice, tables
-from core.errors import DataError, WorkspaceError
+from core.errors import DataError, WorkspaceError, reason_of
 from core.jobs.task import read_result
 from core.progress import Tell
 from core.workspace import Workspace, checked_id
@@ -266,9 +266,7 @@ def changing(workspace: Workspace, dataset_id: str) -> Iterator[DatasetInfo]:
             yield info
         except OSError as error:
             raise DataError(
-                # Parquet's own errors carry the number, and their text twice.
-                "The data set could not be written: "
-                f"{os.strerror(error.errno) if error.errno else error}.",
+                f"The data set could not be written: {reason_of(error)}.",
                 "Look at the free space of the workspace's disk; the data set is as it was.",
             ) from error
         finally:

@@ -11,6 +11,7 @@ from typing import Any
 
 from core.config import RunConfig
 from core.config.run import as_run, batches_an_epoch, continues
+from core.config.schedules import STAYS_AT_ZERO, stays_at_zero
 from core.errors import Problem, TunesmithError
 from core.models.describe import ModelFacts, describe_model, with_head
 from core.models.location import local_model
@@ -208,10 +209,20 @@ def _template_warnings(workspace: Workspace, config: RunConfig, facts: ModelFact
 
 
 def _step_warnings(config: RunConfig, steps: int | None) -> list[Problem]:
-    """Evaluations and checkpoints that would never come."""
+    """Evaluations and checkpoints that would never come, and a rate that never leaves zero."""
     found: list[Problem] = []
     if steps is None:
         return found
+    training = config.training
+    kind, more = training.lr_scheduler_type, training.lr_scheduler_kwargs
+    if stays_at_zero(kind, more, training.warmup_steps, steps):
+        found.append(
+            Problem(
+                "training.warmup_steps",
+                STAYS_AT_ZERO,
+                ("training.max_steps", "training.num_train_epochs"),
+            )
+        )
     evaluation, tracking = config.evaluation, config.tracking
     if evaluation.eval_strategy == "steps" and evaluation.eval_steps > steps:
         found.append(

@@ -24,8 +24,9 @@ class EventWriter:
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def write(self, kind: str, **fields: Any) -> None:
-        """One line, whole or not at all. A number that is not finite is written as null.
+    def write(self, kind: str, **fields: Any) -> Event:
+        """One line, whole or with an OSError; returns what it says. A number that is not finite is
+        written as null.
 
         Keeps no file open, so a folder can be deleted or moved between two events.
         """
@@ -37,9 +38,12 @@ class EventWriter:
             # A worker that was killed in the middle of a line must not spoil the next one.
             size = os.fstat(handle).st_size
             torn = size > 0 and _byte_at(handle, size - 1) != b"\n"
-            os.write(handle, (b"\n" if torn else b"") + text.encode() + b"\n")
+            line = (b"\n" if torn else b"") + text.encode() + b"\n"
+            while line:  # a disk that fills up takes a part of it, and refuses the rest
+                line = line[os.write(handle, line) :]
         finally:
             os.close(handle)
+        return event
 
 
 class EventReader:

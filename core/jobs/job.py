@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from types import UnionType
@@ -18,8 +18,10 @@ from typing import Any, get_args, get_origin, get_type_hints
 from filelock import FileLock
 
 from core.errors import WorkspaceError
-from core.jobs.events import event_seconds, read_attempt
+from core.jobs.events import event_seconds, read_events
 from core.jobs.kinds import KINDS
+from core.jobs.process import named
+from core.jobs.told import Told
 from core.workspace import Workspace, checked_id, write_atomic
 
 log = logging.getLogger(__name__)
@@ -84,8 +86,8 @@ class Job:
         return self.earlier_seconds + max(0.0, end - self.started_at)
 
 
-# Of this workspace's queue and schedulers, not of the job: they stay out of its folder.
-_NOT_IN_FOLDER = {"position", "owner_pid", "owner_started_at"}
+# Of this workspace's schedulers, not of the job: they stay out of its folder.
+_NOT_IN_FOLDER = {"owner_pid", "owner_started_at"}
 
 
 def write_record(folder: Path, job: Job) -> None:
@@ -111,18 +113,21 @@ def read_record(folder: Path) -> dict[str, Any]:
     return values if isinstance(values, dict) else {}
 
 
-def scan(workspace: Workspace) -> Iterator[Job]:
-    """The job of every folder in the workspace, as far as its files tell.
+def scan(workspace: Workspace, known: Collection[str] = ()) -> Iterator[Job]:
+    """The job of every folder in the workspace, as far as its files tell; but for those `known`.
 
     A folder whose name is no id is passed over, with a warning in the log.
     """
-    for run in _named_by_id(workspace.runs):
-        yield from _in_folder(workspace, run, run.name)
+    folders = [(run, run.name, "train") for run in _named_by_id(workspace.runs)]
+    for run, run_id, _ in list(folders):
         for kind in KINDS.values():
-            for task in _named_by_id(run / kind.folder) if kind.folder else ():
-                yield from _in_folder(workspace, task, run.name)
-    for folder in _named_by_id(workspace.jobs):
-        yield from _in_folder(workspace, folder, "")
+            tasks = _named_by_id(run / kind.folder) if kind.folder else ()
+            folders += [(task, run_id, kind.name) for task in tasks]
+    folders += [(folder, "", "") for folder in _named_by_id(workspace.jobs)]
+    for folder, run_id, made_by in folders:
+        job = None if folder.name in known else _in_folder(workspace, folder, run_id, made_by)
+        if job is not None:
+            yield job
 
 
 def _named_by_id(parent: Path) -> Iterator[Path]:
@@ -135,7 +140,8 @@ def _named_by_id(parent: Path) -> Iterator[Path]:
             yield folder
 
 
-def _in_folder(workspace: Workspace, folder: Path, run_id: str) -> Iterator[Job]:
+def _in_folder(workspace: Workspace, folder: Path, run_id: str, kind: str) -> Job | None:
+    """`kind` is what a job in such a place is, "" where that may be several."""
     values = read_record(folder)
     known = get_type_hints(Job)
     usable = {
@@ -143,17 +149,19 @@ def _in_folder(workspace: Workspace, folder: Path, run_id: str) -> Iterator[Job]
         for key, value in values.items()
         if key in known and key not in _NOT_IN_FOLDER and _fits(value, known[key])
     }
+    place = {"folder": folder.relative_to(workspace.root).as_posix(), "run_id": run_id}
+    told = _told(folder)
     if usable.get("kind") not in KINDS or usable.get("state") not in STATES:
-        if values:
-            log.warning("%s/job.json is not read: it tells of no job", folder)
-        return
-    copied = values.get("id") != folder.name
-    relative = folder.relative_to(workspace.root).as_posix()
-    job = Job(**{**usable, "id": folder.name, "run_id": run_id, "folder": relative})
-    if copied:
+        # One that is not there belongs to a folder that somebody is just making.
+        if not (folder / "job.json").is_file():
+            return None
+        log.warning("%s/job.json is not read: it tells of no job", folder)
+        return _recalled(usable, folder, kind, told, place) if kind else None
+    job = Job(**{**usable, "id": folder.name, **place})
+    if values.get("id") != folder.name:
         # The worker, if there is one, belongs to the folder that this one was copied from.
-        job = replace(job, pid=None, pid_started_at=None)
-    yield _caught_up(job, folder)
+        return replace(_caught_up(job, folder, told), pid=None, pid_started_at=None)
+    return _caught_up(job, folder, told)
 
 
 def _fits(value: Any, hint: Any) -> bool:
@@ -163,21 +171,44 @@ def _fits(value: Any, hint: Any) -> bool:
     return isinstance(value, (*kinds, int) if float in kinds else kinds)
 
 
-def _caught_up(job: Job, folder: Path) -> Job:
-    """The events are written first: where they tell of an end, `job.json` may not yet."""
-    if job.ended:
+def _told(folder: Path) -> Told:
+    told = Told()
+    for event in read_events(folder / "events.jsonl"):
+        told.add(event)
+    return told
+
+
+def _caught_up(job: Job, folder: Path, told: Told) -> Job:
+    """The job as its events tell of it: they are written first, and `job.json` may not yet know."""
+    if job.state == QUEUED:
         return job
-    for event in reversed(read_attempt(folder / "events.jsonl")):
-        if event["kind"] == "state" and event.get("state") in ENDED:
-            return replace(
-                job,
-                state=event["state"],
-                ended_at=event_seconds(event),
-                error=event.get("error"),
-                advice=event.get("advice"),
-                signal=event.get("signal"),
-            )
+    job = replace(job, **told.values)
+    if job.active and told.state is not None and told.state.get("state") in ENDED:
+        return replace(job, **told.end, state=told.state["state"])
+    if job.active and (folder / "STOP").exists():
+        return replace(job, state="stopping")
     return job
+
+
+def _recalled(
+    usable: dict[str, Any], folder: Path, kind: str, told: Told, place: dict[str, Any]
+) -> Job:
+    """The job of a folder whose `job.json` is torn, as far as its other files tell."""
+    recall = KINDS[kind].recall
+    known = named(recall)(folder) if recall else {}
+    state = str(told.state.get("state")) if told.state else ""
+    # What was asked of one that has not begun stands in job.json alone, where nothing recalls it.
+    if state not in (ENDED | {"running"} | ({QUEUED, "starting"} if recall else set())):
+        lost = "Its job.json cannot be read, so nobody knows how it ended."
+        known |= {"error": lost, "advice": "Look at its files, or start it again."}
+        state = "failed"
+    elif told.state is not None and state in ENDED:
+        known |= told.end
+    begun = [event_seconds(event) for event in read_events(folder / "events.jsonl")[:1]]
+    known |= {"created_at": begun[0] if begun else folder.stat().st_mtime}
+    usable = {name: value for name, value in usable.items() if name not in ("kind", "state")}
+    values = {"name": folder.name, **known, **told.values, **usable}
+    return Job(**{**values, **place, "id": folder.name, "kind": kind, "state": state})
 
 
 def _lock(folder: Path) -> FileLock:

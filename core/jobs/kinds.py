@@ -23,6 +23,8 @@ class Kind:
     and `failed` at its end; `result` names the function that tells what came of it, from the
     result that the work left. `with_less` is the advice when it was killed for want of memory, and
     `way_on` names the function that tells, from the folder of a job that died, what to do now.
+    `recall` names the one that tells from the folder what the store is to know of a job whose
+    job.json is torn.
     """
 
     name: str
@@ -36,6 +38,7 @@ class Kind:
     result: str = ""
     with_less: str = "Nothing was left half done."
     way_on: str = ""
+    recall: str = ""
 
 
 _KINDS = (
@@ -46,6 +49,7 @@ _KINDS = (
         "Training",
         with_less="Go on with half the batch, or with shorter rows.",
         way_on="core.models.checkpoints:way_on",
+        recall="core.runs.resume:recall",
     ),
     Kind(
         "evaluate",

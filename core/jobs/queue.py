@@ -22,11 +22,21 @@ _SEEN_DAYS, _UNSEEN_DAYS = 1, 30
 
 
 def enqueue(workspace: Workspace, store: Store, job: Job) -> Job:
-    """The folder first, then the row: a scheduler may take the job as soon as the row is there."""
+    """The folder before the row is seen: a scheduler may take the job as soon as it is there."""
     folder = workspace.root / job.folder
     EventWriter(folder / "events.jsonl").write("state", state=QUEUED)
-    write_record(folder, job)
-    return store.add(job)
+    with store.transaction():
+        added = store.add(job)
+        write_record(folder, added)
+    return added
+
+
+def move_job(workspace: Workspace, store: Store, job_id: str, position: int) -> None:
+    """Moves a waiting job to `position` in the queue, 0 being next."""
+    with store.transaction():
+        store.reorder(job_id, position)
+        for job in store.list(states={QUEUED}):
+            update_record(workspace.root / job.folder, position=job.position)
 
 
 def new_folder(parent: Path) -> tuple[str, Path]:

@@ -14,13 +14,14 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
-from core.errors import JobError, TunesmithError
+from core.errors import JobError, TunesmithError, WorkspaceError
 from core.jobs import worker
 from core.jobs.devices import Slot, asked_device, serves, slots_for
 from core.jobs.events import Event, EventReader, EventWriter, attempt_offset, read_attempt
@@ -40,6 +41,8 @@ from core.workspace import Workspace, write_atomic
 log = logging.getLogger(__name__)
 # How often jobs without a scheduler are looked for, in seconds.
 _CARE_SECONDS = 1.0
+# How long a foreground run waits for room on a full disk, once its job can go no further.
+_ROOM_SECONDS = 5.0
 
 
 class Scheduler:
@@ -74,6 +77,10 @@ class Scheduler:
         self._closing = threading.Event()
         self._draining = threading.Event()
         self._threads: list[threading.Thread] = []
+        self._unwritten: dict[str, tuple[float, Job | Exception]] = {}
+        """What cannot be written, and since when: how a job ended, by its id, or why a slot can
+        take none, by its name."""
+        self._complained = ("", "")
 
     def warm(self) -> None:
         """Starts the fork server, which imports in the background, so that Start is quick."""
@@ -118,8 +125,9 @@ class Scheduler:
         self._closing.set()
         for thread in self._threads:
             thread.join()
-        for job in self.mine():
-            self.store.update(job.id, owner_pid=None, owner_started_at=None)
+        with contextlib.suppress(WorkspaceError):  # a full disk: the next one sees that we are gone
+            for job in self.mine():
+                self.store.update(job.id, owner_pid=None, owner_started_at=None)
         if self._lock.is_locked:
             self.workspace.server.unlink(missing_ok=True)
             self._lock.release()
@@ -161,6 +169,9 @@ class Scheduler:
                         on_event(event)
                 if job.ended:
                     return job
+                end = self._end_without_room(job)
+                if end is not None:
+                    return end
                 if len(pressed) > answered:
                     answered = len(pressed)
                     if on_interrupt is not None:
@@ -169,16 +180,30 @@ class Scheduler:
                         stop_job(self.workspace, self.store, job_id, now=answered > 1)
                 time.sleep(self._poll_seconds)
 
+    def _end_without_room(self, job: Job) -> Job | None:
+        """How a job ended that the store cannot be told of for a while now. Raises what keeps a
+        waiting one from being taken for as long."""
+        waits = [slot.name for slot in self.slots] if job.state == QUEUED else []
+        for name in (job.id, *waits):
+            since, what = self._unwritten.get(name, (time.monotonic(), job))
+            if time.monotonic() - since > _ROOM_SECONDS:
+                if isinstance(what, Exception):
+                    raise what
+                return what
+        return None
+
     def _serve(self, slot: Slot, only: str | None = None) -> None:
         """A slot's thread: one job after the other."""
         while not self._closing.is_set():
             try:
                 job = None if self._draining.is_set() else self._claim(slot, only)
+                self._unwritten.pop(slot.name, None)
                 supervisor = self._begin(job) if job is not None else None
                 if supervisor is not None:
                     self._watch(supervisor)
-            except Exception:  # of whatever kind: the slot must go on serving
-                log.exception("slot %s could not take a job; trying again", slot.name)
+            except Exception as error:  # of whatever kind: the slot must go on serving
+                self._complain(f"Slot {slot.name} could not take a job", error)
+                self._unwritten.setdefault(slot.name, (time.monotonic(), error))
             self._closing.wait(self._poll_seconds)
 
     def _claim(self, slot: Slot, only: str | None) -> Job | None:
@@ -200,7 +225,14 @@ class Scheduler:
             what, advice = str(error), "Mend this, then start it again."
             if isinstance(error, TunesmithError):
                 what, advice = error.message, error.hint
-            conclude(self.store, folder, job.id, "failed", error=what, advice=advice)
+            end: dict[str, Any] = {"error": what, "advice": advice}
+            failed = replace(job, state="failed", ended_at=time.time(), **end)
+
+            def write() -> bool:
+                conclude(self.store, folder, job.id, "failed", **end)
+                return True
+
+            self._insist(job.id, write, lambda: failed)
             return None
         return Supervisor(self.workspace, self.store, job, process, **self._patience)
 
@@ -227,20 +259,39 @@ class Scheduler:
 
     def _watch(self, supervisor: Supervisor) -> None:
         """Looks after one worker until it ends, or this scheduler does."""
+        self._insist(supervisor.job_id, supervisor.poll, lambda: supervisor.ended)
+
+    def _insist(
+        self, job_id: str, work: Callable[[], bool], end: Callable[[], Job | None]
+    ) -> None:
+        """Calls `work` until that is done, or this scheduler: on a full disk, say, the job must not
+        be forgotten. `end` is how the job ended, as soon as that is known."""
         while not self._closing.is_set():
             try:
-                if supervisor.poll():
+                if work():
+                    self._unwritten.pop(job_id, None)
                     return
-            except Exception:  # a full disk, say: the job must not be forgotten for it
-                log.exception("job %s could not be looked after; trying again", supervisor.job_id)
+            except Exception as error:
+                self._complain(f"Job {job_id} could not be looked after", error)
+                ended = end()
+                if ended is not None:
+                    self._unwritten.setdefault(job_id, (time.monotonic(), ended))
             self._closing.wait(self._poll_seconds)
+
+    def _complain(self, what: str, error: Exception) -> None:
+        """Into the log, and once where the same goes wrong again and again."""
+        if self._complained == (said := (what, str(error))):
+            return
+        self._complained = said
+        known = isinstance(error, TunesmithError | OSError)
+        log.error("%s: %s Trying again.", what, error, exc_info=None if known else error)
 
     def _keep_caring(self, only: str | None = None) -> None:
         while not self._closing.wait(_CARE_SECONDS):
             try:
                 self._care(only)
-            except Exception:
-                log.exception("jobs without a scheduler could not be looked for; trying again")
+            except Exception as error:
+                self._complain("Jobs without a scheduler could not be looked for", error)
 
     def _care(self, only: str | None = None) -> None:
         """Adopts active jobs that nobody looks after, and refuses queued ones nobody can take."""
@@ -274,6 +325,7 @@ class Scheduler:
             # Claimed, and then its scheduler died before there was a worker.
             back = {"device": asked_device(job), "slot": None, "started_at": None}
             self.store.transition(job.id, ACTIVE, QUEUED, owner_pid=None, **back)
+            write_record(folder, self.store.get(job.id))
             return
         supervisor = Supervisor(self.workspace, self.store, job, None, **self._patience)
         self._spawn(self._watch, supervisor, name=f"adopted {job.id}")

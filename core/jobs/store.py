@@ -9,6 +9,7 @@ schedulers, a browser and a shell cannot undo each other. Its tables are a list 
 from __future__ import annotations
 
 import json
+import shutil
 import sqlite3
 import threading
 import time
@@ -18,11 +19,13 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
-from core.errors import JobError
+from core.errors import JobError, WorkspaceError, disk_full, reason_of
 from core.jobs.job import ACTIVE, ENDED, QUEUED, Job, scan
 from core.workspace import Workspace
 
 COLUMNS = tuple(item.name for item in fields(Job))
+# With less room than this on the disk, SQLite cannot write a row.
+_LEAST_BYTES = 2**16
 # Inside the class, `list` is the method.
 Jobs = list[Job]
 
@@ -35,7 +38,10 @@ class Store:
         self.path = path
         self._lock = threading.RLock()
         self._connection = _open(path)
-        self.fresh = migrate(self._connection)
+        try:
+            self.fresh = migrate(self._connection)
+        except sqlite3.OperationalError as error:
+            raise _not_written(path, error) from error
         """Whether there was no usable store at `path` before: `rebuild` it from the folders."""
 
     @classmethod
@@ -56,8 +62,8 @@ class Store:
             for job in self.list(states=ENDED | {QUEUED}):
                 if not (workspace.root / job.folder).is_dir():
                     self.delete(job.id)
-            missing = [job for job in scan(workspace) if self.find(job.id) is None]
-            for job in sorted(missing, key=lambda job: job.created_at):
+            missing = list(scan(workspace, known={job.id for job in self.list()}))
+            for job in sorted(missing, key=lambda job: (job.position, job.created_at)):
                 self.add(job)
         return len(missing)
 
@@ -226,13 +232,27 @@ class Store:
             if self._connection.in_transaction:
                 yield self._connection
                 return
-            self._connection.execute("BEGIN IMMEDIATE")
             try:
+                self._connection.execute("BEGIN IMMEDIATE")
                 yield self._connection
                 self._connection.execute("COMMIT")
-            except BaseException:
-                self._connection.execute("ROLLBACK")
+            except BaseException as error:
+                if self._connection.in_transaction:  # a full disk has SQLite undo it by itself
+                    self._connection.execute("ROLLBACK")
+                if isinstance(error, sqlite3.OperationalError):
+                    raise _not_written(self.path, error) from error
                 raise
+
+
+def _not_written(path: Path, error: sqlite3.Error) -> WorkspaceError:
+    why = reason_of(error)
+    hint = "Look at the rights of the workspace's folder, then try again."
+    # What SQLite maps into memory is refused with other words.
+    if disk_full(error) or shutil.disk_usage(path.parent).free < _LEAST_BYTES:
+        why, hint = "the disk is full", "Make room on the disk of the workspace, then try again."
+    elif "locked" in why:
+        hint = "Another process holds it: wait for that, or end it, then try again."
+    return WorkspaceError(f"The job store {path} cannot be written: {why}.", hint)
 
 
 def _open(path: Path) -> sqlite3.Connection:
@@ -241,7 +261,7 @@ def _open(path: Path) -> sqlite3.Connection:
         return _connect(path)
     except sqlite3.DatabaseError as error:
         if isinstance(error, sqlite3.OperationalError):
-            raise
+            raise _not_written(path, error) from error
         aside = path.with_name(f"{path.name}.broken-{int(time.time())}")
         path.rename(aside)
         for suffix in ("-wal", "-shm"):
@@ -349,6 +369,7 @@ def migrate(sql: sqlite3.Connection) -> bool:
                 sql.execute("INSERT INTO migrations VALUES (?, ?)", [step.__name__, time.time()])
         sql.execute("COMMIT")
     except BaseException:
-        sql.execute("ROLLBACK")
+        if sql.in_transaction:
+            sql.execute("ROLLBACK")
         raise
     return not applied

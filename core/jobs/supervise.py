@@ -11,15 +11,19 @@ import logging
 import os
 import shutil
 import time
+from collections.abc import Mapping
+from dataclasses import replace
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-from core.jobs.events import Event, EventReader, EventWriter, event_seconds
-from core.jobs.job import ACTIVE, ENDED, Job, update_record
+from core.errors import WorkspaceError
+from core.jobs.events import EventReader, EventWriter, event_seconds
+from core.jobs.job import ACTIVE, ENDED, Job, read_record, update_record, write_record
 from core.jobs.kinds import KINDS
 from core.jobs.process import kill_worker, named, same_process, start_time
 from core.jobs.store import Store
+from core.jobs.told import Told
 from core.jobs.worker import FOLDER_TAKEN
 from core.workspace import Workspace
 
@@ -57,23 +61,26 @@ class Supervisor:
         if process is not None and process.pid is not None:
             self._pid, self._started_at = process.pid, start_time(process.pid)
         self._events = EventReader(self.folder / "events.jsonl")
-        self._losses: list[tuple[int, float]] = []  # (step, loss on held-out rows)
-        self._state: Event | None = None
+        self._told = Told()
         self._mirrored: dict[str, Any] = {}
         self._began_to_watch = time.monotonic()
         self._stop_seen: float | None = None
         self._killed: str | None = None
+        self._judged: tuple[str, dict[str, Any]] | None = None
+        self.ended: Job | None = None
+        """How the job ended, from when that is known: on a full disk before the store knows it."""
 
     def poll(self) -> bool:
         """Looks once. True when the job has ended and the store knows how."""
         if self._process is None:
-            self._mirror(self._events.read_new())  # tells which process its worker is
+            self._read()  # tells which process its worker is
         alive, code = self._look()
         # Read after looking: what a worker wrote before its end is seen before it counts as gone.
-        self._mirror(self._events.read_new())
+        self._read()
         if not alive:
             self._settle(code)
             return True
+        self._mirror()
         self._be_patient()
         return False
 
@@ -88,24 +95,18 @@ class Supervisor:
             return False, code
         # It is not ours to wait for: known by its pid from now on, as an adopted one is.
         self._process = None
-        self._mirror(self._events.read_new())
+        self._read()
         return same_process(self._pid, self._started_at), None
 
-    def _mirror(self, events: list[Event]) -> None:
+    def _read(self) -> None:
+        for event in self._events.read_new():
+            self._told.add(event)
+            if event["kind"] == "state" and event.get("state") == "running":
+                self._pid, self._started_at = event.get("pid"), event.get("pid_started_at")
+
+    def _mirror(self) -> None:
         """Brings what the events say into the store."""
-        seen: dict[str, Any] = {}
-        for event in events:
-            if event["kind"] == "state":
-                self._state = event
-                if event.get("state") == "running":
-                    self._pid, self._started_at = event.get("pid"), event.get("pid_started_at")
-                    seen |= {"pid": self._pid, "pid_started_at": self._started_at}
-            if event["kind"] in ("progress", "metrics"):
-                names = ("step", "max_steps")
-                seen |= {name: event[name] for name in names if isinstance(event.get(name), int)}
-            self._note_loss(event)
-        if self._losses:
-            seen["best_eval_loss"] = min(loss for _, loss in self._losses)
+        seen = self._told.values
         changes = {name: value for name, value in seen.items() if self._mirrored.get(name) != value}
         if changes:
             self.store.update(self.job_id, **changes)
@@ -113,16 +114,8 @@ class Supervisor:
         if self._reported():
             self.store.transition(self.job_id, {"starting"}, "running")
 
-    def _note_loss(self, event: Event) -> None:
-        """Steps that a resumed run does again count as they went the last time."""
-        again, step, loss = (event.get(n) for n in ("resumed_from_step", "step", "eval_loss"))
-        if event["kind"] == "state" and isinstance(again, int):
-            self._losses = [one for one in self._losses if one[0] <= again]
-        if event["kind"] == "metrics" and isinstance(step, int) and isinstance(loss, int | float):
-            self._losses = [one for one in self._losses if one[0] < step] + [(step, loss)]
-
     def _reported(self) -> bool:
-        return self._state is not None and self._state.get("state") == "running"
+        return self._told.state is not None and self._told.state.get("state") == "running"
 
     def _be_patient(self) -> None:
         """Kills a worker that does not stop, or that never began."""
@@ -153,15 +146,24 @@ class Supervisor:
 
     def _settle(self, code: int | None) -> None:
         """Writes the end down: in the store, and where the worker could not, in the folder."""
-        told = self._state
-        if told is None or told.get("state") not in ENDED:
-            state, end = self._verdict(code)
-            conclude(self.store, self.folder, self.job_id, state, reason=self._killed, **end)
-            return
-        end = {name: told.get(name) for name in ("error", "advice", "signal")}
-        end |= {"ended_at": event_seconds(told)}
-        self.store.transition(self.job_id, ACTIVE, told["state"], **end)
-        update_record(self.folder, state=told["state"], **end)
+        told, last = self._told, self._told.state or {}
+        is_told = last.get("state") in ENDED
+        # Judged once: on a full disk this is tried again, and there may be room by then.
+        self._judged = self._judged or (None if is_told else self._verdict(code))
+        state, end = self._judged or (last["state"], told.end)
+        self.ended = replace(
+            self.store.get(self.job_id),
+            **{"ended_at": time.time(), **told.values, **end, "state": state},
+        )
+        if is_told:
+            changes = {**told.values, **told.end}
+            self.store.transition(self.job_id, ACTIVE, last["state"], **changes)
+            update_record(self.folder, state=last["state"], **changes)
+        else:
+            known, why = told.values, self._killed
+            conclude(self.store, self.folder, self.job_id, state, reason=why, known=known, **end)
+        if "kind" not in read_record(self.folder):  # it was torn
+            write_record(self.folder, self.store.get(self.job_id))
         (self.folder / "STOP").unlink(missing_ok=True)  # one that came too late
 
     def _verdict(self, code: int | None) -> tuple[str, dict[str, Any]]:
@@ -195,34 +197,47 @@ class Supervisor:
 
 
 def conclude(
-    store: Store, folder: Path, job_id: str, state: str, *, reason: str | None = None, **end: Any
+    store: Store,
+    folder: Path,
+    job_id: str,
+    state: str,
+    *,
+    reason: str | None = None,
+    known: Mapping[str, Any] | None = None,
+    **end: Any,
 ) -> None:
     """Ends an active job whose worker cannot: the event first, then `job.json`, then the store.
+    `known` is what else they are to have of it.
 
     On a full disk only the store may learn of it.
     """
     why = {"reason": reason} if reason else {}
+    known = known or {}
     ended_at = time.time()
     try:
-        EventWriter(folder / "events.jsonl").write("state", state=state, **why, **end)
-        update_record(folder, state=state, ended_at=ended_at, **end)
+        event = EventWriter(folder / "events.jsonl").write("state", state=state, **why, **end)
+        ended_at = event_seconds(event)
+        update_record(folder, **{**known, **end}, state=state, ended_at=ended_at)
         (folder / "STOP").unlink(missing_ok=True)
     except OSError:
         log.exception("the end of %s could not be written into its folder", job_id)
-    store.transition(job_id, ACTIVE, state, ended_at=ended_at, **end)
+    store.transition(job_id, ACTIVE, state, **{**known, **end}, ended_at=ended_at)
 
 
 def look_once(workspace: Workspace, store: Store) -> None:
     """Looks once at each active job that has no scheduler, so that its row tells the truth.
 
     For a command that runs while no server does: what ended meanwhile is settled, and a worker
-    that is to be killed is.
+    that is to be killed is. Where nothing can be written, all stays as it is.
     """
     me = this_process()
-    for job in store.list(states=ACTIVE):
-        orphan = not same_process(job.owner_pid, job.owner_started_at)
-        if orphan and store.adopt(job, me) and not Supervisor(workspace, store, job).poll():
-            store.update(job.id, owner_pid=None, owner_started_at=None)
+    try:
+        for job in store.list(states=ACTIVE):
+            orphan = not same_process(job.owner_pid, job.owner_started_at)
+            if orphan and store.adopt(job, me) and not Supervisor(workspace, store, job).poll():
+                store.update(job.id, owner_pid=None, owner_started_at=None)
+    except (WorkspaceError, OSError) as error:
+        log.warning("%s", error)
 
 
 def this_process() -> tuple[int, float]:

@@ -10,7 +10,6 @@ import contextlib
 import os
 import signal
 import sys
-import time
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,7 +19,7 @@ from filelock import FileLock, Timeout
 
 from core.errors import JobError, TunesmithError
 from core.jobs.devices import DATA
-from core.jobs.events import EventWriter
+from core.jobs.events import EventWriter, event_seconds
 from core.jobs.job import read_record, update_record
 from core.jobs.kinds import KINDS
 from core.jobs.process import leave_server, let_others_first, named, start_time
@@ -53,11 +52,12 @@ def main(
     try:
         code = _work(Path(folder), Path(workspace_root), resume_from, device, target)
     except BaseException:
-        traceback.print_exc()
+        _log_traceback()
     finally:
         # A thread that a library left behind must not keep the device.
-        sys.stdout.flush()
-        sys.stderr.flush()
+        with contextlib.suppress(OSError):
+            sys.stdout.flush()
+            sys.stderr.flush()
         os._exit(code)
 
 
@@ -82,7 +82,7 @@ def _work(
         _end(folder, events, state)
         return 0
     except Exception as error:
-        traceback.print_exc()
+        _log_traceback()
         message, advice = _explain(error)
         events.write("error", message=message, advice=advice, type=type(error).__name__)
         _end(folder, events, "failed", error=message, advice=advice)
@@ -122,8 +122,8 @@ def device_environment(device: str) -> dict[str, str]:
 
 def _end(folder: Path, events: EventWriter, state: str, **why: Any) -> None:
     """The event first: whoever finds the one without the other believes the event."""
-    events.write("state", state=state, **why)
-    update_record(folder, state=state, ended_at=time.time(), **why)
+    ended_at = event_seconds(events.write("state", state=state, **why))
+    update_record(folder, state=state, ended_at=ended_at, **why)
     with contextlib.suppress(FileNotFoundError):
         (folder / "STOP").unlink()
 
@@ -134,10 +134,16 @@ def _explain(error: Exception) -> tuple[str, str]:
         advice = named("core.worker.training.advice:advise")(error)
         return str(advice.message), str(advice.hint)
     except Exception:
-        traceback.print_exc()  # what went wrong with the job matters more than this
+        _log_traceback()  # what went wrong with the job matters more than this
     if isinstance(error, TunesmithError):
         return error.message, error.hint
     return f"{type(error).__name__}: {error}", "See worker.log in the run's folder."
+
+
+def _log_traceback() -> None:
+    """Into worker.log, which a full disk does not take: how the job ended matters more."""
+    with contextlib.suppress(OSError):
+        traceback.print_exc()
 
 
 def _leave_terminal(folder: Path) -> None:

@@ -68,6 +68,11 @@ class ModelFacts:
         return self.architecture.startswith(_TRANSPOSED)
 
     @property
+    def is_mixture(self) -> bool:
+        """Whether it has experts, which transformers fuses into other parameters."""
+        return any(_EXPERT.search(name) for name in self.shapes)
+
+    @property
     def module_names(self) -> set[str]:
         """The last part of every module's name: what target_modules may name."""
         return {name.rpartition(".")[0].rpartition(".")[2] for name in self.shapes}
@@ -120,7 +125,7 @@ def trainable_parameters(facts: ModelFacts, config: RunConfig) -> int | None:
         return _unfrozen(facts, adapter)
     if adapter.method == "lora" and adapter.init_lora_weights == "eva" and adapter.eva_rho > 1:
         return None
-    if not facts.shapes or any(_EXPERT.search(name) for name in facts.shapes):
+    if not facts.shapes or facts.is_mixture:
         return None
     count = 0
     bias = adapter.bias if adapter.method in ("lora", "adalora") else "none"
@@ -158,7 +163,12 @@ def _of_new_tokens(facts: ModelFacts, config: RunConfig) -> int:
 def unknown_modules(facts: ModelFacts, names: list[str]) -> list[str]:
     """Those of `names` that no module of the model ends in, so that nothing would be trained."""
     modules = {name.rpartition(".")[0] for name in facts.shapes} | {"lm_head"}
-    return [name for name in names if not any(_names(module, name) for module in modules)]
+    # The files of a model that was saved without its head leave the first part of each name out.
+    return [
+        name
+        for name in names
+        if not any(_names(module, name) or _names(name, module) for module in modules)
+    ]
 
 
 def _unfrozen(facts: ModelFacts, adapter: AdapterSection) -> int | None:

@@ -29,20 +29,28 @@ def model_problems(workspace: Workspace, config: RunConfig) -> list[Problem]:
     return [problem] if problem else []
 
 
-def adapter_problems(workspace: Workspace, config: RunConfig) -> list[Problem]:
-    """Why the kind of adapter cannot be put on the base of a run, as far as its files are here."""
+def adapter_problems(
+    workspace: Workspace, config: RunConfig, *, goes_on: bool = False
+) -> list[Problem]:
+    """Why the adapter cannot be put on the base of a run as it is set, as far as its files are
+    here. Of one that `goes_on` the settings are those that it began with."""
     try:
         folder = local_model(workspace, config.model.model_name_or_path)
         facts = describe_model(folder) if folder else None
     except TunesmithError:
         return []  # said where the model is described
-    return list(adapter_misfits(facts, config)) if facts and facts.shapes else []
+    if not facts or not facts.shapes:
+        return []
+    begun = goes_on or config.model.start_from == "continue"
+    unknown = [] if begun or not _names_are_certain(facts, config) else _unknown(facts, config)
+    return [*adapter_misfits(facts, config), *unknown]
 
 
 def adapter_warnings(facts: ModelFacts, config: RunConfig, steps: int | None) -> list[Problem]:
     """What would train something else than one thinks, beside `adapter_problems`."""
     adapter = config.adapter
-    found = list(_unknown(facts, config)) if facts.shapes else []
+    named = facts.shapes and not _names_are_certain(facts, config)
+    found = list(_unknown(facts, config)) if named else []
     if adapter.method == "vera" and adapter.r < _VERA_RANK:
         found.append(
             Problem(
@@ -107,8 +115,14 @@ def adapter_misfits(facts: ModelFacts, config: RunConfig) -> Iterator[Problem]:
         )
 
 
+def _names_are_certain(facts: ModelFacts, config: RunConfig) -> bool:
+    """Whether the model has in memory the modules that its files name: not where those name
+    nothing, where experts are fused as they are loaded, or where a head is put on."""
+    return facts.exact and not facts.is_mixture and config.training_method.makes == "writer"
+
+
 def _unknown(facts: ModelFacts, config: RunConfig) -> Iterator[Problem]:
-    """Modules that are named and are not there."""
+    """Settings that name what is not there, so that they would do nothing."""
     adapter = config.adapter
     named: dict[str, list[str]] = {}
     if adapter.method in TUNERS:
@@ -123,17 +137,21 @@ def _unknown(facts: ModelFacts, config: RunConfig) -> Iterator[Problem]:
         named["adapter.freeze_extra_modules"] = adapter.freeze_extra_modules
     for path, names in named.items():
         for name in unknown_modules(facts, names):
-            yield Problem(path, f"{facts.name} has no module {name}. {_mend(facts, name)}", _MODEL)
+            mend = _mend(sorted(facts.module_names | {"lm_head"}), facts.linear_modules, name)
+            yield Problem(path, f"{facts.name} has no module {name}. {mend}", _MODEL)
     if adapter.method not in ("lora", "loha", "lokr"):
         return
     modules = list(adapted_modules(facts, config))
+    names = sorted({module.rpartition(".")[2] for module in modules})
+    # The files of a model that was saved without its head leave the first part of each name out.
+    whole = [*modules, *(f"model.{module}" for module in modules)]
     for path, patterns in (
         ("adapter.rank_pattern", adapter.rank_pattern),
         ("adapter.alpha_pattern", adapter.alpha_pattern),
     ):
         for pattern in patterns:
             try:
-                fits = any(pattern_fits(pattern, module) for module in modules)
+                fits = any(pattern_fits(pattern, module) for module in whole)
             except SlowPattern as error:
                 yield Problem(path, f"{pattern}: {error}", _MODEL)
             except ValueError:
@@ -141,12 +159,11 @@ def _unknown(facts: ModelFacts, config: RunConfig) -> Iterator[Problem]:
             else:
                 if not fits:
                     why = f"{pattern} fits no module of {facts.name} with an adapter."
-                    yield Problem(path, why, _MODEL)
+                    yield Problem(path, f"{why} {_mend(names, names, pattern)}", _MODEL)
 
 
-def _mend(facts: ModelFacts, name: str) -> str:
-    known = sorted(facts.module_names)
-    near = difflib.get_close_matches(name.rpartition(".")[2], known, n=2, cutoff=0.4)
+def _mend(known: list[str], usual: list[str], name: str) -> str:
+    near = difflib.get_close_matches(name.rpartition(".")[2], known, n=2, cutoff=0.6)
     if near:
         return f"Did you mean {' or '.join(near)}?"
-    return f"It has {', '.join(facts.linear_modules)}."
+    return f"Take one of {', '.join(usual)}, or take it out." if usual else "Take it out."

@@ -6,7 +6,6 @@ The classes are plain dataclasses, so their annotated fields are read from the s
 from __future__ import annotations
 
 import ast
-import difflib
 import importlib.util
 from collections.abc import Iterator
 from functools import lru_cache
@@ -16,7 +15,7 @@ from typing import Any
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from core.config import SPEC_BY_PATH, RunConfig
-from core.errors import Problem
+from core.errors import Problem, did_you_mean
 from core.methods import TRAINING_ARGUMENTS, TRL_ARGUMENTS, LibraryClass, Method
 
 _OWN_FOLDER = "the run's folder is Tunesmith's"
@@ -95,10 +94,8 @@ def extra_rules(config: RunConfig) -> Iterator[Problem]:
         elif key in method.idle_arguments:
             message = f"{key} does nothing with method {method.name}."
         elif key not in known:
-            near = difflib.get_close_matches(key, sorted(known), n=1)
-            message = f"{key} is not a field of {method.arguments.name}" + (
-                f"; did you mean {near[0]}?" if near else "."
-            )
+            near = did_you_mean(key, sorted(known))
+            message = f"{key} is not a field of {method.arguments.name}{near}"
         else:
             message = wrong_extra_value(method, key, value)
         if message:

@@ -3,7 +3,6 @@ owner in the workspace. Both are the same kind of YAML file."""
 
 from __future__ import annotations
 
-import difflib
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +12,7 @@ import yaml
 
 from core.config import SPEC_BY_PATH, RunConfig, flatten, nest, renamed
 from core.config.yaml_file import read_yaml
-from core.errors import ConfigError, Problem, TunesmithError
+from core.errors import ConfigError, Problem, TunesmithError, nearest
 from core.rules.parsing import parse_config
 from core.workspace import Workspace, checked_id, write_atomic
 
@@ -72,8 +71,8 @@ def load_preset(name: str, workspace: Workspace | None = None) -> Preset:
     if workspace is not None and _is_id(name) and (workspace.presets / f"{name}.yaml").is_file():
         return _read(workspace.presets / f"{name}.yaml", builtin=False)
     names = [preset.name for preset in list_presets(workspace)]
-    near = difflib.get_close_matches(name, names, n=1)
-    hint = f"Did you mean {near[0]}?" if near else f"There are: {', '.join(names)}."
+    near = nearest(name, names)
+    hint = f"Did you mean {near}?" if near else f"There are: {', '.join(names)}."
     raise ConfigError([Problem("preset", f"there is none named {name!r}.")], hint)
 
 

@@ -34,7 +34,7 @@ def start_problems(
         *_data_problems(workspace, config),
         *_template_problems(workspace, config),
         *model_problems(workspace, config),
-        *adapter_problems(workspace, config),
+        *adapter_problems(workspace, config, goes_on=goes_on),
         *([] if goes_on else chain_problems(workspace, config)),
         *need_problems(config, local_devices() if devices is None else devices),
     ]

@@ -76,6 +76,28 @@ def resume_run(
     return store.get(run_id)
 
 
+def recall(folder: Path) -> dict[str, Any]:
+    """What the store is to know of a run whose job.json is torn: from its settings, and from the
+    checkpoints where it had not begun again."""
+    run = RunFolder(folder)
+    attempt = read_attempt(run.events)
+    begins = attempt[0].get("resumed_from_step") if attempt else None
+    checkpoint = run.checkpoints / f"checkpoint-{begins}"
+    place = f"checkpoints/{checkpoint.name}" if begins and checkpoint.is_dir() else None
+    try:
+        config = load_config(run.config)
+    except ConfigError:
+        return {}
+    device = config.training.device
+    return {
+        "name": config.name or folder.name,
+        "device": device,
+        "model": config.model.model_name_or_path,
+        "dataset": config.data.dataset,
+        "params": {"device": device, **({"resume_from": place} if place else {})},
+    }
+
+
 def resume_with_half(workspace: Workspace, store: Store, run_id: str) -> Job:
     """Puts a run that the memory was not enough for back in the queue, with half the rows at once
     and as many in each step as before. Raises JobError when it has only one row at once."""

@@ -6,13 +6,12 @@ page's install buttons add. Standard library only: launch.py asks here before an
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import importlib.util
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from core.errors import SetupError
+from core.errors import SetupError, did_you_mean
 
 # How far an installation is: the share done, and what is going on.
 
@@ -129,9 +128,8 @@ def find(names: Iterable[str]) -> list[Extra]:
     found = []
     for name in names:
         if name not in EXTRAS:
-            near = difflib.get_close_matches(name, list(EXTRAS), n=1)
-            question = f"; did you mean {near[0]}?" if near else "."
-            raise SetupError(f"There is no extra {name!r}{question}", f"There are: {listed()}.")
+            near = did_you_mean(name, EXTRAS)
+            raise SetupError(f"There is no extra {name!r}{near}", f"There are: {listed()}.")
         found.append(EXTRAS[name])
     return found
 

@@ -4,7 +4,6 @@ of another Python environment, composed by Hydra there. No verl here."""
 
 from __future__ import annotations
 
-import difflib
 import json
 import math
 import subprocess
@@ -16,7 +15,7 @@ from typing import Any
 
 from core.config import RunConfig
 from core.config.run import answers_a_step
-from core.errors import ConfigError, Problem, SetupError
+from core.errors import ConfigError, Problem, SetupError, nearest
 from core.models.starter import STARTER_MODELS
 from core.rewards.specs import FIELD, parse_rewards
 
@@ -265,10 +264,8 @@ def check_keys(keys: Iterable[str]) -> Checked:
     wrong = []
     for key in keys:
         if key not in known:
-            near = difflib.get_close_matches(key, known, n=1)
-            wrong.append(
-                (key, f"no key of verl {VERSION}" + (f"; near: {near[0]}" if near else ""))
-            )
+            near = nearest(key, known)
+            wrong.append((key, f"no key of verl {VERSION}" + (f"; near: {near}" if near else "")))
     return Checked(VERSION, wrong)
 
 

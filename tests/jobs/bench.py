@@ -8,10 +8,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from core.jobs.events import EventWriter
-from core.jobs.job import ACTIVE, Job, write_record
+from core.jobs.job import ACTIVE, Job
 from core.jobs.kinds import KINDS
 from core.jobs.process import context, kill_worker
+from core.jobs.queue import enqueue
 from core.jobs.scheduler import Scheduler
 from core.jobs.store import Store
 from core.workspace import Workspace, new_id
@@ -46,9 +46,7 @@ class Bench:
             device=params.get("device", "auto"),
             params=params,
         )
-        EventWriter(folder / "events.jsonl").write("state", state="queued")
-        write_record(folder, job)
-        return self.store.add(job)
+        return enqueue(self.workspace, self.store, job)
 
     def folder(self, job: Job) -> Path:
         return self.workspace.root / job.folder

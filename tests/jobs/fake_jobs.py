@@ -71,6 +71,10 @@ def _behave(behaviour: object, folder: Path) -> str:
         raise RuntimeError("the loss went away")
     if behaviour == "explain":
         raise TrainingError("The loss is not finite.", "Lower the learning rate.")
+    if behaviour == "fill the disk":
+        with (folder / "filler").open("wb", buffering=0) as file:
+            while True:  # ends with an OSError
+                file.write(b"0" * 4096)
     if behaviour == "killed":
         os.kill(os.getpid(), signal.SIGKILL)
     if behaviour == "exit":

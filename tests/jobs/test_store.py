@@ -14,6 +14,7 @@ from core.errors import JobError
 from core.jobs.events import EventWriter
 from core.jobs.job import ACTIVE, Job, read_record, update_record, write_record
 from core.jobs.store import Store
+from core.rules import parse_config
 from core.workspace import Workspace
 
 
@@ -169,25 +170,53 @@ def test_a_folder_that_was_removed_takes_its_row_along(tmp_path: Path) -> None:
 def test_a_job_json_that_is_wrong_does_no_harm(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """One spoiled folder must not keep all the others from being listed."""
+    """One spoiled folder must not keep all the others from being listed, nor be lost itself."""
     workspace = Workspace.open(tmp_path)
     good = {"kind": "train", "state": "finished", "id": "good"}
     contents = {
         "good": {**good, "created_at": 5, "step": "many", "params": [], "folder": "/etc", "x": 1},
-        "no-state": {**good, "state": "asleep"},
+        "no-state": {**good, "state": "asleep", "note": "mine"},
         "no-kind": {"state": "finished"},
         "My run": good,
     }
     for name, content in contents.items():
         (workspace.runs / name).mkdir()
         (workspace.runs / name / "job.json").write_text(json.dumps(content))
-    (workspace.runs / "no-json").mkdir()
-    (workspace.runs / "no-json/job.json").write_text("{")
-    (read,) = Store.open(workspace).list()
-    assert (read.id, read.folder, read.created_at) == ("good", "runs/good", 5)
-    assert (read.step, read.params) == (0, {})
+    store = Store.open(workspace)
+    read = store.get("good")
+    assert (read.folder, read.created_at, read.step, read.params) == ("runs/good", 5, 0, {})
     for name in ("no-state", "no-kind", "My run"):
         assert name in caplog.text
+    assert {job.id for job in store.list()} == {"good", "no-state", "no-kind"}
+    assert (store.get("no-state").state, store.get("no-state").note) == ("failed", "mine")
+    assert "job.json cannot be read" in str(store.get("no-kind").error)
+
+
+TORN = '{"id": "run-1", "kind": "train", "sta'
+
+
+@pytest.mark.parametrize("state", ["queued", "running", "finished", "failed"])
+def test_a_run_whose_job_json_is_torn_is_shown_with_what_the_rest_tells(
+    tmp_path: Path, state: str
+) -> None:
+    """Hours of training must not vanish from the list for one file."""
+    workspace = Workspace.open(tmp_path)
+    run = workspace.run("run-1")
+    run.root.mkdir()
+    values = {"name": "mine", "data.dataset": "d1", "model.model_name_or_path": "m1"}
+    parse_config(values).save(run.config)
+    run.job.write_text(TORN)
+    events = EventWriter(run.events)
+    events.write("state", state="queued")
+    if state != "queued":
+        events.write("state", state="running", pid=1, pid_started_at=1.0)
+        events.write("metrics", step=7, eval_loss=0.5)
+    if state in ("finished", "failed"):
+        events.write("state", state=state, error="no room" if state == "failed" else None)
+    read = Store.open(workspace).get("run-1")
+    assert (read.name, read.dataset, read.model, read.state) == ("mine", "d1", "m1", state)
+    assert read.step == (0 if state == "queued" else 7)
+    assert read.error == ("no room" if state == "failed" else None)
 
 
 def test_an_end_that_only_the_events_tell_is_believed(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,6 +11,9 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from core.errors import TrainingError
+from core.models.labels import Labels
+from core.worker.models.classifier import open_with_head
+from core.worker.models.loading import attention_asked_for, open_model
 from core.worker.training.attention import (
     KNOWN,
     NAME,
@@ -123,3 +128,22 @@ def test_a_model_that_drops_the_lengths_is_an_error_not_a_guess() -> None:
     part = torch.zeros(1, 2, 3, 4)
     with pytest.raises(TrainingError, match="attn_implementation"):
         attend_rows(torch.nn.Identity(), part, part, part, None)
+
+
+@pytest.mark.parametrize("key", ["_attn_implementation", "attn_implementation"])
+@pytest.mark.parametrize("asked", ["eager", "flash_attention_2", "somebody/kernel"])
+def test_a_models_config_does_not_choose_its_attention(
+    tmp_path: Path, key: str, asked: str
+) -> None:
+    """A stranger's file would slow a run down, keep it from starting, or fetch a kernel's code."""
+    tiny("llama").save_pretrained(tmp_path)
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), key: asked}))
+    assert attention_asked_for(tmp_path) == asked
+    labels = Labels(("a", "b", "c"), multi=False)
+    for model in (
+        open_model(tmp_path, device="cpu", dtype=torch.float32),
+        open_with_head(tmp_path, labels, device="cpu", dtype=torch.float32),
+    ):
+        assert model.config._attn_implementation == "sdpa"
+    assert model.config.num_labels == 3

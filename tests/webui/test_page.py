@@ -164,6 +164,34 @@ def test_a_setting_in_a_closed_fold_is_kept_and_a_preset_reaches_it(
     expect(page.locator("#field-training-seed textarea")).to_have_value("42")
 
 
+def test_what_was_typed_is_there_again_when_the_page_is_loaded_again(
+    served: Served, page: Page
+) -> None:
+    """A quarter of an hour of settings, gone with a slip of the finger."""
+    visit(page, served, "?tab=configure")
+    name, rate = page.locator("#field-name textarea"), "#field-training-learning_rate"
+    page.locator("#preset").get_by_text("Full fine-tune of a small model").click()
+    preset = page.locator(f"{rate} textarea").input_value()
+    name.fill("mine")
+    page.locator(f"{rate} textarea").fill("3e-4")
+    expect(page.locator(f"{rate} .field-was")).to_contain_text("Preset: ")
+    until(lambda: page.evaluate(_DRAFT))
+    for address in ("?tab=configure", "?tab=data"):  # also with the tab not yet opened
+        visit(page, served, address)
+        page.get_by_role("tab", name="Configure").click()
+        expect(name).to_have_value("mine")
+        expect(page.locator(f"{rate} textarea")).to_have_value("3e-4")
+        chosen = page.locator("#preset label.selected")
+        expect(chosen).to_contain_text("Full fine-tune of a small model")
+    page.locator("#reset-settings").click()
+    expect(name).to_have_value("")
+    expect(page.locator(f"{rate} textarea")).to_have_value(preset)
+    expect(page.locator(f"{rate} .field-was")).to_have_count(0)
+
+
+_DRAFT = "() => Object.keys(localStorage).some(key => key.startsWith('tunesmith-draft'))"
+
+
 def test_a_dropped_file_becomes_the_selected_data_set(
     served: Served, page: Page, tmp_path: Path
 ) -> None:

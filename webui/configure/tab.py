@@ -22,6 +22,7 @@ from core.runs.check import start_problems
 from core.tokens.lens import Lens
 from webui import background, forms, messages
 from webui.configure import plan
+from webui.configure.draft import Draft
 from webui.configure.extras import ExtrasView
 from webui.configure.plan import MemoryView
 from webui.configure.presets import PresetChoice, when
@@ -43,7 +44,7 @@ def build(app: App, shared: Shared) -> None:
     tab = _Configure(app, shared)
     tab.wire()
     # The tabs after this one have such buttons too: they are wired when all are there.
-    shared.finally_wire.append(tab.wire_sample_buttons)
+    shared.finally_wire += [tab.wire_sample_buttons, tab.wire_draft]
 
 
 class _Configure:
@@ -55,6 +56,7 @@ class _Configure:
             with gr.Column(scale=7, min_width=320):
                 self.presets = PresetChoice(app, first)
                 self.preset, self.when = self.presets.field, self.presets.when
+                self.reset = gr.Button("Back to the preset", size="sm", elem_id="reset-settings")
                 self.form = forms.build(
                     first.config().values(),
                     self._choices(),
@@ -62,6 +64,7 @@ class _Configure:
                     self._build_rewards,
                 )
                 self.filling = Filling(self.form)
+                self.draft = Draft(app, self.form)
                 self._build_reuse()
             with gr.Column(scale=4, min_width=300, elem_classes="beside"):
                 self.summary = gr.HTML(elem_id="summary", apply_default_css=False)
@@ -70,7 +73,8 @@ class _Configure:
                 self.stop = gr.Button("Stop the download", size="sm", visible=False)
                 self.need = MemoryView(app)
         self.inputs = {*self.form.fields.values(), self.preset, self.name_to_save}
-        self.shown = {self.form.marks, self.summary, self.start, shared.lens}
+        self.inputs.add(self.draft.opened)
+        self.shown = {self.draft.kept, self.form.marks, self.summary, self.start, shared.lens}
         self.shown |= {*self.rewards.outputs, *self.need.outputs, self.need.box}
         self.shown |= {part for offer in self.offers.values() for part in offer.outputs}
         self.start_outputs = {*self.shown, self.status, self.stop, shared.run, shared.tabs}
@@ -141,6 +145,7 @@ class _Configure:
             **self.need.follow(config),
             self.start: gr.Button(interactive=config is not None and not refused),
             self.shared.lens: Lens.of(config).write() if config else gr.skip(),
+            **self.draft.keep(preset, data),
             **self.rewards.follow(data[self.form.fields["method"]], data[self.rewards.field]),
         }
 
@@ -166,6 +171,21 @@ class _Configure:
         if "data.dataset" not in preset.settings:
             kept["data.dataset"] = data[self.form.fields["data.dataset"]]
         return {**self.filling.values(_with(preset, kept)), self.when: when(preset)}
+
+    def back(self, data: dict[Component, Any]) -> dict[Component, Any]:
+        """The chosen preset as it is; only the data set stays."""
+        preset = load_preset(data[self.preset], self.app.workspace)
+        kept = {"data.dataset": data[self.form.fields["data.dataset"]]}
+        return self.filling.values(_with(preset, kept))
+
+    def restore(self, kept: Any) -> dict[Component, Any]:
+        """What was typed before the page was loaded again."""
+        opened: dict[Component, Any] = {self.draft.opened: "yes"}
+        found = self.draft.read(kept)
+        if found is None:
+            return opened
+        preset, held = found
+        return {**opened, **held, **self.presets.choose(preset), self.when: when(preset)}
 
     def choose_sample(self) -> dict[Component, Any]:
         """The settings of a fresh start, whatever was changed since, and this tab to watch."""
@@ -306,6 +326,7 @@ class _Configure:
             gr.on(edits, self.edited, self.inputs, told, trigger_mode="always_last", **in_turn)
         )
         refreshed_now(self.filling.wire(self.preset.input, self.choose, self.inputs, {self.when}))
+        refreshed_now(self.filling.wire(self.reset.click, self.back, self.inputs))
         self.presets.wire()
         self._wire_lists(refreshed_now)
         begun = self.start_outputs
@@ -349,6 +370,17 @@ class _Configure:
             button.click(copy, self.inputs, self.copied, **quiet).then(
                 None, self.copied, js="text => tunesmith.copy(text)"
             )
+
+    def wire_draft(self) -> None:
+        assert self.shared.page is not None
+        chosen = {self.presets.purpose, self.preset, self.when}
+        opened = self.shared.page.load(
+            self.restore,
+            self.draft.kept,
+            {*self.form.fields.values(), *chosen, self.draft.opened},
+            show_progress="hidden",
+        )
+        self.shared.follow_settings(opened)
 
     def wire_sample_buttons(self) -> None:
         """Start the sample run: back to the first settings, then as if Start were pressed here."""

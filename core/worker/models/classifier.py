@@ -20,6 +20,7 @@ from core.models.trained import TrainedModel
 from core.worker.models.loading import (
     DTYPES,
     keep_unpacked,
+    plain_config,
     quantization_config,
     tokenizer_of,
     with_adapter,
@@ -124,11 +125,13 @@ def _load(path: str | Path, labels: Labels, *, seed: int, **options: Any) -> tup
             torch.manual_seed(seed)
             model, told = AutoModelForSequenceClassification.from_pretrained(
                 path,
+                config=plain_config(
+                    path, options.get("revision", "main"), **labels.model_config()
+                ),
                 trust_remote_code=False,
                 use_safetensors=True,
                 ignore_mismatched_sizes=True,  # a base that gave other labels gets a new head
                 output_loading_info=True,
-                **labels.model_config(),
                 **options,
             )
     except (OSError, ValueError, KeyError, ImportError) as error:

@@ -19,7 +19,13 @@ from typing import Any
 import torch
 from peft import PeftModel, PeftType, get_peft_model_state_dict
 from safetensors import safe_open
-from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, PreTrainedConfig
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    PreTrainedConfig,
+)
 
 from core.config import RunConfig
 from core.errors import ModelError
@@ -56,6 +62,7 @@ def _load(config: RunConfig, model_path: str | Path, *, device: str, precision: 
     try:
         model = AutoModelForCausalLM.from_pretrained(
             model_path,
+            config=plain_config(model_path, config.model.model_revision),
             revision=config.model.model_revision,
             dtype=DTYPES[precision if config.adapter.is_adapter else "fp32"],
             device_map=place,
@@ -78,6 +85,28 @@ def _load(config: RunConfig, model_path: str | Path, *, device: str, precision: 
     if config.adapter.method == "freeze":
         freeze(model, config.adapter)
     return keep_unpacked(model)
+
+
+def plain_config(path: str | Path, revision: str = "main", **changes: Any) -> Any:
+    """The config of a model without the attention and the experts that it asks for: how a model is
+    computed is for the settings to say, not for whoever published it. Raises what transformers
+    raises."""
+    config = AutoConfig.from_pretrained(
+        path, revision=revision, trust_remote_code=False, **changes
+    )
+    config._attn_implementation = None
+    config._experts_implementation = None
+    return config
+
+
+def attention_asked_for(path: str | Path, revision: str = "main") -> str | None:
+    """The attention that a model's config asks for, which `plain_config` passes over."""
+    try:
+        config, _ = PreTrainedConfig.get_config_dict(path, revision=revision)
+    except (OSError, ValueError):
+        return None
+    found = config.get("attn_implementation") or config.get("_attn_implementation")
+    return str(found) if found else None
 
 
 def keep_unpacked(model: Any) -> Any:
@@ -278,6 +307,7 @@ def open_model(path: str | Path, *, device: str, dtype: torch.dtype, revision: s
         try:
             return AutoModelForCausalLM.from_pretrained(
                 folder,
+                config=plain_config(folder, revision),
                 revision=revision,
                 dtype=dtype,
                 use_safetensors=True,

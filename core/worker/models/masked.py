@@ -19,6 +19,7 @@ from core.models.trained import TrainedModel
 from core.worker.models.loading import (
     DTYPES,
     keep_unpacked,
+    plain_config,
     quantization_config,
     tokenizer_of,
     with_adapter,
@@ -92,6 +93,7 @@ def _load(path: str | Path, *, seed: int, **options: Any) -> tuple[Any, list[str
             torch.manual_seed(seed)
             model, told = AutoModelForMaskedLM.from_pretrained(
                 path,
+                config=plain_config(path, options.get("revision", "main")),
                 trust_remote_code=False,
                 use_safetensors=True,
                 output_loading_info=True,

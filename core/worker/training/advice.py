@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from core.errors import TunesmithError
+from core.errors import TunesmithError, disk_full
 
 
 @dataclass(frozen=True)
@@ -55,8 +54,7 @@ def _out_of_memory(error: BaseException) -> Advice | None:
 
 
 def _disk_full(error: BaseException) -> Advice | None:
-    full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-    if not full and "no space left on device" not in str(error).lower():
+    if not disk_full(error):
         return None
     return Advice(
         "The disk is full.",

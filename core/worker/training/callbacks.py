@@ -14,6 +14,7 @@ import psutil
 import torch
 from transformers import TrainerCallback
 
+from core.config.schedules import STAYS_AT_ZERO
 from core.jobs.events import EventWriter
 from core.models.hardware import probe
 from core.worker.training.trackers import Trackers
@@ -50,8 +51,11 @@ class ReportEvents(TrainerCallback):
         self._batches = 0  # of the step that is being made
         self._evaluating = False
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+    def on_train_begin(self, args: Any, state: Any, control: Any, **given: Any) -> None:
         self._trainer.go_on_counting(state.log_history)
+        rates = [group["lr"] for group in getattr(given.get("optimizer"), "param_groups", ())]
+        if state.global_step + 1 == state.max_steps and rates and not any(rates):
+            self.events.write("log", level="warning", message=STAYS_AT_ZERO)
         if self._trackers is not None:
             self._trackers.begin(state.global_step)
         self._evaluation_began = time.monotonic()  # some methods evaluate before the first step

@@ -16,7 +16,7 @@ from core.jobs.process import named
 from core.models.origin import maker_of, own_adapter, own_base, read_origin
 from core.models.starter import STARTER_MODELS
 from core.worker.models.classifier import longest_input
-from core.worker.models.loading import load_base, with_adapter
+from core.worker.models.loading import attention_asked_for, load_base, with_adapter
 from core.worker.training import resolve
 from core.worker.training.adapters import save_adapter, start_adapter, take_adapter
 from core.worker.training.beginning import Beginning, begin
@@ -65,6 +65,13 @@ def prepare(
     else:
         recipe.read_rows()
         recipe.open_model()
+    asked = attention_asked_for(start.base, recipe.config.model.model_revision)
+    if asked and recipe.config.model.attn_implementation == "auto":
+        message = (
+            f"The model's config.json asks for the attention {asked}, which is not heeded: "
+            "model.attn_implementation is auto."
+        )
+        reporter.events.write("log", level="warning", message=message)
     recipe.choose_batch()
     recipe.config.save(folder.config)
     reporter.check_stop()
@@ -280,14 +287,18 @@ def save(trainer: Any, start: Beginning, *beside: Kept) -> None:
     making = folder.root / f".{target.name}.making"
     shutil.rmtree(making, ignore_errors=True)
     model = trainer.accelerator.unwrap_model(trainer.model)
-    if is_adapter:
-        _name_base(model, start)
-        save_adapter(model, making, start, embeddings=_saves_embeddings(config))
-    else:
-        model.save_pretrained(str(making))
-    trainer.processing_class.save_pretrained(str(making))
-    for kept in filter(None, (start.new_tokens, *beside)):
-        kept.save(making)
+    try:
+        if is_adapter:
+            _name_base(model, start)
+            save_adapter(model, making, start, embeddings=_saves_embeddings(config))
+        else:
+            model.save_pretrained(str(making))
+        trainer.processing_class.save_pretrained(str(making))
+        for kept in filter(None, (start.new_tokens, *beside)):
+            kept.save(making)
+    except BaseException:
+        shutil.rmtree(making, ignore_errors=True)  # on a full disk, room to say so
+        raise
     shutil.rmtree(target, ignore_errors=True)
     making.rename(target)
 

@@ -8,6 +8,7 @@ the effective batch shrink; so it is not used.
 from __future__ import annotations
 
 import pickle
+import shutil
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -126,7 +127,17 @@ class ResumedTrainer(_BaseTrainer):
 
     A checkpoint of another model is refused, one that cannot be read is told apart from any other
     error, and the run's own learning rate, length and intervals hold, not those that were saved.
+    One that cannot be written whole is taken away again, which on a full disk makes the room in
+    which the run says so.
     """
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        try:
+            super()._save_checkpoint(model, trial)
+        except BaseException:
+            half = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
+            shutil.rmtree(half, ignore_errors=True)
+            raise
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         folder = Path(resume_from_checkpoint)
