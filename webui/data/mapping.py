@@ -48,6 +48,7 @@ _MEANING = {
     UNASKED: "What becomes of conversations in which nobody asks.",
     "label_names": "Where a cell is a list of 0 and 1: the name of each place, in order.",
 }
+_BRACES = "Columns stand in braces; write {{ for a brace itself."
 # What a setting's values are called, and it is where it has none.
 _SETTINGS = {"separator": "{} between labels", UNASKED: "{} them"}
 _UNSET = {
@@ -96,7 +97,7 @@ class MappingTable:
                 template = gr.Textbox(
                     label="Template", lines=3, max_lines=8, visible=False, elem_classes="field",
                     placeholder="{question}\n\n{options}",
-                    info="Columns stand in braces; write {{ for a brace itself.",
+                    info=_BRACES,
                 )
                 problem = gr.HTML(apply_default_css=False)
             with gr.Column(scale=2, min_width=240):
@@ -221,6 +222,7 @@ def _fill(
         line.template: gr.Textbox(
             source if template else "",
             label="Names" if free else f"Template for {name}",
+            info="As many as the list has places." if free else _BRACES,
             visible=template,
         ),
     }
