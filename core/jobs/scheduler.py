@@ -21,7 +21,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from core.errors import JobError, TunesmithError, WorkspaceError
+from core.errors import JobError, SetupError, TunesmithError, WorkspaceError
 from core.jobs import worker
 from core.jobs.devices import Slot, asked_device, serves, slots_for
 from core.jobs.events import Event, EventReader, EventWriter, attempt_offset, read_attempt
@@ -219,22 +219,34 @@ class Scheduler:
     def _begin(self, job: Job) -> Supervisor | None:
         """Starts the worker of a job that this process has claimed."""
         folder = self.workspace.root / job.folder
+        process = None
         try:
-            process = self._start(job, folder)
+            try:
+                process = self._start(job, folder)
+            except SetupError as error:
+                if not isinstance(error.__cause__, EOFError | ConnectionError):
+                    raise
+                # The fork server was killed. What a scheduler before this one had asked for may
+                # have come all the same; else there is a new fork server.
+                if not _has_begun(folder):
+                    process = self._start(job, folder)
         except (TunesmithError, OSError) as error:
             what, advice = str(error), "Mend this, then start it again."
             if isinstance(error, TunesmithError):
                 what, advice = error.message, error.hint
-            end: dict[str, Any] = {"error": what, "advice": advice}
-            failed = replace(job, state="failed", ended_at=time.time(), **end)
-
-            def write() -> bool:
-                conclude(self.store, folder, job.id, "failed", **end)
-                return True
-
-            self._insist(job.id, write, lambda: failed)
+            self._give_up(job, {"error": what, "advice": advice})
             return None
         return Supervisor(self.workspace, self.store, job, process, **self._patience)
+
+    def _give_up(self, job: Job, end: dict[str, Any]) -> None:
+        """A job whose worker could not be started has failed."""
+        failed = replace(job, state="failed", ended_at=time.time(), **end)
+
+        def write() -> bool:
+            conclude(self.store, self.workspace.root / job.folder, job.id, "failed", **end)
+            return True
+
+        self._insist(job.id, write, lambda: failed)
 
     def _start(self, job: Job, folder: Path) -> BaseProcess:
         write_record(folder, job)
@@ -316,8 +328,7 @@ class Scheduler:
     def _take_over(self, job: Job) -> None:
         """Watches the worker of a job whose scheduler has gone, or queues the job again."""
         folder = self.workspace.root / job.folder
-        attempt = read_attempt(folder / "events.jsonl")
-        begun = job.pid is not None or any(event.get("state") == "running" for event in attempt)
+        begun = job.pid is not None or _has_begun(folder)
         if not begun and job.state != "running":
             if job.state == "stopping":
                 conclude(self.store, folder, job.id, "stopped", reason="it had not begun")
@@ -370,6 +381,12 @@ def _taken(workspace: Workspace) -> JobError:
         f"The workspace {workspace.root} is looked after by {who}.",
         "Use that one, stop it, or choose another --workspace.",
     )
+
+
+def _has_begun(folder: Path) -> bool:
+    """Whether a worker has been at the job since it was last put in the queue."""
+    attempt = read_attempt(folder / "events.jsonl")
+    return any(event.get("state") == "running" for event in attempt)
 
 
 def _attempt_reader(folder: Path) -> EventReader:

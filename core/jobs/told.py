@@ -31,6 +31,9 @@ class Told:
             self._losses = [one for one in self._losses if one[0] < step] + [(step, loss)]
 
     def _add_state(self, event: Event) -> None:
+        before = self.state.get("state") if self.state else "queued"
+        if event.get("state") == "starting" and before != "queued":
+            return  # a scheduler that did not know that its worker is there already
         self.state = event
         again = event.get("resumed_from_step")
         if isinstance(again, int):  # the steps after it count as they go this time

@@ -19,8 +19,8 @@ from filelock import FileLock, Timeout
 
 from core.errors import JobError, TunesmithError
 from core.jobs.devices import DATA
-from core.jobs.events import EventWriter, event_seconds
-from core.jobs.job import read_record, update_record
+from core.jobs.events import EventWriter, event_seconds, read_attempt
+from core.jobs.job import ENDED, read_record, update_record
 from core.jobs.kinds import KINDS
 from core.jobs.process import leave_server, let_others_first, named, start_time
 
@@ -72,6 +72,10 @@ def _work(
         print("Another worker is busy in this folder; this one leaves.", file=sys.stderr)
         return FOLDER_TAKEN
     events = EventWriter(folder / "events.jsonl")
+    if any(event.get("state") in ENDED for event in read_attempt(events.path)):
+        # Two schedulers asked for it, one after the other: the first one's worker has done it.
+        print("Another worker has done this; this one leaves.", file=sys.stderr)
+        return FOLDER_TAKEN
     try:
         os.environ.update(device_environment(device))
         _listen_for_stop(folder)

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import os
 import signal
+from pathlib import Path
 
 import pytest
 
 from core.errors import JobError
-from core.jobs.events import read_events
+from core.jobs.events import EventWriter, read_events
 from core.jobs.job import ACTIVE, Job, read_record
 from core.jobs.process import WorkerContext, same_process
 from core.jobs.queue import stop_job
 from core.jobs.scheduler import live_server
 from core.jobs.store import Store
-from tests.jobs.bench import Bench
+from tests.jobs.bench import LIGHT, Bench
+from tests.waiting import until
 
 
 def states(bench: Bench, job: Job) -> list[str]:
@@ -187,6 +189,41 @@ def test_a_worker_that_never_begins_is_given_up(bench: Bench) -> None:
     failed = bench.wait_state(job, "failed")
     assert "nothing came back for 0.5 s" in failed.error
     hanging.close()
+
+
+@pytest.mark.parametrize("done_meanwhile", [False, True])
+def test_a_fork_server_that_is_killed_costs_no_job(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, done_meanwhile: bool
+) -> None:
+    """The system ends what is large. A job that waited for it is begun with the next one, unless
+    what a scheduler before had asked for has come all the same: then it is not failed either."""
+    mark = tmp_path / "mark"
+    monkeypatch.setenv("HANGING_ONCE", str(mark))
+    job = bench.add(steps=2)
+    workers = WorkerContext((*LIGHT, "tests.jobs.hanging_once"))
+    bench.scheduler(workers=workers)
+    until(lambda: mark.exists() and mark.read_text())
+    bench.wait_state(job, "starting")
+    if done_meanwhile:
+        events = EventWriter(bench.folder(job) / "events.jsonl")
+        events.write("state", state="running", pid=1, pid_started_at=1.0)
+        events.write("state", state="finished")
+    os.kill(int(mark.read_text()), signal.SIGKILL)
+    assert bench.wait_state(job, "finished", "failed").state == "finished"
+    assert bench.store.get(job.id).step == (0 if done_meanwhile else 2)
+    workers.close()
+
+
+def test_a_worker_leaves_what_another_one_has_done(bench: Bench) -> None:
+    """A training that is done must not begin anew in its own folder."""
+    job = bench.add(steps=2, gated=True)
+    events = EventWriter(bench.folder(job) / "events.jsonl")
+    events.write("state", state="running", pid=1, pid_started_at=1.0)
+    events.write("metrics", step=2)
+    events.write("state", state="finished")
+    bench.scheduler()
+    assert bench.wait_state(job, "finished").step == 2
+    assert "has done this" in (bench.folder(job) / "worker.log").read_text()
 
 
 def test_a_run_for_a_device_that_is_not_there_fails(bench: Bench) -> None:

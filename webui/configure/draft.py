@@ -30,8 +30,17 @@ class Draft:
         self.app, self.form = app, form
         # Another workspace at the same address has drafts of its own.
         name = hashlib.sha256(str(app.workspace.root).encode()).hexdigest()[:16]
-        self.kept = gr.BrowserState("", storage_key=f"tunesmith-draft-{name}", secret=name)
+        self._key = json.dumps(f"tunesmith-draft-{name}")
+        self.kept = gr.Textbox(label="Draft", visible="hidden")
         self.opened = gr.Textbox(label="Draft was read", visible="hidden")
+
+    def wire(self, page: gr.Blocks, restore: Any, outputs: set[Component]) -> Any:
+        """Calls `restore` with the draft when the page is opened; gives that event."""
+        quiet: dict[str, Any] = {"show_progress": "hidden"}
+        write = f"text => {{ localStorage.setItem({self._key}, text) }}"
+        self.kept.change(None, self.kept, None, js=write, **quiet)
+        read = f'() => localStorage.getItem({self._key}) || ""'
+        return page.load(restore, self.kept, outputs, js=read, **quiet)
 
     def keep(self, preset: Preset, data: Mapping[Component, Any]) -> dict[Component, Any]:
         """The draft of what the form holds, for what a handler answers."""

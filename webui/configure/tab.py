@@ -374,12 +374,8 @@ class _Configure:
     def wire_draft(self) -> None:
         assert self.shared.page is not None
         chosen = {self.presets.purpose, self.preset, self.when}
-        opened = self.shared.page.load(
-            self.restore,
-            self.draft.kept,
-            {*self.form.fields.values(), *chosen, self.draft.opened},
-            show_progress="hidden",
-        )
+        told = {*self.form.fields.values(), *chosen, self.draft.opened}
+        opened = self.draft.wire(self.shared.page, self.restore, told)
         self.shared.follow_settings(opened)
 
     def wire_sample_buttons(self) -> None:
