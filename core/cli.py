@@ -37,7 +37,7 @@ from core.commands.output import (
     Output,
     UsageError,
 )
-from core.errors import ConfigError, TunesmithError
+from core.errors import ConfigError, TunesmithError, WorkspaceError, reason_of
 from core.progress import Stopped
 
 _GROUPS = (train, runs, data, templates, rewards, evaluate, chat, export, verl, estimate, info)
@@ -96,6 +96,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The reader, `head` say, has seen enough. Nothing is left to flush at the end either.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE
+    except OSError as error:  # a folder that cannot be written, a full disk
+        place = f"{error.filename}: " if error.filename else ""
+        hint = "Look at its rights and at the room on its disk, then try again."
+        output.error(WorkspaceError(f"{place}{reason_of(error)}.", hint))
+        return FAILED
     except Exception as error:
         traceback.print_exc()
         output.error(error)

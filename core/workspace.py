@@ -204,6 +204,10 @@ class Workspace:
 
         Raises WorkspaceError otherwise, also when nothing is there.
         """
+        if "\0" in str(path):
+            raise WorkspaceError(
+                f"{str(path)!r} is no path: there is a NUL byte in it.", "Type the path again."
+            )
         resolved = Path(os.path.expanduser(path)).resolve()
         if not any(resolved.is_relative_to(folder) for folder in (self.root, *self.allowed)):
             raise WorkspaceError(

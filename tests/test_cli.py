@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -329,3 +330,24 @@ def test_a_reader_that_has_seen_enough_is_no_error(workspace: Path) -> None:
         text=True,
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "{", "")
+
+
+@pytest.mark.parametrize("words", [["runs", "list"], ["data", "import", "rows.jsonl"]])
+def test_a_workspace_that_cannot_be_written_is_told_in_words(
+    small_disk: Path, words: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A traceback of SQLite's would be read as a fault of the program."""
+    Workspace.open(small_disk / "workspace")
+    (small_disk / "rows.jsonl").write_text('{"prompt": "a", "completion": "b"}\n')
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    monkeypatch.chdir(small_disk)
+    done = subprocess.run(
+        [sys.executable, "-m", "core.cli", "--workspace", "workspace", *words],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert "cannot be written" in done.stderr or "could not be written" in done.stderr
+    assert "rights of the workspace's folder" in done.stderr

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import inspect
+import logging
 from collections import Counter
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial, wraps
 from typing import Any
 
 import gradio as gr
 
 from core.data.uploads import sweep_uploads
+from core.errors import TunesmithError, reason_of
 from core.rules.presets import DEFAULT, load_preset
 from core.tokens.lens import Lens
 from core.workspace import Workspace
@@ -31,6 +34,9 @@ _BUILDERS = {
     "export": export.build,
     "runs": runs.build,
 }
+log = logging.getLogger(__name__)
+_LOOK = "Look at the workspace's folder: its rights, and the room on its disk."
+_FAULT = "This did not work: what was sent makes no sense here. The server's log says more."
 # Events that follow what somebody chose.
 _CHOICES = {"change", "input", "select"}
 
@@ -53,6 +59,7 @@ def build(app: App) -> gr.Blocks:
         _wire_selection(page, app, shared)
         publish(app)
     _make_private(page)
+    _speak_plainly(page)
     _spare_status(page)
     _lose_no_choice(page)
     return page
@@ -103,6 +110,47 @@ def _make_private(page: gr.Blocks) -> None:
     for function in page.fns.values():
         if function.api_name not in PUBLISHED:
             function.api_visibility = "private"
+
+
+def _speak_plainly(page: gr.Blocks) -> None:
+    """What a handler raises reaches a person as a sentence: ours as it is, any other as a fault,
+    whose traceback is in the server's log."""
+    for function in page.fns.values():
+        if function.fn is not None:
+            function.fn = _plain(function.fn)
+
+
+def _plain(handler: Callable[..., Any]) -> Callable[..., Any]:
+    if inspect.isgeneratorfunction(handler):
+
+        @wraps(handler)
+        def steps(*given: Any, **named: Any) -> Any:
+            with _plain_errors():
+                yield from handler(*given, **named)
+
+        return steps
+
+    @wraps(handler)
+    def answer(*given: Any, **named: Any) -> Any:
+        with _plain_errors():
+            return handler(*given, **named)
+
+    return answer
+
+
+@contextmanager
+def _plain_errors() -> Iterator[None]:
+    try:
+        yield
+    except gr.Error:
+        raise
+    except TunesmithError as error:
+        raise gr.Error(str(error)) from error
+    except OSError as error:
+        raise gr.Error(f"{reason_of(error).capitalize()}. {_LOOK}") from error
+    except Exception as error:
+        log.exception("a handler failed")
+        raise gr.Error(_FAULT) from error
 
 
 def _spare_status(page: gr.Blocks) -> None:

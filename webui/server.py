@@ -89,7 +89,8 @@ def launch(
         server_name=host,
         server_port=port,
         root_path=root,
-        show_error=True,
+        # Of an error only what webui.app lets through, never Python's own words.
+        show_error=False,
         footer_links=[],
         run_history=False,
         enable_monitoring=False,

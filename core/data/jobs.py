@@ -110,7 +110,7 @@ def _submit(
             check_free(store, dataset_id, groups)
             for job in _of(store, dataset_id, groups):
                 dismiss_job(workspace, store, job.id)  # what comes now takes its place
-        job_id, folder = new_folder(workspace.jobs)
+        job_id, folder = new_folder(store, workspace.jobs)
         job = Job(
             id=job_id,
             kind=kind,

@@ -39,11 +39,13 @@ def move_job(workspace: Workspace, store: Store, job_id: str, position: int) -> 
             update_record(workspace.root / job.folder, position=job.position)
 
 
-def new_folder(parent: Path) -> tuple[str, Path]:
-    """(an id, the folder of that name in `parent`), made for it alone."""
+def new_folder(store: Store, parent: Path) -> tuple[str, Path]:
+    """(an id that no job has, the folder of that name in `parent`), made for it alone."""
     parent.mkdir(parents=True, exist_ok=True)
     while True:
         name = new_id()
+        if store.find(name) is not None:  # of another kind, in another folder
+            continue
         try:
             (parent / name).mkdir()
         except FileExistsError:

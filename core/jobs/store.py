@@ -62,8 +62,10 @@ class Store:
             for job in self.list(states=ENDED | {QUEUED}):
                 if not (workspace.root / job.folder).is_dir():
                     self.delete(job.id)
-            missing = list(scan(workspace, known={job.id for job in self.list()}))
-            for job in sorted(missing, key=lambda job: (job.position, job.created_at)):
+            missing: dict[str, Job] = {}
+            for job in scan(workspace, known={job.id for job in self.list()}):
+                missing.setdefault(job.id, job)  # a copied run has jobs of the same ids in it
+            for job in sorted(missing.values(), key=lambda job: (job.position, job.created_at)):
                 self.add(job)
         return len(missing)
 

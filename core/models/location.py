@@ -96,12 +96,12 @@ def _folder(workspace: Workspace, name: str) -> Path | None:
     if starter is not None or Path(name).name == name:
         # The owner put it there: it may be a link that leads elsewhere.
         folder = workspace.models / (starter.name if starter else name)
-        if is_model_folder(folder):
+        if "\0" not in name and is_model_folder(folder):
             return folder
     if starter is not None:
         return None
     path = Path(os.path.expanduser(name))
-    if path.is_absolute() or name.startswith((".", "~")) or "\\" in name:
+    if path.is_absolute() or "\0" in name or name.startswith((".", "~")) or "\\" in name:
         return workspace.confine(path)
     for base in (workspace.root, Path.cwd()):
         if os.path.exists(base / path):

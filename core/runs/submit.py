@@ -51,7 +51,7 @@ def submit_run(
     # Whatever becomes of the data set while the run waits: it learns from what it is now.
     info = load_dataset_info(workspace, config.data.dataset)
     config.data.dataset_fingerprint = info.fingerprint
-    run_id, folder = new_folder(workspace.runs)
+    run_id, folder = new_folder(store, workspace.runs)
     config.save(folder / "config.yaml")
     # It may be changed or deleted while the run waits.
     keep_with_run(folder, config.data.chat_template, workspace)
@@ -134,7 +134,9 @@ def _submit_task(
 ) -> Job:
     run = run_job(store, run_id)
     find_trained(workspace.run(run_id), params.get("checkpoint", FINAL))
-    task_id, folder = new_folder(workspace.run(run_id).root / KINDS[kind].folder)
+    task_id, folder = new_folder(
+        store, workspace.run(run_id).root / KINDS[kind].folder
+    )
     job = Job(
         id=task_id,
         kind=kind,

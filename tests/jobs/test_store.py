@@ -13,6 +13,7 @@ import pytest
 from core.errors import JobError
 from core.jobs.events import EventWriter
 from core.jobs.job import ACTIVE, Job, read_record, update_record, write_record
+from core.jobs.queue import new_folder
 from core.jobs.store import Store
 from core.rules import parse_config
 from core.workspace import Workspace
@@ -154,6 +155,31 @@ def test_a_folder_that_was_copied_in_becomes_a_run_of_its_own(tmp_path: Path) ->
     assert store.get("copy-2").run_id == "copy-2"
     assert store.get("copy-2").folder == "runs/copy-2"
     assert store.get("copy-2").pid is None
+
+
+def test_a_run_that_was_copied_with_its_exports_keeps_no_store_from_being_made(
+    tmp_path: Path,
+) -> None:
+    """The same ids twice: the server would not start any more."""
+    workspace = Workspace.open(tmp_path)
+    for name in ("run-1", "copy-2"):
+        run = workspace.run(name).root
+        write_record(run, job(state="finished"))
+        write_record(
+            run / "exports/e1", Job("e1", "export", "run-1", "runs/run-1/exports/e1", state="died")
+        )
+    store = Store.open(workspace)
+    assert sorted(item.id for item in store.list()) == ["copy-2", "e1", "run-1"]
+
+
+def test_no_two_jobs_get_one_id(tmp_path: Path) -> None:
+    """Ids are a minute and two words: an export and a run may draw the same ones."""
+    workspace = Workspace.open(tmp_path)
+    store = Store.open(workspace)
+    for kind, parent in (("train", workspace.runs), ("import", workspace.jobs)):
+        for _ in range(200):
+            name, folder = new_folder(store, parent)
+            store.add(Job(name, kind, "", folder.relative_to(tmp_path).as_posix()))
 
 
 def test_a_folder_that_was_removed_takes_its_row_along(tmp_path: Path) -> None:

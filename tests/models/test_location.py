@@ -188,3 +188,10 @@ def test_each_starter_model_says_where_it_comes_from() -> None:
         requirement, _, version = model.source.requirement.partition("==")
         assert model.source.wheel.startswith(f"{requirement.replace('-', '_')}-{version}-")
         assert len(model.source.sha256) == 64
+
+
+@pytest.mark.parametrize("name", ["a\0b", "/tmp/a\0b", "org/a\0b"])
+def test_a_name_with_a_nul_byte_is_refused_in_words(tmp_path: Path, name: str) -> None:
+    """Python's own `embedded null byte` tells nobody what to do."""
+    with pytest.raises(WorkspaceError, match="NUL byte"):
+        local_model(Workspace.open(tmp_path), name)

@@ -118,3 +118,16 @@ def test_uploads_stay_in_the_workspace(tmp_path: Path) -> None:
     assert files
     for file in files:
         assert Path(file.GRADIO_CACHE).is_relative_to(app.workspace.uploads)
+
+
+def test_a_handler_that_is_sent_rubbish_answers_with_a_sentence(page: gr.Blocks) -> None:
+    """Python's own words tell a person nothing, and a stranger too much."""
+    called = 0
+    for function in page.fns.values():
+        if function.fn is None or not function.inputs or function.types_generator:
+            continue
+        with pytest.raises(gr.Error) as caught:
+            function.fn()  # as many values as none
+        assert "makes no sense" in caught.value.message
+        called += 1
+    assert called > 50

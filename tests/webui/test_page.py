@@ -170,7 +170,9 @@ def test_what_was_typed_is_there_again_when_the_page_is_loaded_again(
     """A quarter of an hour of settings, gone with a slip of the finger."""
     visit(page, served, "?tab=configure")
     name, rate = page.locator("#field-name textarea"), "#field-training-learning_rate"
+    first = page.locator(f"{rate} textarea").input_value()
     page.locator("#preset").get_by_text("Full fine-tune of a small model").click()
+    expect(page.locator(f"{rate} textarea")).not_to_have_value(first)
     preset = page.locator(f"{rate} textarea").input_value()
     name.fill("mine")
     page.locator(f"{rate} textarea").fill("3e-4")
@@ -189,7 +191,8 @@ def test_what_was_typed_is_there_again_when_the_page_is_loaded_again(
     expect(page.locator(f"{rate} .field-was")).to_have_count(0)
 
 
-_DRAFT = "() => Object.keys(localStorage).some(key => key.startsWith('tunesmith-draft'))"
+_DRAFT = """() => Object.entries(localStorage).some(([key, draft]) =>
+  key.startsWith("tunesmith-draft") && draft.includes("mine") && draft.includes("3e-4"))"""
 
 
 def test_a_dropped_file_becomes_the_selected_data_set(
