@@ -122,10 +122,13 @@ def convert_all(
 
 def _pairs(row: Row, mapping: Mapping[str, str]) -> tuple[list[Row], int]:
     sides = [mapping.get("chosen", ""), mapping.get("rejected", "")]
-    cells = [row.get(side) for side in sides]
+    cells = [_answers(row.get(side)) for side in sides]
     if not any(holds_several(cell) for cell in cells):
         return [row], 0
-    apart: list[Any] = [cell if holds_several(cell) else [cell] for cell in cells]
+    apart: list[Any] = [
+        [one for one in cell if one is not None] if holds_several(cell) else [cell]
+        for cell in cells
+    ]
     found = {
         json_text(pair, "pair of answers"): row | dict(zip(sides, pair, strict=True))
         for pair in product(*apart)
@@ -133,10 +136,19 @@ def _pairs(row: Row, mapping: Mapping[str, str]) -> tuple[list[Row], int]:
     return list(found.values()), len(apart[0]) * len(apart[1]) - len(found)
 
 
+def _answers(cell: Any) -> Any:
+    """A cell, read where it is a list as Python writes it. One in JSON may be an answer itself."""
+    return parsed(cell) if isinstance(cell, str) and is_python(cell) else cell
+
+
 def holds_several(cell: Any) -> bool:
-    """Whether a cell is a list of answers: of texts, or of whole conversations."""
-    return isinstance(cell, list) and bool(cell) and (
-        all(isinstance(item, str) for item in cell) or all(isinstance(item, list) for item in cell)
+    """Whether a cell is a list of answers: of texts, or of whole conversations. Nulls among them
+    are none."""
+    if not isinstance(cell, list):
+        return False
+    said = [item for item in cell if item is not None]
+    return bool(said) and (
+        all(isinstance(item, str) for item in said) or all(isinstance(item, list) for item in said)
     )
 
 
@@ -492,7 +504,13 @@ def labels_of(value: Any, separator: str = "") -> list[str]:
             why = why_not_read(value) or "; it looks like a list that was written as text"
             raise Unusable(f"the label is no list of labels{why}")
     if isinstance(value, (list, tuple)):
-        return list(dict.fromkeys(_label(item) for item in value))
+        labels = list(dict.fromkeys(_label(item) for item in value))
+        if len(labels) < len(value) and set(labels) <= {"-1", "0", "1", "true", "false"}:
+            raise Unusable(
+                f"the label is a list of {len(value)} marks without names: all rows need as many "
+                "of 0 and 1, and label_names says what their places mean"
+            )
+        return labels
     if separator and isinstance(value, str):
         parts = [part for part in value.split(separator) if part.strip()]
         if not parts:

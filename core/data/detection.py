@@ -347,8 +347,9 @@ def _shown(source: str) -> str:
 
 
 _SIDE = re.compile(
-    r"(?:^|_)(?:chosen|rejected|(?:non|un|dis|not)_?preferred|(?:preferred|better|worse|best|worst)"
-    r"_(?:output|answer|response|completion|messages|reply))(?:_|$)"
+    r"(?:^|_)(?:chosen|rejected|(?:non|un|dis|not)_?prefer?red|"
+    r"(?:preferred|better|worse|best|worst|good|bad|wrong|right|negative|positive|alternative)"
+    r"_(?:output|answer|response|completion|messages|reply))(?:_|$)|y_[wl]"
 )
 """Names of a column that holds a better or a worse answer and nothing else."""
 
@@ -547,9 +548,11 @@ class Columns:
         if not all(isinstance(one, list) and _are_marks(one) for one in lists):
             return 0
         lengths = {len(one) for one in lists}
-        # No number of a label comes twice in a cell.
-        marks = any(len({mark_of(mark) for mark in one}) < len(one) for one in lists)
-        return lengths.pop() if marks and len(lengths) == 1 else 0
+        # No number of a label comes twice in a cell, and nobody writes two in either order.
+        marks = {tuple(mark_of(mark) for mark in one) for one in lists}
+        repeated = any(len(set(one)) < len(one) for one in marks)
+        is_vector = repeated or {(True, False), (False, True)} <= marks
+        return lengths.pop() if is_vector and len(lengths) == 1 else 0
 
     def one_hot(self) -> list[str]:
         """The columns of 0 and 1, where there are several: one for each label."""

@@ -153,12 +153,12 @@ NAMES: dict[str, tuple[str, ...]] = {
     "chosen": ("chosen", "chosen_response", "response_chosen", "answer_chosen", "preferred")
     + ("accepted", "winner", "better", "preferred_output", "preferred_response")
     + ("preferred_answer", "preferred_completion", "chosen_messages", "chosen_output")
-    + ("chosen_answer", "chosen_completion"),
+    + ("chosen_answer", "chosen_completion", "good_answer", "good_response", "y_w"),
     "rejected": ("rejected", "rejected_response", "response_rejected", "answer_rejected")
     + ("dispreferred", "loser", "worse", "non_preferred_output", "non_preferred_response")
     + ("non_preferred_answer", "non_preferred_completion", "rejected_messages")
     + ("rejected_output", "rejected_answer", "rejected_completion", "dispreferred_output")
-    + ("dispreferred_response", "non_preferred"),
+    + ("dispreferred_response", "non_preferred", "bad_answer", "bad_response", "y_l"),
     "answer": ("ground_truth", "reference_answer", "reference", "expected_answer", "expected")
     + ("gold", "gold_answer", "final_answer", "answer", "solution"),
     "label": ("label_text", "label_name", "label", "labels", "class", "category", "categories")

@@ -18,13 +18,15 @@ WORDS_KEYS = ("content", "value", "text", "parts")
 THOUGHT_KEYS = (
     *("reasoning_content", "reasoning", "thinking", "thought", "thoughts", "think"),
     *("thinking_content", "reasoning_text", "reasoning_details", "thinking_blocks"),
-    *("chain_of_thought", "cot"),
+    *("chain_of_thought", "cot", "thought_process", "scratchpad"),
 )
-"""Names of the thought before an answer; it is kept as `reasoning_content`."""
+"""Names of the thought before an answer; it is kept as `reasoning_content`. Of these and of marks,
+`reasoningContent` and `Reasoning` are other spellings."""
 
 _LEARNED = (
     *("weight", "loss_weight", "loss_scale", "loss_mask", "loss", "compute_loss"),
     *("train", "training", "trainable", "train_on_turn", "learn", "learned"),
+    *("learnable", "supervised"),
 )
 _NOT_LEARNED = ("masked", "mask_loss", "ignore_loss", "no_loss", "ignore", "ignored")
 """Marks that say the opposite: true means that the turn is only read."""
@@ -35,13 +37,14 @@ HONOURED_KEYS = (
 )
 """What is kept of a turn besides who speaks and what."""
 
-_SHARES = {"true": 1.0, "yes": 1.0, "false": 0.0, "no": 0.0}
+_SHARES = {"true": 1.0, "yes": 1.0, "on": 1.0, "false": 0.0, "no": 0.0, "off": 0.0}
 
 _MEDIA = {
-    **dict.fromkeys(("image", "img", "picture", "photo"), "a picture"),
+    **dict.fromkeys(("image", "img", "picture", "photo", "screenshot", "pixel"), "a picture"),
     **dict.fromkeys(("audio", "sound", "speech"), "a sound"),
     "video": "a video",
     "media": "a file",
+    "attachment": "a file",
     "file": "a file",
     "document": "a file",
     "inline": "a file",
@@ -50,13 +53,27 @@ _MEDIA = {
 
 _MEDIA_NAME = re.compile("|".join(_MEDIA), re.I)
 _ATTACHED = re.compile(r"(?:image|img|audio|video)s?|image_url", re.I)
-"""Keys of turns and columns of rows that hold nothing else."""
+"""Columns of rows that hold nothing else."""
+
+_ATTACHED_TO_TURN = re.compile(
+    r"(?:(?:image|img|picture|photo|screenshot|audio|video|pixel_value)s?"
+    r"(?:_(?:url|path|file|data)s?)?|attachments)",
+    re.I,
+)
+"""Keys of turns that hold something to see or to hear."""
 
 _SEEN_OR_HEARD = "image|img|picture|photo|audio|sound|speech|video"
 _MEDIA_COLUMN = re.compile(f"{_SEEN_OR_HEARD}|media", re.I)
 _PLACE = re.compile(rf"<\|?(?:{_SEEN_OR_HEARD})s?[\w|\- ]{{0,20}}>", re.I)
 _ALONE = ("<image>", "<audio>", "<video>")
 """Where the text of a turn begins or ends with one of these, something stood there."""
+
+_STANDS_FOR = re.compile(
+    r"<image>(?!.*</image>)|<\|(?:image|img|audio|video|vision)\w*\|>|<imagehere>"
+    r"|<(?:image|audio|video)[ _]\d+>|data:(?:image|audio|video)/[\w.+-]+;base64,",
+    re.I | re.S,
+)
+"""What stands in a text in the place of something else, wherever it is."""
 
 _TEXT_TYPES = (None, "", "text", "input_text", "output_text", "summary_text", "refusal")
 _THOUGHT_TYPES = (
@@ -154,7 +171,12 @@ def _part_text(part: Mapping[str, Any]) -> str | None:
 
 def thought_of(turn: Mapping[str, Any]) -> tuple[str, list[str]]:
     """(the thought, the keys that say it) of a turn."""
-    texts = {key: text for key in THOUGHT_KEYS if (text := _thought(turn.get(key)))}
+    keys = {_plain(key): key for key in turn}
+    texts = {
+        keys[name]: text
+        for name in THOUGHT_KEYS
+        if name in keys and (text := _thought(turn[keys[name]]))
+    }
     first = next(iter(texts.values()), "")
     return first, [key for key, text in texts.items() if text.strip() == first.strip()]
 
@@ -172,13 +194,23 @@ def _thought(value: Any) -> str:
 def weight_of(turn: Mapping[str, Any]) -> tuple[float | None, list[str]]:
     """(the share of a turn's loss that counts, the keys that say it): 0 is only read, 1 learned.
     None where nothing is said. Of several marks the least counts."""
-    shares = {key: _share(turn[key]) for key in _LEARNED if turn.get(key) is not None}
-    for key in _NOT_LEARNED:
-        share = _share(turn[key]) if turn.get(key) is not None else None
-        if share in (0.0, 1.0):
+    shares: dict[str, float | None] = {}
+    for key, value in turn.items():
+        if value is None:
+            continue
+        share, name = _share(value), _plain(key)
+        if name in _LEARNED:
+            shares[key] = share
+        elif name in _NOT_LEARNED and share is not None and share in (0.0, 1.0):
             shares[key] = 1.0 - share
     known = {key: share for key, share in shares.items() if share is not None}
     return min(known.values(), default=None), list(known)
+
+
+@lru_cache(maxsize=1024)
+def _plain(key: str) -> str:
+    """A key in small letters, its words joined by a low line."""
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", str(key)).lower()
 
 
 def _share(value: Any) -> float | None:
@@ -194,7 +226,7 @@ def _share(value: Any) -> float | None:
 
 def refuse_media(turn: Mapping[str, Any], where: str) -> None:
     """Raises Unusable for a turn with a picture, a sound or a video in a key of its own."""
-    held = next((key for key in turn if _ATTACHED.fullmatch(key) and turn[key]), "")
+    held = next((key for key in turn if _ATTACHED_TO_TURN.fullmatch(_plain(key)) and turn[key]), "")
     if held:
         raise Unusable(f"{where} holds {_what(held)} ({held}); only text can be learned")
 
@@ -214,13 +246,14 @@ def refuse_media_beside(row: Row, made: Row, used: Collection[str]) -> None:
             raise Unusable(f"the row holds {_what(name)} (column {name}); only text can be learned")
     for turn in (turn for column in TURN_COLUMNS for turn in made.get(column, ())):
         said = turn["content"]
-        if "<" not in said:
+        if "<" not in said and "base64," not in said:
             continue
         said = said.strip()
-        if said.startswith(_ALONE) or said.endswith(_ALONE):
+        found = _STANDS_FOR.search(said)
+        if found or said.startswith(_ALONE) or said.endswith(_ALONE):
             raise Unusable(
                 f"a turn of {turn['role']} stands for a picture, a sound or a video "
-                f"({said[:10]} ...); only text can be learned"
+                f"({found[0] if found else said[:10]} ...); only text can be learned"
             )
 
 

@@ -152,6 +152,22 @@ def test_several_answers_become_a_pair_for_each_with_each(
     ]
 
 
+@pytest.mark.parametrize(
+    ("chosen", "rejected"),
+    [(["a", None, "b"], ["c"]), ("['a', \"b\"]", "['c']"), (["a", "b"], "c")],
+    ids=["null", "python", "one"],
+)
+def test_answers_of_a_cell_are_told_apart_however_they_are_written(
+    chosen: Any, rejected: Any
+) -> None:
+    """pandas writes lists in Python's words: the list itself would be learned as an answer."""
+    row = {"prompt": "q", "chosen": chosen, "rejected": rejected}
+    made = convert_all(row, "preference", PAIRED)
+    assert made.reasons == []
+    assert [one["chosen"][0]["content"] for one in made.rows] == ["a", "b"]
+    assert {one["rejected"][0]["content"] for one in made.rows} == {"c"}
+
+
 def test_pairs_of_one_row_are_held_out_together(open_workspace: Workspace, tmp_path: Path) -> None:
     """A prompt that is both learned and held out makes every measure too good."""
     rows = [{**MANY, "prompt": f"Name colour {n}."} for n in range(12)]

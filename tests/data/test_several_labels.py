@@ -54,6 +54,19 @@ def test_a_list_of_marks_is_the_labels_whose_places_are_marked(cells: list[Any])
     assert not choose(rows, mapping={**found.mapping, "label_names": "a,b,c,d"}).warnings
 
 
+def test_two_places_of_which_one_is_marked_are_two_labels() -> None:
+    """Read as numbers of labels, each row would have both."""
+    assert labels_of(notes(labels=[[1, 0], [0, 1], [0, 1]])) == [["0"], ["1"], ["1"]]
+
+
+def test_marks_that_cannot_be_counted_off_are_refused() -> None:
+    for cell in ([1, 0, 0], [0, 1, 1, 0], [-1, 1, -1]):
+        with pytest.raises(Unusable, match="marks without names"):
+            convert(
+                {"text": "t", "labels": cell}, "labelled-text", {"text": "text", "label": "labels"}
+            )
+
+
 def test_a_column_for_each_label_gives_its_name() -> None:
     rows = notes(rain=["0", "1", "0"], wind=["1", "1", "0"], id=["7", "8", "9"])
     found = detect(rows)

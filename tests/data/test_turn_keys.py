@@ -42,7 +42,7 @@ def answer(**said: Any) -> dict[str, Any]:
     [
         {"weight": 0}, {"weight": 0.0}, {"weight": "0"}, {"train": False}, {"loss": False},
         {"loss_weight": 0}, {"loss_scale": 0}, {"masked": True}, {"trainable": "false"},
-        {"weight": 1, "train": False},
+        {"weight": 1, "train": False}, {"Weight": 0}, {"lossWeight": 0}, {"loss": "off"},
     ],
 )  # fmt: skip
 def test_a_turn_that_is_not_to_be_learned_stays_marked(mark: dict[str, Any]) -> None:
@@ -57,7 +57,11 @@ def test_a_loss_weight_and_a_turn_to_learn_are_kept() -> None:
 
 
 @pytest.mark.parametrize(
-    "key", ["reasoning_content", "reasoning", "thinking", "thought", "think", "cot"]
+    "key",
+    [
+        *("reasoning_content", "reasoning", "thinking", "thought", "think", "cot"),
+        *("reasoningContent", "Reasoning", "scratchpad"),
+    ],
 )
 def test_a_thought_is_kept_whatever_it_is_called(key: str) -> None:
     assert answer(**{key: "Hm."})["reasoning_content"] == "Hm."
@@ -142,11 +146,22 @@ def test_geminis_contents_are_a_conversation(open_workspace: Workspace, tmp_path
         {"content": "<image>\nq"},
         {"content": [{"type": "input_audio", "input_audio": {}}]},
         {"content": "q", "video": "x.mp4"},
+        {"content": "q", "imagePath": "x.png"},
+        {"content": "q", "attachments": ["x.png"]},
+        {"content": "Image-1: <image>\nImage-2: <image>\nCompare."},
+        {"content": "Look: <|vision_start|><|image_pad|><|vision_end|>"},
+        {"content": "See ![x](data:image/png;base64,iVBO) there"},
     ],
 )
 def test_a_turn_with_a_picture_or_a_sound_is_refused(turn: dict[str, Any]) -> None:
     with pytest.raises(Unusable, match="only text can be learned"):
         chat({"role": "user", **turn}, answer())
+
+
+def test_words_about_pictures_are_words() -> None:
+    """A feed's <image> element, a page's <video src> and a name in backticks are text."""
+    for words in ("<rss><image><url>x</url></image></rss>", "a `<video src='x'>` tag", "an image"):
+        assert chat({"role": "user", "content": f"Explain {words} please."}, answer())
 
 
 def test_a_picture_beside_its_place_drops_the_row_and_a_link_alone_does_not() -> None:
