@@ -64,6 +64,9 @@ def test_a_shell_sees_what_is_read_learned_and_cut(
     text = "".join(token[0] for token in [*row["tokens"], *row["cut_tokens"]])
     assert text == "user: What is 2?<|im_end|>\nassistant: It is 2.<|im_end|>\n"
     assert cli.main([*words, "--row", "0"]) == 2
+    draft.write_text("{% for turn in mesages %}{{ turn.content }}{% endfor %}")
+    assert cli.main([*words, "--template-file", str(draft)]) == 1
+    assert "The template cannot be used." in capsys.readouterr().err
 
 
 def test_a_check_says_what_a_sound_template_leaves_out(

@@ -153,6 +153,7 @@ def run_tokens(args: argparse.Namespace, output: Output) -> int:
     from core.errors import DataError
     from core.jobs.process import named
     from core.models.location import ensure_model
+    from core.tokens.chat_templates import check_template
     from core.tokens.lens import Lens
 
     if args.row < 1 or args.rows < 1:
@@ -160,6 +161,10 @@ def run_tokens(args: argparse.Namespace, output: Output) -> int:
     defaults = RunConfig()
     name = args.model or defaults.model.model_name_or_path
     workspace = open_workspace(args, name)
+    template = _read(args.template_file) if args.template_file else ""
+    problem = check_template(template) if template else None
+    if problem:  # before it is rendered here, where nothing would end it
+        raise DataError(f"The template cannot be used. {problem}", "Change it at that place.")
     ensure_model(name, workspace, fetch_progress)
     info = load_dataset_info(workspace, args.id)
     count = count_rows(info.rows_path(args.part))
@@ -183,7 +188,7 @@ def run_tokens(args: argparse.Namespace, output: Output) -> int:
         lens,
         args.part,
         indices,
-        _read(args.template_file) if args.template_file else "",
+        template,
     )
     text = "\n\n".join(
         f"Row {index + 1}\n{_row_text(row)}" for index, row in zip(indices, seen, strict=True)
