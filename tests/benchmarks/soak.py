@@ -284,7 +284,8 @@ class Soak:
             ours |= {job.pid for job in self.store.list() if job.active and job.pid}
             return [one for one in self.processes() if not _descends(one, ours)]
 
-        end = time.monotonic() + 20
+        # A fork server that is still importing sees only then that its server is gone.
+        end = time.monotonic() + PATIENCE
         while (left := orphans()) and time.monotonic() < end:
             # The fork server of a killed server lives as long as one of its workers does.
             if all(any(c.pid in _active(self.store) for c in _children(one)) for one in left):
@@ -348,7 +349,7 @@ class Soak:
         assert self.server is not None
         self.server.terminate()
         self.server.wait()
-        end = time.monotonic() + 20
+        end = time.monotonic() + PATIENCE
         while (left := self.processes()) and time.monotonic() < end:
             time.sleep(0.2)
         for one in left:
