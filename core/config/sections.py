@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from core.config.fields import Section, knob
-from core.methods import named
+from core.methods import WRITTEN_FORMS, named
 
 RUN_PATTERN = r"^([a-z0-9][a-z0-9-]{0,79}(@(final|checkpoint-\d+))?)?$"
 """An id of a run, or an id with a checkpoint behind an @; or nothing."""
@@ -72,7 +72,10 @@ class DataSection(Section):
     learn_thoughts: LearnedThoughts = knob(
         "all",
         "Learn thoughts",
-        when={"method": ["sft"], "data.learn": ["answers", "last_answer", "marked"]},
+        when={
+            "method": named(forms=WRITTEN_FORMS),
+            "data.learn": ["answers", "last_answer", "marked"],
+        },
     )
     """What is learned of the thoughts before an answer, such as <think> ... </think>: all of them,
     all but empty blocks, or none, so that they are only read."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from inspect import unwrap
 from pathlib import Path
 from typing import Any
 
@@ -75,3 +76,8 @@ if __name__ == "__main__":
         flush=True,
     )
     wait(lambda: 0, lambda: None)
+
+
+def owner_of(event: Any) -> Any:
+    """The object whose method answers an event of a page, behind what makes errors plain."""
+    return getattr(unwrap(event.fn), "__self__", None) if event.fn else None

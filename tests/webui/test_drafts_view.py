@@ -18,7 +18,7 @@ from core.data.jobs import submit_drafts
 from core.data.prepare import import_dataset
 from core.data.record import DatasetInfo
 from core.errors import DataError
-from tests.webui.fakes import fake_app
+from tests.webui.fakes import fake_app, owner_of
 from webui.app import build
 from webui.data import draft_cards
 from webui.data.draft_form import SPECS, DraftForm
@@ -148,7 +148,7 @@ class Drafted:
         self.task = begin(self.app.workspace, info.id, DraftSettings(source="local", model="m"))
         append(self.task.log, {"request": 0, "seeds": [0], "rows": [pair()] * 3})
         self.blocks = build(self.app)
-        owners = [getattr(one.fn, "__self__", None) for one in self.blocks.fns.values()]
+        owners = [owner_of(one) for one in self.blocks.fns.values()]
         self.view = next(one for one in owners if type(one).__name__ == "DraftsView")
         self.desk = copy.deepcopy(self.view.desk.value)
         self.page = (info.id, self.task.id, "new", 0, self.desk)
@@ -174,7 +174,7 @@ def test_answers_come_in_the_order_of_the_clicks(drafted: Drafted) -> None:
     """A late one would show what was there before."""
     owned = [
         one for one in drafted.blocks.fns.values()
-        if isinstance(getattr(one.fn, "__self__", None), (DraftsView, DraftPages))
+        if isinstance(owner_of(one), (DraftsView, DraftPages))
     ]
     apart = {one.name for one in owned if one.concurrency_id != "drafts"}
     assert apart == set() and len(owned) > 20

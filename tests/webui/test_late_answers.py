@@ -19,7 +19,7 @@ from core.data.prepare import import_dataset
 from core.data.registry import load_dataset_info
 from core.tokens.lens import Lens
 from tests.waiting import LIMIT
-from tests.webui.fakes import fake_app
+from tests.webui.fakes import fake_app, owner_of
 from webui.app import build
 from webui.background import Newest
 from webui.context import App, stamp
@@ -45,7 +45,7 @@ def page(app: App) -> gr.Blocks:
 
 def owner(page: gr.Blocks, kind: str) -> Any:
     """The one of this class that answers the page's events."""
-    owners = [getattr(function.fn, "__self__", None) for function in page.fns.values()]
+    owners = [owner_of(function) for function in page.fns.values()]
     return next(one for one in owners if type(one).__name__ == kind)
 
 
