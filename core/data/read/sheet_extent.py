@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import zipfile
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -29,7 +30,15 @@ _TEXT = re.compile(rb"<(?:\w+:)?si[\s/>]")
 
 
 def check_extent(archive: zipfile.ZipFile, members: Sequence[Member], name: str) -> None:
-    """Raises DataError when the sheets of a workbook span more places than memory may hold."""
+    """Raises DataError when the sheets of a workbook span more places than memory may hold, or
+    cannot be unpacked."""
+    try:
+        _check_extent(archive, members, name)
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError) as error:
+        raise DataError(f"{name} is damaged: {error}.", "Save it again, or as CSV.") from error
+
+
+def _check_extent(archive: zipfile.ZipFile, members: Sequence[Member], name: str) -> None:
     total = 0
     for member in members:
         if member.path.suffix != ".xml":
