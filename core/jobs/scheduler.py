@@ -43,6 +43,8 @@ log = logging.getLogger(__name__)
 _CARE_SECONDS = 1.0
 # How long a foreground run waits for room on a full disk, once its job can go no further.
 _ROOM_SECONDS = 5.0
+# How often a worker is started whose fork server is killed each time while it still imports.
+_STARTS = 4
 
 
 class Scheduler:
@@ -219,17 +221,8 @@ class Scheduler:
     def _begin(self, job: Job) -> Supervisor | None:
         """Starts the worker of a job that this process has claimed."""
         folder = self.workspace.root / job.folder
-        process = None
         try:
-            try:
-                process = self._start(job, folder)
-            except SetupError as error:
-                if not isinstance(error.__cause__, EOFError | ConnectionError):
-                    raise
-                # The fork server was killed. What a scheduler before this one had asked for may
-                # have come all the same; else there is a new fork server.
-                if not _has_begun(folder):
-                    process = self._start(job, folder)
+            process = self._start_again_and_again(job, folder)
         except (TunesmithError, OSError) as error:
             what, advice = str(error), "Mend this, then start it again."
             if isinstance(error, TunesmithError):
@@ -237,6 +230,20 @@ class Scheduler:
             self._give_up(job, {"error": what, "advice": advice})
             return None
         return Supervisor(self.workspace, self.store, job, process, **self._patience)
+
+    def _start_again_and_again(self, job: Job, folder: Path) -> BaseProcess | None:
+        """The worker; None where one is at it already."""
+        for left in reversed(range(_STARTS)):
+            try:
+                return self._start(job, folder)
+            except SetupError as error:
+                if not left or not isinstance(error.__cause__, EOFError | ConnectionError):
+                    raise
+                # The fork server was killed. What a scheduler before this one had asked for may
+                # have come all the same; else there is a new fork server.
+                if _has_begun(folder):
+                    return None
+        raise AssertionError("unreachable")
 
     def _give_up(self, job: Job, end: dict[str, Any]) -> None:
         """A job whose worker could not be started has failed."""
