@@ -45,10 +45,12 @@ from tests.tiny_model import TinyWorld, colour_rows, tiny_world
 
 ROOT = Path(__file__).parents[2]
 MARK = "TUNESMITH_SOAK"  # in the environment of whatever the soak starts
-STEPS = 60
+STEPS = 300
 PATIENCE = 180.0  # seconds, for what should take some
 # What is killed, and how often among all.
 TARGETS = {"worker": 8, "server": 3, "fork server": 3, "import": 2, "evaluate": 2, "export": 2}
+# Within how many seconds of its worker's beginning a job is killed.
+MOMENTS = {"worker": 5.0, "import": 0.4, "evaluate": 1.5, "export": 2.5}
 LIVING = ("queued", "starting", "running", "finished")
 SETTINGS: dict[str, Any] = {
     "model.model_name_or_path": "tiny",
@@ -58,7 +60,7 @@ SETTINGS: dict[str, Any] = {
     "training.per_device_train_batch_size": 2,
     "training.gradient_checkpointing": False,
     "adapter.lora_dropout": 0.1,
-    "evaluation.eval_steps": 15,
+    "evaluation.eval_steps": 50,
     "evaluation.sample_max_new_tokens": 0,
     "tracking.save_steps": 5,
     "tracking.logging_steps": 1,
@@ -84,6 +86,7 @@ class Soak:
         self.server: subprocess.Popen[bytes] | None = None
         self.faults: list[dict[str, Any]] = []
         self.kills: Counter[str] = Counter()
+        self.missed: Counter[str] = Counter()  # it had ended already: nothing was killed
         self.ends: Counter[str] = Counter()
         self.counts: Counter[str] = Counter()
         self.names = 0
@@ -131,14 +134,20 @@ class Soak:
         self.go_on()
         job = self.run if target in ("worker", "server", "fork server") else self.begin(target)
         assert job is not None
-        time.sleep(self.draw.uniform(0.0, 3.0))
+        if target in MOMENTS:  # from when its worker is there, or it would seldom be hit
+            self.wait(f"the worker of {job.kind}", lambda: self.is_at_work(job))
+        time.sleep(self.draw.uniform(0.0, MOMENTS.get(target, 3.0)))
         before = self.store.get(job.id)
         killed = self.kill(target, before)
-        self.kills[target if killed else f"{target}, at its end already"] += 1
+        (self.kills if killed else self.missed)[target] += 1
         if self.server is None or self.server.poll() is not None:
             self.start_server()
         self.settle(target, job, killed)
         self.check(target)
+
+    def is_at_work(self, job: Job) -> bool:
+        now = self.store.get(job.id)
+        return now.pid is not None or now.ended
 
     def begin(self, kind: str) -> Job:
         """A short job to be killed."""
@@ -359,6 +368,7 @@ class Soak:
         return {
             "kills": sum(self.kills.values()),
             "by_target": dict(self.kills),
+            "missed": dict(self.missed),
             "ends": dict(sorted(self.ends.items())),
             **{name.replace(" ", "_"): count for name, count in self.counts.items()},
             "seconds": round(seconds),
