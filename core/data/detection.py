@@ -348,8 +348,8 @@ def _shown(source: str) -> str:
 
 _SIDE = re.compile(
     r"(?:^|_)(?:chosen|rejected|(?:non|un|dis|not)_?prefer?red|"
-    r"(?:preferred|better|worse|best|worst|good|bad|wrong|right|negative|positive|alternative)"
-    r"_(?:output|answer|response|completion|messages|reply))(?:_|$)|y_[wl]"
+    r"(?:preferred|better|worse|best|worst|good|bad|wrong|negative|alternative)"
+    r"_(?:output|answer|response|completion|messages|reply))(?:_|$)|^y_[wl]$"
 )
 """Names of a column that holds a better or a worse answer and nothing else."""
 
@@ -443,7 +443,7 @@ class Columns:
     def compared(self, mapping: Mapping[str, str]) -> list[str]:
         """What says that answers are compared in the columns that a mapping does not use, a
         sentence each."""
-        used = used_columns(mapping)
+        used = used_columns(mapping, self.names)
         free = [column for column in self.usable if column not in used]
         found = [
             f"The column {column} holds one side of a comparison."

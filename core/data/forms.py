@@ -8,22 +8,13 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Any
 
 from core.data.conversion import SEPARATORS, UNASKED, names_of
 from core.data.read.row import Row, invalid_text
 from core.data.values import root_of, template_of
 from core.errors import DataError, did_you_mean
-
-Standard = Literal[
-    "text",
-    "prompt-completion",
-    "messages",
-    "preference",
-    "unpaired-preference",
-    "prompt-only",
-    "labelled-text",
-]
+from core.methods import StandardForm
 
 
 @dataclass(frozen=True)
@@ -36,7 +27,7 @@ class Form:
 
     name: str
     title: str
-    standard: Standard
+    standard: StandardForm
     required: tuple[str, ...]
     optional: tuple[str, ...] = ()
     help: str = ""

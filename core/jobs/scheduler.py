@@ -222,7 +222,7 @@ class Scheduler:
         """Starts the worker of a job that this process has claimed."""
         folder = self.workspace.root / job.folder
         try:
-            process = self._start_again_and_again(job, folder)
+            process = self._start_despite_kills(job, folder)
         except (TunesmithError, OSError) as error:
             what, advice = str(error), "Mend this, then start it again."
             if isinstance(error, TunesmithError):
@@ -231,19 +231,21 @@ class Scheduler:
             return None
         return Supervisor(self.workspace, self.store, job, process, **self._patience)
 
-    def _start_again_and_again(self, job: Job, folder: Path) -> BaseProcess | None:
-        """The worker; None where one is at it already."""
-        for left in reversed(range(_STARTS)):
+    def _start_despite_kills(self, job: Job, folder: Path) -> BaseProcess | None:
+        """The worker, also where its fork server is killed meanwhile; None where one is at it."""
+        starts = 1
+        while True:
             try:
                 return self._start(job, folder)
             except SetupError as error:
-                if not left or not isinstance(error.__cause__, EOFError | ConnectionError):
+                killed = isinstance(error.__cause__, EOFError | ConnectionError)
+                if not killed or starts == _STARTS:
                     raise
-                # The fork server was killed. What a scheduler before this one had asked for may
-                # have come all the same; else there is a new fork server.
-                if _has_begun(folder):
-                    return None
-        raise AssertionError("unreachable")
+            # What a scheduler before this one had asked for may have come all the same; else there
+            # is a new fork server.
+            if _has_begun(folder):
+                return None
+            starts += 1
 
     def _give_up(self, job: Job, end: dict[str, Any]) -> None:
         """A job whose worker could not be started has failed."""

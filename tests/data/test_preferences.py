@@ -108,6 +108,7 @@ def test_a_form_that_a_person_chose_leaves_the_comparison_out_with_a_warning() -
         {"prompt": "a", "completion": "b", "preferred_language": "en"},
         {"question": "a", "answer": "b", "option_a": "c", "option_b": "d"},
         {"prompt": "a", "completion": "b", "chosen_by": ""},
+        {"prompt": "a", "completion": "b", "query_language": "en", "story_world": "far away"},
     ],
 )
 def test_columns_that_compare_nothing_ask_nothing(row: Row) -> None:

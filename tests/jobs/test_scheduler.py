@@ -191,24 +191,29 @@ def test_a_worker_that_never_begins_is_given_up(bench: Bench) -> None:
     hanging.close()
 
 
-@pytest.mark.parametrize("done_meanwhile", [False, True])
+@pytest.mark.parametrize(("kills", "done_meanwhile"), [(1, False), (2, False), (1, True)])
 def test_a_fork_server_that_is_killed_costs_no_job(
-    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, done_meanwhile: bool
+    bench: Bench,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    kills: int,
+    done_meanwhile: bool,
 ) -> None:
     """The system ends what is large. A job that waited for it is begun with the next one, unless
     what a scheduler before had asked for has come all the same: then it is not failed either."""
-    mark = tmp_path / "mark"
-    monkeypatch.setenv("HANGING_ONCE", str(mark))
+    marks = [tmp_path / f"mark-{number}" for number in range(kills)]
+    monkeypatch.setenv("HANGING_FIRST", os.pathsep.join(map(str, marks)))
     job = bench.add(steps=2)
-    workers = WorkerContext((*LIGHT, "tests.jobs.hanging_once"))
+    workers = WorkerContext((*LIGHT, "tests.jobs.hanging_first"))
     bench.scheduler(workers=workers)
-    until(lambda: mark.exists() and mark.read_text())
     bench.wait_state(job, "starting")
-    if done_meanwhile:
-        events = EventWriter(bench.folder(job) / "events.jsonl")
-        events.write("state", state="running", pid=1, pid_started_at=1.0)
-        events.write("state", state="finished")
-    os.kill(int(mark.read_text()), signal.SIGKILL)
+    for mark in marks:
+        server = int(until(lambda mark=mark: mark.exists() and mark.read_text()))
+        if done_meanwhile:
+            events = EventWriter(bench.folder(job) / "events.jsonl")
+            events.write("state", state="running", pid=1, pid_started_at=1.0)
+            events.write("state", state="finished")
+        os.kill(server, signal.SIGKILL)
     assert bench.wait_state(job, "finished", "failed").state == "finished"
     assert bench.store.get(job.id).step == (0 if done_meanwhile else 2)
     workers.close()
