@@ -23,6 +23,10 @@ _OF_TEXTS = re.compile(r"\s*(?:array\()?\[\s*['\"]")
 _OF_TURNS = re.compile(
     r"\s*(?:array\()?\[\s*\{\s*(['\"])(?:role|from|speaker|content|value|text)\1\s*:"
 )
+_OF_TURNS_LATER = re.compile(
+    r"\s*(?:array\()?\[\s*\{\s*'[^{}]{0,300}?'(?:role|from|speaker)'\s*:"
+)
+"""The same in Python's quotes, behind other keys such as an id."""
 _PIECES = re.compile(
     r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|[\[\](){},:]|[^\s\[\](){},:'"]+|['"]""", re.S
 )
@@ -44,7 +48,7 @@ def begins_as_turns(text: str) -> str:
     """The kind of quotes in a text that begins as a list of turns does, in JSON or in Python, also
     if it is cut off; "" for another text."""
     found = _OF_TURNS.match(text)
-    return found[1] if found else ""
+    return found[1] if found else "'" if _OF_TURNS_LATER.match(text) else ""
 
 
 def begins_as_texts(text: str) -> bool:

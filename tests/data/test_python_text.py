@@ -94,6 +94,8 @@ def test_tools_and_calls_are_read() -> None:
     "cell",
     [
         "[{'role': 'user', 'content': 'cut off in the mid",
+        "[{'id': 1, 'role': 'user', 'content': 'cut off in the mid",
+        "[{'id': 1, 'role': 'user', 'content': 'it's broken'}]",
         "[{'role': 'user', 'content': 'x'}, ..., {'role': 'assistant', 'content': 'y'}]",
         "[{'role': 'user', 'content': open('/etc/passwd')}]",
         "[{'role': 'user', 'content': b'x'}]",
