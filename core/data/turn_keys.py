@@ -70,10 +70,12 @@ _ALONE = ("<image>", "<audio>", "<video>")
 
 _STANDS_FOR = re.compile(
     r"<image>(?!.*</image>)|<\|(?:image|img|audio|video|vision)\w*\|>|<imagehere>"
-    r"|<(?:image|audio|video)[ _]\d+>|data:(?:image|audio|video)/[\w.+-]+;base64,",
+    r"|<(?:image|audio|video)[ _]\d+>"
+    r"|data:(?:image|audio|video)/[\w.+-]+;base64,[\w+/=]+(?![\w+/=]|\s?(?:\.\.\.|…))",
     re.I | re.S,
 )
-"""What stands in a text in the place of something else, wherever it is."""
+"""What stands in a text in the place of something else, wherever it is. A picture that is written
+out and cut off ("iVBOR...") is none: no model has seen it, its words are what the row says."""
 
 _TEXT_TYPES = (None, "", "text", "input_text", "output_text", "summary_text", "refusal")
 _THOUGHT_TYPES = (
@@ -185,8 +187,11 @@ def _thought(value: Any) -> str:
     if isinstance(value, dict):
         value = [value]
     if isinstance(value, list):
-        texts = [part if isinstance(part, str) else _part_text(part) for part in value
-                 if isinstance(part, (str, dict))]
+        texts = [
+            part if isinstance(part, str) else _part_text(part)
+            for part in value
+            if isinstance(part, (str, dict))
+        ]
         value = "\n\n".join(text for text in texts if text)
     return value if isinstance(value, str) and value.strip() else ""
 
@@ -253,7 +258,7 @@ def refuse_media_beside(row: Row, made: Row, used: Collection[str]) -> None:
         if found or said.startswith(_ALONE) or said.endswith(_ALONE):
             raise Unusable(
                 f"a turn of {turn['role']} stands for a picture, a sound or a video "
-                f"({found[0] if found else said[:10]} ...); only text can be learned"
+                f"({found[0][:40] if found else said[:10]} ...); only text can be learned"
             )
 
 

@@ -159,8 +159,15 @@ def test_a_turn_with_a_picture_or_a_sound_is_refused(turn: dict[str, Any]) -> No
 
 
 def test_words_about_pictures_are_words() -> None:
-    """A feed's <image> element, a page's <video src> and a name in backticks are text."""
-    for words in ("<rss><image><url>x</url></image></rss>", "a `<video src='x'>` tag", "an image"):
+    """A feed's <image> element, a page's <video src>, a name in backticks and a picture that was
+    cut off when it was written down are text."""
+    for words in (
+        "<rss><image><url>x</url></image></rss>",
+        "a `<video src='x'>` tag",
+        "an image",
+        '{"qr_code": "data:image/png;base64,iVBORw0KGgo... (truncated)"}',
+        "src='data:image/png;base64,...'",
+    ):
         assert chat({"role": "user", "content": f"Explain {words} please."}, answer())
 
 
