@@ -57,6 +57,7 @@ if TYPE_CHECKING:
     from core.jobs.store import Store
     from core.models.hardware import Hardware
     from core.workspace import Workspace
+    from webui.forms import Form
 
 # The tabs in the order of the work: id (file name, URL) and label.
 TABS = (
@@ -159,10 +160,16 @@ class Shared:
     """Buttons of empty states that start the sample run; Configure answers them."""
     finally_wire: list[Callable[[], None]] = field(default_factory=list)
     """What a tab wires when all tabs have been built."""
-    settings: dict[str, gr.components.Component] = field(default_factory=dict)
-    """Configure's fields by their path. Another tab may fill one in, once all tabs are built; what
-    follows such an event is `follow_settings(event)`."""
+    settings: Form | None = None
+    """Configure's form, once that is built."""
     follow_settings: Callable[[Any], None] = lambda event: None
+
+    @property
+    def form(self) -> Form:
+        """Configure's form. Another tab may fill in a field, once all tabs are built; what follows
+        such an event is `follow_settings(form.wire_fill(event))`."""
+        assert self.settings is not None
+        return self.settings
 
     @property
     def ticker(self) -> gr.Timer:

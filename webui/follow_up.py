@@ -8,7 +8,7 @@ from typing import Any
 import gradio as gr
 from gradio.components import Component
 
-from core.config import SPEC_BY_PATH, RunConfig
+from core.config import SPEC_BY_PATH
 from core.errors import ConfigError, JobError, TunesmithError
 from core.jobs.job import Job
 from core.models.checkpoints import checkpoints
@@ -16,7 +16,7 @@ from core.rules import load_config
 from core.runs.extend import train_longer
 from core.runs.lineage import values_to_continue
 from core.runs.resume import can_halve, resume_with_half
-from webui import forms, messages
+from webui import messages
 from webui.context import App, Shared
 
 _EPOCHS, _STEPS = "training.num_train_epochs", "training.max_steps"
@@ -96,7 +96,7 @@ class FollowUp:
         except TunesmithError as error:
             return {self.panel: gr.Column(visible=True), self.told: messages.error(error)}
         return {
-            **_in_form(self.shared, config),
+            **self.shared.form.fill(config.values()),
             self.shared.dataset: config.data.dataset,
             self.shared.tabs: self.shared.go("configure"),
         }
@@ -146,24 +146,16 @@ class FollowUp:
         """`outcome` is where is said what cannot be done, `look` what shows the run anew."""
         shared, run = self.shared, self.shared.run
         quiet: dict[str, Any] = {"show_progress": "hidden", "concurrency_limit": None}
-        fields = set(shared.settings.values())
-        changed = {*fields, shared.dataset, shared.tabs, self.panel, self.told}
-        shared.follow_settings(self.onward.click(self.go_on, run, changed, **quiet))
+        form = shared.form
+        changed = {form.filled, shared.dataset, shared.tabs, self.panel, self.told}
+        onward = self.onward.click(self.go_on, run, changed, **quiet)
+        shared.follow_settings(form.wire_fill(onward))
         asked = [self.panel, self.epochs, self.steps, self.rate, self.checkpoint, self.told]
         self.longer.click(self.ask, run, asked, **quiet)
         self.close.click(_hidden, None, self.panel, **quiet)
         given = [run, self.epochs, self.steps, self.rate, self.checkpoint]
         self.begin.click(self.train_on, given, [run, self.told], **quiet)
         self.half.click(self.go_on_with_half, run, outcome, **quiet).then(**look)
-
-
-def _in_form(shared: Shared, config: RunConfig) -> dict[Component, Any]:
-    """What each of Configure's controls shows for `config`."""
-    values = config.values()
-    return {
-        field: forms.write(SPEC_BY_PATH[path], values[path])
-        for path, field in shared.settings.items()
-    }
 
 
 def _hidden() -> Any:

@@ -1,25 +1,24 @@
-"""The settings form, generated from the declared fields (core.config.SPECS).
+"""The settings forms, generated from declared fields (core.config.fields.FieldSpec).
 
-Each field becomes one control with its label and its help sentence. What the control holds is
-text, a choice or a tick; `read` gives it back to core's own parser, so that the form understands
-what the command line understands. What is shown, what differs from the preset and what is wrong
-reaches the browser as one value (`marks`), and page.js puts it at the fields.
-
-A handler that sets the controls itself sets them when its answer arrives, which on a busy machine
-is seconds after the click. With `Filling` the answer is only a text, and the browser
-(assets/page.js) takes over what is still as it was at the click.
+A form is HTML of our own (templates/form.html, assets/form.js) in one component for each part of
+it: a component of Gradio for each of 250 fields took the browser five seconds. What a control holds
+is text, a choice or a tick; `read` gives it back to core's own parser, so that the form understands
+what the command line understands.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import gradio as gr
 import yaml
 from gradio.components import Component
+from jinja2 import Environment, FileSystemLoader
 
 from core.config import SPEC_BY_PATH, SPECS, FieldSpec, RunConfig, nest
 from core.config.arguments import Argument
@@ -109,20 +108,132 @@ _SPECIAL_WORDS = {
 }
 
 
-@dataclass(frozen=True)
-class Form:
-    """The controls by the dotted path of their field."""
+_PAGES = Environment(loader=FileSystemLoader(Path(__file__).parent / "templates"), autoescape=True)
 
-    fields: dict[str, Component]
-    marks: gr.HTML
+
+@dataclass(frozen=True)
+class Group:
+    """Fields under each other; with a title, in a fold."""
+
+    specs: Sequence[FieldSpec]
+    title: str = ""
+    id: str = ""
+
+
+class Form:
+    """Fields in the browser, in one or several parts of the page.
+
+    A part is one component, whose value is what its controls hold by the path of their field.
+    Handlers get `inputs` and read them with `held`; they answer with `fill` and `mark`. After a
+    handler that answers with `fill` comes `wire_fill`.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        values: Mapping[str, Any],
+        choices: Mapping[str, list[Any]] | None = None,
+        announced: Sequence[str] = (),
+    ) -> None:
+        """`values` are the first ones by path; `choices` gives the choices of a field whose choices
+        are not declared (base models, data sets, modules). A change of a field that is `announced`
+        is told as `select` too."""
+        self.name, self.choices, self.announced = name, dict(choices or {}), list(announced)
+        self._values = values
+        self.specs: dict[str, FieldSpec] = {}
+        self.parts: list[gr.HTML] = []
+        self.marks = gr.HTML(
+            {},
+            html_template="",
+            js_on_load=f"const mark = () => tunesmith.form.mark('{name}', props.value); mark(); "
+            "watch('value', mark);",
+            elem_classes="no-space",
+            apply_default_css=False,
+        )
+        self.filled = gr.Textbox(label="Values for the form", visible="hidden")
+
+    def part(self, groups: Sequence[Group]) -> gr.HTML:
+        """The fields of `groups`, in the current layout."""
+        specs = {spec.path: spec for group in groups for spec in group.specs}
+        self.specs |= specs
+        shown = [
+            {"title": one.title, "id": one.id, "fields": [self._drawn(spec) for spec in one.specs]}
+            for one in groups
+        ]
+        part = gr.HTML(
+            {"values": {p: write(s, self._values[p]) for p, s in specs.items()}, "at": 0},
+            html_template="",
+            js_on_load=f"tunesmith.form.mount('{self.name}', element, props, trigger);",
+            elem_classes="form-part",
+            apply_default_css=False,
+            form=_PAGES.get_template("form.html").render(groups=shown),
+            choices={path: self._offered(spec) for path, spec in specs.items()},
+            announced=self.announced,
+        )
+        self.parts.append(part)
+        return part
+
+    def _offered(self, spec: FieldSpec) -> list[Any]:
+        """What the list of a text box offers before anything is typed."""
+        known = self.choices.get(spec.path)
+        if known is None and spec.kind == "int" and spec.auto:
+            known = ["auto", "1", "2", "4", "8", "16", "32"]
+        return [*(word for word in spec.words if word not in (known or [])), *(known or [])]
+
+    def _drawn(self, spec: FieldSpec) -> dict[str, Any]:
+        """A field for templates/form.html."""
+        choices = [(text, json.dumps(value)) for text, value in options(spec)]
+        if spec.kind == "bool" and spec.auto:
+            choices = [(word, json.dumps(word)) for word in ("auto", "on", "off")]
+        long = spec.kind in ("list", "records", "dict") or spec.path == "data.system_prompt"
+        return {
+            "path": spec.path,
+            "id": element_id(spec.path),
+            "kind": spec.kind,
+            "control": self._control(spec),
+            "label": f"{spec.label} ({spec.unit})" if spec.unit else spec.label,
+            "help": spec.help,
+            "options": choices,
+            "placeholder": _placeholder(spec),
+            "rows": 2 if long else 1,
+            "fixed": spec.path in READ_ONLY,
+        }
+
+    def _control(self, spec: FieldSpec) -> str:
+        """How a field is drawn: check, radio, select, checks, many, combo or text."""
+        if spec.kind == "bool":
+            return "radio" if spec.auto else "check"
+        if spec.kind == "choice":
+            few = len(spec.choices) <= MOST_BUTTONS and spec.path not in self.choices
+            return "radio" if few else "select"
+        if spec.kind == "list" and not spec.free_text:
+            return "checks" if spec.choices else "many"
+        listed = spec.path in self.choices or spec.kind == "int" and spec.auto
+        return "combo" if listed else "text"
+
+    # -- what a handler reads and answers
+
+    @property
+    def inputs(self) -> set[Component]:
+        return set(self.parts)
+
+    @property
+    def edits(self) -> list[Any]:
+        """The events of a person's edit."""
+        return [part.input for part in self.parts]
+
+    def held(self, data: Mapping[Component, Any]) -> dict[str, Any]:
+        """What the controls hold, by the path of their field."""
+        return {path: held for part in self.parts for path, held in data[part]["values"].items()}
 
     def gather(self, data: Mapping[Component, Any]) -> tuple[dict[str, Any], tuple[Problem, ...]]:
         """Every setting that can be read, by dotted path, and what could not be read."""
+        held = self.held(data)
         found: dict[str, Any] = {}
         problems: list[Problem] = []
-        for spec in SPECS:
+        for path, spec in self.specs.items():
             try:
-                found[spec.path] = read(spec, data[self.fields[spec.path]])
+                found[path] = read(spec, held[path])
             except ConfigError as error:
                 problems += error.problems
         return found, tuple(problems)
@@ -134,29 +245,50 @@ class Form:
             raise ConfigError(problems)
         return parse_config(nest(values))
 
-    def show(self, config: RunConfig) -> dict[Component, Any]:
-        """What each control shows for `config`, for a handler's return value."""
-        values = config.values()
-        return {self.fields[spec.path]: write(spec, values[spec.path]) for spec in SPECS}
+    def mark(self, marks: Mapping[str, Any]) -> dict[Component, Any]:
+        """Shows what `marks` gives."""
+        return {self.marks: dict(marks)}
 
+    def fill(
+        self,
+        values: Mapping[str, Any] | None = None,
+        choices: Mapping[str, Sequence[Any]] | None = None,
+        data: Mapping[Component, Any] | None = None,
+        held: Mapping[str, Any] | None = None,
+        preset: str = "",
+        kept: Sequence[str] = (),
+    ) -> dict[Component, Any]:
+        """What the form is to hold from now on, by path, and to offer: `values`, and what is
+        `held` as controls hold it. With `data`, which the handler was given, what a person changed
+        meanwhile stays. `values` that are those of a `preset` are no draft, but for those that are
+        `kept` from before."""
+        said: dict[str, Any] = {
+            "values": {p: write(self.specs[p], v) for p, v in (values or {}).items()}
+            | dict(held or {}),
+            "choices": {path: list(offered) for path, offered in (choices or {}).items()},
+            "preset": preset,
+            "kept": list(kept),
+            "asked": uuid4().hex,
+        }
+        if data is not None:
+            said["at"] = max(data[part]["at"] for part in self.parts)
+        return {self.filled: json.dumps(said)}
 
-def marks_box(form: str = "") -> gr.HTML:
-    """Hands the browser what `marks` gives; nothing of it is seen. Each form of the page has a
-    name of its own."""
-    return gr.HTML(
-        value={"hidden": [], "errors": {}, "changed": {}, "folds": {}},
-        html_template="",
-        js_on_load=f"const mark = () => tunesmith.markFields(props.value, '{form}'); mark(); "
-        "watch('value', mark);",
-        elem_classes="no-space",
-        apply_default_css=False,
-    )
+    def wire_fill(self, answered: Any) -> Any:
+        """The event after which the parts hold what the handler of `answered` filled in."""
+        return answered.success(
+            None,
+            [self.filled, *self.parts],
+            self.parts,
+            js=f"(...given) => tunesmith.form.fill('{self.name}', ...given)",
+            show_progress="hidden",
+        )
 
 
 def marks(
     current: Mapping[str, Any], preset: Mapping[str, Any], problems: tuple[Problem, ...] = ()
 ) -> dict[str, Any]:
-    """The value of `marks_box`: fields that do not matter, differ from the preset, or are wrong."""
+    """For `Form.mark`: fields that do not matter, differ from the preset, or are wrong."""
     errors: dict[str, str] = {}
     for problem in problems:
         errors.setdefault(problem.field, _sentence(problem.message))
@@ -172,10 +304,6 @@ def marks(
         "errors": errors,
         "notes": choice_notes(current),
         "changed": changed,
-        "folds": {
-            fold_id(key): _fold_note(specs, hidden, changed, errors)
-            for key, specs in folds().items()
-        },
     }
 
 
@@ -194,51 +322,14 @@ def folds() -> dict[str, list[FieldSpec]]:
     return found
 
 
-def _fold_note(
-    specs: list[FieldSpec],
-    hidden: Sequence[str],
-    changed: Mapping[str, str],
-    errors: Mapping[str, str],
-) -> dict[str, Any]:
-    """What stands beside a fold's title while it is closed, and whether nothing is in it."""
-    wrong = sum(spec.path in errors for spec in specs)
-    differing = sum(spec.path in changed for spec in specs)
-    text = f"{wrong} to mend" if wrong else f"{differing} changed" if differing else ""
-    empty = all(spec.path in hidden for spec in specs)
-    return {"text": text, "wrong": bool(wrong), "empty": empty}
+def basics() -> Group:
+    """The fields of Configure that stand before the folds."""
+    return Group([spec for spec in SPECS if spec.level == "basic"])
 
 
-def build(
-    values: Mapping[str, Any],
-    choices: Mapping[str, list[Any]],
-    beside: Mapping[str, Callable[[], None]] | None = None,
-    after_basic: Callable[[dict[str, Component]], None] = lambda fields: None,
-) -> Form:
-    """Every control, basic ones first and the rest in folds, in the current layout.
-
-    `values` are the first values by path; `choices` gives the choices of a field whose choices are
-    not declared (base models, data sets, modules). `beside` builds what else belongs into a fold,
-    or below a field of one,
-    `after_basic` what stands between the basic fields, which it is given, and the folds.
-    """
-    fields: dict[str, Component] = {}
-    with gr.Column(elem_classes="settings"):
-        for spec in (spec for spec in SPECS if spec.level == "basic"):
-            fields[spec.path] = control(spec, values[spec.path], choices.get(spec.path))
-    after_basic(fields)
-    for key, specs in folds().items():
-        title = FOLD_TITLES.get(key, key)
-        with (
-            gr.Accordion(title, open=False, elem_classes="fold", elem_id=fold_id(key)),
-            gr.Column(elem_classes="settings"),
-        ):
-            for spec in specs:
-                fields[spec.path] = control(spec, values[spec.path], choices.get(spec.path))
-                if beside and spec.path in beside:
-                    beside[spec.path]()
-            if beside and key in beside:
-                beside[key]()
-    return Form(fields, marks_box())
+def in_folds() -> list[Group]:
+    """The others, each group of them in a fold."""
+    return [Group(specs, FOLD_TITLES.get(key, key), fold_id(key)) for key, specs in folds().items()]
 
 
 def setting_label(path: str) -> str:
@@ -253,36 +344,6 @@ def element_id(path: str) -> str:
 
 def fold_id(key: str) -> str:
     return "fold-" + (key or "run").lower()
-
-
-def control(spec: FieldSpec, value: Any, choices: list[Any] | None = None) -> Component:
-    """The control of one field, holding `value`."""
-    common: dict[str, Any] = {
-        "label": f"{spec.label} ({spec.unit})" if spec.unit else spec.label,
-        "info": spec.help,
-        "elem_id": element_id(spec.path),
-        "elem_classes": ["field", f"field-{spec.kind}"],
-        "value": write(spec, value),
-        "interactive": spec.path not in READ_ONLY,
-    }
-    if spec.kind == "bool" and not spec.auto:
-        return gr.Checkbox(**common)
-    if spec.kind == "bool":
-        return gr.Radio([("auto", "auto"), ("on", "on"), ("off", "off")], **common)
-    if spec.kind == "choice":
-        if len(spec.choices) <= MOST_BUTTONS:
-            return gr.Radio(options(spec), **common)
-        return gr.Dropdown(options(spec), filterable=True, **common)
-    if spec.kind == "list" and spec.choices:
-        return gr.CheckboxGroup(options(spec), **common)
-    if spec.kind == "list" and not spec.free_text:
-        known = [*spec.words, *(choices or [])]
-        return gr.Dropdown(known, multiselect=True, allow_custom_value=True, **common)
-    if choices is not None or spec.kind == "int" and spec.auto:
-        known = choices if choices is not None else ["auto", "1", "2", "4", "8", "16", "32"]
-        return gr.Dropdown(known, allow_custom_value=True, filterable=True, **common)
-    long = spec.kind in ("list", "records", "dict") or spec.path == "data.system_prompt"
-    return gr.Textbox(lines=2 if long else 1, max_lines=8, placeholder=_placeholder(spec), **common)
 
 
 def options(spec: FieldSpec) -> list[tuple[str, Any]]:
@@ -402,37 +463,3 @@ def _taken(name: str, arguments: Mapping[str, Argument]) -> str:
         return ""
     parts = [f"{argument} ({known.allowed})" for argument, known in arguments.items()]
     return f"{name} takes {', '.join(parts)}."
-
-
-class Filling:
-    """Built beside the form; its handlers give `values` among what they answer."""
-
-    def __init__(self, form: Form) -> None:
-        self.form = form
-        self.wanted = gr.Textbox(label="Values for the form", visible="hidden")
-
-    def values(self, config: RunConfig) -> dict[Component, Any]:
-        """What the form is to show, in the order of its fields."""
-        shown = self.form.show(config)
-        return {self.wanted: json.dumps([shown[field] for field in self.form.fields.values()])}
-
-    def wire(
-        self,
-        listener: Callable[..., Any],
-        handler: Callable[..., Any],
-        inputs: set[Component],
-        outputs: set[Component] = frozenset(),
-    ) -> Any:
-        """Answers `listener`, such as `button.click`; gives the event after which the form is
-        filled in."""
-        quiet: dict[str, Any] = {"show_progress": "hidden"}
-        fields = list(self.form.fields.values())
-        listener(None, fields, None, js="(...held) => tunesmith.asked(held)", **quiet)
-        answered = listener(handler, inputs, {self.wanted, *outputs}, **quiet)
-        return answered.success(
-            None,
-            [self.wanted, *fields],
-            fields,
-            js="(wanted, ...held) => tunesmith.filled(wanted, held)",
-            **quiet,
-        )

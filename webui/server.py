@@ -96,7 +96,7 @@ def launch(
         enable_monitoring=False,
         ssr_mode=False,
         theme=theme.theme(),
-        css_paths=[theme.STYLE, theme.RESULTS, theme.DATA, theme.SHAPE, theme.NEED],
+        css_paths=[theme.STYLE, theme.RESULTS, theme.DATA, theme.SHAPE, theme.NEED, theme.FORM],
         head=theme.HEAD,
         favicon_path=str(theme.LOGO),
     )
@@ -118,6 +118,7 @@ def launch(
 # The page's own script, pictures and plotly.js by name; no other file, and nothing of the user's.
 _OWN_FILES: dict[str, Callable[[], Path]] = {
     "page.js": lambda: theme.ASSETS / "page.js",
+    "form.js": lambda: theme.ASSETS / "form.js",
     "charts.js": lambda: theme.ASSETS / "charts.js",
     "logo.svg": lambda: theme.LOGO,
     "plotly.js": theme.plotly_script,

@@ -63,8 +63,12 @@ class TemplateChoice:
         self.app, self.shared = app, shared
         with gr.Row(visible=False, elem_classes="toolbar template-bar") as self.bar:
             self.choice = gr.Dropdown(
-                template_choices(app), value=MODELS_OWN, label="Chat template", scale=0,
-                min_width=300, elem_id="template",
+                template_choices(app),
+                value=MODELS_OWN,
+                label="Chat template",
+                scale=0,
+                min_width=300,
+                elem_id="template",
             )
             self.edit = gr.Button("Edit", scale=0, min_width=80)
             self.learned = [self._choice_of(SPEC_BY_PATH[path]) for path in LEARNED]
@@ -76,14 +80,24 @@ class TemplateChoice:
     @staticmethod
     def _choice_of(spec: FieldSpec) -> gr.Dropdown:
         return gr.Dropdown(
-            forms.options(spec), value=spec.default, label=spec.label, scale=0, min_width=200,
+            forms.options(spec),
+            value=spec.default,
+            label=spec.label,
+            scale=0,
+            min_width=200,
             elem_id=f"rows-{spec.name.replace('_', '-')}",
         )
 
     def _build_editor(self) -> None:
         self.text = gr.Code(
-            label="Chat template (Jinja)", language="jinja2", lines=8, max_lines=18,
-            interactive=True, wrap_lines=True, elem_id="template-text", buttons=["copy"],
+            label="Chat template (Jinja)",
+            language="jinja2",
+            lines=8,
+            max_lines=18,
+            interactive=True,
+            wrap_lines=True,
+            elem_id="template-text",
+            buttons=["copy"],
         )
         self.problem = gr.HTML(apply_default_css=False, elem_id="template-problem")
         with gr.Row(elem_classes="toolbar"):
@@ -120,11 +134,16 @@ class TemplateChoice:
     def learn(self, turns: Any, thoughts: Any, lens_text: str) -> tuple[str, ...]:
         """What is learned, for Configure's fields, and for how rows become tokens."""
         lens = replace(Lens.read(lens_text), learn=turns, learn_thoughts=thoughts)
-        return (*_learned(lens), lens.write())
+        return self._filled(dict(zip(LEARNED, _learned(lens), strict=True))), lens.write()
 
     def choose(self, name: str, lens_text: str) -> tuple[str, str]:
         """Another template: for Configure's field, and for how rows become tokens."""
-        return name, _with_template(lens_text, name)
+        return self._filled({FIELD: name}), _with_template(lens_text, name)
+
+    def _filled(self, values: dict[str, Any], choices: list[Any] | None = None) -> str:
+        """Configure's form with these values."""
+        form = self.shared.form
+        return form.fill(values, {FIELD: choices} if choices else None)[form.filled]
 
     def open(self, lens_text: str) -> tuple[Any, ...]:
         """The text of the chosen template, to be changed."""
@@ -162,8 +181,12 @@ class TemplateChoice:
             return said, *[gr.skip()] * 5
         choices = template_choices(self.app)
         return (
-            "", gr.Dropdown(choices, value=saved.name), _with_template(lens_text, saved.name), "",
-            gr.Column(visible=False), gr.Dropdown(choices=choices, value=saved.name),
+            "",
+            gr.Dropdown(choices, value=saved.name),
+            _with_template(lens_text, saved.name),
+            "",
+            gr.Column(visible=False),
+            self._filled({FIELD: saved.name}, choices),
         )
 
     def remove(self, lens_text: str) -> tuple[Any, ...]:
@@ -174,8 +197,12 @@ class TemplateChoice:
             return messages.error(error), *[gr.skip()] * 5
         choices = template_choices(self.app)
         return (
-            "", gr.Dropdown(choices, value=MODELS_OWN), _with_template(lens_text, MODELS_OWN), "",
-            gr.Column(visible=False), gr.Dropdown(choices=choices, value=MODELS_OWN),
+            "",
+            gr.Dropdown(choices, value=MODELS_OWN),
+            _with_template(lens_text, MODELS_OWN),
+            "",
+            gr.Column(visible=False),
+            self._filled({FIELD: MODELS_OWN}, choices),
         )
 
     # -- wiring
@@ -192,7 +219,9 @@ class TemplateChoice:
             **quiet,
         )
         self.edit.click(
-            self.open, shared.lens, [self.box, self.text, self.name, self.problem, self.delete],
+            self.open,
+            shared.lens,
+            [self.box, self.text, self.name, self.problem, self.delete],
             **quiet,
         )
         self.text.input(
@@ -205,12 +234,12 @@ class TemplateChoice:
 
     def _wire_setting(self) -> None:
         """Configure's field is there only when all tabs have been built."""
-        shared, field = self.shared, self.shared.settings[FIELD]
+        shared, filled = self.shared, self.shared.form.filled
         quiet: dict[str, Any] = {"show_progress": "hidden"}
-        done = [self.problem, self.choice, shared.lens, self.draft, self.box, field]
+        done = [self.problem, self.choice, shared.lens, self.draft, self.box, filled]
         for event in (
             self.choice.input(
-                self.choose, [self.choice, shared.lens], [field, shared.lens], **quiet
+                self.choose, [self.choice, shared.lens], [filled, shared.lens], **quiet
             ),
             self.save.click(self.keep, [self.name, self.text, shared.lens], done, **quiet),
             self.delete.click(self.remove, shared.lens, done, **quiet),
@@ -218,11 +247,11 @@ class TemplateChoice:
                 [choice.input for choice in self.learned],
                 self.learn,
                 [*self.learned, shared.lens],
-                [*(shared.settings[path] for path in LEARNED), shared.lens],
+                [filled, shared.lens],
                 **quiet,
             ),
         ):
-            shared.follow_settings(event)
+            shared.follow_settings(shared.form.wire_fill(event))
 
 
 def problem_at(text: str, problem: TemplateProblem) -> str:

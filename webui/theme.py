@@ -19,6 +19,7 @@ RESULTS = ASSETS / "results.css"
 DATA = ASSETS / "data.css"
 SHAPE = ASSETS / "shape.css"
 NEED = ASSETS / "need.css"
+FORM = ASSETS / "form.css"
 LOGO = ASSETS / "logo.svg"
 
 SANS = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "Helvetica Neue", "sans-serif")
@@ -28,6 +29,7 @@ MONO = ("ui-monospace", "SF Mono", "Cascadia Mono", "Menlo", "Consolas", "monosp
 HEAD = """
 <link rel="icon" type="image/svg+xml" href="tunesmith/logo.svg">
 <script src="tunesmith/page.js"></script>
+<script src="tunesmith/form.js"></script>
 <script src="tunesmith/charts.js"></script>
 """
 

@@ -6,7 +6,9 @@ serves the page over these, for looking at it.
 
 from __future__ import annotations
 
+import json
 import sys
+from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from inspect import unwrap
@@ -18,6 +20,7 @@ from core.jobs.store import Store
 from core.models.hardware import probe
 from core.workspace import Workspace
 from webui.context import App
+from webui.forms import Form
 
 
 @dataclass
@@ -81,3 +84,21 @@ if __name__ == "__main__":
 def owner_of(event: Any) -> Any:
     """The object whose method answers an event of a page, behind what makes errors plain."""
     return getattr(unwrap(event.fn), "__self__", None) if event.fn else None
+
+
+def held(form: Form, changed: Mapping[str, Any] | None = None) -> dict[Any, Any]:
+    """What a handler gets for the form as it opens, with some of its fields changed."""
+    changed = changed or {}
+    return {
+        part: {
+            "values": {p: changed.get(p, value) for p, value in part.value["values"].items()},
+            "at": 0,
+        }
+        for part in form.parts
+    }
+
+
+def filled(form: Form, answer: Mapping[Any, Any]) -> dict[str, Any]:
+    """What a handler's answer fills in, by path."""
+    values: dict[str, Any] = json.loads(answer[form.filled])["values"]
+    return values

@@ -18,12 +18,11 @@ from core.data.jobs import submit_drafts
 from core.data.prepare import import_dataset
 from core.data.record import DatasetInfo
 from core.errors import DataError
-from tests.webui.fakes import fake_app, owner_of
+from tests.webui.fakes import fake_app, held, owner_of
 from webui.app import build
 from webui.data import draft_cards
-from webui.data.draft_form import SPECS, DraftForm
+from webui.data.draft_form import DraftForm
 from webui.data.drafts import DraftPages, DraftsView
-from webui.data.step_form import forms
 
 SECRET = "sk-very-secret"
 TOLD = [{"role": "user", "content": "Hello?"}, {"role": "assistant", "content": "Good day."}]
@@ -116,19 +115,18 @@ def test_a_task_tells_what_it_cost_and_why_it_ended() -> None:
 
 
 def test_untouched_settings_are_the_defaults(form: DraftForm) -> None:
-    data = {form.fields[s.path]: forms.write(s, s.default) for s in SPECS}
-    data[form.model], data[form.fields["drafts.only_label"]] = "some-model", None
+    data = held(form.form, {"drafts.model": "some-model"})
     assert draft_settings(form.read(data)) == DraftSettings(model="some-model")
 
 
 def test_only_kinds_that_fit_the_rows_are_offered(form: DraftForm) -> None:
     text = DatasetInfo(id="d", name="d", form="text")
-    kinds = form.show(text)[form.fields["drafts.kind"]]
-    assert [kind for _, kind in kinds.choices] == ["more_like", "paraphrase"]
-    hidden = form.show(text)[form.marks]["hidden"]
+    offered = json.loads(form.show(text)[form.form.filled])["choices"]["drafts.kind"]
+    assert [kind for _, kind in offered] == ["more_like", "paraphrase"]
+    hidden = form.show(text)[form.form.marks]["hidden"]
     assert "drafts.only_label" in hidden
     labelled = DatasetInfo(id="d", name="d", form="labelled-text", labels={"law": 2})
-    assert "drafts.only_label" not in form.show(labelled)[form.marks]["hidden"]
+    assert "drafts.only_label" not in form.show(labelled)[form.form.marks]["hidden"]
 
 
 def test_text_to_edit_is_plain_and_everything_else_is_json() -> None:

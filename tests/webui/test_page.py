@@ -21,6 +21,7 @@ from webui.context import TABS
 
 pytestmark = pytest.mark.e2e
 MOST_RESIDENT = 450 * 2**20
+RATE = "training-learning_rate"
 NARROW = {"width": 390, "height": 844}
 STARTER = "SmolLM2-135M-Instruct"
 DRAWN = {
@@ -331,13 +332,14 @@ def test_a_preset_does_not_undo_what_was_typed_after_it(served: Served, page: Pa
     """On a busy machine a preset's values come seconds after the click: what a person typed
     meanwhile would be gone. Of two presets the last one decides."""
     visit(page, served, "?tab=configure")
-    filled = page.evaluate(
-        """() => {
-            tunesmith.asked(["as it was", "as it was", ["a"]]);
-            return [
-                tunesmith.filled('["first", "first", ["b"]]', ["as it was", "typed", ["a"]]),
-                tunesmith.filled('["last", "last", ["c"]]', ["first", "typed", ["b"]]),
-            ];
-        }"""
-    )
-    assert filled == [["first", "typed", ["b"]], ["last", "typed", ["c"]]]
+    name, rate = (page.locator(f"#field-{path} textarea") for path in ("name", RATE))
+    rate.fill("3e-4")
+    answer = """([asked, at, value]) => tunesmith.form.fill("run", JSON.stringify({
+        asked, at, values: {"name": value, "training.learning_rate": value}, kept: [],
+    }))"""
+    for asked, value in (("1", "first"), ("2", "last")):
+        page.evaluate(answer, [asked, 0, value])
+        expect(name).to_have_value(value)
+        expect(rate).to_have_value("3e-4")
+    page.evaluate(answer, ["3", 1, "5e-5"])
+    expect(rate).to_have_value("5e-5")

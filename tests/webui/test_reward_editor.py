@@ -15,6 +15,7 @@ from core.jobs.process import named
 from core.rewards.kinds import KINDS
 from core.rewards.specs import FIELD, parse_rewards
 from core.workspace import Workspace
+from tests.webui.fakes import filled, held
 from webui import forms
 from webui.configure.rewards import RewardEditor, entries_in, listing
 
@@ -37,22 +38,32 @@ class Bench:
     def __init__(self, root: Path) -> None:
         app: Any = SimpleNamespace(workspace=Workspace.open(root), pool=Here())
         with gr.Blocks():
-            fields = forms.build(RunConfig().values(), {}).fields
-            self.editor = RewardEditor(app, fields)
-            self.editor.wire()
+            self.run = forms.Form("run", RunConfig().values())
+            self.run.part(forms.in_folds())
+            self.run.part([forms.basics()])
+            self.editor = RewardEditor(app, self.run)
+            self.editor.wire(lambda event: None)
         self.held = {one: getattr(one, "value", None) for one in self.editor.inputs}
+        self.forms = (self.run, self.editor.form)
 
     def set(self, name: str, value: Any) -> None:
-        kind = self.held[self.editor.kind]
-        controls = {**self.editor.kinds[kind].fields, **self.editor.shared}
-        path = name if name in controls else f"reward.{kind}.{name}"
-        self.held[controls[path]] = value
+        path = name if name in self.editor.form.specs else (
+            f"reward.{self.held[self.editor.kind]}.{name}"
+        )
+        self.take(self.editor.form, {path: value})
+
+    def take(self, form: forms.Form, values: dict[str, Any]) -> None:
+        before = form.held(self.held)
+        self.held |= held(form, before | values)
 
     def do(self, handler: Any) -> dict[Any, Any]:
         updates: dict[Any, Any] = handler(self.held)
         for one, update in updates.items():
             if one in self.held and not isinstance(update, gr.blocks.Block):
                 self.held[one] = update["value"] if isinstance(update, dict) else update
+        for form in self.forms:
+            if form.filled in updates:
+                self.take(form, filled(form, updates))
         return updates
 
     def choose(self, kind: str) -> None:
@@ -61,7 +72,7 @@ class Bench:
 
     @property
     def text(self) -> str:
-        return str(self.held[self.editor.field])
+        return str(self.run.held(self.held)[FIELD])
 
 
 @pytest.fixture
@@ -96,13 +107,13 @@ def test_functions_are_added_changed_and_removed(bench: Bench) -> None:
 
 def test_a_wrong_option_is_marked_at_its_control(bench: Bench) -> None:
     bench.choose("regex")
-    marks = bench.do(bench.editor.add)[bench.editor.marks]
+    marks = bench.do(bench.editor.add)[bench.editor.form.marks]
     assert "Must not be empty." in marks["errors"]["reward.regex.pattern"]
     bench.choose("length")
     said = bench.do(bench.editor.add)[bench.editor.said]
     assert "Give a target, or a minimum" in said and bench.text == ""
     bench.set("reward.weight", "heavy")
-    marks = bench.do(bench.editor.add)[bench.editor.marks]
+    marks = bench.do(bench.editor.add)[bench.editor.form.marks]
     assert "Must be a number" in marks["errors"]["reward.weight"]
 
 
@@ -122,7 +133,12 @@ def test_a_function_is_tried_before_the_run(bench: Bench) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_has_a_panel_with_its_options(bench: Bench, kind: str) -> None:
     own = {f"reward.{kind}.{n}" for n in KINDS[kind].model_fields if n not in ("weight", "name")}
-    assert set(bench.editor.kinds[kind].fields) == own
+    bench.choose(kind)
+    marks = bench.do(bench.editor.change)[bench.editor.form.marks]
+    assert {spec.path for spec in bench.editor.specs[kind]} == own
+    assert not {path for path in bench.editor.form.specs if path.startswith("reward.")} - (
+        own | set(marks["hidden"]) | {"reward.weight", "reward.name"}
+    )
 
 
 def test_what_is_typed_by_hand_is_listed_with_what_is_wrong() -> None:
@@ -136,5 +152,5 @@ def test_what_is_typed_by_hand_is_listed_with_what_is_wrong() -> None:
 
 def test_it_is_shown_with_methods_that_learn_from_rewards(bench: Bench) -> None:
     editor = bench.editor
-    assert editor.follow("sft", "")[editor.box].visible is False
-    assert editor.follow("grpo", "")[editor.box].visible is True
+    for method, shown in (("sft", False), ("grpo", True)):
+        assert editor.follow({"method": method, FIELD: ""})[editor.box].visible is shown

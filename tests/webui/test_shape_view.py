@@ -18,6 +18,7 @@ from core.data.versions import apply_steps, try_in_order
 from core.errors import ConfigError
 from core.workspace import Workspace
 from tests.webui.fakes import fake_app
+from tests.webui.fakes import held as held_by
 from webui import app as page
 from webui.data import step_cards, step_form
 from webui.data import step_form as label_table
@@ -43,10 +44,14 @@ def forms(tmp_path_factory: pytest.TempPathFactory) -> StepForms:
 
 def held(forms: StepForms, op: str, **typed: Any) -> dict[Any, Any]:
     """What the controls hold when a step was just chosen and these were typed."""
-    form = forms.forms[op]
-    data = {form.fields[s.path]: step_form.forms.write(s, s.default) for s in form.specs}
-    data |= {form.fields[f"{op}.{name}"]: value for name, value in typed.items()}
-    return {forms.cap: "", **data}
+    return held_by(forms.form, {f"{op}.{name}": value for name, value in typed.items()})
+
+
+def marked(forms: StepForms, op: str, data: dict[Any, Any], *problems: Any) -> dict[str, Any]:
+    """What a data set of texts shows for a step that was filled in like this."""
+    info = DatasetInfo(id="d", name="d", form="text")
+    marks: dict[str, Any] = forms.read_marks(op, info, data, False, *problems)[forms.form.marks]
+    return marks
 
 
 @pytest.mark.parametrize("op", sorted(set(known_steps()) - step_form.MADE_ELSEWHERE))
@@ -65,29 +70,29 @@ def test_a_number_may_have_its_thousands_apart_but_no_decimal_comma(forms: StepF
 
 
 def test_a_wrong_value_is_named_at_its_field_and_so_is_the_cap(forms: StepForms) -> None:
-    data = held(forms, "rename_labels", names='{"law": "legal"}') | {forms.cap: "many"}
+    data = held(forms, "rename_labels", names='{"law": "legal"}', cap="many")
     with pytest.raises(ConfigError) as caught:
         forms.read("rename_labels", data)
-    marks = forms.read_marks("rename_labels", data, caught.value.problems)
+    marks = marked(forms, "rename_labels", data, caught.value.problems)
     assert list(marks["errors"]) == [step_form.CAP]
 
 
 def test_a_field_that_does_not_matter_is_hidden(forms: StepForms) -> None:
-    marks = forms.read_marks("drop_length", held(forms, "drop_length", unit="words"))
-    assert marks["hidden"] == ["drop_length.model"]
+    """Of the step that is filled in; of the other steps everything is."""
+    marks = marked(forms, "drop_length", held(forms, "drop_length", unit="words"))
+    own = {spec.path for spec in forms.specs["drop_length"]}
+    assert own & set(marks["hidden"]) == {"drop_length.model"}
+    assert set(marks["hidden"]) >= set(forms.form.specs) - own
 
 
 def test_a_mix_of_labels_is_offered_where_there_are_labels(forms: StepForms) -> None:
-    mix = forms.forms["split"].fields["split.stratify"]
-    shown = {
-        form: forms.show("split", DatasetInfo(id="d", name="d", form=form))[mix]["visible"]
-        for form in ("text", "labelled-text")
-    }
-    assert shown == {"text": False, "labelled-text": True}
+    for form, shown in (("text", False), ("labelled-text", True)):
+        answer = forms.show("split", DatasetInfo(id="d", name="d", form=form))
+        assert ("split.stratify" not in answer[forms.form.marks]["hidden"]) is shown
 
 
 def test_renaming_with_a_cap_makes_both_steps(forms: StepForms) -> None:
-    data = held(forms, "rename_labels", names='{"computer science": "code"}') | {forms.cap: "2"}
+    data = held(forms, "rename_labels", names='{"computer science": "code"}', cap="2")
     steps = forms.read("rename_labels", data)
     assert [step.spec() for step in steps] == [
         {"op": "rename_labels", "names": {"computer science": "code"}},

@@ -1,8 +1,8 @@
-"""The offer under a setting to install the packages that its choice needs."""
+"""The offer beside Start to install the packages that the settings need."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import gradio as gr
@@ -13,28 +13,29 @@ from core.setup import environment
 from core.setup.extras import Extra
 from webui import background, messages
 from webui.context import App
+from webui.forms import Form
+
+# The settings whose choices may need a package.
+_PATHS = ("training.optim", "tracking.report_to")
 
 
 class ExtrasView:
-    """Built below the control of the setting at `path`; shown while its choice lacks a package."""
+    """Shown while a choice lacks a package."""
 
-    def __init__(self, app: App, path: str) -> None:
-        self.app, self.path = app, path
+    def __init__(self, app: App) -> None:
+        self.app = app
         self.installing = background.Tasks()
-        name = path.replace(".", "-")
-        with gr.Column(visible=False, elem_id=f"extras-{name}", elem_classes="extras") as self.box:
+        with gr.Column(visible=False, elem_id="extras", elem_classes="extras") as self.box:
             self.told = gr.HTML(apply_default_css=False)
             with gr.Row():
-                self.button = gr.Button(
-                    size="sm", scale=0, min_width=200, elem_id=f"install-{name}"
-                )
+                self.button = gr.Button(size="sm", scale=0, min_width=200, elem_id="install-extras")
                 self.stop = gr.Button("Stop", size="sm", scale=0, visible=False)
         self.said = gr.HTML(elem_classes="extras", apply_default_css=False)
         self.outputs = {self.box, self.told, self.button, self.stop, self.said}
 
-    def follow(self, value: Any) -> dict[Component | gr.Column, Any]:
-        """What is shown for this value of the setting."""
-        lacking = missing_extras(self.path, value)
+    def follow(self, values: Mapping[str, Any]) -> dict[Component | gr.Column, Any]:
+        """What is shown for these settings, by path."""
+        lacking = _lacking(values)
         if not lacking:
             return {self.box: gr.Column(visible=False)}
         sentences = " ".join(extra.sentence for extra in lacking)
@@ -47,9 +48,11 @@ class ExtrasView:
 
     # -- handlers
 
-    def install(self, value: Any, request: gr.Request) -> Iterator[dict[Any, Any]]:
+    def install(
+        self, form: Form, data: Mapping[Component, Any], request: gr.Request
+    ) -> Iterator[dict[Any, Any]]:
         """Installs what is lacking, and says how far that is."""
-        lacking = missing_extras(self.path, value)
+        lacking = _lacking(form.gather(data)[0])
         task = background.begin(lambda task: self._install(lacking, task), "Looking for pip")
         for glance in self.installing.watch(request.session_hash, task):
             yield {
@@ -76,12 +79,21 @@ class ExtrasView:
 
     # -- wiring
 
-    def wire(self, field: Component) -> Any:
+    def wire(self, form: Form) -> Any:
         """The event after which the packages are there, or it was said why they are not."""
         quiet: dict[str, Any] = {"show_progress": "hidden", "concurrency_limit": None}
         self.stop.click(self.end, None, None, **quiet)
         outputs = self.outputs - {self.box, self.told}
-        return self.button.click(self.install, field, outputs, **quiet)
+
+        def install(data: dict[Component, Any], request: gr.Request) -> Iterator[dict[Any, Any]]:
+            yield from self.install(form, data, request)
+
+        return self.button.click(install, form.inputs, outputs, **quiet)
+
+
+def _lacking(values: Mapping[str, Any]) -> list[Extra]:
+    found = [extra for path in _PATHS for extra in missing_extras(path, values.get(path))]
+    return list(dict.fromkeys(found))
 
 
 def _titles(lacking: list[Extra]) -> str:

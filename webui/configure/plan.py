@@ -28,7 +28,7 @@ from core.rules import parse_config
 from core.tokens.lens import Lens
 from webui import background, messages
 from webui.context import App
-from webui.forms import Filling, Form, setting_label
+from webui.forms import Form, setting_label
 from webui.tokens import count_tokens, finished
 
 
@@ -412,7 +412,6 @@ class MemoryView:
     def wire(
         self,
         form: Form,
-        filling: Filling,
         inputs: set[Component],
         refreshed_now: Callable[[Any], None],
     ) -> None:
@@ -420,7 +419,8 @@ class MemoryView:
         quiet: dict[str, Any] = {"show_progress": "hidden"}
 
         def change(button: gr.Button, data: dict[Component, Any]) -> dict[Component, Any]:
-            return filling.values(self.apply(form.config(data), data[button]))
+            config = self.apply(form.config(data), data[button])
+            return form.fill(config.values(), data=data)
 
         def attempt(
             data: dict[Component, Any], request: gr.Request
@@ -428,7 +428,8 @@ class MemoryView:
             yield from self.attempt(lambda: form.config(data), request.session_hash)
 
         for button in self.buttons:
-            refreshed_now(filling.wire(button.click, partial(change, button), {*inputs, button}))
+            made = button.click(partial(change, button), {*inputs, button}, {form.filled}, **quiet)
+            refreshed_now(form.wire_fill(made))
         outputs = {self.status, self.start, self.stop}
         tried = self.start.click(attempt, inputs, outputs, concurrency_limit=None, **quiet)
         refreshed_now(tried)

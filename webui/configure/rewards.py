@@ -6,8 +6,8 @@ as well; what stands there is what the run gets.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import gradio as gr
@@ -17,14 +17,15 @@ from pydantic import ValidationError
 from core.config import SPEC_BY_PATH
 from core.config.fields import FieldSpec
 from core.config.reinforcement import ReinforcementSection
-from core.errors import ConfigError, TunesmithError
+from core.errors import ConfigError, Problem, TunesmithError
 from core.jobs.limits import Limit
 from core.methods import METHODS
 from core.rewards.kinds import KINDS, Reward
 from core.rewards.specs import FIELD, parse_reward, plain_reward
 from webui import forms, messages
 from webui.context import App
-from webui.data.step_form import build_fields, marks, read_fields, section_specs
+from webui.data.step_form import first_values, groups, marks, read_fields, section_specs
+from webui.forms import Form
 
 NEW = ""
 # How long a function may take for one answer; a judge or a large reward model needs some.
@@ -33,56 +34,59 @@ _SHARED = tuple(Reward.model_fields)
 _MODEL = "model.model_name_or_path"
 
 
-@dataclass(frozen=True)
-class _Kind:
-    """The controls of one kind, by the path of the field."""
-
-    specs: list[FieldSpec]
-    panel: gr.Column
-    fields: dict[str, Component]
-
-
 class RewardEditor:
-    """`box` is shown while the method learns from rewards; `field` holds the functions as text."""
+    """`box` is shown while the method learns from rewards; the field FIELD of the run's form holds
+    the functions as text."""
 
-    def __init__(self, app: App, fields: Mapping[str, Component]) -> None:
-        self.app, self.field, self.base = app, fields[FIELD], fields[_MODEL]
-        shared = section_specs(Reward, "reward")
-        self.shared_specs = shared
+    def __init__(self, app: App, run: Form) -> None:
+        self.app, self.run = app, run
+        self.shared_specs = section_specs(Reward, "reward")
+        self.specs = {
+            kind: [s for s in section_specs(section, f"reward.{kind}") if s.name not in _SHARED]
+            for kind, section in KINDS.items()
+        }
         with gr.Column(visible=False, elem_classes="card", elem_id="reward-editor") as self.box:
             gr.HTML("<h3>Reward functions</h3>", apply_default_css=False)
             self.listed = gr.HTML(apply_default_css=False, elem_id="reward-list")
             with gr.Row():
                 self.entry = gr.Dropdown(
-                    [("A new function", NEW)], value=NEW, label="Write or change",
+                    [("A new function", NEW)],
+                    value=NEW,
+                    label="Write or change",
                     elem_id="reward-entry",
                 )
                 self.kind = gr.Dropdown(
                     [(section.title, kind) for kind, section in KINDS.items()],
-                    value="json_valid", label="Kind", elem_id="reward-kind",
+                    value="json_valid",
+                    label="Kind",
+                    elem_id="reward-kind",
                 )
             self.about = gr.HTML(about("json_valid"), apply_default_css=False)
-            self.kinds = {kind: self._build(kind, section) for kind, section in KINDS.items()}
-            self.shared = build_fields(shared, {}, "Its name", "fold-reward-name")
-            self.marks = forms.marks_box("reward")
+            self._build_form()
             with gr.Row(elem_classes="toolbar"):
                 self.keep = gr.Button("Add this function", elem_id="reward-add")
                 self.remove = gr.Button("Remove it", variant="stop", visible=False)
             self.said = gr.HTML(apply_default_css=False, elem_id="reward-said")
             self._build_trial()
-        controls = [c for one in self.kinds.values() for c in one.fields.values()]
-        self.inputs = {self.field, self.base, self.entry, self.kind, *controls}
-        self.inputs |= {*self.shared.values(), self.prompt, self.completion, self.answer}
         self.outputs = {self.box, self.listed, self.entry}
-        self.shown = {self.kind, self.about, self.keep, self.remove, self.said, self.marks}
-        self.shown |= {*(one.panel for one in self.kinds.values()), *controls}
-        self.shown |= {*self.shared.values()}
+        self.shown = {self.kind, self.about, self.keep, self.remove, self.said}
+        self.shown |= {self.form.marks, self.form.filled}
 
-    def _build(self, kind: str, section: type[Reward]) -> _Kind:
-        specs = [s for s in section_specs(section, f"reward.{kind}") if s.name not in _SHARED]
-        with gr.Column(visible=kind == "json_valid", elem_id=f"reward-{kind}") as panel:
-            fields = build_fields(specs, {}, "More settings", f"fold-reward-{kind}")
-        return _Kind(specs, panel, fields)
+    def _build_form(self) -> None:
+        """The settings of all kinds, of which those of one are shown."""
+        every = [spec for specs in self.specs.values() for spec in specs] + self.shared_specs
+        self.form = Form("reward", first_values(every))
+        shown = [
+            group
+            for kind, specs in self.specs.items()
+            for group in groups(specs, "More settings", f"fold-reward-{kind}")
+        ]
+        self.form.part([*shown, *groups(self.shared_specs, "Its name", "fold-reward-name")])
+
+    @property
+    def inputs(self) -> set[Component]:
+        chosen = {self.entry, self.kind, self.prompt, self.completion, self.answer}
+        return {*self.run.parts, *self.form.parts, *chosen}
 
     def _build_trial(self) -> None:
         with gr.Accordion("Try it on one answer", open=False, elem_classes="fold"):
@@ -99,11 +103,11 @@ class RewardEditor:
 
     # -- handlers
 
-    def follow(self, method: str, text: str) -> dict[Any, Any]:
+    def follow(self, held: Mapping[str, Any]) -> dict[Any, Any]:
         """After every change of the settings: whether it is shown, and the functions there are."""
-        if not METHODS[method].generates:
+        if not METHODS[held["method"]].generates:
             return {self.box: gr.Column(visible=False)}
-        entries, problem = entries_in(text)
+        entries, problem = entries_in(held[FIELD])
         choices = [("A new function", NEW)]
         choices += [(f"{n}: {_name(one)}", str(n)) for n, one in enumerate(entries, 1)]
         return {
@@ -114,34 +118,34 @@ class RewardEditor:
 
     def choose_kind(self, data: Mapping[Component, Any]) -> dict[Any, Any]:
         """Another kind: its own options."""
-        return {**self._panel(data[self.kind]), self.marks: self._marks(data), self.said: ""}
+        return {self.about: about(data[self.kind]), **self._mark(data), self.said: ""}
 
     def choose_entry(self, data: Mapping[Component, Any]) -> dict[Any, Any]:
         """One of the functions there are, with its options, or a new one."""
-        entries, _ = entries_in(data[self.field])
+        entries, _ = entries_in(self.run.held(data)[FIELD])
         number = data[self.entry]
         is_new = number == NEW or not number.isdigit() or int(number) > len(entries)
         given = {"kind": data[self.kind]} if is_new else entries[int(number) - 1]
         kind = given.get("kind") if given.get("kind") in KINDS else "json_valid"
-        updates: dict[Any, Any] = {self.kind: kind, **self._panel(kind), self.said: ""}
-        one = self.kinds[kind]
-        specs = [*one.specs, *self.shared_specs]
+        specs = [*self.specs[kind], *self.shared_specs]
         values = {spec.name: given.get(spec.name, spec.default) for spec in specs}
-        for spec in specs:
-            control = one.fields.get(spec.path) or self.shared[spec.path]
-            updates[control] = forms.write(spec, values[spec.name])
-        updates[self.marks] = marks(one.specs, values)
-        updates[self.keep] = gr.Button("Add this function" if is_new else "Keep the change")
-        updates[self.remove] = gr.Button(visible=not is_new)
-        return updates
+        return {
+            self.kind: kind,
+            self.about: about(kind),
+            self.said: "",
+            **self.form.fill({spec.path: values[spec.name] for spec in specs}),
+            **marks(self.form, specs, values),
+            self.keep: gr.Button("Add this function" if is_new else "Keep the change"),
+            self.remove: gr.Button(visible=not is_new),
+        }
 
     def change(self, data: Mapping[Component, Any]) -> dict[Any, Any]:
         """Which options matter now."""
-        return {self.marks: self._marks(data)}
+        return self._mark(data)
 
     def add(self, data: Mapping[Component, Any]) -> dict[Any, Any]:
         """Puts the function into the field, in the place of the one that was chosen."""
-        entries, problem = entries_in(data[self.field])
+        entries, problem = entries_in(self.run.held(data)[FIELD])
         if problem:
             return {self.said: messages.error(problem, "Mend the text of the field first.")}
         try:
@@ -154,18 +158,18 @@ class RewardEditor:
         else:
             entries.append(entry)
         return {
-            self.field: forms.write(SPEC_BY_PATH[FIELD], entries),
+            **self.run.fill({FIELD: entries}, data=data),
             self.said: messages.note(f"{_name(entry)} is among them.", "finished"),
-            self.marks: self._marks(data),
+            **self._mark(data),
         }
 
     def take_out(self, data: Mapping[Component, Any]) -> dict[Any, Any]:
         """Removes the chosen function."""
-        entries, _ = entries_in(data[self.field])
+        entries, _ = entries_in(self.run.held(data)[FIELD])
         number = int(data[self.entry] or 0)
         kept = [one for place, one in enumerate(entries, 1) if place != number]
         return {
-            self.field: forms.write(SPEC_BY_PATH[FIELD], kept),
+            **self.run.fill({FIELD: kept}, data=data),
             self.entry: NEW,
             self.keep: gr.Button("Add this function"),
             self.remove: gr.Button(visible=False),
@@ -179,74 +183,81 @@ class RewardEditor:
         except ConfigError as error:
             return self._refused(error, data)
         call = self.app.pool.submit(
-            "core.worker.rewards:try_reward", self.app.workspace.root, entry,
-            data[self.prompt] or "", data[self.completion] or "", data[self.answer] or None,
-            data[self.base] or "", within=Limit(PATIENCE),
+            "core.worker.rewards:try_reward",
+            self.app.workspace.root,
+            entry,
+            data[self.prompt] or "",
+            data[self.completion] or "",
+            data[self.answer] or None,
+            self.run.held(data)[_MODEL] or "",
+            within=Limit(PATIENCE),
         )
         try:
             found = call.result(timeout=PATIENCE)
         except TunesmithError as error:
-            return {self.tried: messages.error(error), self.said: "", self.marks: self._marks(data)}
+            return {self.tried: messages.error(error), self.said: "", **self._mark(data)}
         except TimeoutError:
             told = f"It gave nothing within {PATIENCE} seconds."
             return {self.tried: messages.error(told, "Try a shorter answer.")}
-        return {self.tried: result(found), self.said: "", self.marks: self._marks(data)}
+        return {self.tried: result(found), self.said: "", **self._mark(data)}
 
-    def _panel(self, kind: str) -> dict[Any, Any]:
-        panels = {one.panel: gr.Column(visible=name == kind) for name, one in self.kinds.items()}
-        return {**panels, self.about: about(kind)}
+    def _specs(self, kind: str) -> list[FieldSpec]:
+        return [*self.specs[kind], *self.shared_specs]
 
     def _values(self, data: Mapping[Component, Any]) -> dict[str, Any]:
-        one = self.kinds[data[self.kind]]
-        values = read_fields(one.specs, one.fields, data)
-        return values | read_fields(self.shared_specs, self.shared, data)
+        return read_fields(self._specs(data[self.kind]), self.form.held(data))
 
     def _entry(self, data: Mapping[Component, Any]) -> dict[str, Any]:
         """The function as it was filled in. Raises ConfigError."""
         kind, options = parse_reward({"kind": data[self.kind], **self._values(data)})
         return plain_reward(kind, options.model_dump())
 
-    def _marks(self, data: Mapping[Component, Any]) -> dict[str, Any]:
-        one = self.kinds[data[self.kind]]
-        return marks(one.specs, {s.name: data[one.fields[s.path]] for s in one.specs})
+    def _mark(
+        self, data: Mapping[Component, Any], problems: tuple[Problem, ...] = ()
+    ) -> dict[Component, Any]:
+        specs, held = self._specs(data[self.kind]), self.form.held(data)
+        return marks(self.form, specs, {s.name: held[s.path] for s in specs}, problems)
 
     def _refused(self, error: ConfigError, data: Mapping[Component, Any]) -> dict[Any, Any]:
         """What is wrong, at its option; above the button what concerns several."""
         kind = data[self.kind]
         at_options = tuple(
-            replace(p, field=f"reward.{p.field}" if p.field in _SHARED else
-                    f"reward.{kind}.{p.field}")
+            replace(
+                p, field=f"reward.{p.field}" if p.field in _SHARED else f"reward.{kind}.{p.field}"
+            )
             for p in error.problems
             if p.field
         )
         whole = [p.message for p in error.problems if not p.field]
-        one = self.kinds[kind]
-        values = {s.name: data[one.fields[s.path]] for s in one.specs}
         text = " ".join(message[:1].upper() + message[1:] for message in whole)
         told = text or "An option is not right; it says so itself."
-        return {self.said: messages.error(told), self.marks: marks(one.specs, values, at_options)}
+        return {self.said: messages.error(told), **self._mark(data, at_options)}
 
     # -- wiring
 
-    def wire(self) -> None:
+    def wire(self, refreshed_now: Callable[[Any], None]) -> None:
+        """`refreshed_now` lets the plan follow an event."""
         quiet: dict[str, Any] = {"show_progress": "hidden"}
-        self.kind.input(self.choose_kind, self.inputs, self.shown, **quiet)
-        self.entry.input(self.choose_entry, self.inputs, self.shown, **quiet)
-        switches = [
-            one.fields[path] for one in self.kinds.values() for s in one.specs for path in s.when
-        ]
+        run, form = self.run, self.form
+        form.wire_fill(self.kind.input(self.choose_kind, self.inputs, self.shown, **quiet))
+        form.wire_fill(self.entry.input(self.choose_entry, self.inputs, self.shown, **quiet))
         gr.on(
-            [control.input for control in dict.fromkeys(switches)],
-            self.change, self.inputs, self.marks, **quiet,
+            form.edits, self.change, self.inputs, {form.marks}, trigger_mode="always_last", **quiet
         )
-        self.keep.click(self.add, self.inputs, {self.field, self.said, self.marks}, **quiet)
-        self.remove.click(
-            self.take_out, self.inputs,
-            {self.field, self.entry, self.keep, self.remove, self.said}, **quiet,
-        )
+        added = {run.filled, self.said, form.marks}
+        removed = {run.filled, self.entry, self.keep, self.remove, self.said}
+        for event in (
+            self.keep.click(self.add, self.inputs, added, **quiet),
+            self.remove.click(self.take_out, self.inputs, removed, **quiet),
+        ):
+            refreshed_now(run.wire_fill(event))
         self.trial.click(
-            self.try_it, self.inputs, {self.tried, self.said, self.marks},
-            concurrency_limit=None, show_progress="minimal", show_progress_on=self.tried,
+            self.try_it,
+            self.inputs,
+            {self.tried, self.said, form.marks},
+            concurrency_limit=None,
+            show_progress="minimal",
+            show_progress_on=self.tried,
         )
 
 

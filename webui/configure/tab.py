@@ -9,13 +9,12 @@ from typing import Any
 import gradio as gr
 from gradio.components import Component
 
-from core.config import SPEC_BY_PATH, RunConfig
+from core.config import SPEC_BY_PATH
 from core.data.registry import list_datasets
 from core.errors import ConfigError, TunesmithError
 from core.models.describe import describe_model
 from core.models.location import local_model
 from core.models.starter import STARTER_MODELS
-from core.rules import parse_config
 from core.rules.command import as_command
 from core.rules.presets import DEFAULT, Preset, load_preset, preset_id, save_preset
 from core.runs.check import start_problems
@@ -30,14 +29,14 @@ from webui.configure.rewards import RewardEditor
 from webui.configure.verl import VerlView
 from webui.configure.words import WordFinder
 from webui.context import App, Shared
-from webui.forms import Filling
+from webui.forms import Form
 from webui.template_choice import template_choices
 from webui.tokens import count_tokens
 
 # How long the page waits for a count of tokens, in seconds; it is asked for again at a change.
 PATIENCE = 120
 MODULES = "adapter.target_modules"
-MODEL, TEMPLATE = "model.model_name_or_path", "data.chat_template"
+MODEL, TEMPLATE, DATASET = "model.model_name_or_path", "data.chat_template", "data.dataset"
 
 
 def build(app: App, shared: Shared) -> None:
@@ -57,47 +56,33 @@ class _Configure:
                 self.presets = PresetChoice(app, first)
                 self.preset, self.when = self.presets.field, self.presets.when
                 self.reset = gr.Button("Back to the preset", size="sm", elem_id="reset-settings")
-                self.form = forms.build(
-                    first.config().values(),
-                    self._choices(),
-                    {"vocabulary": self._find_words, **self._offers()},
-                    self._build_rewards,
-                )
-                self.filling = Filling(self.form)
+                self.form = Form("run", first.config().values(), self._choices(), [DATASET])
+                self.form.part([forms.basics()])
+                self.rewards = RewardEditor(app, self.form)
+                self.form.part(forms.in_folds())
+                with gr.Accordion(
+                    "Words worth a token of their own", open=False, elem_classes="fold"
+                ):
+                    self.finder = WordFinder(app)
                 self.draft = Draft(app, self.form)
                 self._build_reuse()
             with gr.Column(scale=4, min_width=300, elem_classes="beside"):
                 self.summary = gr.HTML(elem_id="summary", apply_default_css=False)
+                self.extras = ExtrasView(app)
                 self.start = gr.Button("Start training", variant="primary", elem_id="start")
                 self.status = gr.HTML(elem_id="start-status", apply_default_css=False)
                 self.stop = gr.Button("Stop the download", size="sm", visible=False)
                 self.need = MemoryView(app)
-        self.inputs = {*self.form.fields.values(), self.preset, self.name_to_save}
-        self.inputs.add(self.draft.opened)
-        self.shown = {self.draft.kept, self.form.marks, self.summary, self.start, shared.lens}
+        self.inputs = {*self.form.parts, self.preset, self.name_to_save, self.finder.known}
+        self.shown = {self.form.marks, self.summary, self.start, shared.lens, self.verl.box}
         self.shown |= {*self.rewards.outputs, *self.need.outputs, self.need.box}
-        self.shown |= {part for offer in self.offers.values() for part in offer.outputs}
+        self.shown |= {*self.extras.outputs, *self.finder.outputs}
         self.start_outputs = {*self.shown, self.status, self.stop, shared.run, shared.tabs}
-        shared.settings = self.form.fields
-
-    def _find_words(self) -> None:
-        self.finder = WordFinder(self.app)
+        shared.settings = self.form
 
     @property
     def devices(self) -> list[str]:
         return [device.label for device in self.app.hardware.devices]
-
-    def _offers(self) -> dict[str, Callable[[], None]]:
-        """What builds the offer to install what a choice needs, by the setting it stands under."""
-        self.offers: dict[str, ExtrasView] = {}
-
-        def builder(path: str) -> Callable[[], None]:
-            return lambda: self.offers.update({path: ExtrasView(self.app, path)})
-
-        return {path: builder(path) for path in ("training.optim", "tracking.report_to")}
-
-    def _build_rewards(self, fields: dict[str, Component]) -> None:
-        self.rewards = RewardEditor(self.app, fields)
 
     def _build_reuse(self) -> None:
         with gr.Accordion("Keep or reuse these settings", open=False, elem_classes="fold"):
@@ -123,7 +108,7 @@ class _Configure:
         return {
             "training.device": ["auto", *self.devices],
             MODEL: [*dict.fromkeys([next(iter(STARTER_MODELS)), *local])],
-            "data.dataset": datasets,
+            DATASET: datasets,
             TEMPLATE: template_choices(self.app),
         }
 
@@ -135,18 +120,20 @@ class _Configure:
         config, problems = plan.checked(values, problems)
         preset = load_preset(data[self.preset], self.app.workspace)
         refused = start_problems(self.app.workspace, config, self.devices) if config else []
-        offers = [offer.follow(values.get(path)) for path, offer in self.offers.items()]
+        held = self.form.held(data)
+        marks = forms.marks(values, preset.config().values(), (*problems, *refused))
         return {
-            **{part: update for offer in offers for part, update in offer.items()},
-            self.form.marks: forms.marks(values, preset.config().values(), (*problems, *refused)),
+            self.form.marks: {**marks, "choices": {MODULES: self._modules(held[MODEL])}},
+            **self.extras.follow(values),
+            **self.finder.follow(held[DATASET], held[MODEL], data[self.finder.known]),
+            **self.verl.follow(held["method"]),
             self.summary: plan.card(
                 self.app, config, problems, self.need.trial_of(config) if config else None, refused
             ),
             **self.need.follow(config),
             self.start: gr.Button(interactive=config is not None and not refused),
             self.shared.lens: Lens.of(config).write() if config else gr.skip(),
-            **self.draft.keep(preset, data),
-            **self.rewards.follow(data[self.form.fields["method"]], data[self.rewards.field]),
+            **self.rewards.follow(held),
         }
 
     def edited(self, data: dict[Component, Any]) -> dict[Component, Any]:
@@ -167,50 +154,54 @@ class _Configure:
     def choose(self, data: dict[Component, Any]) -> dict[Component, Any]:
         """Another preset: its values in the form; the run's name and the data set stay."""
         preset = load_preset(data[self.preset], self.app.workspace)
-        kept = {"name": data[self.form.fields["name"]]}
-        if "data.dataset" not in preset.settings:
-            kept["data.dataset"] = data[self.form.fields["data.dataset"]]
-        return {**self.filling.values(_with(preset, kept)), self.when: when(preset)}
+        kept = ["name"] if DATASET in preset.settings else ["name", DATASET]
+        return {**self._filled(preset, data, kept), self.when: when(preset)}
 
     def back(self, data: dict[Component, Any]) -> dict[Component, Any]:
         """The chosen preset as it is; only the data set stays."""
-        preset = load_preset(data[self.preset], self.app.workspace)
-        kept = {"data.dataset": data[self.form.fields["data.dataset"]]}
-        return self.filling.values(_with(preset, kept))
+        return self._filled(load_preset(data[self.preset], self.app.workspace), data, [DATASET])
+
+    def _filled(
+        self, preset: Preset, data: dict[Component, Any], kept: list[str]
+    ) -> dict[Component, Any]:
+        """The form with the values of a preset, but for those that are kept."""
+        values = preset.config().values()
+        changed = {path: value for path, value in values.items() if path not in kept}
+        return self.form.fill(changed, data=data, preset=preset.name, kept=kept)
 
     def restore(self, kept: Any) -> dict[Component, Any]:
         """What was typed before the page was loaded again."""
-        opened: dict[Component, Any] = {self.draft.opened: "yes"}
         found = self.draft.read(kept)
         if found is None:
-            return opened
+            return self.form.fill(preset=DEFAULT)
         preset, held = found
-        return {**opened, **held, **self.presets.choose(preset), self.when: when(preset)}
+        values = {p: v for p, v in preset.config().values().items() if p != DATASET}
+        return {
+            **self.form.fill(values, held=held, preset=preset.name, kept=list(held)),
+            **self.presets.choose(preset),
+            self.when: when(preset),
+        }
 
     def choose_sample(self) -> dict[Component, Any]:
         """The settings of a fresh start, whatever was changed since, and this tab to watch."""
         preset = load_preset(DEFAULT)
         return {
-            **self.form.show(preset.config()),
+            **self.form.fill(preset.config().values(), preset=preset.name),
             **self.presets.choose(preset),
             self.when: when(preset),
             self.shared.dataset: preset.config().data.dataset,
             self.shared.tabs: self.shared.go("configure"),
         }
 
-    def open(self, dataset: str, held: str, purpose: str, preset: str) -> dict[Component, Any]:
-        """The tab is opened, or another data set chosen: lists that may have grown. What the form
-        holds already is not written again: by then it may be another."""
+    def open(self, data: dict[Component, Any]) -> dict[Component, Any]:
+        """The tab is opened, or another data set chosen: lists that may have grown."""
         choices = self._choices()
-        fields = self.form.fields
-        known = {identity for _, identity in choices["data.dataset"]}
-        dataset_field = fields["data.dataset"]
-        chosen = {"value": dataset} if dataset in known and dataset != held else {}
+        known = {identity for _, identity in choices[DATASET]}
+        chosen = data[self.shared.dataset]
+        values = {DATASET: chosen} if chosen in known else {}
         return {
-            dataset_field: gr.Dropdown(choices=choices["data.dataset"], **chosen),
-            fields[MODEL]: gr.Dropdown(choices=choices[MODEL]),
-            fields[TEMPLATE]: gr.Dropdown(choices=choices[TEMPLATE]),
-            self.preset: self.presets.offer(purpose, preset),
+            **self.form.fill(values, choices=choices, data=data),
+            self.preset: self.presets.offer(data[self.presets.purpose], data[self.preset]),
         }
 
     def begin(self, data: dict[Component, Any], request: gr.Request) -> Iterator[dict]:
@@ -247,15 +238,14 @@ class _Configure:
     def stop_start(self, request: gr.Request) -> None:
         self.starting.stop(request.session_hash)
 
-    def list_modules(self, model: str) -> Any:
+    def _modules(self, model: str) -> list[str]:
         """The names that an adapter can be put on, read from the model that was chosen."""
         try:
             folder = local_model(self.app.workspace, model or "")
             names = describe_model(folder).linear_modules if folder else []
         except TunesmithError:
             names = []  # the plan says what is wrong with the model
-        words = SPEC_BY_PATH[MODULES].words
-        return gr.Dropdown(choices=[*words, *names])
+        return [*SPEC_BY_PATH[MODULES].words, *names]
 
     def save_as(self, data: dict[Component, Any]) -> dict[Component, Any]:
         """Keeps the settings as a preset of the owner's."""
@@ -295,7 +285,6 @@ class _Configure:
         # Whatever asked for it, one plan is made after the other: the last one shown is the last.
         in_turn: dict[str, Any] = {"concurrency_id": "plan", "concurrency_limit": 1, **quiet}
         shown = self.shown
-        fields = list(form.fields.values())
 
         def refreshed(event: Any) -> None:
             """What follows a change: at once the plan, and again when its tokens are counted."""
@@ -313,54 +302,44 @@ class _Configure:
 
         shared.follow_settings = refreshed_now
         self.finder.wire(form, shared)
-        self.rewards.wire()
+        self.rewards.wire(refreshed_now)
         self.verl.wire(form, self.inputs)
-        for path, offer in self.offers.items():
-            refreshed_now(offer.wire(form.fields[path]))
-        # Of many changes at once (a preset) only the last is answered. That needs the events for
-        # itself (webui/app.py), so the data set, which another handler follows, is left out.
-        dataset = form.fields["data.dataset"]
-        edits = [_edited(field) for field in fields if field is not dataset]
+        refreshed_now(self.extras.wire(form))
+        # Of many changes at once only the last is answered.
         told = {*shown, self.status}
         refreshed(
-            gr.on(edits, self.edited, self.inputs, told, trigger_mode="always_last", **in_turn)
+            gr.on(form.edits, self.edited, self.inputs, told, trigger_mode="always_last", **in_turn)
         )
-        refreshed_now(self.filling.wire(self.preset.input, self.choose, self.inputs, {self.when}))
-        refreshed_now(self.filling.wire(self.reset.click, self.back, self.inputs))
+
+        def filled(event: Any) -> None:
+            refreshed_now(form.wire_fill(event))
+
+        filled(self.preset.input(self.choose, self.inputs, {self.when, form.filled}, **quiet))
+        filled(self.reset.click(self.back, self.inputs, {form.filled}, **quiet))
         self.presets.wire()
-        self._wire_lists(refreshed_now)
+        self._wire_lists(filled)
         begun = self.start_outputs
         self.start.click(self.begin, self.inputs, begun, concurrency_limit=None, **quiet)
         self.stop.click(self.stop_start, None, None, **quiet)
-        self.need.wire(form, self.filling, self.inputs, refreshed_now)
+        self.need.wire(form, self.inputs, refreshed_now)
         self._wire_reuse()
 
-    def _wire_lists(self, refreshed_now: Callable[[Any], None]) -> None:
+    def _wire_lists(self, filled: Callable[[Any], None]) -> None:
         """Lists that grow with the workspace, and the data set, which all tabs share."""
         shared, form = self.shared, self.form
         quiet: dict[str, Any] = {"show_progress": "hidden"}
-        dataset = form.fields["data.dataset"]
-        lists = [*(form.fields[path] for path in ("data.dataset", MODEL, TEMPLATE)), self.preset]
-        opened = gr.on(
-            [shared.tab["configure"].select, shared.dataset.change],
-            self.open,
-            [shared.dataset, dataset, self.presets.purpose, self.preset],
-            lists,
-            **quiet,
-        )
-        refreshed_now(opened)
-        model = form.fields[MODEL]
-        gr.on(
-            [model.change, shared.tab["configure"].select],
-            self.list_modules,
-            model,
-            form.fields[MODULES],
-            **quiet,
+        filled(
+            gr.on(
+                [shared.tab["configure"].select, shared.dataset.change],
+                self.open,
+                {*form.parts, shared.dataset, self.presets.purpose, self.preset},
+                {form.filled, self.preset},
+                **quiet,
+            )
         )
         # In the browser, at once: a selection that is still on its way would come back as a newer.
-        refreshed_now(
-            dataset.input(None, dataset, shared.dataset, js="dataset => dataset", **quiet)
-        )
+        js = f"() => tunesmith.form.value('{form.name}', '{DATASET}')"
+        gr.on([part.select for part in form.parts], None, None, shared.dataset, js=js, **quiet)
 
     def _wire_reuse(self) -> None:
         quiet: dict[str, Any] = {"show_progress": "hidden"}
@@ -373,21 +352,19 @@ class _Configure:
 
     def wire_draft(self) -> None:
         assert self.shared.page is not None
-        chosen = {self.presets.purpose, self.preset, self.when}
-        told = {*self.form.fields.values(), *chosen, self.draft.opened}
+        told = {self.presets.purpose, self.preset, self.when, self.form.filled}
         opened = self.draft.wire(self.shared.page, self.restore, told)
-        self.shared.follow_settings(opened)
+        self.shared.follow_settings(self.form.wire_fill(opened))
 
     def wire_sample_buttons(self) -> None:
         """Start the sample run: back to the first settings, then as if Start were pressed here."""
         quiet: dict[str, Any] = {"show_progress": "hidden"}
-        fields = list(self.form.fields.values())
-        gr.on(
+        chosen = gr.on(
             [button.click for button in self.shared.sample_buttons],
             self.choose_sample,
             None,
             {
-                *fields,
+                self.form.filled,
                 self.when,
                 self.presets.purpose,
                 self.preset,
@@ -395,15 +372,7 @@ class _Configure:
                 self.shared.dataset,
             },
             **quiet,
-        ).then(self.begin, self.inputs, self.start_outputs, concurrency_limit=None, **quiet)
-
-
-def _edited(field: Component) -> Any:
-    """The event of a person's edit. A text box fires `input` at key presses only: not when text is
-    pasted or deleted."""
-    return field.change if isinstance(field, gr.Textbox) else field.input
-
-
-def _with(preset: Preset, kept: dict[str, Any]) -> RunConfig:
-    """The preset's configuration with values that stay as they are."""
-    return parse_config({**preset.config().values(), **kept})
+        )
+        self.form.wire_fill(chosen).then(
+            self.begin, self.inputs, self.start_outputs, concurrency_limit=None, **quiet
+        )

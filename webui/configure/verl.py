@@ -35,8 +35,6 @@ class VerlView:
 
     def wire(self, form: Form, inputs: set[Component]) -> None:
         quiet: dict[str, Any] = {"show_progress": "hidden"}
-        method = form.fields["method"]
-        method.change(self.follow, method, [self.box, self.said], **quiet)
         self.button.click(
             lambda data: self.write(form, data),
             {*inputs, self.nodes, self.gpus},
@@ -44,8 +42,8 @@ class VerlView:
             **quiet,
         )
 
-    def follow(self, method: str) -> tuple[Any, str]:
-        return gr.Column(visible=METHODS[method].generates), ""
+    def follow(self, method: str) -> dict[Any, Any]:
+        return {self.box: gr.Column(visible=METHODS[method].generates)}
 
     def write(self, form: Form, data: dict[Component, Any]) -> str:
         """Writes the job into the workspace and says where."""

@@ -1,10 +1,14 @@
-"""Words of the data that would be worth a token of their own, in the fold of new tokens."""
+"""Words of the data that would be worth a token of their own."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import gradio as gr
+from gradio.components import Component
 
 from core.data.registry import load_dataset_info
 from core.errors import TunesmithError
@@ -15,6 +19,14 @@ from webui.forms import Form
 
 FIELD, DATASET, MODEL = "vocabulary.new_tokens", "data.dataset", "model.model_name_or_path"
 PATIENCE = 120
+
+
+@dataclass(frozen=True)
+class Found:
+    """Words that were found, in which data set and for which model."""
+
+    of: tuple[str, str] | None = None
+    words: tuple[str, ...] = ()
 
 
 class WordFinder:
@@ -32,13 +44,21 @@ class WordFinder:
             elem_classes="pills",
             visible=False,
         )
-        self.known = gr.State([])
+        # What was found: of which data set and model, and which words.
+        self.known = gr.State(Found())
+
+    @property
+    def outputs(self) -> set[Any]:
+        return {self.told, self.words, self.known}
 
     # -- handlers
 
-    def search(self, dataset: str, model: str, chosen: list[str]) -> dict[Any, Any]:
+    def search(self, form: Form, data: Mapping[Component, Any]) -> dict[Any, Any]:
         """The words of this data set for this model's tokenizer, those in use ticked."""
-        nothing = {self.words: gr.CheckboxGroup(visible=False), self.known: []}
+        held = form.held(data)
+        dataset, model, chosen = held[DATASET], held[MODEL], held[FIELD]
+        of = (dataset, model)
+        nothing = {self.words: gr.CheckboxGroup(visible=False), self.known: Found(of)}
         try:
             folder = local_model(self.app.workspace, model or "")
             if folder is None:
@@ -61,42 +81,33 @@ class WordFinder:
         return {
             self.told: messages.note(told),
             self.words: gr.CheckboxGroup(choices, value=ticked, visible=True),
-            self.known: words,
+            self.known: Found(of, tuple(words)),
         }
 
-    def forget(self) -> dict[Any, Any]:
-        """Another data set or model: what was found is not of it."""
-        return {self.told: "", self.words: gr.CheckboxGroup(visible=False), self.known: []}
+    def follow(self, dataset: str, model: str, known: Found) -> dict[Any, Any]:
+        """After every change of the settings: of another data set or model nothing is found."""
+        if known.of in (None, (dataset, model)):
+            return {self.known: gr.skip()}
+        return {self.told: "", self.words: gr.CheckboxGroup(visible=False), self.known: Found()}
 
-    def take(self, ticked: list[str], known: list[str], chosen: list[str]) -> list[str]:
+    def take(self, form: Form, data: Mapping[Component, Any]) -> dict[Component, Any]:
         """The new tokens, with those that are ticked and without those that are not."""
-        return [*(word for word in chosen or [] if word not in known), *ticked]
+        known, chosen = data[self.known].words, form.held(data)[FIELD]
+        words = [*(word for word in chosen or [] if word not in known), *data[self.words]]
+        return form.fill({FIELD: words}, data=data)
 
     # -- wiring
 
     def wire(self, form: Form, shared: Shared) -> None:
-        field = form.fields[FIELD]
         quiet: dict[str, Any] = {"show_progress": "hidden"}
         self.find.click(
             lambda: messages.progress(None, "Looking at the words"), None, self.told, **quiet
-        ).then(
-            self.search,
-            [form.fields[DATASET], form.fields[MODEL], field],
-            {self.told, self.words, self.known},
-            **quiet,
+        ).then(partial(self.search, form), form.inputs, self.outputs, **quiet)
+        taken = self.words.input(
+            partial(self.take, form), {self.words, self.known, *form.parts}, {form.filled}, **quiet
         )
-        gr.on(
-            [form.fields[DATASET].change, form.fields[MODEL].change],
-            self.forget,
-            None,
-            {self.told, self.words, self.known},
-            **quiet,
-        )
-        taken = self.words.input(self.take, [self.words, self.known, field], field, **quiet)
-        shared.follow_settings(taken)
+        shared.follow_settings(form.wire_fill(taken))
 
 
 def _label(one: dict[str, Any]) -> str:
-    return (
-        f"{one['word']}: {one['pieces']} tokens, {one['count']:,} times, saves {one['saved']:,}"
-    )
+    return f"{one['word']}: {one['pieces']} tokens, {one['count']:,} times, saves {one['saved']:,}"

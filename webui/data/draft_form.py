@@ -14,13 +14,22 @@ from core.data.drafts.settings import DraftSettings, drafts_form
 from core.data.record import DatasetInfo
 from core.errors import ConfigError, Problem
 from core.remote.endpoint import endpoint_host
-from webui import forms
 from webui.context import App
 from webui.data import draft_cards
-from webui.data.step_form import build_fields, local_models, marks, read_fields, section_specs
+from webui.data.step_form import (
+    first_values,
+    groups,
+    local_models,
+    marks,
+    read_fields,
+    section_specs,
+)
+from webui.forms import Form
 from webui.run_choice import run_choices, trained_runs
 
 _SOURCE, _MODEL, _LABEL, _KIND = "drafts.source", "drafts.model", "drafts.only_label", "drafts.kind"
+# What they offer depends on the data set and the machine.
+_LISTED = (_KIND, _MODEL, _LABEL)
 
 
 def _plain(spec: FieldSpec) -> FieldSpec:
@@ -39,65 +48,75 @@ class DraftForm:
         self.app = app
         with gr.Column(visible=False, elem_classes="card", elem_id="drafts-panel") as self.panel:
             self.endpoint = gr.HTML(apply_default_css=False)
-            choices: dict[str, list[Any]] = {_MODEL: [], _LABEL: []}
-            self.fields = build_fields(SPECS, choices, "More settings", "fold-drafts")
-            self.marks = forms.marks_box("drafts")
+            self.form = Form("drafts", first_values(SPECS), dict.fromkeys(_LISTED, []), [_SOURCE])
+            self.form.part(groups(SPECS, "More settings", "fold-drafts"))
             with gr.Row(elem_classes="actions"):
                 self.start = gr.Button("Start writing", variant="primary", scale=0)
                 self.close = gr.Button("Close", scale=0)
             self.wrong = gr.HTML(apply_default_css=False)
-        self.source, self.model = self.fields[_SOURCE], self.fields[_MODEL]
-        self.switches = [self.fields[_SOURCE], self.fields[_KIND]]
         self.shown = {
-            self.panel, self.endpoint, self.marks, self.wrong,
-            *(self.fields[path] for path in (_KIND, _SOURCE, _LABEL, _MODEL)),
+            self.panel,
+            self.endpoint,
+            self.form.marks,
+            self.form.filled,
+            self.wrong,
         }
 
     def show(self, info: DatasetInfo) -> dict[Any, Any]:
         """The card, open, with what the data set and this machine offer."""
         kinds = [(t, k) for k, t in draft_cards.KINDS.items() if _possible(k, info.form)]
         source = "endpoint" if endpoint_host() else "local"
+        models = self._models(source)
         values = {spec.name: spec.default for spec in SPECS} | {"source": source}
         labels = [("all labels", ""), *((label, label) for label in info.labels)]
+        first = {_KIND: kinds[0][1], _SOURCE: source, _LABEL: "", _MODEL: _first(models)}
         return {
             self.panel: gr.Column(visible=True),
             self.endpoint: draft_cards.endpoint_note(),
-            self.fields[_KIND]: gr.Radio(kinds, value=kinds[0][1]),
-            self.source: source,
-            self.fields[_LABEL]: gr.Dropdown(labels, value=""),
-            self.model: self.offer_models(source),
-            self.marks: _with_labels(marks(SPECS, values), info.labels),
+            **self.form.fill(first, {_KIND: kinds, _LABEL: labels, _MODEL: models}),
+            **self._mark(values, info.labels),
             self.wrong: "",
         }
 
-    def offer_models(self, source: str) -> Any:
+    def offer_models(self, data: Mapping[Component, Any]) -> dict[Component, Any]:
+        """The models for the source that was chosen."""
+        models = self._models(self.form.held(data)[_SOURCE])
+        return self.form.fill({_MODEL: _first(models)}, {_MODEL: models})
+
+    def _models(self, source: str) -> list[tuple[str, str]]:
         """The models of this machine and finished runs; an endpoint's must be typed."""
         if source == "endpoint":
-            return gr.Dropdown([], value=None)
+            return []
         runs = [(f"{name} (run)", run) for name, run in run_choices(trained_runs(self.app))]
-        here = [*((name, name) for name in local_models(self.app)), *runs]
-        return gr.Dropdown(here, value=here[0][1] if here else None)
+        return [*((name, name) for name in local_models(self.app)), *runs]
 
     def read(self, data: Mapping[Component, Any]) -> dict[str, Any]:
-        """The settings by name. A list without a choice holds None: an empty text."""
-        values = read_fields(SPECS, self.fields, data)
-        texts = {spec.name for spec in SPECS if spec.kind == "str"}
-        return {n: "" if v is None and n in texts else v for n, v in values.items()}
+        """The settings by name."""
+        return read_fields(SPECS, self.form.held(data))
 
     def read_marks(
         self,
         data: Mapping[Component, Any],
         labels: Mapping[str, int],
         problems: tuple[Problem, ...] = (),
-    ) -> dict[str, Any]:
+    ) -> dict[Component, Any]:
         """Which settings matter now, and what is wrong with one."""
-        values = {spec.name: data[self.fields[spec.path]] for spec in SPECS}
+        held = self.form.held(data)
         named = tuple(replace(p, field=f"drafts.{p.field}") for p in problems)
-        return _with_labels(marks(SPECS, values, named), labels)
+        return self._mark({spec.name: held[spec.path] for spec in SPECS}, labels, named)
+
+    def _mark(
+        self,
+        values: Mapping[str, Any],
+        labels: Mapping[str, int],
+        problems: tuple[Problem, ...] = (),
+    ) -> dict[Component, Any]:
+        offered = [spec for spec in SPECS if labels or spec.path != _LABEL]
+        return marks(self.form, offered, values, problems)
 
 
-def _with_labels(found: dict[str, Any], labels: Mapping[str, int]) -> dict[str, Any]:
-    return found if labels else {**found, "hidden": [*found["hidden"], _LABEL]}
+def _first(models: list[tuple[str, str]]) -> str:
+    return models[0][1] if models else ""
 
 
 def _possible(kind: str, form: str) -> bool:

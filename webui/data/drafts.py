@@ -36,7 +36,10 @@ class DraftsView:
         self.form = DraftForm(app)
         self.said = gr.HTML(elem_id="drafts-said", apply_default_css=False)
         self.jobs = JobProgress(
-            app, ("drafts", "add-drafts"), elem_id="drafts-progress", of="dataset",
+            app,
+            ("drafts", "add-drafts"),
+            elem_id="drafts-progress",
+            of="dataset",
             hides=self._told_by_task,
         )
         self._build_task()
@@ -50,8 +53,11 @@ class DraftsView:
             self.summary = gr.HTML(apply_default_css=False)
             with (
                 gr.Accordion(
-                    "Go on with other limits, or delete", open=False, visible=False,
-                    elem_classes="fold", elem_id="drafts-go-on",
+                    "Go on with other limits, or delete",
+                    open=False,
+                    visible=False,
+                    elem_classes="fold",
+                    elem_id="drafts-go-on",
                 ) as self.resuming,
                 gr.Row(elem_classes="toolbar"),
             ):
@@ -62,13 +68,20 @@ class DraftsView:
             with gr.Row(elem_classes="toolbar rows-bar"):
                 self.which = gr.Radio(
                     [(title, key) for key, title in draft_cards.SHOWN.items()],
-                    value="new", label="Show", scale=0, min_width=320,
+                    value="new",
+                    label="Show",
+                    scale=0,
+                    min_width=320,
                 )
                 self.accept_all = gr.Button("Accept all shown", scale=0, min_width=160)
                 self.reject_all = gr.Button("Reject all shown", scale=0, min_width=160)
                 self.add = gr.Button(
-                    "Add the accepted rows", variant="primary", scale=0, min_width=220,
-                    interactive=False, elem_id="drafts-add",
+                    "Add the accepted rows",
+                    variant="primary",
+                    scale=0,
+                    min_width=220,
+                    interactive=False,
+                    elem_id="drafts-add",
                 )
             self.pages = DraftPages(self.app.workspace, self.said)
 
@@ -109,8 +122,10 @@ class DraftsView:
             ),
             self.rows: str(task.settings.rows),
             self.budget: "" if budget is None else str(budget),
-            self.add: gr.Button(f"Add the {rows}" if accepted else "Add the accepted rows",
-                                interactive=bool(accepted)),
+            self.add: gr.Button(
+                f"Add the {rows}" if accepted else "Add the accepted rows",
+                interactive=bool(accepted),
+            ),
             self.tally: f"{task_id} {task.tally.drafts}",
         }
 
@@ -122,14 +137,14 @@ class DraftsView:
             return {self.nothing: messages.error(error)}
         return {**self.form.show(info), self.nothing: ""}
 
-    def mark(self, data: dict[Component, Any]) -> dict[str, Any]:
+    def mark(self, data: dict[Component, Any]) -> dict[Component, Any]:
         """Which settings matter now, and what was found wrong with them."""
         desk = data[self.desk]
         problems = desk.problems if self._given(data) == desk.tried else ()
         return self.form.read_marks(data, self._labels(data[self.shared.dataset]), problems)
 
-    def _given(self, data: dict[Component, Any]) -> dict[Any, Any]:
-        return {one: data[one] for one in (self.shared.dataset, *self.form.fields.values())}
+    def _given(self, data: dict[Component, Any]) -> dict[str, Any]:
+        return {"dataset": data[self.shared.dataset], **self.form.form.held(data)}
 
     def _labels(self, dataset: str) -> dict[str, int]:
         try:
@@ -149,13 +164,16 @@ class DraftsView:
             submit_drafts(self.app.workspace, self.app.store, dataset, task.id)
         except ConfigError as error:
             desk.tried, desk.problems = self._given(data), error.problems
-            return {form.marks: form.read_marks(data, labels, error.problems), form.wrong: ""}
+            return {**form.read_marks(data, labels, error.problems), form.wrong: ""}
         except TunesmithError as error:
-            return {form.marks: form.read_marks(data, labels), form.wrong: messages.error(error)}
+            return {**form.read_marks(data, labels), form.wrong: messages.error(error)}
         desk.close()
         return {
-            **self.open(dataset, task.id), form.panel: gr.Column(visible=False),
-            form.wrong: "", form.marks: form.read_marks(data, labels), self.first: 0,
+            **self.open(dataset, task.id),
+            form.panel: gr.Column(visible=False),
+            form.wrong: "",
+            **form.read_marks(data, labels),
+            self.first: 0,
         }
 
     def go_on(self, dataset: str, task_id: str, rows: str, budget: str) -> str:
@@ -220,20 +238,26 @@ class DraftsView:
         # One after the other, in the order in which they were asked for: an answer that comes late
         # would show what was there before the last click. Each is quick.
         quiet: dict[str, Any] = {
-            "show_progress": "hidden", "concurrency_id": "drafts", "concurrency_limit": 1,
+            "show_progress": "hidden",
+            "concurrency_id": "drafts",
+            "concurrency_limit": 1,
         }
         self.opened = {self.task, self.nothing, self.area}
         self.told = {
-            self.area, self.summary, self.resuming, self.rows, self.budget, self.add, self.tally,
+            self.area,
+            self.summary,
+            self.resuming,
+            self.rows,
+            self.budget,
+            self.add,
+            self.tally,
         }
         chosen = [dataset, self.task]
         page = [dataset, self.task, self.which, self.first, self.desk]
         show = {"fn": self.pages.show, "inputs": page, "outputs": self.pages.outputs}
 
         def shown(event: Any) -> Any:
-            return event.then(
-                self.show_task, chosen, self.told, **quiet
-            ).then(**show, **quiet)
+            return event.then(self.show_task, chosen, self.told, **quiet).then(**show, **quiet)
 
         def changed(event: Any) -> None:
             """What comes after work has begun or ended."""
@@ -261,18 +285,19 @@ class DraftsView:
 
     def _wire_writing(self, begun: Any, quiet: dict[str, Any]) -> None:
         dataset = self.shared.dataset
-        form = self.form
-        inputs = {*form.fields.values(), dataset, self.desk}
-        beginning = {*self.opened, form.panel, form.wrong, form.marks, self.first}
-        self.more.click(self.open_panel, dataset, {*form.shown, self.nothing}, **quiet)
+        form, fields = self.form, self.form.form
+        inputs = {*fields.parts, dataset, self.desk}
+        beginning = {*self.opened, form.panel, form.wrong, fields.marks, self.first}
+        fields.wire_fill(
+            self.more.click(self.open_panel, dataset, {*form.shown, self.nothing}, **quiet)
+        )
         form.close.click(lambda: gr.Column(visible=False), None, form.panel, **quiet).then(
             self.open, [dataset, self.task], self.opened, **quiet
         )
-        form.source.input(form.offer_models, form.source, form.model, **quiet)
-        gr.on(
-            [switch.change for switch in form.switches], self.mark, inputs, form.marks,
-            trigger_mode="always_last", **quiet,
-        )
+        for part in fields.parts:
+            chosen = part.select(form.offer_models, {part}, {fields.filled}, **quiet)
+            fields.wire_fill(chosen)
+        gr.on(fields.edits, self.mark, inputs, {fields.marks}, trigger_mode="always_last", **quiet)
         begun(form.start.click(self.begin, inputs, beginning, **quiet))
         limits = [dataset, self.task, self.rows, self.budget]
         begun(self.resume.click(self.go_on, limits, self.said, **quiet))
@@ -287,14 +312,13 @@ class DraftsView:
             self.pages.decide, page, decided, trigger_mode="multiple", **quiet
         ).then(self.show_task, chosen, self.told, **quiet)
         for button, act in ((self.accept_all, "accept"), (self.reject_all, "reject")):
-            shown(
-                button.click(
-                    partial(self.pages.decide_all, act), page, self.said, **quiet
-                )
-            )
+            shown(button.click(partial(self.pages.decide_all, act), page, self.said, **quiet))
         gr.on(
-            [self.which.input, self.task.input], lambda desk: desk.close() or 0, self.desk,
-            self.first, **quiet,
+            [self.which.input, self.task.input],
+            lambda desk: desk.close() or 0,
+            self.desk,
+            self.first,
+            **quiet,
         ).then(self.show_task, chosen, self.told, **quiet).then(
             self.pages.show, page, self.pages.outputs, **quiet
         )
@@ -302,7 +326,9 @@ class DraftsView:
             shown(
                 button.click(
                     lambda first, desk, step=step: desk.close() or max(int(first) + step, 0),
-                    [self.first, self.desk], self.first, **quiet,
+                    [self.first, self.desk],
+                    self.first,
+                    **quiet,
                 )
             )
         begun(self.add.click(self.add_rows, chosen, self.said, **quiet))
@@ -360,7 +386,12 @@ class DraftPages:
         return self._drawn(dataset, task_id or newest(self.workspace, dataset), which, first)
 
     def _drawn(
-        self, dataset: str, task_id: str, which: str, first: int, editing: int = 0,
+        self,
+        dataset: str,
+        task_id: str,
+        which: str,
+        first: int,
+        editing: int = 0,
         typed: Mapping[str, str] | None = None,
     ) -> Any:
         found, total = self._page(dataset, task_id, which, first)

@@ -24,7 +24,7 @@ from core.data.versions import (
     undo,
     use_version,
 )
-from core.errors import ConfigError, TunesmithError
+from core.errors import ConfigError, Problem, TunesmithError
 from core.jobs.isolated import call_isolated
 from webui import background, job_progress, messages
 from webui.context import App, Shared, version_of
@@ -122,7 +122,9 @@ class ShapeView:
 
     def _closed(self) -> dict[Any, Any]:
         return {
-            self.panel: gr.Column(visible=False), **self.trial.cleared(False), self.pruned: "",
+            self.panel: gr.Column(visible=False),
+            **self.trial.cleared(False),
+            self.pruned: "",
             self.applied: "",
         }
 
@@ -137,20 +139,18 @@ class ShapeView:
         framed = {**self._framed(chosen=False), **self.jobs.clear(dataset)}
         return {**framed, self.place: "", self.chooser: chooser}
 
-    def choose(
-        self, dataset: str, before: str, event: gr.EventData, request: gr.Request
-    ) -> dict[Any, Any]:
+    def choose(self, dataset: str, event: gr.EventData, request: gr.Request) -> dict[Any, Any]:
         """One kind of step was chosen: its settings."""
         self.trial.end(request.session_hash or "")
         info = load_dataset_info(self.app.workspace, dataset)
-        return {**self._shown(event.at, before, info), self.place: ""}
+        return {**self._shown(event.at, info), self.place: ""}
 
     def _shown(
-        self, op: str, before: str, info: DatasetInfo, record: Mapping[str, Any] | None = None
+        self, op: str, info: DatasetInfo, record: Mapping[str, Any] | None = None
     ) -> dict[Any, Any]:
         """The panel with the controls of one kind of step."""
         return {
-            **self.forms.show(op, info, record, before),
+            **self.forms.show(op, info, record),
             **self._framed(chosen=True, editing=record is not None),
             self.op: op,
             self.chooser: gr.HTML(visible=False),
@@ -180,9 +180,19 @@ class ShapeView:
     def _wrong(self, data: Mapping[Component, Any], error: TunesmithError) -> dict[Any, Any]:
         """What is wrong, at its field where it has one."""
         problems = error.problems if isinstance(error, ConfigError) else ()
-        marks = self.forms.read_marks(data[self.op], data, problems)
         told = "" if problems else messages.error(error)
-        return {self.forms.marks: marks, **self.trial.cleared(), self.trial.shown: told}
+        return {**self._mark(data, problems), **self.trial.cleared(), self.trial.shown: told}
+
+    def _mark(
+        self, data: Mapping[Component, Any], problems: tuple[Problem, ...] = ()
+    ) -> dict[Any, Any]:
+        """Which settings of the step matter now, and what is wrong with one."""
+        try:
+            info = load_dataset_info(self.app.workspace, data[self.shared.dataset])
+        except TunesmithError:
+            return {self.forms.form.marks: gr.skip()}
+        editing = bool(data[self.place])
+        return self.forms.read_marks(data[self.op], info, data, editing, problems)
 
     def try_step(self, data: dict[Component, Any], request: gr.Request) -> Iterator[dict]:
         """What the step would do to the first rows."""
@@ -194,7 +204,7 @@ class ShapeView:
         except TunesmithError as error:
             yield self._wrong(data, error)
             return
-        yield {self.forms.marks: self.forms.read_marks(data[self.op], data)}
+        yield self._mark(data)
         yield from self.trial.run(info, [*before, *added], len(before), place >= 0, page)
 
     def apply_step(self, data: dict[Component, Any], request: gr.Request) -> dict[Any, Any]:
@@ -213,17 +223,14 @@ class ShapeView:
             begun = self._begin(info.id, added[0].title, steps, note)
         except TunesmithError as error:
             return self._wrong(data, error)
-        marks = self.forms.read_marks(data[self.op], data)
-        return {self.forms.marks: marks, **self.trial.cleared(), self.applied: begun}
+        return {**self._mark(data), **self.trial.cleared(), self.applied: begun}
 
     def _begin(self, dataset: str, title: str, steps: Sequence[Step], note: str) -> str:
         app = self.app
         job = submit_steps(app.workspace, app.store, dataset, steps, title=title, note=note)
         return job.id
 
-    def act(
-        self, dataset: str, before: str, event: gr.EventData, request: gr.Request
-    ) -> dict[Any, Any]:
+    def act(self, dataset: str, event: gr.EventData, request: gr.Request) -> dict[Any, Any]:
         """A button at a step: edit it, or take it out; or the one that merges alike labels."""
         self.trial.end(request.session_hash or "")
         try:
@@ -231,7 +238,7 @@ class ShapeView:
             info = load_dataset_info(self.app.workspace, dataset)
             if event.act == "edit":
                 record = info.steps[at].step
-                return {**self._shown(record["op"], before, info, record), self.place: str(at)}
+                return {**self._shown(record["op"], info, record), self.place: str(at)}
             steps = recorded_steps(info)
             if event.act == "merge":
                 merge = merging(info.labels)
@@ -307,10 +314,20 @@ class ShapeView:
         shown = [self.head, self.steps, self.undo, self.versions, self.prune, self.recipe]
         jobs = self.jobs
         closing = {
-            self.panel, *self.trial.outputs, self.pruned, self.said, self.applied, jobs.shown
+            self.panel,
+            *self.trial.outputs,
+            self.pruned,
+            self.said,
+            self.applied,
+            jobs.shown,
         }
         frame = {
-            *closing, self.place, self.chooser, self.form_area, self.apply, self.another,
+            *closing,
+            self.place,
+            self.chooser,
+            self.form_area,
+            self.apply,
+            self.another,
         }
         panel = {*frame, *self.forms.outputs, self.op, self.about}
         shown_now = jobs.at_once(self.news)
@@ -327,9 +344,11 @@ class ShapeView:
 
         shared.on_rows(self.show, [dataset], shown)
         dataset.change(
-            None, None,
+            None,
+            None,
             [self.panel, jobs.shown, self.trial.shown, self.pruned, self.said, self.applied],
-            js=_CLOSE, **quiet,
+            js=_CLOSE,
+            **quiet,
         )
         begun(dataset.change(self.leave, None, None, **quiet))
         changed(jobs.told.change(self.ended, [jobs.told, self.applied], closing, **quiet))
@@ -341,11 +360,13 @@ class ShapeView:
         self.add.click(self.open_chooser, dataset, frame, **quiet).then(None, js=_TO_PANEL)
         self.another.click(self.open_chooser, dataset, frame, **quiet)
         self.close.click(self.close_panel, None, closing, **quiet)
-        chosen = self.chooser.select(self.choose, [dataset, self.op], panel, **quiet)
-        chosen.then(None, js=_TO_PANEL)
-        acted = self.steps.select(self.act, [dataset, self.op], panel, **quiet)
-        acted.then(None, js=_TO_PANEL)
-        begun(acted)
+        for event, handler in (
+            (self.chooser.select, self.choose),
+            (self.steps.select, self.act),
+        ):
+            shown_form = self.forms.form.wire_fill(event(handler, dataset, panel, **quiet))
+            shown_form.then(None, js=_TO_PANEL)
+            begun(shown_form)
         self._wire_form(begun, quiet)
         changed(self.undo.click(self.go_back, dataset, closing, **quiet))
         changed(self.versions.select(self.use, dataset, closing, **quiet))
@@ -356,16 +377,10 @@ class ShapeView:
 
     def _wire_form(self, begun: Any, quiet: dict[str, Any]) -> None:
         """The buttons and switches of the step that is filled in."""
-        inputs = {*self.forms.inputs, self.op, self.place, self.shared.dataset}
-        done = {self.forms.marks, *self.trial.outputs}
-        for op, form in self.forms.forms.items():
-            if form.switches:
-                gr.on(
-                    [switch.change for switch in form.switches],
-                    lambda data, op=op: self.forms.read_marks(op, data),
-                    set(form.fields.values()), self.forms.marks, trigger_mode="always_last",
-                    **quiet,
-                )
+        form = self.forms.form
+        inputs = {*form.parts, self.op, self.place, self.shared.dataset}
+        done = {form.marks, *self.trial.outputs}
+        gr.on(form.edits, self._mark, inputs, {form.marks}, trigger_mode="always_last", **quiet)
         self.trial.start.click(
             self.try_step, inputs, done, concurrency_limit=None, trigger_mode="multiple", **quiet
         )

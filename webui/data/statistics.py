@@ -65,8 +65,18 @@ class StatisticsView:
         self.newest = gr.State(Newest())
         self.inputs = {shared.dataset, shared.lens, self.opened, self.newest}
         self.outputs = {
-            self.state, self.count, self.halt, self.model.button, self.figures, self.advice,
-            self.reason, self.use, self.lengths, self.shares, self.suggested, self.late,
+            self.state,
+            self.count,
+            self.halt,
+            self.model.button,
+            self.figures,
+            self.advice,
+            self.reason,
+            self.use,
+            self.lengths,
+            self.shares,
+            self.suggested,
+            self.late,
             self.ticker,
         }
 
@@ -122,7 +132,8 @@ class StatisticsView:
     def take(self, suggested: float, lens_text: str) -> tuple[str, str]:
         """The suggested max_length, for Configure's field and for how rows become tokens."""
         length = int(suggested)
-        return str(length), replace(Lens.read(lens_text), max_length=length).write()
+        filled = self.shared.form.fill({FIELD: length})[self.shared.form.filled]
+        return filled, replace(Lens.read(lens_text), max_length=length).write()
 
     # -- what handlers share
 
@@ -210,7 +221,9 @@ class StatisticsView:
     def wire(self) -> None:
         shared = self.shared
         each: dict[str, Any] = {
-            "trigger_mode": "multiple", "show_progress": "hidden", "concurrency_limit": None,
+            "trigger_mode": "multiple",
+            "show_progress": "hidden",
+            "concurrency_limit": None,
         }
         show = {"fn": self.show, "inputs": self.inputs, "outputs": self.outputs}
 
@@ -233,13 +246,14 @@ class StatisticsView:
 
     def _wire_setting(self) -> None:
         """Configure's field is there only when all tabs have been built."""
-        shared = self.shared
-        shared.follow_settings(
-            self.use.click(
-                self.take, [self.suggested, shared.lens], [shared.settings[FIELD], shared.lens],
-                show_progress="hidden",
-            )
+        shared, form = self.shared, self.shared.form
+        taken = self.use.click(
+            self.take,
+            [self.suggested, shared.lens],
+            [form.filled, shared.lens],
+            show_progress="hidden",
         )
+        shared.follow_settings(form.wire_fill(taken))
 
 
 Found = Mapping[str, Any]
@@ -293,8 +307,12 @@ def figures(found: Found, tokens: bool) -> str:
             ("Tokens lost", _share(found["cut_tokens_share"]), "Behind the cut; never learned"),
         ]
     items.append(
-        ("Duplicates", messages.count(found["duplicates"]), "Rows that repeat an earlier one"
-         + ("" if found["complete"] else ", among those counted"))
+        (
+            "Duplicates",
+            messages.count(found["duplicates"]),
+            "Rows that repeat an earlier one"
+            + ("" if found["complete"] else ", among those counted"),
+        )
     )
     return messages.figures(items) + _defects(found, tokens)
 

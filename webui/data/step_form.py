@@ -1,9 +1,9 @@
 """The settings of every kind of step as controls, generated from its declared fields.
 
-Each kind has a column of its own, of which one is shown. Paths of fields are `op.name`, so that
-wrong values are marked at their control as in Configure. The table that renames labels writes what
-is typed at once into the field of the step, as JSON, which is YAML too: it is another way to write
-the same setting.
+All are in one form, of which the fields of one kind are shown. Paths of fields are `op.name`, so
+that wrong values are marked at their control as in Configure. The table that renames labels writes
+what is typed at once into the field of the step, as JSON, which is YAML too: it is another way to
+write the same setting.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from __future__ import annotations
 import inspect
 import re
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import gradio as gr
 from gradio.components import Component
 
-from core.config.fields import FieldSpec, field_specs
+from core.config.fields import FieldSpec, Section, field_specs, knob
 from core.data.build import named_columns
 from core.data.languages import CODES
 from core.data.record import DatasetInfo
@@ -31,9 +31,21 @@ from core.models.location import local_model
 from core.models.starter import STARTER_MODELS
 from webui import forms, messages
 from webui.context import App
+from webui.forms import Form, Group
 
 RENAME = "rename_labels"
 NAMES, CAP = f"{RENAME}.names", f"{RENAME}.cap"
+
+
+class _Beside(Section):
+    """What stands beside the settings of rename_labels."""
+
+    cap: int | None = knob(None, "Cap the rows of each class", level="basic")
+    """Keeps at most so many rows of each new class, chosen by chance. Adds the step for it. Empty
+    sets no cap."""
+
+
+_CAP = field_specs(_Beside, f"{RENAME}.")[0]
 NONE = ("(none)", "")
 # A step that a person does not write by hand.
 MADE_ELSEWHERE = frozenset({"add_rows"})
@@ -81,182 +93,149 @@ def read_field(spec: FieldSpec, held: Any) -> Any:
     return forms.read(spec, held)
 
 
-def read_fields(
-    specs: list[FieldSpec], fields: Mapping[str, Component], data: Mapping[Component, Any]
-) -> dict[str, Any]:
+def read_fields(specs: Iterable[FieldSpec], held: Mapping[str, Any]) -> dict[str, Any]:
     """The values by the field's name. Raises ConfigError for text that is no YAML."""
-    return {spec.name: read_field(spec, data[fields[spec.path]]) for spec in specs}
+    return {spec.name: read_field(spec, held[spec.path]) for spec in specs}
 
 
 def marks(
-    specs: list[FieldSpec], values: Mapping[str, Any], problems: tuple[Problem, ...] = ()
-) -> dict[str, Any]:
-    """For `forms.marks_box`: the fields that do not matter now, and what is wrong with one."""
+    form: Form,
+    specs: Iterable[FieldSpec],
+    values: Mapping[str, Any],
+    problems: tuple[Problem, ...] = (),
+) -> dict[Component, Any]:
+    """Shows the fields of `specs` alone, but for those that do not matter with these `values` by
+    name, and what is wrong with one."""
     errors: dict[str, str] = {}
     for problem in problems:
         errors.setdefault(problem.field, problem.message[:1].upper() + problem.message[1:])
+    specs = list(specs)
     by_path = {spec.path: values.get(spec.name) for spec in specs}
-    hidden = [s.path for s in specs if not s.shown(by_path) and s.path not in errors]
-    return {"hidden": hidden, "errors": errors, "changed": {}, "folds": {}}
+    shown = {s.path for s in specs if s.shown(by_path) or s.path in errors}
+    hidden = [path for path in form.specs if path not in shown]
+    return form.mark({"hidden": hidden, "errors": errors})
 
 
-def build_fields(
-    specs: list[FieldSpec], choices: Mapping[str, list[Any]], title: str, fold_id: str
-) -> dict[str, Component]:
-    """A control for each field: basic ones first, the rest in a fold."""
-    fields: dict[str, Component] = {}
+def groups(specs: Iterable[FieldSpec], title: str, fold_id: str) -> list[Group]:
+    """Basic fields first, the rest in a fold."""
+    specs = list(specs)
+    basic = [spec for spec in specs if spec.level == "basic"]
     folded = [spec for spec in specs if spec.level != "basic"]
-    with gr.Column(elem_classes="settings"):
-        for spec in specs:
-            if spec not in folded:
-                fields[spec.path] = forms.control(spec, spec.default, choices.get(spec.path))
-    if folded:
-        with (
-            gr.Accordion(title, open=False, elem_classes="fold", elem_id=fold_id),
-            gr.Column(elem_classes="settings"),
-        ):
-            for spec in folded:
-                fields[spec.path] = forms.control(spec, spec.default, choices.get(spec.path))
-    return fields
+    found = [Group(basic)] if basic else []
+    return [*found, Group(folded, title, fold_id)] if folded else found
 
 
-@dataclass
-class StepForm:
-    """The controls of one kind of step, by the path of the field."""
-
-    step: type[Step]
-    specs: list[FieldSpec]
-    panel: gr.Column
-    fields: dict[str, Component]
-
-    @property
-    def switches(self) -> list[Component]:
-        """Controls on which it depends whether others matter."""
-        paths = {path for spec in self.specs for path in spec.when}
-        return [self.fields[path] for path in paths]
-
-    @property
-    def names_columns(self) -> bool:
-        names = {spec.name for spec in self.specs}
-        return bool(names & {*_ONE_COLUMN, *_COLUMNS, *_FORMULAS})
+def first_values(specs: Iterable[FieldSpec]) -> dict[str, Any]:
+    return {spec.path: spec.default for spec in specs}
 
 
 class StepForms:
-    """The forms of all steps. `labels` is the table of rename_labels, `cap` stands beside it."""
+    """The settings of all kinds of steps, of which one is shown. `labels` is the table of
+    rename_labels; beside it may stand how many rows of each class are kept at most."""
 
     def __init__(self, app: App) -> None:
         self.app = app
-        self.forms: dict[str, StepForm] = {}
-        for op, step in known_steps().items():
-            if op not in MADE_ELSEWHERE:
-                self.forms[op] = self._build(op, step)
-        self.marks = forms.marks_box("step")
-
-    def _build(self, op: str, step: type[Step]) -> StepForm:
-        specs = section_specs(step, op)
-        choices: dict[str, list[Any]] = {
-            spec.path: []
-            for spec in specs
-            if spec.name in (*_ONE_COLUMN, *_COLUMNS, "model", "languages")
-        }
-        with gr.Column(visible=False, elem_id=f"step-{op}") as panel:
-            if op == RENAME:
-                self.labels = label_table()
-            fields = build_fields(specs, choices, "More settings", f"fold-step-{op}")
-            if op == RENAME:
-                with gr.Column(elem_classes="settings", visible=False) as self.cap_row:
-                    self.cap = gr.Textbox(
-                        label="Cap the rows of each class",
-                        info="Keeps at most so many rows of each new class, chosen by chance. "
-                        "Adds the step for it. Empty sets no cap.",
-                        elem_id=forms.element_id(CAP),
-                        elem_classes=["field", "field-int"],
-                        placeholder="no cap",
-                    )
-        return StepForm(step, specs, panel, fields)
+        self.labels = label_table()
+        self.steps = {op: one for op, one in known_steps().items() if op not in MADE_ELSEWHERE}
+        self.specs = {op: section_specs(step, op) for op, step in self.steps.items()}
+        self.specs[RENAME].append(_CAP)
+        every = [spec for specs in self.specs.values() for spec in specs]
+        listed = (*_ONE_COLUMN, *_COLUMNS, "model", "languages")
+        choices: dict[str, list[Any]] = {s.path: [] for s in every if s.name in listed}
+        self.form = Form("step", first_values(every), choices)
+        self.form.part(
+            [
+                group
+                for op, specs in self.specs.items()
+                for group in groups(specs, "More settings", f"fold-step-{op}")
+            ]
+        )
 
     @property
-    def inputs(self) -> list[Component]:
-        return [*(c for form in self.forms.values() for c in form.fields.values()), self.cap]
-
-    @property
-    def outputs(self) -> list[Any]:
+    def outputs(self) -> set[Component]:
         """Everything that `show` fills in."""
-        panels = [form.panel for form in self.forms.values()]
-        return [*self.inputs, *panels, self.labels, self.cap_row, self.marks]
+        return {self.form.filled, self.form.marks, self.labels}
 
     def read(self, op: str, data: Mapping[Component, Any]) -> list[Step]:
         """The step as it was filled in, and the cap beside it. Raises ConfigError."""
-        form = self.forms[op]
-        step = parse_step({"op": op, **read_fields(form.specs, form.fields, data)}, op)
-        cap = str(data[self.cap] or "").strip()
+        held = self.form.held(data)
+        own = [spec for spec in self.specs[op] if spec is not _CAP]
+        step = parse_step({"op": op, **read_fields(own, held)}, op)
+        cap = read_field(_CAP, held[CAP])
         if op != RENAME or not cap:
             return [step]
         try:
-            most = cap.replace(",", "") if _THOUSANDS.fullmatch(cap) else cap
-            return [step, parse_step({"op": "cap_per_class", "most": most})]
+            return [step, parse_step({"op": "cap_per_class", "most": cap})]
         except ConfigError as error:
             raise ConfigError([replace(p, field=CAP) for p in error.problems]) from error
 
     def read_marks(
-        self, op: str, data: Mapping[Component, Any], problems: tuple[Problem, ...] = ()
-    ) -> dict[str, Any]:
+        self,
+        op: str,
+        info: DatasetInfo,
+        data: Mapping[Component, Any],
+        editing: bool,
+        problems: tuple[Problem, ...] = (),
+    ) -> dict[Component, Any]:
         """Which settings of a kind of step matter now, and what is wrong with one."""
-        form = self.forms[op]
-        values = {spec.name: data[form.fields[spec.path]] for spec in form.specs}
-        return marks(form.specs, values, problems)
+        held = self.form.held(data)
+        values = {spec.name: held[spec.path] for spec in self.specs[op]}
+        return marks(self.form, self._shown(op, info, values, editing), values, problems)
 
     def show(
-        self, op: str, info: DatasetInfo, record: Mapping[str, Any] | None = None, before: str = ""
+        self, op: str, info: DatasetInfo, record: Mapping[str, Any] | None = None
     ) -> dict[Any, Any]:
-        """The controls of one kind of step, with the values of a `record` or the first ones, in
-        the place of those of the kind `before`."""
-        updates: dict[Any, Any] = {}
-        # Only what changes: the browser takes its time for each control that it is told of.
-        if before in self.forms and before != op:
-            updates[self.forms[before].panel] = gr.Column(visible=False)
-        updates[self.forms[op].panel] = gr.Column(visible=True)
-        form, given = self.forms[op], dict(record or {})
-        values = {spec.name: given.get(spec.name, spec.default) for spec in form.specs}
-        for spec in form.specs:
-            updates[form.fields[spec.path]] = gr.update(
-                value=forms.write(spec, values[spec.name]), **self._choices(spec, info)
-            )
-            if spec.name in _OF_LABELS:
-                labelled = info.form == "labelled-text" or bool(values[spec.name])
-                updates[form.fields[spec.path]]["visible"] = labelled
-        updates[self.marks] = marks(form.specs, values)
+        """The controls of one kind of step, with the values of a `record` or the first ones."""
+        specs, given = self.specs[op], dict(record or {})
+        values = {spec.name: given.get(spec.name, spec.default) for spec in specs}
+        offered = {spec.path: self._choices(spec, info) for spec in specs}
+        by_path = {spec.path: values[spec.name] for spec in specs}
+        updates: dict[Any, Any] = {
+            **self.form.fill(by_path, {p: list(c) for p, c in offered.items() if c is not None}),
+            **marks(self.form, self._shown(op, info, values, record is not None), values),
+            self.labels: "",
+        }
         if op == RENAME:
             known = info.labels if record is None else _imported_labels(info)
             counts = before_renaming(known, values["names"])
-            place = forms.element_id(NAMES)
-            updates[self.labels] = render(counts, values["names"], place)
-            updates[self.cap] = ""
-            updates[self.cap_row] = gr.Column(visible=record is None)
+            updates[self.labels] = render(counts, values["names"], forms.element_id(NAMES))
         return updates
 
-    def _choices(self, spec: FieldSpec, info: DatasetInfo) -> dict[str, Any]:
+    def _shown(
+        self, op: str, info: DatasetInfo, values: Mapping[str, Any], editing: bool
+    ) -> list[FieldSpec]:
+        """The settings of a kind of step that make sense for these rows."""
+        labelled = info.form == "labelled-text"
+        return [
+            spec
+            for spec in self.specs[op]
+            if (spec.name not in _OF_LABELS or labelled or values[spec.name])
+            and not (spec is _CAP and editing)
+        ]
+
+    def _choices(self, spec: FieldSpec, info: DatasetInfo) -> list[Any] | None:
         if spec.name in _ONE_COLUMN:
             first = [NONE] if spec.default == "" else []
-            return {"choices": [*first, *((name, name) for name in named_columns(info))]}
+            return [*first, *((name, name) for name in named_columns(info))]
         if spec.name in _COLUMNS:
-            return {"choices": list(info.columns)}
+            return list(info.columns)
         if spec.name == "languages":
-            return {"choices": sorted(CODES)}
-        return {"choices": local_models(self.app)} if spec.name == "model" else {}
+            return sorted(CODES)
+        return local_models(self.app) if spec.name == "model" else None
 
     def about(self, op: str, info: DatasetInfo) -> str:
         """Title and sentence of a kind of step, and the names that its settings may use."""
-        form = self.forms.get(op)
-        if form is None:
+        step = self.steps.get(op)
+        if step is None:
             return ""
         names = ", ".join(f"<code>{messages.escape(n)}</code>" for n in named_columns(info))
-        columns = f'<p class="aside">Columns: {names}</p>' if form.names_columns else ""
-        if form.step.after_split and len(info.parts) == 1:
+        named = {spec.name for spec in self.specs[op]} & {*_ONE_COLUMN, *_COLUMNS, *_FORMULAS}
+        columns = f'<p class="aside">Columns: {names}</p>' if named else ""
+        if step.after_split and len(info.parts) == 1:
             columns += messages.note(_NOTHING_HELD_OUT, "stopped")
         return (
-            f'<div class="step-about"><h3>{messages.escape(form.step.title)}</h3>'
-            f'<p class="aside">{messages.escape(sentence(form.step))}</p>{columns}</div>'
+            f'<div class="step-about"><h3>{messages.escape(step.title)}</h3>'
+            f'<p class="aside">{messages.escape(sentence(step))}</p>{columns}</div>'
         )
 
 

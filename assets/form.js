@@ -1,0 +1,340 @@
+// The settings forms (webui/forms.py). A form is in one or several parts of the page; what its fields
+// hold is here, whether their part is drawn or not, and each part hands Gradio its share as its value.
+// What a person changed after the server was asked stays: each change has a number, the server's
+// answer says up to which it had seen.
+window.tunesmith = window.tunesmith || {};
+
+tunesmith.form = (() => {
+  const forms = {};
+  const NONE = { hidden: [], errors: {}, notes: {}, changed: {}, choices: {} };
+  // So long nothing is typed before the server is told, in milliseconds.
+  const PAUSE = 120;
+
+  // The parts' shares are asked for before a part that was not opened yet is drawn.
+  function formOf(name, shares = []) {
+    const form = forms[name] || (forms[name] = {
+      values: {}, choices: {}, edits: {}, count: 0, parts: [], marks: NONE, draft: null,
+    });
+    for (const share of shares) form.values = { ...(share || {}).values, ...form.values };
+    return form;
+  }
+
+  const share = (form, paths) => ({
+    values: Object.fromEntries(paths.map((path) => [path, form.values[path]])),
+    at: form.count,
+  });
+
+  // -- what a control shows, and what a person did to it
+
+  const same = (one, other) => JSON.stringify(one) === JSON.stringify(other);
+  const input = (field) => field.querySelector("input, textarea, select");
+  const boxes = (field) => [...field.querySelectorAll("[data-value]")];
+  const pairs = (choices) => (choices || []).map((one) => (Array.isArray(one) ? one : [one, one]));
+
+  function titleOf(form, path, value) {
+    const known = pairs(form.choices[path]).find(([, other]) => other === value);
+    return known ? known[0] : value === null || value === undefined ? "" : String(value);
+  }
+
+  function show(form, field) {
+    const path = field.dataset.path, value = form.values[path];
+    switch (field.dataset.control) {
+      case "check": input(field).checked = Boolean(value); break;
+      case "radio":
+      case "checks":
+        for (const box of boxes(field)) {
+          const own = JSON.parse(box.dataset.value);
+          box.checked = Array.isArray(value) ? value.includes(own) : same(value, own);
+          box.parentElement.classList.toggle("selected", box.checked);
+        }
+        break;
+      case "select": {
+        const list = input(field), held = JSON.stringify(value);
+        const offered = pairs(form.choices[path]);
+        if (offered.length) {
+          list.replaceChildren(...offered.map(([title, one]) => new Option(title, JSON.stringify(one))));
+        }
+        if (![...list.options].some((option) => option.value === held)) {
+          list.add(new Option(String(value), held));
+        }
+        list.value = held;
+        break;
+      }
+      case "many":
+        field.querySelector(".chosen").replaceChildren(...(value || []).map((one) => {
+          const chip = document.createElement("button");
+          Object.assign(chip, { type: "button", className: "chip", textContent: one });
+          chip.setAttribute("aria-label", `${one}, remove`);
+          chip.dataset.remove = one;
+          return chip;
+        }));
+        break;
+      case "combo": input(field).value = titleOf(form, path, value); break;
+      default: if (input(field).value !== (value ?? "")) input(field).value = value ?? "";
+    }
+  }
+
+  function held(form, field) {
+    const path = field.dataset.path;
+    switch (field.dataset.control) {
+      case "check": return input(field).checked;
+      case "radio": return JSON.parse(boxes(field).find((box) => box.checked).dataset.value);
+      case "checks":
+        return boxes(field).filter((box) => box.checked).map((box) => JSON.parse(box.dataset.value));
+      case "select": return JSON.parse(input(field).value);
+      case "combo": {
+        const known = pairs(form.choices[path]).find(([title]) => title === input(field).value);
+        return known ? known[1] : input(field).value;
+      }
+      default: return input(field).value;
+    }
+  }
+
+  // -- a change, by a person or by the server
+
+  function take(form, path, value) {
+    form.values[path] = value;
+    for (const part of form.parts) {
+      const field = part.fields[path];
+      if (field) show(form, field);
+    }
+  }
+
+  function changed(form, part, path, value) {
+    form.values[path] = value;
+    form.edits[path] = ++form.count;
+    if (form.draft) form.draft.held[path] = value;
+    keep(form);
+    part.props.value = share(form, part.paths);
+    clearTimeout(part.soon);
+    part.soon = setTimeout(() => part.trigger("input", { path }), PAUSE);
+    if (part.announced.includes(path)) part.trigger("select", { path });
+  }
+
+  function keep(form) {
+    if (!form.draft) return;
+    const { key, preset, held: mine } = form.draft;
+    localStorage.setItem(key, JSON.stringify({ preset, held: mine }));
+  }
+
+  // The server's answer (`Form.fill`): the new values of the parts, for Gradio.
+  function fill(name, text, ...shares) {
+    const form = formOf(name, shares);
+    const filled = JSON.parse(text || "{}");
+    // A handler that answers without it leaves the last one.
+    if (!filled.asked || filled.asked === form.filled) {
+      return shares.map((one) => share(form, Object.keys(one.values)));
+    }
+    form.filled = filled.asked;
+    Object.assign(form.choices, filled.choices);
+    const at = filled.at ?? form.count;
+    const draft = form.draft;
+    if (draft && filled.preset) {
+      draft.preset = filled.preset;
+      const stays = (path) => filled.kept.includes(path) || (form.edits[path] || 0) > at;
+      draft.held = Object.fromEntries(Object.entries(draft.held).filter(([path]) => stays(path)));
+    }
+    for (const [path, value] of Object.entries(filled.values || {})) {
+      if ((form.edits[path] || 0) > at || same(form.values[path], value)) continue;
+      take(form, path, value);
+      if (draft && !filled.preset) draft.held[path] = value;
+    }
+    for (const path of Object.keys(filled.choices || {})) take(form, path, form.values[path]);
+    keep(form);
+    return shares.map((one) => share(form, Object.keys(one.values)));
+  }
+
+  // What was typed before the page was loaded again; from now on what is typed is kept under `key`.
+  function restore(name, key) {
+    const text = localStorage.getItem(key) || "";
+    let before = {};
+    try {
+      before = JSON.parse(text || "{}");
+    } catch { /* not ours */ }
+    formOf(name).draft = { key, preset: before.preset || "", held: before.held || {} };
+    return text;
+  }
+
+  // -- marks: which fields matter, differ from the preset or are wrong
+
+  function line(field, kind, text) {
+    const place = field.querySelector(":scope > .container");
+    let note = place.querySelector(`:scope > .${kind}`);
+    if (!text) {
+      if (note) note.remove();
+      return;
+    }
+    if (!note) {
+      note = document.createElement("div");
+      Object.assign(note, { className: kind, id: `${field.id}-${kind}` });
+      place.append(note);
+    }
+    if (note.textContent !== text) note.textContent = text;
+  }
+
+  function markField(marks, field) {
+    const path = field.dataset.path, error = marks.errors[path];
+    field.classList.toggle("is-hidden", marks.hidden.includes(path));
+    field.classList.toggle("is-changed", path in marks.changed);
+    field.classList.toggle("is-wrong", Boolean(error));
+    line(field, "field-was", path in marks.changed ? `Preset: ${marks.changed[path]}` : "");
+    line(field, "field-note", marks.notes[path]);
+    line(field, "field-error", error);
+    for (const one of field.querySelectorAll("input, textarea, select")) {
+      if (error) {
+        one.setAttribute("aria-invalid", "true");
+        one.setAttribute("aria-errormessage", `${field.id}-field-error`);
+      } else {
+        one.removeAttribute("aria-invalid");
+        one.removeAttribute("aria-errormessage");
+      }
+    }
+  }
+
+  function markFold(marks, fold) {
+    const paths = [...fold.querySelectorAll(".field")].map((field) => field.dataset.path);
+    const wrong = paths.filter((path) => marks.errors[path]).length;
+    const differing = paths.filter((path) => path in marks.changed).length;
+    fold.classList.toggle("is-hidden", paths.every((path) => marks.hidden.includes(path)));
+    const title = fold.querySelector(".label-wrap span");
+    if (!title) return;
+    title.toggleAttribute("data-wrong", wrong > 0);
+    if (wrong || differing) title.dataset.note = wrong ? `${wrong} to mend` : `${differing} changed`;
+    else delete title.dataset.note;
+  }
+
+  function mark(name, value) {
+    const form = formOf(name);
+    form.marks = { ...NONE, ...value };
+    Object.assign(form.choices, form.marks.choices);
+    for (const part of form.parts) markPart(form, part);
+  }
+
+  function markPart(form, part) {
+    for (const field of Object.values(part.fields)) markField(form.marks, field);
+    for (const fold of part.element.querySelectorAll(":scope > *")) markFold(form.marks, fold);
+  }
+
+  // -- a part of a form is drawn
+
+  function mount(name, element, props, trigger) {
+    const form = formOf(name, [props.value]);
+    const paths = Object.keys(props.value.values);
+    Object.assign(form.choices, { ...props.choices, ...form.choices });
+    element.innerHTML = props.form;
+    const fields = Object.fromEntries(
+      [...element.querySelectorAll(".field")].map((field) => [field.dataset.path, field]));
+    const part = { element, props, trigger, paths, fields, announced: props.announced || [] };
+    form.parts = [...form.parts.filter((one) => one.element.isConnected), part];
+    for (const field of Object.values(fields)) show(form, field);
+    markPart(form, part);
+
+    const did = (field, value) => changed(form, part, field.dataset.path, value);
+    element.addEventListener("input", (event) => {
+      const field = event.target.closest(".field");
+      if (!field || field.dataset.control === "many") return;
+      did(field, held(form, field));
+      if (["radio", "checks"].includes(field.dataset.control)) show(form, field);
+    });
+    element.addEventListener("click", (event) => {
+      const chip = event.target.closest("[data-remove]");
+      if (!chip) return;
+      const field = chip.closest(".field");
+      did(field, form.values[field.dataset.path].filter((one) => one !== chip.dataset.remove));
+      show(form, field);
+      input(field).focus();
+    });
+    for (const field of Object.values(fields)) {
+      if (["combo", "many"].includes(field.dataset.control)) offer(form, field, did);
+    }
+  }
+
+  // -- a text box with a list: any text may be typed (ARIA's combobox)
+
+  function offer(form, field, did) {
+    const box = input(field), list = field.querySelector(".options"), path = field.dataset.path;
+    const many = field.dataset.control === "many";
+    let active = -1;
+
+    function open(words) {
+      const taken = many ? form.values[path] || [] : [];
+      const wanted = words.trim().toLowerCase();
+      const found = pairs(form.choices[path]).filter(([title, value]) =>
+        !taken.includes(value) && String(title).toLowerCase().includes(wanted)).slice(0, 200);
+      list.replaceChildren(...found.map(([title, value], place) => {
+        const item = document.createElement("li");
+        Object.assign(item, { textContent: title, id: `${list.id}-${place}` });
+        item.setAttribute("role", "option");
+        item.setAttribute("aria-selected", String(!many && value === form.values[path]));
+        item.dataset.option = JSON.stringify(value);
+        return item;
+      }));
+      list.hidden = !found.length;
+      box.setAttribute("aria-expanded", String(!list.hidden));
+      point(-1);
+    }
+
+    function close() {
+      list.hidden = true;
+      box.setAttribute("aria-expanded", "false");
+      point(-1);
+    }
+
+    function point(place) {
+      active = place;
+      [...list.children].forEach((item, at) => item.classList.toggle("active", at === place));
+      const item = list.children[place];
+      if (item) {
+        box.setAttribute("aria-activedescendant", item.id);
+        item.scrollIntoView({ block: "nearest" });
+      } else box.removeAttribute("aria-activedescendant");
+    }
+
+    function pick(value) {
+      if (many) {
+        const before = form.values[path] || [];
+        if (value !== "" && !before.includes(value)) did(field, [...before, value]);
+        box.value = "";
+      } else did(field, value);
+      show(form, field);
+      close();
+    }
+
+    const typed = () => box.value.split(/[,\n]/).map((one) => one.trim()).filter(Boolean);
+    box.addEventListener("focus", () => open(""));
+    box.addEventListener("click", () => list.hidden && open(""));
+    box.addEventListener("input", () => open(many ? box.value : box.value));
+    box.addEventListener("blur", () => {
+      if (many) typed().forEach(pick);
+      close();
+    });
+    // The box keeps the focus; the item is taken at the press.
+    list.addEventListener("mousedown", (event) => {
+      event.preventDefault();
+      const item = event.target.closest("[data-option]");
+      if (item) pick(JSON.parse(item.dataset.option));
+    });
+    box.addEventListener("keydown", (event) => {
+      const most = list.children.length - 1;
+      if (event.key === "ArrowDown" || event.key === "ArrowUp") {
+        event.preventDefault();
+        if (list.hidden) open("");
+        else if (event.key === "ArrowDown") point(active < most ? active + 1 : 0);
+        else point(active > 0 ? active - 1 : most);
+      } else if (event.key === "Enter") {
+        event.preventDefault();
+        const item = list.children[active];
+        if (item) pick(JSON.parse(item.dataset.option));
+        else if (many) typed().forEach(pick);
+        else close();
+      } else if (event.key === "Escape") close();
+      else if (event.key === "Backspace" && many && !box.value) {
+        const chips = form.values[path] || [];
+        if (chips.length) did(field, chips.slice(0, -1));
+        show(form, field);
+      }
+    });
+  }
+
+  return { mount, mark, fill, restore, value: (name, path) => forms[name].values[path] };
+})();
