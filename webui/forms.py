@@ -142,15 +142,12 @@ class Form:
         self._values = values
         self.specs: dict[str, FieldSpec] = {}
         self.parts: list[gr.HTML] = []
-        self.marks = gr.HTML(
+        self.marks = _unseen(
             {},
-            html_template="",
-            js_on_load=f"const mark = () => tunesmith.form.mark('{name}', props.value); mark(); "
+            f"const mark = () => tunesmith.form.mark('{name}', props.value); mark(); "
             "watch('value', mark);",
-            elem_classes="no-space",
-            apply_default_css=False,
         )
-        self.filled = gr.Textbox(label="Values for the form", visible="hidden")
+        self.filled = _unseen("")
 
     def part(self, groups: Sequence[Group]) -> gr.HTML:
         """The fields of `groups`, in the current layout."""
@@ -245,6 +242,10 @@ class Form:
             raise ConfigError(problems)
         return parse_config(nest(values))
 
+    def open_with(self, marked: Mapping[Component, Any]) -> None:
+        """The page opens with what `mark` gave."""
+        self.marks.value = marked[self.marks]
+
     def mark(self, marks: Mapping[str, Any]) -> dict[Component, Any]:
         """Shows what `marks` gives."""
         return {self.marks: dict(marks)}
@@ -283,6 +284,18 @@ class Form:
             js=f"(...given) => tunesmith.form.fill('{self.name}', ...given)",
             show_progress="hidden",
         )
+
+
+def _unseen(value: Any, script: str | None = None) -> gr.HTML:
+    """Holds a value for the browser. A text box that is hidden would be seen when what it stands in
+    is shown again: Gradio then shows all that is in it."""
+    return gr.HTML(
+        value,
+        html_template="",
+        js_on_load=script,
+        elem_classes="no-space",
+        apply_default_css=False,
+    )
 
 
 def marks(

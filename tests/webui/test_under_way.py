@@ -251,7 +251,7 @@ def test_a_trial_tells_how_far_it_is_and_can_be_stopped_or_left(
     with held(served, trial.locator(".progress"), again.click):
         button(page, "Another step").click()
     page.locator("#step-chooser [data-at=drop_duplicates]").click()
-    expect(page.locator("#step-drop_duplicates")).to_be_visible()
+    expect(page.locator("#field-drop_duplicates-compare")).to_be_visible()
     again.click()
     expect(trial.locator(".trial")).to_contain_text("Drop exact duplicates")
     expect(trial.locator(".step")).to_have_count(1)

@@ -82,6 +82,8 @@ class RewardEditor:
             for group in groups(specs, "More settings", f"fold-reward-{kind}")
         ]
         self.form.part([*shown, *groups(self.shared_specs, "Its name", "fold-reward-name")])
+        first = {spec.name: spec.default for spec in self._specs("json_valid")}
+        self.form.open_with(marks(self.form, self._specs("json_valid"), first))
 
     @property
     def inputs(self) -> set[Component]:

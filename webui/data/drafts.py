@@ -295,7 +295,9 @@ class DraftsView:
             self.open, [dataset, self.task], self.opened, **quiet
         )
         for part in fields.parts:
-            chosen = part.select(form.offer_models, {part}, {fields.filled}, **quiet)
+            chosen = part.select(
+                form.offer_models, {part}, {fields.filled}, trigger_mode="always_last", **quiet
+            )
             fields.wire_fill(chosen)
         gr.on(fields.edits, self.mark, inputs, {fields.marks}, trigger_mode="always_last", **quiet)
         begun(form.start.click(self.begin, inputs, beginning, **quiet))

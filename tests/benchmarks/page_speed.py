@@ -1,0 +1,184 @@
+"""How long the page takes in a browser: until its first rows are seen, against a minimal page of
+Gradio in the same run; then a tab, a changed setting and a preset.
+
+    python -m tests.benchmarks.page_speed [--times 10] [--training]
+
+Each page is opened in a browser context of its own, the two in turn, so that a busy machine slows
+both. `--training` measures beside a run at work on a tiny model.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from core.config import RunConfig
+from core.jobs.store import Store
+from core.runs.submit import submit_run
+from core.workspace import Workspace
+from tests.conftest import CHROMIUM
+from tests.e2e.serving import Served, cookie
+from tests.tiny_model import tiny_model, tiny_tokenizer
+
+MINIMAL = """
+import sys, gradio as gr
+with gr.Blocks() as page:
+    gr.Textbox(label="Words")
+    gr.Button("Press")
+    gr.HTML("<p id=seen>Seen</p>")
+page.launch(server_port=int(sys.argv[1]), quiet=True)
+"""
+STARTER = "SmolLM2-135M-Instruct"
+# Milliseconds from `act` until `seen` is true in a drawn frame.
+_TIMED = """([act, seen]) => new Promise((done) => {
+  const begun = performance.now(), is = eval(seen);
+  const look = () => is() ? requestAnimationFrame(() => done(performance.now() - begun))
+    : setTimeout(look, 4);
+  eval(act)();
+  look();
+})"""
+_RATE = "#field-training-learning_rate textarea"
+_TABS = ("train", "evaluate", "chat", "export", "runs", "data", "configure")
+
+
+def opened(browser: Browser, address: str, seen: str) -> tuple[Page, float]:
+    """A page, and the seconds from navigation until `seen` is visible."""
+    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    context.add_cookies([cookie()])
+    page = context.new_page()
+    page.goto(address, wait_until="commit")
+    page.locator(seen).first.wait_for()
+    return page, page.evaluate("performance.now()") / 1000
+
+
+def timed(page: Page, act: str, seen: str) -> float:
+    return float(page.evaluate(_TIMED, [f"() => {act}", f"() => {seen}"])) / 1000
+
+
+def typed(path: str, value: str) -> str:
+    """Types a value into a setting."""
+    box = f"document.querySelector('#field-{path} textarea')"
+    return (
+        f"{{ const box = {box}; box.value = '{value}'; "
+        "box.dispatchEvent(new Event('input', { bubbles: true })); }"
+    )
+
+
+def used(page: Page, times: int) -> dict[str, list[float]]:
+    """Seconds of a tab, a setting and a preset."""
+    found: dict[str, list[float]] = {"tab": [], "setting": [], "preset": []}
+    for number in range(times):
+        for name in _TABS:
+            seconds = timed(
+                page,
+                f"document.querySelector('#tab-{name}-button').click()",
+                f"document.querySelector('#tab-{name}')?.offsetParent",
+            )
+            if number:  # the first time a tab is drawn, not only shown
+                found["tab"].append(seconds)
+            page.wait_for_timeout(300)
+        epochs = 4 + number
+        steps = f"document.querySelector('#summary')?.innerText.includes('in {epochs} epochs')"
+        found["setting"].append(timed(page, typed("training-num_train_epochs", str(epochs)), steps))
+        page.wait_for_timeout(500)
+        for title, rate in (("Full fine-tune of a small model", "5e-5"), ("Quick start", "0.002")):
+            found["preset"].append(
+                timed(
+                    page,
+                    "[...document.querySelectorAll('#preset label')]"
+                    f".find((one) => one.innerText.trim() === '{title}').click()",
+                    f"document.querySelector('{_RATE}').value === '{rate}'",
+                )
+            )
+            page.wait_for_timeout(1500)
+    return found
+
+
+def stocked(root: Path) -> Workspace:
+    """A workspace with a tiny model in the starter's place."""
+    workspace = Workspace.open(root)
+    tiny_model().save_pretrained(workspace.models / STARTER)
+    tiny_tokenizer().save_pretrained(workspace.models / STARTER)
+    return workspace
+
+
+def train_on(workspace: Workspace) -> None:
+    """A run that lasts longer than the measuring."""
+    store = Store.open(workspace)
+    config = RunConfig.model_validate({"training": {"max_steps": 1_000_000, "logging_steps": 1}})
+    submit_run(workspace, store, config)
+    store.close()
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+def minimal_page() -> tuple[subprocess.Popen[bytes], str]:
+    port = free_port()
+    process = subprocess.Popen([sys.executable, "-c", MINIMAL, str(port)])
+    for _ in range(1200):
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return process, f"http://127.0.0.1:{port}/"
+        threading.Event().wait(0.05)
+    raise SystemExit("The minimal page was not served within a minute.")
+
+
+def measure(times: int, training: bool, root: Path) -> None:
+    workspace = stocked(root)
+    if training:
+        train_on(workspace)
+    served = Served(workspace.root, "--port", str(free_port()))
+    bare, bare_address = minimal_page()
+    try:
+        with sync_playwright() as playwright:
+            browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=CHROMIUM)
+            pairs: list[tuple[float, float]] = []
+            for number in range(times + 1):
+                page, minimal = opened(browser, bare_address, "#seen")
+                page.context.close()
+                page, ours = opened(browser, f"{served.address}/", "#rows .row-card")
+                if number:
+                    pairs.append((minimal, ours))
+                if number < times:
+                    page.context.close()
+            tell(pairs, used(page, times))
+            browser.close()
+    finally:
+        bare.terminate()
+        bare.wait()
+        served.end()
+
+
+def tell(pairs: list[tuple[float, float]], found: dict[str, list[float]]) -> None:
+    middle: Callable[[list[float]], float] = statistics.median
+    minimal, ours = (middle([pair[which] for pair in pairs]) for which in (0, 1))
+    ratio = middle([mine / bare for bare, mine in pairs])
+    print(f"minimal {minimal:.2f} s, rows seen {ours:.2f} s, ratio of pairs {ratio:.2f} (medians)")
+    print(json.dumps({name: round(middle(times), 3) for name, times in found.items()}))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--times", type=int, default=10, help="of each (%(default)s)")
+    parser.add_argument("--training", action="store_true", help="beside a run at work")
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        measure(given.times, given.training, Path(folder) / "workspace")
+
+
+if __name__ == "__main__":
+    main()
