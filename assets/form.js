@@ -117,13 +117,13 @@ tunesmith.form = (() => {
     localStorage.setItem(key, JSON.stringify({ preset, held: mine }));
   }
 
-  // The server's answer (`Form.fill`): the new values of the parts, for Gradio.
+  // The server's answer (`Form.fill`): which it is, and the new values of the parts, for Gradio.
   function fill(name, text, ...shares) {
     const form = formOf(name, shares);
     const filled = JSON.parse(text || "{}");
     // A handler that answers without it leaves the last one.
     if (!filled.asked || filled.asked === form.filled) {
-      return shares.map((one) => share(form, Object.keys(one.values)));
+      return [form.filled, ...shares.map((one) => share(form, Object.keys(one.values)))];
     }
     form.filled = filled.asked;
     Object.assign(form.choices, filled.choices);
@@ -141,17 +141,17 @@ tunesmith.form = (() => {
     }
     for (const path of Object.keys(filled.choices || {})) take(form, path, form.values[path]);
     keep(form);
-    return shares.map((one) => share(form, Object.keys(one.values)));
+    return [form.filled, ...shares.map((one) => share(form, Object.keys(one.values)))];
   }
 
   // What was typed before the page was loaded again; from now on what is typed is kept under `key`.
-  function restore(name, key) {
+  function restore(name, key, preset) {
     const text = localStorage.getItem(key) || "";
     let before = {};
     try {
       before = JSON.parse(text || "{}");
     } catch { /* not ours */ }
-    formOf(name).draft = { key, preset: before.preset || "", held: before.held || {} };
+    formOf(name).draft = { key, preset: before.preset || preset, held: before.held || {} };
     return text;
   }
 

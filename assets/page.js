@@ -49,25 +49,36 @@ for (const event of (window.gradio_config || {}).dependencies || []) {
     window.history.replaceState(window.history.state, "", url);
   };
 
-  // The hidden boxes decide. They are looked at, because Gradio's own change events may wait many
-  // seconds behind others, and a reload in between would lose the selection.
-  const seen = {};
-  setInterval(() => {
-    for (const name of ["run", "dataset"]) {
-      const box = document.querySelector(`#selected-${name} textarea, #selected-${name} input`);
-      if (!box || box.value === seen[name]) continue;
-      const untouched = seen[name] === undefined && !box.value;
-      seen[name] = box.value;
-      if (!untouched) tunesmith.setUrl({ [name]: box.value });
-    }
-  }, 250);
-
-  // The address follows, and only the shown tab's timer ticks. In the order of the tabs.
-  tunesmith.tabShown = () => {
-    const tabs = [...document.querySelectorAll('#tabs > .tab-wrapper [role="tab"]')];
-    const shown = tabs.find((tab) => tab.getAttribute("aria-selected") === "true");
-    if (shown) tunesmith.setUrl({ tab: shown.dataset.tabId });
-    return tabs.map((tab) => ({ __type__: "update", active: tab === shown }));
+  // What is shown now, and of which run or data set: the address follows, only the shown tab's timer
+  // ticks, and the box of a tab, or of a part of Data, changes when it has something else to show.
+  // A version that comes with the answer about a data set is no news of it.
+  const selected = (place) =>
+    document.querySelector(`${place} > .tab-wrapper [role="tab"][aria-selected="true"]`)
+      ?.dataset.tabId;
+  const last = {};
+  let place = "", visit = 0, asked = 0, started = false;
+  tunesmith.shown = async (names, run, dataset, version, lens) => {
+    const boxes = document.querySelectorAll('#tabs > .tab-wrapper [role="tab"]');
+    const tabs = [...boxes].map((tab) => tab.dataset.tabId);
+    const mine = ++asked;
+    if (started) tunesmith.setUrl({ run, dataset, tab: selected("#tabs") });
+    // Of several events that come together the last one sees all.
+    await new Promise((done) => setTimeout(done, 20));
+    const same = { __type__: "update" };
+    if (mine !== asked || !started) return [...tabs.map(() => same), ...names.map(() => same)];
+    const tab = selected("#tabs"), part = tab === "data" ? selected("#parts") : undefined;
+    if (`${tab} ${part}` !== place) visit += 1;
+    place = `${tab} ${part}`;
+    const about = tab === "data" ? [visit, dataset, lens] : [visit, tab === "configure" ? dataset : run];
+    const rows = tab === "data" && version.startsWith(`${dataset} `) ? version : "";
+    const news = names.map((name) => {
+      if (name !== tab && name !== part) return same;
+      const before = last[name], now = { about: about.join("\n"), rows };
+      last[name] = now;
+      const stays = before && before.about === now.about && (before.rows === rows || !before.rows);
+      return stays ? same : `${now.about}\n${rows}`;
+    });
+    return [...tabs.map((name) => ({ ...same, active: name === tab })), ...news];
   };
 
   // The values of the hidden boxes for run and data set, and the tab to open.
@@ -76,6 +87,7 @@ for (const event of (window.gradio_config || {}).dependencies || []) {
     const tab = asked.get("tab");
     const known = tab && document.querySelector(`[role="tab"][data-tab-id="${CSS.escape(tab)}"]`);
     const update = known ? { __type__: "update", selected: tab } : { __type__: "update" };
+    started = true;
     // The sample is what there is without a choice; said here, it cannot come after one.
     return [asked.get("run") || "", asked.get("dataset") || "sample", update];
   };

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -47,6 +48,7 @@ def build(app: App) -> gr.Blocks:
     with gr.Blocks(title="Tunesmith", analytics_enabled=False, fill_width=True) as page:
         shared = _shared()
         shared.page = page
+        _wire_selection(page, app, shared)
         header.build(app, shared)
         with shared.tabs.render():
             for name, _ in TABS:
@@ -55,8 +57,6 @@ def build(app: App) -> gr.Blocks:
                     _BUILDERS[name](app, shared)
         for wire in shared.finally_wire:
             wire()
-        _browser_first(page)
-        _wire_selection(page, app, shared)
         publish(app)
     _make_private(page)
     _speak_plainly(page)
@@ -73,8 +73,8 @@ def _shared() -> Shared:
             name: gr.Tab(label, id=name, elem_id=f"tab-{name}", render=False)
             for name, label in TABS
         },
-        run=gr.Textbox(label="Selected run", visible="hidden", elem_id="selected-run"),
-        dataset=gr.Textbox(label="Selected data set", visible="hidden", elem_id="selected-dataset"),
+        run=gr.Textbox(label="Selected run", visible="hidden"),
+        dataset=gr.Textbox(label="Selected data set", visible="hidden"),
         version=gr.Textbox(label="Version of the rows", visible="hidden"),
         part={
             name: gr.Tab(label, id=name, elem_id=f"part-{name}", render=False)
@@ -84,25 +84,34 @@ def _shared() -> Shared:
             Lens.of(load_preset(DEFAULT).config()).write(), label="Lens", visible="hidden"
         ),
         tickers={name: gr.Timer(1, active=False) for name, _ in TABS},
+        shown={
+            name: gr.Textbox(label=f"What {label} shows", visible="hidden")
+            for name, label in (*TABS, *DATA_PARTS)
+        },
     )
 
 
 def _wire_selection(page: gr.Blocks, app: App, shared: Shared) -> None:
-    """The URL decides at the start; afterwards it follows (page.js looks at the boxes)."""
-    # The fork server imports torch for the first worker meanwhile; it takes some seconds.
-    page.load(app.scheduler.warm, None, None, show_progress="hidden")
+    """The URL decides at the start; afterwards it follows. What is shown of which run or data set
+    is read from the page itself: events may come in another order. Before all other handlers:
+    Gradio calls those of an event one after the other, each when the one before was answered."""
     selection = [shared.run, shared.dataset, shared.tabs]
     page.load(None, None, selection, js="() => tunesmith.selectionFromUrl()")
-    # Which tab is shown is read from the page itself: events may come in another order. It comes
-    # after all others of the event: by then the tab is drawn.
+    names = json.dumps(list(shared.shown))
     gr.on(
-        [tab.select for tab in shared.tab.values()],
+        [
+            *(tab.select for tab in (*shared.tab.values(), *shared.part.values())),
+            *(box.change for box in (shared.run, shared.dataset, shared.version, shared.lens)),
+        ],
         None,
-        None,
-        list(shared.tickers.values()),
-        js="() => tunesmith.tabShown()",
+        [shared.run, shared.dataset, shared.version, shared.lens],
+        [*shared.tickers.values(), *shared.shown.values()],
+        js=f"(...given) => tunesmith.shown({names}, ...given)",
+        trigger_mode="multiple",
         show_progress="hidden",
     )
+    # The fork server imports torch for the first worker meanwhile; it takes some seconds.
+    page.load(app.scheduler.warm, None, None, show_progress="hidden")
 
 
 def _make_private(page: gr.Blocks) -> None:
@@ -179,15 +188,6 @@ def _lose_no_choice(page: gr.Blocks) -> None:
             continue
         if function.trigger_mode == "once" or at & shared:
             function.trigger_mode = "multiple"
-
-
-def _browser_first(page: gr.Blocks) -> None:
-    """Gradio calls the handlers of an event one after the other, each when the one before has been
-    answered. What the browser does by itself comes first: it would come late, and perhaps undo what
-    was clicked meanwhile, if it waited for the server."""
-    waits = sorted(page.fns.items(), key=lambda item: item[1].fn is not None or not item[1].js)
-    page.fns.clear()
-    page.fns.update(waits)
 
 
 def _events(page: gr.Blocks) -> list[tuple[int | None, str]]:

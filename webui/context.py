@@ -14,17 +14,16 @@ How a tab reads the selection
     an empty state, not an error.
 
 How a part of Data keeps up
-    `shared.on_rows(refresh, inputs, outputs)` runs `refresh` when another data set is chosen, the
-    chosen one has got another version, or Configure has another model or cut by the time that Data
-    is opened. Whoever makes a version writes
-    `stamp(info)` into `shared.version` (an output of that handler), and everyone follows. What
-    costs time waits until its own inner tab is opened: `shared.part["numbers"].select`; the names
-    are those of `DATA_PARTS`.
+    `shared.on_rows(refresh, inputs, outputs)` runs `refresh` when the part is opened, and while it
+    is shown when another data set is chosen, the chosen one has got another version, or Configure
+    has another model or cut. Whoever makes a version writes `stamp(info)` into `shared.version` (an
+    output of that handler), and everyone follows.
 
 How a tab keeps up
     `shared.on_show("chat", refresh, inputs, outputs)` runs `refresh` when the tab is opened, and
-    when another run is selected. Live views hang on `shared.ticker`: the tab's own, once a second
-    while that tab is shown. Handlers return `gr.skip()` for what has not changed.
+    while it is shown when another run is selected. Live views hang on `shared.ticker`: the tab's
+    own, once a second while that tab is shown. Handlers return `gr.skip()` for what has not
+    changed.
 
 How a tab offers the first run
     An empty state with a button appends it: `shared.sample_buttons.append(button)`. It then starts
@@ -152,29 +151,30 @@ class Shared:
     lens: gr.Textbox
     """How rows become tokens by Configure's settings (core.tokens.lens.Lens)."""
     tickers: dict[str, gr.Timer]
+    shown: dict[str, gr.Textbox]
+    """By tab and by part of Data: changes when it is shown, or is shown and has to show another run
+    or data set, other rows of it or other tokens (assets/page.js)."""
     page: gr.Blocks | None = None
     """The whole page, once it is built; for what happens when it is opened."""
     building: str = ""
-    """The tab that is being built."""
+    """The tab, or the part of Data, that is being built."""
     sample_buttons: list[gr.Button] = field(default_factory=list)
     """Buttons of empty states that start the sample run; Configure answers them."""
     finally_wire: list[Callable[[], None]] = field(default_factory=list)
     """What a tab wires when all tabs have been built."""
     settings: Form | None = None
     """Configure's form, once that is built."""
-    follow_settings: Callable[[Any], None] = lambda event: None
 
     @property
     def form(self) -> Form:
-        """Configure's form. Another tab may fill in a field, once all tabs are built; what follows
-        such an event is `follow_settings(form.wire_fill(event))`."""
+        """Configure's form. Another tab may fill in a field, once all tabs are built."""
         assert self.settings is not None
         return self.settings
 
     @property
     def ticker(self) -> gr.Timer:
         """Ticks each second while the tab that is being built is the one shown."""
-        return self.tickers[self.building]
+        return self.tickers[self.building if self.building in self.tickers else "data"]
 
     def go(self, tab: str) -> gr.Tabs:
         """The update that opens `tab`, for a handler that has `shared.tabs` as an output."""
@@ -188,13 +188,7 @@ class Shared:
         outputs: Sequence[gr.blocks.Block],
     ) -> None:
         """Runs `refresh` when `tab` is opened and when another run is selected."""
-        gr.on(
-            [self.tab[tab].select, self.run.change],
-            refresh,
-            list(inputs),
-            list(outputs),
-            show_progress="hidden",
-        )
+        self.shown[tab].change(refresh, list(inputs), list(outputs), show_progress="hidden")
 
     def on_rows(
         self,
@@ -203,25 +197,19 @@ class Shared:
         outputs: Sequence[gr.blocks.Block] | set[gr.blocks.Block],
         **how: Any,
     ) -> Any:
-        """Runs `refresh` when the rows that Data shows may be others; gives the event, for
-        `.then`. `how` goes to `gr.on`."""
-        # Another data set has other rows, too: the frame of Data sees to it.
-        return gr.on(
-            [self.tab["data"].select, self.version.change],
-            refresh,
-            inputs,
-            outputs,
-            **{"show_progress": "hidden", **how},
-        )
+        """Runs `refresh` when the part of Data that is being built is shown, or its rows may be
+        others; gives the event, for `.then`. `how` goes to it."""
+        how = {"show_progress": "hidden", "trigger_mode": "multiple", **how}
+        return self.shown[self.building].change(refresh, inputs, outputs, **how)
 
 
-def version_of(app: App, dataset: str) -> Any:
+def version_of(app: App, dataset: str) -> str:
     """The value of `shared.version`, which tells the other parts of the page which rows there are
     now."""
     try:
         return stamp(load_dataset_info(app.workspace, dataset))
     except TunesmithError:
-        return gr.skip()
+        return ""
 
 
 def stamp(info: DatasetInfo) -> str:

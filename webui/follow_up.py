@@ -148,8 +148,7 @@ class FollowUp:
         quiet: dict[str, Any] = {"show_progress": "hidden", "concurrency_limit": None}
         form = shared.form
         changed = {form.filled, shared.dataset, shared.tabs, self.panel, self.told}
-        onward = self.onward.click(self.go_on, run, changed, **quiet)
-        shared.follow_settings(form.wire_fill(onward))
+        self.onward.click(self.go_on, run, changed, **quiet)
         asked = [self.panel, self.epochs, self.steps, self.rate, self.checkpoint, self.told]
         self.longer.click(self.ask, run, asked, **quiet)
         self.close.click(_hidden, None, self.panel, **quiet)

@@ -9,7 +9,7 @@ what the command line understands.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -124,8 +124,9 @@ class Form:
     """Fields in the browser, in one or several parts of the page.
 
     A part is one component, whose value is what its controls hold by the path of their field.
-    Handlers get `inputs` and read them with `held`; they answer with `fill` and `mark`. After a
-    handler that answers with `fill` comes `wire_fill`.
+    Handlers get `parts` and read them with `held`; they answer with `fill` and `mark`. `render`
+    comes where it is always drawn, `wire` after the last part: what is filled in is taken over by
+    itself and changes `taken`.
     """
 
     def __init__(
@@ -142,12 +143,12 @@ class Form:
         self._values = values
         self.specs: dict[str, FieldSpec] = {}
         self.parts: list[gr.HTML] = []
-        self.marks = _unseen(
+        self.marks = unseen(
             {},
             f"const mark = () => tunesmith.form.mark('{name}', props.value); mark(); "
             "watch('value', mark);",
         )
-        self.filled = _unseen("")
+        self.filled, self.taken = unseen(""), unseen("")
 
     def part(self, groups: Sequence[Group]) -> gr.HTML:
         """The fields of `groups`, in the current layout."""
@@ -211,10 +212,6 @@ class Form:
     # -- what a handler reads and answers
 
     @property
-    def inputs(self) -> set[Component]:
-        return set(self.parts)
-
-    @property
     def edits(self) -> list[Any]:
         """The events of a person's edit."""
         return [part.input for part in self.parts]
@@ -275,22 +272,30 @@ class Form:
             said["at"] = max(data[part]["at"] for part in self.parts)
         return {self.filled: json.dumps(said)}
 
-    def wire_fill(self, answered: Any) -> Any:
-        """The event after which the parts hold what the handler of `answered` filled in."""
-        return answered.success(
+    def render(self) -> None:
+        for one in (self.marks, self.filled, self.taken):
+            one.render()
+
+    def wire(self) -> None:
+        self.take(self.filled.change)
+
+    def take(self, event: Callable[..., Any]) -> Any:
+        """Takes over what was filled in when `event` happens; gives the event after that."""
+        return event(
             None,
             [self.filled, *self.parts],
-            self.parts,
+            [self.taken, *self.parts],
             js=f"(...given) => tunesmith.form.fill('{self.name}', ...given)",
             show_progress="hidden",
         )
 
 
-def _unseen(value: Any, script: str | None = None) -> gr.HTML:
+def unseen(value: Any, script: str | None = None) -> gr.HTML:
     """Holds a value for the browser. A text box that is hidden would be seen when what it stands in
     is shown again: Gradio then shows all that is in it."""
     return gr.HTML(
         value,
+        render=False,
         html_template="",
         js_on_load=script,
         elem_classes="no-space",

@@ -150,7 +150,7 @@ class JobProgress:
 
         inputs = {place, *self.inputs}
         shown = {"fn": news, "inputs": inputs, "outputs": self.outputs, **quiet}
-        for event in (shared.tab[tab].select, place.change, shared.ticker.tick, begun.then):
+        for event in (shared.shown[tab].change, shared.ticker.tick, begun.then):
             event(**shown)
         self.told.change(
             lambda at: gr.Button(interactive=not self.at_work(at)), place, start, **quiet

@@ -212,7 +212,7 @@ class TemplateChoice:
         shared = self.shared
         quiet: dict[str, Any] = {"show_progress": "hidden"}
         gr.on(
-            [shared.tab["data"].select, shared.lens.change, look.change],
+            [shared.shown["rows"].change, look.change],
             lambda lens, how: self.follow(lens, how, shown_for),
             [shared.lens, look],
             [self.choice, self.bar, *self.learned],
@@ -237,21 +237,18 @@ class TemplateChoice:
         shared, filled = self.shared, self.shared.form.filled
         quiet: dict[str, Any] = {"show_progress": "hidden"}
         done = [self.problem, self.choice, shared.lens, self.draft, self.box, filled]
-        for event in (
-            self.choice.input(
-                self.choose, [self.choice, shared.lens], [filled, shared.lens], **quiet
-            ),
-            self.save.click(self.keep, [self.name, self.text, shared.lens], done, **quiet),
-            self.delete.click(self.remove, shared.lens, done, **quiet),
-            gr.on(
-                [choice.input for choice in self.learned],
-                self.learn,
-                [*self.learned, shared.lens],
-                [filled, shared.lens],
-                **quiet,
-            ),
-        ):
-            shared.follow_settings(shared.form.wire_fill(event))
+        self.choice.input(
+            self.choose, [self.choice, shared.lens], [filled, shared.lens], **quiet
+        )
+        self.save.click(self.keep, [self.name, self.text, shared.lens], done, **quiet)
+        self.delete.click(self.remove, shared.lens, done, **quiet)
+        gr.on(
+            [choice.input for choice in self.learned],
+            self.learn,
+            [*self.learned, shared.lens],
+            [filled, shared.lens],
+            **quiet,
+        )
 
 
 def problem_at(text: str, problem: TemplateProblem) -> str:

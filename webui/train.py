@@ -151,8 +151,8 @@ class _Train:
             **quiet,
         }
         in_order = {"show_progress": "hidden"}
-        triggers = [shared.tab["train"].select, run.change]
-        gr.on(triggers, self.open, run, [self.choice, run], **in_order).then(**look)
+        shown = shared.shown["train"]
+        shown.change(self.open, run, [self.choice, run], **in_order).then(**look)
         shared.ticker.tick(**look)
         self.choice.input(lambda chosen: chosen, self.choice, run, **in_order)
         self.stop.click(self.stop_run, run, self.outcome, **quiet).then(**look)

@@ -104,7 +104,7 @@ def test_the_browser_does_its_own_part_of_an_event_before_it_asks_the_server(
         targets = {tuple(at) for at in one["targets"] if at[1] not in ("then", "success", "load")}
         if one["backend_fn"]:
             asked |= targets
-        elif one["js"] and "tabShown" not in one["js"]:  # that looks at what is drawn by then
+        elif one["js"]:
             assert not targets & asked
             early += 1
     assert early > 5

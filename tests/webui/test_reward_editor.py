@@ -42,7 +42,7 @@ class Bench:
             self.run.part(forms.in_folds())
             self.run.part([forms.basics()])
             self.editor = RewardEditor(app, self.run)
-            self.editor.wire(lambda event: None)
+            self.editor.wire()
         self.held = {one: getattr(one, "value", None) for one in self.editor.inputs}
         self.forms = (self.run, self.editor.form)
 

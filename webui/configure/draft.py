@@ -14,9 +14,9 @@ import gradio as gr
 from gradio.components import Component
 
 from core.errors import TunesmithError
-from core.rules.presets import Preset, load_preset
+from core.rules.presets import DEFAULT, Preset, load_preset
 from webui.context import App
-from webui.forms import READ_ONLY, Form
+from webui.forms import READ_ONLY, Form, unseen
 
 _LEFT_OUT = READ_ONLY | {"data.dataset"}
 
@@ -29,12 +29,14 @@ class Draft:
         # Another workspace at the same address has drafts of its own.
         name = hashlib.sha256(str(app.workspace.root).encode()).hexdigest()[:16]
         self._key = f"tunesmith-draft-{name}"
-        self.kept = gr.Textbox(label="Draft", visible="hidden")
+        self.kept = unseen("")
 
-    def wire(self, page: gr.Blocks, restore: Any, outputs: set[Component]) -> Any:
-        """Calls `restore` with the draft when the page is opened; gives that event."""
-        read = f"() => tunesmith.form.restore('{self.form.name}', '{self._key}')"
-        return page.load(restore, self.kept, outputs, js=read, show_progress="hidden")
+    def wire(self, page: gr.Blocks, restore: Any, outputs: set[Component]) -> None:
+        """Calls `restore` with the draft when the page is opened and there is one."""
+        self.kept.render()
+        read = f"() => tunesmith.form.restore('{self.form.name}', '{self._key}', '{DEFAULT}')"
+        page.load(None, None, self.kept, js=read, show_progress="hidden")
+        self.kept.change(restore, self.kept, outputs, show_progress="hidden")
 
     def read(self, kept: Any) -> tuple[Preset, dict[str, Any]] | None:
         """(the preset, what was changed since it was chosen, as the controls hold it) of a draft;

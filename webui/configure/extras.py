@@ -88,7 +88,7 @@ class ExtrasView:
         def install(data: dict[Component, Any], request: gr.Request) -> Iterator[dict[Any, Any]]:
             yield from self.install(form, data, request)
 
-        return self.button.click(install, form.inputs, outputs, **quiet)
+        return self.button.click(install, set(form.parts), outputs, **quiet)
 
 
 def _lacking(values: Mapping[str, Any]) -> list[Extra]:

@@ -413,9 +413,8 @@ class MemoryView:
         self,
         form: Form,
         inputs: set[Component],
-        refreshed_now: Callable[[Any], None],
-    ) -> None:
-        """`refreshed_now` lets the plan follow an event."""
+    ) -> Any:
+        """The event after which the plan has something new to show."""
         quiet: dict[str, Any] = {"show_progress": "hidden"}
 
         def change(button: gr.Button, data: dict[Component, Any]) -> dict[Component, Any]:
@@ -428,12 +427,10 @@ class MemoryView:
             yield from self.attempt(lambda: form.config(data), request.session_hash)
 
         for button in self.buttons:
-            made = button.click(partial(change, button), {*inputs, button}, {form.filled}, **quiet)
-            refreshed_now(form.wire_fill(made))
+            button.click(partial(change, button), {*inputs, button}, {form.filled}, **quiet)
         outputs = {self.status, self.start, self.stop}
-        tried = self.start.click(attempt, inputs, outputs, concurrency_limit=None, **quiet)
-        refreshed_now(tried)
         self.stop.click(self.stop_trial, None, None, **quiet)
+        return self.start.click(attempt, inputs, outputs, concurrency_limit=None, **quiet)
 
 
 def _label(change: Change) -> str:

@@ -6,7 +6,7 @@ as well; what stands there is what the run gets.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -68,6 +68,7 @@ class RewardEditor:
                 self.remove = gr.Button("Remove it", variant="stop", visible=False)
             self.said = gr.HTML(apply_default_css=False, elem_id="reward-said")
             self._build_trial()
+        self.form.render()
         self.outputs = {self.box, self.listed, self.entry}
         self.shown = {self.kind, self.about, self.keep, self.remove, self.said}
         self.shown |= {self.form.marks, self.form.filled}
@@ -237,22 +238,19 @@ class RewardEditor:
 
     # -- wiring
 
-    def wire(self, refreshed_now: Callable[[Any], None]) -> None:
-        """`refreshed_now` lets the plan follow an event."""
+    def wire(self) -> None:
         quiet: dict[str, Any] = {"show_progress": "hidden"}
         run, form = self.run, self.form
-        form.wire_fill(self.kind.input(self.choose_kind, self.inputs, self.shown, **quiet))
-        form.wire_fill(self.entry.input(self.choose_entry, self.inputs, self.shown, **quiet))
+        form.wire()
+        self.kind.input(self.choose_kind, self.inputs, self.shown, **quiet)
+        self.entry.input(self.choose_entry, self.inputs, self.shown, **quiet)
         gr.on(
             form.edits, self.change, self.inputs, {form.marks}, trigger_mode="always_last", **quiet
         )
         added = {run.filled, self.said, form.marks}
         removed = {run.filled, self.entry, self.keep, self.remove, self.said}
-        for event in (
-            self.keep.click(self.add, self.inputs, added, **quiet),
-            self.remove.click(self.take_out, self.inputs, removed, **quiet),
-        ):
-            refreshed_now(run.wire_fill(event))
+        self.keep.click(self.add, self.inputs, added, **quiet)
+        self.remove.click(self.take_out, self.inputs, removed, **quiet)
         self.trial.click(
             self.try_it,
             self.inputs,

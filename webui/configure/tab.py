@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import wait
 from typing import Any
 
@@ -173,7 +173,7 @@ class _Configure:
         """What was typed before the page was loaded again."""
         found = self.draft.read(kept)
         if found is None:
-            return self.form.fill(preset=DEFAULT)
+            return {self.form.filled: gr.skip()}
         preset, held = found
         values = {p: v for p, v in preset.config().values().items() if p != DATASET}
         return {
@@ -280,14 +280,15 @@ class _Configure:
     # -- wiring
 
     def wire(self) -> None:
-        shared, form = self.shared, self.form
+        form, shown = self.form, self.shown
         quiet: dict[str, Any] = {"show_progress": "hidden"}
         # Whatever asked for it, one plan is made after the other: the last one shown is the last.
+        # Of many changes at once only the last is answered.
         in_turn: dict[str, Any] = {"concurrency_id": "plan", "concurrency_limit": 1, **quiet}
-        shown = self.shown
+        last: dict[str, Any] = {"trigger_mode": "always_last", **in_turn}
 
-        def refreshed(event: Any) -> None:
-            """What follows a change: at once the plan, and again when its tokens are counted."""
+        def counted(event: Any) -> None:
+            """The plan again when its tokens are counted."""
             event.then(
                 self.wait_for_tokens,
                 self.inputs,
@@ -295,47 +296,37 @@ class _Configure:
                 trigger_mode="multiple",
                 concurrency_limit=None,
                 **quiet,
-            ).then(self.follow, self.inputs, shown, trigger_mode="always_last", **in_turn)
+            ).then(self.follow, self.inputs, shown, **last)
 
-        def refreshed_now(event: Any) -> None:
-            refreshed(event.then(self.follow, self.inputs, shown, **in_turn))
+        def followed(event: Any) -> None:
+            event.then(None, None, form.taken, js="() => String(Math.random())", **quiet)
 
-        shared.follow_settings = refreshed_now
-        self.finder.wire(form, shared)
-        self.rewards.wire(refreshed_now)
+        counted(gr.on(form.edits, self.edited, self.inputs, {*shown, self.status}, **last))
+        counted(form.taken.change(self.follow, self.inputs, shown, **last))
+        self.finder.wire(form)
+        self.rewards.wire()
         self.verl.wire(form, self.inputs)
-        refreshed_now(self.extras.wire(form))
-        # Of many changes at once only the last is answered.
-        told = {*shown, self.status}
-        refreshed(
-            gr.on(form.edits, self.edited, self.inputs, told, trigger_mode="always_last", **in_turn)
-        )
-
-        def filled(event: Any) -> None:
-            refreshed_now(form.wire_fill(event))
-
-        filled(self.preset.input(self.choose, self.inputs, {self.when, form.filled}, **quiet))
-        filled(self.reset.click(self.back, self.inputs, {form.filled}, **quiet))
+        followed(self.extras.wire(form))
+        self.preset.input(self.choose, self.inputs, {self.when, form.filled}, **quiet)
+        self.reset.click(self.back, self.inputs, {form.filled}, **quiet)
         self.presets.wire()
-        self._wire_lists(filled)
+        self._wire_lists()
         begun = self.start_outputs
         self.start.click(self.begin, self.inputs, begun, concurrency_limit=None, **quiet)
         self.stop.click(self.stop_start, None, None, **quiet)
-        self.need.wire(form, self.inputs, refreshed_now)
+        followed(self.need.wire(form, self.inputs))
         self._wire_reuse()
+        form.wire()
 
-    def _wire_lists(self, filled: Callable[[Any], None]) -> None:
+    def _wire_lists(self) -> None:
         """Lists that grow with the workspace, and the data set, which all tabs share."""
         shared, form = self.shared, self.form
         quiet: dict[str, Any] = {"show_progress": "hidden"}
-        filled(
-            gr.on(
-                [shared.tab["configure"].select, shared.dataset.change],
-                self.open,
-                {*form.parts, shared.dataset, self.presets.purpose, self.preset},
-                {form.filled, self.preset},
-                **quiet,
-            )
+        shared.shown["configure"].change(
+            self.open,
+            {*form.parts, shared.dataset, self.presets.purpose, self.preset},
+            {form.filled, self.preset},
+            **quiet,
         )
         # In the browser, at once: a selection that is still on its way would come back as a newer.
         js = f"() => tunesmith.form.value('{form.name}', '{DATASET}')"
@@ -352,9 +343,9 @@ class _Configure:
 
     def wire_draft(self) -> None:
         assert self.shared.page is not None
+        self.form.render()
         told = {self.presets.purpose, self.preset, self.when, self.form.filled}
-        opened = self.draft.wire(self.shared.page, self.restore, told)
-        self.shared.follow_settings(self.form.wire_fill(opened))
+        self.draft.wire(self.shared.page, self.restore, told)
 
     def wire_sample_buttons(self) -> None:
         """Start the sample run: back to the first settings, then as if Start were pressed here."""
@@ -373,6 +364,6 @@ class _Configure:
             },
             **quiet,
         )
-        self.form.wire_fill(chosen).then(
+        self.form.take(chosen.then).then(
             self.begin, self.inputs, self.start_outputs, concurrency_limit=None, **quiet
         )

@@ -54,6 +54,7 @@ class DraftForm:
                 self.start = gr.Button("Start writing", variant="primary", scale=0)
                 self.close = gr.Button("Close", scale=0)
             self.wrong = gr.HTML(apply_default_css=False)
+        self.form.render()
         self.shown = {
             self.panel,
             self.endpoint,

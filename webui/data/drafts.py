@@ -273,7 +273,6 @@ class DraftsView:
         shown(shared.on_rows(self.open, chosen, list(self.opened), **quiet))
         closed = [self.form.panel, self.jobs.shown, self.said, self.first]
         dataset.change(None, None, closed, js=draft_cards.CLOSE, **quiet)
-        begun(dataset.change(lambda desk: desk.close(), self.desk, None, **quiet))
         changed(self.jobs.told.change(lambda: None, None, None, **quiet))
         acted = self.jobs.shown.select(
             self.act_on_job, [dataset, self.jobs.known], dataset, trigger_mode="multiple", **quiet
@@ -288,17 +287,15 @@ class DraftsView:
         form, fields = self.form, self.form.form
         inputs = {*fields.parts, dataset, self.desk}
         beginning = {*self.opened, form.panel, form.wrong, fields.marks, self.first}
-        fields.wire_fill(
-            self.more.click(self.open_panel, dataset, {*form.shown, self.nothing}, **quiet)
-        )
+        fields.wire()
+        self.more.click(self.open_panel, dataset, {*form.shown, self.nothing}, **quiet)
         form.close.click(lambda: gr.Column(visible=False), None, form.panel, **quiet).then(
             self.open, [dataset, self.task], self.opened, **quiet
         )
         for part in fields.parts:
-            chosen = part.select(
+            part.select(
                 form.offer_models, {part}, {fields.filled}, trigger_mode="always_last", **quiet
             )
-            fields.wire_fill(chosen)
         gr.on(fields.edits, self.mark, inputs, {fields.marks}, trigger_mode="always_last", **quiet)
         begun(form.start.click(self.begin, inputs, beginning, **quiet))
         limits = [dataset, self.task, self.rows, self.budget]

@@ -185,7 +185,6 @@ class Library:
             self.confirm,
         ]
         shared.on_rows(self.detail, [dataset, self.shown], details).then(**draw)
-        shared.part["manage"].select(**draw)
         self.table.input(self.sort_by, self.order, self.order, **each).then(**draw)
         self.table.select(self.select, None, dataset, **each)
         self.table.like(self.tick, None, self.ticked, **each).then(

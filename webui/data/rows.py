@@ -20,7 +20,7 @@ from core.errors import TunesmithError
 from core.tokens.lens import Lens
 from webui import messages
 from webui.background import Newest
-from webui.context import App, Shared
+from webui.context import App, Shared, version_of
 from webui.data import row_cards
 from webui.data import row_cards as token_view
 from webui.template_choice import TemplateChoice
@@ -50,6 +50,8 @@ class Where(Newest):
 
     version: str = ""
     """The stamp of the rows that were opened."""
+    lens: str = ""
+    """How they became tokens then."""
     first: int = 0
     """Counts rows of the part, or of those that were `found`."""
     found: list[int] | None = None
@@ -119,7 +121,7 @@ class RowsView:
         self.late = gr.Textbox(visible="hidden", label="What the worker was asked late")
         self.inputs = {
             shared.dataset, shared.lens, self.part, self.look, self.words, self.where,
-            self.templates.draft, self.row, shared.version,
+            self.templates.draft, self.row,
         }
         self.outputs = {
             self.part, self.place, self.rows, self.model.button, self.row, self.before, self.after,
@@ -130,12 +132,15 @@ class RowsView:
 
     def open(self, data: dict[Component, Any]) -> Updates:
         """Another data set or version: its parts, from the first row. The same one again, as after
-        a look at another tab, stays where it was left."""
-        look, version = self._asked(data), data[self.shared.version]
-        if version == look.where.version:
-            return self._nothing_new
-        look.where.version = version
-        look.where.move(0)
+        a look at another tab, stays where it was left; as tokens they may be others now."""
+        look = self._asked(data)
+        where, before = look.where, (look.where.version, look.where.lens)
+        version = version_of(self.app, look.dataset) or look.dataset
+        where.version, where.lens = version, data[self.shared.lens]
+        if version == before[0]:
+            others = look.how == AS_TOKENS and where.lens != before[1]
+            return self._shown(look, moved=False) if others else self._nothing_new
+        where.move(0)
         return self._shown(look) if look.dataset else {self.rows: ""}
 
     def show(self, data: dict[Component, Any]) -> Updates:
@@ -316,7 +321,6 @@ class RowsView:
         shared.on_rows(self.open, inputs, outputs)
         for trigger, handler in (
             (self.look.input, self.show),
-            (shared.lens.change, self.show),
             (self.templates.draft.change, self.show),
             (self.part.input, self.choose_part),
             (self.row.submit, self.go),

@@ -58,6 +58,7 @@ class ShapeView:
             elem_id="steps", js_on_load=job_progress.CLICKS, apply_default_css=False
         )
         self._build_panel()
+        self.forms.form.render()
         self.said = gr.HTML(elem_id="shape-said", apply_default_css=False)
         self.jobs = JobProgress(
             app, ("prepare",), elem_id="shape-progress", of="dataset", stop_id="shape-stop"
@@ -111,10 +112,6 @@ class ShapeView:
             gr.Button(visible=len(info.versions) > 2),
             step_cards.recipe_link(info),
         )
-
-    def leave(self, request: gr.Request) -> None:
-        """Another data set: what was tried with the last one says no more here."""
-        self.trial.end(request.session_hash or "")
 
     def close_panel(self, request: gr.Request) -> dict[Any, Any]:
         self.trial.end(request.session_hash or "")
@@ -313,22 +310,9 @@ class ShapeView:
         quiet: dict[str, Any] = {"show_progress": "hidden"}
         shown = [self.head, self.steps, self.undo, self.versions, self.prune, self.recipe]
         jobs = self.jobs
-        closing = {
-            self.panel,
-            *self.trial.outputs,
-            self.pruned,
-            self.said,
-            self.applied,
-            jobs.shown,
-        }
-        frame = {
-            *closing,
-            self.place,
-            self.chooser,
-            self.form_area,
-            self.apply,
-            self.another,
-        }
+        closing = {self.panel, self.pruned, self.said, self.applied, jobs.shown}
+        closing |= self.trial.outputs
+        frame = {self.place, self.chooser, self.form_area, self.apply, self.another, *closing}
         panel = {*frame, *self.forms.outputs, self.op, self.about}
         shown_now = jobs.at_once(self.news)
 
@@ -350,7 +334,6 @@ class ShapeView:
             js=_CLOSE,
             **quiet,
         )
-        begun(dataset.change(self.leave, None, None, **quiet))
         changed(jobs.told.change(self.ended, [jobs.told, self.applied], closing, **quiet))
         begun(
             jobs.shown.select(
@@ -364,9 +347,9 @@ class ShapeView:
             (self.chooser.select, self.choose),
             (self.steps.select, self.act),
         ):
-            shown_form = self.forms.form.wire_fill(event(handler, dataset, panel, **quiet))
-            shown_form.then(None, js=_TO_PANEL)
-            begun(shown_form)
+            done = event(handler, dataset, panel, **quiet)
+            done.then(None, js=_TO_PANEL)
+            begun(done)
         self._wire_form(begun, quiet)
         changed(self.undo.click(self.go_back, dataset, closing, **quiet))
         changed(self.versions.select(self.use, dataset, closing, **quiet))
@@ -378,6 +361,7 @@ class ShapeView:
     def _wire_form(self, begun: Any, quiet: dict[str, Any]) -> None:
         """The buttons and switches of the step that is filled in."""
         form = self.forms.form
+        form.wire()
         inputs = {*form.parts, self.op, self.place, self.shared.dataset}
         done = {form.marks, *self.trial.outputs}
         gr.on(form.edits, self._mark, inputs, {form.marks}, trigger_mode="always_last", **quiet)

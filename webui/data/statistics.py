@@ -59,11 +59,10 @@ class StatisticsView:
         self.lengths = charts.charts("Lengths of rows in tokens")
         self.shares = gr.HTML(apply_default_css=False, elem_id="numbers-shares")
         self.suggested = gr.Number(0, visible="hidden", precision=0, label="Suggested max_length")
-        self.opened = gr.State(False)
         self.late = gr.Textbox(visible="hidden", label="What the worker was asked late")
         self.ticker = gr.Timer(1, active=False)
         self.newest = gr.State(Newest())
-        self.inputs = {shared.dataset, shared.lens, self.opened, self.newest}
+        self.inputs = {shared.dataset, shared.lens, self.newest}
         self.outputs = {
             self.state,
             self.count,
@@ -83,8 +82,8 @@ class StatisticsView:
     # -- handlers
 
     def show(self, data: dict[Component, Any]) -> Updates:
-        """The numbers as far as they are known; nothing is counted while nobody looks."""
-        if not data[self.opened] or not data[self.shared.dataset]:
+        """The numbers as far as they are known."""
+        if not data[self.shared.dataset]:
             return {self.late: gr.skip()}
         newest = data[self.newest]
         asked = newest.ask()
@@ -96,7 +95,7 @@ class StatisticsView:
 
     def wait(self, data: dict[Component, Any]) -> None:
         """Until the worker has counted what was asked; `show` then shows it."""
-        if data[self.opened] and data[self.shared.dataset]:
+        if data[self.shared.dataset]:
             with suppress(TunesmithError):  # `show` has said it
                 counting = self._sample(*self._asked(data))
                 if counting is not None:
@@ -104,8 +103,6 @@ class StatisticsView:
 
     def tick(self, data: dict[Component, Any]) -> Updates:
         """How far the rest is counted; all numbers again when it is."""
-        if not data[self.opened]:
-            return {self.ticker: gr.Timer(active=False)}
         try:
             info, lens = self._asked(data)
             task = self.rest.get(self._key(info, lens))
@@ -227,13 +224,16 @@ class StatisticsView:
         }
         show = {"fn": self.show, "inputs": self.inputs, "outputs": self.outputs}
 
-        for name, part in shared.part.items():
-            here = name == "numbers"
-            event = part.select(lambda here=here: here, None, self.opened, **each)
-            if here:
-                event.then(**show, **each)
+        # Nothing is looked at again and again while nobody sees it.
+        gr.on(
+            [part.select for name, part in shared.part.items() if name != "numbers"],
+            None,
+            None,
+            self.ticker,
+            js='() => ({ __type__: "update", active: false })',
+            show_progress="hidden",
+        )
         shared.on_rows(self.show, self.inputs, self.outputs)
-        shared.lens.change(**show, **each)
         self.model.wire().then(**show, **each)
         # Only when the numbers could not be shown at once.
         self.late.change(self.wait, self.inputs, None, **each).then(**show, **each)
@@ -247,13 +247,12 @@ class StatisticsView:
     def _wire_setting(self) -> None:
         """Configure's field is there only when all tabs have been built."""
         shared, form = self.shared, self.shared.form
-        taken = self.use.click(
+        self.use.click(
             self.take,
             [self.suggested, shared.lens],
             [form.filled, shared.lens],
             show_progress="hidden",
         )
-        shared.follow_settings(form.wire_fill(taken))
 
 
 Found = Mapping[str, Any]

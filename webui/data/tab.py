@@ -21,7 +21,7 @@ from core.tokens.lens import Lens
 from webui import messages
 from webui.background import Newest
 from webui.context import App, Shared, stamp
-from webui.data.drafts import DraftsView
+from webui.data.drafts import Desk, DraftsView
 from webui.data.import_form import ImportForm
 from webui.data.library import Library
 from webui.data.rows import RowsView
@@ -119,6 +119,12 @@ class _Data:
         if counting is not None:
             wait([counting], timeout=PATIENCE)
 
+    def leave(self, desk: Desk, request: gr.Request) -> None:
+        """Another data set: a step that was tried with the last one, and a draft of it that is
+        being changed, say no more here."""
+        self.views["shape"].trial.end(request.session_hash or "")
+        desk.close()
+
     def tick(self, data: dict[Any, Any]) -> dict[Any, Any]:
         """How far the work on data is: one request for all of it."""
         news: dict[Any, Any] = {}
@@ -133,12 +139,14 @@ class _Data:
         quiet: dict[str, Any] = {"show_progress": "hidden"}
         each: dict[str, Any] = {"trigger_mode": "multiple", "concurrency_limit": None, **quiet}
         self.importing.wire()
-        for view in self.views.values():
+        for name, view in self.views.items():
+            shared.building = name
             view.wire()
+        shared.building = "data"
         seen = [dataset, shared.lens]
         told = [self.numbers, self.about, self.counted, shared.version]
-        gr.on(
-            [shared.tab["data"].select, dataset.change, shared.version.change],
+        dataset.change(self.leave, self.views["drafts"].desk, None, **quiet)
+        opened = shared.shown["data"].change(
             self.open, [*seen, self.newest], [self.choice, dataset, self.welcome, *told], **each,
         )
         self.counted.change(self.wait, seen, None, **each).then(
@@ -147,7 +155,8 @@ class _Data:
         inputs, outputs = ({one for sets in both for one in sets} for both in zip(
             *(part.watched for part in self.at_work), strict=True
         ))
-        shared.ticker.tick(self.tick, {dataset, *inputs}, {self.counted, *outputs}, **quiet)
+        for event in (shared.ticker.tick, opened.then):
+            event(self.tick, {dataset, *inputs}, {self.counted, *outputs}, **quiet)
         self.choice.input(lambda chosen: chosen, self.choice, dataset, **each)
         self.train.click(lambda: shared.go("configure"), None, shared.tabs, **quiet)
 
