@@ -175,6 +175,8 @@ class ChatRenderer:
             return rendered_with_calls(
                 messages, self._tokenizer, self._tools, add_generation_prompt=generation
             )
+        except MemoryError:
+            raise
         except Exception as error:  # a template is a program: it raises what it likes
             raise DataError(
                 f"The model's chat template refuses this row: {str(error).rstrip('.')}.",
@@ -185,13 +187,14 @@ class ChatRenderer:
         self, text: str, messages: list[Message], places: list[int]
     ) -> list[Span] | None:
         """What the template's own marks say of these turns; None where it has no marks, not one
-        stretch for each assistant turn, or calls of tools are missing in them."""
+        stretch with something in it for each assistant turn, or calls of tools are missing in
+        them."""
         template = template_text(self._tokenizer, with_tools=self._tools is not None)
         if "generation" not in names_used(template):
             return None
         found = self._generated(messages, template)
         answers = [i for i, turn in enumerate(messages) if turn["role"] == "assistant"]
-        if len(found) != len(answers):
+        if len(found) != len(answers) or not all(text[slice(*one)].strip() for one in found):
             return None
         marked = {i: (int(begin), int(end)) for i, (begin, end) in zip(answers, found, strict=True)}
         if not all(_names_calls(text[slice(*marked[i])], messages[i]) for i in places):
