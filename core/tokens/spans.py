@@ -21,6 +21,7 @@ from core.tokens.chat_templates import names_used
 from core.tokens.thoughts import (
     behind_empty_thought,
     behind_thought,
+    open_thought,
     own_thought,
     thought_of,
     with_thought,
@@ -62,6 +63,8 @@ def render_plain(
         begin = len(text)
         text += message["content"] + (eos if message["role"] == "assistant" else "")
         if learned[index]:
+            if thoughts == "none":
+                _refuse_open_thought(message, index)
             thought = thought_of(message)
             thought_end = text.index(thought, begin) + len(thought) if thought else None
             spans.append(_without_thought(text, (begin, len(text)), thought_end, thoughts))
@@ -104,6 +107,7 @@ class ChatRenderer:
         ends = self._thought_ends(text, messages)
         if thoughts == "none":
             for index in places:
+                _refuse_open_thought(messages[index], index)
                 if ends.get(index) == -1:
                     raise _changed(index)
         kept = [
@@ -323,6 +327,16 @@ def _changed(index: int) -> DataError:
         "cannot be found again and the loss cannot be put on them.",
         "Choose another chat template, or train on single-turn rows.",
     )
+
+
+def _refuse_open_thought(message: Message, index: int) -> None:
+    mark = open_thought(message)
+    if mark:
+        raise DataError(
+            f"Turn {index + 1} (assistant) begins a thought with {mark} and never closes it, so "
+            "that nobody can say where its answer begins.",
+            "Change the row, or learn thoughts, too (data.learn_thoughts).",
+        )
 
 
 def _without_thought(text: str, span: Span, thought_end: int | None, thoughts: str) -> Span:
