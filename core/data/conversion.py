@@ -27,6 +27,7 @@ from core.data.turns import (
     turns_of,
     unused_keys,
     with_system,
+    with_thought,
 )
 from core.data.values import (
     Fields,
@@ -52,6 +53,9 @@ def convert(row: Row, form: str, mapping: Mapping[str, str], system_prompt: str 
     refuse_media_beside(row, made, mapping.values())
     return made
 
+
+THOUGHT = "reasoning_content"
+"""The field for a column with the thought before the last answer."""
 
 _TURN_FIELDS = (
     *("messages", "conversations", "prompt", "completion", "instruction", "output"),
@@ -172,7 +176,14 @@ def _prompt_completion(
         raise Unusable(f"the answer ends with a turn of {completion[-1]['role']}")
     if len(prompt) + len(completion) > 2:
         check_order([*prompt, *completion])
+    result["completion"] = _with_thought(fields, row, completion)
     return add_tools(result, fields, row)
+
+
+def _with_thought(fields: Fields, row: Row, turns: list[Turn]) -> list[Turn]:
+    """The turns with the thought of the row's own column before their last answer."""
+    thought = fields.optional(row, THOUGHT) if THOUGHT in fields else None
+    return turns if thought is None else with_thought(turns, thought)
 
 
 UNASKED = "without_question"
@@ -192,6 +203,7 @@ def _messages(field: str, fields: Fields, system_prompt: str, row: Row) -> Row:
         raise Unusable(f"no turn of the user, so nothing is asked ({UNASKED}=keep keeps it)")
     if "tool" in roles:
         check_order(messages)
+    messages = _with_thought(fields, row, messages)
     messages = with_system(messages, own_system(fields, row), system_prompt)
     return add_tools({"messages": messages}, fields, row)
 

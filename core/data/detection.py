@@ -14,6 +14,7 @@ from typing import Any
 
 from core.data.conversion import (
     SEPARATORS,
+    THOUGHT,
     holds_messages,
     holds_several,
     judgement,
@@ -26,6 +27,7 @@ from core.data.forms import (
     FORMS,
     JUDGED,
     MATTERS,
+    MENDED_BY,
     NAMES,
     NOT_LABELS,
     ONLY_ANSWERS,
@@ -131,9 +133,15 @@ def _warnings(columns: Columns, form: str, mapping: Mapping[str, str]) -> tuple[
             f"called {names}. Name them with label_names (--map label_names=NAME,NAME,...)."
         )
     return (*found, *(
-        f"The column {column} is not used, and it looks like {what}."
+        f"The column {column} is not used, and it looks like {what}.{_mend(form, what, column)}"
         for column, what in columns.that_matter(used_columns(mapping, columns.names)).items()
     ))
+
+
+def _mend(form: str, what: str, column: str) -> str:
+    name = MENDED_BY.get(what, "")
+    fits = name in FORMS[form].fields
+    return f" Choose it as {name} (--map {name}={column}) to use it." if fits else ""
 
 
 def guess_mapping(rows: Sequence[Row], form: str) -> dict[str, str]:
@@ -212,6 +220,8 @@ def _column_for(
             return None
     if name in ("history", "tools"):
         return named[0] if named else None
+    if name == THOUGHT:
+        return next((column for column in named if columns.holds_answers(column)), None)
     if name == "system":
         return _best(columns, named, [column for column in named if columns.holds_parts(column)])
     if name == "text" and not named:

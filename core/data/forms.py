@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
-from core.data.conversion import SEPARATORS, UNASKED, names_of
+from core.data.conversion import SEPARATORS, THOUGHT, UNASKED, names_of
 from core.data.read.row import Row, invalid_text
 from core.data.values import root_of, template_of
 from core.errors import DataError, did_you_mean
@@ -53,7 +53,7 @@ FORMS: dict[str, Form] = {
             "Prompt and answer",
             "prompt-completion",
             ("prompt", "completion"),
-            ("system", "history", "tools"),
+            ("system", "history", "tools", THOUGHT),
             "Questions with the answers that the model shall learn (supervised fine-tuning).",
         ),
         Form(
@@ -61,7 +61,7 @@ FORMS: dict[str, Form] = {
             "Instruction, input, output (Alpaca)",
             "prompt-completion",
             ("instruction", "output"),
-            ("input", "system", "history", "tools"),
+            ("input", "system", "history", "tools", THOUGHT),
             "Tasks with the answers that the model shall learn (supervised fine-tuning).",
         ),
         Form(
@@ -69,7 +69,7 @@ FORMS: dict[str, Form] = {
             "Messages (OpenAI)",
             "messages",
             ("messages",),
-            ("system", "tools"),
+            ("system", "tools", THOUGHT),
             "Conversations whose answers the model shall learn (supervised fine-tuning).",
             {UNASKED: ("keep",)},
         ),
@@ -78,7 +78,7 @@ FORMS: dict[str, Form] = {
             "Conversations (ShareGPT)",
             "messages",
             ("conversations",),
-            ("system", "tools"),
+            ("system", "tools", THOUGHT),
             "Conversations whose answers the model shall learn (supervised fine-tuning).",
             {UNASKED: ("keep",)},
         ),
@@ -141,6 +141,8 @@ NAMES: dict[str, tuple[str, ...]] = {
     "messages": ("messages", "conversations", *_CONVERSATIONS),
     "conversations": ("conversations", "messages", *_CONVERSATIONS),
     "tools": ("tools", "functions"),
+    THOUGHT: ("reasoning_content", "reasoning", "thinking", "thought", "thoughts", "cot")
+    + ("chain_of_thought", "thinking_content", "reasoning_text", "thought_process", "scratchpad"),
     "chosen": ("chosen", "chosen_response", "response_chosen", "answer_chosen", "preferred")
     + ("accepted", "winner", "better", "preferred_output", "preferred_response")
     + ("preferred_answer", "preferred_completion", "chosen_messages", "chosen_output")
@@ -180,10 +182,12 @@ MATTERS = {
     "films": ("video", "videos", "video_path", "video_url"),
     "the row that each one answers": ("parent_id", "parent", "parent_ids", "parent_message_id")
     + ("reply_to", "in_reply_to", "reply_to_id"),
-    "a thought before the answer": ("reasoning_content", "reasoning", "thinking", "thought")
-    + ("thoughts", "chain_of_thought", "cot"),
+    "a thought before the answer": (*NAMES[THOUGHT], "rationale"),
 }
 """What a column holds by its name that a model learns wrongly without, or not at all."""
+
+MENDED_BY = {"a thought before the answer": THOUGHT}
+"""The field for what a column holds, in the forms that have it."""
 
 TEXT_PAIRS = (
     ("premise", "hypothesis"),

@@ -23,6 +23,15 @@ THOUGHT_KEYS = (
 """Names of the thought before an answer; it is kept as `reasoning_content`. Of these and of marks,
 `reasoningContent` and `Reasoning` are other spellings."""
 
+THOUGHT_TAGS = (
+    "think|thinking|thought|thoughts|thought_process|reasoning|chain_of_thought|cot|scratchpad"
+    "|seed:think"
+)
+OPENED_THOUGHT = re.compile(
+    rf"\A\s*(<(?:{THOUGHT_TAGS})>|\[THINK\]|<\|begin_of_thought\|>)", re.IGNORECASE
+)
+"""How words begin that hold a thought before them."""
+
 _LEARNED = (
     *("weight", "loss_weight", "loss_scale", "loss_mask", "loss", "compute_loss"),
     *("train", "training", "trainable", "train_on_turn", "learn", "learned"),

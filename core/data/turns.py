@@ -17,6 +17,7 @@ from typing import Any
 from core.data.python_text import begins_as_turns
 from core.data.read.row import invalid_text, json_type
 from core.data.turn_keys import (
+    OPENED_THOUGHT,
     SPEAKER_KEYS,
     content_of,
     refuse_media,
@@ -26,7 +27,7 @@ from core.data.turn_keys import (
     weight_of,
     words_of,
 )
-from core.data.values import Unusable, json_text, parsed, text_of, why_not_read
+from core.data.values import Unusable, json_text, parsed, text_of, why_not_read, written
 
 Turn = dict[str, Any]
 
@@ -143,6 +144,16 @@ def _with_thoughts(turns: list[Turn]) -> list[Turn]:
     if thoughts:
         raise Unusable("the conversation ends with a thought, and no answer follows it")
     return joined
+
+
+def with_thought(turns: list[Turn], value: Any) -> list[Turn]:
+    """The turns, the last of which is an answer, with a thought that stands beside them before it;
+    where the answer has one of its own that stays. Raises Unusable."""
+    last = turns[-1]
+    words = last["content"]
+    if "reasoning_content" in last or "</think>" in words or OPENED_THOUGHT.match(words):
+        return turns
+    return [*turns[:-1], {**last, "reasoning_content": text_of(written(value), "thought")}]
 
 
 def unused_keys(value: Any) -> Iterator[str]:

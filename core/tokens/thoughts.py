@@ -13,17 +13,14 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from core.data.turn_keys import OPENED_THOUGHT, THOUGHT_TAGS
 from core.tokens.chat_templates import THOUGHT_KEYS, thought_key
 
 Message = dict[str, Any]
 
 _CLOSE = "</think>"
-_TAGS = (
-    "think|thinking|thought|thoughts|thought_process|reasoning|chain_of_thought|cot|scratchpad"
-    "|seed:think"
-)
 _PAIRS = (
-    (rf"<(?P<tag>{_TAGS})>", "</(?P=tag)>"),
+    (rf"<(?P<tag>{THOUGHT_TAGS})>", "</(?P=tag)>"),
     (r"\[THINK\]", r"\[/THINK\]"),
     (r"<\|begin_of_thought\|>", r"<\|end_of_thought\|>"),
     ("", _CLOSE),
@@ -35,11 +32,10 @@ _IN_WORDS = tuple(
     )
     for opening, closing in _PAIRS
 )
-_OPENED = re.compile(rf"\A\s*(<(?:{_TAGS})>|\[THINK\]|<\|begin_of_thought\|>)", re.IGNORECASE)
 # What a template writes behind a thought: one mark, such as </think> or <|end|>.
 _BEHIND = re.compile(r"\s*(?:<[^<>\s]{1,40}>|\[/[A-Z_]{2,20}\])?\s*")
 _EMPTY = re.compile(
-    rf"<(\|?)({_TAGS})(\|?)>\s*</\2>\s*|\[THINK\]\s*\[/THINK\]\s*"
+    rf"<(\|?)({THOUGHT_TAGS})(\|?)>\s*</\2>\s*|\[THINK\]\s*\[/THINK\]\s*"
     r"|<\|begin_of_thought\|>\s*<\|end_of_thought\|>\s*|<\|channel>thought\s*<channel\|>\s*",
     re.IGNORECASE,
 )
@@ -82,7 +78,7 @@ def open_thought(message: Message) -> str:
     words = str(message.get("content") or "")
     if message["role"] != "assistant" or _in_words(words):
         return ""
-    found = _OPENED.match(words)
+    found = OPENED_THOUGHT.match(words)
     return found[1] if found else ""
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from core.data.conversion import convert, unused_turn_keys
+from core.data.detection import choose
 from core.data.drafts.prompting import word_request
 from core.data.drafts.rows import checked_row
 from core.data.drafts.settings import DraftSettings
@@ -65,6 +66,53 @@ def test_a_loss_weight_and_a_turn_to_learn_are_kept() -> None:
 )
 def test_a_thought_is_kept_whatever_it_is_called(key: str) -> None:
     assert answer(**{key: "Hm."})["reasoning_content"] == "Hm."
+
+
+THINKING = {"role": "assistant", "content": "a", "reasoning_content": "Hm."}
+
+
+@pytest.mark.parametrize("key", ["reasoning_content", "Reasoning", "cot", "thought", "thinking"])
+@pytest.mark.parametrize(
+    ("row", "where"),
+    [
+        ({"prompt": "q", "completion": "a"}, "completion"),
+        ({"instruction": "q", "output": "a"}, "completion"),
+        ({"messages": [ASKED, {"role": "assistant", "content": "a"}]}, "messages"),
+        ({"conversations": [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]},
+         "messages"),
+    ],
+)  # fmt: skip
+def test_a_column_with_a_thought_is_the_thought_of_the_last_answer(
+    row: dict[str, Any], where: str, key: str
+) -> None:
+    """The model would learn to answer without the thought that the file holds for it."""
+    rows = [{**row, key: "Hm."}, row, {**row, key: ""}]
+    found = choose(rows)
+    assert found.mapping["reasoning_content"] == key and not found.warnings
+    assert key in found.reason
+    first, *others = (convert(one, found.form or "", found.mapping) for one in rows)
+    assert first[where][-1] == THINKING
+    assert [one[where][-1] for one in others] == [{"role": "assistant", "content": "a"}] * 2
+
+
+def test_a_thought_that_an_answer_has_itself_is_not_set_before_it_twice() -> None:
+    mapping = {"prompt": "p", "completion": "c", "reasoning_content": "cot"}
+    for said in ("<think>Hm.</think>a", "Hm.</think>a", "<reasoning>Hm.</reasoning>a"):
+        made = convert({"p": "q", "c": said, "cot": "Hm."}, "prompt-completion", mapping)
+        assert made["completion"] == [{"role": "assistant", "content": said}]
+    made = convert({"p": "q", "c": "a", "cot": ["One.", "Two."]}, "prompt-completion", mapping)
+    assert made["completion"][0]["reasoning_content"] == "One.\nTwo."
+
+
+def test_a_column_that_may_hold_a_thought_is_named_with_what_would_use_it() -> None:
+    (warning,) = choose([{"prompt": "q", "completion": "a", "rationale": "Because."}]).warnings
+    assert warning == (
+        "The column rationale is not used, and it looks like a thought before the answer. Choose "
+        "it as reasoning_content (--map reasoning_content=rationale) to use it."
+    )
+    pair = {"prompt": "q", "chosen": "a", "rejected": "b", "reasoning": "Because."}
+    (warning,) = choose([pair]).warnings
+    assert warning.endswith("looks like a thought before the answer.")
 
 
 def test_a_thought_before_a_call_of_a_tool_is_kept() -> None:
