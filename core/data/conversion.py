@@ -28,6 +28,7 @@ from core.data.turns import (
     unused_keys,
     with_system,
     with_thought,
+    with_weights,
 )
 from core.data.values import (
     Fields,
@@ -56,6 +57,9 @@ def convert(row: Row, form: str, mapping: Mapping[str, str], system_prompt: str 
 
 THOUGHT = "reasoning_content"
 """The field for a column with the thought before the last answer."""
+
+WEIGHTS = "weights"
+"""The field for a column with a mark for each turn of a conversation, or each answer in it."""
 
 _TURN_FIELDS = (
     *("messages", "conversations", "prompt", "completion", "instruction", "output"),
@@ -204,6 +208,9 @@ def _messages(field: str, fields: Fields, system_prompt: str, row: Row) -> Row:
     if "tool" in roles:
         check_order(messages)
     messages = _with_thought(fields, row, messages)
+    weights = fields.optional(row, WEIGHTS) if WEIGHTS in fields else None
+    if weights is not None:
+        messages = with_weights(messages, weights)
     messages = with_system(messages, own_system(fields, row), system_prompt)
     return add_tools({"messages": messages}, fields, row)
 

@@ -7,7 +7,7 @@ overruled (`choose`).
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,6 +15,7 @@ from typing import Any
 from core.data.conversion import (
     SEPARATORS,
     THOUGHT,
+    WEIGHTS,
     holds_messages,
     holds_several,
     judgement,
@@ -26,7 +27,9 @@ from core.data.forms import (
     ASKING,
     FORMS,
     JUDGED,
+    MARKS,
     MATTERS,
+    MAY_BE_MARKS,
     MENDED_BY,
     NAMES,
     NOT_LABELS,
@@ -37,7 +40,8 @@ from core.data.forms import (
     used_columns,
 )
 from core.data.read.row import Row
-from core.data.turns import ROLE_OF
+from core.data.turn_keys import mark_share
+from core.data.turns import ROLE_OF, marked_turns
 from core.data.values import Unusable, cell, columns_inside, parsed, template_of
 from core.errors import DataError
 
@@ -134,7 +138,7 @@ def _warnings(columns: Columns, form: str, mapping: Mapping[str, str]) -> tuple[
         )
     return (*found, *(
         f"The column {column} is not used, and it looks like {what}.{_mend(form, what, column)}"
-        for column, what in columns.that_matter(used_columns(mapping, columns.names)).items()
+        for column, what in columns.that_matter(mapping).items()
     ))
 
 
@@ -222,6 +226,9 @@ def _column_for(
         return named[0] if named else None
     if name == THOUGHT:
         return next((column for column in named if columns.holds_answers(column)), None)
+    if name == WEIGHTS:
+        talk = mapping.get("messages") or mapping.get("conversations", "")
+        return next((column for column in named if columns.holds_marks(column, talk)), None)
     if name == "system":
         return _best(columns, named, [column for column in named if columns.holds_parts(column)])
     if name == "text" and not named:
@@ -346,7 +353,7 @@ def reason_for(columns: Columns, form: str, mapping: Mapping[str, str]) -> str:
             for found in columns.separators(mapping["label"])[:1]
         )
     used = used_columns(mapping, columns.names)
-    matter = columns.that_matter(used)
+    matter = columns.that_matter(mapping)
     unused = [column for column in columns.names if column not in used and column not in matter]
     return text + (f" Not used: {', '.join(unused)}." if unused else "")
 
@@ -374,6 +381,7 @@ _ANSWERS = {
     *("answers", "responses", "completions", "outputs", "candidates", "generations", "replies"),
 }
 
+_FIT_NOTHING = "which fit neither all turns nor the answers among them"
 _LONGEST_LABEL = 100
 _LARGEST_LABEL = 2**53
 _ONE_IN = 10
@@ -482,14 +490,43 @@ class Columns:
         objects = all(_role(item) is None for value in told for item in value)
         return self.holds_several(column) or (objects and len(told) * 2 > len(values))
 
-    def that_matter(self, used: Collection[str]) -> dict[str, str]:
-        """The columns that are not used although it matters what is in them, each with that."""
-        return {
+    def that_matter(self, mapping: Mapping[str, str]) -> dict[str, str]:
+        """The columns that a mapping does not use although it matters what is in them, each with
+        that."""
+        used = used_columns(mapping, self.names)
+        talk = mapping.get("messages") or mapping.get("conversations") or ""
+        found = {
             column: what
             for what, names in MATTERS.items()
             for column in self.names
             if column not in used and column.strip().lower() in names and self.values(column)
         }
+        marks = self.named(MAY_BE_MARKS) if talk else []
+        return found | {
+            column: MARKS if self._can_mark(column, talk) else f"{MARKS}, {_FIT_NOTHING}"
+            for column in marks
+            if column not in used and all(map(_may_be_marks, self.values(column) or [None]))
+        }
+
+    def _can_mark(self, column: str, talk: str) -> bool:
+        lists = any(isinstance(parsed(value), list) for value in self.values(column))
+        return not lists or self.holds_marks(column, talk)
+
+    def holds_marks(self, column: str, talk: str) -> bool:
+        """Whether most values of a column are a number from 0 to 1 for each turn beside it, or for
+        each of the assistant's."""
+        beside = [
+            (parsed(row.get(column)), _as_list(row.get(talk)) or [])
+            for row in self._rows
+            if row.get(column) not in (None, "")
+        ]
+        fitting = sum(
+            isinstance(marks, list)
+            and all(mark is None or mark_share(mark) is not None for mark in marks)
+            and bool(marked_turns(_spoken(turns), len(marks)))
+            for marks, turns in beside
+        )
+        return fitting * 2 > len(beside)
 
     def has_calls(self, column: str) -> bool:
         """Whether a turn in a column calls a tool."""
@@ -588,6 +625,17 @@ class Columns:
         """Whether most values of a text column are different."""
         values = [v for v in self.values(column) if isinstance(v, str)]
         return len(set(values)) * 2 > len(values)
+
+
+def _may_be_marks(value: Any) -> bool:
+    read = parsed(value)
+    marks = read if isinstance(read, list) else [read]
+    return bool(marks) and all(mark_share(mark) is not None for mark in marks)
+
+
+def _spoken(turns: list[Any]) -> list[str | None]:
+    """Who speaks in turns, but for thoughts, which are joined to the answers behind them."""
+    return [role for role in map(_role, turns) if role != "thought"]
 
 
 def _are_marks(values: list[Any]) -> bool:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
-from core.data.conversion import SEPARATORS, THOUGHT, UNASKED, names_of
+from core.data.conversion import SEPARATORS, THOUGHT, UNASKED, WEIGHTS, names_of
 from core.data.read.row import Row, invalid_text
 from core.data.values import root_of, template_of
 from core.errors import DataError, did_you_mean
@@ -69,7 +69,7 @@ FORMS: dict[str, Form] = {
             "Messages (OpenAI)",
             "messages",
             ("messages",),
-            ("system", "tools", THOUGHT),
+            ("system", "tools", THOUGHT, WEIGHTS),
             "Conversations whose answers the model shall learn (supervised fine-tuning).",
             {UNASKED: ("keep",)},
         ),
@@ -78,7 +78,7 @@ FORMS: dict[str, Form] = {
             "Conversations (ShareGPT)",
             "messages",
             ("conversations",),
-            ("system", "tools", THOUGHT),
+            ("system", "tools", THOUGHT, WEIGHTS),
             "Conversations whose answers the model shall learn (supervised fine-tuning).",
             {UNASKED: ("keep",)},
         ),
@@ -121,7 +121,7 @@ FORMS: dict[str, Form] = {
     )
 }
 
-TURN_FIELDS = ("messages", "conversations", "history", "tools")
+TURN_FIELDS = ("messages", "conversations", "history", "tools", WEIGHTS)
 """Fields that hold lists: a template, which makes text, cannot stand for them."""
 
 _CONVERSATIONS = ("conversation", "chat", "dialog", "dialogue", "contents")
@@ -143,6 +143,8 @@ NAMES: dict[str, tuple[str, ...]] = {
     "tools": ("tools", "functions"),
     THOUGHT: ("reasoning_content", "reasoning", "thinking", "thought", "thoughts", "cot")
     + ("chain_of_thought", "thinking_content", "reasoning_text", "thought_process", "scratchpad"),
+    WEIGHTS: ("weights", "weight", "turn_weights", "loss_weights", "loss_weight", "loss_mask")
+    + ("loss_masks", "train_mask", "train", "train_on_turn", "trainable", "learn", "loss"),
     "chosen": ("chosen", "chosen_response", "response_chosen", "answer_chosen", "preferred")
     + ("accepted", "winner", "better", "preferred_output", "preferred_response")
     + ("preferred_answer", "preferred_completion", "chosen_messages", "chosen_output")
@@ -186,7 +188,11 @@ MATTERS = {
 }
 """What a column holds by its name that a model learns wrongly without, or not at all."""
 
-MENDED_BY = {"a thought before the answer": THOUGHT}
+MARKS = "marks of which turns are learned"
+MAY_BE_MARKS = (*NAMES[WEIGHTS], "mask", "masks", "turn_mask", "masked", "skip", "ignore")
+"""Names of a column beside conversations that may say what of them is learned."""
+
+MENDED_BY = {"a thought before the answer": THOUGHT, MARKS: WEIGHTS}
 """The field for what a column holds, in the forms that have it."""
 
 TEXT_PAIRS = (

@@ -40,8 +40,11 @@ _LEARNED = (
 _NOT_LEARNED = ("masked", "mask_loss", "ignore_loss", "no_loss", "ignore", "ignored")
 """Marks that say the opposite: true means that the turn is only read."""
 
+_NOT_LEARNED_IF_TRUTH = ("mask", "skip")
+"""The same, but only as true and false: as numbers a mask also means what is learned."""
+
 HONOURED_KEYS = (
-    *(*THOUGHT_KEYS, *_LEARNED, *_NOT_LEARNED),
+    *(*THOUGHT_KEYS, *_LEARNED, *_NOT_LEARNED, *_NOT_LEARNED_IF_TRUTH),
     *("tool_calls", "tool_call_id", "name"),
 )
 """What is kept of a turn besides who speaks and what."""
@@ -212,9 +215,11 @@ def weight_of(turn: Mapping[str, Any]) -> tuple[float | None, list[str]]:
     for key, value in turn.items():
         if value is None:
             continue
-        share, name = _share(value), _plain(key)
+        share, name = mark_share(value), _plain(key)
         if name in _LEARNED:
             shares[key] = share
+        elif name in _NOT_LEARNED_IF_TRUTH and _is_truth(value):
+            shares[key] = 1.0 - (share or 0.0)
         elif name in _NOT_LEARNED and share is not None and share in (0.0, 1.0):
             shares[key] = 1.0 - share
     known = {key: share for key, share in shares.items() if share is not None}
@@ -227,7 +232,11 @@ def _plain(key: str) -> str:
     return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", str(key)).lower()
 
 
-def _share(value: Any) -> float | None:
+def _is_truth(value: Any) -> bool:
+    return isinstance(value, bool) or str(value).strip().lower() in ("true", "false")
+
+
+def mark_share(value: Any) -> float | None:
     """A mark as a number from 0 to 1, or None for what is none."""
     if isinstance(value, str):
         word = value.strip().lower()

@@ -11,7 +11,7 @@ Turns and rows keep lists of them as JSON text.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from core.data.python_text import begins_as_turns
@@ -20,6 +20,7 @@ from core.data.turn_keys import (
     OPENED_THOUGHT,
     SPEAKER_KEYS,
     content_of,
+    mark_share,
     refuse_media,
     speaker_of,
     thought_of,
@@ -154,6 +155,42 @@ def with_thought(turns: list[Turn], value: Any) -> list[Turn]:
     if "reasoning_content" in last or "</think>" in words or OPENED_THOUGHT.match(words):
         return turns
     return [*turns[:-1], {**last, "reasoning_content": text_of(written(value), "thought")}]
+
+
+def with_weights(turns: list[Turn], value: Any) -> list[Turn]:
+    """The turns with marks of how much of each is learned that stand beside them: one for each
+    turn, one for each of the assistant's, or one for all of those. Of a turn's own mark and this
+    the least counts. Raises Unusable where they fit none of it."""
+    marks = parsed(value)
+    roles = [turn["role"] for turn in turns]
+    if mark_share(marks) is not None:
+        marks = [marks] * roles.count("assistant")
+    if not isinstance(marks, list):
+        raise Unusable(f"the weights are {json_type(marks)}, not a list{why_not_read(marks)}")
+    places = marked_turns(roles, len(marks))
+    if not places:
+        raise Unusable(
+            f"{len(marks)} weights stand beside {len(turns)} turns, {roles.count('assistant')} of "
+            "them of the assistant: nobody can say which is whose"
+        )
+    weighted = list(turns)
+    for place, mark in zip(places, marks, strict=True):
+        share = mark_share(mark)
+        if share is None and mark is not None:
+            raise Unusable(f"the weight of turn {place + 1} is no number from 0 to 1")
+        if share is not None:
+            own = turns[place].get("weight", share)
+            weighted[place] = {**turns[place], "weight": min(own, share)}
+    return weighted
+
+
+def marked_turns(roles: Sequence[str | None], marks: int) -> list[int]:
+    """The places of the turns that so many marks belong to, in their order; none where they can
+    belong to no turns."""
+    answers = [place for place, role in enumerate(roles) if role in ("assistant", "call")]
+    if marks == len(roles):
+        return list(range(marks))
+    return answers if marks == len(answers) else []
 
 
 def unused_keys(value: Any) -> Iterator[str]:

@@ -57,6 +57,69 @@ def test_a_loss_weight_and_a_turn_to_learn_are_kept() -> None:
     assert "weight" not in answer() and "weight" not in answer(weight=None)
 
 
+def test_mask_and_skip_are_marks_where_they_are_true_or_false() -> None:
+    """As a number a mask also means what is learned: then it is named, not guessed."""
+    assert answer(mask=True)["weight"] == answer(skip="true")["weight"] == 0.0
+    assert answer(mask=False)["weight"] == 1.0
+    assert "weight" not in answer(mask=1)
+    row = {"m": [ASKED, {"role": "assistant", "content": "a", "mask": 1}]}
+    assert list(unused_turn_keys(row, MAPPING)) == ["mask"]
+    row["m"][1]["mask"] = True
+    assert list(unused_turn_keys(row, MAPPING)) == []
+
+
+TALK = [ASKED, {"role": "assistant", "content": "a"}] * 2
+SYSTEM = {"role": "system", "content": "Be brief."}
+
+
+@pytest.mark.parametrize(
+    ("name", "marks", "turns", "weights"),
+    [
+        ("weights", [0, 1], TALK, [None, 0, None, 1]),
+        ("loss_mask", [0, 1, 0, 0], TALK, [0, 1, 0, 0]),
+        ("loss_mask", [0, 0, 1], [SYSTEM, *TALK[:2]], [0, 0, 1]),
+        ("weights", "[0, 0.5]", TALK, [None, 0, None, 0.5]),
+        ("weights", [False, None], TALK, [None, 0, None, None]),
+        ("Weights", [1], TALK[:2], [None, 1]),
+    ],
+)
+def test_marks_in_a_column_beside_a_conversation_are_those_of_its_turns(
+    name: str, marks: Any, turns: list[dict[str, Any]], weights: list[float | None]
+) -> None:
+    """An answer that is marked as wrong would be learned."""
+    row = {"messages": turns, name: marks}
+    found = choose([row])
+    assert found.mapping["weights"] == name and not found.warnings
+    made = convert(row, "messages", found.mapping)["messages"]
+    assert [turn.get("weight") for turn in made] == weights
+
+
+def test_a_turns_own_mark_and_one_beside_it_count_as_the_least() -> None:
+    turns = [ASKED, {"role": "assistant", "content": "a", "weight": 0.5}]
+    mapping = {"messages": "m", "weights": "w"}
+    for beside, least in ([1], 0.5), ([0], 0), (0, 0), (True, 0.5):
+        made = convert({"m": turns, "w": beside}, "messages", mapping)["messages"]
+        assert made[1]["weight"] == least
+
+
+def test_marks_that_fit_nothing_are_a_warning_and_no_guess() -> None:
+    odd = {"messages": TALK, "loss_mask": [0, 1, 1]}
+    found = choose([odd])
+    assert "weights" not in found.mapping
+    (warning,) = found.warnings
+    assert warning == (
+        "The column loss_mask is not used, and it looks like marks of which turns are learned, "
+        "which fit neither all turns nor the answers among them."
+    )
+    (warning,) = choose([{"messages": TALK, "mask": [0, 1]}]).warnings
+    assert warning.endswith("Choose it as weights (--map weights=mask) to use it.")
+    (warning,) = choose([{"messages": TALK, "train": False}]).warnings
+    assert "--map weights=train" in warning
+    assert not choose([{"messages": TALK, "weight": 72.5}]).warnings
+    with pytest.raises(Unusable, match="3 weights stand beside 4 turns, 2 of them"):
+        convert(odd, "messages", {"messages": "messages", "weights": "loss_mask"})
+
+
 @pytest.mark.parametrize(
     "key",
     [

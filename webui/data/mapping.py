@@ -10,7 +10,7 @@ from typing import Any
 import gradio as gr
 from gradio.components import Component
 
-from core.data.conversion import THOUGHT, UNASKED
+from core.data.conversion import THOUGHT, UNASKED, WEIGHTS
 from core.data.forms import FORMS, Form, check_field, is_template
 from core.data.inspection import SourceReport
 from core.data.mappings import (
@@ -41,6 +41,7 @@ _MEANING = {
     "conversations": "A list of turns with from and value.",
     "tools": "The tools that the model may call, as a list.",
     THOUGHT: "The thought before the (last) answer: learned or only read, as the run chooses.",
+    WEIGHTS: "A list of numbers from 0 (only read) to 1 (learned), one for each turn or answer.",
     "chosen": "The better answer.",
     "rejected": "The worse answer.",
     "answer": "The answer to compare with; never learned.",
