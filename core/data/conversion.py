@@ -55,6 +55,9 @@ def convert(row: Row, form: str, mapping: Mapping[str, str], system_prompt: str 
     return made
 
 
+WINNER = "winner"
+"""The field for a column that names the better of two answers by the name of its column."""
+
 THOUGHT = "reasoning_content"
 """The field for a column with the thought before the last answer."""
 
@@ -318,6 +321,10 @@ def preference(fields: Fields, system_prompt: str, row: Row) -> Row:
     """{"prompt", "chosen", "rejected"}, with the prompt that the row names or both sides share."""
     sides = fields.required(row, "chosen"), fields.required(row, "rejected")
     columns = fields.columns
+    if WINNER in fields:
+        better = fields.required(row, WINNER)
+        if winner_of(better, columns.get("chosen", ""), columns.get("rejected", "")):
+            sides = sides[1], sides[0]
     if "prompt" in fields and columns.get("prompt") != columns.get("chosen", ""):
         whole = [
             side_of(side, "assistant", f"{name} answer")
@@ -339,6 +346,41 @@ def preference(fields: Fields, system_prompt: str, row: Row) -> Row:
         "rejected": rejected,
     }
     return add_tools(result, fields, row)
+
+
+_TIES = {"tie", "tied", "ties", "both", "equal", "same", "draw", "neither", "none", "bothbad"}
+_PLACES = {"first": 0, "second": 1}
+RIVAL_END = r"_?([a-d]|\d|[jk]|left|right)"
+"""What the names of columns with rival answers end with."""
+
+
+class Tie(Unusable):
+    """Of two answers neither is called the better one."""
+
+
+def winner_of(value: Any, first: str, second: str) -> int:
+    """0 or 1: which of two columns a cell names as the better, by their names or what those end
+    with. Raises Tie for one, and Unusable for what names neither."""
+    if value is None or value != value or value == "":
+        raise Unusable("the winner is missing")
+    said = plain_name(re.sub(r"^(\d+)\.0$", r"\1", str(value).strip()))
+    words = said.split("_")
+    if words[0] in _TIES or words[-1] in _TIES:
+        raise Tie(f"neither answer is called the better one ({said[:40]})")
+    ends = [re.search(f"{RIVAL_END}$", plain_name(name)) for name in (first, second)]
+    named = [
+        said == plain_name(name) or (end is not None and words[-1] == end[1])
+        for name, end in zip((first, second), ends, strict=True)
+    ]
+    if isinstance(value, bool) or (sum(named) != 1 and said not in _PLACES):
+        raise Unusable(f"the winner {str(value)[:40]!r} names neither {first} nor {second}")
+    return _PLACES[said] if sum(named) != 1 else named.index(True)
+
+
+def plain_name(name: str) -> str:
+    """A name in small letters, its words joined by a low line."""
+    parted = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name.strip())
+    return re.sub(r"[\W_]+", "_", parted).strip("_").lower()
 
 
 def unpaired_preference(fields: Fields, system_prompt: str, row: Row) -> Row:

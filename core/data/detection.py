@@ -10,21 +10,29 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 from core.data.conversion import (
+    RIVAL_END,
     SEPARATORS,
     THOUGHT,
     WEIGHTS,
+    WINNER,
+    Tie,
     holds_messages,
     holds_several,
     judgement,
     mark_of,
     names_of,
+    plain_name,
+    winner_of,
     written_names,
 )
 from core.data.forms import (
+    ANSWER_WORDS,
     ASKING,
+    BETTER_WORSE,
     FORMS,
     JUDGED,
     MARKS,
@@ -115,7 +123,8 @@ def _question(columns: Columns, weaker: str = "") -> Detection:
         {},
         tuple(dict.fromkeys(["preference", *_possible(columns, weaker)])),
         "Choose Preference and say which column holds the better answers and which the worse "
-        "(--form preference --map chosen=COLUMN --map rejected=COLUMN), or choose another form"
+        "(--form preference --map chosen=COLUMN --map rejected=COLUMN; where a third one names the "
+        "better of them in each row, --map winner=COLUMN), or choose another form"
         f"{other} to learn without the comparison.",
     )
 
@@ -162,7 +171,7 @@ def _complete(columns: Columns, form: str, mapping: Mapping[str, str]) -> bool:
 
 def _likely(columns: Columns) -> Iterator[str]:
     """Forms to try, the most telling first."""
-    if columns.named(NAMES["rejected"]):
+    if columns.named(NAMES["rejected"]) or columns.opposed() or columns.decided():
         yield "preference"
     yield "unpaired-preference"
     pair = guess(columns, "prompt-completion")
@@ -188,7 +197,11 @@ def guess(columns: Columns, form: str) -> dict[str, str]:
     if form == "labelled-text":
         return _labelled(columns)
     mapping: dict[str, str] = {}
+    if form == "preference" and not (_both_named(columns) or columns.opposed()):
+        mapping = dict(zip(("chosen", "rejected", WINNER), columns.decided(), strict=False))
     for name in FORMS[form].fields:
+        if name in mapping or (name == WINNER):
+            continue
         taken = set(mapping.values())
         free = [column for column in columns.usable if column not in taken]
         column = _column_for(columns, form, name, free, mapping)
@@ -209,6 +222,9 @@ def _column_for(
         talks = columns.named(NAMES["messages"], free)
         if name == "prompt" or (name == "completion" and form == "unpaired-preference"):
             named += talks
+        pair = columns.opposed()
+        if name in ("chosen", "rejected") and pair and not _both_named(columns):
+            named = [pair[name == "rejected"]]
         if name == "chosen" and not named:
             named = _answered(columns, free, talks)
         also = [c for c in named if columns.holds_turns(c) or columns.holds_messages(c)]
@@ -235,6 +251,10 @@ def _column_for(
         texts = [column for column in free if columns.holds_text(column)]
         return texts[0] if len(texts) == 1 and len(columns.names) == 1 else None
     return _best(columns, named)
+
+
+def _both_named(columns: Columns) -> bool:
+    return all(columns.named(NAMES[side]) for side in ("chosen", "rejected"))
 
 
 def _answered(columns: Columns, free: list[str], talks: list[str]) -> list[str]:
@@ -328,7 +348,9 @@ def reason_for(columns: Columns, form: str, mapping: Mapping[str, str]) -> str:
         "instruction": "Alpaca's columns: {}.",
         "messages": "Lists of turns with role and content{}: {}.",
         "sharegpt": "Lists of turns with from and value{}: {}.",
-        "preference": "Two answers compared, one chosen and one rejected: {}.",
+        "preference": "Two answers compared, and a column that names the better: {}."
+        if WINNER in mapping
+        else "Two answers compared, one chosen and one rejected: {}.",
         "unpaired-preference": "Answers judged good or bad: {}.",
         "prompt-only": "Prompts without an answer to learn: {}.",
         "labelled-text": "Texts with labels{}: {}.",
@@ -365,16 +387,18 @@ def _shown(source: str) -> str:
 
 _SIDE = re.compile(
     r"(?:^|_)(?:chosen|rejected|(?:non|un|dis|not)_?prefer?red|"
-    r"(?:preferred|better|worse|best|worst|good|bad|wrong|negative|alternative)"
+    r"(?:preferred|better|worse|best|worst|good|bad|wrong|incorrect|negative|alternative|losing)"
     r"_(?:output|answer|response|completion|messages|reply))(?:_|$)|^y_[wl]$"
 )
 """Names of a column that holds a better or a worse answer and nothing else."""
 
 _RIVAL = re.compile(
-    r"(.*(?:answer|response|completion|output|reply|conversation|human_ref|generation|candidate)s?)"
-    r"_?(?:[a-d]|\d|[jkwl]|left|right)"
+    r"(.*(?:answer|response|completion|output|reply|conversation|human_ref|generation|candidate)s?"
+    rf"|model|assistant|bot)(?:{RIVAL_END}|_?[wl])"
 )
 """Names of columns that differ only in a letter or a number at their end."""
+_MAY_BE_NAMES = ("model", "assistant", "bot")
+"""Such columns hold the names of models as often as their answers."""
 
 _ANSWERS = {
     *NAMES["completion"], *NAMES["chosen"], *NAMES["rejected"],
@@ -466,20 +490,76 @@ class Columns:
         found = [
             f"The column {column} holds one side of a comparison."
             for column in free
-            if _SIDE.search(_plain(column)) and self.holds_answers(column)
+            if _SIDE.search(plain_name(column)) and self.holds_answers(column)
         ]
-        rivals: dict[str, list[str]] = {}
-        for column in self.usable:
-            stem = _RIVAL.fullmatch(_plain(column))
-            if stem and self.holds_answers(column):
-                rivals.setdefault(stem[1], []).append(column)
         found += [
             f"The columns {' and '.join(columns)} hold different answers to one question."
-            for columns in rivals.values()
+            for columns in self._rivals()
             if len(columns) > 1 and set(columns) & set(free)
         ]
+        pair = self.opposed(surely=False)
+        if set(pair) & set(free) and not any(name in one for one in found for name in pair):
+            found.append(f"The columns {' and '.join(pair)} hold a better and a worse answer.")
         several = [column for column in free if self._lists_answers(column)]
         return found + [f"The cells of {column} hold several answers." for column in several]
+
+    def _rivals(self) -> list[list[str]]:
+        """Columns with answers whose names differ in their end alone."""
+        rivals: dict[str, list[str]] = {}
+        for column in self.usable:
+            stem = _RIVAL.fullmatch(plain_name(column))
+            if not stem or not self.holds_answers(column):
+                continue
+            if stem[1] not in _MAY_BE_NAMES or self._holds_sentences(column):
+                rivals.setdefault(stem[1], []).append(column)
+        return list(rivals.values())
+
+    def decided(self) -> tuple[str, ...]:
+        """Two columns with rival answers and the one that names the better of them; nothing where
+        there are none, or a cell names neither."""
+        for rivals in self._rivals():
+            for column in self.named(NAMES[WINNER]) if len(rivals) == 2 else ():
+                if column not in rivals and self._names_one(column, *rivals):
+                    return (*rivals, column)
+        return ()
+
+    def _names_one(self, column: str, first: str, second: str) -> bool:
+        named = 0
+        for value in self.values(column):
+            try:
+                winner_of(value, first, second)
+                named += 1
+            except Tie:
+                continue
+            except Unusable:
+                return False
+        return named > 0
+
+    def opposed(self, *, surely: bool = True) -> tuple[str, ...]:
+        """The columns with a better and a worse answer to a question beside them or in them, by a
+        word in which their names differ and nothing else; nothing without any. What is positive or
+        negative to a query may also be a passage: `surely` leaves that out."""
+        asking = {name for name in ASKING if self.named((name,))}
+        words = {column: _words(column) for column in self.usable}
+        for better, worse in BETTER_WORSE:
+            vague = surely and better in ("positive", "pos")
+            asked = bool(asking - ({"query"} if vague else set()))
+            for column, said in words.items():
+                rest = [word for word in said if word != better]
+                if len(rest) != len(said) - 1 or not set(rest) <= set(ANSWER_WORDS):
+                    continue
+                wanted = [worse if word == better else word for word in said]
+                other = next((one for one, there in words.items() if there == wanted), "")
+                both = (column, other) if other else ()
+                if both and all(
+                    self.holds_answers(one) and (asked or self.holds_turns(one)) for one in both
+                ):
+                    return both
+        return ()
+
+    def _holds_sentences(self, column: str) -> bool:
+        values = self.values(column)
+        return sum(isinstance(v, str) and len(v.split()) > 2 for v in values) * 2 > len(values)
 
     def _lists_answers(self, column: str) -> bool:
         name = column.strip().lower()
@@ -642,10 +722,14 @@ def _are_marks(values: list[Any]) -> bool:
     return all(mark_of(value) is not None for value in values)
 
 
-def _plain(column: str) -> str:
-    """A column's name in small letters, its words joined by a low line."""
-    parted = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", column.strip())
-    return re.sub(r"[\W_]+", "_", parted).lower()
+@lru_cache(maxsize=256)
+def _words(column: str) -> list[str]:
+    """The words of a column's name, those for answers as one: `non_preferred` is `dispreferred`."""
+    said = re.sub(r"(?:non|un|dis|not)_?prefer?red", "dispreferred", plain_name(column))
+    return [
+        word.removesuffix("s") if word.removesuffix("s") in ANSWER_WORDS else word
+        for word in said.split("_")
+    ]
 
 
 def _as_list(value: Any) -> list[Any] | None:

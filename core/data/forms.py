@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
-from core.data.conversion import SEPARATORS, THOUGHT, UNASKED, WEIGHTS, names_of
+from core.data.conversion import SEPARATORS, THOUGHT, UNASKED, WEIGHTS, WINNER, names_of
 from core.data.read.row import Row, invalid_text
 from core.data.values import root_of, template_of
 from core.errors import DataError, did_you_mean
@@ -87,9 +87,10 @@ FORMS: dict[str, Form] = {
             "Preference (chosen and rejected)",
             "preference",
             ("chosen", "rejected"),
-            ("prompt", "input", "system", "history", "tools"),
+            ("prompt", "input", "system", "history", "tools", WINNER),
             "Pairs of a better and a worse answer, for DPO and reward models; without a prompt "
-            "column, what both conversations share at their beginning is the prompt.",
+            "column, what both conversations share at their beginning is the prompt. Where a "
+            "column names the better of the two, it is the winner, and their order says nothing.",
         ),
         Form(
             "unpaired-preference",
@@ -154,11 +155,30 @@ NAMES: dict[str, tuple[str, ...]] = {
     + ("non_preferred_answer", "non_preferred_completion", "rejected_messages")
     + ("rejected_output", "rejected_answer", "rejected_completion", "dispreferred_output")
     + ("dispreferred_response", "non_preferred", "bad_answer", "bad_response", "y_l"),
+    WINNER: ("winner", "winner_model", "preference", "preferred", "preferred_response", "choice")
+    + ("better", "better_response", "better_answer", "best", "verdict", "vote", "selected")
+    + ("judgement", "judgment", "human_preference", "label"),
     "answer": ("ground_truth", "reference_answer", "reference", "expected_answer", "expected")
     + ("gold", "gold_answer", "final_answer", "answer", "solution"),
     "label": ("label_text", "label_name", "label", "labels", "class", "category", "categories")
     + ("intent", "topic", "sentiment", "emotion", "tag", "tags", "target"),
 }
+
+BETTER_WORSE = (
+    *(("chosen", "rejected"), ("preferred", "dispreferred"), ("preferred", "rejected")),
+    *(("accepted", "rejected"), ("accepted", "declined"), ("accepted", "refused")),
+    *(("accept", "reject"), ("winner", "loser"), ("winning", "losing"), ("win", "lose")),
+    *(("won", "lost"), ("better", "worse"), ("best", "worst"), ("good", "bad")),
+    *(("desirable", "undesirable"), ("correct", "incorrect"), ("correct", "wrong")),
+    *(("right", "wrong"), ("positive", "negative"), ("pos", "neg")),
+)
+"""Words in which the names of two columns differ that hold a better and a worse answer."""
+
+ANSWER_WORDS = (
+    *("answer", "response", "completion", "output", "reply", "text", "message", "turn"),
+    *("conversation", "solution", "generation", "sample", "model"),
+)
+"""What else may stand in such names, as one or several."""
 
 ONLY_ANSWERS = NAMES["answer"][:8]
 """Names that mean an answer to compare with, never one to learn."""

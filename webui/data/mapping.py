@@ -10,7 +10,7 @@ from typing import Any
 import gradio as gr
 from gradio.components import Component
 
-from core.data.conversion import THOUGHT, UNASKED, WEIGHTS
+from core.data.conversion import THOUGHT, UNASKED, WEIGHTS, WINNER
 from core.data.forms import FORMS, Form, check_field, is_template
 from core.data.inspection import SourceReport
 from core.data.mappings import (
@@ -44,6 +44,7 @@ _MEANING = {
     WEIGHTS: "A list of numbers from 0 (only read) to 1 (learned), one for each turn or answer.",
     "chosen": "The better answer.",
     "rejected": "The worse answer.",
+    WINNER: "Which of the two is the better, by its column's name or the end of it.",
     "answer": "The answer to compare with; never learned.",
     "label": "The class: a name, a number, or a list.",
     "separator": "The sign between several labels in one cell.",
