@@ -9,7 +9,7 @@ the part that both sides share (preference) or all up to the last question (unpa
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import lru_cache, partial
 from itertools import product
@@ -538,9 +538,37 @@ def mark_of(value: Any) -> bool | None:
     return bool(value) if isinstance(value, (int, float)) and value in (0, 1) else None
 
 
+_MARKS_IN_TEXT = re.compile(r"\s*[01](?:(?:\s*[,;|]\s*|\s+)[01])+\s*")
+
+
+def marks_in(value: Any) -> Any:
+    """A cell with a list of marks, also in text as `0 1 0`; any other as it is parsed."""
+    if isinstance(value, str) and _MARKS_IN_TEXT.fullmatch(value):
+        return re.findall("[01]", value)
+    return parsed(value)
+
+
+def marks_by_name(value: Any) -> dict[str, Any]:
+    """The marks of a cell that has one for each of several names, such as {"toxic": 1, "rude": 0},
+    but for those that are null; empty for any other."""
+    read = parsed(value) if isinstance(value, str) and value.lstrip()[:1] == "{" else value
+    if not isinstance(read, dict) or len(read) < 2:
+        return {}
+    marks = {name: mark for name, mark in read.items() if mark is not None}
+    known = all(mark_of(mark) is not None or is_fraction(mark) for mark in marks.values())
+    return marks if known else {}
+
+
+def is_fraction(value: Any) -> bool:
+    """Whether a label is a share between 0 and 1, also in text."""
+    if isinstance(value, str) and re.fullmatch(r"\s*0?\.\d+\s*", value):
+        value = float(value)
+    return isinstance(value, float) and 0 < value < 1
+
+
 def _marked(value: Any, names: Sequence[str]) -> list[str]:
     """The names whose places are marked."""
-    marks = parsed(value)
+    marks = marks_in(value)
     if marks is None or marks == "":
         raise Unusable("the label is missing")
     if not isinstance(marks, list):
@@ -554,8 +582,8 @@ def _marked(value: Any, names: Sequence[str]) -> list[str]:
 
 
 def labels_of(value: Any, separator: str = "") -> list[str]:
-    """The labels in a cell: a list (also as text of JSON or Python), one label, or several in
-    one text.
+    """The labels in a cell: a list (also as text of JSON or Python), one label, several in one
+    text, or a mark for each of their names.
 
     Raises Unusable for a missing label and for what is none.
     """
@@ -564,7 +592,15 @@ def labels_of(value: Any, separator: str = "") -> list[str]:
         if isinstance(value, str) and begins_as_texts(value):
             why = why_not_read(value) or "; it looks like a list that was written as text"
             raise Unusable(f"the label is no list of labels{why}")
+    by_name = marks_by_name(value)
+    if by_name:
+        _refuse_fractions(by_name.values())
+        return [_label(name) for name, mark in by_name.items() if mark_of(mark)]
+    if not separator and isinstance(value, str) and _MARKS_IN_TEXT.fullmatch(value):
+        marks = marks_in(value)
+        value = marks if len(marks) > len(set(marks)) else value
     if isinstance(value, (list, tuple)):
+        _refuse_fractions(value)
         labels = list(dict.fromkeys(_label(item) for item in value))
         if len(labels) < len(value) and set(labels) <= {"-1", "0", "1", "true", "false"}:
             raise Unusable(
@@ -577,7 +613,17 @@ def labels_of(value: Any, separator: str = "") -> list[str]:
         if not parts:
             raise Unusable("the label is empty")
         return list(dict.fromkeys(_label(part) for part in parts))
+    _refuse_fractions([value])
     return [_label(value)]
+
+
+def _refuse_fractions(marks: Iterable[Any]) -> None:
+    soft = next((mark for mark in marks if is_fraction(mark)), None)
+    if soft is not None:
+        raise Unusable(
+            f"the label holds a share ({str(soft)[:20]}): soft labels are not learned, each label "
+            "applies or it does not"
+        )
 
 
 def _label(value: Any) -> str:

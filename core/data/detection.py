@@ -22,8 +22,11 @@ from core.data.conversion import (
     Tie,
     holds_messages,
     holds_several,
+    is_fraction,
     judgement,
     mark_of,
+    marks_by_name,
+    marks_in,
     names_of,
     plain_name,
     winner_of,
@@ -632,8 +635,8 @@ class Columns:
         """The different labels in a column, or None when its values cannot be labels."""
         found: set[str] = set()
         for value in self.values(column):
-            read = parsed(value)
-            items = read if isinstance(read, (list, tuple)) else [value]
+            read = marks_by_name(value) or parsed(value)
+            items = list(read) if isinstance(read, (list, tuple, dict)) else [value]
             for item in items:
                 if isinstance(item, float) and not item.is_integer():
                     return None
@@ -658,7 +661,7 @@ class Columns:
 
     def labels_by_name(self, column: str) -> bool:
         """Whether a column that is named as a label can hold labels: most come again."""
-        if self.places(column):
+        if self.places(column) or self.holds_shares(column):
             return True
         found, rows = self.labels(column), len(self.values(column))
         return found is not None and (rows < _ROWS_TO_COMPARE or len(found) <= 0.8 * rows)
@@ -671,7 +674,7 @@ class Columns:
     def places(self, column: str) -> int:
         """How many marks stand in each cell of a column of lists of 0 and 1, all as long as each
         other; 0 for any other column, as one of numbers of labels."""
-        lists = [parsed(value) for value in self.values(column)]
+        lists = [marks_in(value) for value in self.values(column)]
         if not all(isinstance(one, list) and _are_marks(one) for one in lists):
             return 0
         lengths = {len(one) for one in lists}
@@ -680,6 +683,16 @@ class Columns:
         repeated = any(len(set(one)) < len(one) for one in marks)
         is_vector = repeated or {(True, False), (False, True)} <= marks
         return lengths.pop() if is_vector and len(lengths) == 1 else 0
+
+    def holds_shares(self, column: str) -> bool:
+        """Whether all cells of a column are shares from 0 to 1, one, a list of them, or one for
+        each name, and not all of them 0 or 1: labels, and none that can be learned."""
+        shares: list[Any] = []
+        for value in self.values(column):
+            read = list(marks_by_name(value).values()) or parsed(value)
+            shares += read if isinstance(read, list) else [read]
+        known = all(is_fraction(share) or mark_of(share) is not None for share in shares)
+        return known and any(map(is_fraction, shares))
 
     def one_hot(self) -> list[str]:
         """The columns of 0 and 1, where there are several: one for each label."""
