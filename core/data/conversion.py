@@ -15,7 +15,7 @@ from functools import lru_cache, partial
 from itertools import product
 from typing import Any, NamedTuple
 
-from core.data.python_text import begins_as_texts, begins_as_turns, is_python
+from core.data.python_text import LISTS, begins_as_texts, begins_as_turns, is_python
 from core.data.read.row import Row, json_type
 from core.data.turn_keys import content_of, refuse_media_beside, words_of
 from core.data.turns import (
@@ -82,7 +82,7 @@ def unused_turn_keys(row: Row, mapping: Mapping[str, str]) -> Iterator[str]:
             yield from unused_keys(value)
 
 
-_LISTS = ("[", "{", " ", "\n", "\r", "\t", "array(")
+_LISTS = (*LISTS, " ", "\n", "\r", "\t")
 
 
 @lru_cache(maxsize=64)

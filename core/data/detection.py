@@ -746,7 +746,7 @@ def _words(column: str) -> list[str]:
 
 
 def _as_list(value: Any) -> list[Any] | None:
-    if isinstance(value, str) and value.lstrip()[:1] in ("[", "a"):
+    if isinstance(value, str) and value.lstrip()[:1] in ("[", "a", "O"):
         value = parsed(value)
     if isinstance(value, dict):
         return [value]

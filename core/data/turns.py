@@ -14,7 +14,7 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from core.data.python_text import begins_as_turns
+from core.data.python_text import LISTS, begins_as_turns
 from core.data.read.row import invalid_text, json_type
 from core.data.turn_keys import (
     OPENED_THOUGHT,
@@ -214,7 +214,7 @@ def side_of(value: Any, role: str, what: str) -> list[Turn]:
     """A prompt or an answer: plain text (said by `role`), one turn, or a list of turns."""
     read = value
     if type(value) is str:
-        if value[:1] not in "[{ \t\r\n" and not value.startswith("array("):
+        if value[:1] not in "[{ \t\r\n" and not value.startswith(LISTS):
             return [{"role": role, "content": text_of(value, what)}]
         # An answer that is JSON is an answer; only what names speakers is a list of turns.
         if any(f'"{key}"' in value or f"'{key}'" in value for key in SPEAKER_KEYS):
