@@ -97,12 +97,28 @@ def detect(rows: Sequence[Row]) -> Detection:
 
 
 def _inside(rows: Sequence[Row]) -> str:
-    """How a conversation inside an object is named, if there is one."""
-    for name in columns_inside(rows):
+    """How a conversation inside an object is named, if there is one; and that a tree of messages
+    is none."""
+    for name in columns_inside(rows[:1]):
         with suppress(Unusable):
-            if Columns([{name: cell(row, name)} for row in rows[:1]]).holds_turns(name):
+            values = [cell(row, name) for row in rows]
+            lists = all(_as_list(value) and not isinstance(value, dict) for value in values)
+            if lists and Columns([{name: value} for value in values]).holds_turns(name):
                 return f" What is inside an object is named with dots: messages={name}."
+    tree = next((name for row in rows[:1] for name, value in row.items() if _is_tree(value)), "")
+    if tree:
+        return (
+            f" {tree} holds a tree of messages by their ids, as ChatGPT exports them, and no list "
+            "of turns: write each conversation as a list of role and content first."
+        )
     return ""
+
+
+def _is_tree(value: Any) -> bool:
+    """Whether an object has nodes by their ids, with a message and the id of the one before it."""
+    return isinstance(value, dict) and len(value) > 1 and all(
+        isinstance(node, dict) and {"message", "parent"} <= set(node) for node in value.values()
+    )
 
 
 def _detection(
