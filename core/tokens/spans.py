@@ -32,6 +32,7 @@ from core.tokens.tool_turns import Message, calls_of, rendered_with_calls, templ
 Span = tuple[int, int]
 
 _MARKER = "TUNESMITHMARKER"
+_OPENED_THOUGHT = re.compile(r"<think>\s*(?:</think>\s*)?\Z")
 # So many characters before a thought tell its place.
 _CONTEXT = 40
 
@@ -80,6 +81,7 @@ class ChatRenderer:
         self._tokenizer = tokenizer
         self._specials = special_texts(tokenizer)
         self._tools: list[Any] | None = None
+        self._opening: str | None = None
 
     def render(
         self,
@@ -203,7 +205,21 @@ class ChatRenderer:
         marked = {i: (int(begin), int(end)) for i, (begin, end) in zip(answers, found, strict=True)}
         if not all(_names_calls(text[slice(*marked[i])], messages[i]) for i in places):
             return None
-        return [marked[index] for index in places]
+        return [self._behind_opening(text, *marked[index]) for index in places]
+
+    def _behind_opening(self, text: str, begin: int, end: int) -> Span:
+        """A turn behind what opens it, where the template's marks hold that too: the model is given
+        it, and would learn to write it again. A thought that is opened with it stays."""
+        if self._opening is None:
+            asked = [{"role": "user", "content": _MARKER}]
+            try:
+                before, prompt = (self._apply(asked, generation=flag) for flag in (False, True))
+                self._opening = _OPENED_THOUGHT.sub("", prompt.removeprefix(before))
+            except DataError:
+                self._opening = ""
+        if self._opening and text.startswith(self._opening, begin):
+            begin += len(self._opening)
+        return min(begin, end), end
 
     def _with_stop(self, text: str, span: Span, message: Message) -> Span:
         """A turn up to the special token that ends it, also where the template's marks leave that

@@ -209,6 +209,25 @@ def test_bundled_templates_of_thinking_models_learn_the_thought_and_the_end(
         assert "I must look" not in read and "First." in read
 
 
+def test_what_opens_an_answer_is_never_learned(open_workspace: Workspace) -> None:
+    """DeepSeek-R1's marks hold <｜Assistant｜>, which each prompt ends with: without a thought the
+    model would learn to write it a second time."""
+    tokenizer = build_tokenizer(load_template("deepseek-r1", open_workspace))
+    end = "<｜end▁of▁sentence｜>"
+    talk = [user("One?"), answer("First."), user("Two?"), thinking("Second.", "Hm.")]
+    assert learned(tokens(talk, tokenizer), tokenizer) == [
+        f"First.{end}", f"<think>\nHm.\n</think>\n\nSecond.{end}"
+    ]  # fmt: skip
+    marked = (
+        "{% for m in messages %}{% if m.role == 'assistant' %}{% generation %}<|im_start|>{{ m.role"
+        " }}\n{{ m.content }}<|im_end|>\n{% endgeneration %}{% else %}<|im_start|>{{ m.role }}\n"
+        "{{ m.content }}<|im_end|>\n{% endif %}{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    )
+    whole = build_tokenizer(marked)
+    assert learned(tokens(talk[:2], whole), whole) == ["First.<|im_end|>\n"]
+
+
 @pytest.mark.parametrize("name", ["qwen3", "glm-4.5", "qwen3.5"])
 def test_a_thought_before_a_tool_call_is_kept(open_workspace: Workspace, name: str) -> None:
     tokenizer = build_tokenizer(load_template(name, open_workspace))
