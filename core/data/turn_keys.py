@@ -183,6 +183,53 @@ def _part_text(part: Mapping[str, Any]) -> str | None:
     return None
 
 
+_OF_TEXTS = {"type", *_PART_TEXTS}
+_OF_CALLS = {"type", "id", "name", "input", "functionCall", "function_call"}
+_OF_RESULTS = {"type", "tool_use_id", "content", "functionResponse", "function_response"}
+
+
+def tools_apart(turn: Mapping[str, Any], role: str) -> list[dict[str, Any]]:
+    """A turn whose parts call tools or bring what those gave back, as Anthropic and Gemini write
+    them, as turns of OpenAI's shape: an answer with its calls, or a tool's turn for each result
+    before what else is said. Any other turn as it is."""
+    key, parts = _first(turn, WORDS_KEYS)
+    named = [_call_part(part) or _result_part(part) for part in parts]
+    found = [one for one in named if one]
+    results = [one for one in found if "role" in one]
+    if not found or is_said(turn.get("tool_calls")):
+        return [dict(turn)]
+    rest = [part for part, one in zip(parts, named, strict=True) if not one]
+    if role == "assistant" and not results:
+        return [{**turn, key: rest, "tool_calls": found}]
+    if role == "user" and len(results) == len(found):
+        return [*results, *([{**turn, key: rest}] if rest else [])]
+    return [dict(turn)]
+
+
+def _call_part(part: Any) -> dict[str, Any] | None:
+    if not isinstance(part, dict):
+        return None
+    call = part.get("functionCall") or part.get("function_call")
+    if part.get("type") == "tool_use":
+        said = {"name": part.get("name"), "arguments": part.get("input")}
+        return {"id": part.get("id"), "function": said}
+    if isinstance(call, dict):
+        return {"id": call.get("id"), "function": {**call, "arguments": call.get("args")}}
+    return None
+
+
+def _result_part(part: Any) -> dict[str, Any] | None:
+    if not isinstance(part, dict):
+        return None
+    gave = part.get("functionResponse") or part.get("function_response")
+    if part.get("type") == "tool_result":
+        return {"role": "tool", "content": part.get("content"),
+                "tool_call_id": part.get("tool_use_id")}  # fmt: skip
+    if isinstance(gave, dict):
+        return {"role": "tool", "content": gave.get("response"), "name": gave.get("name")}
+    return None
+
+
 def thought_of(turn: Mapping[str, Any]) -> tuple[str, list[str]]:
     """(the thought, the keys that say it) of a turn."""
     keys = {_plain(key): key for key in turn}
@@ -301,8 +348,9 @@ def unread_keys(turn: Mapping[str, Any], role: str) -> Iterator[str]:
             yield str(key)[:_LONGEST_KEY]
     name, words = _first(turn, WORDS_KEYS)
     for part in words if isinstance(words, list) and role != "tool" else ():
+        kept = _OF_CALLS if _call_part(part) else _OF_RESULTS if _result_part(part) else _OF_TEXTS
         for key, value in part.items() if isinstance(part, dict) else ():
-            if key not in ("type", *_PART_TEXTS) and is_said(value):
+            if key not in kept and is_said(value):
                 yield f"{name}.{key}"[:_LONGEST_KEY]
 
 

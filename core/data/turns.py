@@ -24,6 +24,7 @@ from core.data.turn_keys import (
     refuse_media,
     speaker_of,
     thought_of,
+    tools_apart,
     unread_keys,
     weight_of,
     words_of,
@@ -72,10 +73,20 @@ def turns_of(value: Any, what: str = "conversation") -> list[Turn]:
             ):
                 turns.append({"role": known, "content": words})
                 continue
-        turn = _turn(item, number)
-        if turn:
-            turns.append(turn)
+        for one in _apart(item):
+            turn = _turn(one, number)
+            if turn:
+                turns.append(turn)
     return _with_thoughts(turns) if any(turn["role"] == "thought" for turn in turns) else turns
+
+
+def _apart(item: Any) -> list[Any]:
+    """The turns that an item is: several where its parts bring what tools gave back."""
+    if not isinstance(item, dict) or type(words_of(item)) is not list:
+        return [item]
+    name = speaker_of(item)
+    role = ROLE_OF.get(name.strip().lower()) if isinstance(name, str) else None
+    return tools_apart(item, role) if role in ("user", "assistant") else [item]
 
 
 def _turn(item: Any, number: int) -> Turn | None:
@@ -307,7 +318,8 @@ def tools_of(value: Any) -> str:
         value = [value]
     if not isinstance(value, list):
         raise Unusable(f"the tools are {json_type(value)}, not a list{why_not_read(value)}")
-    tools = [_tool(parsed(item), number) for number, item in enumerate(value, 1)]
+    declared = [tool for item in value for tool in _declared(parsed(item))]
+    tools = [_tool(parsed(item), number) for number, item in enumerate(declared, 1)]
     return json_text(tools, "list of tools")
 
 
@@ -324,6 +336,12 @@ def _cleaned(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _cleaned(item) for key, item in value.items() if item is not None}
     return [_cleaned(item) for item in value] if isinstance(value, list) else value
+
+
+def _declared(item: Any) -> list[Any]:
+    """The tools that an item offers: itself, or several together, as Gemini writes them."""
+    inside = item.get("functionDeclarations") if isinstance(item, dict) else None
+    return inside if isinstance(inside, list) else [item]
 
 
 def _tool(item: Any, number: int) -> dict[str, Any]:

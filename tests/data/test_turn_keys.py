@@ -316,6 +316,58 @@ def test_sides_of_a_preference_are_looked_through_too() -> None:
     assert list(unused_turn_keys(row, mapping)) == ["score"]
 
 
+USED = {"type": "tool_use", "id": "t1", "name": "weather", "input": {"city": "Rome"}}
+GAVE = {"type": "tool_result", "tool_use_id": "t1", "content": [{"type": "text", "text": "21"}]}
+_CALL = {"name": "weather", "args": {"city": "Rome"}}
+CALLING = {"role": "model", "parts": [{"functionCall": _CALL}]}
+_RESPONSE = {"name": "weather", "response": {"c": 21}}
+GIVING = {"role": "user", "parts": [{"functionResponse": _RESPONSE}]}
+
+
+def test_tools_in_parts_are_calls_and_what_they_gave() -> None:
+    """As Anthropic and Gemini write them: each row with a tool was dropped."""
+    warm = {"role": "assistant", "content": "Warm."}
+    call = {"type": "function", "function": {"name": "weather", "arguments": {"city": "Rome"}}}
+    asks = {"role": "assistant", "content": [{"type": "text", "text": "I look."}, USED]}
+    turns = chat(ASKED, asks, {"role": "user", "content": [GAVE]}, warm)
+    assert json.loads(turns[1].pop("tool_calls")) == [{"id": "t1", **call}]
+    assert turns == [
+        ASKED, {"role": "assistant", "content": "I look."},
+        {"role": "tool", "content": "21", "tool_call_id": "t1"}, warm,
+    ]  # fmt: skip
+    turns = chat(ASKED, CALLING, GIVING, warm)
+    assert json.loads(turns[1]["tool_calls"]) == [call] and turns[1]["content"] == ""
+    assert turns[2] == {"role": "tool", "content": '{"c": 21}', "name": "weather"}
+    more = {"role": "user", "content": [GAVE, {"type": "text", "text": "And now?"}]}
+    assert [turn["role"] for turn in chat(ASKED, asks, more, warm)] == [
+        "user", "assistant", "tool", "user", "assistant",
+    ]  # fmt: skip
+    offered = [{"functionDeclarations": [{"name": "weather"}, {"name": "clock"}]}]
+    row = {"m": [ASKED, CALLING, GIVING, warm], "t": offered}
+    tools = json.loads(convert(row, "messages", {**MAPPING, "tools": "t"})["tools"])
+    assert [tool["function"]["name"] for tool in tools] == ["weather", "clock"]
+    row = {"m": [ASKED, asks, {"role": "user", "content": [{**GAVE, "is_error": True}]}, warm]}
+    assert list(unused_turn_keys(row, MAPPING)) == ["content.is_error"]
+
+
+@pytest.mark.parametrize(
+    ("part", "reason"),
+    [
+        ({"type": "tool_use", "input": {}}, "calls a tool without a name"),
+        ({"type": "tool_use", "name": "f", "input": [1]}, "arguments are not a JSON object"),
+        (GAVE, "a part of type tool_result"),
+        ({"type": "server_tool_use", "name": "f"}, "a part of type server_tool_use"),
+    ],
+)
+def test_parts_of_tools_that_are_not_plain_drop_the_row_with_that_reason(
+    part: dict[str, Any], reason: str
+) -> None:
+    with pytest.raises(Unusable, match=reason):
+        chat(ASKED, {"role": "assistant", "content": [part]})
+    with pytest.raises(Unusable, match="a part of type tool_use"):
+        chat({"role": "user", "content": [USED]}, {"role": "assistant", "content": "a"})
+
+
 def test_marks_and_thoughts_are_on_the_disk_and_stay_through_steps(
     open_workspace: Workspace, tmp_path: Any
 ) -> None:
