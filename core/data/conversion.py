@@ -587,6 +587,8 @@ def labels_of(value: Any, separator: str = "") -> list[str]:
 
     Raises Unusable for a missing label and for what is none.
     """
+    if type(value) is str and not separator and value[:1].isalpha() and "(" not in value:
+        return [_label(value)]  # nearly all are one name
     if isinstance(value, str) and (value.lstrip()[:1] == "[" or is_python(value)):
         value = parsed(value)
         if isinstance(value, str) and begins_as_texts(value):

@@ -184,26 +184,33 @@ def _part_text(part: Mapping[str, Any]) -> str | None:
 
 
 _OF_TEXTS = {"type", *_PART_TEXTS}
-_OF_CALLS = {"type", "id", "name", "input", "functionCall", "function_call"}
-_OF_RESULTS = {"type", "tool_use_id", "content", "functionResponse", "function_response"}
+_OF_FUNCTIONS = {"functionCall", "function_call", "functionResponse", "function_response"}
+_OF_TOOLS = {"type", "id", "name", "input", "tool_use_id", "content", *_OF_FUNCTIONS}
 
 
-def tools_apart(turn: Mapping[str, Any], role: str) -> list[dict[str, Any]]:
+def tools_apart(turn: dict[str, Any], role: str) -> list[dict[str, Any]]:
     """A turn whose parts call tools or bring what those gave back, as Anthropic and Gemini write
     them, as turns of OpenAI's shape: an answer with its calls, or a tool's turn for each result
     before what else is said. Any other turn as it is."""
     key, parts = _first(turn, WORDS_KEYS)
+    if is_said(turn.get("tool_calls")):
+        return [turn]
     named = [_call_part(part) or _result_part(part) for part in parts]
     found = [one for one in named if one]
     results = [one for one in found if "role" in one]
-    if not found or is_said(turn.get("tool_calls")):
-        return [dict(turn)]
     rest = [part for part, one in zip(parts, named, strict=True) if not one]
     if role == "assistant" and not results:
         return [{**turn, key: rest, "tool_calls": found}]
     if role == "user" and len(results) == len(found):
         return [*results, *([{**turn, key: rest}] if rest else [])]
-    return [dict(turn)]
+    return [turn]
+
+
+def is_of_tools(part: Any) -> bool:
+    """Whether a part calls a tool, or brings what one gave back."""
+    if type(part) is not dict or (len(part) == 2 and part.get("type") == "text"):
+        return False  # nearly all are
+    return part.get("type") in ("tool_use", "tool_result") or not _OF_FUNCTIONS.isdisjoint(part)
 
 
 def _call_part(part: Any) -> dict[str, Any] | None:
@@ -348,9 +355,10 @@ def unread_keys(turn: Mapping[str, Any], role: str) -> Iterator[str]:
             yield str(key)[:_LONGEST_KEY]
     name, words = _first(turn, WORDS_KEYS)
     for part in words if isinstance(words, list) and role != "tool" else ():
-        kept = _OF_CALLS if _call_part(part) else _OF_RESULTS if _result_part(part) else _OF_TEXTS
         for key, value in part.items() if isinstance(part, dict) else ():
-            if key not in kept and is_said(value):
+            if key in _OF_TEXTS or (key in _OF_TOOLS and is_of_tools(part)):
+                continue
+            if is_said(value):
                 yield f"{name}.{key}"[:_LONGEST_KEY]
 
 

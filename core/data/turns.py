@@ -20,6 +20,7 @@ from core.data.turn_keys import (
     OPENED_THOUGHT,
     SPEAKER_KEYS,
     content_of,
+    is_of_tools,
     mark_share,
     refuse_media,
     speaker_of,
@@ -82,7 +83,8 @@ def turns_of(value: Any, what: str = "conversation") -> list[Turn]:
 
 def _apart(item: Any) -> list[Any]:
     """The turns that an item is: several where its parts bring what tools gave back."""
-    if not isinstance(item, dict) or type(words_of(item)) is not list:
+    parts = (item.get("content") or item.get("parts")) if isinstance(item, dict) else None
+    if type(parts) is not list or not any(map(is_of_tools, parts)):
         return [item]
     name = speaker_of(item)
     role = ROLE_OF.get(name.strip().lower()) if isinstance(name, str) else None
