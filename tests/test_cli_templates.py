@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from core import cli
+from core.jobs.limits import Limit
 from tests.cli_bench import make_chat_model, write_rows
 
 OWN = "{# Mine #}{% for m in messages %}{{ m.role }}: {{ m.content }}<|im_end|>\n{% endfor %}"
@@ -67,6 +69,31 @@ def test_a_shell_sees_what_is_read_learned_and_cut(
     draft.write_text("{% for turn in mesages %}{{ turn.content }}{% endfor %}")
     assert cli.main([*words, "--template-file", str(draft)]) == 1
     assert "The template cannot be used." in capsys.readouterr().err
+
+
+LATE_LOOP = (
+    OWN + "{% if messages | length > 11 %}{% for a in range(99999) %}{% for b in range(99999) %}"
+    "{% endfor %}{% endfor %}{% endif %}"
+)
+
+
+@pytest.mark.parametrize("command", ["tokens", "statistics"])
+def test_a_template_without_end_is_ended_in_a_shell_too(
+    command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any
+) -> None:
+    """The page ends it after two minutes; a shell would hang until somebody kills it."""
+    soon = Limit(seconds=1, memory_bytes=2**32)
+    monkeypatch.setattr("core.jobs.limits.SHORT", soon)
+    monkeypatch.setattr("core.worker.tokenizers.SHORT", soon)
+    model = make_chat_model(tmp_path / "model")
+    (model / "chat_template.jinja").write_text(LATE_LOOP)
+    turns = [{"role": ("user", "assistant")[n % 2], "content": f"Turn {n}."} for n in range(12)]
+    rows = tmp_path / "long.jsonl"
+    rows.write_text(json.dumps({"messages": turns}) + "\n")
+    assert cli.main(["data", "import", str(rows), "--eval-fraction", "0"]) == 0
+    capsys.readouterr()
+    assert cli.main(["data", command, "long", "--model", str(model)]) == 1
+    assert "longer than 1 seconds" in capsys.readouterr().err
 
 
 def test_a_check_says_what_a_sound_template_leaves_out(

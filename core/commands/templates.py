@@ -151,6 +151,7 @@ def run_tokens(args: argparse.Namespace, output: Output) -> int:
     from core.data.registry import load_dataset_info
     from core.data.rowfile import count_rows
     from core.errors import DataError
+    from core.jobs.limits import SHORT, limited
     from core.jobs.process import named
     from core.models.location import ensure_model
     from core.tokens.chat_templates import check_template
@@ -163,7 +164,7 @@ def run_tokens(args: argparse.Namespace, output: Output) -> int:
     workspace = open_workspace(args, name)
     template = _read(args.template_file) if args.template_file else ""
     problem = check_template(template) if template else None
-    if problem:  # before it is rendered here, where nothing would end it
+    if problem:
         raise DataError(f"The template cannot be used. {problem}", "Change it at that place.")
     ensure_model(name, workspace, fetch_progress)
     info = load_dataset_info(workspace, args.id)
@@ -182,14 +183,11 @@ def run_tokens(args: argparse.Namespace, output: Output) -> int:
         chat_template=args.chat_template,
         **learned(args),
     )
-    seen = named("core.worker.tokenizers:preview_rows")(
-        workspace,
-        args.id,
-        lens,
-        args.part,
-        indices,
-        template,
-    )
+    named("core.worker.tokenizers:open_tokenizer")(workspace, lens, template)
+    with limited(SHORT):  # as in the page: the model's own template may be without end, too
+        seen = named("core.worker.tokenizers:preview_rows")(
+            workspace, args.id, lens, args.part, indices, template
+        )
     text = "\n\n".join(
         f"Row {index + 1}\n{_row_text(row)}" for index, row in zip(indices, seen, strict=True)
     )

@@ -77,8 +77,9 @@ class DataSection(Section):
             "data.learn": ["answers", "last_answer", "marked"],
         },
     )
-    """What is learned of the thoughts before an answer, such as <think> ... </think>: all of them,
-    all but empty blocks, or none, so that they are only read."""
+    """What is learned of the thoughts before an answer, such as <think> ... </think> or
+    <reasoning> ... </reasoning>: all of them, all but empty blocks, or none, so that they are only
+    read."""
 
     system_prompt: str = knob(
         "", "System prompt for rows without one", when=CONVERSING, free_text=True

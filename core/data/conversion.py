@@ -9,13 +9,13 @@ the part that both sides share (preference) or all up to the last question (unpa
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import lru_cache, partial
 from itertools import product
 from typing import Any, NamedTuple
 
-from core.data.python_text import begins_as_texts, begins_as_turns, is_python
+from core.data.python_text import LISTS, begins_as_texts, begins_as_turns, is_python
 from core.data.read.row import Row, json_type
 from core.data.turn_keys import content_of, refuse_media_beside, words_of
 from core.data.turns import (
@@ -27,6 +27,8 @@ from core.data.turns import (
     turns_of,
     unused_keys,
     with_system,
+    with_thought,
+    with_weights,
 )
 from core.data.values import (
     Fields,
@@ -53,6 +55,15 @@ def convert(row: Row, form: str, mapping: Mapping[str, str], system_prompt: str 
     return made
 
 
+WINNER = "winner"
+"""The field for a column that names the better of two answers by the name of its column."""
+
+THOUGHT = "reasoning_content"
+"""The field for a column with the thought before the last answer."""
+
+WEIGHTS = "weights"
+"""The field for a column with a mark for each turn of a conversation, or each answer in it."""
+
 _TURN_FIELDS = (
     *("messages", "conversations", "prompt", "completion", "instruction", "output"),
     *("chosen", "rejected", "history"),
@@ -71,7 +82,7 @@ def unused_turn_keys(row: Row, mapping: Mapping[str, str]) -> Iterator[str]:
             yield from unused_keys(value)
 
 
-_LISTS = ("[", "{", " ", "\n", "\r", "\t", "array(")
+_LISTS = (*LISTS, " ", "\n", "\r", "\t")
 
 
 @lru_cache(maxsize=64)
@@ -172,7 +183,14 @@ def _prompt_completion(
         raise Unusable(f"the answer ends with a turn of {completion[-1]['role']}")
     if len(prompt) + len(completion) > 2:
         check_order([*prompt, *completion])
+    result["completion"] = _with_thought(fields, row, completion)
     return add_tools(result, fields, row)
+
+
+def _with_thought(fields: Fields, row: Row, turns: list[Turn]) -> list[Turn]:
+    """The turns with the thought of the row's own column before their last answer."""
+    thought = fields.optional(row, THOUGHT) if THOUGHT in fields else None
+    return turns if thought is None else with_thought(turns, thought)
 
 
 UNASKED = "without_question"
@@ -192,6 +210,10 @@ def _messages(field: str, fields: Fields, system_prompt: str, row: Row) -> Row:
         raise Unusable(f"no turn of the user, so nothing is asked ({UNASKED}=keep keeps it)")
     if "tool" in roles:
         check_order(messages)
+    messages = _with_thought(fields, row, messages)
+    weights = fields.optional(row, WEIGHTS) if WEIGHTS in fields else None
+    if weights is not None:
+        messages = with_weights(messages, weights)
     messages = with_system(messages, own_system(fields, row), system_prompt)
     return add_tools({"messages": messages}, fields, row)
 
@@ -299,6 +321,10 @@ def preference(fields: Fields, system_prompt: str, row: Row) -> Row:
     """{"prompt", "chosen", "rejected"}, with the prompt that the row names or both sides share."""
     sides = fields.required(row, "chosen"), fields.required(row, "rejected")
     columns = fields.columns
+    if WINNER in fields:
+        better = fields.required(row, WINNER)
+        if winner_of(better, columns.get("chosen", ""), columns.get("rejected", "")):
+            sides = sides[1], sides[0]
     if "prompt" in fields and columns.get("prompt") != columns.get("chosen", ""):
         whole = [
             side_of(side, "assistant", f"{name} answer")
@@ -320,6 +346,41 @@ def preference(fields: Fields, system_prompt: str, row: Row) -> Row:
         "rejected": rejected,
     }
     return add_tools(result, fields, row)
+
+
+_TIES = {"tie", "tied", "ties", "both", "equal", "same", "draw", "neither", "none", "bothbad"}
+_PLACES = {"first": 0, "second": 1}
+RIVAL_END = r"_?([a-d]|\d|[jk]|left|right)"
+"""What the names of columns with rival answers end with."""
+
+
+class Tie(Unusable):
+    """Of two answers neither is called the better one."""
+
+
+def winner_of(value: Any, first: str, second: str) -> int:
+    """0 or 1: which of two columns a cell names as the better, by their names or what those end
+    with. Raises Tie for one, and Unusable for what names neither."""
+    if value is None or value != value or value == "":
+        raise Unusable("the winner is missing")
+    said = plain_name(re.sub(r"^(\d+)\.0$", r"\1", str(value).strip()))
+    words = said.split("_")
+    if words[0] in _TIES or words[-1] in _TIES:
+        raise Tie(f"neither answer is called the better one ({said[:40]})")
+    ends = [re.search(f"{RIVAL_END}$", plain_name(name)) for name in (first, second)]
+    named = [
+        said == plain_name(name) or (end is not None and words[-1] == end[1])
+        for name, end in zip((first, second), ends, strict=True)
+    ]
+    if isinstance(value, bool) or (sum(named) != 1 and said not in _PLACES):
+        raise Unusable(f"the winner {str(value)[:40]!r} names neither {first} nor {second}")
+    return _PLACES[said] if sum(named) != 1 else named.index(True)
+
+
+def plain_name(name: str) -> str:
+    """A name in small letters, its words joined by a low line."""
+    parted = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name.strip())
+    return re.sub(r"[\W_]+", "_", parted).strip("_").lower()
 
 
 def unpaired_preference(fields: Fields, system_prompt: str, row: Row) -> Row:
@@ -477,9 +538,37 @@ def mark_of(value: Any) -> bool | None:
     return bool(value) if isinstance(value, (int, float)) and value in (0, 1) else None
 
 
+_MARKS_IN_TEXT = re.compile(r"\s*[01](?:(?:\s*[,;|]\s*|\s+)[01])+\s*")
+
+
+def marks_in(value: Any) -> Any:
+    """A cell with a list of marks, also in text as `0 1 0`; any other as it is parsed."""
+    if isinstance(value, str) and _MARKS_IN_TEXT.fullmatch(value):
+        return re.findall("[01]", value)
+    return parsed(value)
+
+
+def marks_by_name(value: Any) -> dict[str, Any]:
+    """The marks of a cell that has one for each of several names, such as {"toxic": 1, "rude": 0},
+    but for those that are null; empty for any other."""
+    read = parsed(value) if isinstance(value, str) and value.lstrip()[:1] == "{" else value
+    if not isinstance(read, dict) or len(read) < 2:
+        return {}
+    marks = {name: mark for name, mark in read.items() if mark is not None}
+    known = all(mark_of(mark) is not None or is_fraction(mark) for mark in marks.values())
+    return marks if known else {}
+
+
+def is_fraction(value: Any) -> bool:
+    """Whether a label is a share between 0 and 1, also in text."""
+    if isinstance(value, str) and re.fullmatch(r"\s*0?\.\d+\s*", value):
+        value = float(value)
+    return isinstance(value, float) and 0 < value < 1
+
+
 def _marked(value: Any, names: Sequence[str]) -> list[str]:
     """The names whose places are marked."""
-    marks = parsed(value)
+    marks = marks_in(value)
     if marks is None or marks == "":
         raise Unusable("the label is missing")
     if not isinstance(marks, list):
@@ -493,17 +582,27 @@ def _marked(value: Any, names: Sequence[str]) -> list[str]:
 
 
 def labels_of(value: Any, separator: str = "") -> list[str]:
-    """The labels in a cell: a list (also as text of JSON or Python), one label, or several in
-    one text.
+    """The labels in a cell: a list (also as text of JSON or Python), one label, several in one
+    text, or a mark for each of their names.
 
     Raises Unusable for a missing label and for what is none.
     """
+    if type(value) is str and not separator and value[:1].isalpha() and "(" not in value:
+        return [_label(value)]  # nearly all are one name
     if isinstance(value, str) and (value.lstrip()[:1] == "[" or is_python(value)):
         value = parsed(value)
         if isinstance(value, str) and begins_as_texts(value):
             why = why_not_read(value) or "; it looks like a list that was written as text"
             raise Unusable(f"the label is no list of labels{why}")
+    by_name = marks_by_name(value)
+    if by_name:
+        _refuse_fractions(by_name.values())
+        return [_label(name) for name, mark in by_name.items() if mark_of(mark)]
+    if not separator and isinstance(value, str) and _MARKS_IN_TEXT.fullmatch(value):
+        marks = marks_in(value)
+        value = marks if len(marks) > len(set(marks)) else value
     if isinstance(value, (list, tuple)):
+        _refuse_fractions(value)
         labels = list(dict.fromkeys(_label(item) for item in value))
         if len(labels) < len(value) and set(labels) <= {"-1", "0", "1", "true", "false"}:
             raise Unusable(
@@ -516,7 +615,17 @@ def labels_of(value: Any, separator: str = "") -> list[str]:
         if not parts:
             raise Unusable("the label is empty")
         return list(dict.fromkeys(_label(part) for part in parts))
+    _refuse_fractions([value])
     return [_label(value)]
+
+
+def _refuse_fractions(marks: Iterable[Any]) -> None:
+    soft = next((mark for mark in marks if is_fraction(mark)), None)
+    if soft is not None:
+        raise Unusable(
+            f"the label holds a share ({str(soft)[:20]}): soft labels are not learned, each label "
+            "applies or it does not"
+        )
 
 
 def _label(value: Any) -> str:

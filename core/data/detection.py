@@ -7,25 +7,41 @@ overruled (`choose`).
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 from core.data.conversion import (
+    RIVAL_END,
     SEPARATORS,
+    THOUGHT,
+    WEIGHTS,
+    WINNER,
+    Tie,
     holds_messages,
     holds_several,
+    is_fraction,
     judgement,
     mark_of,
+    marks_by_name,
+    marks_in,
     names_of,
+    plain_name,
+    winner_of,
     written_names,
 )
 from core.data.forms import (
+    ANSWER_WORDS,
     ASKING,
+    BETTER_WORSE,
     FORMS,
     JUDGED,
+    MARKS,
     MATTERS,
+    MAY_BE_MARKS,
+    MENDED_BY,
     NAMES,
     NOT_LABELS,
     ONLY_ANSWERS,
@@ -35,7 +51,8 @@ from core.data.forms import (
     used_columns,
 )
 from core.data.read.row import Row
-from core.data.turns import ROLE_OF
+from core.data.turn_keys import mark_share
+from core.data.turns import ROLE_OF, marked_turns
 from core.data.values import Unusable, cell, columns_inside, parsed, template_of
 from core.errors import DataError
 
@@ -80,12 +97,28 @@ def detect(rows: Sequence[Row]) -> Detection:
 
 
 def _inside(rows: Sequence[Row]) -> str:
-    """How a conversation inside an object is named, if there is one."""
-    for name in columns_inside(rows):
+    """How a conversation inside an object is named, if there is one; and that a tree of messages
+    is none."""
+    for name in columns_inside(rows[:1]):
         with suppress(Unusable):
-            if Columns([{name: cell(row, name)} for row in rows[:1]]).holds_turns(name):
+            values = [cell(row, name) for row in rows]
+            lists = all(_as_list(value) and not isinstance(value, dict) for value in values)
+            if lists and Columns([{name: value} for value in values]).holds_turns(name):
                 return f" What is inside an object is named with dots: messages={name}."
+    tree = next((name for row in rows[:1] for name, value in row.items() if _is_tree(value)), "")
+    if tree:
+        return (
+            f" {tree} holds a tree of messages by their ids, as ChatGPT exports them, and no list "
+            "of turns: write each conversation as a list of role and content first."
+        )
     return ""
+
+
+def _is_tree(value: Any) -> bool:
+    """Whether an object has nodes by their ids, with a message and the id of the one before it."""
+    return isinstance(value, dict) and len(value) > 1 and all(
+        isinstance(node, dict) and {"message", "parent"} <= set(node) for node in value.values()
+    )
 
 
 def _detection(
@@ -109,7 +142,8 @@ def _question(columns: Columns, weaker: str = "") -> Detection:
         {},
         tuple(dict.fromkeys(["preference", *_possible(columns, weaker)])),
         "Choose Preference and say which column holds the better answers and which the worse "
-        "(--form preference --map chosen=COLUMN --map rejected=COLUMN), or choose another form"
+        "(--form preference --map chosen=COLUMN --map rejected=COLUMN; where a third one names the "
+        "better of them in each row, --map winner=COLUMN), or choose another form"
         f"{other} to learn without the comparison.",
     )
 
@@ -131,9 +165,15 @@ def _warnings(columns: Columns, form: str, mapping: Mapping[str, str]) -> tuple[
             f"called {names}. Name them with label_names (--map label_names=NAME,NAME,...)."
         )
     return (*found, *(
-        f"The column {column} is not used, and it looks like {what}."
-        for column, what in columns.that_matter(used_columns(mapping, columns.names)).items()
+        f"The column {column} is not used, and it looks like {what}.{_mend(form, what, column)}"
+        for column, what in columns.that_matter(mapping).items()
     ))
+
+
+def _mend(form: str, what: str, column: str) -> str:
+    name = MENDED_BY.get(what, "")
+    fits = name in FORMS[form].fields
+    return f" Choose it as {name} (--map {name}={column}) to use it." if fits else ""
 
 
 def guess_mapping(rows: Sequence[Row], form: str) -> dict[str, str]:
@@ -150,7 +190,7 @@ def _complete(columns: Columns, form: str, mapping: Mapping[str, str]) -> bool:
 
 def _likely(columns: Columns) -> Iterator[str]:
     """Forms to try, the most telling first."""
-    if columns.named(NAMES["rejected"]):
+    if columns.named(NAMES["rejected"]) or columns.opposed() or columns.decided():
         yield "preference"
     yield "unpaired-preference"
     pair = guess(columns, "prompt-completion")
@@ -176,7 +216,11 @@ def guess(columns: Columns, form: str) -> dict[str, str]:
     if form == "labelled-text":
         return _labelled(columns)
     mapping: dict[str, str] = {}
+    if form == "preference" and not (_both_named(columns) or columns.opposed()):
+        mapping = dict(zip(("chosen", "rejected", WINNER), columns.decided(), strict=False))
     for name in FORMS[form].fields:
+        if name in mapping or (name == WINNER):
+            continue
         taken = set(mapping.values())
         free = [column for column in columns.usable if column not in taken]
         column = _column_for(columns, form, name, free, mapping)
@@ -197,6 +241,9 @@ def _column_for(
         talks = columns.named(NAMES["messages"], free)
         if name == "prompt" or (name == "completion" and form == "unpaired-preference"):
             named += talks
+        pair = columns.opposed()
+        if name in ("chosen", "rejected") and pair and not _both_named(columns):
+            named = [pair[name == "rejected"]]
         if name == "chosen" and not named:
             named = _answered(columns, free, talks)
         also = [c for c in named if columns.holds_turns(c) or columns.holds_messages(c)]
@@ -212,12 +259,21 @@ def _column_for(
             return None
     if name in ("history", "tools"):
         return named[0] if named else None
+    if name == THOUGHT:
+        return next((column for column in named if columns.holds_answers(column)), None)
+    if name == WEIGHTS:
+        talk = mapping.get("messages") or mapping.get("conversations", "")
+        return next((column for column in named if columns.holds_marks(column, talk)), None)
     if name == "system":
         return _best(columns, named, [column for column in named if columns.holds_parts(column)])
     if name == "text" and not named:
         texts = [column for column in free if columns.holds_text(column)]
         return texts[0] if len(texts) == 1 and len(columns.names) == 1 else None
     return _best(columns, named)
+
+
+def _both_named(columns: Columns) -> bool:
+    return all(columns.named(NAMES[side]) for side in ("chosen", "rejected"))
 
 
 def _answered(columns: Columns, free: list[str], talks: list[str]) -> list[str]:
@@ -311,7 +367,9 @@ def reason_for(columns: Columns, form: str, mapping: Mapping[str, str]) -> str:
         "instruction": "Alpaca's columns: {}.",
         "messages": "Lists of turns with role and content{}: {}.",
         "sharegpt": "Lists of turns with from and value{}: {}.",
-        "preference": "Two answers compared, one chosen and one rejected: {}.",
+        "preference": "Two answers compared, and a column that names the better: {}."
+        if WINNER in mapping
+        else "Two answers compared, one chosen and one rejected: {}.",
         "unpaired-preference": "Answers judged good or bad: {}.",
         "prompt-only": "Prompts without an answer to learn: {}.",
         "labelled-text": "Texts with labels{}: {}.",
@@ -336,7 +394,7 @@ def reason_for(columns: Columns, form: str, mapping: Mapping[str, str]) -> str:
             for found in columns.separators(mapping["label"])[:1]
         )
     used = used_columns(mapping, columns.names)
-    matter = columns.that_matter(used)
+    matter = columns.that_matter(mapping)
     unused = [column for column in columns.names if column not in used and column not in matter]
     return text + (f" Not used: {', '.join(unused)}." if unused else "")
 
@@ -348,22 +406,25 @@ def _shown(source: str) -> str:
 
 _SIDE = re.compile(
     r"(?:^|_)(?:chosen|rejected|(?:non|un|dis|not)_?prefer?red|"
-    r"(?:preferred|better|worse|best|worst|good|bad|wrong|negative|alternative)"
+    r"(?:preferred|better|worse|best|worst|good|bad|wrong|incorrect|negative|alternative|losing)"
     r"_(?:output|answer|response|completion|messages|reply))(?:_|$)|^y_[wl]$"
 )
 """Names of a column that holds a better or a worse answer and nothing else."""
 
 _RIVAL = re.compile(
-    r"(.*(?:answer|response|completion|output|reply|conversation|human_ref|generation|candidate)s?)"
-    r"_?(?:[a-d]|\d|[jkwl]|left|right)"
+    r"(.*(?:answer|response|completion|output|reply|conversation|human_ref|generation|candidate)s?"
+    rf"|model|assistant|bot)(?:{RIVAL_END}|_?[wl])"
 )
 """Names of columns that differ only in a letter or a number at their end."""
+_MAY_BE_NAMES = ("model", "assistant", "bot")
+"""Such columns hold the names of models as often as their answers."""
 
 _ANSWERS = {
     *NAMES["completion"], *NAMES["chosen"], *NAMES["rejected"],
     *("answers", "responses", "completions", "outputs", "candidates", "generations", "replies"),
 }
 
+_FIT_NOTHING = "which fit neither all turns nor the answers among them"
 _LONGEST_LABEL = 100
 _LARGEST_LABEL = 2**53
 _ONE_IN = 10
@@ -448,20 +509,76 @@ class Columns:
         found = [
             f"The column {column} holds one side of a comparison."
             for column in free
-            if _SIDE.search(_plain(column)) and self.holds_answers(column)
+            if _SIDE.search(plain_name(column)) and self.holds_answers(column)
         ]
-        rivals: dict[str, list[str]] = {}
-        for column in self.usable:
-            stem = _RIVAL.fullmatch(_plain(column))
-            if stem and self.holds_answers(column):
-                rivals.setdefault(stem[1], []).append(column)
         found += [
             f"The columns {' and '.join(columns)} hold different answers to one question."
-            for columns in rivals.values()
+            for columns in self._rivals()
             if len(columns) > 1 and set(columns) & set(free)
         ]
+        pair = self.opposed(surely=False)
+        if set(pair) & set(free) and not any(name in one for one in found for name in pair):
+            found.append(f"The columns {' and '.join(pair)} hold a better and a worse answer.")
         several = [column for column in free if self._lists_answers(column)]
         return found + [f"The cells of {column} hold several answers." for column in several]
+
+    def _rivals(self) -> list[list[str]]:
+        """Columns with answers whose names differ in their end alone."""
+        rivals: dict[str, list[str]] = {}
+        for column in self.usable:
+            stem = _RIVAL.fullmatch(plain_name(column))
+            if not stem or not self.holds_answers(column):
+                continue
+            if stem[1] not in _MAY_BE_NAMES or self._holds_sentences(column):
+                rivals.setdefault(stem[1], []).append(column)
+        return list(rivals.values())
+
+    def decided(self) -> tuple[str, ...]:
+        """Two columns with rival answers and the one that names the better of them; nothing where
+        there are none, or a cell names neither."""
+        for rivals in self._rivals():
+            for column in self.named(NAMES[WINNER]) if len(rivals) == 2 else ():
+                if column not in rivals and self._names_one(column, *rivals):
+                    return (*rivals, column)
+        return ()
+
+    def _names_one(self, column: str, first: str, second: str) -> bool:
+        named = 0
+        for value in self.values(column):
+            try:
+                winner_of(value, first, second)
+                named += 1
+            except Tie:
+                continue
+            except Unusable:
+                return False
+        return named > 0
+
+    def opposed(self, *, surely: bool = True) -> tuple[str, ...]:
+        """The columns with a better and a worse answer to a question beside them or in them, by a
+        word in which their names differ and nothing else; nothing without any. What is positive or
+        negative to a query may also be a passage: `surely` leaves that out."""
+        asking = {name for name in ASKING if self.named((name,))}
+        words = {column: _words(column) for column in self.usable}
+        for better, worse in BETTER_WORSE:
+            vague = surely and better in ("positive", "pos")
+            asked = bool(asking - ({"query"} if vague else set()))
+            for column, said in words.items():
+                rest = [word for word in said if word != better]
+                if len(rest) != len(said) - 1 or not set(rest) <= set(ANSWER_WORDS):
+                    continue
+                wanted = [worse if word == better else word for word in said]
+                other = next((one for one, there in words.items() if there == wanted), "")
+                both = (column, other) if other else ()
+                if both and all(
+                    self.holds_answers(one) and (asked or self.holds_turns(one)) for one in both
+                ):
+                    return both
+        return ()
+
+    def _holds_sentences(self, column: str) -> bool:
+        values = self.values(column)
+        return sum(isinstance(v, str) and len(v.split()) > 2 for v in values) * 2 > len(values)
 
     def _lists_answers(self, column: str) -> bool:
         name = column.strip().lower()
@@ -472,14 +589,43 @@ class Columns:
         objects = all(_role(item) is None for value in told for item in value)
         return self.holds_several(column) or (objects and len(told) * 2 > len(values))
 
-    def that_matter(self, used: Collection[str]) -> dict[str, str]:
-        """The columns that are not used although it matters what is in them, each with that."""
-        return {
+    def that_matter(self, mapping: Mapping[str, str]) -> dict[str, str]:
+        """The columns that a mapping does not use although it matters what is in them, each with
+        that."""
+        used = used_columns(mapping, self.names)
+        talk = mapping.get("messages") or mapping.get("conversations") or ""
+        found = {
             column: what
             for what, names in MATTERS.items()
             for column in self.names
             if column not in used and column.strip().lower() in names and self.values(column)
         }
+        marks = self.named(MAY_BE_MARKS) if talk else []
+        return found | {
+            column: MARKS if self._can_mark(column, talk) else f"{MARKS}, {_FIT_NOTHING}"
+            for column in marks
+            if column not in used and all(map(_may_be_marks, self.values(column) or [None]))
+        }
+
+    def _can_mark(self, column: str, talk: str) -> bool:
+        lists = any(isinstance(parsed(value), list) for value in self.values(column))
+        return not lists or self.holds_marks(column, talk)
+
+    def holds_marks(self, column: str, talk: str) -> bool:
+        """Whether most values of a column are a number from 0 to 1 for each turn beside it, or for
+        each of the assistant's."""
+        beside = [
+            (parsed(row.get(column)), _as_list(row.get(talk)) or [])
+            for row in self._rows
+            if row.get(column) not in (None, "")
+        ]
+        fitting = sum(
+            isinstance(marks, list)
+            and all(mark is None or mark_share(mark) is not None for mark in marks)
+            and bool(marked_turns(_spoken(turns), len(marks)))
+            for marks, turns in beside
+        )
+        return fitting * 2 > len(beside)
 
     def has_calls(self, column: str) -> bool:
         """Whether a turn in a column calls a tool."""
@@ -505,8 +651,8 @@ class Columns:
         """The different labels in a column, or None when its values cannot be labels."""
         found: set[str] = set()
         for value in self.values(column):
-            read = parsed(value)
-            items = read if isinstance(read, (list, tuple)) else [value]
+            read = marks_by_name(value) or parsed(value)
+            items = list(read) if isinstance(read, (list, tuple, dict)) else [value]
             for item in items:
                 if isinstance(item, float) and not item.is_integer():
                     return None
@@ -531,7 +677,7 @@ class Columns:
 
     def labels_by_name(self, column: str) -> bool:
         """Whether a column that is named as a label can hold labels: most come again."""
-        if self.places(column):
+        if self.places(column) or self.holds_shares(column):
             return True
         found, rows = self.labels(column), len(self.values(column))
         return found is not None and (rows < _ROWS_TO_COMPARE or len(found) <= 0.8 * rows)
@@ -544,7 +690,7 @@ class Columns:
     def places(self, column: str) -> int:
         """How many marks stand in each cell of a column of lists of 0 and 1, all as long as each
         other; 0 for any other column, as one of numbers of labels."""
-        lists = [parsed(value) for value in self.values(column)]
+        lists = [marks_in(value) for value in self.values(column)]
         if not all(isinstance(one, list) and _are_marks(one) for one in lists):
             return 0
         lengths = {len(one) for one in lists}
@@ -553,6 +699,16 @@ class Columns:
         repeated = any(len(set(one)) < len(one) for one in marks)
         is_vector = repeated or {(True, False), (False, True)} <= marks
         return lengths.pop() if is_vector and len(lengths) == 1 else 0
+
+    def holds_shares(self, column: str) -> bool:
+        """Whether all cells of a column are shares from 0 to 1, one, a list of them, or one for
+        each name, and not all of them 0 or 1: labels, and none that can be learned."""
+        shares: list[Any] = []
+        for value in self.values(column):
+            read = list(marks_by_name(value).values()) or parsed(value)
+            shares += read if isinstance(read, list) else [read]
+        known = all(is_fraction(share) or mark_of(share) is not None for share in shares)
+        return known and any(map(is_fraction, shares))
 
     def one_hot(self) -> list[str]:
         """The columns of 0 and 1, where there are several: one for each label."""
@@ -580,18 +736,33 @@ class Columns:
         return len(set(values)) * 2 > len(values)
 
 
+def _may_be_marks(value: Any) -> bool:
+    read = parsed(value)
+    marks = read if isinstance(read, list) else [read]
+    return bool(marks) and all(mark_share(mark) is not None for mark in marks)
+
+
+def _spoken(turns: list[Any]) -> list[str | None]:
+    """Who speaks in turns, but for thoughts, which are joined to the answers behind them."""
+    return [role for role in map(_role, turns) if role != "thought"]
+
+
 def _are_marks(values: list[Any]) -> bool:
     return all(mark_of(value) is not None for value in values)
 
 
-def _plain(column: str) -> str:
-    """A column's name in small letters, its words joined by a low line."""
-    parted = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", column.strip())
-    return re.sub(r"[\W_]+", "_", parted).lower()
+@lru_cache(maxsize=256)
+def _words(column: str) -> list[str]:
+    """The words of a column's name, those for answers as one: `non_preferred` is `dispreferred`."""
+    said = re.sub(r"(?:non|un|dis|not)_?prefer?red", "dispreferred", plain_name(column))
+    return [
+        word.removesuffix("s") if word.removesuffix("s") in ANSWER_WORDS else word
+        for word in said.split("_")
+    ]
 
 
 def _as_list(value: Any) -> list[Any] | None:
-    if isinstance(value, str) and value.lstrip()[:1] in ("[", "a"):
+    if isinstance(value, str) and value.lstrip()[:1] in ("[", "a", "O"):
         value = parsed(value)
     if isinstance(value, dict):
         return [value]

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
-from core.data.conversion import SEPARATORS, UNASKED, names_of
+from core.data.conversion import SEPARATORS, THOUGHT, UNASKED, WEIGHTS, WINNER, names_of
 from core.data.read.row import Row, invalid_text
 from core.data.values import root_of, template_of
 from core.errors import DataError, did_you_mean
@@ -53,7 +53,7 @@ FORMS: dict[str, Form] = {
             "Prompt and answer",
             "prompt-completion",
             ("prompt", "completion"),
-            ("system", "history", "tools"),
+            ("system", "history", "tools", THOUGHT),
             "Questions with the answers that the model shall learn (supervised fine-tuning).",
         ),
         Form(
@@ -61,7 +61,7 @@ FORMS: dict[str, Form] = {
             "Instruction, input, output (Alpaca)",
             "prompt-completion",
             ("instruction", "output"),
-            ("input", "system", "history", "tools"),
+            ("input", "system", "history", "tools", THOUGHT),
             "Tasks with the answers that the model shall learn (supervised fine-tuning).",
         ),
         Form(
@@ -69,7 +69,7 @@ FORMS: dict[str, Form] = {
             "Messages (OpenAI)",
             "messages",
             ("messages",),
-            ("system", "tools"),
+            ("system", "tools", THOUGHT, WEIGHTS),
             "Conversations whose answers the model shall learn (supervised fine-tuning).",
             {UNASKED: ("keep",)},
         ),
@@ -78,7 +78,7 @@ FORMS: dict[str, Form] = {
             "Conversations (ShareGPT)",
             "messages",
             ("conversations",),
-            ("system", "tools"),
+            ("system", "tools", THOUGHT, WEIGHTS),
             "Conversations whose answers the model shall learn (supervised fine-tuning).",
             {UNASKED: ("keep",)},
         ),
@@ -87,9 +87,10 @@ FORMS: dict[str, Form] = {
             "Preference (chosen and rejected)",
             "preference",
             ("chosen", "rejected"),
-            ("prompt", "input", "system", "history", "tools"),
+            ("prompt", "input", "system", "history", "tools", WINNER),
             "Pairs of a better and a worse answer, for DPO and reward models; without a prompt "
-            "column, what both conversations share at their beginning is the prompt.",
+            "column, what both conversations share at their beginning is the prompt. Where a "
+            "column names the better of the two, it is the winner, and their order says nothing.",
         ),
         Form(
             "unpaired-preference",
@@ -121,7 +122,7 @@ FORMS: dict[str, Form] = {
     )
 }
 
-TURN_FIELDS = ("messages", "conversations", "history", "tools")
+TURN_FIELDS = ("messages", "conversations", "history", "tools", WEIGHTS)
 """Fields that hold lists: a template, which makes text, cannot stand for them."""
 
 _CONVERSATIONS = ("conversation", "chat", "dialog", "dialogue", "contents")
@@ -141,6 +142,10 @@ NAMES: dict[str, tuple[str, ...]] = {
     "messages": ("messages", "conversations", *_CONVERSATIONS),
     "conversations": ("conversations", "messages", *_CONVERSATIONS),
     "tools": ("tools", "functions"),
+    THOUGHT: ("reasoning_content", "reasoning", "thinking", "thought", "thoughts", "cot")
+    + ("chain_of_thought", "thinking_content", "reasoning_text", "thought_process", "scratchpad"),
+    WEIGHTS: ("weights", "weight", "turn_weights", "loss_weights", "loss_weight", "loss_mask")
+    + ("loss_masks", "train_mask", "train", "train_on_turn", "trainable", "learn", "loss"),
     "chosen": ("chosen", "chosen_response", "response_chosen", "answer_chosen", "preferred")
     + ("accepted", "winner", "better", "preferred_output", "preferred_response")
     + ("preferred_answer", "preferred_completion", "chosen_messages", "chosen_output")
@@ -150,11 +155,30 @@ NAMES: dict[str, tuple[str, ...]] = {
     + ("non_preferred_answer", "non_preferred_completion", "rejected_messages")
     + ("rejected_output", "rejected_answer", "rejected_completion", "dispreferred_output")
     + ("dispreferred_response", "non_preferred", "bad_answer", "bad_response", "y_l"),
+    WINNER: ("winner", "winner_model", "preference", "preferred", "preferred_response", "choice")
+    + ("better", "better_response", "better_answer", "best", "verdict", "vote", "selected")
+    + ("judgement", "judgment", "human_preference", "label"),
     "answer": ("ground_truth", "reference_answer", "reference", "expected_answer", "expected")
     + ("gold", "gold_answer", "final_answer", "answer", "solution"),
     "label": ("label_text", "label_name", "label", "labels", "class", "category", "categories")
     + ("intent", "topic", "sentiment", "emotion", "tag", "tags", "target"),
 }
+
+BETTER_WORSE = (
+    *(("chosen", "rejected"), ("preferred", "dispreferred"), ("preferred", "rejected")),
+    *(("accepted", "rejected"), ("accepted", "declined"), ("accepted", "refused")),
+    *(("accept", "reject"), ("winner", "loser"), ("winning", "losing"), ("win", "lose")),
+    *(("won", "lost"), ("better", "worse"), ("best", "worst"), ("good", "bad")),
+    *(("desirable", "undesirable"), ("correct", "incorrect"), ("correct", "wrong")),
+    *(("right", "wrong"), ("positive", "negative"), ("pos", "neg")),
+)
+"""Words in which the names of two columns differ that hold a better and a worse answer."""
+
+ANSWER_WORDS = (
+    *("answer", "response", "completion", "output", "reply", "text", "message", "turn"),
+    *("conversation", "solution", "generation", "sample", "model"),
+)
+"""What else may stand in such names, as one or several."""
 
 ONLY_ANSWERS = NAMES["answer"][:8]
 """Names that mean an answer to compare with, never one to learn."""
@@ -180,10 +204,16 @@ MATTERS = {
     "films": ("video", "videos", "video_path", "video_url"),
     "the row that each one answers": ("parent_id", "parent", "parent_ids", "parent_message_id")
     + ("reply_to", "in_reply_to", "reply_to_id"),
-    "a thought before the answer": ("reasoning_content", "reasoning", "thinking", "thought")
-    + ("thoughts", "chain_of_thought", "cot"),
+    "a thought before the answer": (*NAMES[THOUGHT], "rationale"),
 }
 """What a column holds by its name that a model learns wrongly without, or not at all."""
+
+MARKS = "marks of which turns are learned"
+MAY_BE_MARKS = (*NAMES[WEIGHTS], "mask", "masks", "turn_mask", "masked", "skip", "ignore")
+"""Names of a column beside conversations that may say what of them is learned."""
+
+MENDED_BY = {"a thought before the answer": THOUGHT, MARKS: WEIGHTS}
+"""The field for what a column holds, in the forms that have it."""
 
 TEXT_PAIRS = (
     ("premise", "hypothesis"),

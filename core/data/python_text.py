@@ -11,8 +11,11 @@ from typing import Any
 MOST_CHARS = 2**20
 """A longer text is not read: Python needs a hundred times its size for it."""
 
+LISTS = ("[", "{", "(", "array(", "OrderedDict(")
+"""How a text begins that may be a list or an object."""
+
 _BEGINNING = re.compile(
-    r"\s*(?:array\()?[\[({]\s*(?:(?:array\()?[\[({]\s*)*"
+    r"\s*(?:(?:array|OrderedDict)\()?[\[({]\s*(?:(?:(?:array|OrderedDict)\()?[\[({]\s*)*"
     r"(?:'|np\.|array\(|-?\d[\d.e+-]*\s*[,:\]) \n]|(?:None|True|False|nan)\b)"
 )
 """How a list or object begins that JSON cannot say, or says in another way. A text in double quotes
@@ -23,10 +26,18 @@ _OF_TEXTS = re.compile(r"\s*(?:array\()?\[\s*['\"]")
 _OF_TURNS = re.compile(
     r"\s*(?:array\()?\[\s*\{\s*(['\"])(?:role|from|speaker|content|value|text)\1\s*:"
 )
+_SPEAKERS = "user|human|prompter|assistant|gpt|bot|model|chatgpt|system|developer|tool|function"
 _OF_TURNS_LATER = re.compile(
-    r"\s*(?:array\()?\[\s*\{\s*'[^{}]{0,300}?'(?:role|from|speaker)'\s*:"
+    r"\s*(?:array\()?\[\s*\{\s*'(?:[^{}]{0,300}?'(?:role|from|speaker)'\s*:|"
+    rf".{{0,2000}}?'(?:role|from|speaker)'\s*:\s*'(?:{_SPEAKERS})')",
+    re.S,
 )
-"""The same in Python's quotes, behind other keys such as an id."""
+"""The same in Python's quotes, behind other keys such as an id or an object."""
+_OF_ORDERED_TURNS = re.compile(
+    r"\s*(?:array\()?\[\s*OrderedDict\([\[{(]?\s*[\[({]?\s*'(?:role|from|speaker|content|value|text)'"
+    rf"|\s*\[\s*OrderedDict\(.{{0,2000}}?'(?:role|from|speaker)'\s*[:,]\s*'(?:{_SPEAKERS})'",
+    re.S,
+)
 _PIECES = re.compile(
     r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|[\[\](){},:]|[^\s\[\](){},:'"]+|['"]""", re.S
 )
@@ -38,7 +49,7 @@ class NotRead(ValueError):
 
 def is_python(text: str) -> bool:
     """Whether a text looks like a list or object as Python writes it, from beginning to end."""
-    lists = text.lstrip().startswith(("[", "{", "(", "array("))
+    lists = text.lstrip().startswith(LISTS)
     if not lists or not text.rstrip().endswith(("]", "}", ")")):
         return False
     return bool(_BEGINNING.match(text) or _DOUBLE_QUOTED.match(text))
@@ -48,7 +59,9 @@ def begins_as_turns(text: str) -> str:
     """The kind of quotes in a text that begins as a list of turns does, in JSON or in Python, also
     if it is cut off; "" for another text."""
     found = _OF_TURNS.match(text)
-    return found[1] if found else "'" if _OF_TURNS_LATER.match(text) else ""
+    if found:
+        return found[1]
+    return "'" if _OF_TURNS_LATER.match(text) or _OF_ORDERED_TURNS.match(text) else ""
 
 
 def begins_as_texts(text: str) -> bool:
@@ -87,11 +100,23 @@ def _with_commas(text: str) -> str:
     return " ".join(pieces)
 
 
+def _of_pairs(pairs: ast.AST) -> ast.Dict:
+    """The object that a list of names and values is."""
+    items = pairs.elts if isinstance(pairs, ast.List) else []
+    both = [item.elts for item in items if isinstance(item, ast.List) and len(item.elts) == 2]
+    if not isinstance(pairs, ast.List) or len(both) < len(items):
+        raise NotRead("it holds more than texts, numbers, lists and objects")
+    return ast.Dict([key for key, _ in both], [value for _, value in both])
+
+
 class _Plain(ast.NodeTransformer):
     """Lists for arrays, tuples and sets, null for nan, text for the names of an object."""
 
     def visit_Call(self, node: ast.Call) -> ast.AST:
-        name = ast.unparse(node.func)
+        name = ast.unparse(node.func).removeprefix("collections.")
+        if name == "OrderedDict":
+            pairs = self.visit(node.args[0]) if node.args else ast.Dict([], [])
+            return pairs if isinstance(pairs, ast.Dict) else self.visit(_of_pairs(pairs))
         if not (name == "array" or name.startswith(("np.", "numpy."))) or not node.args:
             raise NotRead("it holds more than texts, numbers, lists and objects")
         made: ast.AST = self.visit(node.args[0])

@@ -23,6 +23,15 @@ THOUGHT_KEYS = (
 """Names of the thought before an answer; it is kept as `reasoning_content`. Of these and of marks,
 `reasoningContent` and `Reasoning` are other spellings."""
 
+THOUGHT_TAGS = (
+    "think|thinking|thought|thoughts|thought_process|reasoning|chain_of_thought|cot|scratchpad"
+    "|seed:think"
+)
+OPENED_THOUGHT = re.compile(
+    rf"\A\s*(<(?:{THOUGHT_TAGS})>|\[THINK\]|<\|begin_of_thought\|>)", re.IGNORECASE
+)
+"""How words begin that hold a thought before them."""
+
 _LEARNED = (
     *("weight", "loss_weight", "loss_scale", "loss_mask", "loss", "compute_loss"),
     *("train", "training", "trainable", "train_on_turn", "learn", "learned"),
@@ -31,8 +40,11 @@ _LEARNED = (
 _NOT_LEARNED = ("masked", "mask_loss", "ignore_loss", "no_loss", "ignore", "ignored")
 """Marks that say the opposite: true means that the turn is only read."""
 
+_NOT_LEARNED_IF_TRUTH = ("mask", "skip")
+"""The same, but only as true and false: as numbers a mask also means what is learned."""
+
 HONOURED_KEYS = (
-    *(*THOUGHT_KEYS, *_LEARNED, *_NOT_LEARNED),
+    *(*THOUGHT_KEYS, *_LEARNED, *_NOT_LEARNED, *_NOT_LEARNED_IF_TRUTH),
     *("tool_calls", "tool_call_id", "name"),
 )
 """What is kept of a turn besides who speaks and what."""
@@ -171,6 +183,60 @@ def _part_text(part: Mapping[str, Any]) -> str | None:
     return None
 
 
+_OF_TEXTS = {"type", *_PART_TEXTS}
+_OF_FUNCTIONS = {"functionCall", "function_call", "functionResponse", "function_response"}
+_OF_TOOLS = {"type", "id", "name", "input", "tool_use_id", "content", *_OF_FUNCTIONS}
+
+
+def tools_apart(turn: dict[str, Any], role: str) -> list[dict[str, Any]]:
+    """A turn whose parts call tools or bring what those gave back, as Anthropic and Gemini write
+    them, as turns of OpenAI's shape: an answer with its calls, or a tool's turn for each result
+    before what else is said. Any other turn as it is."""
+    key, parts = _first(turn, WORDS_KEYS)
+    if is_said(turn.get("tool_calls")):
+        return [turn]
+    named = [_call_part(part) or _result_part(part) for part in parts]
+    found = [one for one in named if one]
+    results = [one for one in found if "role" in one]
+    rest = [part for part, one in zip(parts, named, strict=True) if not one]
+    if role == "assistant" and not results:
+        return [{**turn, key: rest, "tool_calls": found}]
+    if role == "user" and len(results) == len(found):
+        return [*results, *([{**turn, key: rest}] if rest else [])]
+    return [turn]
+
+
+def is_of_tools(part: Any) -> bool:
+    """Whether a part calls a tool, or brings what one gave back."""
+    if type(part) is not dict or (len(part) == 2 and part.get("type") == "text"):
+        return False  # nearly all are
+    return part.get("type") in ("tool_use", "tool_result") or not _OF_FUNCTIONS.isdisjoint(part)
+
+
+def _call_part(part: Any) -> dict[str, Any] | None:
+    if not isinstance(part, dict):
+        return None
+    call = part.get("functionCall") or part.get("function_call")
+    if part.get("type") == "tool_use":
+        said = {"name": part.get("name"), "arguments": part.get("input")}
+        return {"id": part.get("id"), "function": said}
+    if isinstance(call, dict):
+        return {"id": call.get("id"), "function": {**call, "arguments": call.get("args")}}
+    return None
+
+
+def _result_part(part: Any) -> dict[str, Any] | None:
+    if not isinstance(part, dict):
+        return None
+    gave = part.get("functionResponse") or part.get("function_response")
+    if part.get("type") == "tool_result":
+        return {"role": "tool", "content": part.get("content"),
+                "tool_call_id": part.get("tool_use_id")}  # fmt: skip
+    if isinstance(gave, dict):
+        return {"role": "tool", "content": gave.get("response"), "name": gave.get("name")}
+    return None
+
+
 def thought_of(turn: Mapping[str, Any]) -> tuple[str, list[str]]:
     """(the thought, the keys that say it) of a turn."""
     keys = {_plain(key): key for key in turn}
@@ -203,9 +269,11 @@ def weight_of(turn: Mapping[str, Any]) -> tuple[float | None, list[str]]:
     for key, value in turn.items():
         if value is None:
             continue
-        share, name = _share(value), _plain(key)
+        share, name = mark_share(value), _plain(key)
         if name in _LEARNED:
             shares[key] = share
+        elif name in _NOT_LEARNED_IF_TRUTH and _is_truth(value):
+            shares[key] = 1.0 - (share or 0.0)
         elif name in _NOT_LEARNED and share is not None and share in (0.0, 1.0):
             shares[key] = 1.0 - share
     known = {key: share for key, share in shares.items() if share is not None}
@@ -218,7 +286,11 @@ def _plain(key: str) -> str:
     return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", str(key)).lower()
 
 
-def _share(value: Any) -> float | None:
+def _is_truth(value: Any) -> bool:
+    return isinstance(value, bool) or str(value).strip().lower() in ("true", "false")
+
+
+def mark_share(value: Any) -> float | None:
     """A mark as a number from 0 to 1, or None for what is none."""
     if isinstance(value, str):
         word = value.strip().lower()
@@ -284,7 +356,9 @@ def unread_keys(turn: Mapping[str, Any], role: str) -> Iterator[str]:
     name, words = _first(turn, WORDS_KEYS)
     for part in words if isinstance(words, list) and role != "tool" else ():
         for key, value in part.items() if isinstance(part, dict) else ():
-            if key not in ("type", *_PART_TEXTS) and is_said(value):
+            if key in _OF_TEXTS or (key in _OF_TOOLS and is_of_tools(part)):
+                continue
+            if is_said(value):
                 yield f"{name}.{key}"[:_LONGEST_KEY]
 
 

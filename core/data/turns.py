@@ -11,22 +11,26 @@ Turns and rows keep lists of them as JSON text.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from core.data.python_text import begins_as_turns
+from core.data.python_text import LISTS, begins_as_turns
 from core.data.read.row import invalid_text, json_type
 from core.data.turn_keys import (
+    OPENED_THOUGHT,
     SPEAKER_KEYS,
     content_of,
+    is_of_tools,
+    mark_share,
     refuse_media,
     speaker_of,
     thought_of,
+    tools_apart,
     unread_keys,
     weight_of,
     words_of,
 )
-from core.data.values import Unusable, json_text, parsed, text_of, why_not_read
+from core.data.values import Unusable, json_text, parsed, text_of, why_not_read, written
 
 Turn = dict[str, Any]
 
@@ -70,10 +74,21 @@ def turns_of(value: Any, what: str = "conversation") -> list[Turn]:
             ):
                 turns.append({"role": known, "content": words})
                 continue
-        turn = _turn(item, number)
-        if turn:
-            turns.append(turn)
+        for one in _apart(item):
+            turn = _turn(one, number)
+            if turn:
+                turns.append(turn)
     return _with_thoughts(turns) if any(turn["role"] == "thought" for turn in turns) else turns
+
+
+def _apart(item: Any) -> list[Any]:
+    """The turns that an item is: several where its parts bring what tools gave back."""
+    parts = (item.get("content") or item.get("parts")) if isinstance(item, dict) else None
+    if type(parts) is not list or not any(map(is_of_tools, parts)):
+        return [item]
+    name = speaker_of(item)
+    role = ROLE_OF.get(name.strip().lower()) if isinstance(name, str) else None
+    return tools_apart(item, role) if role in ("user", "assistant") else [item]
 
 
 def _turn(item: Any, number: int) -> Turn | None:
@@ -145,6 +160,52 @@ def _with_thoughts(turns: list[Turn]) -> list[Turn]:
     return joined
 
 
+def with_thought(turns: list[Turn], value: Any) -> list[Turn]:
+    """The turns, the last of which is an answer, with a thought that stands beside them before it;
+    where the answer has one of its own that stays. Raises Unusable."""
+    last = turns[-1]
+    words = last["content"]
+    if "reasoning_content" in last or "</think>" in words or OPENED_THOUGHT.match(words):
+        return turns
+    return [*turns[:-1], {**last, "reasoning_content": text_of(written(value), "thought")}]
+
+
+def with_weights(turns: list[Turn], value: Any) -> list[Turn]:
+    """The turns with marks of how much of each is learned that stand beside them: one for each
+    turn, one for each of the assistant's, or one for all of those. Of a turn's own mark and this
+    the least counts. Raises Unusable where they fit none of it."""
+    marks = parsed(value)
+    roles = [turn["role"] for turn in turns]
+    if mark_share(marks) is not None:
+        marks = [marks] * roles.count("assistant")
+    if not isinstance(marks, list):
+        raise Unusable(f"the weights are {json_type(marks)}, not a list{why_not_read(marks)}")
+    places = marked_turns(roles, len(marks))
+    if not places:
+        raise Unusable(
+            f"{len(marks)} weights stand beside {len(turns)} turns, {roles.count('assistant')} of "
+            "them of the assistant: nobody can say which is whose"
+        )
+    weighted = list(turns)
+    for place, mark in zip(places, marks, strict=True):
+        share = mark_share(mark)
+        if share is None and mark is not None:
+            raise Unusable(f"the weight of turn {place + 1} is no number from 0 to 1")
+        if share is not None:
+            own = turns[place].get("weight", share)
+            weighted[place] = {**turns[place], "weight": min(own, share)}
+    return weighted
+
+
+def marked_turns(roles: Sequence[str | None], marks: int) -> list[int]:
+    """The places of the turns that so many marks belong to, in their order; none where they can
+    belong to no turns."""
+    answers = [place for place, role in enumerate(roles) if role in ("assistant", "call")]
+    if marks == len(roles):
+        return list(range(marks))
+    return answers if marks == len(answers) else []
+
+
 def unused_keys(value: Any) -> Iterator[str]:
     """The keys of turns in a cell that say something which is not kept, once for each turn."""
     items = parsed(value) if type(value) is str else value
@@ -166,7 +227,7 @@ def side_of(value: Any, role: str, what: str) -> list[Turn]:
     """A prompt or an answer: plain text (said by `role`), one turn, or a list of turns."""
     read = value
     if type(value) is str:
-        if value[:1] not in "[{ \t\r\n" and not value.startswith("array("):
+        if value[:1] not in "[{ \t\r\n" and not value.startswith(LISTS):
             return [{"role": role, "content": text_of(value, what)}]
         # An answer that is JSON is an answer; only what names speakers is a list of turns.
         if any(f'"{key}"' in value or f"'{key}'" in value for key in SPEAKER_KEYS):
@@ -259,7 +320,8 @@ def tools_of(value: Any) -> str:
         value = [value]
     if not isinstance(value, list):
         raise Unusable(f"the tools are {json_type(value)}, not a list{why_not_read(value)}")
-    tools = [_tool(parsed(item), number) for number, item in enumerate(value, 1)]
+    declared = [tool for item in value for tool in _declared(parsed(item))]
+    tools = [_tool(parsed(item), number) for number, item in enumerate(declared, 1)]
     return json_text(tools, "list of tools")
 
 
@@ -276,6 +338,12 @@ def _cleaned(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _cleaned(item) for key, item in value.items() if item is not None}
     return [_cleaned(item) for item in value] if isinstance(value, list) else value
+
+
+def _declared(item: Any) -> list[Any]:
+    """The tools that an item offers: itself, or several together, as Gemini writes them."""
+    inside = item.get("functionDeclarations") if isinstance(item, dict) else None
+    return inside if isinstance(inside, list) else [item]
 
 
 def _tool(item: Any, number: int) -> dict[str, Any]:

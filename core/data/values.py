@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from core.data.python_text import NotRead, begins_as_turns, is_python, read_python
+from core.data.python_text import LISTS, NotRead, begins_as_turns, is_python, read_python
 from core.data.read.row import Row, invalid_text, json_type
 
 _PARTS = re.compile(r"\{\{|\}\}|\{([^{}]+)\}")
@@ -65,7 +65,7 @@ def written(value: Any) -> str:
 def parsed(value: Any) -> Any:
     """A list or object that stands as text in a cell, as in CSV, is read: JSON, or what Python
     writes. What cannot be read stays as it is; `why_not_read` says why."""
-    if isinstance(value, str) and value.lstrip().startswith(("[", "{", "(", "array(")):
+    if isinstance(value, str) and value.lstrip().startswith(LISTS):
         try:
             return json.loads(value)
         except (ValueError, RecursionError):

@@ -27,7 +27,8 @@ def need_room(folder: Path, size_bytes: int) -> None:
     free = shutil.disk_usage(folder).free
     if free < size_bytes + _SPARE_BYTES:
         raise ExportError(
-            f"The export needs {_gigabytes(size_bytes)} of disk, and {_gigabytes(free)} are free.",
+            f"The disk is full: the export needs {_gigabytes(size_bytes + _SPARE_BYTES)} of disk, "
+            f"and {_gigabytes(free)} are free.",
             "Delete runs or exports that you no longer need, or move the workspace.",
         )
 

@@ -1,5 +1,6 @@
 """How long a piece of work may take and how much memory, where it runs what a person wrote: a
-template, a pattern, a function. For a process of its own, which ends if nothing else helps."""
+template, a pattern, a function. For a process of its own, or that of a command, which ends if
+nothing else helps."""
 
 from __future__ import annotations
 
@@ -9,7 +10,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import psutil
@@ -32,22 +33,31 @@ class Limit:
     memory_bytes: int | None = None
 
 
+SHORT = Limit(seconds=120, memory_bytes=4 * 2**30)
+"""For what is short unless something in it goes on for ever, such as a template's loop."""
+
+
 class _Over(BaseException):
     """The time is over. No `except Exception` of what is interrupted gets it."""
 
 
 @contextlib.contextmanager
-def limited(limit: Limit | None) -> Iterator[None]:
-    """Ends what is done inside with JobError when it takes longer or more memory than it may.
+def limited(limit: Limit | None) -> Iterator[Callable[[], None]]:
+    """Ends what is done inside with JobError when it takes longer or more memory than it may. What
+    it gives begins the time anew: work on many rows calls it for each piece.
 
     Windows has no such limits; there the process is ended when the time is over.
     """
     if limit is None:
-        yield
+        yield lambda: None
         return
     try:
-        with open(os.devnull, "w") as nowhere, _memory(limit.memory_bytes), _time(limit, nowhere):
-            yield
+        with (
+            open(os.devnull, "w") as nowhere,
+            _memory(limit.memory_bytes),
+            _time(limit, nowhere) as anew,
+        ):
+            yield anew
     except _Over:
         raise JobError(
             f"It took longer than {limit.seconds:g} seconds and was ended.",
@@ -62,17 +72,22 @@ def limited(limit: Limit | None) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _time(limit: Limit, nowhere: object) -> Iterator[None]:
+def _time(limit: Limit, nowhere: object) -> Iterator[Callable[[], None]]:
     def over(*_: object) -> None:
         raise _Over
 
-    faulthandler.dump_traceback_later(limit.seconds + _GRACE_SECONDS, exit=True, file=nowhere)  # type: ignore[arg-type]
     alarmed = sys.platform != "win32" and threading.current_thread() is threading.main_thread()
+
+    def begin() -> None:
+        faulthandler.dump_traceback_later(limit.seconds + _GRACE_SECONDS, exit=True, file=nowhere)  # type: ignore[arg-type]
+        if alarmed:
+            signal.setitimer(signal.ITIMER_REAL, limit.seconds, 1.0)
+
     if alarmed:
         previous = signal.signal(signal.SIGALRM, over)
-        signal.setitimer(signal.ITIMER_REAL, limit.seconds, 1.0)
+    begin()
     try:
-        yield
+        yield begin
     finally:
         if alarmed:
             signal.setitimer(signal.ITIMER_REAL, 0)

@@ -14,12 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from core.errors import JobError
-from core.jobs.limits import Limit, limited
+from core.jobs.limits import SHORT, Limit, limited
 from core.jobs.process import WorkerContext, context, exit_with_parent, named
-
-# What is asked for here is short; what goes on for ever, such as a template's loop, would keep a
-# process from everybody else.
-SHORT = Limit(seconds=120, memory_bytes=4 * 2**30)
 
 
 class Pool:

@@ -26,6 +26,7 @@ from core.rewards.kinds import JsonSchema, Judge, Own, RewardModel
 from core.rewards.own import own_problem, rewards_file
 from core.rewards.specs import FIELD, RewardSpec, parse_rewards
 from core.tokens.chat_templates import MODELS_OWN
+from core.tokens.learn import Learn, learns_nothing
 from core.tokens.prompts import has_answers
 from core.workspace import Workspace, checked_id
 
@@ -49,6 +50,13 @@ def data_problems(info: DatasetInfo, config: RunConfig) -> list[Problem]:
             "rows with another label."
         )
         return [Problem("data.dataset", message, ("method",))]
+    learn = Learn.of(config)
+    if config.training_method.may_learn_questions and learns_nothing(info, learn):
+        message = (
+            f"{info.name} has no answer to learn: data.learn is {learn.turns}, and the weights of "
+            "its turns leave nothing. Choose what else is learned, or import rows with other marks."
+        )
+        return [Problem("data.learn", message, ("data.dataset",))]
     evaluates = as_run(config).evaluation.eval_strategy != "no"
     if evaluates and not info.counts.eval:
         message = (

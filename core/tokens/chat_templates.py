@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -58,6 +59,26 @@ _PROBE = [
     {"role": "assistant", "content": _ANSWER},
     {"role": "user", "content": "Thank you."},
 ]
+_LONG = [
+    {"role": "user" if number % 2 else "assistant", "content": f"What turn {number} says."}
+    for number in range(1, 10)
+]
+_SYSTEM = {"role": "system", "content": "Be brief."}
+_CALL = {"type": "function", "function": {"name": "clock", "arguments": {}}}
+_CALLED: list[dict[str, Any]] = [
+    {"role": "assistant", "content": "", "tool_calls": [_CALL]},
+    {"role": "tool", "name": "clock", "content": "12:00"},
+]
+_TOOLS = [
+    {
+        "type": "function",
+        "function": {
+            "name": "clock",
+            "description": "Tells the time.",
+            "parameters": {"type": "object", "properties": {}},
+        },
+    }
+]
 _EOS, _BEGIN, _END = "</s>", "\x02", "\x03"
 _THOUGHT = "The sun is high."
 THOUGHT_KEYS = ("reasoning_content", "thinking", "reasoning")
@@ -66,6 +87,7 @@ THOUGHT_KEYS = ("reasoning_content", "thinking", "reasoning")
 _MARK = re.compile(
     r"<\|[^<>|\s]{1,40}\|>|<｜[^<>｜\s]{1,40}｜>|<[a-z]+(?:_[a-z0-9]+)+>|\[/?[A-Za-z_]{2,20}\]|</?s>"
 )
+_CLOSING = re.compile(r"\s*(<[^<>\s]{1,40}>|\[\|[^\[\]\s]{1,40}\|\])")
 
 
 @dataclass(frozen=True)
@@ -170,8 +192,9 @@ def own_folder(workspace: Workspace) -> Path:
 
 
 def check_template(text: str) -> TemplateProblem | None:
-    """What is wrong with a template: its syntax, an error on rendering a short conversation, or
-    words of the conversation that it leaves out. None when it is fit."""
+    """What is wrong with a template: its syntax, an error on rendering a short or a longer
+    conversation, words of it that are left out, generation marks around something else than an
+    answer, or that nothing ends an answer. None when it is fit."""
     if not text.strip():
         return TemplateProblem(None, "The template is empty.")
     if len(text) > _MOST_CHARACTERS:
@@ -197,6 +220,7 @@ def problem_of(text: str, progress: Tell | None = None) -> TemplateProblem | Non
     try:
         rendered = _render(template, _PROBE[:2])
         asked = _render(template, _PROBE, add_generation_prompt=True)
+        longer = _render(template, _LONG, add_generation_prompt=True)
     except MemoryError:
         raise
     except Exception as error:  # a template is a program: it raises what it likes
@@ -204,7 +228,62 @@ def problem_of(text: str, progress: Tell | None = None) -> TemplateProblem | Non
     for who, words in (("user", _USER), ("assistant", _ANSWER)):
         if words not in rendered or words not in asked:
             return TemplateProblem(None, f"The words of the {who} are missing in what it renders.")
-    return None
+    for number, turn in enumerate(_LONG, 1):
+        if turn["content"] not in longer:
+            who = f"the {turn['role']} in turn {number} of {len(_LONG)}"
+            return TemplateProblem(None, f"The words of {who} are missing in what it renders.")
+    _render_others(text, template)
+    wrong = _wrong_marks(text) or _without_end(template)
+    return TemplateProblem(None, wrong) if wrong else None
+
+
+def _render_others(text: str, template: jinja2.Template) -> None:
+    """Renders conversations that a template need not know, only to see that it comes to an end."""
+    with_tools = [*_LONG[:1], *_CALLED, *_LONG[1:]]
+    talks: list[tuple[list[dict[str, Any]], Any]] = [([_SYSTEM, *_LONG], None)]
+    if names_used(text) & {"tools", "tool_calls"}:
+        talks += [(with_tools, _TOOLS), ([_SYSTEM, *with_tools], _TOOLS)]
+    for messages, tools in talks:
+        try:
+            _render(template, messages, add_generation_prompt=True, tools=tools)
+        except MemoryError:
+            raise
+        except Exception:  # noqa: BLE001, S112 - it may refuse a system turn, or calls
+            continue
+
+
+def _wrong_marks(text: str) -> str:
+    """What is wrong with a template's generation marks, in a sentence; "" where they stand around
+    the answer, and where there are none."""
+    if "generation" not in names_used(text):
+        return ""
+    rendered = _render(_environment(_ShownGeneration).from_string(text), _PROBE, eos_token=_EOS)
+    marked = re.findall(f"{_BEGIN}(.*?){_END}", rendered, re.DOTALL)
+    if not marked or any(_ANSWER in one for one in marked):
+        return ""
+    mend = "Set {% generation %} before the words of the assistant, {% endgeneration %} behind."
+    if not any(one.strip() for one in marked):
+        return f"Its generation marks are empty: nothing would be learned. {mend}"
+    return f"Its generation marks leave out the words of the assistant. {mend}"
+
+
+def _without_end(template: jinja2.Template) -> str:
+    """That nothing ends an answer, in a sentence; "" where something is written behind the last
+    one, or where the next turn begins with a mark that no answer begins with."""
+    rendered = _render(template, [*_PROBE, {**_PROBE[1]}], eos_token=_EOS)
+    before, asked = (
+        _render(template, _PROBE[:1], add_generation_prompt=prompt, eos_token=_EOS)
+        for prompt in (False, True)
+    )
+    opening = asked.removeprefix(before)
+    next_turn = _CLOSING.match(rendered.partition(_ANSWER)[2])
+    if rendered.rpartition(_ANSWER)[2].strip() or (next_turn and next_turn[1] not in opening):
+        return ""
+    return (
+        "Nothing ends an answer in what it renders, so that a model would never learn to stop. "
+        "Write {{ eos_token }}, or the mark that the model stops at, behind the words of the "
+        "assistant."
+    )
 
 
 def template_remarks(text: str) -> list[str]:
@@ -414,13 +493,14 @@ def _raise(message: str) -> None:
 
 def _render(
     template: jinja2.Template,
-    messages: list[dict[str, str]],
+    messages: Sequence[dict[str, Any]],
     add_generation_prompt: bool = False,
     eos_token: str = "",
+    tools: list[dict[str, Any]] | None = None,
 ) -> str:
     return template.render(
         messages=messages,
-        tools=None,
+        tools=tools,
         documents=None,
         add_generation_prompt=add_generation_prompt,
         bos_token="",

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
+
+import pyarrow.parquet as pq
 
 from core.config import RunConfig
 from core.config.sections import LearnedThoughts, LearnedTurns
+from core.data.record import DatasetInfo
+from core.data.rowfile import as_read
 
 _DEFAULT = RunConfig().data
 
@@ -51,6 +58,31 @@ class Learn:
 
 
 EVERYTHING = Learn("everything")
+
+_ANSWERS = {"messages": "messages", "prompt-completion": "completion"}
+
+
+def learns_nothing(info: DatasetInfo, learn: Learn) -> bool:
+    """Whether no answer of the train part is to be learned, by the weights of its turns."""
+    column = _ANSWERS.get(info.form)
+    path = info.version_folder / "train.parquet"
+    if learn.everything or column is None or not path.is_file():
+        return False
+    return _learns_nothing(path, info.fingerprint, column, learn)
+
+
+@lru_cache(maxsize=64)
+def _learns_nothing(path: Path, fingerprint: str, column: str, learn: Learn) -> bool:
+    """Reads who speaks and the weights alone, and stops at the first answer to learn."""
+    with pq.ParquetFile(path) as file:
+        paths = [file.schema.column(place).path for place in range(len(file.schema.names))]
+        wanted = [one for one in paths if re.fullmatch(rf"{column}\..*\.(role|weight)", one)]
+        for batch in file.iter_batches(batch_size=1000, columns=wanted):
+            for row in batch.to_pylist():
+                turns = as_read(row).get(column, [])
+                if any(learn.answers_of(turns, 0)):
+                    return False
+    return True
 
 
 def last_good_answer(turns: Sequence[dict[str, Any]]) -> int | None:

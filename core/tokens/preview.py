@@ -13,7 +13,7 @@ from core.tokens.chat_templates import left_out_stop, names_used, split_marks, t
 from core.tokens.lens import Lens
 from core.tokens.sides import Side, label_of, sides_of_rows
 from core.tokens.spans import special_texts
-from core.tokens.thoughts import taken_out
+from core.tokens.thoughts import open_thought, taken_out
 from core.tokens.tokenize import TokenizedRow, pieces
 from core.tokens.tool_turns import template_text
 
@@ -156,6 +156,12 @@ def _notes_on_thoughts(
         yield (
             "The chat template knows no thoughts: they stand in <think> before the words of the "
             "answer."
+        )
+    unclosed = next((mark for turn in _turns(row) if (mark := open_thought(turn))), "")
+    if unclosed:
+        yield (
+            f"A thought begins with {unclosed} and is never closed: all that follows is taken for "
+            "the answer."
         )
     tokens = [side.tokens for side in sides if isinstance(side.tokens, TokenizedRow)]
     lost = taken_out(*next((one.lost_thoughts for one in tokens if any(one.lost_thoughts)), (0, 0)))

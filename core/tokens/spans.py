@@ -21,6 +21,7 @@ from core.tokens.chat_templates import names_used
 from core.tokens.thoughts import (
     behind_empty_thought,
     behind_thought,
+    open_thought,
     own_thought,
     thought_of,
     with_thought,
@@ -31,6 +32,7 @@ from core.tokens.tool_turns import Message, calls_of, rendered_with_calls, templ
 Span = tuple[int, int]
 
 _MARKER = "TUNESMITHMARKER"
+_OPENED_THOUGHT = re.compile(r"<think>\s*(?:</think>\s*)?\Z")
 # So many characters before a thought tell its place.
 _CONTEXT = 40
 
@@ -62,6 +64,8 @@ def render_plain(
         begin = len(text)
         text += message["content"] + (eos if message["role"] == "assistant" else "")
         if learned[index]:
+            if thoughts == "none":
+                _refuse_open_thought(message, index)
             thought = thought_of(message)
             thought_end = text.index(thought, begin) + len(thought) if thought else None
             spans.append(_without_thought(text, (begin, len(text)), thought_end, thoughts))
@@ -77,6 +81,7 @@ class ChatRenderer:
         self._tokenizer = tokenizer
         self._specials = special_texts(tokenizer)
         self._tools: list[Any] | None = None
+        self._opening: str | None = None
 
     def render(
         self,
@@ -104,6 +109,7 @@ class ChatRenderer:
         ends = self._thought_ends(text, messages)
         if thoughts == "none":
             for index in places:
+                _refuse_open_thought(messages[index], index)
                 if ends.get(index) == -1:
                     raise _changed(index)
         kept = [
@@ -175,6 +181,8 @@ class ChatRenderer:
             return rendered_with_calls(
                 messages, self._tokenizer, self._tools, add_generation_prompt=generation
             )
+        except MemoryError:
+            raise
         except Exception as error:  # a template is a program: it raises what it likes
             raise DataError(
                 f"The model's chat template refuses this row: {str(error).rstrip('.')}.",
@@ -185,18 +193,33 @@ class ChatRenderer:
         self, text: str, messages: list[Message], places: list[int]
     ) -> list[Span] | None:
         """What the template's own marks say of these turns; None where it has no marks, not one
-        stretch for each assistant turn, or calls of tools are missing in them."""
+        stretch with something in it for each assistant turn, or calls of tools are missing in
+        them."""
         template = template_text(self._tokenizer, with_tools=self._tools is not None)
         if "generation" not in names_used(template):
             return None
         found = self._generated(messages, template)
         answers = [i for i, turn in enumerate(messages) if turn["role"] == "assistant"]
-        if len(found) != len(answers):
+        if len(found) != len(answers) or not all(text[slice(*one)].strip() for one in found):
             return None
         marked = {i: (int(begin), int(end)) for i, (begin, end) in zip(answers, found, strict=True)}
         if not all(_names_calls(text[slice(*marked[i])], messages[i]) for i in places):
             return None
-        return [marked[index] for index in places]
+        return [self._behind_opening(text, *marked[index]) for index in places]
+
+    def _behind_opening(self, text: str, begin: int, end: int) -> Span:
+        """A turn behind what opens it, where the template's marks hold that too: the model is given
+        it, and would learn to write it again. A thought that is opened with it stays."""
+        if self._opening is None:
+            asked = [{"role": "user", "content": _MARKER}]
+            try:
+                before, prompt = (self._apply(asked, generation=flag) for flag in (False, True))
+                self._opening = _OPENED_THOUGHT.sub("", prompt.removeprefix(before))
+            except DataError:
+                self._opening = ""
+        if self._opening and text.startswith(self._opening, begin):
+            begin += len(self._opening)
+        return min(begin, end), end
 
     def _with_stop(self, text: str, span: Span, message: Message) -> Span:
         """A turn up to the special token that ends it, also where the template's marks leave that
@@ -320,6 +343,16 @@ def _changed(index: int) -> DataError:
         "cannot be found again and the loss cannot be put on them.",
         "Choose another chat template, or train on single-turn rows.",
     )
+
+
+def _refuse_open_thought(message: Message, index: int) -> None:
+    mark = open_thought(message)
+    if mark:
+        raise DataError(
+            f"Turn {index + 1} (assistant) begins a thought with {mark} and never closes it, so "
+            "that nobody can say where its answer begins.",
+            "Change the row, or learn thoughts, too (data.learn_thoughts).",
+        )
 
 
 def _without_thought(text: str, span: Span, thought_end: int | None, thoughts: str) -> Span:

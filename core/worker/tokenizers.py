@@ -13,6 +13,7 @@ from typing import Any
 
 from core.data.registry import load_dataset_info
 from core.errors import ModelError
+from core.jobs.limits import SHORT, limited
 from core.models.describe import describe_model
 from core.models.location import local_model
 from core.progress import Tell
@@ -38,9 +39,12 @@ def preview_rows(
 
 
 def token_counts(workspace: Workspace, dataset_id: str, lens: Lens) -> dict[str, Any]:
-    """`core.tokens.counts.token_counts` of all rows."""
+    """`core.tokens.counts.token_counts` of all rows, with as much time for each thousand of them
+    as a preview may take."""
     info = load_dataset_info(workspace, dataset_id)
-    return counts.token_counts(info, open_tokenizer(workspace, lens), lens)
+    tokenizer = open_tokenizer(workspace, lens)
+    with limited(SHORT) as anew:
+        return counts.token_counts(info, tokenizer, lens, progress=lambda _: anew())
 
 
 def estimated_token_counts(workspace: Workspace, dataset_id: str, lens: Lens) -> dict[str, Any]:
@@ -57,9 +61,11 @@ def dataset_statistics(
     progress: Callable[[float], None] | None = None,
     fingerprint: str = "",
 ) -> dict[str, Any]:
-    """The statistics of `core.tokens.statistics`, as they were kept or counted now.
+    """The statistics of `core.tokens.statistics`, as they were kept or counted now, with as much
+    time for each thousand rows as a preview may take.
 
-    `fingerprint` is that of an earlier version. Raises DataError.
+    `fingerprint` is that of an earlier version. Raises DataError, and JobError for a chat template
+    without end.
     """
     info = load_dataset_info(workspace, dataset_id, fingerprint)
     where = _where(workspace, lens.model) if lens.model else ""
@@ -67,16 +73,23 @@ def dataset_statistics(
     if known is not None:
         return known
     tokenizer = open_tokenizer(workspace, lens) if where else None
-    return statistics.count_statistics(
-        workspace,
-        info,
-        lens,
-        where,
-        tokenizer,
-        model_limit=_limit(where, tokenizer) if where else None,
-        max_rows=max_rows,
-        progress=progress,
-    )
+    with limited(SHORT) as anew:
+
+        def tell(share: float) -> None:
+            anew()
+            if progress:
+                progress(share)
+
+        return statistics.count_statistics(
+            workspace,
+            info,
+            lens,
+            where,
+            tokenizer,
+            model_limit=_limit(where, tokenizer) if where else None,
+            max_rows=max_rows,
+            progress=tell,
+        )
 
 
 def sampled_statistics(workspace: Workspace, dataset_id: str, lens: Lens) -> dict[str, Any]:

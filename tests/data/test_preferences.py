@@ -72,7 +72,14 @@ def test_tools_inside_the_prompt_are_kept() -> None:
     [
         ({"prompt": "a", "completion": "b", "preferred_response": "c"}, "preferred_response"),
         ({"messages": [*ASKED, *GOOD], "chosen_turns": GOOD}, "chosen_turns"),
-        ({"question": "a", "answer_a": "b", "answer_b": "c", "better": "a"}, "answer_b"),
+        ({"question": "a", "answer_a": "b", "answer_b": "c", "better": "x"}, "answer_b"),
+        ({"prompt": "a", "output_1": "b", "output_2": "c", "label": 0}, "output_2"),
+        ({"question": "a", "answer": "b", "incorrect_answer": "c"}, "incorrect_answer"),
+        ({"query": "a", "positive": "b", "negative": "c"}, "positive and negative"),
+        (
+            {"prompt": "a", "model_a": "b c d", "model_b": "c d e", "response": "f"},
+            "model_a and model_b",
+        ),
         ({"prompt": "a", "response1": "b", "response2": "c"}, "response1"),
         ({"instruction": "a", "output": ["b", "c"], "score": 1}, "output"),
         ({"question": "a", "answer": "b", "answers": ["b", "c"]}, "answers"),
@@ -88,6 +95,65 @@ def test_what_is_compared_without_saying_how_is_asked_for(row: Row, named: str) 
     assert "preference" in found.possible
     with pytest.raises(DataError, match="Answers are compared here"):
         choose([row])
+
+
+@pytest.mark.parametrize(
+    ("better", "worse"),
+    [
+        ("win", "lose"), ("winner", "loser"), ("accept", "reject"), ("accepted", "rejected"),
+        ("accepted_answer", "rejected_answer"), ("good", "bad"), ("Good Response", "Bad Response"),
+        ("positive", "negative"), ("correct", "incorrect"), ("response_good", "response_bad"),
+        ("correct_answer", "incorrect_answers"), ("answerCorrect", "answerWrong"),
+        ("preferred", "nonPreferred"), ("winning_response", "losing_response"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("more", [{}, {"response": "x"}], ids=["", "beside an answer"])
+def test_names_that_say_better_and_worse_are_a_preference(
+    better: str, worse: str, more: dict[str, str]
+) -> None:
+    """The better answers alone would be learned, or the question without any."""
+    rows = [{worse: "Red.", "question": "a", better: "Blue.", **more}]
+    found = choose(rows)
+    assert (found.form, found.mapping["chosen"], found.mapping["rejected"]) == (
+        "preference", better, worse,
+    )  # fmt: skip
+    assert found.mapping["prompt"] == "question"
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "winners"),
+    [
+        ("response_a", "response_b", ["b", "A", "tie"]),
+        ("response_a", "response_b", ["response_b", "Response A", "both"]),
+        ("output_1", "output_2", [2, "1", ""]),
+        ("output_1", "output_2", [2.0, "output_1", "equal"]),
+        ("model_a", "model_b", ["model_b", "model_a", "tie (both bad)"]),
+        ("answer_left", "answer_right", ["right", "left", "neither"]),
+        ("answer1", "answer2", ["second", "first", None]),
+    ],
+)
+@pytest.mark.parametrize("column", ["winner", "preference", "label"])
+def test_a_column_that_names_the_better_answer_decides_in_each_row(
+    first: str, second: str, winners: list[Any], column: str
+) -> None:
+    """One side for all rows would teach every second answer that people found worse."""
+    texts = {first: "the first one here", second: "the second one here"}
+    rows = [{"prompt": "a", **texts, column: winner} for winner in winners]
+    found = choose(rows)
+    assert found.form == "preference" and found.mapping["winner"] == column
+    assert "names the better" in found.reason
+    made = [convert_all(row, "preference", found.mapping) for row in rows]
+    better = [one.rows[0]["chosen"][0]["content"] for one in made[:2]]
+    assert better == ["the second one here", "the first one here"]
+    assert not made[2].rows and made[2].reasons
+
+
+def test_arenas_of_whole_conversations_are_pairs() -> None:
+    """As LMSYS writes them, where model_a is the name of a model."""
+    row = {"model_a": "m-1", "model_b": "m-2", "winner": "model_b",
+           "conversation_a": [*ASKED, *BAD], "conversation_b": [*ASKED, *GOOD]}  # fmt: skip
+    made = one(row)
+    assert (made["prompt"], made["chosen"], made["rejected"]) == (ASKED, GOOD, BAD)
 
 
 def test_a_form_that_a_person_chose_leaves_the_comparison_out_with_a_warning() -> None:
@@ -109,11 +175,31 @@ def test_a_form_that_a_person_chose_leaves_the_comparison_out_with_a_warning() -
         {"question": "a", "answer": "b", "option_a": "c", "option_b": "d"},
         {"prompt": "a", "completion": "b", "chosen_by": ""},
         {"prompt": "a", "completion": "b", "query_language": "en", "story_world": "far away"},
+        {"prompt": "a", "completion": "b", "positive": 3, "negative": 1},
+        {"prompt": "a", "completion": "b", "correct": "yes", "incorrect": "no"},
+        {"prompt": "a", "completion": "b", "positive_words": "c", "negative_words": "d"},
+        {"prompt": "a", "completion": "b", "winner": "team one", "loser_city": "Rome"},
+        {"prompt": "a", "completion": "b", "model_a": "gpt-4", "model_b": "llama", "label": "x"},
+        {"prompt": "a", "completion": "b", "good_faith": "c", "bad_faith": "d"},
     ],
 )
 def test_columns_that_compare_nothing_ask_nothing(row: Row) -> None:
     """Rows that were understood before are still understood."""
     assert detect([row]).form == "prompt-completion"
+
+
+@pytest.mark.parametrize(
+    ("row", "form"),
+    [
+        ({"text": "a", "positive": 3, "negative": 1}, "text"),
+        ({"text": "I like it", "label": "positive"}, "labelled-text"),
+        ({"text": "I like it", "win": "a", "lose": "b"}, "text"),
+        ({"sentence_good": "a b", "sentence_bad": "a b c"}, None),
+        ({"premise": "a", "hypothesis": "b", "label": "1"}, "labelled-text"),
+    ],
+)
+def test_ordinary_tables_are_no_comparisons(row: Row, form: str | None) -> None:
+    assert detect([row]).form == form
 
 
 @pytest.mark.parametrize(

@@ -39,6 +39,9 @@ def written(folder: Path, rows: list[dict[str, Any]]) -> Path:
         lambda turns: str(np.array(turns, dtype=object)),
         lambda turns: repr(np.array(turns, dtype=object)),
         lambda turns: str([{**turn, "name": None} for turn in turns]),
+        lambda turns: str([{"meta": {"id": [1, {}]}, **turn} for turn in turns]),
+        lambda turns: "[" + ", ".join(f"OrderedDict({list(t.items())})" for t in turns) + "]",
+        lambda turns: "[" + ", ".join(f"OrderedDict({turn})" for turn in turns) + "]",
     ],
 )
 def test_conversations_are_read_however_python_wrote_them(
@@ -99,6 +102,11 @@ def test_tools_and_calls_are_read() -> None:
         "[{'role': 'user', 'content': 'x'}, ..., {'role': 'assistant', 'content': 'y'}]",
         "[{'role': 'user', 'content': open('/etc/passwd')}]",
         "[{'role': 'user', 'content': b'x'}]",
+        "[{'meta': {'id': 1}, 'role': 'user', 'content': 'cut off in the mid",
+        "[OrderedDict([('role', 'user'), ('content', 'cut off in the mid",
+        "[OrderedDict([('id', 1), ('role', 'user'), ('content', 'cut off in the mid",
+        "[OrderedDict({'role': 'user', 'content': open('/etc/passwd')})]",
+        "[OrderedDict([('role', 'user', 'x')])]",
     ],
 )
 def test_what_cannot_be_read_is_refused_everywhere(cell: str) -> None:
@@ -118,7 +126,8 @@ def test_what_cannot_be_read_is_refused_everywhere(cell: str) -> None:
 
 def test_answers_that_are_python_or_brackets_stay_as_they_are() -> None:
     """A model that writes code, or labels in brackets."""
-    for said in ("['a', 'b']", "[1 2]", "{'a': 1}", "('a',)", "a list: ['x']", "array(["):
+    for said in ("['a', 'b']", "[1 2]", "{'a': 1}", "('a',)", "a list: ['x']", "array([",
+                 "OrderedDict([('a', 1)])"):  # fmt: skip
         mapping = {"prompt": "q", "completion": "a"}
         row = convert({"q": "q", "a": said}, "prompt-completion", mapping)
         assert row["completion"][0]["content"] == said

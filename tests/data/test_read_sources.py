@@ -59,7 +59,7 @@ def test_a_folder_is_walked_in_order_and_what_is_left_out_is_told(
 ) -> None:
     for name in ("b.csv", "a/2.jsonl", "a/1.jsonl", "a/deep/x.json", "z.jsonl.gz"):
         write(inside / "set" / name)
-    for name in ("README.md", "a/picture.png", ".git/config.json", "a/.hidden.jsonl"):
+    for name in ("README.md", "a/picture.png", ".git/config.json", "a/.hidden.jsonl", "x.odt"):
         write(inside / "set" / name)
     zipped(inside / "set" / "m.zip", {"in/1.jsonl": LINE})
     skipped: list[str] = []
@@ -77,6 +77,7 @@ def test_a_folder_is_walked_in_order_and_what_is_left_out_is_told(
         "README.md: a document among files of rows",
         "a/.hidden.jsonl: hidden",
         "a/picture.png: its ending is not known",
+        "x.odt: an OpenDocument text; save it as DOCX",
     ]
 
 

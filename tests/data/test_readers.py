@@ -154,6 +154,8 @@ def rows_of(path: Path) -> list[Any]:
         ("paper.jsonl", b"%PDF-1.7 ...", "a PDF"),
         ("packed.jsonl", b"\x1f\x8b\x08\x00", "gzip"),
         ("program.csv", b"\x7fELF" + bytes(500), "not a text file"),
+        ("letter.odt", b"PK\x03\x04....", "an OpenDocument text, which is not read"),
+        ("old.xls", b"\xd0\xcf\x11\xe0", "a table of an old Excel"),
         ("notes.docs", b"hello", "ending that is not known"),
         ("torn.parquet", b"PAR1 and then nothing", "cannot be read as Parquet"),
         ("torn.json", b'[{"q": "a"},\n{"q": "b"', "line 2"),

@@ -40,8 +40,9 @@ def labels_of(rows: list[dict[str, Any]], **mapping: str) -> list[list[str]]:
 @pytest.mark.parametrize(
     "cells",
     [VECTORS, [[float(mark) for mark in cell] for cell in VECTORS], [str(one) for one in VECTORS],
-     [[mark == 1 for mark in cell] for cell in VECTORS]],
-    ids=["numbers", "floats", "csv", "true-false"],
+     [[mark == 1 for mark in cell] for cell in VECTORS],
+     ["0 1 0 0", "1 0 0 1", "0 0 0 0"], ["0,1,0,0", "1, 0, 0, 1", "0;0;0;0"]],
+    ids=["numbers", "floats", "csv", "true-false", "blanks", "commas"],
 )  # fmt: skip
 def test_a_list_of_marks_is_the_labels_whose_places_are_marked(cells: list[Any]) -> None:
     """Before, each row had the labels 0 and 1, and the classifier learned nothing else."""
@@ -59,8 +60,47 @@ def test_two_places_of_which_one_is_marked_are_two_labels() -> None:
     assert labels_of(notes(labels=[[1, 0], [0, 1], [0, 1]])) == [["0"], ["1"], ["1"]]
 
 
+@pytest.mark.parametrize(
+    "cells",
+    [
+        [{"toxic": 1, "rude": 0}, {"toxic": 1, "rude": 1}, {"toxic": 0, "rude": 0}],
+        [{"toxic": True, "rude": None}, {"toxic": "1", "rude": "1"}, {"toxic": 0.0, "rude": False}],
+        ['{"toxic": 1, "rude": 0}', "{'toxic': 1, 'rude': 1}", "{'toxic': 0, 'rude': 0}"],
+    ],
+    ids=["numbers", "parquet", "csv"],
+)
+def test_a_mark_for_each_name_is_the_names_that_are_marked(cells: list[Any]) -> None:
+    rows = notes(labels=cells)
+    assert detect(rows).form == "labelled-text"
+    assert labels_of(rows) == [["toxic"], ["toxic", "rude"], []]
+
+
+@pytest.mark.parametrize(
+    "cells",
+    [
+        [[0.2, 0.8], [1.0, 0.0]], [{"good": 0.7, "bad": 0.3}, {"good": 0.1, "bad": 0.9}],
+        ["[0.2, 0.8]", "[0.5, 0.5]"], [0.7, 0.0], ["0.7", ".25"],
+    ],
+    ids=["lists", "names", "csv", "shares", "texts"],
+)  # fmt: skip
+def test_soft_labels_are_refused_and_not_taken_for_names(cells: list[Any]) -> None:
+    """A class named 0.7 would be learned, or the text alone, as if there were no labels."""
+    rows = notes(label=cells)
+    found = detect(rows)
+    assert found.form == "labelled-text"
+    with pytest.raises(Unusable, match="soft labels are not learned"):
+        convert(rows[0], "labelled-text", found.mapping)
+
+
+def test_numbers_of_stars_and_text_with_marks_are_labels_as_before() -> None:
+    assert labels_of(notes(label=[5, 1, 5])) == [["5"], ["1"], ["5"]]
+    mapping = {"text": "text", "label": "stars"}
+    assert convert({"text": "t", "stars": 4.5}, "labelled-text", mapping)["labels"] == ["4.5"]
+    assert convert({"text": "t", "stars": "0 1"}, "labelled-text", mapping)["labels"] == ["0 1"]
+
+
 def test_marks_that_cannot_be_counted_off_are_refused() -> None:
-    for cell in ([1, 0, 0], [0, 1, 1, 0], [-1, 1, -1]):
+    for cell in ([1, 0, 0], [0, 1, 1, 0], [-1, 1, -1], "0 1 1"):
         with pytest.raises(Unusable, match="marks without names"):
             convert(
                 {"text": "t", "labels": cell}, "labelled-text", {"text": "text", "label": "labels"}

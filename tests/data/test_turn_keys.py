@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from core.data.conversion import convert, unused_turn_keys
+from core.data.detection import choose
 from core.data.drafts.prompting import word_request
 from core.data.drafts.rows import checked_row
 from core.data.drafts.settings import DraftSettings
@@ -56,6 +57,69 @@ def test_a_loss_weight_and_a_turn_to_learn_are_kept() -> None:
     assert "weight" not in answer() and "weight" not in answer(weight=None)
 
 
+def test_mask_and_skip_are_marks_where_they_are_true_or_false() -> None:
+    """As a number a mask also means what is learned: then it is named, not guessed."""
+    assert answer(mask=True)["weight"] == answer(skip="true")["weight"] == 0.0
+    assert answer(mask=False)["weight"] == 1.0
+    assert "weight" not in answer(mask=1)
+    row = {"m": [ASKED, {"role": "assistant", "content": "a", "mask": 1}]}
+    assert list(unused_turn_keys(row, MAPPING)) == ["mask"]
+    row["m"][1]["mask"] = True
+    assert list(unused_turn_keys(row, MAPPING)) == []
+
+
+TALK = [ASKED, {"role": "assistant", "content": "a"}] * 2
+SYSTEM = {"role": "system", "content": "Be brief."}
+
+
+@pytest.mark.parametrize(
+    ("name", "marks", "turns", "weights"),
+    [
+        ("weights", [0, 1], TALK, [None, 0, None, 1]),
+        ("loss_mask", [0, 1, 0, 0], TALK, [0, 1, 0, 0]),
+        ("loss_mask", [0, 0, 1], [SYSTEM, *TALK[:2]], [0, 0, 1]),
+        ("weights", "[0, 0.5]", TALK, [None, 0, None, 0.5]),
+        ("weights", [False, None], TALK, [None, 0, None, None]),
+        ("Weights", [1], TALK[:2], [None, 1]),
+    ],
+)
+def test_marks_in_a_column_beside_a_conversation_are_those_of_its_turns(
+    name: str, marks: Any, turns: list[dict[str, Any]], weights: list[float | None]
+) -> None:
+    """An answer that is marked as wrong would be learned."""
+    row = {"messages": turns, name: marks}
+    found = choose([row])
+    assert found.mapping["weights"] == name and not found.warnings
+    made = convert(row, "messages", found.mapping)["messages"]
+    assert [turn.get("weight") for turn in made] == weights
+
+
+def test_a_turns_own_mark_and_one_beside_it_count_as_the_least() -> None:
+    turns = [ASKED, {"role": "assistant", "content": "a", "weight": 0.5}]
+    mapping = {"messages": "m", "weights": "w"}
+    for beside, least in ([1], 0.5), ([0], 0), (0, 0), (True, 0.5):
+        made = convert({"m": turns, "w": beside}, "messages", mapping)["messages"]
+        assert made[1]["weight"] == least
+
+
+def test_marks_that_fit_nothing_are_a_warning_and_no_guess() -> None:
+    odd = {"messages": TALK, "loss_mask": [0, 1, 1]}
+    found = choose([odd])
+    assert "weights" not in found.mapping
+    (warning,) = found.warnings
+    assert warning == (
+        "The column loss_mask is not used, and it looks like marks of which turns are learned, "
+        "which fit neither all turns nor the answers among them."
+    )
+    (warning,) = choose([{"messages": TALK, "mask": [0, 1]}]).warnings
+    assert warning.endswith("Choose it as weights (--map weights=mask) to use it.")
+    (warning,) = choose([{"messages": TALK, "train": False}]).warnings
+    assert "--map weights=train" in warning
+    assert not choose([{"messages": TALK, "weight": 72.5}]).warnings
+    with pytest.raises(Unusable, match="3 weights stand beside 4 turns, 2 of them"):
+        convert(odd, "messages", {"messages": "messages", "weights": "loss_mask"})
+
+
 @pytest.mark.parametrize(
     "key",
     [
@@ -65,6 +129,53 @@ def test_a_loss_weight_and_a_turn_to_learn_are_kept() -> None:
 )
 def test_a_thought_is_kept_whatever_it_is_called(key: str) -> None:
     assert answer(**{key: "Hm."})["reasoning_content"] == "Hm."
+
+
+THINKING = {"role": "assistant", "content": "a", "reasoning_content": "Hm."}
+
+
+@pytest.mark.parametrize("key", ["reasoning_content", "Reasoning", "cot", "thought", "thinking"])
+@pytest.mark.parametrize(
+    ("row", "where"),
+    [
+        ({"prompt": "q", "completion": "a"}, "completion"),
+        ({"instruction": "q", "output": "a"}, "completion"),
+        ({"messages": [ASKED, {"role": "assistant", "content": "a"}]}, "messages"),
+        ({"conversations": [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]},
+         "messages"),
+    ],
+)  # fmt: skip
+def test_a_column_with_a_thought_is_the_thought_of_the_last_answer(
+    row: dict[str, Any], where: str, key: str
+) -> None:
+    """The model would learn to answer without the thought that the file holds for it."""
+    rows = [{**row, key: "Hm."}, row, {**row, key: ""}]
+    found = choose(rows)
+    assert found.mapping["reasoning_content"] == key and not found.warnings
+    assert key in found.reason
+    first, *others = (convert(one, found.form or "", found.mapping) for one in rows)
+    assert first[where][-1] == THINKING
+    assert [one[where][-1] for one in others] == [{"role": "assistant", "content": "a"}] * 2
+
+
+def test_a_thought_that_an_answer_has_itself_is_not_set_before_it_twice() -> None:
+    mapping = {"prompt": "p", "completion": "c", "reasoning_content": "cot"}
+    for said in ("<think>Hm.</think>a", "Hm.</think>a", "<reasoning>Hm.</reasoning>a"):
+        made = convert({"p": "q", "c": said, "cot": "Hm."}, "prompt-completion", mapping)
+        assert made["completion"] == [{"role": "assistant", "content": said}]
+    made = convert({"p": "q", "c": "a", "cot": ["One.", "Two."]}, "prompt-completion", mapping)
+    assert made["completion"][0]["reasoning_content"] == "One.\nTwo."
+
+
+def test_a_column_that_may_hold_a_thought_is_named_with_what_would_use_it() -> None:
+    (warning,) = choose([{"prompt": "q", "completion": "a", "rationale": "Because."}]).warnings
+    assert warning == (
+        "The column rationale is not used, and it looks like a thought before the answer. Choose "
+        "it as reasoning_content (--map reasoning_content=rationale) to use it."
+    )
+    pair = {"prompt": "q", "chosen": "a", "rejected": "b", "reasoning": "Because."}
+    (warning,) = choose([pair]).warnings
+    assert warning.endswith("looks like a thought before the answer.")
 
 
 def test_a_thought_before_a_call_of_a_tool_is_kept() -> None:
@@ -203,6 +314,58 @@ def test_sides_of_a_preference_are_looked_through_too() -> None:
     mapping = {"prompt": "p", "chosen": "c", "rejected": "r"}
     assert convert(row, "preference", mapping)
     assert list(unused_turn_keys(row, mapping)) == ["score"]
+
+
+USED = {"type": "tool_use", "id": "t1", "name": "weather", "input": {"city": "Rome"}}
+GAVE = {"type": "tool_result", "tool_use_id": "t1", "content": [{"type": "text", "text": "21"}]}
+_CALL = {"name": "weather", "args": {"city": "Rome"}}
+CALLING = {"role": "model", "parts": [{"functionCall": _CALL}]}
+_RESPONSE = {"name": "weather", "response": {"c": 21}}
+GIVING = {"role": "user", "parts": [{"functionResponse": _RESPONSE}]}
+
+
+def test_tools_in_parts_are_calls_and_what_they_gave() -> None:
+    """As Anthropic and Gemini write them: each row with a tool was dropped."""
+    warm = {"role": "assistant", "content": "Warm."}
+    call = {"type": "function", "function": {"name": "weather", "arguments": {"city": "Rome"}}}
+    asks = {"role": "assistant", "content": [{"type": "text", "text": "I look."}, USED]}
+    turns = chat(ASKED, asks, {"role": "user", "content": [GAVE]}, warm)
+    assert json.loads(turns[1].pop("tool_calls")) == [{"id": "t1", **call}]
+    assert turns == [
+        ASKED, {"role": "assistant", "content": "I look."},
+        {"role": "tool", "content": "21", "tool_call_id": "t1"}, warm,
+    ]  # fmt: skip
+    turns = chat(ASKED, CALLING, GIVING, warm)
+    assert json.loads(turns[1]["tool_calls"]) == [call] and turns[1]["content"] == ""
+    assert turns[2] == {"role": "tool", "content": '{"c": 21}', "name": "weather"}
+    more = {"role": "user", "content": [GAVE, {"type": "text", "text": "And now?"}]}
+    assert [turn["role"] for turn in chat(ASKED, asks, more, warm)] == [
+        "user", "assistant", "tool", "user", "assistant",
+    ]  # fmt: skip
+    offered = [{"functionDeclarations": [{"name": "weather"}, {"name": "clock"}]}]
+    row = {"m": [ASKED, CALLING, GIVING, warm], "t": offered}
+    tools = json.loads(convert(row, "messages", {**MAPPING, "tools": "t"})["tools"])
+    assert [tool["function"]["name"] for tool in tools] == ["weather", "clock"]
+    row = {"m": [ASKED, asks, {"role": "user", "content": [{**GAVE, "is_error": True}]}, warm]}
+    assert list(unused_turn_keys(row, MAPPING)) == ["content.is_error"]
+
+
+@pytest.mark.parametrize(
+    ("part", "reason"),
+    [
+        ({"type": "tool_use", "input": {}}, "calls a tool without a name"),
+        ({"type": "tool_use", "name": "f", "input": [1]}, "arguments are not a JSON object"),
+        (GAVE, "a part of type tool_result"),
+        ({"type": "server_tool_use", "name": "f"}, "a part of type server_tool_use"),
+    ],
+)
+def test_parts_of_tools_that_are_not_plain_drop_the_row_with_that_reason(
+    part: dict[str, Any], reason: str
+) -> None:
+    with pytest.raises(Unusable, match=reason):
+        chat(ASKED, {"role": "assistant", "content": [part]})
+    with pytest.raises(Unusable, match="a part of type tool_use"):
+        chat({"role": "user", "content": [USED]}, {"role": "assistant", "content": "a"})
 
 
 def test_marks_and_thoughts_are_on_the_disk_and_stay_through_steps(

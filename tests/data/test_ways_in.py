@@ -184,3 +184,21 @@ def test_a_row_without_what_the_name_leads_to_is_dropped_with_that_reason(
     assert "nothing under data.conversation.messages" in info.dropped[0].reason
     with pytest.raises(DataError, match="There is no column nowhere.messages"):
         bring(open_workspace, tmp_path, rows, mapping={"messages": "nowhere.messages"})
+
+
+def test_a_tree_of_messages_is_named_and_no_path_that_leads_nowhere(tmp_path: Path) -> None:
+    """ChatGPT's export: the path that was named held who speaks in one message, under its id."""
+    said = {"author": {"role": "user"}, "content": {"content_type": "text", "parts": ["q"]}}
+    tree = {
+        "a-1": {"id": "a-1", "message": None, "parent": None, "children": ["b-2"]},
+        "b-2": {"id": "b-2", "message": said, "parent": "a-1", "children": []},
+    }
+    path = tmp_path / "conversations.json"
+    path.write_text(json.dumps([{"title": "t", "mapping": tree}] * 2))
+    report = inspect_source(path)
+    assert report.form is None and "as ChatGPT exports them" in report.hint
+    assert "messages=" not in report.hint
+    path.write_text(json.dumps([{"n": 1, "data": {"talk": TURNS}}, {"n": 2, "data": {}}]))
+    assert "messages=" not in inspect_source(path).hint, "it leads nowhere in the second row"
+    path.write_text(json.dumps([{"n": 1, "data": {"talk": TURNS}}] * 2))
+    assert "messages=data.talk" in inspect_source(path).hint

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import zipfile
 from pathlib import Path
 
@@ -47,6 +48,14 @@ def test_a_zip_that_breaks_off_leaves_nothing(folder: Path) -> None:
     assert [path.name for path in folder.parent.iterdir()] == ["a-model"]
 
 
+def test_a_zip_that_fills_the_disk_leaves_nothing(folder: Path, small_disk: Path) -> None:
+    """Half a zip would be sent on as the whole model."""
+    place = Path(shutil.move(folder, small_disk / "a-model"))
+    with pytest.raises(OSError, match="No space"):
+        write_zip(place, place.with_suffix(".zip"), lambda share, message: None)
+    assert [path.name for path in small_disk.iterdir()] == ["a-model"]
+
+
 def test_weights_beyond_4_gb_fit(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Zip needs its 64-bit form for them, and must be told so before it knows the size."""
     monkeypatch.setattr(zipfile, "ZIP64_LIMIT", 1_000_000)
@@ -58,7 +67,7 @@ def test_weights_beyond_4_gb_fit(folder: Path, monkeypatch: pytest.MonkeyPatch) 
 
 def test_room_is_asked_for_before_writing(tmp_path: Path) -> None:
     need_room(tmp_path, 1)
-    with pytest.raises(ExportError, match="needs 1000000.0 GB of disk"):
+    with pytest.raises(ExportError, match="needs 1000000.2 GB of disk"):
         need_room(tmp_path, 10**15)
 
 

@@ -4,20 +4,27 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from core.errors import WorkspaceError
+from core import cli
+from core.data.jobs import submit_import
+from core.errors import ExportError, WorkspaceError
 from core.jobs.events import EventWriter, read_events
 from core.jobs.job import read_record
 from core.jobs.store import Store
 from core.jobs.supervise import look_once
+from core.worker.export.run import run_export
+from core.worker.training.advice import advise
+from core.workspace import Workspace
 from tests.jobs.bench import ROOT, Bench
-from tests.tiny_model import tiny_world
+from tests.tiny_model import tiny_adapter, tiny_model, tiny_tokenizer, tiny_world
 from tests.waiting import end_of, until
 
 
@@ -94,6 +101,63 @@ def test_an_event_is_written_whole_or_refused(small_disk: Path) -> None:
     filler.unlink()
     events.write("log", message="last")
     assert [event["message"] for event in read_events(events.path)] == ["first", "last"]
+
+
+def texts(path: Path, megabytes: int) -> Path:
+    """Rows that hardly pack."""
+    with path.open("w") as file:
+        for _ in range(megabytes):
+            text = random.Random(file.tell()).randbytes(2**19).hex()
+            file.write(json.dumps({"prompt": text[:100], "completion": text}) + "\n")
+    return path
+
+
+def test_an_import_that_fills_the_disk_fails_and_leaves_nothing(
+    bench: Bench, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any
+) -> None:
+    """In a shell and as a job of the page: half a data set would pass for a small one."""
+    rows = texts(tmp_path / "rows.jsonl", 24)
+    datasets, root = bench.workspace.datasets, str(bench.workspace.root)
+    monkeypatch.setenv("TUNESMITH_ALLOW", str(tmp_path))
+    bench.workspace = Workspace.open(root)  # which may read the rows
+    words = ["--workspace", root, "data", "import", str(rows), "--json"]
+    assert cli.main(words) == 1
+    told = capsys.readouterr()
+    assert "the disk is full" in told.out + told.err
+    assert list(datasets.iterdir()) == []
+    room = os.statvfs(root).f_bavail
+    job = submit_import(bench.workspace, bench.store, [str(rows)], "rows")
+    bench.scheduler(target=None)
+    failed = bench.wait_state(job, "failed")
+    assert "the disk is full" in failed.error and "import again" in failed.advice
+    assert list(datasets.iterdir()) == []
+    assert os.statvfs(root).f_bavail > room * 0.9
+    bench.schedulers[0].close()
+    assert read_record(bench.folder(job))["state"] == "failed"
+
+
+@pytest.mark.slow
+def test_an_export_that_fills_the_disk_fails_and_leaves_nothing(
+    small_disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Refused before it begins where there is no room; where others fill the disk meanwhile,
+    nothing half-written passes for a model."""
+    monkeypatch.setenv("TUNESMITH_DEVICE", "cpu")
+    world = tiny_world(small_disk / "workspace")
+    run = world.run("lora-run", {"name": "Colour namer"})
+    tiny_adapter(tiny_model()).save_pretrained(run.adapter)
+    tiny_tokenizer().save_pretrained(run.adapter)
+    folder = world.task(run, "export", "refused", {"format": "merged"})
+    with pytest.raises(ExportError, match="The disk is full: the export needs"):
+        run_export(folder, world.root)
+    assert {path.name for path in folder.iterdir()} <= {"job.json", "events.jsonl"}
+    folder = world.task(run, "export", "full", {"format": "merged"})
+    fill(small_disk, 150_000)
+    monkeypatch.setattr("core.worker.export.run.need_room", lambda *_: None)
+    with pytest.raises(Exception) as caught:  # noqa: PT011 - what a library makes of it
+        run_export(folder, world.root)
+    assert advise(caught.value).message == "The disk is full."
+    assert {path.name for path in folder.iterdir()} <= {"job.json", "events.jsonl"}
 
 
 @pytest.mark.slow

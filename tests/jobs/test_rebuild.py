@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from core.jobs.job import Job
+from core.jobs.job import Job, read_record
+from core.jobs.process import WorkerContext
 from core.jobs.queue import move_job, stop_job
 from core.jobs.store import Store
 from tests.jobs.bench import Bench
@@ -72,3 +73,17 @@ def test_jobs_that_wait_or_work_are_the_same_again(bench: Bench, tmp_path: Path)
     before, again = _lost_and_made_again(bench, tmp_path / "stopping.db")
     assert again == before
     assert before[stopping.id].state == "stopping"
+
+
+def test_a_job_whose_worker_is_still_being_started_is_the_same_again(
+    bench: Bench, tmp_path: Path
+) -> None:
+    """It would be started a second time, in the same folder."""
+    hanging = WorkerContext(("tests.jobs.hanging_preload",), start_seconds=3)
+    job = bench.add()
+    bench.scheduler(workers=hanging)
+    until(lambda: read_record(bench.folder(job))["state"] == "starting")
+    before, again = _lost_and_made_again(bench, tmp_path / "starting.db")
+    assert again == before
+    assert before[job.id].state == "starting"
+    hanging.close()

@@ -51,7 +51,7 @@ def test_a_run_is_a_folder_and_a_row_in_the_queue(bench: Bench) -> None:
 
 def test_a_run_waits_with_its_own_copy_of_its_chat_template(bench: Bench) -> None:
     """The template is changed or deleted while the run waits in the queue."""
-    text = "{% for m in messages %}{{ m.content }}{% endfor %}"
+    text = "{% for m in messages %}{{ m.content }}{{ eos_token }}{% endfor %}"
     save_template(bench.workspace, "mine", text)
     config = parse_config({"data.chat_template": "mine"})
     job = submit_run(bench.workspace, bench.store, config, devices=CPU)

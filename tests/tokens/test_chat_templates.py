@@ -28,7 +28,7 @@ from core.workspace import Workspace
 from tests.tokens.conftest import CHATML, build_tokenizer
 from tests.tokens.template_rows import TEMPLATES, tokenizer_with_marks
 
-OWN = "{% for m in messages %}[{{ m.role }}] {{ m.content }}\n{% endfor %}"
+OWN = "{% for m in messages %}[{{ m.role }}] {{ m.content }}{{ eos_token }}\n{% endfor %}"
 
 
 def test_the_usual_formats_come_along_with_a_title(open_workspace: Workspace) -> None:
@@ -80,6 +80,70 @@ def test_marks_that_leave_out_the_end_of_a_turn_are_named(
     assert check_template(text) is None
     assert left_out_stop(text) == left_out
     assert any("marks leave out" in one for one in template_remarks(text)) is bool(left_out)
+
+
+@pytest.mark.parametrize(
+    ("marked", "said"),
+    [
+        ("{% generation %}{% endgeneration %}{{ m.content }}<|im_end|>", "marks are empty"),
+        ("{{ m.content }}<|im_end|>{% generation %} {% endgeneration %}", "marks are empty"),
+        ("{{ m.content }}{% generation %}<|im_end|>{% endgeneration %}", "leave out the words"),
+    ],
+)
+def test_marks_around_nothing_are_unfit(marked: str, said: str) -> None:
+    """A run through its own library would learn nothing of such a template's answers."""
+    text = (
+        "{% for m in messages %}<|im_start|>{{ m.role }}\n{% if m.role == 'assistant' %}"
+        f"{marked}{{% else %}}{{{{ m.content }}}}<|im_end|>{{% endif %}}\n{{% endfor %}}"
+    )
+    problem = check_template(text)
+    assert problem is not None and said in problem.message
+
+
+@pytest.mark.parametrize(
+    ("turn", "fit"),
+    [
+        ("{{ m.role }}: {{ m.content }}\n", False),
+        ("[{{ m.role }}] {{ m.content }}\n", False),
+        ("<|im_start|>{{ m.role }}\n{{ m.content }}\n", False),
+        ("<|{{ m.role }}|>{{ m.content }}", True),
+        ("{{ m.role }}: {{ m.content }}\n### End\n\n", True),
+        ("{{ m.role }}: {{ m.content }}{{ eos_token }}\n", True),
+    ],
+)
+def test_a_template_that_ends_no_answer_is_not_called_fit(turn: str, fit: bool) -> None:
+    """A model that learns no end of a turn talks on for ever, in both roles."""
+    asking = "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    if "{{ m.role }}|>" in turn:
+        asking = "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+    problem = check_template("{% for m in messages %}" + turn + "{% endfor %}" + asking)
+    assert (problem is None) is fit
+    assert problem is None or "never learn to stop" in problem.message
+
+
+_ROUND = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
+
+
+@pytest.mark.parametrize(
+    "when",
+    ["messages | length > 8", "tools and messages | length > 8 and messages[0].role == 'system'"],
+)
+def test_a_loop_that_begins_in_a_longer_conversation_is_found(when: str) -> None:
+    """It passed with two turns; everything else that renders rows would then stand still."""
+    problem = check_template(f"{OWN}{{% if {when} %}}{_ROUND}{{% endif %}}")
+    assert problem is not None and "longer than 10 seconds" in problem.message
+
+
+def test_words_that_are_left_out_of_a_longer_conversation_are_named() -> None:
+    text = OWN.replace("in messages", "in messages[:5]")
+    problem = check_template(text)
+    assert problem is not None and "the assistant in turn 6 of 9" in problem.message
+
+
+def test_a_template_may_refuse_what_it_does_not_know() -> None:
+    """Gemma's refuses a system turn, and is a good template for all other rows."""
+    refusing = "{% if messages[0].role == 'system' %}{{ raise_exception('No system') }}{% endif %}"
+    assert check_template(refusing + OWN) is None
 
 
 def test_an_own_template_is_kept_listed_and_deleted(open_workspace: Workspace) -> None:

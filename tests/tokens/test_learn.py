@@ -10,10 +10,12 @@ import pytest
 
 from core.config import RunConfig, checked_fields
 from core.config.sections import LearnedTurns
+from core.data.record import DatasetInfo
 from core.data.rowfile import iter_rows
 from core.errors import ConfigError
 from core.rules import parse_config
 from core.rules.command import apply_overrides, split_overrides
+from core.rules.data import data_problems
 from core.tokens.learn import Learn
 from core.tokens.lens import Lens
 from core.tokens.prompts import prompted
@@ -95,6 +97,27 @@ def test_a_row_without_a_turn_to_learn_is_left_out_with_the_reason(
     assert len(usable) == 1
     ((index, reason),) = unusable
     assert index == 1 and "data.learn" in reason
+
+
+def test_rows_that_leave_nothing_to_learn_are_found_before_a_run(
+    tmp_path: Path,
+) -> None:
+    """An estimate promised a run that failed as soon as it had read its rows."""
+    silent = [user("a"), answer("b", weight=0.0)]
+    rows = [{"messages": [*silent, user(f"{n}?"), answer("c", weight=0.0)]} for n in range(3)]
+    def problems(info: DatasetInfo, **changes: str) -> list[str]:
+        settings = {"evaluation.eval_strategy": "no"} | {f"data.{k}": v for k, v in changes.items()}
+        return [f"{one.field} {one.message}" for one in data_problems(info, parse_config(settings))]
+
+    zero = prepared(tmp_path / "a", "messages", rows)
+    (said,) = problems(zero)
+    assert said.startswith("data.learn") and "no answer to learn" in said
+    assert problems(zero, learn="everything") == []
+    pairs = [{"prompt": silent[:1], "completion": silent[1:]}]
+    assert problems(prepared(tmp_path / "b", "prompt-completion", pairs))
+    plain = {"messages": [user("?"), answer("d")]}
+    some = prepared(tmp_path / "c", "messages", [*rows, plain])
+    assert problems(some) == [] and problems(some, learn="marked")
 
 
 def test_examples_in_a_prompt_stay_examples(tokenizer_for: TokenizerFor) -> None:

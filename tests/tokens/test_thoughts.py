@@ -112,6 +112,52 @@ def test_empty_thoughts_are_left_out_of_the_loss_by_choice(
     assert found.startswith("<think>") is (thoughts == "all") and found.endswith("Yes.<|im_end|>")
 
 
+@pytest.mark.parametrize(
+    ("before", "behind"),
+    [
+        *((f"<{tag}>", f"</{tag}>") for tag in ("thinking", "thought", "reasoning", "Thinking")),
+        ("[THINK]", "[/THINK]"),
+        ("<|begin_of_thought|>\n", "\n<|end_of_thought|>\n\n"),
+    ],
+)
+@pytest.mark.parametrize("template", [CHATML, THINKER, None])
+def test_a_thought_between_other_marks_is_read_and_not_learned_by_choice(
+    tokenizer_for: TokenizerFor, template: str | None, before: str, behind: str
+) -> None:
+    """The switch would be without effect on rows of every other family; the marks stay, for they
+    may be what the model is to write."""
+    tokenizer = tokenizer_for(template)
+    words = f"{before}3 minus 2 is 1.{behind}One cup."
+    row = [user("Three cups, two break?"), answer(words)]
+    (read,) = learned(tokens(row, tokenizer, "none"), tokenizer)
+    assert "minus" not in read and behind.strip() not in read and read.startswith("One cup.")
+    (whole,) = learned(tokens(row, tokenizer), tokenizer)
+    assert words in whole
+    empty = [row[0], answer(f"{before}\n{behind}One cup.")]
+    (left,) = learned(tokens(empty, tokenizer, "not_empty"), tokenizer)
+    assert left.startswith("One cup.")
+
+
+@pytest.mark.parametrize("mark", ["<think>", "<reasoning>"])
+@pytest.mark.parametrize("template", [CHATML, None])
+def test_a_thought_that_is_never_closed_is_named(
+    open_workspace: Workspace, tmp_path: Any, tokenizer_for: TokenizerFor, template: str | None,
+    mark: str,
+) -> None:  # fmt: skip
+    """Nobody can say where the answer begins: the thought would be learned as one."""
+    tokenizer = tokenizer_for(template)
+    row = [user("Three cups?"), answer(f"{mark}\nLet me see, 3 minus"), user("?"), answer("One.")]
+    with pytest.raises(DataError, match=f"begins a thought with {mark} and never closes it"):
+        tokens(row, tokenizer, "none")
+    assert "Let me see" in learned(tokens(row, tokenizer), tokenizer)[0]
+    tokenizer.save_pretrained(tmp_path / "model")
+    info = prepared(open_workspace.root, "messages", [{"messages": row}])
+    (seen,) = preview_rows(
+        open_workspace, info.id, Lens(str(tmp_path / "model"), None), "train", [0]
+    )
+    assert any(f"begins with {mark} and is never closed" in note for note in seen["notes"])
+
+
 def test_thoughts_that_the_template_takes_out_are_counted(
     open_workspace: Workspace, tmp_path: Any, tokenizer_for: TokenizerFor
 ) -> None:
@@ -161,6 +207,25 @@ def test_bundled_templates_of_thinking_models_learn_the_thought_and_the_end(
         assert text.rstrip().endswith((">", "｜>")), "the end of the turn is learned"
         (read,) = learned(tokens(turns, tokenizer, "none"), tokenizer)
         assert "I must look" not in read and "First." in read
+
+
+def test_what_opens_an_answer_is_never_learned(open_workspace: Workspace) -> None:
+    """DeepSeek-R1's marks hold <｜Assistant｜>, which each prompt ends with: without a thought the
+    model would learn to write it a second time."""
+    tokenizer = build_tokenizer(load_template("deepseek-r1", open_workspace))
+    end = "<｜end▁of▁sentence｜>"
+    talk = [user("One?"), answer("First."), user("Two?"), thinking("Second.", "Hm.")]
+    assert learned(tokens(talk, tokenizer), tokenizer) == [
+        f"First.{end}", f"<think>\nHm.\n</think>\n\nSecond.{end}"
+    ]  # fmt: skip
+    marked = (
+        "{% for m in messages %}{% if m.role == 'assistant' %}{% generation %}<|im_start|>{{ m.role"
+        " }}\n{{ m.content }}<|im_end|>\n{% endgeneration %}{% else %}<|im_start|>{{ m.role }}\n"
+        "{{ m.content }}<|im_end|>\n{% endif %}{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    )
+    whole = build_tokenizer(marked)
+    assert learned(tokens(talk[:2], whole), whole) == ["First.<|im_end|>\n"]
 
 
 @pytest.mark.parametrize("name", ["qwen3", "glm-4.5", "qwen3.5"])

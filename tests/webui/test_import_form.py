@@ -115,7 +115,7 @@ def test_what_is_inside_an_object_can_be_chosen_as_a_column(tmp_path: Path) -> N
         table = MappingTable().build()
     updates = table.show(form, report, mapping)
     data = {part: _value(updates.get(part)) for part in table.inputs}
-    assert table.read(data, form) == {**mapping, "system": "", "tools": ""}
+    assert table.read(data, form) == {**dict.fromkeys(form.optional, ""), **mapping}
     assert problems_of(form, report.columns, mapping) == {}
 
 

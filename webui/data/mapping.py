@@ -10,7 +10,7 @@ from typing import Any
 import gradio as gr
 from gradio.components import Component
 
-from core.data.conversion import UNASKED
+from core.data.conversion import THOUGHT, UNASKED, WEIGHTS, WINNER
 from core.data.forms import FORMS, Form, check_field, is_template
 from core.data.inspection import SourceReport
 from core.data.mappings import (
@@ -40,8 +40,11 @@ _MEANING = {
     "messages": "A list of turns with role and content.",
     "conversations": "A list of turns with from and value.",
     "tools": "The tools that the model may call, as a list.",
+    THOUGHT: "The thought before the (last) answer: learned or only read, as the run chooses.",
+    WEIGHTS: "A list of numbers from 0 (only read) to 1 (learned), one for each turn or answer.",
     "chosen": "The better answer.",
     "rejected": "The worse answer.",
+    WINNER: "Which of the two is the better, by its column's name or the end of it.",
     "answer": "The answer to compare with; never learned.",
     "label": "The class: a name, a number, or a list.",
     "separator": "The sign between several labels in one cell.",

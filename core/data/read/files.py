@@ -51,6 +51,23 @@ FORMATS = {
 TEXT_KINDS = ("json", "jsonl", "csv", "tsv", "txt", "md")
 DOCUMENTS = ("txt", "md", "pdf", "docx")
 KINDS = "JSON, JSON Lines, CSV, TSV, Parquet, Arrow, XLSX, TXT, Markdown, PDF and DOCX"
+SAVE_AS = {
+    ".odt": ("an OpenDocument text", "DOCX"),
+    ".ods": ("an OpenDocument table", "XLSX or CSV"),
+    ".odp": ("an OpenDocument presentation", "PDF"),
+    ".doc": ("a document of an old Word", "DOCX"),
+    ".rtf": ("a document in RTF", "DOCX"),
+    ".pages": ("a document of Pages", "DOCX"),
+    ".xls": ("a table of an old Excel", "XLSX or CSV"),
+    ".numbers": ("a table of Numbers", "XLSX or CSV"),
+    ".ppt": ("a presentation", "PDF"),
+    ".pptx": ("a presentation", "PDF"),
+    ".epub": ("a book", "PDF or TXT"),
+    ".html": ("a web page", "PDF or TXT"),
+    ".htm": ("a web page", "PDF or TXT"),
+}
+"""Endings of files that are known and not read: what each is, and what it can be saved as."""
+
 _FOREIGN = {
     b"PK\x03\x04": "a zip archive",
     b"%PDF": "a PDF",
@@ -122,6 +139,9 @@ def _named(path: Path, packed: bool) -> str:
             f"{path.name} is a gzip archive, and its name does not say of what.",
             "Name it after what is inside, such as rows.jsonl.gz. A .tar.gz: unpack it first.",
         )
+    what, other = SAVE_AS.get(path.suffix.lower(), ("", ""))
+    if what:
+        raise DataError(f"{path.name} is {what}, which is not read.", f"Save it as {other}.")
     if not named:
         raise DataError(f"{path.name} has an ending that is not known.", f"Bring {KINDS}.")
     return named

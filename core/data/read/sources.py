@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import parse_qsl, quote
 
 from core.data.read.archives import Member, opened_zip, unpack
-from core.data.read.files import DOCUMENTS, KINDS, kind_of_name
+from core.data.read.files import DOCUMENTS, KINDS, SAVE_AS, kind_of_name
 from core.data.read.text import GZIP, opened
 from core.errors import DataError, WorkspaceError
 from core.jobs.process import named
@@ -300,7 +300,9 @@ def _chosen(paths: list[PurePosixPath], archives: bool, skipped: list[str]) -> l
         elif zipped or kind_of_name(path.name):
             chosen.append(path)
         else:
-            skipped.append(f"{path}: its ending is not known")
+            what, other = SAVE_AS.get(path.suffix.lower(), ("", ""))
+            why = f"{what}; save it as {other}" if what else "its ending is not known"
+            skipped.append(f"{path}: {why}")
     rows = [path for path in chosen if kind_of_name(path.name) not in DOCUMENTS]
     if not rows:
         return chosen
