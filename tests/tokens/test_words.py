@@ -7,15 +7,19 @@ from concurrent.futures import Future
 from types import SimpleNamespace
 from typing import Any
 
+import gradio as gr
 import pytest
 
 from core.cli import main
+from core.config import RunConfig
 from core.data.prepare import import_dataset
 from core.jobs.process import named
 from core.worker.tokenizers import fragmented_words
 from core.workspace import Workspace
 from tests.tiny_model import tiny_tokenizer
-from webui.configure.words import WordFinder
+from tests.webui.fakes import filled, held
+from webui.configure.words import DATASET, FIELD, MODEL, WordFinder
+from webui.forms import Form, basics, in_folds
 
 
 @pytest.fixture(scope="module")
@@ -67,19 +71,27 @@ def test_ticked_words_become_new_tokens_and_others_stay(world: Workspace) -> Non
         return done
 
     app: Any = SimpleNamespace(workspace=world, pool=SimpleNamespace(submit=submit))
-    import gradio as gr
-
     with gr.Blocks():
         finder = WordFinder(app)
-    shown = finder.search("texts", "tiny", ["Quuxify", "<mine>"])
+        form = Form("run", RunConfig().values())
+        form.part([*in_folds(), basics()])
+
+    def given(model: str) -> dict[Any, Any]:
+        chosen = {DATASET: "texts", MODEL: model, FIELD: ["Quuxify", "<mine>"]}
+        return held(form, chosen)
+
+    shown = finder.search(form, given("tiny"))
     known = shown[finder.known]
-    assert {"zorblaxian", "Quuxify"} <= set(known)
+    assert {"zorblaxian", "Quuxify"} <= set(known.words)
     assert shown[finder.words].value == ["Quuxify"]
     assert any("12 times" in label for label, _ in shown[finder.words].choices)
-    taken = finder.take(["zorblaxian"], known, ["Quuxify", "<mine>"])
-    assert taken == ["<mine>", "zorblaxian"]
-    missing = finder.search("texts", "not-here", [])
+    ticks = {finder.words: ["zorblaxian"], finder.known: known}
+    taken = filled(form, finder.take(form, given("tiny") | ticks))
+    assert taken == {FIELD: ["<mine>", "zorblaxian"]}
+    missing = finder.search(form, given("not-here"))
     assert "not on this machine" in missing[finder.told]
+    assert finder.follow("texts", "tiny", known) == {finder.known: gr.skip()}
+    assert finder.follow("other", "tiny", known)[finder.words].visible is False
 
 
 def test_its_rows_must_be_there(world: Workspace) -> None:
