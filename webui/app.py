@@ -73,8 +73,8 @@ def _shared() -> Shared:
             name: gr.Tab(label, id=name, elem_id=f"tab-{name}", render=False)
             for name, label in TABS
         },
-        run=gr.Textbox(label="Selected run", visible="hidden"),
-        dataset=gr.Textbox(label="Selected data set", visible="hidden"),
+        run=gr.Textbox(label="Selected run", visible="hidden", elem_id="selected-run"),
+        dataset=gr.Textbox(label="Selected data set", visible="hidden", elem_id="selected-dataset"),
         version=gr.Textbox(label="Version of the rows", visible="hidden"),
         part={
             name: gr.Tab(label, id=name, elem_id=f"part-{name}", render=False)

@@ -140,11 +140,13 @@ class ImportForm:
         dismiss_job(self.app.workspace, self.app.store, job.id)
         return {**self._busy(False), self.progress: self.jobs.end(job), self.mine: ""}
 
-    def settle(self, mine: str) -> Any:
-        """A new data set that was taken up is not offered any more."""
+    def settle(self, mine: str, known: set[str]) -> Any:
+        """A new data set that was taken up is not offered any more, also where a look that was on
+        its way when the import began found it among the others."""
         job_id, _, rest = mine.partition("|")
         if rest == "|*":
             dismiss_job(self.app.workspace, self.app.store, job_id)
+            known.discard(job_id)
         return gr.skip() if rest.endswith("|") else ""
 
     def _open(self, there: bool) -> dict[Any, Any]:
@@ -221,7 +223,7 @@ class ImportForm:
         )
         self.ended.change(self.finish, [self.mine, self.ended], form, **quiet).then(
             None, [self.mine, dataset], [dataset, self.mine], js=_TAKE_UP, **quiet
-        ).then(self.settle, self.mine, self.mine, **quiet)
+        ).then(self.settle, [self.mine, self.jobs.known], self.mine, **quiet)
         self.jobs.shown.select(
             self.act, self.jobs.known, dataset, trigger_mode="multiple", **quiet
         )
