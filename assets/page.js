@@ -2,16 +2,6 @@
 // No framework and no file from elsewhere; charts.js draws, this file does the rest.
 window.tunesmith = window.tunesmith || {};
 
-// Gradio keeps a loading status for each input of every event that ever ran and looks each one up in
-// the whole page at each tick: with the settings of Configure that takes all of a core, from the
-// training too. Of an event that shows no progress (webui/app.py) the inputs become one status, which
-// belongs to nothing. Where Gradio comes to copy them, this has no effect.
-for (const event of (window.gradio_config || {}).dependencies || []) {
-  if (event.show_progress === "hidden" && event.inputs.length > 1) {
-    event.inputs[Symbol.isConcatSpreadable] = false;
-  }
-}
-
 (() => {
   const KEY = "tunesmith-theme";
   const system = window.matchMedia("(prefers-color-scheme: dark)");

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 import logging
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial, wraps
+from functools import partial
 from typing import Any
 
 import gradio as gr
@@ -19,9 +17,9 @@ from core.rules.presets import DEFAULT, load_preset
 from core.tokens.lens import Lens
 from core.workspace import Workspace
 from webui import chat, evaluate, export, header, runs, train
-from webui.api import PUBLISHED, publish
+from webui.api import publish
 from webui.configure import tab as configure
-from webui.context import DATA_PARTS, TABS, App, Shared
+from webui.context import DATA_PARTS, QUIET, TABS, App, Shared
 from webui.data import tab as data
 from webui.gate import Hosts, Key
 from webui.server import FIRST_PORT, announce, keep_uploads, launch, wait
@@ -45,7 +43,7 @@ _CHOICES = {"change", "input", "select"}
 def build(app: App) -> gr.Blocks:
     """The whole page. `webui.server.launch` adds theme, style and script."""
     keep_uploads(app.workspace)
-    with gr.Blocks(title="Tunesmith", analytics_enabled=False, fill_width=True) as page:
+    with Page(title="Tunesmith", analytics_enabled=False, fill_width=True) as page:
         shared = _shared()
         shared.page = page
         _wire_selection(page, app, shared)
@@ -58,11 +56,16 @@ def build(app: App) -> gr.Blocks:
         for wire in shared.finally_wire:
             wire()
         publish(app)
-    _make_private(page)
-    _speak_plainly(page)
-    _spare_status(page)
-    _lose_no_choice(page)
     return page
+
+
+class Page(gr.Blocks):
+    """What a handler raises reaches a person as a sentence: ours as it is, any other as a fault,
+    whose traceback is in the server's log."""
+
+    async def process_api(self, *given: Any, **named: Any) -> dict[str, Any]:
+        with _plain_errors():
+            return await super().process_api(*given, **named)
 
 
 def _shared() -> Shared:
@@ -108,43 +111,10 @@ def _wire_selection(page: gr.Blocks, app: App, shared: Shared) -> None:
         [*shared.tickers.values(), *shared.shown.values()],
         js=f"(...given) => tunesmith.shown({names}, ...given)",
         trigger_mode="multiple",
-        show_progress="hidden",
+        **QUIET,
     )
     # The fork server imports torch for the first worker meanwhile; it takes some seconds.
-    page.load(app.scheduler.warm, None, None, show_progress="hidden")
-
-
-def _make_private(page: gr.Blocks) -> None:
-    """Gradio publishes every handler unless told otherwise; here it is the other way round."""
-    for function in page.fns.values():
-        if function.api_name not in PUBLISHED:
-            function.api_visibility = "private"
-
-
-def _speak_plainly(page: gr.Blocks) -> None:
-    """What a handler raises reaches a person as a sentence: ours as it is, any other as a fault,
-    whose traceback is in the server's log."""
-    for function in page.fns.values():
-        if function.fn is not None:
-            function.fn = _plain(function.fn)
-
-
-def _plain(handler: Callable[..., Any]) -> Callable[..., Any]:
-    if inspect.isgeneratorfunction(handler):
-
-        @wraps(handler)
-        def steps(*given: Any, **named: Any) -> Any:
-            with _plain_errors():
-                yield from handler(*given, **named)
-
-        return steps
-
-    @wraps(handler)
-    def answer(*given: Any, **named: Any) -> Any:
-        with _plain_errors():
-            return handler(*given, **named)
-
-    return answer
+    page.load(app.scheduler.warm, None, None, **QUIET)
 
 
 @contextmanager
@@ -160,47 +130,6 @@ def _plain_errors() -> Iterator[None]:
     except Exception as error:
         log.exception("a handler failed")
         raise gr.Error(_FAULT) from error
-
-
-def _spare_status(page: gr.Blocks) -> None:
-    """Gradio keeps a loading status for each output of an event and looks every one of them up in
-    the whole page at each event, seen or not. Where it is hidden, none is kept: without this a
-    click takes seconds on a page with this many settings."""
-    for function in page.fns.values():
-        if function.show_progress == "hidden":
-            function.show_progress_on = []
-
-
-def _lose_no_choice(page: gr.Blocks) -> None:
-    """Gradio drops an event whose handler is still at work on the last one: who chooses A and then
-    B on a slow machine goes on seeing A. Where a handler follows a choice, each is answered, in
-    their order. What a click does stays as it is: it is not done twice.
-
-    "always_last" is for a handler that has its event for itself: Gradio repeats the whole event,
-    and two such handlers of one event would repeat each other without end.
-    """
-    shared = {at for at, number in Counter(_events(page)).items() if number > 1}
-    for function in page.fns.values():
-        at = {(source, event) for source, event in function.targets if source is not None}
-        lasting = inspect.isgeneratorfunction(function.fn)
-        in_order = function.concurrency_limit in (1, "default")
-        if lasting or not in_order or not _follows(page, function):
-            continue
-        if function.trigger_mode == "once" or at & shared:
-            function.trigger_mode = "multiple"
-
-
-def _events(page: gr.Blocks) -> list[tuple[int | None, str]]:
-    targets = [tuple(target) for function in page.fns.values() for target in function.targets]
-    return [(source, event) for source, event in targets if source is not None]
-
-
-def _follows(page: gr.Blocks, function: Any) -> bool:
-    """Whether it answers nothing but choices."""
-    return all(
-        event in _CHOICES and not isinstance(page.blocks.get(source), gr.HTML)
-        for source, event in function.targets
-    )
 
 
 def serve(

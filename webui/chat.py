@@ -19,7 +19,7 @@ from core.errors import ConfigError, TunesmithError
 from core.models.starter import STARTER_MODELS
 from core.rules import load_config
 from webui import messages
-from webui.context import App, Shared
+from webui.context import QUIET, App, Shared
 from webui.run_choice import checkpoint_choices, find_run, run_choices, trained_runs
 
 NOBODY = ""
@@ -178,7 +178,7 @@ class _Chat:
     # -- wiring
 
     def wire(self) -> None:
-        quiet: dict[str, Any] = {"show_progress": "hidden"}
+        quiet = QUIET
         conversation = [self.talk, self.view, self.told]
         self.shared.on_show(
             "chat", self.open, [self.shared.run, self.left, self.right],

@@ -79,6 +79,18 @@ DATA_PARTS = (
 )
 
 
+# What handlers are registered with: nothing is drawn over the page while they work, and programs
+# cannot call them. `show_progress_on` names nothing, because Gradio looks up each output of each
+# event that ever ran at each event, also where no progress is shown. One that follows a choice answers each: who chooses A and then B on a slow
+# machine would go on seeing A.
+QUIET: dict[str, Any] = {
+    "show_progress": "hidden",
+    "show_progress_on": [],
+    "api_visibility": "private",
+}
+CHOICE: dict[str, Any] = {**QUIET, "trigger_mode": "multiple"}
+
+
 @dataclass
 class App:
     """The things that live as long as the server."""
@@ -188,7 +200,7 @@ class Shared:
         outputs: Sequence[gr.blocks.Block],
     ) -> None:
         """Runs `refresh` when `tab` is opened and when another run is selected."""
-        self.shown[tab].change(refresh, list(inputs), list(outputs), show_progress="hidden")
+        self.shown[tab].change(refresh, list(inputs), list(outputs), **CHOICE)
 
     def on_rows(
         self,
@@ -199,7 +211,7 @@ class Shared:
     ) -> Any:
         """Runs `refresh` when the part of Data that is being built is shown, or its rows may be
         others; gives the event, for `.then`. `how` goes to it."""
-        how = {"show_progress": "hidden", "trigger_mode": "multiple", **how}
+        how = {**CHOICE, **how}
         return self.shown[self.building].change(refresh, inputs, outputs, **how)
 
 

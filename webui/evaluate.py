@@ -12,7 +12,7 @@ from core.evaluation.report import Evaluation, has_base, kind_of, list_evaluatio
 from core.rules import load_config
 from core.runs.submit import submit_evaluation
 from webui import messages
-from webui.context import App, Shared
+from webui.context import CHOICE, QUIET, App, Shared
 from webui.job_progress import JobProgress
 from webui.report import report
 from webui.run_choice import find_run, run_picker, trained_runs
@@ -97,7 +97,7 @@ class _Evaluate:
 
     def wire(self) -> None:
         shared, run = self.shared, self.shared.run
-        quiet: dict[str, Any] = {"show_progress": "hidden"}
+        quiet = QUIET
         report_boxes = [self.earlier, self.shown, self.newest]
         parts = [self.nothing, self.form, self.compare]
         shared.on_show("evaluate", self.open, [run], [*parts, *report_boxes])
@@ -105,7 +105,7 @@ class _Evaluate:
         begun = self.start.click(self.begin, asked, self.said, **quiet)
         self.jobs.wire(shared, "evaluate", run, self.start, begun)
         shared.ticker.tick(self.refresh, [run, self.newest], report_boxes, **quiet)
-        self.earlier.input(self.choose, [run, self.earlier], self.shown, **quiet)
+        self.earlier.input(self.choose, [run, self.earlier], self.shown, **CHOICE)
 
 
 def _has_base(app: App, run_id: str) -> bool:

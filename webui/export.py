@@ -16,7 +16,7 @@ from core.rules import load_config
 from core.runs.submit import submit_export
 from core.workspace import RunFolder
 from webui import messages
-from webui.context import App, Shared
+from webui.context import QUIET, App, Shared
 from webui.job_progress import JobProgress
 from webui.run_choice import find_run, run_picker, trained_runs
 
@@ -81,7 +81,7 @@ class _Export:
 
     def wire(self) -> None:
         shared, run = self.shared, self.shared.run
-        quiet: dict[str, Any] = {"show_progress": "hidden"}
+        quiet = QUIET
         opened = [self.nothing, self.form, self.kind, self.listed]
         shared.on_show("export", self.open, [run], opened)
         self.kind.change(self.explain, self.kind, self.meaning, **quiet)

@@ -17,7 +17,7 @@ from core.runs.extend import train_longer
 from core.runs.lineage import values_to_continue
 from core.runs.resume import can_halve, resume_with_half
 from webui import messages
-from webui.context import App, Shared
+from webui.context import QUIET, App, Shared
 
 _EPOCHS, _STEPS = "training.num_train_epochs", "training.max_steps"
 _RATE = "training.learning_rate"
@@ -145,7 +145,7 @@ class FollowUp:
     def wire(self, outcome: Component, look: dict[str, Any]) -> None:
         """`outcome` is where is said what cannot be done, `look` what shows the run anew."""
         shared, run = self.shared, self.shared.run
-        quiet: dict[str, Any] = {"show_progress": "hidden", "concurrency_limit": None}
+        quiet = {**QUIET, "concurrency_limit": None}
         form = shared.form
         changed = {form.filled, shared.dataset, shared.tabs, self.panel, self.told}
         self.onward.click(self.go_on, run, changed, **quiet)

@@ -30,6 +30,7 @@ from core.errors import ConfigError, Problem
 from core.methods import METHODS
 from core.rules import parse_config
 from core.rules.command import apply_overrides
+from webui.context import QUIET
 
 # Titles of the folds: the group of a field, or its section where it has none.
 FOLD_TITLES = {
@@ -286,7 +287,7 @@ class Form:
             [self.filled, *self.parts],
             [self.taken, *self.parts],
             js=f"(...given) => tunesmith.form.fill('{self.name}', ...given)",
-            show_progress="hidden",
+            **QUIET,
         )
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import gradio as gr
 
 from webui import messages, theme
-from webui.context import App, Shared
+from webui.context import QUIET, App, Shared
 
 if TYPE_CHECKING:
     from core.jobs.job import Job
@@ -30,7 +30,7 @@ def build(app: App, shared: Shared) -> None:
     )
     poll = gr.Timer(2)
     if app.hardware.gpus:
-        gr.Timer(GPU_SECONDS).tick(app.probe_again, show_progress="hidden")
+        gr.Timer(GPU_SECONDS).tick(app.probe_again, **QUIET)
 
     def refresh(shown: str):
         """Only what is new: the browser hands back what it shows."""
@@ -40,8 +40,8 @@ def build(app: App, shared: Shared) -> None:
     def open_run(event: gr.EventData):
         return event.run, shared.go("train")
 
-    poll.tick(refresh, header, header, show_progress="hidden", concurrency_limit=None)
-    header.open(open_run, None, [shared.run, shared.tabs], show_progress="hidden")
+    poll.tick(refresh, header, header, **QUIET, concurrency_limit=None)
+    header.open(open_run, None, [shared.run, shared.tabs], **QUIET)
 
 
 def render(app: App) -> str:

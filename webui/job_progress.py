@@ -21,7 +21,7 @@ from core.jobs.process import named
 from core.jobs.queue import dismiss_job, stop_job
 from core.jobs.task import read_result
 from webui import messages
-from webui.context import App, Shared
+from webui.context import CHOICE, QUIET, App, Shared
 
 # A click on a step or a version: which button, and where.
 CLICKS = """
@@ -139,7 +139,6 @@ class JobProgress:
     ) -> None:
         """In a tab of its own: `begun` is the event after which there may be another job, and
         `start` waits for the end of the one at work."""
-        quiet: dict[str, Any] = {"show_progress": "hidden"}
 
         def news(data: dict[Component, Any]) -> dict[Component, Any]:
             return self.draw(data, data[place]) or {self.shown: gr.skip()}
@@ -149,15 +148,13 @@ class JobProgress:
             return self.clear(at) or {self.shown: gr.skip()}
 
         inputs = {place, *self.inputs}
-        shown = {"fn": news, "inputs": inputs, "outputs": self.outputs, **quiet}
+        shown = {"fn": news, "inputs": inputs, "outputs": self.outputs, **CHOICE}
         for event in (shared.shown[tab].change, shared.ticker.tick, begun.then):
             event(**shown)
         self.told.change(
-            lambda at: gr.Button(interactive=not self.at_work(at)), place, start, **quiet
+            lambda at: gr.Button(interactive=not self.at_work(at)), place, start, **QUIET
         )
-        self.shown.select(
-            act, [place, self.known], self.shown, trigger_mode="multiple", **quiet
-        ).then(**shown)
+        self.shown.select(act, [place, self.known], self.shown, **CHOICE).then(**shown)
 
     def _found(self, place: str) -> list[Job]:
         """The jobs of this place, newest first."""

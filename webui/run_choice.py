@@ -9,7 +9,7 @@ import gradio as gr
 from core.errors import TunesmithError
 from core.models.checkpoints import checkpoints
 from core.runs.records import RunSummary, list_runs, load_run
-from webui.context import App, Shared
+from webui.context import CHOICE, App, Shared
 
 
 def find_run(app: App, run_id: str) -> RunSummary | None:
@@ -72,5 +72,5 @@ def run_picker(app: App, shared: Shared, tab: str) -> tuple[gr.Dropdown, gr.Drop
 
     lists = [run, checkpoint, shared.run, whose]
     shared.on_show(tab, offer, [shared.run, whose, checkpoint], lists)
-    run.input(lambda chosen: chosen or "", run, shared.run, show_progress="hidden")
+    run.input(lambda chosen: chosen or "", run, shared.run, **CHOICE)
     return run, checkpoint

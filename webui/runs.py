@@ -17,7 +17,7 @@ from core.runs.records import RunSummary, delete_run, list_runs, load_run, note_
 from core.runs.resume import resume_run
 from webui import messages
 from webui.charts import RUN_COLOURS, Line, chart, figure, run_colour
-from webui.context import App, Shared
+from webui.context import CHOICE, QUIET, App, Shared
 from webui.run_choice import find_run
 
 OVERLAYS = {
@@ -165,7 +165,7 @@ class _Runs:
 
     def wire(self) -> None:
         shared, run, told = self.shared, self.shared.run, self.told
-        quiet: dict[str, Any] = {"show_progress": "hidden"}
+        quiet = QUIET
         each: dict[str, Any] = {"trigger_mode": "multiple", **quiet}  # of two quick clicks, too
         redraw: dict[str, Any] = {
             "fn": self.draw,
@@ -182,7 +182,7 @@ class _Runs:
         self.table.select(self.select, None, run, **each)
         ticking = self.table.like(self.tick, None, [self.ticked, self.overlay], **each)
         ticking.then(self.compare, compared, self.drawing, **quiet)
-        gr.on([self.metric.input, self.log.input], self.compare, compared, self.drawing, **quiet)
+        gr.on([self.metric.input, self.log.input], self.compare, compared, self.drawing, **CHOICE)
         self.table.apply(self.act, None, told, **quiet).then(**redraw)
         self.open.click(lambda: shared.go("train"), None, shared.tabs, **quiet)
         self.save.click(self.save_words, [run, self.name, self.note], told, **quiet).then(**redraw)

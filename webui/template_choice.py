@@ -28,7 +28,7 @@ from core.tokens.chat_templates import (
 )
 from core.tokens.lens import Lens
 from webui import forms, messages
-from webui.context import App, Shared
+from webui.context import CHOICE, QUIET, App, Shared
 
 FIELD = "data.chat_template"
 LEARNED = ("data.learn", "data.learn_thoughts")
@@ -210,13 +210,13 @@ class TemplateChoice:
     def wire(self, look: gr.Radio, shown_for: str) -> None:
         """`look` shows the tokens when its value is `shown_for`."""
         shared = self.shared
-        quiet: dict[str, Any] = {"show_progress": "hidden"}
+        quiet = QUIET
         gr.on(
             [shared.shown["rows"].change, look.change],
             lambda lens, how: self.follow(lens, how, shown_for),
             [shared.lens, look],
             [self.choice, self.bar, *self.learned],
-            **quiet,
+            **CHOICE,
         )
         self.edit.click(
             self.open,
@@ -235,10 +235,10 @@ class TemplateChoice:
     def _wire_setting(self) -> None:
         """Configure's field is there only when all tabs have been built."""
         shared, filled = self.shared, self.shared.form.filled
-        quiet: dict[str, Any] = {"show_progress": "hidden"}
+        quiet = QUIET
         done = [self.problem, self.choice, shared.lens, self.draft, self.box, filled]
         self.choice.input(
-            self.choose, [self.choice, shared.lens], [filled, shared.lens], **quiet
+            self.choose, [self.choice, shared.lens], [filled, shared.lens], **CHOICE
         )
         self.save.click(self.keep, [self.name, self.text, shared.lens], done, **quiet)
         self.delete.click(self.remove, shared.lens, done, **quiet)
@@ -247,7 +247,7 @@ class TemplateChoice:
             self.learn,
             [*self.learned, shared.lens],
             [filled, shared.lens],
-            **quiet,
+            **CHOICE,
         )
 
 

@@ -16,7 +16,7 @@ from core.errors import TunesmithError, WorkspaceError
 from core.models.location import fetch_model, local_model
 from core.tokens.lens import Lens
 from webui import background, messages
-from webui.context import App, Shared
+from webui.context import QUIET, App, Shared
 
 # How many answers are remembered: counts, and pages of a few rows.
 REMEMBERED = 64
@@ -123,7 +123,7 @@ class ModelFetch:
 
     def wire(self) -> Any:
         """The event after which the model is there, or it was said why it is not."""
-        quiet: dict[str, Any] = {"show_progress": "hidden", "concurrency_limit": None}
+        quiet = {**QUIET, "concurrency_limit": None}
         self.stop.click(self.end, None, None, **quiet)
         return self.button.click(
             self.fetch, self.shared.lens, [self.progress, self.stop], **quiet

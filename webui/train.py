@@ -20,7 +20,7 @@ from core.runs.records import RESUMABLE
 from core.runs.resume import resume_run
 from core.workspace import RunFolder
 from webui import messages
-from webui.context import App, Shared
+from webui.context import CHOICE, QUIET, App, Shared
 from webui.follow_up import FollowUp
 from webui.forms import setting_label, write_text
 from webui.live import LiveRun, Sample, completions
@@ -142,7 +142,7 @@ class _Train:
 
     def wire(self) -> None:
         shared, run = self.shared, self.shared.run
-        quiet: dict[str, Any] = {"show_progress": "hidden", "concurrency_limit": None}
+        quiet = {**QUIET, "concurrency_limit": None}
         look: dict[str, Any] = {
             "fn": self.look,
             "inputs": [run, self.cursor],
@@ -150,11 +150,11 @@ class _Train:
             "js": "(run) => [run, tunesmith.cursor()]",
             **quiet,
         }
-        in_order = {"show_progress": "hidden"}
+        in_order = QUIET
         shown = shared.shown["train"]
         shown.change(self.open, run, [self.choice, run], **in_order).then(**look)
         shared.ticker.tick(**look)
-        self.choice.input(lambda chosen: chosen, self.choice, run, **in_order)
+        self.choice.input(lambda chosen: chosen, self.choice, run, **CHOICE)
         self.stop.click(self.stop_run, run, self.outcome, **quiet).then(**look)
         self.resume.click(self.resume_run, run, self.outcome, **quiet).then(**look)
         self.after.wire(self.outcome, look)

@@ -68,7 +68,7 @@ def test_a_preset_fills_the_form_and_leaves_name_and_data_set(tab: _Configure) -
 
 def test_many_changes_at_once_are_answered_once(workspace: Path) -> None:
     """A preset changes dozens of fields: on a slow machine the plan would lag behind for a minute.
-    Only an event that has no other handler can be answered so (webui.app._lose_no_choice)."""
+    Only an event that has no other handler can be answered so."""
     page = build(fake_app(workspace))
     edited = [one for one in page.fns.values() if getattr(one.fn, "__name__", "") == "edited"]
     assert [one.trigger_mode for one in edited] == ["always_last"]

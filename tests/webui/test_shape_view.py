@@ -19,7 +19,6 @@ from core.errors import ConfigError
 from core.workspace import Workspace
 from tests.webui.fakes import fake_app
 from tests.webui.fakes import held as held_by
-from webui import app as page
 from webui.data import step_cards, step_form
 from webui.data import step_form as label_table
 from webui.data.step_form import StepForms
@@ -189,14 +188,6 @@ def test_the_recipe_is_in_the_page_and_can_be_read_again(
     info = apply_steps(workspace, info.id, parse_steps([{"op": "shuffle"}]))
     link = step_cards.recipe_link(info)
     assert 'download="rows-recipe.yaml"' in link and "op%3A%20shuffle" in link
-
-
-def test_no_event_keeps_a_loading_status_that_nobody_sees(tmp_path: Path) -> None:
-    """Gradio looks each of them up in the whole page at each event: clicks took seconds."""
-    blocks = page.build(fake_app(tmp_path / "workspace"))
-    hidden = [f for f in blocks.fns.values() if f.show_progress == "hidden"]
-    assert len(hidden) > 100
-    assert all(function.show_progress_on == [] for function in hidden)
 
 
 def test_alike_labels_are_merged_where_the_steps_are(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from gradio.components import Component
 
 from core.errors import TunesmithError
 from core.rules.presets import DEFAULT, Preset, load_preset
-from webui.context import App
+from webui.context import QUIET, App
 from webui.forms import READ_ONLY, Form, unseen
 
 _LEFT_OUT = READ_ONLY | {"data.dataset"}
@@ -35,8 +35,8 @@ class Draft:
         """Calls `restore` with the draft when the page is opened and there is one."""
         self.kept.render()
         read = f"() => tunesmith.form.restore('{self.form.name}', '{self._key}', '{DEFAULT}')"
-        page.load(None, None, self.kept, js=read, show_progress="hidden")
-        self.kept.change(restore, self.kept, outputs, show_progress="hidden")
+        page.load(None, None, self.kept, js=read, **QUIET)
+        self.kept.change(restore, self.kept, outputs, **QUIET)
 
     def read(self, kept: Any) -> tuple[Preset, dict[str, Any]] | None:
         """(the preset, what was changed since it was chosen, as the controls hold it) of a draft;

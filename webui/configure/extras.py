@@ -12,7 +12,7 @@ from core.rules.machine import missing_extras
 from core.setup import environment
 from core.setup.extras import Extra
 from webui import background, messages
-from webui.context import App
+from webui.context import QUIET, App
 from webui.forms import Form
 
 # The settings whose choices may need a package.
@@ -81,7 +81,7 @@ class ExtrasView:
 
     def wire(self, form: Form) -> Any:
         """The event after which the packages are there, or it was said why they are not."""
-        quiet: dict[str, Any] = {"show_progress": "hidden", "concurrency_limit": None}
+        quiet = {**QUIET, "concurrency_limit": None}
         self.stop.click(self.end, None, None, **quiet)
         outputs = self.outputs - {self.box, self.told}
 

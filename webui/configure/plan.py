@@ -27,7 +27,7 @@ from core.models.location import ensure_model, local_model
 from core.rules import parse_config
 from core.tokens.lens import Lens
 from webui import background, messages
-from webui.context import App
+from webui.context import QUIET, App
 from webui.forms import Form, setting_label
 from webui.tokens import count_tokens, finished
 
@@ -415,7 +415,7 @@ class MemoryView:
         inputs: set[Component],
     ) -> Any:
         """The event after which the plan has something new to show."""
-        quiet: dict[str, Any] = {"show_progress": "hidden"}
+        quiet = QUIET
 
         def change(button: gr.Button, data: dict[Component, Any]) -> dict[Component, Any]:
             config = self.apply(form.config(data), data[button])

@@ -11,7 +11,7 @@ from core.config import SPEC_BY_PATH
 from core.methods import METHODS, Purpose
 from core.rules.presets import Preset, list_presets
 from webui import messages
-from webui.context import App
+from webui.context import CHOICE, App
 
 PURPOSES: tuple[str, ...] = typing.get_args(Purpose)
 
@@ -52,7 +52,7 @@ class PresetChoice:
 
     def wire(self) -> None:
         self.purpose.input(
-            self.offer, [self.purpose, self.field], self.field, show_progress="hidden"
+            self.offer, [self.purpose, self.field], self.field, **CHOICE
         )
 
 

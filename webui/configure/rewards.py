@@ -23,7 +23,7 @@ from core.methods import METHODS
 from core.rewards.kinds import KINDS, Reward
 from core.rewards.specs import FIELD, parse_reward, plain_reward
 from webui import forms, messages
-from webui.context import App
+from webui.context import CHOICE, QUIET, App
 from webui.data.step_form import first_values, groups, marks, read_fields, section_specs
 from webui.forms import Form
 
@@ -239,11 +239,11 @@ class RewardEditor:
     # -- wiring
 
     def wire(self) -> None:
-        quiet: dict[str, Any] = {"show_progress": "hidden"}
+        quiet = QUIET
         run, form = self.run, self.form
         form.wire()
-        self.kind.input(self.choose_kind, self.inputs, self.shown, **quiet)
-        self.entry.input(self.choose_entry, self.inputs, self.shown, **quiet)
+        self.kind.input(self.choose_kind, self.inputs, self.shown, **CHOICE)
+        self.entry.input(self.choose_entry, self.inputs, self.shown, **CHOICE)
         gr.on(
             form.edits, self.change, self.inputs, {form.marks}, trigger_mode="always_last", **quiet
         )
@@ -256,8 +256,7 @@ class RewardEditor:
             self.inputs,
             {self.tried, self.said, form.marks},
             concurrency_limit=None,
-            show_progress="minimal",
-            show_progress_on=self.tried,
+            **{**QUIET, "show_progress": "minimal", "show_progress_on": self.tried},
         )
 
 

@@ -28,7 +28,7 @@ from webui.configure.presets import PresetChoice, when
 from webui.configure.rewards import RewardEditor
 from webui.configure.verl import VerlView
 from webui.configure.words import WordFinder
-from webui.context import App, Shared
+from webui.context import CHOICE, QUIET, App, Shared
 from webui.forms import Form
 from webui.template_choice import template_choices
 from webui.tokens import count_tokens
@@ -281,7 +281,7 @@ class _Configure:
 
     def wire(self) -> None:
         form, shown = self.form, self.shown
-        quiet: dict[str, Any] = {"show_progress": "hidden"}
+        quiet = QUIET
         # Whatever asked for it, one plan is made after the other: the last one shown is the last.
         # Of many changes at once only the last is answered.
         in_turn: dict[str, Any] = {"concurrency_id": "plan", "concurrency_limit": 1, **quiet}
@@ -307,7 +307,7 @@ class _Configure:
         self.rewards.wire()
         self.verl.wire(form, self.inputs)
         followed(self.extras.wire(form))
-        self.preset.input(self.choose, self.inputs, {self.when, form.filled}, **quiet)
+        self.preset.input(self.choose, self.inputs, {self.when, form.filled}, **CHOICE)
         self.reset.click(self.back, self.inputs, {form.filled}, **quiet)
         self.presets.wire()
         self._wire_lists()
@@ -321,7 +321,7 @@ class _Configure:
     def _wire_lists(self) -> None:
         """Lists that grow with the workspace, and the data set, which all tabs share."""
         shared, form = self.shared, self.form
-        quiet: dict[str, Any] = {"show_progress": "hidden"}
+        quiet = QUIET
         shared.shown["configure"].change(
             self.open,
             {*form.parts, shared.dataset, self.presets.purpose, self.preset},
@@ -333,7 +333,7 @@ class _Configure:
         gr.on([part.select for part in form.parts], None, None, shared.dataset, js=js, **quiet)
 
     def _wire_reuse(self) -> None:
-        quiet: dict[str, Any] = {"show_progress": "hidden"}
+        quiet = QUIET
         saved = {self.presets.purpose, self.preset, self.saved}
         self.save.click(self.save_as, self.inputs, saved, **quiet)
         for button, copy in ((self.as_yaml, self.copy_yaml), (self.as_command, self.copy_command)):
@@ -349,7 +349,7 @@ class _Configure:
 
     def wire_sample_buttons(self) -> None:
         """Start the sample run: back to the first settings, then as if Start were pressed here."""
-        quiet: dict[str, Any] = {"show_progress": "hidden"}
+        quiet = QUIET
         chosen = gr.on(
             [button.click for button in self.shared.sample_buttons],
             self.choose_sample,

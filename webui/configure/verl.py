@@ -12,7 +12,7 @@ from core.methods import METHODS
 from core.verl.settings import Cluster
 from core.workspace import new_id
 from webui import messages
-from webui.context import App
+from webui.context import QUIET, App
 from webui.forms import Form
 
 
@@ -34,7 +34,7 @@ class VerlView:
             self.said = gr.HTML(apply_default_css=False, elem_id="verl-said")
 
     def wire(self, form: Form, inputs: set[Component]) -> None:
-        quiet: dict[str, Any] = {"show_progress": "hidden"}
+        quiet = QUIET
         self.button.click(
             lambda data: self.write(form, data),
             {*inputs, self.nodes, self.gpus},

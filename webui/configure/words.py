@@ -14,7 +14,7 @@ from core.data.registry import load_dataset_info
 from core.errors import TunesmithError
 from core.models.location import local_model
 from webui import messages
-from webui.context import App
+from webui.context import CHOICE, QUIET, App
 from webui.forms import Form
 
 FIELD, DATASET, MODEL = "vocabulary.new_tokens", "data.dataset", "model.model_name_or_path"
@@ -99,12 +99,12 @@ class WordFinder:
     # -- wiring
 
     def wire(self, form: Form) -> None:
-        quiet: dict[str, Any] = {"show_progress": "hidden"}
+        quiet = QUIET
         self.find.click(
             lambda: messages.progress(None, "Looking at the words"), None, self.told, **quiet
         ).then(partial(self.search, form), set(form.parts), self.outputs, **quiet)
         self.words.input(
-            partial(self.take, form), {self.words, self.known, *form.parts}, {form.filled}, **quiet
+            partial(self.take, form), {self.words, self.known, *form.parts}, {form.filled}, **CHOICE
         )
 
 

@@ -12,7 +12,7 @@ from core.data.registry import load_dataset_info
 from core.errors import TunesmithError
 from core.jobs.queue import dismiss_job
 from webui import messages
-from webui.context import App, Shared
+from webui.context import QUIET, App, Shared
 from webui.job_progress import JobProgress
 
 MOST = 6
@@ -103,7 +103,7 @@ class Combining:
     # -- wiring
 
     def wire(self) -> None:
-        quiet: dict[str, Any] = {"show_progress": "hidden"}
+        quiet = QUIET
         self.go.click(
             self.combine,
             {self.chosen, self.name, self.seed, *self.weights},

@@ -18,7 +18,7 @@ from core.errors import ConfigError, DataError, Problem, TunesmithError
 from core.jobs.job import Job
 from core.workspace import Workspace
 from webui import messages
-from webui.context import App, Shared, version_of
+from webui.context import CHOICE, QUIET, App, Shared, version_of
 from webui.data import draft_cards
 from webui.data.draft_form import DraftForm
 from webui.job_progress import JobProgress
@@ -238,7 +238,7 @@ class DraftsView:
         # One after the other, in the order in which they were asked for: an answer that comes late
         # would show what was there before the last click. Each is quick.
         quiet: dict[str, Any] = {
-            "show_progress": "hidden",
+            **QUIET,
             "concurrency_id": "drafts",
             "concurrency_limit": 1,
         }
@@ -272,7 +272,7 @@ class DraftsView:
 
         shown(shared.on_rows(self.open, chosen, list(self.opened), **quiet))
         closed = [self.form.panel, self.jobs.shown, self.said, self.first]
-        dataset.change(None, None, closed, js=draft_cards.CLOSE, **quiet)
+        dataset.change(None, None, closed, js=draft_cards.CLOSE, **CHOICE)
         changed(self.jobs.told.change(lambda: None, None, None, **quiet))
         acted = self.jobs.shown.select(
             self.act_on_job, [dataset, self.jobs.known], dataset, trigger_mode="multiple", **quiet
@@ -317,7 +317,7 @@ class DraftsView:
             lambda desk: desk.close() or 0,
             self.desk,
             self.first,
-            **quiet,
+            **CHOICE,
         ).then(self.show_task, chosen, self.told, **quiet).then(
             self.pages.show, page, self.pages.outputs, **quiet
         )

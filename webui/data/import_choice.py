@@ -24,7 +24,7 @@ from core.data.steps.split import Split
 from core.data.turn_keys import note_keys
 from core.errors import ConfigError, DataError, TunesmithError
 from webui import background, messages
-from webui.context import App
+from webui.context import CHOICE, QUIET, App
 from webui.data import import_sources
 from webui.data.import_sources import Found, look_at, look_at_held_out
 from webui.data.mapping import MappingTable, SavedMappings, problems_of
@@ -240,13 +240,13 @@ class ImportChoice:
         }
 
     def wire(self) -> None:
-        quiet: dict[str, Any] = {"show_progress": "hidden"}
+        quiet = QUIET
         latest: dict[str, Any] = {"trigger_mode": "always_last", **quiet}
         inputs, outputs = self.inputs, self.outputs
         chosen = [
             self.form.select(self.choose_form, inputs, outputs, **latest),
             self.saved.use.click(self.use_saved, inputs, outputs, **quiet),
-            self.saved.choice.input(self.use_saved, inputs, outputs, **quiet),
+            self.saved.choice.input(self.use_saved, inputs, outputs, **CHOICE),
             self.recipe.file.upload(self.take_recipe, inputs, outputs, **quiet),
             # Apart: a list tells twice of one choice, and what is typed meanwhile would be lost.
             gr.on(self.table.picked, self.choose_column, inputs, outputs, **latest),
@@ -260,7 +260,7 @@ class ImportChoice:
         self.recipe.file.clear(self.take_recipe, inputs, outputs, **quiet)
         self.saved.name.submit(self.save, inputs, outputs, **quiet)
         held = self.hold_out
-        held.how.input(held.show, held.how, held.outputs, **quiet).then(
+        held.how.input(held.show, held.how, held.outputs, **CHOICE).then(
             self.look_second, inputs, held.problem, **latest
         )
         gr.on(

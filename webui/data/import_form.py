@@ -16,7 +16,7 @@ from core.errors import JobError, TunesmithError
 from core.jobs.job import Job
 from core.jobs.queue import dismiss_job, stop_job
 from webui import background, messages
-from webui.context import App, Shared
+from webui.context import QUIET, App, Shared
 from webui.data.import_choice import ImportChoice
 from webui.data.import_sources import Found, Sources, hub_source, look_at
 from webui.job_progress import JobProgress
@@ -199,8 +199,8 @@ class ImportForm:
 
     def wire(self) -> None:
         sources, choice = self.sources, self.choice
-        work: dict[str, Any] = {"show_progress": "hidden", "concurrency_limit": None}
-        quiet: dict[str, Any] = {"show_progress": "hidden"}
+        work = {**QUIET, "concurrency_limit": None}
+        quiet = QUIET
         form = {self.panel, self.progress, self.mine, *self.buttons}
         seen = {self.failure, self.stop, *form, *choice.outputs}
         sources.drop.upload(self.receive, sources.drop, seen, **work)

@@ -29,7 +29,7 @@ from core.errors import TunesmithError
 from core.jobs.isolated import call_isolated
 from core.workspace import Workspace
 from webui import background, messages
-from webui.context import App, Shared, stamp
+from webui.context import QUIET, App, Shared, stamp
 from webui.data.combine import Combining
 
 _NOTHING = messages.empty("No data sets yet", "Bring a file above, or use the sample.")
@@ -174,7 +174,7 @@ class Library:
 
     def wire(self) -> None:
         shared, dataset = self.shared, self.shared.dataset
-        quiet: dict[str, Any] = {"show_progress": "hidden"}
+        quiet = QUIET
         each: dict[str, Any] = {"trigger_mode": "multiple", **quiet}  # of two quick clicks, too
         draw: dict[str, Any] = {
             "fn": self.draw, "inputs": [self.order, self.ticked, dataset], "outputs": self.table,
@@ -206,7 +206,7 @@ class Library:
 
     def _wire_downloads(self) -> None:
         dataset = self.shared.dataset
-        quiet: dict[str, Any] = {"show_progress": "hidden"}
+        quiet = QUIET
         save: dict[str, Any] = {
             "fn": None, "js": "() => { document.querySelector('#library-file a')?.click(); }"
         }

@@ -20,7 +20,7 @@ from core.errors import TunesmithError
 from core.tokens.lens import Lens
 from webui import messages
 from webui.background import Newest
-from webui.context import App, Shared, version_of
+from webui.context import CHOICE, App, Shared, version_of
 from webui.data import row_cards
 from webui.data import row_cards as token_view
 from webui.template_choice import TemplateChoice
@@ -315,7 +315,7 @@ class RowsView:
         shared = self.shared
         # Each is answered, at once; what was asked last is shown.
         each: dict[str, Any] = {
-            "trigger_mode": "multiple", "show_progress": "hidden", "concurrency_limit": None,
+            **CHOICE, "concurrency_limit": None,
         }
         inputs, outputs = self.inputs, self.outputs
         shared.on_rows(self.open, inputs, outputs)

@@ -27,7 +27,7 @@ from core.data.versions import (
 from core.errors import ConfigError, Problem, TunesmithError
 from core.jobs.isolated import call_isolated
 from webui import background, job_progress, messages
-from webui.context import App, Shared, version_of
+from webui.context import CHOICE, QUIET, App, Shared, version_of
 from webui.data import step_cards
 from webui.data.step_form import StepForms
 from webui.job_progress import JobProgress, bar
@@ -307,7 +307,7 @@ class ShapeView:
 
     def wire(self) -> None:
         shared, dataset = self.shared, self.shared.dataset
-        quiet: dict[str, Any] = {"show_progress": "hidden"}
+        quiet = QUIET
         shown = [self.head, self.steps, self.undo, self.versions, self.prune, self.recipe]
         jobs = self.jobs
         closing = {self.panel, self.pruned, self.said, self.applied, jobs.shown}
@@ -332,7 +332,7 @@ class ShapeView:
             None,
             [self.panel, jobs.shown, self.trial.shown, self.pruned, self.said, self.applied],
             js=_CLOSE,
-            **quiet,
+            **CHOICE,
         )
         changed(jobs.told.change(self.ended, [jobs.told, self.applied], closing, **quiet))
         begun(

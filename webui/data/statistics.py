@@ -26,7 +26,7 @@ from core.tokens.statistics import read_statistics
 from core.tokens.thoughts import taken_out
 from webui import background, charts, messages
 from webui.background import Newest
-from webui.context import App, Shared
+from webui.context import QUIET, App, Shared
 from webui.tokens import ModelFetch, sample_statistics
 
 FIELD = "training.max_length"
@@ -219,7 +219,7 @@ class StatisticsView:
         shared = self.shared
         each: dict[str, Any] = {
             "trigger_mode": "multiple",
-            "show_progress": "hidden",
+            **QUIET,
             "concurrency_limit": None,
         }
         show = {"fn": self.show, "inputs": self.inputs, "outputs": self.outputs}
@@ -231,14 +231,14 @@ class StatisticsView:
             None,
             self.ticker,
             js='() => ({ __type__: "update", active: false })',
-            show_progress="hidden",
+            **QUIET,
         )
         shared.on_rows(self.show, self.inputs, self.outputs)
         self.model.wire().then(**show, **each)
         # Only when the numbers could not be shown at once.
         self.late.change(self.wait, self.inputs, None, **each).then(**show, **each)
         self.ticker.tick(
-            self.tick, self.inputs, self.outputs, show_progress="hidden", concurrency_limit=None
+            self.tick, self.inputs, self.outputs, **QUIET, concurrency_limit=None
         )
         self.count.click(self.count_all, self.inputs, self.outputs, **each)
         self.halt.click(self.stop_counting, self.inputs, self.outputs, **each)
@@ -251,7 +251,7 @@ class StatisticsView:
             self.take,
             [self.suggested, shared.lens],
             [form.filled, shared.lens],
-            show_progress="hidden",
+            **QUIET,
         )
 
 

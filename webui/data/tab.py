@@ -20,7 +20,7 @@ from core.errors import TunesmithError
 from core.tokens.lens import Lens
 from webui import messages
 from webui.background import Newest
-from webui.context import App, Shared, stamp
+from webui.context import CHOICE, QUIET, App, Shared, stamp
 from webui.data.drafts import Desk, DraftsView
 from webui.data.import_form import ImportForm
 from webui.data.library import Library
@@ -136,7 +136,7 @@ class _Data:
 
     def wire(self) -> None:
         shared, dataset = self.shared, self.shared.dataset
-        quiet: dict[str, Any] = {"show_progress": "hidden"}
+        quiet = QUIET
         each: dict[str, Any] = {"trigger_mode": "multiple", "concurrency_limit": None, **quiet}
         self.importing.wire()
         for name, view in self.views.items():
@@ -145,7 +145,7 @@ class _Data:
         shared.building = "data"
         seen = [dataset, shared.lens]
         told = [self.numbers, self.about, self.counted, shared.version]
-        dataset.change(self.leave, self.views["drafts"].desk, None, **quiet)
+        dataset.change(self.leave, self.views["drafts"].desk, None, **CHOICE)
         opened = shared.shown["data"].change(
             self.open, [*seen, self.newest], [self.choice, dataset, self.welcome, *told], **each,
         )
