@@ -63,6 +63,13 @@ def trained(bench: Bench) -> dict[str, Any]:
     return {**json.loads(out), "stderr": err}
 
 
+def test_the_settings_in_which_runs_differ_are_told(bench: Bench, trained: dict[str, Any]) -> None:
+    code, out, _ = bench.type("runs", "diff", trained["id"], trained["id"])
+    assert (code, out.strip()) == (0, "Their settings are the same.")
+    assert bench.type("runs", "diff", trained["id"])[0] == 2
+    assert bench.type("runs", "diff", trained["id"], "no-such")[0] == 1
+
+
 def test_train_sees_a_run_through(bench: Bench, trained: dict[str, Any]) -> None:
     assert trained["state"] == "finished"
     assert (trained["step"], trained["max_steps"]) == (9, 9)

@@ -81,8 +81,8 @@ DATA_PARTS = (
 
 # What handlers are registered with: nothing is drawn over the page while they work, and programs
 # cannot call them. `show_progress_on` names nothing, because Gradio looks up each output of each
-# event that ever ran at each event, also where no progress is shown. One that follows a choice answers each: who chooses A and then B on a slow
-# machine would go on seeing A.
+# event that ever ran at each event, also where no progress is shown. One that follows a choice
+# answers each: who chooses A and then B on a slow machine would go on seeing A.
 QUIET: dict[str, Any] = {
     "show_progress": "hidden",
     "show_progress_on": [],

@@ -4,6 +4,7 @@ delete, and overlay curves."""
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
@@ -11,13 +12,16 @@ import gradio as gr
 
 from core.errors import TunesmithError
 from core.jobs.queue import move_job, stop_job
+from core.rules import load_config
 from core.runs.curves import CurveReader, curves, downsample
+from core.runs.differences import differences
 from core.runs.lineage import built_on, lineage_text
 from core.runs.records import RunSummary, delete_run, list_runs, load_run, note_run, rename_run
 from core.runs.resume import resume_run
 from webui import messages
 from webui.charts import RUN_COLOURS, Line, chart, figure, run_colour
 from webui.context import CHOICE, QUIET, App, Shared
+from webui.forms import setting_label, write_text
 from webui.run_choice import find_run
 
 OVERLAYS = {
@@ -68,6 +72,7 @@ class _Runs:
             )
         with gr.Row(elem_classes="actions"):
             self.open = gr.Button("Open in Train", variant="primary", elem_id="runs-open")
+            self.again = gr.Button("Use these settings again", elem_id="runs-again")
             self.save = gr.Button("Save name and note", elem_id="runs-save")
             self.delete = gr.Button("Delete", variant="stop", elem_id="runs-delete")
             self.confirm = gr.Button(
@@ -82,6 +87,7 @@ class _Runs:
             )
             self.log = gr.Checkbox(label="Log scale", elem_id="runs-log", min_width=120)
         self.drawing = chart("Curves of the ticked runs", height=360, elem_id="runs-chart")
+        self.differing = gr.HTML(elem_id="runs-differing", apply_default_css=False)
 
     # -- handlers
 
@@ -116,13 +122,26 @@ class _Runs:
         return list(event.runs), gr.Column(visible=len(event.runs) > 0)
 
     def compare(self, ticks: list[str], which: str, log: bool):
-        """The ticked runs' curves over one another."""
+        """The ticked runs' curves over one another, and the settings in which they differ."""
         runs = [run for run in list_runs(self.app.workspace, self.app.store) if run.id in ticks]
         lines = [
             Line(run.job.name, curves(run.folder.root).get(OVERLAYS[which], []), colour)
             for run, colour in zip(runs, _colours(runs), strict=True)
         ]
-        return figure(lines, y=which, key=which, log=log)
+        return figure(lines, y=which, key=which, log=log), differing(runs)
+
+    def use_again(self, run_id: str) -> dict[Any, Any]:
+        """The run's settings in Configure, for another run with some of them changed."""
+        try:
+            config = load_config(self.app.workspace.run(run_id).config)
+        except TunesmithError as problem:
+            return {self.told: messages.error(problem)}
+        config.name, config.data.dataset_fingerprint = "", ""
+        return {
+            **self.shared.form.fill(config.values()),
+            self.shared.dataset: config.data.dataset,
+            self.shared.tabs: self.shared.go("configure"),
+        }
 
     def act(self, event: gr.EventData):
         """A button in a row: stop, resume, or run next."""
@@ -174,6 +193,7 @@ class _Runs:
             **quiet,
         }
         compared = [self.ticked, self.metric, self.log]
+        drawn = [self.drawing, self.differing]
         details = [self.detail, self.title, self.name, self.note, self.confirm, self.deleting]
         shared.on_show("runs", self.draw, redraw["inputs"], redraw["outputs"])
         shared.on_show("runs", self.show_detail, [run], details)
@@ -181,15 +201,41 @@ class _Runs:
         self.table.input(self.sort_by, self.order, self.order, **each).then(**redraw)
         self.table.select(self.select, None, run, **each)
         ticking = self.table.like(self.tick, None, [self.ticked, self.overlay], **each)
-        ticking.then(self.compare, compared, self.drawing, **quiet)
-        gr.on([self.metric.input, self.log.input], self.compare, compared, self.drawing, **CHOICE)
+        ticking.then(self.compare, compared, drawn, **quiet)
+        gr.on([self.metric.input, self.log.input], self.compare, compared, drawn, **CHOICE)
         self.table.apply(self.act, None, told, **quiet).then(**redraw)
         self.open.click(lambda: shared.go("train"), None, shared.tabs, **quiet)
+        begun = {shared.form.filled, shared.dataset, shared.tabs, told}
+        self.again.click(self.use_again, run, begun, **quiet)
         self.save.click(self.save_words, [run, self.name, self.note], told, **quiet).then(**redraw)
         self.delete.click(self.ask_delete, run, [self.deleting, self.confirm, told], **quiet)
         deleted = self.confirm.click(self.delete_now, [self.deleting, run], [run, told], **quiet)
         deleted.then(**redraw)
-        deleted.then(self.compare, compared, self.drawing, **quiet)
+        deleted.then(self.compare, compared, drawn, **quiet)
+
+
+def differing(runs: Sequence[RunSummary]) -> str:
+    """The settings in which runs differ, a column each."""
+    known = []
+    for run in runs:
+        with suppress(TunesmithError):  # what is torn has nothing to compare
+            known.append((run, load_config(run.folder.config)))
+    if len(known) < 2:
+        return ""
+    found = differences([config for _, config in known])
+    if not found:
+        return messages.note("Their settings are the same.")
+    heads = "".join(f"<th>{messages.escape(run.job.name or run.id)}</th>" for run, _ in known)
+    rows = "".join(
+        f"<tr><th>{messages.escape(setting_label(path))}</th>"
+        + "".join(f"<td>{messages.escape(write_text(value) or 'none')}</td>" for value in values)
+        + "</tr>"
+        for path, values in found.items()
+    )
+    return (
+        '<div class="table-scroll"><table class="differing"><thead><tr><th>Setting</th>'
+        f"{heads}</tr></thead><tbody>{rows}</tbody></table></div>"
+    )
 
 
 def _colours(runs: list[RunSummary]) -> list[str]:

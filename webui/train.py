@@ -204,7 +204,7 @@ def headline(job: Job, came: str = "") -> str:
         f"{messages.badge(job.state, job.signal)}"
         f'<span class="made-of">{messages.escape(job.model)} on {messages.escape(job.dataset)}'
         + (f" {messages.escape(came)}" if came else "")
-        + "</span></div>"
+        + f" <small>{messages.escape(job.id)}</small></span></div>"
     )
 
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 _ACTIONS = {
     "list": "every run, newest first",
     "show": "one run: settings, results, checkpoints",
+    "diff": "the settings in which runs differ",
     "stop": "stop with a checkpoint, or take out of the queue",
     "resume": "go on from the last checkpoint; with settings (--training.num_train_epochs 5) as a "
     "new run",
@@ -36,11 +37,13 @@ _ACTIONS = {
 
 
 def add(commands: Any, common: argparse.ArgumentParser) -> None:
-    parser = commands.add_parser("runs", help="list, show, stop, resume, delete, rename, note")
+    does = "list, show, diff, stop, resume, delete, rename, note"
+    parser = commands.add_parser("runs", help=does)
     actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
     handlers: dict[str, Callable[..., int]] = {
         "list": _list,
         "show": _show,
+        "diff": _diff,
         "stop": _stop,
         "resume": _resume,
         "delete": _delete,
@@ -53,6 +56,8 @@ def add(commands: Any, common: argparse.ArgumentParser) -> None:
         )
         if name != "list":
             action.add_argument("id", metavar="ID", help="the run's id, or the start of it")
+        if name == "diff":
+            action.add_argument("others", metavar="ID", nargs="+", help="the runs beside it")
         if name == "stop":
             action.add_argument(
                 "--now", action="store_true", help="end it at once, without a checkpoint"
@@ -193,6 +198,18 @@ def _show(args: argparse.Namespace, output: Output, workspace: Workspace, store:
         ]
     )
     output.result(data, text)
+    return DONE
+
+
+def _diff(args: argparse.Namespace, output: Output, workspace: Workspace, store: Store) -> int:
+    from core.rules import load_config
+    from core.runs.differences import differences
+
+    ids = [find_run(store, text) for text in (args.id, *args.others)]
+    found = differences([load_config(workspace.run(run_id).config) for run_id in ids])
+    rows = [(path, *(str(value) for value in values)) for path, values in found.items()]
+    text = table(("setting", *ids), rows) if rows else "Their settings are the same."
+    output.result({"runs": ids, "differences": found}, text)
     return DONE
 
 

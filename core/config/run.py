@@ -33,7 +33,7 @@ class RunConfig(Section):
     """Everything that decides a run."""
 
     name: str = knob("", "Name of the run", level="basic", max_length=80)
-    """Shown in lists and charts. Empty takes the run's id."""
+    """Shown in lists and charts. Empty: its model, data set and adapter name it."""
 
     method: MethodName = knob("sft", "Method", level="basic")
     """Supervised fine-tuning learns to answer as your rows do. Continued pre-training (cpt) reads

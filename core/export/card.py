@@ -12,6 +12,7 @@ from core.data.record import DatasetInfo
 from core.evaluation.report import list_evaluations
 from core.evaluation.verdict import verdict
 from core.export.format import HUB_ID, Base, Format
+from core.jobs.job import read_record
 from core.models.trained import TrainedModel
 
 _PIPELINES = {
@@ -35,7 +36,8 @@ def write_card(
 ) -> None:
     """Writes README.md. `checks` are sentences on what was verified; `lineage` tells of the runs
     before, as core.runs.lineage does."""
-    title = (trained.config.name or trained.run.root.name).replace("\n", " ")
+    run = trained.run.root
+    title = (trained.config.name or read_record(run).get("name") or run.name).replace("\n", " ")
     parts = [
         _front_matter(base, form, trained.config),
         f"# {title}",

@@ -66,7 +66,7 @@ def train_longer(
     run = workspace.run(run_id)
     start = _checkpoint(run, checkpoint)
     before = load_config(run.config)
-    own_name = {"name": changes.get("name") or f"{before.name or run_id}, longer"[:80]}
+    own_name = {"name": changes.get("name") or f"{job.name}, longer"[:80]}
     config = parse_config(before.values() | dict(changes) | own_name)
     problems = [
         *_change_problems(before, config),

@@ -11,6 +11,7 @@ from pathlib import Path
 from core.config import RunConfig, read_config
 from core.config.run import continues, run_and_checkpoint
 from core.errors import ModelError
+from core.jobs.job import read_record
 from core.models.hub import STACK
 from core.models.location import local_model
 from core.models.origin import How, Origin, own_base, read_origin, read_stack
@@ -106,7 +107,7 @@ class _making:
 def _write(folder: Path, parent: RunFolder, config: RunConfig, checkpoint: str, how: How) -> None:
     earlier = read_origin(parent)
     before = [one.own_fields() for one in earlier.chain] if earlier else []
-    name = config.name or parent.root.name
+    name = config.name or read_record(parent.root).get("name") or parent.root.name
     own = Origin(parent.root.name, name, config.method, checkpoint, how).own_fields()
     text = json.dumps({**own, "before": before}, indent=1, ensure_ascii=False)
     write_atomic(folder / "origin.json", text + "\n")

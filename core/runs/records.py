@@ -8,10 +8,12 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from core.errors import JobError
+from core.errors import ConfigError, JobError
 from core.jobs.job import QUEUED, Job, update_record
 from core.jobs.store import Store
+from core.rules import load_config
 from core.runs.lineage import built_on
+from core.runs.naming import run_title
 from core.workspace import RunFolder, Workspace
 
 RESUMABLE = frozenset({"stopped", "failed", "died"})
@@ -99,10 +101,17 @@ def delete_run(
 
 
 def rename_run(workspace: Workspace, store: Store, run_id: str, name: str) -> Job:
-    """Changes the name that lists and charts show; an empty one takes the id."""
+    """Changes the name that lists and charts show; an empty one is made of what the run is."""
     if len(name) > 80:
         raise JobError(f"A name of {len(name)} characters is too long.", "Take at most 80.")
-    return _describe(workspace, store, run_id, name=name.strip() or run_id)
+    return _describe(workspace, store, run_id, name=name.strip() or _title(workspace, run_id))
+
+
+def _title(workspace: Workspace, run_id: str) -> str:
+    try:
+        return run_title(workspace, load_config(workspace.run(run_id).config))
+    except ConfigError:
+        return run_id  # its settings are gone
 
 
 def note_run(workspace: Workspace, store: Store, run_id: str, note: str) -> Job:

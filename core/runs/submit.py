@@ -21,6 +21,7 @@ from core.jobs.store import Store
 from core.models.trained import FINAL, find_trained
 from core.rules import parse_config
 from core.runs.check import start_problems
+from core.runs.naming import run_title
 from core.runs.origin_files import lay_longer, lay_origin
 from core.runs.records import run_job
 from core.tokens.chat_templates import keep_with_run
@@ -70,7 +71,7 @@ def submit_run(
         kind="train",
         run_id=run_id,
         folder=folder.relative_to(workspace.root).as_posix(),
-        name=config.name or run_id,
+        name=config.name or run_title(workspace, config),
         device=config.training.device,
         model=config.model.model_name_or_path,
         dataset=config.data.dataset,

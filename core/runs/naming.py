@@ -1,0 +1,33 @@
+"""What a run is called that nobody gave a name: its model, its rows, and how it learns."""
+
+from __future__ import annotations
+
+from pathlib import PurePosixPath
+
+from core.config import SPEC_BY_PATH, RunConfig
+from core.config.adapter import NAMES
+from core.data.registry import load_dataset_info
+from core.errors import TunesmithError
+from core.workspace import Workspace
+
+MOST = 80
+
+def run_title(workspace: Workspace, config: RunConfig) -> str:
+    """Such as `SmolLM2-135M-Instruct on Support tickets, LoRA r16`; at most 80 characters."""
+    how = []
+    if config.method != SPEC_BY_PATH["method"].default:
+        how.append(config.method.upper() if len(config.method) <= len("RLOO") else config.method)
+    adapter = config.adapter
+    kind = ("Q" if adapter.quantization != "none" else "") + NAMES[adapter.method]
+    ranked = SPEC_BY_PATH["adapter.r"].shown(config.values())
+    how.append(f"{kind} r{adapter.r}" if ranked else kind)
+    model = PurePosixPath(config.model.model_name_or_path.replace("\\", "/")).name
+    end = f", {', '.join(how)}"
+    return f"{model} on {_title(workspace, config.data.dataset)}"[: MOST - len(end)] + end
+
+
+def _title(workspace: Workspace, dataset: str) -> str:
+    try:
+        return load_dataset_info(workspace, dataset).name
+    except TunesmithError:
+        return dataset  # it was deleted
