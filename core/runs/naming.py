@@ -23,11 +23,12 @@ def run_title(workspace: Workspace, config: RunConfig) -> str:
     how.append(f"{kind} r{adapter.r}" if ranked else kind)
     model = PurePosixPath(config.model.model_name_or_path.replace("\\", "/")).name
     end = f", {', '.join(how)}"
-    return f"{model} on {_title(workspace, config.data.dataset)}"[: MOST - len(end)] + end
+    return f"{model} on {dataset_title(workspace, config.data.dataset)}"[: MOST - len(end)] + end
 
 
-def _title(workspace: Workspace, dataset: str) -> str:
+def dataset_title(workspace: Workspace, dataset: str) -> str:
+    """A data set's name; its id where it is not there."""
     try:
         return load_dataset_info(workspace, dataset).name
     except TunesmithError:
-        return dataset  # it was deleted
+        return dataset

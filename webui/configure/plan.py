@@ -25,6 +25,7 @@ from core.estimate.summary import Summary, optimizer_steps, rows_of_trainer, sum
 from core.models.hardware import Hardware
 from core.models.location import ensure_model, local_model
 from core.rules import parse_config
+from core.runs.naming import dataset_title
 from core.tokens.lens import Lens
 from webui import background, messages
 from webui.context import QUIET, App
@@ -68,7 +69,7 @@ def card(
         "Base model": summary.base,
         "Parameters": _parameters(summary),
         "Trained": _trained(summary),
-        "Data set": config.data.dataset,
+        "Data set": dataset_title(app.workspace, config.data.dataset),
         "Rows": _rows(summary),
         "Tokens": "counting" if waiting else _tokens(summary, counts),
         "Steps": _steps(summary, estimate.config or config, counts),
