@@ -9,6 +9,7 @@ what the command line understands.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ import gradio as gr
 import yaml
 from gradio.components import Component
 from jinja2 import Environment, FileSystemLoader
+from markupsafe import Markup, escape
 
 from core.config import SPEC_BY_PATH, SPECS, FieldSpec, RunConfig, nest
 from core.config.arguments import Argument
@@ -191,7 +193,7 @@ class Form:
             "kind": spec.kind,
             "control": self._control(spec),
             "label": f"{spec.label} ({spec.unit})" if spec.unit else spec.label,
-            "help": spec.help,
+            "help": _with_code(spec.help),
             "options": choices,
             "placeholder": _placeholder(spec),
             "rows": 2 if long else 1,
@@ -289,6 +291,11 @@ class Form:
             js=f"(...given) => tunesmith.form.fill('{self.name}', ...given)",
             **QUIET,
         )
+
+
+def _with_code(text: str) -> Markup:
+    """What stands in backticks, as code."""
+    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))
 
 
 def unseen(value: Any, script: str | None = None) -> gr.HTML:
