@@ -13,7 +13,7 @@ tunesmith.form = (() => {
   // The parts' shares are asked for before a part that was not opened yet is drawn.
   function formOf(name, shares = []) {
     const form = forms[name] || (forms[name] = {
-      values: {}, choices: {}, edits: {}, count: 0, parts: [], marks: NONE, draft: null,
+      values: {}, choices: {}, edits: {}, count: 0, parts: [], marks: NONE, marksAt: 0, draft: null,
     });
     for (const share of shares) form.values = { ...(share || {}).values, ...form.values };
     return form;
@@ -205,7 +205,12 @@ tunesmith.form = (() => {
 
   function mark(name, value) {
     const form = formOf(name);
-    form.marks = { ...NONE, ...value };
+    // Without errors it is about an edit: what was wrong with other fields stays.
+    const stays = (path) => (form.edits[path] || 0) <= form.marksAt;
+    const errors = value.errors || Object.fromEntries(
+      Object.entries(form.marks.errors).filter(([path]) => stays(path)));
+    if (value.errors) form.marksAt = form.count;
+    form.marks = { ...NONE, ...value, errors };
     Object.assign(form.choices, form.marks.choices);
     for (const part of form.parts) markPart(form, part);
   }

@@ -343,3 +343,19 @@ def test_a_preset_does_not_undo_what_was_typed_after_it(served: Served, page: Pa
         expect(rate).to_have_value("3e-4")
     page.evaluate(answer, ["3", 1, "5e-5"])
     expect(rate).to_have_value("5e-5")
+    # What was found wrong stays while others are edited, until the field itself is.
+    assert page.evaluate(_WRONG) == ["Wrong.", "Wrong.", None]
+
+
+_WRONG = """() => {
+  const told = () => document.querySelector("#field-name .field-error")?.textContent ?? null;
+  const seen = [{ errors: { name: "Wrong." } }, {}].map((marks) => {
+    tunesmith.form.mark("run", marks);
+    return told();
+  });
+  const box = document.querySelector("#field-name textarea");
+  box.value = "right";
+  box.dispatchEvent(new Event("input", { bubbles: true }));
+  tunesmith.form.mark("run", {});
+  return [...seen, told()];
+}"""

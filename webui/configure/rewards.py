@@ -144,7 +144,7 @@ class RewardEditor:
 
     def change(self, data: Mapping[Component, Any]) -> dict[Any, Any]:
         """Which options matter now."""
-        return self._mark(data)
+        return self._mark(data, None)
 
     def add(self, data: Mapping[Component, Any]) -> dict[Any, Any]:
         """Puts the function into the field, in the place of the one that was chosen."""
@@ -216,7 +216,7 @@ class RewardEditor:
         return plain_reward(kind, options.model_dump())
 
     def _mark(
-        self, data: Mapping[Component, Any], problems: tuple[Problem, ...] = ()
+        self, data: Mapping[Component, Any], problems: tuple[Problem, ...] | None = ()
     ) -> dict[Component, Any]:
         specs, held = self._specs(data[self.kind]), self.form.held(data)
         return marks(self.form, specs, {s.name: held[s.path] for s in specs}, problems)

@@ -181,7 +181,7 @@ class ShapeView:
         return {**self._mark(data, problems), **self.trial.cleared(), self.trial.shown: told}
 
     def _mark(
-        self, data: Mapping[Component, Any], problems: tuple[Problem, ...] = ()
+        self, data: Mapping[Component, Any], problems: tuple[Problem, ...] | None = ()
     ) -> dict[Any, Any]:
         """Which settings of the step matter now, and what is wrong with one."""
         try:
@@ -190,6 +190,9 @@ class ShapeView:
             return {self.forms.form.marks: gr.skip()}
         editing = bool(data[self.place])
         return self.forms.read_marks(data[self.op], info, data, editing, problems)
+
+    def edited(self, data: dict[Component, Any]) -> dict[Any, Any]:
+        return self._mark(data, None)
 
     def try_step(self, data: dict[Component, Any], request: gr.Request) -> Iterator[dict]:
         """What the step would do to the first rows."""
@@ -364,7 +367,7 @@ class ShapeView:
         form.wire()
         inputs = {*form.parts, self.op, self.place, self.shared.dataset}
         done = {form.marks, *self.trial.outputs}
-        gr.on(form.edits, self._mark, inputs, {form.marks}, trigger_mode="always_last", **quiet)
+        gr.on(form.edits, self.edited, inputs, {form.marks}, trigger_mode="always_last", **quiet)
         self.trial.start.click(
             self.try_step, inputs, done, concurrency_limit=None, trigger_mode="multiple", **quiet
         )

@@ -102,18 +102,19 @@ def marks(
     form: Form,
     specs: Iterable[FieldSpec],
     values: Mapping[str, Any],
-    problems: tuple[Problem, ...] = (),
+    problems: tuple[Problem, ...] | None = (),
 ) -> dict[Component, Any]:
     """Shows the fields of `specs` alone, but for those that do not matter with these `values` by
-    name, and what is wrong with one."""
+    name, and what is wrong with one. With None, after an edit, what was wrong with the other fields
+    stays."""
     errors: dict[str, str] = {}
-    for problem in problems:
+    for problem in problems or ():
         errors.setdefault(problem.field, problem.message[:1].upper() + problem.message[1:])
     specs = list(specs)
     by_path = {spec.path: values.get(spec.name) for spec in specs}
     shown = {s.path for s in specs if s.shown(by_path) or s.path in errors}
     hidden = [path for path in form.specs if path not in shown]
-    return form.mark({"hidden": hidden, "errors": errors})
+    return form.mark({"hidden": hidden} | ({} if problems is None else {"errors": errors}))
 
 
 def groups(specs: Iterable[FieldSpec], title: str, fold_id: str) -> list[Group]:
@@ -175,7 +176,7 @@ class StepForms:
         info: DatasetInfo,
         data: Mapping[Component, Any],
         editing: bool,
-        problems: tuple[Problem, ...] = (),
+        problems: tuple[Problem, ...] | None = (),
     ) -> dict[Component, Any]:
         """Which settings of a kind of step matter now, and what is wrong with one."""
         held = self.form.held(data)
