@@ -18,6 +18,7 @@ from hypothesis import HealthCheck, settings
 from playwright.sync_api import (
     Browser,
     ConsoleMessage,
+    Frame,
     Page,
     Request,
     expect,
@@ -54,8 +55,14 @@ CHROMIUM = (
 # What the console may show: Gradio ends its own stream when a page is left, and what was asked for
 # in that moment gets no answer,
 HARMLESS = ("AbortError: signal is aborted without reason", "Connection errored out")
-# and a page whose server a test has ended on purpose (it says so by `page.loses_server = True`).
-LOST = ("net::ERR_", "TypeError: Failed to fetch", "TypeError: network error")
+# and a page that is being left, or whose server a test has ended on purpose (it says so by
+# `page.loses_server = True`): the server may forget it before the page itself is gone.
+LOST = (
+    "net::ERR_",
+    "TypeError: Failed to fetch",
+    "TypeError: network error",
+    "Unexpected error 404: Not Found",
+)
 # Tells the test of every error that Gradio shows: they go away by themselves, and nobody would see
 # that a handler has failed.
 _TELL_ERRORS = """
@@ -139,15 +146,26 @@ def page(browser: Browser, serve: Callable[..., Served]) -> Iterator[Page]:
     page.foreign, page.errors, page.loses_server = [], [], False  # type: ignore[attr-defined]
     errors: list[str] = page.errors  # type: ignore[attr-defined]
 
+    # The main frame is on its way to another page.
+    leaving = False
+
     def note_request(request: Request) -> None:
+        nonlocal leaving
+        leaving = leaving or request.is_navigation_request()
         if not re.match(r"(http|ws)://127\.0\.0\.1|data:|blob:", request.url):
             page.foreign.append(request.url)  # type: ignore[attr-defined]
 
     def note_line(line: ConsoleMessage) -> None:
-        harmless = HARMLESS + LOST if page.loses_server else HARMLESS  # type: ignore[attr-defined]
+        lost = leaving or page.loses_server  # type: ignore[attr-defined]
+        harmless = HARMLESS + LOST if lost else HARMLESS
         if line.type == "error" and not any(text in line.text for text in harmless):
             errors.append(f"console: {line.text} ({line.location['url']})")
 
+    def arrived(_frame: Frame) -> None:
+        nonlocal leaving
+        leaving = False
+
+    page.on("framenavigated", arrived)
     context.expose_function("tellError", lambda text: errors.append(f"shown: {text}"))
     context.add_init_script(_TELL_ERRORS)
     context.on("request", note_request)

@@ -64,10 +64,10 @@ def trained(bench: Bench) -> dict[str, Any]:
 
 
 def test_the_settings_in_which_runs_differ_are_told(bench: Bench, trained: dict[str, Any]) -> None:
-    code, out, _ = bench.type("runs", "diff", trained["id"], trained["id"])
+    code, out, _ = bench.type("runs", "diff", trained["run"], trained["run"])
     assert (code, out.strip()) == (0, "Their settings are the same.")
-    assert bench.type("runs", "diff", trained["id"])[0] == 2
-    assert bench.type("runs", "diff", trained["id"], "no-such")[0] == 1
+    assert bench.type("runs", "diff", trained["run"])[0] == 2
+    assert bench.type("runs", "diff", trained["run"], "no-such")[0] == 1
 
 
 def test_train_sees_a_run_through(bench: Bench, trained: dict[str, Any]) -> None:

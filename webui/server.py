@@ -204,9 +204,13 @@ def wait(
     """Until Ctrl-C or a termination signal. A second Ctrl-C stops the runs with a checkpoint."""
     ended = threading.Event()
     previous = signal.signal(signal.SIGTERM, lambda *_: ended.set())
+    tidied = time.monotonic()
     try:
-        while not ended.wait(3600):
-            each_hour()
+        # A signal may reach another thread; this one answers it only when it looks up.
+        while not ended.wait(1):
+            if time.monotonic() - tidied >= 3600:
+                each_hour()
+                tidied = time.monotonic()
     except KeyboardInterrupt:
         _offer_to_stop(runs_at_work(), stop_runs)
     finally:

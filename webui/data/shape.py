@@ -191,7 +191,7 @@ class ShapeView:
         editing = bool(data[self.place])
         return self.forms.read_marks(data[self.op], info, data, editing, problems)
 
-    def edited(self, data: dict[Component, Any]) -> dict[Any, Any]:
+    def mark_again(self, data: dict[Component, Any]) -> dict[Any, Any]:
         return self._mark(data, None)
 
     def try_step(self, data: dict[Component, Any], request: gr.Request) -> Iterator[dict]:
@@ -367,7 +367,8 @@ class ShapeView:
         form.wire()
         inputs = {*form.parts, self.op, self.place, self.shared.dataset}
         done = {form.marks, *self.trial.outputs}
-        gr.on(form.edits, self.edited, inputs, {form.marks}, trigger_mode="always_last", **quiet)
+        last = {**quiet, "trigger_mode": "always_last"}
+        gr.on(form.edits, self.mark_again, inputs, {form.marks}, **last)
         self.trial.start.click(
             self.try_step, inputs, done, concurrency_limit=None, trigger_mode="multiple", **quiet
         )
