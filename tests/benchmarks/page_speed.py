@@ -17,18 +17,21 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from core.config import RunConfig
+from core.jobs.queue import stop_job
 from core.jobs.store import Store
 from core.runs.submit import submit_run
 from core.workspace import Workspace
 from tests.conftest import CHROMIUM
 from tests.e2e.serving import Served, cookie
 from tests.tiny_model import tiny_model, tiny_tokenizer
+from tests.waiting import until
 
 MINIMAL = """
 import sys, gradio as gr
@@ -112,12 +115,18 @@ def stocked(root: Path) -> Workspace:
     return workspace
 
 
-def train_on(workspace: Workspace) -> None:
-    """A run that lasts longer than the measuring."""
+@contextmanager
+def training(workspace: Workspace) -> Iterator[None]:
+    """A run that lasts as long as the measuring."""
     store = Store.open(workspace)
-    config = RunConfig.model_validate({"training": {"max_steps": 1_000_000, "logging_steps": 1}})
-    submit_run(workspace, store, config)
-    store.close()
+    config = RunConfig.model_validate({"training": {"max_steps": 1_000_000}})
+    job = submit_run(workspace, store, config)
+    try:
+        yield
+    finally:
+        stop_job(workspace, store, job.id)
+        until(lambda: store.get(job.id).ended)
+        store.close()
 
 
 def free_port() -> int:
@@ -137,11 +146,7 @@ def minimal_page() -> tuple[subprocess.Popen[bytes], str]:
     raise SystemExit("The minimal page was not served within a minute.")
 
 
-def measure(times: int, training: bool, root: Path) -> None:
-    workspace = stocked(root)
-    if training:
-        train_on(workspace)
-    served = Served(workspace.root, "--port", str(free_port()))
+def measure(times: int, served: Served) -> None:
     bare, bare_address = minimal_page()
     try:
         with sync_playwright() as playwright:
@@ -160,7 +165,6 @@ def measure(times: int, training: bool, root: Path) -> None:
     finally:
         bare.terminate()
         bare.wait()
-        served.end()
 
 
 def tell(pairs: list[tuple[float, float]], found: dict[str, list[float]]) -> None:
@@ -177,7 +181,13 @@ def main() -> None:
     parser.add_argument("--training", action="store_true", help="beside a run at work")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        measure(given.times, given.training, Path(folder) / "workspace")
+        workspace = stocked(Path(folder) / "workspace")
+        served = Served(workspace.root, "--port", str(free_port()))
+        try:
+            with training(workspace) if given.training else nullcontext():
+                measure(given.times, served)
+        finally:
+            served.end()
 
 
 if __name__ == "__main__":

@@ -81,9 +81,10 @@ def test_a_job_whose_worker_is_still_being_started_is_the_same_again(
     """It would be started a second time, in the same folder."""
     hanging = WorkerContext(("tests.jobs.hanging_preload",), start_seconds=3)
     job = bench.add()
-    bench.scheduler(workers=hanging)
+    scheduler = bench.scheduler(workers=hanging)
     until(lambda: read_record(bench.folder(job))["state"] == "starting")
     before, again = _lost_and_made_again(bench, tmp_path / "starting.db")
     assert again == before
     assert before[job.id].state == "starting"
+    scheduler.close()  # it would have another fork server begin
     hanging.close()
