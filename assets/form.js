@@ -308,7 +308,7 @@ tunesmith.form = (() => {
     const typed = () => box.value.split(/[,\n]/).map((one) => one.trim()).filter(Boolean);
     box.addEventListener("focus", () => open(""));
     box.addEventListener("click", () => list.hidden && open(""));
-    box.addEventListener("input", () => open(many ? box.value : box.value));
+    box.addEventListener("input", () => open(box.value));
     box.addEventListener("blur", () => {
       if (many) typed().forEach(pick);
       close();

@@ -153,7 +153,7 @@ class Form:
         )
         self.filled, self.taken = unseen(""), unseen("")
 
-    def part(self, groups: Sequence[Group]) -> gr.HTML:
+    def part(self, groups: Sequence[Group]) -> None:
         """The fields of `groups`, in the current layout."""
         specs = {spec.path: spec for group in groups for spec in group.specs}
         self.specs |= specs
@@ -172,7 +172,6 @@ class Form:
             announced=self.announced,
         )
         self.parts.append(part)
-        return part
 
     def _offered(self, spec: FieldSpec) -> list[Any]:
         """What the list of a text box offers before anything is typed."""
@@ -383,6 +382,8 @@ def _word(spec: FieldSpec, choice: Any) -> str:
 
 
 def _placeholder(spec: FieldSpec) -> str:
+    if spec.kind == "list" and not spec.free_text:
+        return "type one, Enter adds it"
     if spec.kind in ("list", "records"):
         return "one on each line"
     if spec.kind == "dict":

@@ -66,6 +66,12 @@ def test_a_preset_fills_the_form_and_leaves_name_and_data_set(tab: _Configure) -
     assert "name" not in shown and "data.dataset" not in shown
 
 
+def test_what_was_saved_as_a_preset_is_no_draft_any_more(tab: _Configure) -> None:
+    """After a reload the page would stand on the old preset with everything changed."""
+    said = json.loads(tab.save_as({**given(tab), tab.name_to_save: "Mine"})[tab.form.filled])
+    assert said["preset"] == "mine" and said["kept"] == ["name"] and said["values"] == {}
+
+
 def test_many_changes_at_once_are_answered_once(workspace: Path) -> None:
     """A preset changes dozens of fields: on a slow machine the plan would lag behind for a minute.
     Only an event that has no other handler can be answered so."""

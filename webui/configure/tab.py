@@ -260,6 +260,8 @@ class _Configure:
         except TunesmithError as error:
             return {self.saved: messages.error(error)}
         return {
+            # What was typed is the preset's now, also after a reload; the name is the run's own.
+            **self.form.fill(data=data, preset=preset.name, kept=["name"]),
             **self.presets.choose(preset),
             self.saved: messages.note(f"Saved as {preset.title}.", "finished"),
         }
@@ -334,7 +336,7 @@ class _Configure:
 
     def _wire_reuse(self) -> None:
         quiet = QUIET
-        saved = {self.presets.purpose, self.preset, self.saved}
+        saved = {self.presets.purpose, self.preset, self.saved, self.form.filled}
         self.save.click(self.save_as, self.inputs, saved, **quiet)
         for button, copy in ((self.as_yaml, self.copy_yaml), (self.as_command, self.copy_command)):
             button.click(copy, self.inputs, self.copied, **quiet).then(
