@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -337,16 +338,26 @@ class Scheduler:
     def _take_over(self, job: Job) -> None:
         """Watches the worker of a job whose scheduler has gone, or queues the job again."""
         folder = self.workspace.root / job.folder
-        begun = job.pid is not None or _has_begun(folder)
-        if not begun and job.state != "running":
-            if job.state == "stopping":
-                conclude(self.store, folder, job.id, "stopped", reason="it had not begun")
-                return
-            # Claimed, and then its scheduler died before there was a worker.
-            back = {"device": asked_device(job), "slot": None, "started_at": None}
-            self.store.transition(job.id, ACTIVE, QUEUED, owner_pid=None, **back)
-            write_record(folder, self.store.get(job.id))
+        if job.pid is not None or job.state == "running" or _has_begun(folder):
+            self._adopt(job)
             return
+        take_back = partial(self._take_back, job, folder)
+        self._spawn(self._insist, job.id, take_back, lambda: None, name=f"taken back {job.id}")
+
+    def _take_back(self, job: Job, folder: Path) -> bool:
+        """Queues a job again that was claimed before its scheduler died, and has no worker. Its
+        folder is told first: who has that locked may be its worker, which is just beginning."""
+        if _has_begun(folder):
+            self._adopt(job)
+        elif job.state == "stopping":
+            conclude(self.store, folder, job.id, "stopped", reason="it had not begun")
+        else:
+            back: dict[str, Any] = {"device": asked_device(job), "slot": None, "started_at": None}
+            write_record(folder, replace(job, state=QUEUED, **back))
+            self.store.transition(job.id, ACTIVE, QUEUED, owner_pid=None, **back)
+        return True
+
+    def _adopt(self, job: Job) -> None:
         supervisor = Supervisor(self.workspace, self.store, job, None, **self._patience)
         self._spawn(self._watch, supervisor, name=f"adopted {job.id}")
 

@@ -6,6 +6,10 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import nullcontext
+
+import pytest
+from filelock import FileLock
 
 from core.jobs.job import Job
 from core.jobs.process import same_process
@@ -178,8 +182,12 @@ def test_a_command_without_a_server_sees_how_a_run_ended(bench: Bench) -> None:
     assert bench.store.get(job.id).state == "finished"
 
 
-def test_a_job_that_was_claimed_but_never_begun_is_queued_again(bench: Bench) -> None:
-    """A server killed in the instant between claim and start must not lose the run."""
+@pytest.mark.parametrize("locked", [False, True])
+def test_a_job_that_was_claimed_but_never_begun_is_queued_again(
+    bench: Bench, locked: bool
+) -> None:
+    """A server killed in the instant between claim and start must not lose the run; nor may the
+    next one not start while something that stands still has the run's folder locked."""
     job = bench.add(steps=1)
     dead = subprocess.run(
         [sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True
@@ -188,7 +196,9 @@ def test_a_job_that_was_claimed_but_never_begun_is_queued_again(bench: Bench) ->
         slot="cpu", device="cpu", kinds={"train"}, wanted={"auto"}, owner=(int(dead.stdout), 1.0)
     )
     assert bench.store.get(job.id).state == "starting"
-    bench.scheduler()
+    with FileLock(bench.folder(job) / ".job.lock") if locked else nullcontext():
+        bench.scheduler()
+        assert not locked or bench.store.get(job.id).state == "starting"
     bench.wait_state(job, "finished")
 
 
