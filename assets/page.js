@@ -1,6 +1,17 @@
-// What the page does in the browser: light and dark, the selection in the URL.
+// What the page does in the browser: light and dark, the language, the selection in the URL.
 // No framework and no file from elsewhere; charts.js draws, this file does the rest.
 window.tunesmith = window.tunesmith || {};
+
+// A sentence in the page's language. The template is one string, for its translators to find.
+tunesmith._ = (template, values = {}) =>
+  (window.tunesmithTexts?.[template] ?? template).replace(/\{(\w+)\}/g, (_all, name) => values[name]);
+
+// The page is another one in another language; what is shown stands in its address.
+tunesmith.setLanguage = (code) => {
+  const path = window.location.pathname.replace(/[^/]*$/, "");
+  document.cookie = `tunesmith-language=${code}; path=${path}; max-age=31536000; samesite=lax`;
+  window.location.reload();
+};
 
 (() => {
   const KEY = "tunesmith-theme";
@@ -85,15 +96,15 @@ window.tunesmith = window.tunesmith || {};
 
 // Whether the server answers. Runs do not need it, and the page goes on by itself when it is back.
 (() => {
-  const LOST = "The server does not answer. Runs go on without it; " +
-    "this page goes on when it is back (python launch.py).";
+  const _ = tunesmith._;
 
   function tell(lost) {
     let note = document.querySelector("#lost");
     if (!lost) return note && note.remove();
     if (note) return;
     note = document.createElement("div");
-    Object.assign(note, { id: "lost", textContent: LOST });
+    Object.assign(note, { id: "lost" });
+    note.textContent = _("The server does not answer. Runs go on without it; this page goes on when it is back (python launch.py).");
     note.setAttribute("role", "status");
     document.body.append(note);
   }

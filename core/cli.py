@@ -38,11 +38,21 @@ from core.commands.output import (
     UsageError,
 )
 from core.errors import ConfigError, TunesmithError, WorkspaceError, reason_of
+from core.language import known_language, language_of_shell, speaking
 from core.progress import Stopped
 
 _GROUPS = (train, runs, data, templates, rewards, evaluate, chat, export, verl, estimate, info)
 _TAKE_A_VALUE = (
-    *("--workspace", "--host", "--port", "--auth", "--root-path", "--allow", "--allow-host"),
+    *(
+        "--workspace",
+        "--language",
+        "--host",
+        "--port",
+        "--auth",
+        "--root-path",
+        "--allow",
+        "--allow-host",
+    ),
 )
 _EPILOG = """\
 also, with launch.py:
@@ -76,7 +86,20 @@ class _Parser(argparse.ArgumentParser):
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
-    output = Output(as_json="--json" in words)
+    with speaking(_language(words)):
+        return _main(words, Output(as_json="--json" in words))
+
+
+def _language(words: Sequence[str]) -> str:
+    """What `--language` asks for, which is known before the help is made; else the shell's."""
+    for word, following in zip(words, [*words[1:], ""], strict=True):
+        name, equals, value = word.partition("=")
+        if name == "--language" and (asked := known_language(value if equals else following)):
+            return asked
+    return language_of_shell()
+
+
+def _main(words: list[str], output: Output) -> int:
     try:
         # What a library prints must not get between the lines of the result.
         with contextlib.redirect_stdout(sys.stderr):

@@ -1,14 +1,14 @@
 """One tree of exceptions. Each says what is wrong and, in `hint`, what to do next.
 
-    TunesmithError
-    ├── ConfigError        a setting is wrong; `problems` names each field
-    ├── WorkspaceError     a path that is missing, taken or outside the workspace
-    ├── DataError          a file or a data set that cannot be used
-    ├── ModelError         a model that cannot be found, loaded or does not fit the request
-    ├── JobError           a run that does not exist or is not in the right state
-    ├── TrainingError      a training that cannot go on
-    ├── ExportError        an export that failed its own check
-    └── SetupError         the environment: a missing package, device, port or password
+TunesmithError
+├── ConfigError        a setting is wrong; `problems` names each field
+├── WorkspaceError     a path that is missing, taken or outside the workspace
+├── DataError          a file or a data set that cannot be used
+├── ModelError         a model that cannot be found, loaded or does not fit the request
+├── JobError           a run that does not exist or is not in the right state
+├── TrainingError      a training that cannot go on
+├── ExportError        an export that failed its own check
+└── SetupError         the environment: a missing package, device, port or password
 """
 
 from __future__ import annotations

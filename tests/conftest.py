@@ -31,6 +31,8 @@ from tests.waiting import LIMIT
 
 # No test reaches the Hub: what is missing must fail at once, not after a timeout.
 os.environ["HF_HUB_OFFLINE"] = "1"
+# Whatever the machine speaks.
+os.environ["TUNESMITH_LANGUAGE"] = "en"
 # Tokenizers warn at every fork otherwise.
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 # Beside other test processes, each with a core of its own, threads would only wait for each other;

@@ -90,7 +90,7 @@ def test_imports_run_one_way_in_core(path: Path) -> None:
 @pytest.mark.parametrize("path", sources("core/jobs"), ids=module_name)
 def test_jobs_know_nothing_of_what_they_do(path: Path) -> None:
     """A new kind of job changes neither the queue nor what looks after it."""
-    known = ("core.jobs", "core.errors", "core.progress", "core.workspace")
+    known = ("core.jobs", "core.errors", "core.language", "core.progress", "core.workspace")
     ours = {name for name in imported(path) if name.startswith("core.")}
     found = {name for name in ours if not name.startswith(known)}
     assert not found, f"{module_name(path)} imports {found}"

@@ -55,9 +55,19 @@ def topics(asked: Callable[..., Any], tmp_path: Path) -> str:
     ]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     info = asked(
-        "data", "import", str(path), "--form", "labelled-text",
-        "--map", "text={question}\n{options}", "--map", "label=category", "--eval-fraction", "0",
-        "--save-mapping", "choices",
+        "data",
+        "import",
+        str(path),
+        "--form",
+        "labelled-text",
+        "--map",
+        "text={question}\n{options}",
+        "--map",
+        "label=category",
+        "--eval-fraction",
+        "0",
+        "--save-mapping",
+        "choices",
     )
     assert (info["form"], info["counts"]["train"]) == ("labelled-text", 60)
     return str(info["dataset"])
@@ -65,10 +75,15 @@ def topics(asked: Callable[..., Any], tmp_path: Path) -> str:
 
 def test_labels_are_mapped_capped_and_split(asked: Callable[..., Any], topics: str) -> None:
     info = asked(
-        "data", "prepare", topics,
-        "--step", "rename_labels names='{law: legal}' others=general",
-        "--step", "cap_per_class most=15",
-        "--step", "split eval_fraction=0.2 stratify=true",
+        "data",
+        "prepare",
+        topics,
+        "--step",
+        "rename_labels names='{law: legal}' others=general",
+        "--step",
+        "cap_per_class most=15",
+        "--step",
+        "split eval_fraction=0.2 stratify=true",
     )
     assert info["labels"] == {"general": 12, "legal": 12}
     assert info["counts"]["eval"] == 6
@@ -98,8 +113,15 @@ def test_a_recipe_makes_the_same_kind_of_set_of_a_new_file(
     asked("data", "export", topics, str(recipe))
     assert yaml.safe_load(recipe.read_text())["steps"] == [{"op": "cap_per_class", "most": 5}]
     new = asked(
-        "data", "import", str(tmp_path / "topics.jsonl"), "--recipe", str(recipe),
-        "--eval-fraction", "0", "--name", "again",
+        "data",
+        "import",
+        str(tmp_path / "topics.jsonl"),
+        "--recipe",
+        str(recipe),
+        "--eval-fraction",
+        "0",
+        "--name",
+        "again",
     )
     assert new["labels"] == {"law": 5, "math": 5, "art": 5}
     steps = tmp_path / "steps.yaml"
@@ -113,8 +135,13 @@ def test_a_saved_mapping_reads_the_next_file(
     asked: Callable[..., Any], topics: str, tmp_path: Path
 ) -> None:
     info = asked(
-        "data", "import", str(tmp_path / "topics.jsonl"), "--saved-mapping", "choices",
-        "--name", "next",
+        "data",
+        "import",
+        str(tmp_path / "topics.jsonl"),
+        "--saved-mapping",
+        "choices",
+        "--name",
+        "next",
     )
     assert info["mapping"] == {"text": "{question}\n{options}", "label": "category"}
     (saved,) = asked("data", "mappings")["mappings"]
@@ -140,9 +167,7 @@ def test_rows_go_out_as_lines_and_as_parquet(
     assert not (tmp_path / "rows.doc").exists()
 
 
-def test_sets_are_put_together_renamed_and_listed(
-    asked: Callable[..., Any], topics: str
-) -> None:
+def test_sets_are_put_together_renamed_and_listed(asked: Callable[..., Any], topics: str) -> None:
     both = asked("data", "combine", topics, f"{topics}:0.5", "--name", "both")
     assert both["counts"]["train"] == 90
     asked("data", "rename", "both", "Both of them", "--description", "for a trial")
@@ -246,8 +271,17 @@ def test_a_saved_mapping_brings_its_system_prompt(
     path = tmp_path / "talk.jsonl"
     path.write_text('{"ask": "1 + 1", "say": "2"}\n{"ask": "2 + 2", "say": "4"}\n')
     asked(
-        "data", "import", str(path), "--map", "prompt=ask", "--map", "completion=say",
-        "--system-prompt", "Be brief.", "--save-mapping", "sums",
+        "data",
+        "import",
+        str(path),
+        "--map",
+        "prompt=ask",
+        "--map",
+        "completion=say",
+        "--system-prompt",
+        "Be brief.",
+        "--save-mapping",
+        "sums",
     )
     info = asked("data", "import", str(path), "--saved-mapping", "sums", "--name", "next")
     assert info["system_prompt"] == "Be brief."

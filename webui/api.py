@@ -1,10 +1,10 @@
 """The endpoints for programs: few, typed, documented. Everything else on the page is private.
 
-    from gradio_client import Client
-    key = {"Authorization": "Bearer TOKEN"}  # the file `token` of the workspace holds it
-    client = Client("http://127.0.0.1:7860", headers=key)
-    client.predict("quickstart", "sample", {"training.learning_rate": 5e-4}, api_name="/train")
-    client.predict(api_name="/runs")
+from gradio_client import Client
+key = {"Authorization": "Bearer TOKEN"}  # the file `token` of the workspace holds it
+client = Client("http://127.0.0.1:7860", headers=key)
+client.predict("quickstart", "sample", {"training.learning_rate": 5e-4}, api_name="/train")
+client.predict(api_name="/runs")
 """
 
 from __future__ import annotations

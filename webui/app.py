@@ -13,6 +13,7 @@ import gradio as gr
 
 from core.data.uploads import sweep_uploads
 from core.errors import TunesmithError, reason_of
+from core.language import language, speaking
 from core.rules.presets import DEFAULT, load_preset
 from core.tokens.lens import Lens
 from core.workspace import Workspace
@@ -60,11 +61,15 @@ def build(app: App) -> gr.Blocks:
 
 
 class Page(gr.Blocks):
-    """What a handler raises reaches a person as a sentence: ours as it is, any other as a fault,
-    whose traceback is in the server's log."""
+    """Its handlers speak the language that it was built in. What a handler raises reaches a person
+    as a sentence: ours as it is, any other as a fault, whose traceback is in the server's log."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.language = language()
 
     async def process_api(self, *given: Any, **named: Any) -> dict[str, Any]:
-        with _plain_errors():
+        with speaking(self.language), _plain_errors():
             return await super().process_api(*given, **named)
 
 
@@ -154,9 +159,8 @@ def serve(
         app.scheduler.start()
         tidy = partial(sweep_uploads, workspace, app.store)
         tidy()
-        page = build(app)
         address = launch(
-            page,
+            partial(build, app),
             host=host,
             first_port=port,
             hosts=Hosts(host, tuple(allow_hosts)),

@@ -8,6 +8,7 @@ the server is a job (`webui.job_progress`).
 
 from __future__ import annotations
 
+import contextvars
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -189,7 +190,8 @@ def begin(work: Callable[[Task], Any], message: str = "") -> Task:
         finally:
             task.done.set()
 
-    threading.Thread(target=run, daemon=True).start()
+    here = contextvars.copy_context()  # with the language of who asks
+    threading.Thread(target=here.run, args=(run,), daemon=True).start()
     return task
 
 

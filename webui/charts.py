@@ -80,8 +80,12 @@ def histogram(
         for low, high, count in zip(edges, edges[1:], counts, strict=False)
     ]
     bars = {
-        "name": "", "colour": "accent", "style": "bars",
-        "x": list(edges), "y": [*counts, 0] if counts else [], "text": [*told, ""],
+        "name": "",
+        "colour": "accent",
+        "style": "bars",
+        "x": list(edges),
+        "y": [*counts, 0] if counts else [],
+        "text": [*told, ""],
     }
     # On a logarithmic scale there is no place for 0.
     marks = [{"x": cut, "text": f"cut at {cut:,}", "colour": "failed"}] if cut else []

@@ -43,8 +43,13 @@ class _Chat:
         self.told = gr.HTML(elem_id="chat-told", apply_default_css=False)
         with gr.Row(elem_classes="ask", equal_height=False):
             self.prompt = gr.Textbox(
-                label="Your message", elem_id="chat-prompt", lines=1, max_lines=8, scale=6,
-                placeholder="Enter sends, Shift+Enter begins a new line", min_width=200,
+                label="Your message",
+                elem_id="chat-prompt",
+                lines=1,
+                max_lines=8,
+                scale=6,
+                placeholder="Enter sends, Shift+Enter begins a new line",
+                min_width=200,
             )
             with gr.Column(scale=1, min_width=110):
                 self.send = gr.Button("Send", variant="primary", elem_id="chat-send")
@@ -56,13 +61,21 @@ class _Chat:
         self.memory = gr.HTML(loaded(None), elem_id="chat-memory", apply_default_css=False)
         with gr.Accordion("System prompt and sampling", open=False, elem_classes="fold"):
             self.system = gr.Textbox(
-                label="System prompt", elem_id="chat-system", lines=2, max_lines=6,
+                label="System prompt",
+                elem_id="chat-system",
+                lines=2,
+                max_lines=6,
                 info="Taken from the run's data set: a model answers best to the words it learned.",
             )
             with gr.Row(elem_classes="picker"):
                 self.settings = {spec.name: _control(spec) for spec in field_specs(ChatSettings)}
         self.inputs = {
-            self.talk, self.prompt, self.left, self.right, self.system, *self.settings.values(),
+            self.talk,
+            self.prompt,
+            self.left,
+            self.right,
+            self.system,
+            *self.settings.values(),
         }
 
     # -- handlers
@@ -98,7 +111,10 @@ class _Chat:
         busy = {self.prompt: "", self.send: gr.Button(interactive=False)}
         waiting = messages.progress(None, "Loading the models")
         yield {
-            **busy, self.told: waiting, self.view: lanes(talk), self.stop: gr.Button(visible=True),
+            **busy,
+            self.told: waiting,
+            self.view: lanes(talk),
+            self.stop: gr.Button(visible=True),
         }
         yield from self._stream(talk, data[self.system] or "", settings, request)
 
@@ -181,7 +197,9 @@ class _Chat:
         quiet = QUIET
         conversation = [self.talk, self.view, self.told]
         self.shared.on_show(
-            "chat", self.open, [self.shared.run, self.left, self.right],
+            "chat",
+            self.open,
+            [self.shared.run, self.left, self.right],
             [self.left, self.right, self.system, self.talk, self.view],
         )
         gr.on(
@@ -195,7 +213,11 @@ class _Chat:
         self.stop.click(self.halt, None, None, **quiet)
         gr.on(
             [self.clear.click, self.left.input, self.right.input],
-            self.forget, None, conversation, trigger_mode="multiple", **quiet,
+            self.forget,
+            None,
+            conversation,
+            trigger_mode="multiple",
+            **quiet,
         )
         self.unload.click(self.drop, None, self.memory, **quiet)
         self.try_row.click(self.next_row, [self.shared.run, self.prompt], self.prompt, **quiet)
@@ -235,11 +257,21 @@ def _control(spec: Any) -> Any:
     """A number box or slider for one setting of the chat."""
     if spec.maximum is not None and spec.maximum <= 2:
         return gr.Slider(
-            spec.minimum, spec.maximum, value=spec.default, step=0.05, label=spec.label,
-            info=spec.help, elem_id=f"chat-{spec.name}", min_width=200,
+            spec.minimum,
+            spec.maximum,
+            value=spec.default,
+            step=0.05,
+            label=spec.label,
+            info=spec.help,
+            elem_id=f"chat-{spec.name}",
+            min_width=200,
         )
     return gr.Number(
-        spec.default, label=spec.label, info=spec.help, precision=0, min_width=200,
+        spec.default,
+        label=spec.label,
+        info=spec.help,
+        precision=0,
+        min_width=200,
         elem_id=f"chat-{spec.name}",
     )
 

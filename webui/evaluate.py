@@ -32,13 +32,23 @@ class _Evaluate:
             _, self.checkpoint = run_picker(app, shared, "evaluate")
             with gr.Row(elem_classes="picker"):
                 self.rows = gr.Slider(
-                    10, MOST_ROWS, value=200, step=10, label="Rows at most", min_width=200,
-                    info="More rows narrow the intervals and take longer.", scale=3,
+                    10,
+                    MOST_ROWS,
+                    value=200,
+                    step=10,
+                    label="Rows at most",
+                    min_width=200,
+                    info="More rows narrow the intervals and take longer.",
+                    scale=3,
                     elem_id="evaluate-rows",
                 )
                 self.compare = gr.Checkbox(
-                    True, label="Compare with the base", elem_id="evaluate-base", min_width=160,
-                    info="Shows what the training changed; takes twice as long.", scale=2,
+                    True,
+                    label="Compare with the base",
+                    elem_id="evaluate-base",
+                    min_width=160,
+                    info="Shows what the training changed; takes twice as long.",
+                    scale=2,
                 )
             with gr.Row(elem_classes="actions"):
                 self.start = gr.Button("Evaluate", variant="primary", elem_id="evaluate-start")
@@ -88,9 +98,7 @@ class _Evaluate:
     def _shown(self, run_id: str) -> tuple[Any, str, str]:
         reports = _finished(self.app, run_id)
         newest = reports[0].id if reports else ""
-        choices = gr.Dropdown(
-            _choices(reports), value=newest or None, visible=len(reports) > 1
-        )
+        choices = gr.Dropdown(_choices(reports), value=newest or None, visible=len(reports) > 1)
         return choices, _report(reports, None, _has_base(self.app, run_id)), newest
 
     # -- wiring

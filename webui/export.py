@@ -142,5 +142,5 @@ def _check(check: dict[str, Any]) -> str:
     state = "finished" if check["ok"] else "failed"
     return (
         f'<li><span class="badge badge-{state}">{word}</span> {messages.escape(check["name"])}'
-        f'<small>{messages.escape(check.get("detail", ""))}</small></li>'
+        f"<small>{messages.escape(check.get('detail', ''))}</small></li>"
     )

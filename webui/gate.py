@@ -29,6 +29,7 @@ from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Re
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from core.commands.serve import is_loopback
+from core.language import PSEUDO, known_language, language, language_accepted, speaking
 
 _PAGE = (Path(__file__).resolve().parent.parent / "assets" / "gate.html").read_text("utf-8")
 _COOKIE_SECONDS = 30 * 24 * 3600
@@ -37,6 +38,7 @@ _LONGEST_DELAY = 30.0  # seconds
 _WAITING = 4  # logins of one client that may wait for their turn
 _FORGOTTEN = 900.0  # seconds after which wrong passwords no longer count
 _CLIENTS = 1000
+LANGUAGE_COOKIE = "tunesmith-language"
 ANY_ADDRESS = ("0.0.0.0", "::", "")
 _SAFE = {
     "X-Content-Type-Options": "nosniff",
@@ -110,6 +112,7 @@ class Gate:
 
     def __init__(self, app: ASGIApp, hosts: Hosts, key: Key | None, root_path: str = "") -> None:
         self.app, self.hosts, self.key, self.root_path = app, hosts, key, root_path
+        self.language = language()
         self._logins = _Logins()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -117,6 +120,18 @@ class Gate:
             await self.app(scope, receive, send)
             return
         asked = HTTPConnection(scope)
+        with speaking(self._language(asked)):
+            await self._answer(asked, scope, receive, send)
+
+    def _language(self, asked: HTTPConnection) -> str:
+        """What was chosen in the header, else what the browser prefers, else the server's."""
+        chosen = known_language(asked.cookies.get(LANGUAGE_COOKIE))
+        accepted = language_accepted(asked.headers.get("accept-language", ""))
+        return chosen or (self.language if self.language == PSEUDO else accepted) or self.language
+
+    async def _answer(
+        self, asked: HTTPConnection, scope: Scope, receive: Receive, send: Send
+    ) -> None:
         path = self._path(scope)
         answer = self._refused(asked, path)
         if answer is None and scope["type"] == "http":
@@ -145,7 +160,9 @@ class Gate:
             return _no_such_host(asked.headers, names[0] if names else "")
         if self._is_foreign(asked.headers, names[0]) and not _is_link(asked, path):
             return _told(
-                asked.headers, 403, "This was asked for by another site",
+                asked.headers,
+                403,
+                "This was asked for by another site",
                 "Tunesmith answers its own page only. Is this its own page behind a proxy? Then "
                 "start it with --allow-host and the name that the browser shows.",
             )
@@ -190,8 +207,12 @@ class Gate:
     def _keep(self, answer: Response, key: Key) -> None:
         name, value = key.cookie
         answer.set_cookie(
-            name, value, max_age=_COOKIE_SECONDS, path=self.root_path or "/",
-            httponly=True, samesite="lax",
+            name,
+            value,
+            max_age=_COOKIE_SECONDS,
+            path=self.root_path or "/",
+            httponly=True,
+            samesite="lax",
         )
         answer.headers["Cache-Control"] = "no-store"
 
@@ -210,7 +231,10 @@ class Gate:
         right = await self._logins.ask(request, key, form)
         if right is None:
             return _told(
-                request.headers, 429, "Too many logins at once", "Try again in half a minute.",
+                request.headers,
+                429,
+                "Too many logins at once",
+                "Try again in half a minute.",
                 {"Retry-After": f"{_LONGEST_DELAY:g}"},
             )
         if not right:
@@ -259,7 +283,8 @@ class _Logins:
     def _of(self, name: str) -> _Attempts:
         now = time.monotonic()
         for old in [
-            known for known, one in self._by_client.items()
+            known
+            for known, one in self._by_client.items()
             if not one.waiting and (now - one.last > _FORGOTTEN or not one.wrong)
         ]:
             del self._by_client[old]
@@ -316,7 +341,11 @@ def _reads(headers: Headers) -> bool:
 
 
 def _told(
-    headers: Headers, status: int, title: str, what: str, more: dict[str, str] | None = None,
+    headers: Headers,
+    status: int,
+    title: str,
+    what: str,
+    more: dict[str, str] | None = None,
     form: str = "",
 ) -> Response:
     """A plain page for a person, the same in JSON for a program."""
@@ -330,7 +359,9 @@ def _told(
 def _no_such_host(headers: Headers, host: str) -> Response:
     name = _name(host) or "that name"
     return _told(
-        headers, 403, f"Tunesmith is not served as {name}",
+        headers,
+        403,
+        f"Tunesmith is not served as {name}",
         "Open the address that it printed when it was started. If a proxy or a network shows it "
         "under this name, start it with --allow-host and the name.",
     )
@@ -339,7 +370,9 @@ def _no_such_host(headers: Headers, host: str) -> Response:
 def _token_page(request: Request, is_wrong: bool) -> Response:
     wrong = "That token is not the one of this workspace. " if is_wrong else ""
     return _told(
-        request.headers, 403, "This page needs its token",
+        request.headers,
+        403,
+        "This page needs its token",
         f"{wrong}Open the whole address that Tunesmith printed when it was started, with ?token= "
         "at its end; it also stands in server.json in the workspace. A program sends the token "
         "as a header: Authorization: Bearer TOKEN.",
@@ -351,7 +384,9 @@ def _token_page(request: Request, is_wrong: bool) -> Response:
 def _login_page(request: Request, wrong: str = "") -> Response:
     then = "" if request.method == "POST" else request.url.query
     return _told(
-        request.headers, 401, "Log in",
+        request.headers,
+        401,
+        "Log in",
         wrong or "Tunesmith asks for the name and password it was started with.",
         form='<form action="./login" method="post"><label>Name <input name="username" '
         'autocomplete="username" required autofocus></label><label>Password <input '

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import gradio as gr
 
+from core.language import HTML_LANGUAGES, LANGUAGES, _, language, n_
 from webui import messages, theme
 from webui.context import QUIET, App, Shared
 
@@ -20,6 +21,8 @@ element.addEventListener('click', (event) => {
   const run = event.target.closest('[data-run]');
   if (run) trigger('open', {run: run.dataset.run});
   if (event.target.closest('[data-theme-toggle]')) tunesmith.toggleTheme();
+  const other = event.target.closest('[data-language]');
+  if (other) tunesmith.setLanguage(other.dataset.language);
 });
 """
 
@@ -46,13 +49,23 @@ def build(app: App, shared: Shared) -> None:
 
 def render(app: App) -> str:
     """The header's HTML, with how things stand now."""
+    there = _("Light or dark")
     return (
-        '<div class="head"><a class="mark" href="./" aria-label="Tunesmith, start">'
+        f'<div class="head"><a class="mark" href="./" aria-label="{_("Tunesmith, start")}">'
         f"{theme.LOGO.read_text(encoding='utf-8')}<span>Tunesmith</span></a>"
-        f'<span class="device" title="Where runs are trained">{messages.escape(device(app))}</span>'
-        f"{active_run(app)}"
-        '<button type="button" class="icon" data-theme-toggle aria-label="Light or dark" '
-        'title="Light or dark"></button></div>'
+        f'<span class="device" title="{_("Where runs are trained")}">'
+        f"{messages.escape(device(app))}</span>{active_run(app)}{_other_language()}"
+        f'<button type="button" class="icon" data-theme-toggle aria-label="{there}" '
+        f'title="{there}"></button></div>'
+    )
+
+
+def _other_language() -> str:
+    """The button that shows the page in the other language, in that language."""
+    code = next(code for code in LANGUAGES if code != language())
+    return (
+        f'<button type="button" class="icon language" data-language="{code}" '
+        f'lang="{HTML_LANGUAGES[code]}">{LANGUAGES[code]}</button>'
     )
 
 
@@ -60,24 +73,24 @@ def device(app: App) -> str:
     """The accelerators with the memory used of the first, or the CPU with its cores."""
     hardware = app.hardware
     if not hardware.gpus:
-        cores = hardware.cpu_count
-        return f"CPU, {cores} core{'' if cores == 1 else 's'}"
+        return n_("CPU, {n} core", "CPU, {n} cores", hardware.cpu_count)
     first = hardware.gpus[0]
     used = messages.size(first.memory_total_bytes - first.memory_free_bytes)
     more = f" (+{len(hardware.gpus) - 1})" if len(hardware.gpus) > 1 else ""
-    return f"{first.name}{more}, {used} of {messages.size(first.memory_total_bytes)}"
+    total = messages.size(first.memory_total_bytes)
+    return _("{name}, {used} of {total}", name=f"{first.name}{more}", used=used, total=total)
 
 
 def active_run(app: App) -> str:
     """The run that is at work, or the number waiting, as a button that opens it."""
     jobs = [job for job in app.store.list(kind="train") if job.state in _AT_WORK]
     if not jobs:
-        return '<span class="active-run idle">No run at work</span>'
+        return f'<span class="active-run idle">{_("No run at work")}</span>'
     job = min(jobs, key=lambda job: (_AT_WORK.index(job.state), job.created_at))
     others = f" <small>+{len(jobs) - 1}</small>" if len(jobs) > 1 else ""
     return (
         f'<button type="button" class="active-run" data-run="{messages.escape(job.id)}" '
-        f'title="Open this run in Train"><b>{messages.escape(job.name or job.id)}</b>'
+        f'title="{_("Open this run in Train")}"><b>{messages.escape(job.name or job.id)}</b>'
         f"{messages.badge(job.state)}<span class='num'>{messages.escape(_pace(app, job))}</span>"
         f"{others}</button>"
     )
@@ -95,5 +108,7 @@ def _pace(app: App, job: Job) -> str:
     if not step or not total:
         return ""
     left = progress.get("eta_seconds")
-    tail = "" if left is None else f", {messages.duration(left)} left"
-    return f"{100 * step / total:.0f} %{tail}"
+    done = f"{100 * step / total:.0f} %"
+    if left is None:
+        return done
+    return _("{done}, {time} left", done=done, time=messages.duration(left))

@@ -168,8 +168,7 @@ class JobProgress:
         if self.of:
             return [job for job in found if job is found[0] or not job.ended]
         return [
-            job for job in found
-            if not job.ended or job.id in known or not job.params.get("seen")
+            job for job in found if not job.ended or job.id in known or not job.params.get("seen")
         ]
 
     def _card(self, job: Job) -> str:
@@ -192,9 +191,7 @@ class JobProgress:
         )
 
 
-def bar(
-    title: str, message: str, fraction: float | None = None, left: float | None = None
-) -> str:
+def bar(title: str, message: str, fraction: float | None = None, left: float | None = None) -> str:
     """How far some work is and how long it still takes, as HTML."""
     text = ": ".join(dict.fromkeys(word for word in (title, message) if word)) or "Starting"
     if fraction:

@@ -173,9 +173,8 @@ def _answer(text: str | None, expected: str | None, right: Iterable[str] | None)
             mark = f' class="{word}" title="{word}"'
             sign = f'<span class="sr-only">({word})</span>'
         shown = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-        lines += (
-            f"<div{mark}><dt>{messages.escape(name)}</dt><dd>{messages.escape(shown)}{sign}</dd></div>"
-        )
+        value = f"<dd>{messages.escape(shown)}{sign}</dd>"
+        lines += f"<div{mark}><dt>{messages.escape(name)}</dt>{value}</div>"
     return f'<dl class="fields">{lines}</dl>'
 
 

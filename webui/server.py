@@ -29,6 +29,7 @@ from core.export.reports import list_exports
 from core.workspace import Workspace, write_atomic
 from webui import theme
 from webui.gate import ANY_ADDRESS, Gate, Hosts, Key
+from webui.pages import Pages
 
 FIRST_PORT = 7860
 TRIED_PORTS = 100
@@ -56,14 +57,13 @@ def listening(host: str, first: int) -> socket.socket:
 
 
 def keep_uploads(workspace: Workspace) -> None:
-    """Uploads go to the workspace and nowhere else. Before any component is made: they look once.
-    """
+    """Uploads go to the workspace alone. Before any component is made: they look once."""
     workspace.uploads.mkdir(parents=True, exist_ok=True)
     os.environ["GRADIO_TEMP_DIR"] = str(workspace.uploads)
 
 
 def launch(
-    page: gr.Blocks,
+    make: Callable[[], gr.Blocks],
     *,
     host: str,
     first_port: int,
@@ -73,7 +73,7 @@ def launch(
     workspace: Workspace | None = None,
 ) -> str:
     """Starts serving in the background, on the first free port from `first_port` on, and returns
-    the page's local address.
+    the page's local address. `make` builds the page in the language in use.
 
     Whoever comes has to pass the gate: `hosts` and `key`. The page links to the exports of
     `workspace`. Raises SetupError when no port is free.
@@ -81,28 +81,33 @@ def launch(
     place = listening(host, first_port)
     port = place.getsockname()[1]
     root = "/" + root_path.strip("/") if root_path and root_path.strip("/") else ""
-    outer = FastAPI(openapi_url=None, routes=own_routes(root, workspace))
-    gr.mount_gradio_app(
-        outer,
-        page,
-        path="/",
-        server_name=host,
-        server_port=port,
-        root_path=root,
-        # Of an error only what webui.app lets through, never Python's own words.
-        show_error=False,
-        footer_links=[],
-        run_history=False,
-        enable_monitoring=False,
-        ssr_mode=False,
-        theme=theme.theme(),
-        css_paths=[theme.STYLE, theme.RESULTS, theme.DATA, theme.SHAPE, theme.NEED, theme.FORM],
-        head=theme.HEAD,
-        favicon_path=str(theme.LOGO),
-    )
+
+    def served() -> FastAPI:
+        return gr.mount_gradio_app(
+            FastAPI(openapi_url=None, routes=own_routes(root, workspace)),
+            make(),
+            path="/",
+            server_name=host,
+            server_port=port,
+            root_path=root,
+            # Of an error only what webui.app lets through, never Python's own words.
+            show_error=False,
+            footer_links=[],
+            run_history=False,
+            enable_monitoring=False,
+            ssr_mode=False,
+            theme=theme.theme(),
+            css_paths=[theme.STYLE, theme.RESULTS, theme.DATA, theme.SHAPE, theme.NEED, theme.FORM],
+            head=theme.head(),
+            favicon_path=str(theme.LOGO),
+        )
+
     # No line for each request: the address that is opened first has the token in it.
     how = uvicorn.Config(
-        Gate(outer, hosts, key, root), log_level="warning", access_log=False, proxy_headers=False
+        Gate(Pages(served), hosts, key, root),
+        log_level="warning",
+        access_log=False,
+        proxy_headers=False,
     )
     server = uvicorn.Server(how)
     threading.Thread(target=server.run, args=([place],), name="page", daemon=True).start()
@@ -136,8 +141,7 @@ async def _alive(request: Request) -> Response:
 
 
 def own_routes(root_path: str = "", workspace: Workspace | None = None) -> list[BaseRoute]:
-    """What the page loads beside Gradio's own, below the root path too: some proxies leave it on.
-    """
+    """What the page loads beside Gradio's own, below the root path too: a proxy may leave it on."""
 
     def export(request: Request) -> FileResponse:
         """The archive of an export: what the page links to, and no other file of a run."""
@@ -187,8 +191,10 @@ _OPENING = """<!doctype html>
 
 def _has_browser() -> bool:
     """A server without a screen must not start a text browser in the terminal."""
-    return os.name == "nt" or sys.platform == "darwin" or bool(
-        os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
+    return (
+        os.name == "nt"
+        or sys.platform == "darwin"
+        or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
     )
 
 

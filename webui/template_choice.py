@@ -237,9 +237,7 @@ class TemplateChoice:
         shared, filled = self.shared, self.shared.form.filled
         quiet = QUIET
         done = [self.problem, self.choice, shared.lens, self.draft, self.box, filled]
-        self.choice.input(
-            self.choose, [self.choice, shared.lens], [filled, shared.lens], **CHOICE
-        )
+        self.choice.input(self.choose, [self.choice, shared.lens], [filled, shared.lens], **CHOICE)
         self.save.click(self.keep, [self.name, self.text, shared.lens], done, **quiet)
         self.delete.click(self.remove, shared.lens, done, **quiet)
         gr.on(

@@ -8,9 +8,13 @@ script or picture comes from anywhere but this server.
 from __future__ import annotations
 
 import importlib.util
+import json
+import re
 from pathlib import Path
 
 import gradio as gr
+
+from core.language import HTML_LANGUAGES, _, language
 
 ASSETS = Path(__file__).resolve().parent.parent / "assets"
 TOKENS = ASSETS / "tokens.css"
@@ -26,7 +30,8 @@ SANS = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "Helvetica Neue", "s
 MONO = ("ui-monospace", "SF Mono", "Cascadia Mono", "Menlo", "Consolas", "monospace")
 
 # Loaded before the page draws; relative, so that it works behind a reverse proxy's prefix.
-HEAD = """
+_HEAD = """
+<script>document.documentElement.lang = {language}; window.tunesmithTexts = {texts};</script>
 <link rel="icon" type="image/svg+xml" href="tunesmith/logo.svg">
 <script src="tunesmith/page.js"></script>
 <script src="tunesmith/form.js"></script>
@@ -168,6 +173,21 @@ _VARIABLES = {
     "shadow_inset": "none",
     "shadow_spread": "0px",
 }
+
+
+def head() -> str:
+    """What the page loads of ours, with the texts of its scripts in the language in use."""
+    return _HEAD.format(
+        language=json.dumps(HTML_LANGUAGES[language()]),
+        texts=json.dumps(_script_texts(), ensure_ascii=False).replace("<", "\\u003c"),
+    )
+
+
+def _script_texts() -> dict[str, str]:
+    """What the scripts say (`_("...")`), by its template."""
+    scripts = "".join(path.read_text("utf-8") for path in sorted(ASSETS.glob("*.js")))
+    said = (json.loads(text) for text in re.findall(r"\b_\((\"(?:[^\"\\]|\\.)*\")", scripts))
+    return {template: str(_(template)) for template in said}
 
 
 def theme() -> gr.themes.Base:

@@ -125,6 +125,4 @@ class ModelFetch:
         """The event after which the model is there, or it was said why it is not."""
         quiet = {**QUIET, "concurrency_limit": None}
         self.stop.click(self.end, None, None, **quiet)
-        return self.button.click(
-            self.fetch, self.shared.lens, [self.progress, self.stop], **quiet
-        )
+        return self.button.click(self.fetch, self.shared.lens, [self.progress, self.stop], **quiet)

@@ -209,7 +209,10 @@ def _token_counts(workspace: Workspace, config: RunConfig) -> dict[str, Any]:
     pool = Pool(workspace.root)
     try:
         asked = pool.submit(
-            "core.worker.tokenizers:token_counts", workspace, config.data.dataset, Lens.of(config),
+            "core.worker.tokenizers:token_counts",
+            workspace,
+            config.data.dataset,
+            Lens.of(config),
             within=None,  # all rows, and Ctrl-C ends it
         )
         counts: dict[str, Any] = asked.result()

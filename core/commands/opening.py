@@ -6,6 +6,7 @@ import argparse
 import os
 from pathlib import Path
 
+from core.language import LANGUAGES, _
 from core.workspace import Workspace
 
 
@@ -22,6 +23,11 @@ def common_arguments() -> argparse.ArgumentParser:
         metavar="FOLDER",
         action="append",
         help="a further folder to read data and models from; may be repeated",
+    )
+    parser.add_argument(
+        "--language",
+        choices=tuple(LANGUAGES),
+        help=_("the language to speak (else what LANG and its like ask for, or English)"),
     )
     parser.add_argument(
         "--json", action="store_true", help="print one JSON object on standard output"

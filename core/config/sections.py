@@ -62,9 +62,7 @@ class DataSection(Section):
     """How a conversation becomes one text. `model` is the model's own; otherwise the name of one
     that comes with Tunesmith or of your own. It is saved with the trained model."""
 
-    learn: LearnedTurns = knob(
-        "answers", "Learn", when={"method": named(may_learn_questions=True)}
-    )
+    learn: LearnedTurns = knob("answers", "Learn", when={"method": named(may_learn_questions=True)})
     """Every answer, the last answer of each conversation, the answers that the rows mark with a
     weight above 0, or everything, the questions too. An answer of weight 0 is only read, but for
     everything; a weight between 0 and 1 counts as 1. It was assistant_only_loss before."""
@@ -157,9 +155,9 @@ CLASSIFYING: dict[str, list[Any]] = {"method": named(makes="classifier")}
 class ClassificationSection(Section):
     """How labels are learned."""
 
-    problem_type: Literal[
-        "auto", "single_label_classification", "multi_label_classification"
-    ] = knob("auto", "Labels of a row", when=CLASSIFYING)
+    problem_type: Literal["auto", "single_label_classification", "multi_label_classification"] = (
+        knob("auto", "Labels of a row", when=CLASSIFYING)
+    )
     """Single takes the most probable label, multi any number of them. Auto is multi when any row
     has not exactly one label."""
 

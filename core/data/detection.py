@@ -116,8 +116,12 @@ def _inside(rows: Sequence[Row]) -> str:
 
 def _is_tree(value: Any) -> bool:
     """Whether an object has nodes by their ids, with a message and the id of the one before it."""
-    return isinstance(value, dict) and len(value) > 1 and all(
-        isinstance(node, dict) and {"message", "parent"} <= set(node) for node in value.values()
+    return (
+        isinstance(value, dict)
+        and len(value) > 1
+        and all(
+            isinstance(node, dict) and {"message", "parent"} <= set(node) for node in value.values()
+        )
     )
 
 
@@ -164,10 +168,13 @@ def _warnings(columns: Columns, form: str, mapping: Mapping[str, str]) -> tuple[
             f"The labels are lists of 0 and 1, and nothing says what the places mean: they are "
             f"called {names}. Name them with label_names (--map label_names=NAME,NAME,...)."
         )
-    return (*found, *(
-        f"The column {column} is not used, and it looks like {what}.{_mend(form, what, column)}"
-        for column, what in columns.that_matter(mapping).items()
-    ))
+    return (
+        *found,
+        *(
+            f"The column {column} is not used, and it looks like {what}.{_mend(form, what, column)}"
+            for column, what in columns.that_matter(mapping).items()
+        ),
+    )
 
 
 def _mend(form: str, what: str, column: str) -> str:
@@ -420,7 +427,9 @@ _MAY_BE_NAMES = ("model", "assistant", "bot")
 """Such columns hold the names of models as often as their answers."""
 
 _ANSWERS = {
-    *NAMES["completion"], *NAMES["chosen"], *NAMES["rejected"],
+    *NAMES["completion"],
+    *NAMES["chosen"],
+    *NAMES["rejected"],
     *("answers", "responses", "completions", "outputs", "candidates", "generations", "replies"),
 }
 

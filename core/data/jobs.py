@@ -81,9 +81,7 @@ def submit_adding(workspace: Workspace, store: Store, dataset_id: str, task_id: 
     return _submit(workspace, store, "add-drafts", title, {"task": task_id}, dataset_id, groups)
 
 
-def check_free(
-    store: Store, dataset_id: str, kinds: Sequence[str] = _WRITING
-) -> None:
+def check_free(store: Store, dataset_id: str, kinds: Sequence[str] = _WRITING) -> None:
     """Raises JobError while a job of these kinds is at work on the data set."""
     for job in _of(store, dataset_id, kinds):
         if not job.ended:
@@ -130,9 +128,7 @@ def _submit(
 @stoppable
 def run_import(workspace: Workspace, params: Mapping[str, Any], tell: Tell) -> dict[str, Any]:
     steps = parse_steps(params["steps"])
-    info = import_dataset(
-        workspace, params["sources"], **params["how"], steps=steps, progress=tell
-    )
+    info = import_dataset(workspace, params["sources"], **params["how"], steps=steps, progress=tell)
     # After a stop or an error they may be imported in another way.
     discard_uploads(workspace, Store.open(workspace), sources_of(params), readers=1)
     return _result(info)
@@ -195,7 +191,5 @@ def prepared(job: Job, result: Mapping[str, Any]) -> str:
 
 def added(job: Job, result: Mapping[str, Any]) -> str:
     if result["as_its_own"]:
-        return (
-            f"Pairs and answers have another form: they are the data set {result['name']} now."
-        )
+        return f"Pairs and answers have another form: they are the data set {result['name']} now."
     return f"Added. Version {result['version']} is in use."

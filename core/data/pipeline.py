@@ -255,9 +255,7 @@ class Pipeline:
         for index in here:
             whole.drop(part, index - first, decision.drop[index], next(read, None))
 
-    def _ordered(
-        self, made: Files, decision: Decision, kept: dict[Part, list[int]]
-    ) -> Files:
+    def _ordered(self, made: Files, decision: Decision, kept: dict[Part, list[int]]) -> Files:
         wanted = np.asarray(decision.order, np.int64)
         rank = np.empty(len(wanted), np.int64)
         rank[wanted] = np.arange(len(wanted))

@@ -219,9 +219,7 @@ class _Import:
         info.unused_keys = dict(self.unused.most_common())
         info.version = 1
         steps = list(map(_kept_together, self.steps)) if self.several.rows else self.steps
-        build_version(
-            self.workspace, info, files, steps, ready, self.said.part(_READ_SHARE, 0.99)
-        )
+        build_version(self.workspace, info, files, steps, ready, self.said.part(_READ_SHARE, 0.99))
         info.remember("Imported")
         return publish(self.workspace, info, ready, ids, self.said)
 

@@ -2,7 +2,8 @@
 
 Each line has `time` (ISO 8601 with offset), `kind` (state, metrics, progress, sample, log, error,
 result) and the fields of its kind. The writer needs no server and no lock: a line is one `write`
-to a file opened for appending. The reader remembers its offset and never re-reads.
+to a file opened for appending. The reader remembers its offset and never re-reads. A sentence is
+stored as its template and values, and read in the language in use (core.language).
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ import os
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+from core.language import Text, pack, unpack
 
 Event = dict[str, Any]
 _TAIL_BYTES = 16384
@@ -121,7 +124,7 @@ def _byte_at(handle: int, offset: int) -> bytes:
 
 def _parsed(line: bytes) -> Event | None:
     try:
-        event = json.loads(line)
+        event = unpack(json.loads(line))
     except ValueError:
         return None
     return event if isinstance(event, dict) and {"kind", "time"} <= event.keys() else None
@@ -129,6 +132,8 @@ def _parsed(line: bytes) -> Event | None:
 
 def _plain(value: Any) -> Any:
     """`value` as JSON has it: scalars of numpy or torch become numbers, paths become text."""
+    if isinstance(value, Text):
+        return pack(value)
     if isinstance(value, dict):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple | set | frozenset):

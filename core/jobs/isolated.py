@@ -11,6 +11,7 @@ from typing import Any
 from core.errors import JobError, TunesmithError
 from core.jobs.limits import Limit, limited
 from core.jobs.process import WorkerContext, context, exit_with_parent, let_others_first, named
+from core.language import language, use
 from core.progress import Tell
 
 _GRACE_SECONDS = 5.0
@@ -35,7 +36,7 @@ def call_isolated(
     """
     workers = workers or context()
     ours, theirs = workers.Pipe()
-    asked = (theirs, within, function, args, kwargs)
+    asked = (theirs, within, language(), function, args, kwargs)
     process = workers.Process(target=_work, args=asked, daemon=True)
     process.start()
     theirs.close()
@@ -83,10 +84,12 @@ def _end(process: Any) -> None:
 def _work(
     pipe: Any,
     within: Limit | None,
+    spoken: str,
     function: str | Callable[..., Any],
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
 ) -> None:
+    use(spoken)
     exit_with_parent()
     let_others_first()
     # A stop must run the `finally` blocks: they take away what is half written.

@@ -22,6 +22,7 @@ from core.jobs.events import event_seconds, read_events
 from core.jobs.kinds import KINDS
 from core.jobs.process import named
 from core.jobs.told import Told
+from core.language import pack, unpack
 from core.workspace import Workspace, checked_id, write_atomic
 
 log = logging.getLogger(__name__)
@@ -94,14 +95,18 @@ def write_record(folder: Path, job: Job) -> None:
     """Writes `job.json` anew from the store's row."""
     values = {key: value for key, value in asdict(job).items() if key not in _NOT_IN_FOLDER}
     with _lock(folder):
-        write_atomic(folder / "job.json", json.dumps(values, indent=1, ensure_ascii=False) + "\n")
+        _write(folder, values)
 
 
 def update_record(folder: Path, **changes: Any) -> None:
     """Changes fields of `job.json`; the worker, the scheduler and the page may do so at once."""
     with _lock(folder):
-        values = read_record(folder) | changes
-        write_atomic(folder / "job.json", json.dumps(values, indent=1, ensure_ascii=False) + "\n")
+        _write(folder, read_record(folder) | changes)
+
+
+def _write(folder: Path, values: dict[str, Any]) -> None:
+    text = json.dumps(pack(values), indent=1, ensure_ascii=False)
+    write_atomic(folder / "job.json", text + "\n")
 
 
 def read_record(folder: Path) -> dict[str, Any]:
@@ -110,7 +115,7 @@ def read_record(folder: Path) -> dict[str, Any]:
         values = json.loads((folder / "job.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    return values if isinstance(values, dict) else {}
+    return unpack(values) if isinstance(values, dict) else {}
 
 
 def scan(workspace: Workspace, known: Collection[str] = ()) -> Iterator[Job]:

@@ -16,6 +16,7 @@ from typing import Any
 from core.errors import JobError
 from core.jobs.limits import SHORT, Limit, limited
 from core.jobs.process import WorkerContext, context, exit_with_parent, named
+from core.language import language, speaking
 
 
 class Pool:
@@ -36,12 +37,13 @@ class Pool:
     def submit(
         self, function: str | Callable[..., Any], *args: Any, within: Limit | None = SHORT
     ) -> Future[Any]:
-        """Calls an importable function, or one by its name "package.module:function".
+        """Calls an importable function, or one by its name "package.module:function", which speaks
+        the language of who asks.
 
         Its exception, or JobError when it did not keep `within` its limit or its process was
         killed, is the future's.
         """
-        return self._threads.submit(self._call, function, args, within)
+        return self._threads.submit(self._call, function, args, within, language())
 
     def renew(self) -> None:
         """From the next call on other processes, which know what was installed meanwhile."""
@@ -63,13 +65,17 @@ class Pool:
                 process.terminate()
 
     def _call(
-        self, function: str | Callable[..., Any], args: tuple[Any, ...], within: Limit | None
+        self,
+        function: str | Callable[..., Any],
+        args: tuple[Any, ...],
+        within: Limit | None,
+        spoken: str,
     ) -> Any:
         # Twice: the first time it may only meet a process that was killed while it was idle.
         for _ in range(2):
             executor = self._current()
             try:
-                return executor.submit(_work, function, args, within).result()
+                return executor.submit(_work, function, args, within, spoken).result()
             except BrokenProcessPool as error:
                 self._drop(executor)
                 killed = error
@@ -95,7 +101,7 @@ class Pool:
 
 
 def _work(
-    function: str | Callable[..., Any], args: tuple[Any, ...], within: Limit | None
+    function: str | Callable[..., Any], args: tuple[Any, ...], within: Limit | None, spoken: str
 ) -> Any:
-    with limited(within):
+    with limited(within), speaking(spoken):
         return named(function)(*args)

@@ -283,9 +283,7 @@ class Scheduler:
         """Looks after one worker until it ends, or this scheduler does."""
         self._insist(supervisor.job_id, supervisor.poll, lambda: supervisor.ended)
 
-    def _insist(
-        self, job_id: str, work: Callable[[], bool], end: Callable[[], Job | None]
-    ) -> None:
+    def _insist(self, job_id: str, work: Callable[[], bool], end: Callable[[], Job | None]) -> None:
         """Calls `work` until that is done, or this scheduler: on a full disk, say, the job must not
         be forgotten. `end` is how the job ended, as soon as that is known."""
         while not self._closing.is_set():

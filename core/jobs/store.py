@@ -21,8 +21,11 @@ from typing import Any
 
 from core.errors import JobError, WorkspaceError, disk_full, reason_of
 from core.jobs.job import ACTIVE, ENDED, QUEUED, Job, scan
+from core.language import Text, pack, unpack
 from core.workspace import Workspace
 
+# Columns whose text may be a sentence, which is kept as its template and values.
+SENTENCES = ("error", "advice")
 COLUMNS = tuple(item.name for item in fields(Job))
 # With less room than this on the disk, SQLite cannot write a row.
 _LEAST_BYTES = 2**16
@@ -293,14 +296,19 @@ def _row(values: dict[str, Any], names: Sequence[str]) -> list[Any]:
     if unknown:
         raise ValueError(f"a job has no {', '.join(sorted(unknown))}")
     return [
-        json.dumps(values[name], ensure_ascii=False) if name == "params" else values[name]
+        json.dumps(pack(values[name]), ensure_ascii=False)
+        if name == "params" or isinstance(values[name], Text)
+        else values[name]
         for name in names
     ]
 
 
 def _job(row: sqlite3.Row) -> Job:
     values = {name: row[name] for name in COLUMNS}
-    return Job(**{**values, "params": json.loads(values["params"])})
+    for name in SENTENCES:
+        if (values[name] or "").startswith('{"_": '):
+            values[name] = unpack(json.loads(values[name]))
+    return Job(**{**values, "params": unpack(json.loads(values["params"]))})
 
 
 Migration = Callable[[sqlite3.Connection], object]

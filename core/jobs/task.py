@@ -15,6 +15,7 @@ from typing import Any
 
 from core.jobs.events import EventWriter
 from core.jobs.job import read_record
+from core.language import pack, unpack
 from core.progress import Stopped, Tell
 from core.workspace import RunFolder, Workspace, write_atomic
 
@@ -98,7 +99,7 @@ class Task:
 
     def finish(self, result: dict[str, Any]) -> None:
         """Writes result.json, whole or not at all, and then the event that tells of it."""
-        text = json.dumps(result, ensure_ascii=False, indent=1, allow_nan=False)
+        text = json.dumps(pack(result), ensure_ascii=False, indent=1, allow_nan=False)
         write_atomic(self.folder / RESULT, text + "\n")
         self._events.write("progress", fraction=1.0, message="Done", eta_seconds=0.0)
         self._events.write("result", **result)
@@ -131,4 +132,4 @@ def read_result(folder: Path) -> dict[str, Any] | None:
         result = json.loads((folder / RESULT).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    return result if isinstance(result, dict) else None
+    return unpack(result) if isinstance(result, dict) else None

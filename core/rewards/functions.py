@@ -96,9 +96,7 @@ def json_schema(options: JsonSchema, text: str, _: str | None) -> Score:
     return 1.0 if fits else options.only_json
 
 
-def matches(
-    options: Regex, text: str, _: str | None, seconds: float = _REGEX_SECONDS
-) -> Score:
+def matches(options: Regex, text: str, _: str | None, seconds: float = _REGEX_SECONDS) -> Score:
     """1.0 when the pattern is found, else 0.0. Raises TrainingError when it takes too long."""
     pattern = compiled(options)
     search = pattern.fullmatch if options.match == "whole" else pattern.search

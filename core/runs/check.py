@@ -55,9 +55,7 @@ def _device_problems(config: RunConfig, devices: Sequence[str] | None) -> list[P
     return found
 
 
-def _data_problems(
-    workspace: Workspace, config: RunConfig
-) -> list[Problem]:
+def _data_problems(workspace: Workspace, config: RunConfig) -> list[Problem]:
     try:
         info = load_dataset_info(workspace, config.data.dataset)
     except TunesmithError as error:

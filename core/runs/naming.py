@@ -12,6 +12,7 @@ from core.workspace import Workspace
 
 MOST = 80
 
+
 def run_title(workspace: Workspace, config: RunConfig) -> str:
     """Such as `SmolLM2-135M-Instruct on Support tickets, LoRA r16`; at most 80 characters."""
     how = []

@@ -62,9 +62,7 @@ def lay_longer(run: RunFolder, parent: RunFolder, checkpoint: str) -> Path:
     best = Path(state.get("best_model_checkpoint") or "")
     if best.name and (parent.checkpoints / best.name).is_dir():
         if best.name != checkpoint:
-            link_files(
-                parent.checkpoints / best.name, run.checkpoints / best.name, everything=True
-            )
+            link_files(parent.checkpoints / best.name, run.checkpoints / best.name, everything=True)
         state["best_model_checkpoint"] = str(run.checkpoints / best.name)
         # Written anew: the file is the other run's too.
         write_atomic(place / "trainer_state.json", json.dumps(state, indent=2) + "\n")

@@ -135,9 +135,7 @@ def _submit_task(
 ) -> Job:
     run = run_job(store, run_id)
     find_trained(workspace.run(run_id), params.get("checkpoint", FINAL))
-    task_id, folder = new_folder(
-        store, workspace.run(run_id).root / KINDS[kind].folder
-    )
+    task_id, folder = new_folder(store, workspace.run(run_id).root / KINDS[kind].folder)
     job = Job(
         id=task_id,
         kind=kind,

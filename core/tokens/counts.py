@@ -95,9 +95,7 @@ def _limited(info: DatasetInfo, part: str, max_rows: int | None) -> int:
     return rows if max_rows is None else min(rows, max_rows)
 
 
-def _count(
-    counts: dict[str, Any], lengths: Counter[int], part: str, sides: list[Side]
-) -> None:
+def _count(counts: dict[str, Any], lengths: Counter[int], part: str, sides: list[Side]) -> None:
     counts[f"{part}_rows"] += 1
     problem = next((problem for side in sides if (problem := side.problem())), None)
     counts["first_reason"] = counts["first_reason"] or problem

@@ -117,11 +117,7 @@ def _notes(row: dict[str, Any], tokenizer: Any, split: list[str]) -> Iterator[st
                 "answer. It is learned nevertheless."
             )
         yield from _notes_on_tools(row, tokenizer)
-    marks = [
-        mark
-        for mark in special_texts(tokenizer)
-        if any(mark in text for text in texts(row))
-    ]
+    marks = [mark for mark in special_texts(tokenizer) if any(mark in text for text in texts(row))]
     if marks:
         named = ", ".join(marks[:_MOST_NAMED])
         yield f"The row's own words contain {named}, which the model reads as a mark."
@@ -147,9 +143,7 @@ def _notes_on_loss(row: dict[str, Any], lens: Lens) -> Iterator[str]:
         )
 
 
-def _notes_on_thoughts(
-    row: dict[str, Any], sides: list[Side], tokenizer: Any
-) -> Iterator[str]:
+def _notes_on_thoughts(row: dict[str, Any], sides: list[Side], tokenizer: Any) -> Iterator[str]:
     template = template_text(tokenizer, with_tools=bool(row.get("tools")))
     own = any(turn.get("reasoning_content") for turn in _turns(row))
     if own and not thought_key(template):

@@ -50,8 +50,16 @@ LANGUAGE_ROWS = 2000
 _SURE = 0.5
 _UNSURE = "?"
 _TOKENIZER_FILES = (
-    "tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json", "vocab.txt", "merges.txt",
-    "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja",
+    "tokenizer.json",
+    "tokenizer.model",
+    "spiece.model",
+    "vocab.json",
+    "vocab.txt",
+    "merges.txt",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.jinja",
 )
 _SPLIT_FORMS = ("prompt-completion", "messages", "unpaired-preference")
 """Forms with one answer: prompt and answer are told apart by where the loss is."""
@@ -151,9 +159,7 @@ def _place(workspace: Workspace, info: DatasetInfo, lens: Lens, where: str) -> P
     return info.version_folder / f"statistics-{key.hexdigest()[:16]}.json"
 
 
-def summarize(
-    tally: Tally, max_length: int | None, learn: Learn = _DEFAULT
-) -> dict[str, Any]:
+def summarize(tally: Tally, max_length: int | None, learn: Learn = _DEFAULT) -> dict[str, Any]:
     """The statistics of a data set as a page shows them; see the top of this module."""
     total = tally.lengths.get("total", Counter())
     rows, tokens = total.total(), _sum(tally.sides)

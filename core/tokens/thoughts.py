@@ -103,7 +103,7 @@ def with_thought(message: Message, thought: str) -> Message:
     words = str(message["content"])
     found = _in_words(words)
     assert found, "only of a turn that has a thought"
-    said = f"{found['open']}{thought}{found['close']}{words[found.end():]}"
+    said = f"{found['open']}{thought}{found['close']}{words[found.end() :]}"
     return {**message, "content": said}
 
 

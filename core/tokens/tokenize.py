@@ -287,9 +287,7 @@ def with_system_prompt(messages: list[dict[str, Any]], system_prompt: str) -> li
     return messages
 
 
-def _labelled(
-    ids: list[int], learned: list[bool], lost_thoughts: tuple[int, int]
-) -> TokenizedRow:
+def _labelled(ids: list[int], learned: list[bool], lost_thoughts: tuple[int, int]) -> TokenizedRow:
     labels = [token if flag else NO_LOSS for token, flag in zip(ids, learned, strict=True)]
     if labels:
         labels[0] = NO_LOSS

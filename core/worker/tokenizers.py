@@ -97,9 +97,7 @@ def sampled_statistics(workspace: Workspace, dataset_id: str, lens: Lens) -> dic
     return dataset_statistics(workspace, dataset_id, lens, counts.COUNTED_ROWS)
 
 
-def count_every_row(
-    workspace: Workspace, dataset_id: str, lens: Lens, progress: Tell
-) -> None:
+def count_every_row(workspace: Workspace, dataset_id: str, lens: Lens, progress: Tell) -> None:
     """Counts all rows, and keeps what was counted for `core.tokens.statistics.read_statistics`.
 
     For a process of its own (`core.jobs.isolated`): a million rows take minutes.

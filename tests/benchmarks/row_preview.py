@@ -63,7 +63,9 @@ def main() -> None:
         write_rows(source, args.rows)
         workspace = Workspace.open(args.workspace, allowed=[Path(folder)])
         info = import_dataset(
-            workspace, [source], mapping={"prompt": "query", "completion": "reply"},
+            workspace,
+            [source],
+            mapping={"prompt": "query", "completion": "reply"},
             eval_fraction=0.0,
         )
     served = Served(args.workspace)

@@ -140,9 +140,7 @@ def test_every_choice_is_one_of_transformers(path: str, enumeration: str) -> Non
 def test_every_way_to_set_lora_is_taken_by_peft(bias: str, weights: str) -> None:
     from core.worker.training.adapters import peft_config
 
-    config = RunConfig.model_validate(
-        {"adapter": {"bias": bias, "init_lora_weights": weights}}
-    )
+    config = RunConfig.model_validate({"adapter": {"bias": bias, "init_lora_weights": weights}})
     made: Any = peft_config(config)
     assert made.bias == bias
     assert made.init_lora_weights == (True if weights == "default" else weights)

@@ -66,7 +66,8 @@ def test_a_search_tells_how_far_it_is_and_can_be_left(tmp_path: Path) -> None:
     looked = find_rows(path, "number")
     assert next(looked).rows == list(range(ROWS_A_GROUP))
     assert [(one.looked, one.total) for one in looked] == [
-        (2 * ROWS_A_GROUP, count), (count, count),
+        (2 * ROWS_A_GROUP, count),
+        (count, count),
     ]
     assert places(path, f"number {count - 1}") == [count - 1]
 

@@ -116,7 +116,7 @@ def test_an_import_goes_on_when_its_server_is_killed(bench: Bench) -> None:
 
 
 def test_an_import_whose_worker_was_killed_with_the_server_died_and_left_nothing(
-    bench: Bench
+    bench: Bench,
 ) -> None:
     job = submit_import(bench.workspace, bench.store, [write(bench, ROWS, "many")], "Many")
     server = bench.server(real=True)
@@ -219,9 +219,7 @@ def test_drafts_are_written_on_when_their_server_is_killed_and_become_rows(
     assert KEY not in (bench.folder(job) / "worker.log").read_text()
 
 
-def test_drafts_that_are_stopped_keep_what_was_written(
-    bench: Bench, gate: threading.Event
-) -> None:
+def test_drafts_that_are_stopped_keep_what_was_written(bench: Bench, gate: threading.Event) -> None:
     job, task = drafts(bench)
     bench.server(real=True)
     until(lambda: so_far(bench, task).tally.drafts == 2)
@@ -235,9 +233,7 @@ def test_drafts_that_are_stopped_keep_what_was_written(
     assert so_far(bench, task).tally.drafts == 4
 
 
-def test_drafts_whose_worker_died_can_be_gone_on_with(
-    bench: Bench, gate: threading.Event
-) -> None:
+def test_drafts_whose_worker_died_can_be_gone_on_with(bench: Bench, gate: threading.Event) -> None:
     job, task = drafts(bench)
     server = bench.server(real=True)
     until(lambda: so_far(bench, task).tally.drafts == 2)

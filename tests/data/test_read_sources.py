@@ -172,9 +172,7 @@ def test_a_path_out_of_an_archive_is_refused(
     assert not list(tmp_path.rglob("rows.jsonl"))
 
 
-def test_a_link_in_an_archive_is_refused(
-    limited: Workspace, inside: Path, tmp_path: Path
-) -> None:
+def test_a_link_in_an_archive_is_refused(limited: Workspace, inside: Path, tmp_path: Path) -> None:
     info = zipfile.ZipInfo("rows.jsonl")
     info.external_attr = (stat.S_IFLNK | 0o777) << 16
     with zipfile.ZipFile(inside / "set.zip", "w") as archive:
@@ -191,9 +189,7 @@ def test_an_archive_in_an_archive_is_refused(
         gather(limited, [path], tmp_path / "scratch")
 
 
-def test_a_bomb_is_refused_with_the_limit(
-    limited: Workspace, inside: Path, tmp_path: Path
-) -> None:
+def test_a_bomb_is_refused_with_the_limit(limited: Workspace, inside: Path, tmp_path: Path) -> None:
     """100 MB of zeros in 100 kB: not one byte of it may reach the disk."""
     path = zipped(inside / "bomb.zip", {"rows.jsonl": bytes(100_000_000)})
     with pytest.raises(DataError, match="zip bomb") as caught:

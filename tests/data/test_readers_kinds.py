@@ -254,9 +254,7 @@ def test_a_long_text_comes_in_parts_and_whole(
         ("t.jsonl", '{"q": "ü"}\n', [{"q": "ü"}]),
     ],
 )
-def test_packed_text_is_read(
-    tmp_path: Path, name: str, content: str, expected: list[Any]
-) -> None:
+def test_packed_text_is_read(tmp_path: Path, name: str, content: str, expected: list[Any]) -> None:
     half = len(content.encode()) // 2
     parts = content.encode()[:half], content.encode()[half:]
     # A gzip may be several, one after the other.

@@ -59,9 +59,7 @@ def test_a_condition_that_cannot_be_is_refused_and_changes_nothing(
     assert left == ["dataset.json", "imported", "versions"]
 
 
-def test_split_by_group_keeps_groups_together(
-    open_workspace: Workspace, tmp_path: Path
-) -> None:
+def test_split_by_group_keeps_groups_together(open_workspace: Workspace, tmp_path: Path) -> None:
     """An evaluation on a customer who was learned from measures memory, not skill."""
     rows = [
         {"prompt": f"Q{n}", "answer": f"A{n}", "customer": f"c{n % 23}", "n": n} for n in range(300)
@@ -89,9 +87,7 @@ def _tried(workspace: Workspace, info: DatasetInfo) -> StepResult:
     return try_in_order(workspace, info.id, recorded_steps(info), imported=True)[0]
 
 
-def test_a_split_that_holds_nothing_out_says_why(
-    open_workspace: Workspace, tmp_path: Path
-) -> None:
+def test_a_split_that_holds_nothing_out_says_why(open_workspace: Workspace, tmp_path: Path) -> None:
     """Who groups by the wrong column would believe that rows are held out, and train blindly."""
     rows = [{"text": f"Text {n}.", "shop": "one", "town": f"t{n % 2}", "n": n} for n in range(20)]
     info = bring(open_workspace, tmp_path, rows, eval_fraction=0.0)
@@ -188,7 +184,6 @@ def test_a_shuffle_of_many_rows_loses_none(tmp_path: Path) -> None:
     assert pq.read_table(target)["text"].to_pylist() == [str(n) for n in order]
 
 
-
 def test_accepted_rows_are_only_learned_from(
     open_workspace: Workspace, questions: DatasetInfo
 ) -> None:
@@ -208,9 +203,10 @@ def test_accepted_rows_are_only_learned_from(
     added = step(op="add_rows", file="drafts/accepted.jsonl", sha256=digest)
     info = apply_steps(open_workspace, questions.id, with_step(steps, *added))
     assert (info.counts.train, info.counts.eval) == (51, 50)
-    assert read_rows(open_workspace, info.id, offset=50, limit=1)[0]["completion"] == made[0][
-        "completion"
-    ]
+    assert (
+        read_rows(open_workspace, info.id, offset=50, limit=1)[0]["completion"]
+        == made[0]["completion"]
+    )
     path.write_text("{}\n", encoding="utf-8")
     with pytest.raises(DataError, match="changed after they were accepted"):
         apply_steps(open_workspace, questions.id, with_step(steps, *added))

@@ -78,8 +78,7 @@ def test_empty_cells_far_away_cost_nothing(tmp_path: Path) -> None:
     """A sheet that was once formatted to its end is an ordinary sheet."""
     path = workbook(tmp_path / "t.xlsx", {"A1": "q"})
     table = "".join(
-        f'<row r="{row}">{text_cell(f"A{row}", word)}</row>'
-        for row, word in ((1, "q"), (2, "a"))
+        f'<row r="{row}">{text_cell(f"A{row}", word)}</row>' for row, word in ((1, "q"), (2, "a"))
     )
     rows = rows_of(with_sheet(path, f'{table}<row r="1048576"><c r="XFD1048576" s="0"/></row>'))
     assert rows == [{"q": "a"}]
@@ -124,8 +123,11 @@ def test_a_page_that_swells_is_a_row_that_cannot_be_read(tmp_path: Path) -> None
     writer = pypdf.PdfWriter()
     pages = [writer.add_blank_page(200, 200) for _ in range(2)]
     font = DictionaryObject(
-        {NameObject("/Type"): NameObject("/Font"), NameObject("/Subtype"): NameObject("/Type1"),
-         NameObject("/BaseFont"): NameObject("/Helvetica")}
+        {
+            NameObject("/Type"): NameObject("/Font"),
+            NameObject("/Subtype"): NameObject("/Type1"),
+            NameObject("/BaseFont"): NameObject("/Helvetica"),
+        }
     )
     for page, content in zip(pages, (b" " * 40 * MB, b"BT /F1 9 Tf (words) Tj ET"), strict=True):
         stream = StreamObject()

@@ -65,9 +65,7 @@ def test_a_run_finds_the_rows_it_began_with(
     apply_steps(open_workspace, questions.id, step(op="select_rows", rows="1-5"))
     then = load_dataset_info(open_workspace, questions.id, questions.fingerprint)
     assert (then.version, then.counts.train) == (1, 100)
-    rows = read_rows(
-        open_workspace, questions.id, limit=1000, fingerprint=questions.fingerprint
-    )
+    rows = read_rows(open_workspace, questions.id, limit=1000, fingerprint=questions.fingerprint)
     assert len(rows) == 100
 
 
@@ -211,7 +209,11 @@ def test_deleting_is_refused_while_a_run_needs_the_set(
     store = Store.open(open_workspace)
     store.add(
         Job(
-            id="r-1", kind="train", run_id="r-1", folder="runs/r-1", name="my run",
+            id="r-1",
+            kind="train",
+            run_id="r-1",
+            folder="runs/r-1",
+            name="my run",
             dataset=questions.id,
         )
     )
@@ -283,8 +285,6 @@ def test_a_step_that_must_see_all_rows_tells_how_far_it_is_and_never_goes_back(
     info = bring(open_workspace, tmp_path, [{"text": f"Row {n} is here."} for n in range(5000)])
     steps = [*step(op="drop_near_duplicates"), *step(op="drop_empty"), *step(op="shuffle")]
     shares: list[float] = []
-    apply_steps(
-        open_workspace, info.id, steps, progress=lambda share, text: shares.append(share)
-    )
+    apply_steps(open_workspace, info.id, steps, progress=lambda share, text: shares.append(share))
     assert shares == sorted(shares) and shares[-1] == 1.0
     assert len({share for share in shares if share < 0.4}) > 3

@@ -82,8 +82,11 @@ def data_set(rows: list[dict[str, Any]]) -> Iterator[tuple[Workspace, DatasetInf
         path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
         workspace = Workspace.open(Path(folder) / "workspace", allowed=[folder])
         mapping = {"text": "text", "label": "label"}
-        yield workspace, import_dataset(
-            workspace, [path], form="labelled-text", mapping=mapping, eval_fraction=0
+        yield (
+            workspace,
+            import_dataset(
+                workspace, [path], form="labelled-text", mapping=mapping, eval_fraction=0
+            ),
         )
 
 

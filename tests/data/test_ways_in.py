@@ -67,9 +67,7 @@ def test_the_line_that_tells_excel_the_separator_is_no_header(
     path.write_text(text, encoding="utf-8-sig")
     report = inspect_source(path)
     assert report.columns == ["question", "answer"] and report.form == "prompt-completion"
-    assert report.problems == [
-        {"line": 5, "reason": "3 values for 2 columns", "file": "rows.csv"}
-    ]
+    assert report.problems == [{"line": 5, "reason": "3 values for 2 columns", "file": "rows.csv"}]
     _, rows = imported(open_workspace, path)
     assert rows[0]["prompt"][0]["content"] == "Wie groß, genau; bitte?"
     assert [row["completion"][0]["content"] for row in rows] == ["3,0 m", "4"]

@@ -38,8 +38,12 @@ class Served:
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "TUNESMITH_TOKEN": TOKEN}
         environment.pop("HF_HUB_OFFLINE", None)
         self.process = subprocess.Popen(
-            [*command, *arguments], cwd=ROOT, env=environment, text=True,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            [*command, *arguments],
+            cwd=ROOT,
+            env=environment,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
         )
         self.address = ""
         self._known = threading.Event()

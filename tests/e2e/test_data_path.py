@@ -65,9 +65,7 @@ def upload_and_map(page: Page, path: Path) -> None:
 
 def field(page: Page, name: str):
     """The row of the mapping table for a field of the form."""
-    return page.locator("#mapping .map-row").filter(
-        has=page.locator(f"input[aria-label=\"{name}\"]")
-    )
+    return page.locator("#mapping .map-row").filter(has=page.locator(f'input[aria-label="{name}"]'))
 
 
 def choose(page: Page, dropdown, option: str) -> None:

@@ -45,10 +45,7 @@ def test_loss_is_that_of_each_row_alone(
     """By hand: -ln p of each answer token given all before it, one row at a time."""
     monkeypatch.setitem(measure._BATCH_TOKENS, "cpu", batch_tokens)
     model = tiny_adapter(tiny_model()) if adapted else tiny_model()
-    rows = [
-        tokenize_row(row, tokenizer, max_length=None)
-        for row in conversations()
-    ]
+    rows = [tokenize_row(row, tokenizer, max_length=None) for row in conversations()]
     shares: list[float] = []
     found = answer_losses(model, rows, shares.append)
     for place, row in enumerate(rows):
@@ -64,9 +61,7 @@ def test_loss_is_that_of_each_row_alone(
 
 
 @pytest.mark.parametrize("rows_at_once", [64, 3])
-def test_batched_answers_are_those_of_each_prompt_alone(
-    tokenizer: Any, rows_at_once: int
-) -> None:
+def test_batched_answers_are_those_of_each_prompt_alone(tokenizer: Any, rows_at_once: int) -> None:
     """Wrong left padding would show at once: the prompts differ in length."""
     model = tiny_model()
     asked = [prompt_ids([{"role": "user", "content": q}], tokenizer) for q in QUESTIONS]

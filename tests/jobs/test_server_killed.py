@@ -183,9 +183,7 @@ def test_a_command_without_a_server_sees_how_a_run_ended(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("locked", [False, True])
-def test_a_job_that_was_claimed_but_never_begun_is_queued_again(
-    bench: Bench, locked: bool
-) -> None:
+def test_a_job_that_was_claimed_but_never_begun_is_queued_again(bench: Bench, locked: bool) -> None:
     """A server killed in the instant between claim and start must not lose the run; nor may the
     next one not start while something that stands still has the run's folder locked."""
     job = bench.add(steps=1)

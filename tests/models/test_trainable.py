@@ -92,9 +92,7 @@ def test_the_told_number_is_pefts(
     assert trainable_parameters(facts, config) == real
 
 
-@pytest.mark.parametrize(
-    "pattern", [r"((\w|\.)+)+\d", r"(([a-z_.]+)+)+!", r"(\w*\.*)*\d\d"]
-)
+@pytest.mark.parametrize("pattern", [r"((\w|\.)+)+\d", r"(([a-z_.]+)+)+!", r"(\w*\.*)*\d\d"])
 def test_no_pattern_keeps_the_page_waiting(pattern: str) -> None:
     """The plan compares it with hundreds of names at each change; `re` never comes back from it."""
     begun = time.monotonic()

@@ -83,9 +83,7 @@ ROWS: dict[str, dict[str, Any]] = {
         "tools": TOOLS,
     },
 }
-_HERMES = (
-    '<tool_call>\n{"name": "weather", "arguments": {"city": "%s"}}\n</tool_call>'
-)
+_HERMES = '<tool_call>\n{"name": "weather", "arguments": {"city": "%s"}}\n</tool_call>'
 _LLAMA = '{"name": "weather", "parameters": {"city": "%s"}}'
 _MISTRAL = '{"name": "weather", "arguments": {"city": "%s"}}'
 

@@ -275,9 +275,7 @@ def test_a_begin_token_is_set_where_the_tokenizer_sets_one(
         assert text.startswith("<s>") is begins and text.count("<s>") == int(begins)
 
 
-def test_a_run_keeps_the_template_it_began_with(
-    open_workspace: Workspace, tmp_path: Path
-) -> None:
+def test_a_run_keeps_the_template_it_began_with(open_workspace: Workspace, tmp_path: Path) -> None:
     """Resumed after the template was changed, the run would learn two formats."""
     save_template(open_workspace, "mine", OWN)
     run = tmp_path / "run"

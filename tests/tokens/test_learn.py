@@ -40,8 +40,12 @@ def answer(words: str, **marks: Any) -> dict[str, Any]:
 
 
 CORRECTED = [
-    user("Which shelf?"), answer("Shelf nine.", weight=0.0), user("Look again."),
-    answer("Shelf one.", weight=1.0), user("Sure?"), answer("Sure."),
+    user("Which shelf?"),
+    answer("Shelf nine.", weight=0.0),
+    user("Look again."),
+    answer("Shelf one.", weight=1.0),
+    user("Sure?"),
+    answer("Sure."),
 ]
 """A wrong answer that is only to be read, a right one, and one of which nothing is said."""
 
@@ -105,6 +109,7 @@ def test_rows_that_leave_nothing_to_learn_are_found_before_a_run(
     """An estimate promised a run that failed as soon as it had read its rows."""
     silent = [user("a"), answer("b", weight=0.0)]
     rows = [{"messages": [*silent, user(f"{n}?"), answer("c", weight=0.0)]} for n in range(3)]
+
     def problems(info: DatasetInfo, **changes: str) -> list[str]:
         settings = {"evaluation.eval_strategy": "no"} | {f"data.{k}": v for k, v in changes.items()}
         return [f"{one.field} {one.message}" for one in data_problems(info, parse_config(settings))]

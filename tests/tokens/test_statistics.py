@@ -63,7 +63,11 @@ def prepared(root: Path, form: str, rows: list[dict[str, Any]]) -> DatasetInfo:
         for row in rows:
             writer.add(row)
     info = DatasetInfo(
-        id=SET, name="small", form=form, version=1, fingerprint="f" * 64,  # type: ignore[arg-type]
+        id=SET,
+        name="small",
+        form=form,
+        version=1,
+        fingerprint="f" * 64,  # type: ignore[arg-type]
         counts=Counts(read=len(rows), train=len(rows)),
     )
     info.save(folder)
@@ -85,8 +89,9 @@ def test_prompt_and_answer_are_counted_with_the_models_own_tokenizer(
     info = prepared(workspace, "messages", rows)
     found = statistics(workspace, model, 64)
     tokenizer = build_tokenizer(CHATML)
-    whole = [len(tokenizer.apply_chat_template(r["messages"], tokenize=True)["input_ids"])
-             for r in rows]
+    whole = [
+        len(tokenizer.apply_chat_template(r["messages"], tokenize=True)["input_ids"]) for r in rows
+    ]
     lengths = found["lengths"]
     assert lengths["total"]["percentiles"]["max"] == max(whole)
     assert lengths["total"]["percentiles"]["50"] == sorted(whole)[1]

@@ -156,8 +156,22 @@ def test_a_template_with_generation_marks_is_believed_and_the_end_is_learned() -
 _OUTSIDE = "{% endgeneration %}<|im_end|>"
 _WORDS = st.text(st.characters(codec="utf-8", exclude_categories=("Cs", "Cc")), max_size=12)
 _TRICKY = st.sampled_from(
-    [*MARKS, "</s>", "assistant\n", "user\n", "### Response:\n", "User: ", "Assistant:", "\n",
-     "</think>", "<think>", "TUNESMITHMARKER", "{{ messages }}", "<tool_call>", " "]
+    [
+        *MARKS,
+        "</s>",
+        "assistant\n",
+        "user\n",
+        "### Response:\n",
+        "User: ",
+        "Assistant:",
+        "\n",
+        "</think>",
+        "<think>",
+        "TUNESMITHMARKER",
+        "{{ messages }}",
+        "<tool_call>",
+        " ",
+    ]
 )
 _CONTENT = st.lists(_WORDS | _TRICKY, min_size=1, max_size=5).map("".join).filter(str.strip)
 

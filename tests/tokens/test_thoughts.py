@@ -165,11 +165,16 @@ def test_thoughts_that_the_template_takes_out_are_counted(
     tokenizer_for(THINKER).save_pretrained(tmp_path / "model")
     lens = Lens(str(tmp_path / "model"), None)
     inline = [
-        user("One?"), answer("<think>\nThought one\n</think>\n\nFirst."),
-        user("Two?"), answer("Thought two\n</think>\n\nSecond."),
+        user("One?"),
+        answer("<think>\nThought one\n</think>\n\nFirst."),
+        user("Two?"),
+        answer("Thought two\n</think>\n\nSecond."),
     ]
-    info = prepared(open_workspace.root, "messages", [{"messages": TALK}, {"messages": inline},
-                                                      {"messages": SINGLE}])
+    info = prepared(
+        open_workspace.root,
+        "messages",
+        [{"messages": TALK}, {"messages": inline}, {"messages": SINGLE}],
+    )
     assert dataset_statistics(open_workspace, info.id, lens)["lost_thoughts"] == [2, 0]
     seen = preview_rows(open_workspace, info.id, lens, "train", [0, 1, 2])
     told = ["taken out by this template" in " ".join(row["notes"]) for row in seen]
@@ -233,8 +238,10 @@ def test_a_thought_before_a_tool_call_is_kept(open_workspace: Workspace, name: s
     tokenizer = build_tokenizer(load_template(name, open_workspace))
     calls = json.dumps([call("weather", city="Paris")])
     talk = [
-        user("Weather?"), thinking("", "I must look", tool_calls=calls),
-        {"role": "tool", "content": "21 degrees"}, thinking("Warm.", "21 is warm"),
+        user("Weather?"),
+        thinking("", "I must look", tool_calls=calls),
+        {"role": "tool", "content": "21 degrees"},
+        thinking("Warm.", "21 is warm"),
     ]
     found = tokens(talk, tokenizer)
     first, second = learned(found, tokenizer)

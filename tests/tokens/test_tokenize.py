@@ -179,9 +179,7 @@ def test_rows_together_are_as_rows_alone(tokenizer_for: TokenizerFor) -> None:
         for n in range(300)
     ]
     seen: list[float] = []
-    usable, unusable = tokenize_rows(
-        rows, tokenizer, max_length=30, progress=seen.append
-    )
+    usable, unusable = tokenize_rows(rows, tokenizer, max_length=30, progress=seen.append)
     assert unusable == []
     assert usable == [tokenized(row, tokenizer, max_length=30) for row in rows]
     assert seen[-1] == 1.0 and seen == sorted(seen)

@@ -47,9 +47,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def stored(
-    workspace: Workspace, name: str, form: Any, rows: list[dict[str, Any]]
-) -> DatasetInfo:
+def stored(workspace: Workspace, name: str, form: Any, rows: list[dict[str, Any]]) -> DatasetInfo:
     folder = workspace.dataset(name)
     folder.mkdir()
     with RowWriter(folder / "train.parquet", form) as writer:

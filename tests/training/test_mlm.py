@@ -148,7 +148,9 @@ def test_what_was_learned_is_merged_for_the_next_run(world: TextWorld) -> None:
     """A classifier of a field's texts would begin with an encoder that does not know them."""
     first = world.train("first", "mlm", "plain", **{"evaluation.eval_strategy": "no"})
     second = world.train(
-        "second", "mlm", "plain",
+        "second",
+        "mlm",
+        "plain",
         **{"model.start_from": "merge", "model.from_run": "first", "training.max_steps": 1},
     )
     assert losses(second)[0] < losses(first)[0] - 0.5

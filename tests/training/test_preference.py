@@ -285,9 +285,7 @@ def test_what_an_evaluation_says_does_not_depend_on_its_batches(
 def test_orpo_learns_the_answer_alone_unless_asked_for_all(learn: Learn) -> None:
     """The preview would show no loss on words that are learned."""
     answers = measured(learn("orpo", **EVALUATING))[0]
-    everything = measured(
-        learn("orpo", **EVALUATING, **{"data.learn": "everything"})
-    )[0]
+    everything = measured(learn("orpo", **EVALUATING, **{"data.learn": "everything"}))[0]
     assert answers["eval_nll_loss"] == pytest.approx(-answers["eval_logps/chosen"], rel=0.02)
     assert everything["eval_nll_loss"] != pytest.approx(answers["eval_nll_loss"], rel=0.01)
     assert everything["eval_logps/chosen"] == pytest.approx(answers["eval_logps/chosen"], rel=1e-4)
@@ -358,14 +356,10 @@ def test_a_resumed_run_ends_as_one_that_never_stopped(
 def test_the_reference_is_the_one_that_was_chosen(learn: Learn) -> None:
     """The rewards would measure the distance from another model."""
     first = learn("dpo")
-    other = measured(
-        learn("dpo", **EVALUATING, **{"preference.ref_model": first.root.name})
-    )
+    other = measured(learn("dpo", **EVALUATING, **{"preference.ref_model": first.root.name}))
     none = measured(learn("dpo", **EVALUATING, **{"preference.ref_model": "none"}))
     base = measured(learn("dpo", **EVALUATING))
-    ahead = measured(
-        learn("dpo", **EVALUATING, **{"preference.precompute_ref_log_probs": True})
-    )
+    ahead = measured(learn("dpo", **EVALUATING, **{"preference.precompute_ref_log_probs": True}))
     assert base[0]["eval_rewards/margins"] == 0
     # The base is behind what the first run has learned.
     assert other[0]["eval_rewards/margins"] < -0.1

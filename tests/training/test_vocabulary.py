@@ -102,9 +102,10 @@ def test_twenty_new_tokens_are_learned_and_survive_export_and_reload(
     assert len(open_tokenizer(merged)) == whole.config.vocab_size == before + 20
     assert torch.allclose(logits(whole, open_tokenizer(merged)), expected, atol=1e-3)
     if find_trained(run).is_adapter:
-        assert f"`base.resize_token_embeddings({before + 20})`" in (
-            world.export(run, "adapter") / "README.md"
-        ).read_text()
+        assert (
+            f"`base.resize_token_embeddings({before + 20})`"
+            in (world.export(run, "adapter") / "README.md").read_text()
+        )
     if changes.get("tracking.save_strategy"):
         last = max(run.checkpoints.iterdir(), key=lambda path: int(path.name.rpartition("-")[2]))
         assert torch.equal(logits(*opened(world, run, last.name)), expected)
@@ -203,7 +204,7 @@ def test_each_token_begins_at_the_mean_of_its_pieces() -> None:
 
 
 def test_a_word_is_found_as_a_whole_and_in_either_spelling() -> None:
-    """"cat" would break "category", and "Zorb" would not be found where all is small letters."""
+    """ "cat" would break "category", and "Zorb" would not be found where all is small letters."""
     tokenizer = tiny_tokenizer()
     add_tokens(tokenizer, ["zorb", "<note>"])
     texts = ("a zorb, yes", "zorbs", "x<note>y")

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from inspect import unwrap
 from pathlib import Path
 from typing import Any
@@ -73,7 +74,10 @@ if __name__ == "__main__":
     app.pool = Pool(app.workspace.root)
     print(
         launch(
-            build(app), host="127.0.0.1", first_port=int(sys.argv[2]), hosts=Hosts("127.0.0.1"),
+            partial(build, app),
+            host="127.0.0.1",
+            first_port=int(sys.argv[2]),
+            hosts=Hosts("127.0.0.1"),
             key=None,
         ),
         flush=True,

@@ -95,7 +95,7 @@ def test_who_repeats_an_event_has_it_alone(page: gr.Blocks) -> None:
 
 
 def test_the_browser_does_its_own_part_of_an_event_before_it_asks_the_server(
-    page: gr.Blocks
+    page: gr.Blocks,
 ) -> None:
     """As the page gets them: Gradio waits for each answer before it calls the next handler."""
     asked: set[tuple[int | None, str]] = set()

@@ -43,7 +43,7 @@ def form(tmp_path_factory: pytest.TempPathFactory) -> DraftForm:
 
 
 def test_the_endpoint_is_named_by_its_host_and_no_key_is_shown(
-    monkeypatch: pytest.MonkeyPatch
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     for base, key in draft_cards.VARIABLES:
         monkeypatch.delenv(base, raising=False)
@@ -72,8 +72,13 @@ def test_a_draft_that_is_saved_as_it_was_says_the_same(row: dict[str, Any]) -> N
     from core.data.drafts.rows import checked_row
 
     form = (
-        "messages" if "messages" in row else "labelled-text" if "text" in row
-        else "unpaired-preference" if "label" in row else "prompt-completion"
+        "messages"
+        if "messages" in row
+        else "labelled-text"
+        if "text" in row
+        else "unpaired-preference"
+        if "label" in row
+        else "prompt-completion"
     )
     one = draft(row)
     assert checked_row(draft_cards.typed_row(one, draft_cards.editable(one)), form) == row
@@ -105,8 +110,15 @@ def test_a_task_tells_what_it_cost_and_why_it_ended() -> None:
     settings = DraftSettings(model="m<b>", input_price=1.0, output_price=2.0)
     tally = Tally(requests=3, drafts=4, input_tokens=10, unusable={"cut": 2}, cost=0.5)
     task = DraftTask(
-        id="20260101-0000-a-b", dataset="d", created_at="", settings=settings,
-        form="text", drafts_form="text", state="failed", reason="It <broke.", tally=tally,
+        id="20260101-0000-a-b",
+        dataset="d",
+        created_at="",
+        settings=settings,
+        form="text",
+        drafts_form="text",
+        state="failed",
+        reason="It <broke.",
+        tally=tally,
     )
     told = draft_cards.summary(task, working=False)
     assert "m&lt;b&gt;" in told and "It &lt;broke." in told and "Failed" in told
@@ -171,7 +183,8 @@ def test_a_draft_that_was_opened_is_not_closed_by_what_is_drawn_later(drafted: D
 def test_answers_come_in_the_order_of_the_clicks(drafted: Drafted) -> None:
     """A late one would show what was there before."""
     owned = [
-        one for one in drafted.blocks.fns.values()
+        one
+        for one in drafted.blocks.fns.values()
         if isinstance(owner_of(one), (DraftsView, DraftPages))
     ]
     apart = {one.name for one in owned if one.concurrency_id != "drafts"}

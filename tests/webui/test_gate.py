@@ -279,7 +279,7 @@ def test_the_password_opens_the_page_where_it_was_asked_for(shared: Served) -> N
         assert client.get("/config", headers={**inside, **own}).status_code == 200
         assert client.get("/", headers={**inside, "Host": "evil.example"}).status_code == 403
         away = client.get("/logout", headers=inside)
-        assert away.status_code == 303 and 'max-age=0' in away.headers["set-cookie"].lower()
+        assert away.status_code == 303 and "max-age=0" in away.headers["set-cookie"].lower()
 
 
 @pytest.mark.parametrize("left_on", [False, True])

@@ -1,5 +1,4 @@
-"""What the import says and does before the browser comes in: mapping, hold-out, looking, preview.
-"""
+"""What the import says and does before a browser comes in: mapping, hold-out, looking, preview."""
 
 from __future__ import annotations
 
@@ -172,9 +171,7 @@ def asked(hold_out: HoldOut, **values: object) -> dict:
 def test_what_is_held_out_becomes_a_recorded_step(hold_out: HoldOut) -> None:
     step = hold_out.step(asked(hold_out, test=0.2, stratify=True, group="src"), "labelled-text")
     assert step is not None
-    assert step.spec() == {
-        "op": "split", "test_fraction": 0.2, "stratify": True, "group_by": "src"
-    }
+    assert step.spec() == {"op": "split", "test_fraction": 0.2, "stratify": True, "group_by": "src"}
     plain = hold_out.step(asked(hold_out, stratify=True), "text")
     assert plain is not None and "stratify" not in plain.spec()
     assert hold_out.step(asked(hold_out, how="none", test=0.5), "text") is None

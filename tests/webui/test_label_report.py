@@ -23,8 +23,14 @@ def made(names: list[str], counts: list[list[int]] | None) -> Report:
         "tuned": {"accuracy": number, "f1_macro": number, "f1_weighted": number},
         "majority": {"labels": names[:1], "accuracy": 0.3, "f1_macro": 0.1},
         "by_label": [
-            {"label": name, "precision": 0.5, "recall": 0.25, "f1": n / len(names), "rows": 4,
-             "given": 2}
+            {
+                "label": name,
+                "precision": 0.5,
+                "recall": 0.25,
+                "f1": n / len(names),
+                "rows": 4,
+                "given": 2,
+            }
             for n, name in enumerate(names)
         ],
         "confusion": counts,
@@ -57,8 +63,10 @@ def test_a_row_of_numbers_keeps_its_columns_where_the_baseline_has_none() -> Non
 
 def test_many_labels_fold_away_and_the_map_gives_way_to_words() -> None:
     names = [f"label {n}" for n in range(MOST_IN_MAP + 1)]
-    counts = [[int(said == (wanted + 1) % len(names)) for said in range(len(names))]
-              for wanted in range(len(names))]
+    counts = [
+        [int(said == (wanted + 1) % len(names)) for said in range(len(names))]
+        for wanted in range(len(names))
+    ]
     html = label_parts(made(names, counts))
     assert f"{len(names) - SHOWN_LABELS} more labels" in html
     assert '<table class="confusion">' not in html and "1 of 1 rows" in html

@@ -168,8 +168,7 @@ def test_a_search_ends_when_its_rows_are_left(
 
 
 def test_another_way_to_read_the_rows_is_not_another_data_set(app: App, page: gr.Blocks) -> None:
-    """Else whoever has turned the page is taken back to the first row when the tokens are counted.
-    """
+    """Else who has turned the page is taken back to the first row when the tokens are counted."""
     data = owner(page, "_Data")
     info = load_dataset_info(app.workspace, "texts")
     told = data.tell(info.id, Lens("nowhere", 192).write(), Newest())

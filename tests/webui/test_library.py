@@ -52,8 +52,12 @@ def test_the_table_names_each_set_and_lets_no_name_become_html(app: App) -> None
     broken.mkdir()
     (broken / "dataset.json").write_text("{")
     shown = library_table.render(
-        list_datasets(app.workspace), damaged_datasets(app.workspace),
-        by="rows", descending=True, ticked=[info.id], selected=info.id,
+        list_datasets(app.workspace),
+        damaged_datasets(app.workspace),
+        by="rows",
+        descending=True,
+        ticked=[info.id],
+        selected=info.id,
     )
     assert "&lt;script&gt;" in shown and "<script>" not in shown
     assert "Prompt and answer" in shown and f'data-tick="{info.id}" checked' in shown
@@ -113,8 +117,7 @@ def test_another_name_reaches_every_list_of_the_page(app: App) -> None:
 
 
 def test_what_was_typed_and_asked_of_a_set_stays_while_it_is_shown_again(app: App) -> None:
-    """A late refresh must take away neither what is being typed nor a button about to be pressed.
-    """
+    """A late refresh takes away neither what is being typed nor a button about to be pressed."""
     info, view = imported(app.workspace, "old"), library(app)
     again = view.detail(info.id, info.id)
     assert "old" in again[0] and again[1] == again[2] == again[-1] == gr.skip()

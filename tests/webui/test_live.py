@@ -105,8 +105,7 @@ def test_a_chart_comes_with_its_first_number_and_all_of_them_when_asked_for(run:
 
 
 def test_a_browser_that_missed_an_answer_still_ends_with_the_true_curve(run: LiveRun) -> None:
-    """The sleeping laptop: points are sent from where the browser is, not from where it should be.
-    """
+    """The sleeping laptop: points are sent from where the browser is, not where it should be."""
     browser = Browser()
     browser.look(run)
     write_steps(events(run), 41, 50, 90)

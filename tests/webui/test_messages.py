@@ -91,7 +91,11 @@ def test_tokens_are_shown_as_text() -> None:
         "error": HOSTILE,
     }
     row = {
-        **side, "sides": [side], "notes": [HOSTILE], "label": HOSTILE, "answer": HOSTILE,
+        **side,
+        "sides": [side],
+        "notes": [HOSTILE],
+        "label": HOSTILE,
+        "answer": HOSTILE,
     }
     html = token_view.tokens([row], [0], 2)
     assert_harmless(html)
@@ -159,8 +163,14 @@ def test_problems_and_errors_are_shown_as_text(workspace: Path) -> None:
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [(None, "-"), (0, "0 s"), (59.6, "1 min 00 s"), (75, "1 min 15 s"), (1800, "30 min"),
-     (3700, "1 h 01 min")],
+    [
+        (None, "-"),
+        (0, "0 s"),
+        (59.6, "1 min 00 s"),
+        (75, "1 min 15 s"),
+        (1800, "30 min"),
+        (3700, "1 h 01 min"),
+    ],
 )
 def test_durations_are_rounded_to_what_is_meant(seconds: float | None, text: str) -> None:
     assert messages.duration(seconds) == text

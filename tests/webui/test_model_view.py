@@ -42,8 +42,9 @@ def stock(root: Path, *, model: bool) -> Workspace:
     pair = {"prompt": turns("which"), "chosen": turns("", "this one")[1:]}
     sets = {
         "chats": chat_rows(),
-        "pairs": [{**pair, "rejected": [{"role": "assistant", "content": f"no {n}"}]}
-                  for n in range(6)],
+        "pairs": [
+            {**pair, "rejected": [{"role": "assistant", "content": f"no {n}"}]} for n in range(6)
+        ],
     }
     for name, rows in sets.items():
         path = workspace.uploads / f"{name}.jsonl"

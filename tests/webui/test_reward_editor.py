@@ -47,8 +47,10 @@ class Bench:
         self.forms = (self.run, self.editor.form)
 
     def set(self, name: str, value: Any) -> None:
-        path = name if name in self.editor.form.specs else (
-            f"reward.{self.held[self.editor.kind]}.{name}"
+        path = (
+            name
+            if name in self.editor.form.specs
+            else (f"reward.{self.held[self.editor.kind]}.{name}")
         )
         self.take(self.editor.form, {path: value})
 

@@ -75,8 +75,12 @@ def test_calls_of_tools_can_be_read() -> None:
 @pytest.mark.parametrize(
     "tools",
     [
-        "not json", "[1, null]", '{"a": 1}', '[{"function": 5}]',
-        '[{"parameters": {"properties": [1]}}]', '[{"function": {"arguments": "a"}}]',
+        "not json",
+        "[1, null]",
+        '{"a": 1}',
+        '[{"function": 5}]',
+        '[{"parameters": {"properties": [1]}}]',
+        '[{"function": {"arguments": "a"}}]',
     ],
 )
 def test_tools_of_any_shape_do_not_hide_a_row(tools: str) -> None:

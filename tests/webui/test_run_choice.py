@@ -38,7 +38,8 @@ def trained(app: App, name: str) -> str:
 def offer(page: gr.Blocks) -> Any:
     """What answers when Evaluate is opened or another run selected."""
     return next(
-        function.fn for function in page.fns.values()
+        function.fn
+        for function in page.fns.values()
         if getattr(function.fn, "__qualname__", "") == "run_picker.<locals>.offer"
     )
 

@@ -115,8 +115,7 @@ def test_ctrl_c_without_runs_ends_the_server() -> None:
 
 
 def test_ctrl_c_says_that_runs_go_on_and_a_second_one_stops_them() -> None:
-    """Somebody who ends the server must know that the machine goes on working, and how to end it.
-    """
+    """Who ends the server must know that the machine goes on working, and how to end it."""
     waiting = Waiting(2)
     waiting.process.send_signal(signal.SIGINT)
     said = waiting.read_until("runs stop ID")

@@ -169,7 +169,7 @@ def test_what_a_cut_made_is_not_set_against_another_row() -> None:
 
 
 def test_a_trial_changes_nothing_and_an_edit_is_tried_on_the_imported_rows(
-    labelled: tuple[Workspace, DatasetInfo]
+    labelled: tuple[Workspace, DatasetInfo],
 ) -> None:
     workspace, info = labelled
     first = parse_steps([{"op": "select_rows", "condition": 'label == "law"'}])
@@ -182,7 +182,7 @@ def test_a_trial_changes_nothing_and_an_edit_is_tried_on_the_imported_rows(
 
 
 def test_the_recipe_is_in_the_page_and_can_be_read_again(
-    labelled: tuple[Workspace, DatasetInfo]
+    labelled: tuple[Workspace, DatasetInfo],
 ) -> None:
     workspace, info = labelled
     info = apply_steps(workspace, info.id, parse_steps([{"op": "shuffle"}]))
@@ -202,4 +202,4 @@ def test_alike_labels_are_merged_where_the_steps_are(tmp_path: Path) -> None:
     step = merging(info.labels)
     assert step is not None
     merged = apply_steps(workspace, info.id, [step])
-    assert merged.labels == {"Law": 2} and "data-act=\"merge\"" not in step_cards.steps(merged)
+    assert merged.labels == {"Law": 2} and 'data-act="merge"' not in step_cards.steps(merged)

@@ -1,5 +1,4 @@
-"""Long work on data in a real browser: a reload, a second page or another choice loses none of it.
-"""
+"""Long work on data, in a browser: a reload, a second page or another choice loses none of it."""
 
 from __future__ import annotations
 
@@ -159,8 +158,7 @@ def test_an_import_that_fails_after_a_reload_says_why(
 def test_an_import_is_found_again_when_the_server_was_killed_and_started_again(
     page: Page, tmp_path: Path
 ) -> None:
-    """Whoever brought a large file must not bring it again because the machine's owner restarted.
-    """
+    """Whoever brought a large file must not bring it again because the server was restarted."""
     page.loses_server = True  # type: ignore[attr-defined]
     place = tmp_path / "workspace", "--port", "8110"
     served = Served(*place)

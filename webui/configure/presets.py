@@ -26,8 +26,11 @@ class PresetChoice:
             list(PURPOSES), value=purpose, label="Learn from", elem_id="preset-purpose"
         )
         self.field = gr.Radio(
-            self._choices(purpose, first.name), value=first.name, label="Preset",
-            elem_id="preset", elem_classes="pills",
+            self._choices(purpose, first.name),
+            value=first.name,
+            label="Preset",
+            elem_id="preset",
+            elem_classes="pills",
         )
         self.when = gr.HTML(when(first), apply_default_css=False)
 
@@ -51,9 +54,7 @@ class PresetChoice:
         ]
 
     def wire(self) -> None:
-        self.purpose.input(
-            self.offer, [self.purpose, self.field], self.field, **CHOICE
-        )
+        self.purpose.input(self.offer, [self.purpose, self.field], self.field, **CHOICE)
 
 
 def purpose_of(preset: Preset) -> str:

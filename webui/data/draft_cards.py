@@ -204,8 +204,11 @@ def _editor(draft: Draft, typed: Mapping[str, str] | None, error: DataError | No
         f'<label><span>{messages.escape(name)}</span><textarea name="{messages.escape(name)}" '
         f'rows="{_lines(text)}" {"aria-invalid=true" if error and name == place else ""}>\n'
         f"{messages.escape(text)}</textarea>"
-        + (f'<span class="field-error">{messages.escape(error)}</span>' if error and name == place
-           else "")
+        + (
+            f'<span class="field-error">{messages.escape(error)}</span>'
+            if error and name == place
+            else ""
+        )
         + "</label>"
         for name, text in texts.items()
     )

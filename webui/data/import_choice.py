@@ -43,7 +43,9 @@ class ImportChoice:
         with gr.Row(elem_classes="form-choice"):
             self.form = gr.Dropdown([], label="What the rows are", elem_id="form", scale=3)
             self.name = gr.Textbox(
-                label="Name of the data set", max_lines=1, scale=2,
+                label="Name of the data set",
+                max_lines=1,
+                scale=2,
                 info="As it stands in lists; it can be changed later.",
             )
         self.table = MappingTable().build()
@@ -53,7 +55,9 @@ class ImportChoice:
                 self.hold_out = HoldOut()
             with gr.Column(min_width=300):
                 self.system = gr.Textbox(
-                    label="System prompt for rows without one", lines=2, max_lines=4,
+                    label="System prompt for rows without one",
+                    lines=2,
+                    max_lines=4,
                     info="Goes before each conversation, in training and later in Chat.",
                 )
                 self.recipe = Recipe()
@@ -80,8 +84,13 @@ class ImportChoice:
         }
 
     def _after(
-        self, found: Found, form: Form | None, mapping: Mapping[str, str], system: str,
-        *, fresh: bool = False,
+        self,
+        found: Found,
+        form: Form | None,
+        mapping: Mapping[str, str],
+        system: str,
+        *,
+        fresh: bool = False,
     ) -> dict[Any, Any]:
         """What follows a choice: the preview, whether an import is possible, what can be held
         out. `fresh` when the form is another."""
@@ -226,17 +235,35 @@ class ImportChoice:
     @property
     def inputs(self) -> set[Component]:
         return {
-            self.found, self.form, self.name, self.system, self.recipe.file, self.recipe.steps,
-            *self.table.inputs, *self.hold_out.inputs, *self.saved.inputs,
+            self.found,
+            self.form,
+            self.name,
+            self.system,
+            self.recipe.file,
+            self.recipe.steps,
+            *self.table.inputs,
+            *self.hold_out.inputs,
+            *self.saved.inputs,
         }
 
     @property
     def outputs(self) -> set[Any]:
         """What `show` may change."""
         return {
-            self.found, self.recognised, self.form, self.name, self.system, self.drops,
-            self.preview, self.go, self.recipe.file, self.recipe.steps, self.recipe.told,
-            *self.table.outputs, *self.hold_out.outputs, *self.saved.outputs,
+            self.found,
+            self.recognised,
+            self.form,
+            self.name,
+            self.system,
+            self.drops,
+            self.preview,
+            self.go,
+            self.recipe.file,
+            self.recipe.steps,
+            self.recipe.told,
+            *self.table.outputs,
+            *self.hold_out.outputs,
+            *self.saved.outputs,
         }
 
     def wire(self) -> None:
@@ -265,7 +292,10 @@ class ImportChoice:
         )
         gr.on(
             [held.second.upload, held.second.clear],
-            self.look_second, inputs, held.problem, **latest,
+            self.look_second,
+            inputs,
+            held.problem,
+            **latest,
         )
 
 
@@ -280,9 +310,7 @@ def _forms(possible: Sequence[str], chosen: Form | None) -> gr.Dropdown:
     )
 
 
-def _kept_looked_at(
-    report: SourceReport, form: Form, mapping: Mapping[str, str]
-) -> SourceReport:
+def _kept_looked_at(report: SourceReport, form: Form, mapping: Mapping[str, str]) -> SourceReport:
     """The report with what is wrong with the rows that are at hand."""
     problems = []
     unused: Counter[str] = Counter()
@@ -292,9 +320,7 @@ def _kept_looked_at(
             note_keys(unused, unused_turn_keys(row, mapping))
         else:
             problems.append({"line": number, "reason": reasons[0], "file": report.path.name})
-    return replace(
-        report, problems=problems, problem_count=len(problems), unused_keys=dict(unused)
-    )
+    return replace(report, problems=problems, problem_count=len(problems), unused_keys=dict(unused))
 
 
 SHARE, SECOND_FILE, NONE = "share", "file", "none"
@@ -325,25 +351,33 @@ class HoldOut:
             self.test = gr.Number(0.0, label="Test share", min_width=90, step=0.05)
             self.seed = gr.Number(42, label="Seed", precision=0, min_width=90)
         self.stratify = gr.Checkbox(
-            False, label="Keep the mix of labels", visible=False,
+            False,
+            label="Keep the mix of labels",
+            visible=False,
             info="Each part gets its share of every label.",
         )
         self.group = gr.Dropdown(
-            [("nothing", NO_GROUP)], label="Keep together by column", value=NO_GROUP,
+            [("nothing", NO_GROUP)],
+            label="Keep together by column",
+            value=NO_GROUP,
             info="Rows with the same value, such as one customer, land in one part.",
         )
 
     @property
     def inputs(self) -> list[Component]:
         return [
-            self.how, self.fraction, self.test, self.seed, self.second, self.stratify, self.group
+            self.how,
+            self.fraction,
+            self.test,
+            self.seed,
+            self.second,
+            self.stratify,
+            self.group,
         ]
 
     @property
     def outputs(self) -> set[Any]:
-        return {
-            self.shares, self.fraction, self.second, self.stratify, self.group, self.problem
-        }
+        return {self.shares, self.fraction, self.second, self.stratify, self.group, self.problem}
 
     def show(self, how: str) -> dict[Any, Any]:
         """Which of the settings matter for this choice."""
@@ -400,7 +434,8 @@ class HoldOut:
         first = report.problems[0]
         return messages.note(
             f"{told}, less {report.problem_count:,} that cannot be used (line {first['line']}: "
-            f"{first['reason']}).", "stopped",
+            f"{first['reason']}).",
+            "stopped",
         )
 
     def second_file(self, data: Mapping[Any, Any]) -> str | None:

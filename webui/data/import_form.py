@@ -63,8 +63,14 @@ class ImportForm:
             yield from self._look([path.strip()], request)
 
     def receive_hub(
-        self, name: str, config: str, split: str, revision: str, share: float | None,
-        streaming: bool, request: gr.Request,
+        self,
+        name: str,
+        config: str,
+        split: str,
+        revision: str,
+        share: float | None,
+        streaming: bool,
+        request: gr.Request,
     ) -> Iterator[dict[Any, Any]]:
         """A data set on the Hub."""
         try:
@@ -103,14 +109,15 @@ class ImportForm:
         try:
             asked = self.choice.asked(data)
             name = asked.pop("name") or found.name
-            job = submit_import(
-                self.app.workspace, self.app.store, found.sources, name, **asked
-            )
+            job = submit_import(self.app.workspace, self.app.store, found.sources, name, **asked)
         except TunesmithError as error:
             return {self.progress: messages.error(error), self.mine: ""}
         return {
-            self.progress: self.jobs.bar(job), self.mine: f"{job.id}|{data[self.shared.dataset]}|",
-            self.sources.drop: None, self.sources.path: "", **self._busy(True),
+            self.progress: self.jobs.bar(job),
+            self.mine: f"{job.id}|{data[self.shared.dataset]}|",
+            self.sources.drop: None,
+            self.sources.path: "",
+            **self._busy(True),
         }
 
     def news(self, data: dict[Component, Any]) -> dict[Any, Any]:
@@ -208,7 +215,10 @@ class ImportForm:
         sources.path.submit(self.receive_path, sources.path, seen, **work)
         gr.on(
             [sources.look.click, sources.hub_id.submit],
-            self.receive_hub, sources.hub_fields, seen, **work,
+            self.receive_hub,
+            sources.hub_fields,
+            seen,
+            **work,
         )
         self.stop.click(self.stop_look, None, None, **quiet)
         choice.wire()
@@ -224,9 +234,7 @@ class ImportForm:
         self.ended.change(self.finish, [self.mine, self.ended], form, **quiet).then(
             None, [self.mine, dataset], [dataset, self.mine], js=_TAKE_UP, **quiet
         ).then(self.settle, [self.mine, self.jobs.known], self.mine, **quiet)
-        self.jobs.shown.select(
-            self.act, self.jobs.known, dataset, trigger_mode="multiple", **quiet
-        )
+        self.jobs.shown.select(self.act, self.jobs.known, dataset, trigger_mode="multiple", **quiet)
         sources.sample.click(lambda: SAMPLE_ID, None, self.shared.dataset, **quiet)
 
     @property

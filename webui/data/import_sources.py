@@ -93,11 +93,16 @@ class Sources:
             self.revision = gr.Textbox("main", label="Revision", max_lines=1, min_width=120)
         with gr.Row(equal_height=True):
             self.share = gr.Number(
-                1.0, label="Share of its rows", step=0.05, min_width=160,
+                1.0,
+                label="Share of its rows",
+                step=0.05,
+                min_width=160,
                 info="1 takes all; 0.1 the first tenth, or a random one without streaming.",
             )
             self.streaming = gr.Checkbox(
-                True, label="Streaming", min_width=160,
+                True,
+                label="Streaming",
+                min_width=160,
                 info="Downloads only the rows that are wanted.",
             )
             self.look = gr.Button("Look at it", scale=0, min_width=140)
@@ -105,9 +110,7 @@ class Sources:
     @property
     def hub_fields(self) -> list[gr.components.Component]:
         """The inputs of `hub_source`, in its order."""
-        return [
-            self.hub_id, self.config, self.split, self.revision, self.share, self.streaming
-        ]
+        return [self.hub_id, self.config, self.split, self.revision, self.share, self.streaming]
 
 
 def hub_source(
@@ -190,7 +193,10 @@ def _inspect(
     mapping: dict[str, str] | None,
 ) -> SourceReport:
     how: dict[str, Any] = {
-        "form": form, "mapping": mapping, "limit": KEPT_ROWS, "workspace": workspace
+        "form": form,
+        "mapping": mapping,
+        "limit": KEPT_ROWS,
+        "workspace": workspace,
     }
     if _is_quick(source):
         return inspect_source(source, **how)
@@ -225,7 +231,8 @@ def recognised(found: Found) -> str:
         f'<div class="recognised"><h3>{name}: {messages.escape(title)}</h3>'
         f"<p>{messages.escape(report.form_reason)} {messages.escape(report.hint)}</p>"
         f"<p class='soft'>{messages.escape('; '.join(facts))}</p></div>"
-        + _files(report) + _wrong(found)
+        + _files(report)
+        + _wrong(found)
     )
 
 

@@ -46,7 +46,9 @@ class Library:
         self.deleting = gr.State("")
         self.shown = gr.State("")
         self.table = gr.HTML(
-            elem_id="library-table", js_on_load=CLICKS, apply_default_css=False,
+            elem_id="library-table",
+            js_on_load=CLICKS,
+            apply_default_css=False,
             show_label=False,
         )
         self.combining = Combining(app, shared)
@@ -69,12 +71,14 @@ class Library:
             self.delete = gr.Button("Delete", variant="stop")
         with gr.Row(elem_classes="downloads"):
             self.part = gr.Radio(
-                [(title, part) for part, title in PARTS.items()], value="", label="Download",
-                info="With several parts, a column says which.", scale=0, min_width=320,
+                [(title, part) for part, title in PARTS.items()],
+                value="",
+                label="Download",
+                info="With several parts, a column says which.",
+                scale=0,
+                min_width=320,
             )
-            self.formats = [
-                gr.Button(title, scale=0, min_width=120) for title in ROWS.values()
-            ]
+            self.formats = [gr.Button(title, scale=0, min_width=120) for title in ROWS.values()]
             self.recipe = gr.Button("Recipe (YAML)", scale=0, min_width=120)
             self.stop = gr.Button("Stop", variant="stop", visible=False, scale=0, min_width=96)
         self.file = gr.HTML(elem_id="library-file", apply_default_css=False)
@@ -177,11 +181,19 @@ class Library:
         quiet = QUIET
         each: dict[str, Any] = {"trigger_mode": "multiple", **quiet}  # of two quick clicks, too
         draw: dict[str, Any] = {
-            "fn": self.draw, "inputs": [self.order, self.ticked, dataset], "outputs": self.table,
-            "trigger_mode": "always_last", **quiet,
+            "fn": self.draw,
+            "inputs": [self.order, self.ticked, dataset],
+            "outputs": self.table,
+            "trigger_mode": "always_last",
+            **quiet,
         }
         details = [
-            self.title, self.name, self.description, self.shown, self.told, self.file,
+            self.title,
+            self.name,
+            self.description,
+            self.shown,
+            self.told,
+            self.file,
             self.confirm,
         ]
         shared.on_rows(self.detail, [dataset, self.shown], details).then(**draw)
@@ -191,15 +203,19 @@ class Library:
             self.combining.show, self.ticked, self.combining.outputs, **quiet
         )
         self.save.click(
-            self.rename, [dataset, self.name, self.description], [self.told, shared.version],
+            self.rename,
+            [dataset, self.name, self.description],
+            [self.told, shared.version],
             **quiet,
         )
         asked = [self.deleting, self.confirm, self.told]
         self.delete.click(self.ask_delete, dataset, asked, **quiet)
         self.table.apply(self.ask_delete_damaged, None, asked, **quiet)
         self.confirm.click(
-            self.delete_now, [self.deleting, dataset],
-            [dataset, self.told, self.confirm, self.ticked], **quiet,
+            self.delete_now,
+            [self.deleting, dataset],
+            [dataset, self.told, self.confirm, self.ticked],
+            **quiet,
         ).then(**draw)
         self.combining.wire()
         self._wire_downloads()
@@ -208,12 +224,16 @@ class Library:
         dataset = self.shared.dataset
         quiet = QUIET
         save: dict[str, Any] = {
-            "fn": None, "js": "() => { document.querySelector('#library-file a')?.click(); }"
+            "fn": None,
+            "js": "() => { document.querySelector('#library-file a')?.click(); }",
         }
         for kind, button in zip(ROWS, self.formats, strict=True):
             button.click(
-                self.download, [gr.State(kind), dataset, self.part], [self.file, self.stop],
-                concurrency_limit=None, **quiet,
+                self.download,
+                [gr.State(kind), dataset, self.part],
+                [self.file, self.stop],
+                concurrency_limit=None,
+                **quiet,
             ).then(**save)
         self.recipe.click(self.download_recipe, dataset, self.file, **quiet).then(**save)
         self.stop.click(self.stop_writing, None, None, **quiet)

@@ -98,7 +98,11 @@ class MappingTable:
                     [("none", UNUSED)], value=UNUSED, label="Column", elem_classes="field"
                 )
                 template = gr.Textbox(
-                    label="Template", lines=3, max_lines=8, visible=False, elem_classes="field",
+                    label="Template",
+                    lines=3,
+                    max_lines=8,
+                    visible=False,
+                    elem_classes="field",
                     placeholder="{question}\n\n{options}",
                     info=_BRACES,
                 )
@@ -274,12 +278,13 @@ class SavedMappings:
     def build_list(self) -> None:
         """Makes the list, and the field that keeps this mapping, where it is called."""
         with gr.Row(elem_classes="saved-mappings"):
-            self.choice = gr.Dropdown(
-                [], label="Use a saved mapping", min_width=200, visible=False
-            )
+            self.choice = gr.Dropdown([], label="Use a saved mapping", min_width=200, visible=False)
             self.name = gr.Textbox(
-                label="Save this mapping as", placeholder="a-name", max_lines=1,
-                submit_btn="Save", min_width=200,
+                label="Save this mapping as",
+                placeholder="a-name",
+                max_lines=1,
+                submit_btn="Save",
+                min_width=200,
             )
         self.told = gr.HTML(apply_default_css=False)
 
@@ -289,9 +294,7 @@ class SavedMappings:
 
     @property
     def outputs(self) -> set[Any]:
-        return {
-            self.offered, self.offer_text, self.choice, self.name, self.told, self.fitting
-        }
+        return {self.offered, self.offer_text, self.choice, self.name, self.told, self.fitting}
 
     def offer(
         self, saved: SavedMapping | None, form: str | None, mapping: Mapping[str, str]
@@ -336,7 +339,9 @@ class SavedMappings:
             return {self.told: messages.error(error)}
         text = f"Saved as {name}; it is offered for rows with these columns."
         return {
-            self.told: messages.note(text, "finished"), self.name: "", self.choice: self._list()
+            self.told: messages.note(text, "finished"),
+            self.name: "",
+            self.choice: self._list(),
         }
 
     def _list(self) -> gr.Dropdown:

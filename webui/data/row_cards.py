@@ -317,9 +317,7 @@ def _card(
 ) -> str:
     sides = row["sides"]
     problem = messages.note(str(row["error"]), "failed") if row["error"] else ""
-    notes = "".join(
-        messages.note(text) for text in row["notes"] or () if text not in common
-    )
+    notes = "".join(messages.note(text) for text in row["notes"] or () if text not in common)
     drawn = "".join(_side(side, max_length, len(sides) > 1, text_method) for side in sides)
     many = f'<div class="sides">{drawn}</div>' if len(sides) > 1 else drawn
     counts = _counts(sides[0], text_method) if len(sides) == 1 and sides[0]["tokens"] else ""
@@ -383,7 +381,5 @@ def _foot(row: Seen, form: str) -> str:
         lines.append(("Reference answer", row["answer"]))
     if form in LEARNED_BY:
         lines.append(("For", LEARNED_BY[form]))
-    spans = "".join(
-        f"<span><b>{name}</b> {messages.escape(text)}</span>" for name, text in lines
-    )
+    spans = "".join(f"<span><b>{name}</b> {messages.escape(text)}</span>" for name, text in lines)
     return f'<footer class="meta">{spans}</footer>' if spans else ""

@@ -98,19 +98,31 @@ class RowsView:
                 [(PARTS["train"], "train")], value="train", label="Part", scale=0, min_width=120
             )
             self.look = gr.Radio(
-                [("Rows", AS_ROWS), ("As the model sees them", AS_TOKENS)], value=AS_ROWS,
-                label="Show", scale=0, min_width=280,
+                [("Rows", AS_ROWS), ("As the model sees them", AS_TOKENS)],
+                value=AS_ROWS,
+                label="Show",
+                scale=0,
+                min_width=280,
             )
             self.words = gr.Textbox(
-                label="Find in the rows", placeholder="words, a label, a file's name",
-                max_lines=1, submit_btn="Find", min_width=220, elem_id="find-rows",
+                label="Find in the rows",
+                placeholder="words, a label, a file's name",
+                max_lines=1,
+                submit_btn="Find",
+                min_width=220,
+                elem_id="find-rows",
             )
         self.templates = TemplateChoice(app, shared)
         with gr.Row(elem_classes="toolbar rows-place"):
             self.before = gr.Button("Previous", scale=0, min_width=96)
             self.after = gr.Button("Next", scale=0, min_width=96)
             self.row = gr.Number(
-                1, label="Go to row", precision=0, minimum=1, scale=0, min_width=110,
+                1,
+                label="Go to row",
+                precision=0,
+                minimum=1,
+                scale=0,
+                min_width=110,
                 elem_id="go-to-row",
             )
             self.place = gr.HTML(apply_default_css=False, elem_id="rows-where")
@@ -120,12 +132,25 @@ class RowsView:
         self.where = gr.State(Where())
         self.late = gr.Textbox(visible="hidden", label="What the worker was asked late")
         self.inputs = {
-            shared.dataset, shared.lens, self.part, self.look, self.words, self.where,
-            self.templates.draft, self.row,
+            shared.dataset,
+            shared.lens,
+            self.part,
+            self.look,
+            self.words,
+            self.where,
+            self.templates.draft,
+            self.row,
         }
         self.outputs = {
-            self.part, self.place, self.rows, self.model.button, self.row, self.before, self.after,
-            self.everything, self.late,
+            self.part,
+            self.place,
+            self.rows,
+            self.model.button,
+            self.row,
+            self.before,
+            self.after,
+            self.everything,
+            self.late,
         }
 
     # -- handlers
@@ -315,7 +340,8 @@ class RowsView:
         shared = self.shared
         # Each is answered, at once; what was asked last is shown.
         each: dict[str, Any] = {
-            **CHOICE, "concurrency_limit": None,
+            **CHOICE,
+            "concurrency_limit": None,
         }
         inputs, outputs = self.inputs, self.outputs
         shared.on_rows(self.open, inputs, outputs)

@@ -237,9 +237,7 @@ class StatisticsView:
         self.model.wire().then(**show, **each)
         # Only when the numbers could not be shown at once.
         self.late.change(self.wait, self.inputs, None, **each).then(**show, **each)
-        self.ticker.tick(
-            self.tick, self.inputs, self.outputs, **QUIET, concurrency_limit=None
-        )
+        self.ticker.tick(self.tick, self.inputs, self.outputs, **QUIET, concurrency_limit=None)
         self.count.click(self.count_all, self.inputs, self.outputs, **each)
         self.halt.click(self.stop_counting, self.inputs, self.outputs, **each)
         shared.finally_wire.append(self._wire_setting)

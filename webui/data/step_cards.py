@@ -203,7 +203,7 @@ def _change(one: StepChange) -> str:
     before, after = differences(one.before, one.after)
     return (
         f'<div class="change"><div class="aside">{_place(one.part, one.index)}</div>'
-        f'<div><h5>Before</h5><p>{before}</p></div><div><h5>After</h5><p>{after}</p></div></div>'
+        f"<div><h5>Before</h5><p>{before}</p></div><div><h5>After</h5><p>{after}</p></div></div>"
     )
 
 
@@ -272,8 +272,10 @@ def versions(info: DatasetInfo) -> str:
     """The states that the data set has been in, the newest first."""
     known = info.versions
     if len(known) < 2:
-        return '<p class="aside">Each change makes a version; runs keep the one they began with. '\
+        return (
+            '<p class="aside">Each change makes a version; runs keep the one they began with. '
             "There is only one so far.</p>"
+        )
     rows = "".join(_version(one, one.number == info.version) for one in reversed(known))
     return (
         '<div class="table-scroll"><table class="versions"><thead><tr><th>Version</th><th>Made</th>'

@@ -70,7 +70,9 @@ class _Data:
                     self.views[name] = view(app, shared)
 
         self.at_work = [
-            self.importing, self.views["shape"], self.views["drafts"],
+            self.importing,
+            self.views["shape"],
+            self.views["drafts"],
             self.views["manage"].combining,
         ]
 
@@ -147,14 +149,18 @@ class _Data:
         told = [self.numbers, self.about, self.counted, shared.version]
         dataset.change(self.leave, self.views["drafts"].desk, None, **CHOICE)
         opened = shared.shown["data"].change(
-            self.open, [*seen, self.newest], [self.choice, dataset, self.welcome, *told], **each,
+            self.open,
+            [*seen, self.newest],
+            [self.choice, dataset, self.welcome, *told],
+            **each,
         )
         self.counted.change(self.wait, seen, None, **each).then(
             self.tell, [*seen, self.newest], told, **each
         )
-        inputs, outputs = ({one for sets in both for one in sets} for both in zip(
-            *(part.watched for part in self.at_work), strict=True
-        ))
+        inputs, outputs = (
+            {one for sets in both for one in sets}
+            for both in zip(*(part.watched for part in self.at_work), strict=True)
+        )
         for event in (shared.ticker.tick, opened.then):
             event(self.tick, {dataset, *inputs}, {self.counted, *outputs}, **quiet)
         self.choice.input(lambda chosen: chosen, self.choice, dataset, **each)

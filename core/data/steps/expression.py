@@ -98,7 +98,12 @@ def condition(expression: str, columns: Sequence[str]) -> Callable[[Row], bool]:
         try:
             return bool(evaluator.eval(expression, previously_parsed=tree))
         except (
-            InvalidExpression, TypeError, ValueError, ArithmeticError, LookupError, regex.error
+            InvalidExpression,
+            TypeError,
+            ValueError,
+            ArithmeticError,
+            LookupError,
+            regex.error,
         ) as error:
             raise Unusable(f"the condition cannot be answered: {_reason(error)}") from error
 

@@ -159,9 +159,7 @@ class Sample(Step):
 
     def start(self, setting: Setting) -> RowWork | WholeWork:
         if (self.fraction is None) == (self.rows is None):
-            raise DataError(
-                "A sample needs a share or a number of rows.", "Give one of the two."
-            )
+            raise DataError("A sample needs a share or a number of rows.", "Give one of the two.")
         return _Pick(self.fraction, self.rows, self.seed)
 
 

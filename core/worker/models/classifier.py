@@ -125,9 +125,7 @@ def _load(path: str | Path, labels: Labels, *, seed: int, **options: Any) -> tup
             torch.manual_seed(seed)
             model, told = AutoModelForSequenceClassification.from_pretrained(
                 path,
-                config=plain_config(
-                    path, options.get("revision", "main"), **labels.model_config()
-                ),
+                config=plain_config(path, options.get("revision", "main"), **labels.model_config()),
                 trust_remote_code=False,
                 use_safetensors=True,
                 ignore_mismatched_sizes=True,  # a base that gave other labels gets a new head

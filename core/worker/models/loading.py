@@ -91,9 +91,7 @@ def plain_config(path: str | Path, revision: str = "main", **changes: Any) -> An
     """The config of a model without the attention and the experts that it asks for: how a model is
     computed is for the settings to say, not for whoever published it. Raises what transformers
     raises."""
-    config = AutoConfig.from_pretrained(
-        path, revision=revision, trust_remote_code=False, **changes
-    )
+    config = AutoConfig.from_pretrained(path, revision=revision, trust_remote_code=False, **changes)
     config._attn_implementation = None
     config._experts_implementation = None
     return config
@@ -174,6 +172,7 @@ def _is_prefix(model: Any) -> bool:
 
 # Rows for new tokens in a model.
 
+
 def make_room(model: Any, tokenizer: Any, pieces: dict[str, list[int]]) -> NewTokens:
     """Gives a model rows for the tokens that were added to its tokenizer. Each begins at the mean
     of its former pieces, in the input's embeddings and in the output layer.
@@ -218,6 +217,7 @@ def grow(model: Any, tokens: NewTokens) -> None:
 
 # A base that is a stack: another base with adapters merged into it.
 
+
 def open_stacked(
     path: str | Path,
     open_one: Callable[[str | Path], Any],
@@ -241,6 +241,7 @@ def open_stacked(
 
 
 # Models for asking, not for training.
+
 
 def pick_device() -> str:
     """The device that the job was given, else the GPU with most free memory, else the CPU."""

@@ -137,6 +137,7 @@ def _starting_base(
 
 def _write_whole(folder: Path, method: str) -> None:
     """Writes a stack out as one model in its place, rounded only once, to the base's own type."""
+
     def open_one(path: str | Path) -> Any:
         labels = labels_of(method, folder)
         if labels is not None:

@@ -419,8 +419,7 @@ def watched_texts(config: RunConfig, info: DatasetInfo) -> list[tuple[str, str |
     part = "eval" if info.counts.eval else "train"
     rows = read_slice(info.rows_path(part), 0, _LOOKED_AT)
     pairs: list[tuple[str, str | None]] = [
-        (row.get("text") or "", ", ".join(row.get("labels") or ()) or "none")
-        for row in rows
+        (row.get("text") or "", ", ".join(row.get("labels") or ()) or "none") for row in rows
     ]
     first = {expected: (text, expected) for text, expected in reversed(pairs)}
     chosen = [pair for pair in pairs if first[pair[1]] == pair][:_ROWS]

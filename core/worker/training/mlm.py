@@ -35,9 +35,7 @@ class MLM(HeadedRecipe):
 
     def open_headed(self) -> tuple[Any, list[str]]:
         start, precision = self.start, self.config.training.precision
-        model, new = load_masked(
-            self.config, start.base, device=start.device, precision=precision
-        )
+        model, new = load_masked(self.config, start.base, device=start.device, precision=precision)
         make_room_for_new_tokens(model, start)
         if new:
             self._tell(

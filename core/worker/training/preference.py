@@ -47,7 +47,6 @@ JUDGED = pa.schema([("input_ids", IDS), ("labels", IDS), ("label", pa.bool_())])
 """An answer and whether it is a good one."""
 
 
-
 class Preference(Recipe):
     """What all of them share. `reference` is a model of its own; None where there is none, or where
     the model with its adapter switched off is the reference."""

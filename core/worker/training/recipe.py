@@ -223,9 +223,7 @@ def data_seed(config: RunConfig) -> int:
     return training.seed if training.data_seed is None else training.data_seed
 
 
-def _watch(
-    trainer: Any, start: Beginning, callbacks: Sequence[TrainerCallback]
-) -> StopOnRequest:
+def _watch(trainer: Any, start: Beginning, callbacks: Sequence[TrainerCallback]) -> StopOnRequest:
     """Gives the model what the run begins with, and the trainer its callbacks: those of the method
     between the reports and the stop. Returns the one that knows whether the run was stopped."""
     take_adapter(trainer.accelerator.unwrap_model(trainer.model), start.run)

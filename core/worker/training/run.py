@@ -96,9 +96,7 @@ _QUIET: dict[str, Any] = {
 }
 
 
-def try_two_steps(
-    workspace_root: str, values: dict[str, Any], progress: Tell
-) -> dict[str, Any]:
+def try_two_steps(workspace_root: str, values: dict[str, Any], progress: Tell) -> dict[str, Any]:
     """Trains two steps of the run with these settings, by dotted path, on its longest rows, in a
     process of its own (`core.jobs.isolated`).
 

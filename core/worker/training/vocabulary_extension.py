@@ -61,9 +61,7 @@ def make_room_for_new_tokens(model: Any, start: Beginning) -> None:
     start.reporter.events.write("log", level="info", message=message)
 
 
-def with_new_tokens(
-    adapter: PeftConfig | None, model: Any, start: Beginning
-) -> PeftConfig | None:
+def with_new_tokens(adapter: PeftConfig | None, model: Any, start: Beginning) -> PeftConfig | None:
     """The adapter's config, which also trains the new rows, or the whole embeddings.
 
     Raises TrainingError for a model whose output layer it cannot train alone.

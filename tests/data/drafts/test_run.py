@@ -106,9 +106,7 @@ def test_a_busy_endpoint_is_left_alone_for_as_long_as_it_asks(
     assert len(endpoint.times) == 2 and endpoint.times[1] - endpoint.times[0] >= 0.95
 
 
-def test_a_failing_server_is_asked_again(
-    make_dataset: Any, endpoint: Any
-) -> None:
+def test_a_failing_server_is_asked_again(make_dataset: Any, endpoint: Any) -> None:
     workspace, info = make_dataset(questions())
     endpoint.answer = lambda number, body: (
         failure(500 + 3 * (number % 2)) if number < 3 else new_rows(number, body)
@@ -157,9 +155,7 @@ def test_what_no_other_try_mends_is_told_at_once(
     assert len(endpoint.bodies) == 1
 
 
-def test_a_slow_reply_is_given_up_and_asked_for_again(
-    make_dataset: Any, endpoint: Any
-) -> None:
+def test_a_slow_reply_is_given_up_and_asked_for_again(make_dataset: Any, endpoint: Any) -> None:
     workspace, info = make_dataset(questions())
     let_go = threading.Event()
 

@@ -65,11 +65,14 @@ def test_a_block_ends_with_a_paragraph_rather_than_a_sentence(tmp_path: Path) ->
 def test_rows_without_a_file_are_joined_only_when_all_are(tmp_path: Path) -> None:
     rows = [text("one two"), text("three four"), text("five", part="eval")]
     assert [row["text"] for row in cut(rows, tmp_path, unit="characters").rows] == [
-        "one two", "three four", "five",
+        "one two",
+        "three four",
+        "five",
     ]
     outcome = cut(rows, tmp_path, unit="characters", join="all", separator=" | ")
     assert [(row["text"], row["part"]) for row in outcome.rows] == [
-        ("one two | three four", "train"), ("five", "eval"),
+        ("one two | three four", "train"),
+        ("five", "eval"),
     ]
 
 
@@ -95,16 +98,24 @@ def test_a_block_and_its_end_of_text_token_fit_into_its_size(
     documents.append(text("日本語" * 200))
     for exact in (False, True):
         outcome = cut(
-            documents, tmp_path, model=str(byte_model), size=64, whole_sentences=not exact,
-            join="all", separator="\n\n",
+            documents,
+            tmp_path,
+            model=str(byte_model),
+            size=64,
+            whole_sentences=not exact,
+            join="all",
+            separator="\n\n",
         )
         assert len(outcome.rows) > 30
         for row in outcome.rows:
             tokens = tokenize_row(row, tokenizer, max_length=64)
             assert not tokens.is_cut, row["text"]
         joined = "".join("".join(row["text"] for row in outcome.rows).split())
-        given_words = [d["text"] for i, d in enumerate(documents)
-                       if ("train", i) not in {(p, j) for p, j, _ in outcome.dropped}]
+        given_words = [
+            d["text"]
+            for i, d in enumerate(documents)
+            if ("train", i) not in {(p, j) for p, j, _ in outcome.dropped}
+        ]
         assert joined == "".join("".join(given_words).split())
 
 
@@ -138,13 +149,21 @@ def test_what_is_cut_does_not_depend_on_how_a_document_came(tmp_path: Path) -> N
 )
 @settings(deadline=None, max_examples=80)
 def test_exact_blocks_are_never_too_long_and_put_together_are_the_text(
-    documents: list[str], size: int, overlap: int, join: str,
+    documents: list[str],
+    size: int,
+    overlap: int,
+    join: str,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
     rows = [text(words, file="f") for words in documents]
     outcome = cut(
-        rows, tmp_path_factory.getbasetemp(), unit="characters", size=size, overlap=overlap,
-        join=join, whole_sentences=False,
+        rows,
+        tmp_path_factory.getbasetemp(),
+        unit="characters",
+        size=size,
+        overlap=overlap,
+        join=join,
+        whole_sentences=False,
     )
     assert all(0 < len(row["text"]) <= size for row in outcome.rows)
     lost = {index for _, index, _ in outcome.dropped}

@@ -51,7 +51,7 @@ def test_what_a_condition_may_not_hold_is_refused_before_a_row_is_read(expressio
     [
         *('text * 1000000000 == ""', '["a"] * 1000000000 == []', '"%999999999d" % n == ""'),
         *("text[99999999] == 1", "number(text) > 1", "n / 0 > 1", "text < n", "n.lower() == n"),
-        'matches(n, text)',
+        "matches(n, text)",
     ],
 )
 def test_a_row_that_gives_no_answer_is_dropped_with_a_short_reason(expression: str) -> None:

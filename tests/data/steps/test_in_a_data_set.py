@@ -26,8 +26,9 @@ def model(tmp_path: Path, word_model: Path) -> Path:
 
 
 def chats() -> list[dict[str, Any]]:
-    pairs = [(f"{QUESTION} ({n})", f"{ANSWER} That was in the year {900 + 7 * n}.")
-             for n in range(12)]
+    pairs = [
+        (f"{QUESTION} ({n})", f"{ANSWER} That was in the year {900 + 7 * n}.") for n in range(12)
+    ]
     pairs += [
         ("", "An answer to nothing."),
         ("Will you help me?", "As an AI language model, I cannot help."),
