@@ -195,3 +195,19 @@ def test_a_damaged_file_is_never_a_crash(
         assert error.message and error.hint
         return
     assert all((record.row is None) == bool(record.problem) for record in found)
+
+
+@pytest.mark.parametrize("kind", ["arrow", "ipc"])
+def test_no_single_byte_of_an_arrow_file_ends_the_process(kind: str) -> None:
+    """Arrow itself trusts the lengths and the offsets that stand in the file."""
+    content = valid(kind)
+    refused = 0
+    for place in range(len(content)):
+        for change in (b"\x00", b"\x7f", b"\xff"):
+            damaged = content[:place] + change + content[place + 1 :]
+            try:
+                read(f"t.{kind}", damaged)
+            except DataError as error:
+                assert error.message and error.hint
+                refused += 1
+    assert refused

@@ -186,7 +186,7 @@ def read_arrow(path: Path) -> Iterator[Record]:
                     for row, problem in _batch_rows(table.slice(start, _ROWS_A_BATCH), plain):
                         number += 1
                         yield Record(number, row, problem, done)
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, ValueError) as error:  # a name that is no text, say
         raise _damaged(path, "Arrow", error) from error
 
 
@@ -199,11 +199,30 @@ def _arrow_batches(source: Any, size: int) -> Iterator[tuple[Any, float]]:
         with pa.ipc.open_file(source) as file:
             count = file.num_record_batches
             for number in range(count):
-                yield file.get_batch(number), (number + 1) / count
+                yield _sound(file.get_batch(number)), (number + 1) / count
     else:
         with pa.ipc.open_stream(source) as stream:
             for batch in stream:
-                yield batch, min(source.tell() / size, 1.0)
+                yield _sound(batch), min(source.tell() / size, 1.0)
+
+
+def _sound(batch: Any) -> Any:
+    """A batch whose offsets stay within its buffers: Arrow believes what a file says of them, and
+    a damaged one would end the process, or go on for ever with rows of nothing. Words that are not
+    UTF-8 are told row by row."""
+    import pyarrow as pa
+
+    batch.validate()
+    if batch.num_rows > _ROWS_A_BATCH and not batch.nbytes:
+        raise pa.ArrowInvalid(f"{batch.num_rows:,} rows of nothing")
+    for column in batch.columns:
+        try:
+            column.validate(full=True)
+        except pa.ArrowInvalid as error:
+            words = pa.types.is_string(column.type) or pa.types.is_large_string(column.type)
+            if not (words and "UTF8" in str(error)):
+                raise
+    return batch
 
 
 def _damaged(path: Path, kind: str, error: Exception) -> DataError:
