@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import math
+import shutil
 import time
+from pathlib import Path
 from typing import Any
 
 from core.config import RunConfig
 from core.jobs.events import EventWriter
 from core.jobs.job import Job, write_record
 from core.jobs.store import Store
-from core.workspace import Workspace, new_id
+from core.workspace import RunFolder, Workspace, new_id
 
+WRITTEN_BEFORE = Path(__file__).parents[1] / "evaluation" / "written_before"
 # What a hostile data set or model may write.
 HOSTILE = "<img src=x onerror=\"document.title='owned'\"><script>document.title='owned'</script>"
 
@@ -79,3 +83,20 @@ def write_steps(events: EventWriter, first: int, last: int, of: int) -> None:
 def write_sample(events: EventWriter, step: int, answer: str) -> None:
     prompt = [{"role": "user", "content": f"What now? {HOSTILE}"}]
     events.write("sample", step=step, index=0, prompt=prompt, answer=answer, expected="the answer")
+
+
+def evaluated(run: RunFolder, report: str) -> None:
+    """An evaluation that was made with an earlier version: "fields" or "answers"."""
+    folder = run.evaluations / new_id()
+    folder.mkdir(parents=True)
+    shutil.copy(WRITTEN_BEFORE / f"{report}.json", folder / "result.json")
+
+
+def exported(run: RunFolder) -> None:
+    folder = run.exports / new_id()
+    (folder / "run-merged").mkdir(parents=True)
+    (folder / "run-merged.zip").write_bytes(b"PK")
+    checks = [{"name": "Answers as the trained model", "ok": True, "detail": "logits 0 % apart"}]
+    names = {"path": "run-merged", "zip": "run-merged.zip", "size_bytes": 2, "checks": checks}
+    result = {"format": "merged", "checkpoint": "final", **names}
+    (folder / "result.json").write_text(json.dumps(result))

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import shutil
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from playwright.sync_api import Page, expect
@@ -13,13 +10,12 @@ from playwright.sync_api import Page, expect
 from core.jobs.job import Job
 from core.jobs.store import Store
 from core.rules import parse_config
-from core.workspace import RunFolder, Workspace, new_id
+from core.workspace import Workspace
 from tests.e2e.serving import Served
 from tests.tiny_model import tiny_adapter, tiny_model
-from tests.webui.made_runs import make_run
+from tests.webui.made_runs import evaluated, exported, make_run
 
 pytestmark = pytest.mark.e2e
-WRITTEN_BEFORE = Path(__file__).parents[1] / "evaluation" / "written_before"
 
 
 @pytest.fixture(scope="module")
@@ -33,22 +29,10 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Workspace, dict[str,
         run = workspace.run(job.id)
         parse_config({"adapter.method": method}).save(run.config)
         tiny_adapter(tiny_model()).save_pretrained(run.adapter)
-        evaluation = run.evaluations / new_id()
-        evaluation.mkdir(parents=True)
-        shutil.copy(WRITTEN_BEFORE / f"{report}.json", evaluation / "result.json")
-        _exported(run)
+        evaluated(run, report)
+        exported(run)
     store.close()
     return workspace, made
-
-
-def _exported(run: RunFolder) -> None:
-    folder = run.exports / new_id()
-    (folder / "run-merged").mkdir(parents=True)
-    (folder / "run-merged.zip").write_bytes(b"PK")
-    checks = [{"name": "Answers as the trained model", "ok": True, "detail": "logits 0 % apart"}]
-    names = {"path": "run-merged", "zip": "run-merged.zip", "size_bytes": 2, "checks": checks}
-    result = {"format": "merged", "checkpoint": "final", **names}
-    (folder / "result.json").write_text(json.dumps(result))
 
 
 @pytest.fixture(scope="module")
