@@ -16,7 +16,7 @@ from core.data.jobs import check_free, submit_adding, submit_drafts
 from core.data.registry import load_dataset_info
 from core.errors import ConfigError, DataError, Problem, TunesmithError
 from core.jobs.job import Job
-from core.language import _, n_
+from core.language import _, n_, speaking
 from core.workspace import Workspace
 from webui import messages
 from webui.context import CHOICE, QUIET, App, Shared, version_of
@@ -207,12 +207,13 @@ class DraftsView:
 
     def _told_by_task(self, job: Job) -> bool:
         """Whether the task itself says what went wrong; it is shown there then."""
-        try:
-            task = tasks.load_task(self.app.workspace, job.dataset, job.params.get("task", ""))
-        except TunesmithError:
-            return False
-        failed = job.state == "failed" and task.state == "failed"
-        return failed and task.reason.startswith(job.error or "?")
+        with speaking("en"):  # both in the words of the worker
+            try:
+                task = tasks.load_task(self.app.workspace, job.dataset, job.params.get("task", ""))
+            except TunesmithError:
+                return False
+            failed = job.state == "failed" and task.state == "failed"
+            return failed and task.reason.startswith(str(job.error or "?"))
 
     def act_on_job(self, dataset: str, known: set[str], event: gr.EventData) -> Any:
         """Stop it, open what it made, or put its end away."""

@@ -344,7 +344,7 @@ def _version(info: DatasetInfo) -> str:
 
 def _when(created_at: str) -> str:
     try:
-        return datetime.fromisoformat(created_at).strftime(_("%d %b %Y %H:%M"))
+        return _("{when:%d %b %Y %H:%M}", when=datetime.fromisoformat(created_at))
     except ValueError:
         return "-"
 
