@@ -29,7 +29,7 @@ KINDS = {
 SHOWN = {
     "new": N_("To decide"),
     "accepted": N_("Accepted"),
-    "rejected": N_("Rejected"),
+    "rejected": N_("Declined"),
     "taken": N_("Added"),
     "all": N_("All"),
 }
@@ -124,7 +124,7 @@ def summary(task: DraftTask, working: bool) -> str:
             (_("Drafts"), _("{drafts:,} of {rows:,}", drafts=tally.drafts, rows=settings.rows)),
             (_("To decide"), messages.count(tally.new)),
             (_("Accepted"), messages.count(tally.accepted), _("Not in the data set yet")),
-            (_("Rejected"), messages.count(tally.rejected)),
+            (_("Declined"), messages.count(tally.rejected)),
             (_("In the data set"), messages.count(tally.taken)),
             (
                 _("Left out"),
