@@ -118,20 +118,7 @@ class RowsView:
                 elem_id="find-rows",
             )
         self.templates = TemplateChoice(app, shared)
-        with gr.Row(elem_classes="toolbar rows-place"):
-            self.before = gr.Button(_("Previous"), scale=0, min_width=96)
-            self.after = gr.Button(_("Next"), scale=0, min_width=96)
-            self.row = gr.Number(
-                1,
-                label=_("Go to row"),
-                precision=0,
-                minimum=1,
-                scale=0,
-                min_width=110,
-                elem_id="go-to-row",
-            )
-            self.place = gr.HTML(apply_default_css=False, elem_id="rows-where")
-            self.everything = gr.Button(_("Show all rows"), visible=False, scale=0, min_width=120)
+        self._build_place()
         self.rows = gr.HTML(elem_id="rows", apply_default_css=False)
         self.model = ModelFetch(app, shared)
         self.where = gr.State(Where())
@@ -157,6 +144,22 @@ class RowsView:
             self.everything,
             self.late,
         }
+
+    def _build_place(self) -> None:
+        with gr.Row(elem_classes="toolbar rows-place"):
+            self.before = gr.Button(_("Previous"), scale=0, min_width=96)
+            self.after = gr.Button(_("Next"), scale=0, min_width=96)
+            self.row = gr.Number(
+                1,
+                label=_("Go to row"),
+                precision=0,
+                minimum=1,
+                scale=0,
+                min_width=110,
+                elem_id="go-to-row",
+            )
+            self.place = gr.HTML(apply_default_css=False, elem_id="rows-where")
+            self.everything = gr.Button(_("Show all rows"), visible=False, scale=0, min_width=120)
 
     # -- handlers
 
