@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from core.config import RunConfig
 from core.errors import ConfigError, TunesmithError
+from core.language import _
 from core.models.location import ensure_model, local_model
 from core.progress import Stopped
 from core.runs.check import start_problems
@@ -178,13 +179,13 @@ def begin(work: Callable[[Task], Any], message: str = "") -> Task:
             task.result = work(task)
         except Stopped:
             task.stopped = True
-            hint = "Nothing was changed; what was downloaded is kept."
-            task.error = TunesmithError("Stopped.", hint)
+            hint = _("Nothing was changed; what was downloaded is kept.")
+            task.error = TunesmithError(_("Stopped."), hint)
         except TunesmithError as error:
             task.error = error
         except Exception as error:
             task.error = TunesmithError(
-                f"{type(error).__name__}: {error}", "The server's terminal shows where."
+                f"{type(error).__name__}: {error}", _("The server's terminal shows where.")
             )
             raise
         finally:
@@ -208,10 +209,10 @@ def start_run(workspace: Workspace, store: Store, config: RunConfig) -> Task:
         if problems:
             raise ConfigError(problems)
         ensure_model(config.model.model_name_or_path, workspace, task.tell)
-        task.tell(1.0, "Putting the run in the queue")
+        task.tell(1.0, _("Putting the run in the queue"))
         return submit_run(workspace, store, config)
 
-    return begin(work, "Looking for the model")
+    return begin(work, _("Looking for the model"))
 
 
 @dataclass

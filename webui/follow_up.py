@@ -11,6 +11,7 @@ from gradio.components import Component
 from core.config import SPEC_BY_PATH
 from core.errors import ConfigError, JobError, TunesmithError
 from core.jobs.job import Job
+from core.language import N_, _
 from core.models.checkpoints import checkpoints
 from core.rules import load_config
 from core.runs.extend import train_longer
@@ -21,7 +22,7 @@ from webui.context import QUIET, App, Shared
 
 _EPOCHS, _STEPS = "training.num_train_epochs", "training.max_steps"
 _RATE = "training.learning_rate"
-_LONGER_HELP = (
+_LONGER_HELP = N_(
     "A new run goes on from a checkpoint with the same optimizer; this one stays as it is."
 )
 
@@ -35,7 +36,7 @@ class FollowUp:
     def build_half(self) -> None:
         """The button beside Resume."""
         self.half = gr.Button(
-            "Go on with half the batch",
+            _("Go on with half the batch"),
             variant="primary",
             visible=False,
             min_width=200,
@@ -47,25 +48,30 @@ class FollowUp:
         """The row under a run that left something, and the settings that it opens."""
         with gr.Row(visible=False, elem_classes="next-steps") as self.row:
             self.onward = gr.Button(
-                "Continue from this run", scale=0, min_width=240, elem_id="continue-run"
+                _("Continue from this run"), scale=0, min_width=240, elem_id="continue-run"
             )
-            self.longer = gr.Button("Train longer", scale=0, min_width=140, elem_id="train-longer")
+            self.longer = gr.Button(
+                _("Train longer"), scale=0, min_width=140, elem_id="train-longer"
+            )
         with gr.Column(visible=False, elem_classes="card", elem_id="longer") as self.panel:
             gr.HTML(
-                f"<h3>Train longer</h3><p class='soft'>{_LONGER_HELP}</p>", apply_default_css=False
+                f"<h3>{_('Train longer')}</h3><p class='soft'>{_LONGER_HELP}</p>",
+                apply_default_css=False,
             )
             with gr.Row():
-                self.epochs = gr.Number(label="Epochs in all", minimum=0, elem_id="longer-epochs")
-                self.steps = gr.Number(
-                    label="Steps in all", precision=0, minimum=1, elem_id="longer-steps"
+                self.epochs = gr.Number(
+                    label=_("Epochs in all"), minimum=0, elem_id="longer-epochs"
                 )
-                self.rate = gr.Textbox(label="Learning rate", max_lines=1, elem_id="longer-rate")
-                self.checkpoint = gr.Dropdown([], label="From", elem_id="longer-checkpoint")
+                self.steps = gr.Number(
+                    label=_("Steps in all"), precision=0, minimum=1, elem_id="longer-steps"
+                )
+                self.rate = gr.Textbox(label=_("Learning rate"), max_lines=1, elem_id="longer-rate")
+                self.checkpoint = gr.Dropdown([], label=_("From"), elem_id="longer-checkpoint")
             with gr.Row(elem_classes="actions"):
                 self.begin = gr.Button(
-                    "Start training", variant="primary", scale=0, elem_id="longer-start"
+                    _("Start training"), variant="primary", scale=0, elem_id="longer-start"
                 )
-                self.close = gr.Button("Close", scale=0)
+                self.close = gr.Button(_("Close"), scale=0)
             self.told = gr.HTML(apply_default_css=False)
 
     @property
@@ -165,7 +171,9 @@ def _number(text: str) -> float:
     try:
         return float(text)
     except (TypeError, ValueError) as error:
-        raise JobError(f"{text!r} is no learning rate.", "Give a number such as 1e-4.") from error
+        raise JobError(
+            _("{text!r} is no learning rate.", text=text), _("Give a number such as 1e-4.")
+        ) from error
 
 
 def _said(error: TunesmithError) -> str:

@@ -20,6 +20,7 @@ from core.jobs.kinds import KINDS
 from core.jobs.process import named
 from core.jobs.queue import dismiss_job, stop_job
 from core.jobs.task import read_result
+from core.language import N_, _
 from webui import messages
 from webui.context import CHOICE, QUIET, App, Shared
 
@@ -32,7 +33,7 @@ element.addEventListener('click', (event) => {
 """
 
 
-_WORDS = {"stop": "Stop", "open": "Open it", "dismiss": "Dismiss"}
+_WORDS = {"stop": N_("Stop"), "open": N_("Open it"), "dismiss": N_("Dismiss")}
 
 
 class JobProgress:
@@ -112,23 +113,25 @@ class JobProgress:
 
     def bar(self, job: Job) -> str:
         """How far a job is, as HTML."""
-        doing = KINDS[job.kind].doing.format(name=job.name)
+        doing = _(KINDS[job.kind].doing).format(name=job.name)
         if job.state == QUEUED:
-            return bar(doing, "waits for its turn")
+            return bar(doing, _("waits for its turn"))
         if job.state == "stopping":
-            return bar(doing, "Stopping")
+            return bar(doing, _("Stopping"))
         event = last_event(self.app.workspace.root / job.folder / "events.jsonl", "progress") or {}
-        message = str(event.get("message") or "Starting")
+        message = str(event.get("message") or _("Starting"))
         return bar(doing, message, event.get("fraction"), event.get("eta_seconds"))
 
     def end(self, job: Job) -> str:
         """How a job ended, as HTML; nothing where what came of it is shown elsewhere."""
         kind = KINDS[job.kind]
         if job.state == "stopped":
-            return messages.note(kind.stopped.format(name=job.name), "stopped")
+            return messages.note(_(kind.stopped).format(name=job.name), "stopped")
         if job.state != "finished":
-            error = job.error or f"It ended without a word (signal {job.signal})."
-            return messages.error(kind.failed.format(name=job.name, error=error), job.advice or "")
+            error = job.error or _("It ended without a word (signal {signal}).", signal=job.signal)
+            return messages.error(
+                _(kind.failed).format(name=job.name, error=error), job.advice or ""
+            )
         result = read_result(self.app.workspace.root / job.folder)
         if not kind.result or result is None:
             return ""
@@ -193,11 +196,13 @@ class JobProgress:
 
 def bar(title: str, message: str, fraction: float | None = None, left: float | None = None) -> str:
     """How far some work is and how long it still takes, as HTML."""
-    text = ": ".join(dict.fromkeys(word for word in (title, message) if word)) or "Starting"
+    text = title or message or _("Starting")
+    if title and message and title != message:
+        text = _("{title}: {message}", title=title, message=message)
     if fraction:
-        text += f", {fraction:.0%}"
+        text = _("{text}, {fraction:.0%}", text=text, fraction=fraction)
         if left is not None and fraction < 1:
-            text += f", about {messages.duration(left)} left"
+            text = _("{text}, about {time} left", text=text, time=messages.duration(left))
     return messages.progress(fraction or None, text)
 
 

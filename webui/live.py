@@ -18,6 +18,7 @@ from typing import Any
 
 from core.errors import TunesmithError
 from core.jobs.events import Event, EventReader
+from core.language import _, speaking
 from core.rules import load_config
 from core.runs.curves import CurveReader, Point, downsample
 from core.runs.panels import LOSS, Panel, panels
@@ -62,8 +63,9 @@ class LiveRun:
         self._lock = threading.Lock()
 
     def update(self) -> None:
-        """Reads what was added to the events."""
-        with self._lock:
+        """Reads what was added to the events. Sentences are kept in English, whoever asks first,
+        and said anew where they are shown."""
+        with self._lock, speaking("en"):
             for event in self._reader.read_new():
                 self._take(event)
 
@@ -140,7 +142,7 @@ class LiveRun:
             if isinstance(choice, dict) and "field" in choice:
                 self.choices[str(choice["field"])] = choice
             if event.get("level") == "warning":
-                self.warnings[str(event.get("message", ""))] = None
+                self.warnings[event.get("message", "")] = None
             self.log.append(str(event.get("message", "")))
         elif kind == "error":
             self.log.append(str(event.get("message", "")))
@@ -184,10 +186,15 @@ class LiveRuns:
 def _drawn(panel: Panel) -> dict[str, Any]:
     """A chart as the browser draws it."""
     return {
-        "title": panel.title,
-        "sentence": panel.sentence,
+        "title": _(panel.title),
+        "sentence": _(panel.sentence),
         "lines": [
-            {"metric": curve.metric, "name": curve.name, "style": curve.style, "colour": colour}
+            {
+                "metric": curve.metric,
+                "name": _(curve.name) if curve.name else "",
+                "style": curve.style,
+                "colour": colour,
+            }
             for curve, colour in zip(panel.curves, panel.colours(), strict=True)
         ],
     }
@@ -262,7 +269,7 @@ def completions(rollouts: Rollouts) -> str:
     if not shown:
         return ""
     cards = "".join(_card(rollout) for rollout in shown)
-    return f'<h3 class="section">Rewarded answers</h3><div class="samples">{cards}</div>'
+    return f'<h3 class="section">{_("Rewarded answers")}</h3><div class="samples">{cards}</div>'
 
 
 def _card(rollout: Rollout) -> str:
@@ -271,22 +278,23 @@ def _card(rollout: Rollout) -> str:
     rows = "".join(_row(completion) for completion in rollout.completions)
     if rollout.expected is not None:
         rows += (
-            '<div class="answer expected"><span>reference</span>'
+            f'<div class="answer expected"><span>{_("reference")}</span>'
             f"<pre>{messages.escape(rollout.expected)}</pre></div>"
         )
     return (
-        f'<article class="sample rollout"><div class="prompt"><span class="num">Step {rollout.step}'
-        f"</span> {prompt}</div>{rows}</article>"
+        f'<article class="sample rollout"><div class="prompt"><span class="num">'
+        f"{_('Step {n}', n=rollout.step)}</span> {prompt}</div>{rows}</article>"
     )
 
 
 def _row(completion: Completion) -> str:
     parts = ", ".join(
-        f"{messages.escape(name)} {'none' if value is None else f'{value:.3g}'}"
+        f"{messages.escape(name)} {_('none') if value is None else f'{value:.3g}'}"
         for name, value in completion.rewards.items()
     )
     several = f'<div class="aside">{parts}</div>' if len(completion.rewards) > 1 else ""
+    text = messages.escape(completion.text) or f"<i>{_('empty')}</i>"
     return (
         f'<div class="answer"><span class="num" title="{parts}">{completion.reward:.3g}</span>'
-        f"<div><pre>{messages.escape(completion.text) or '<i>empty</i>'}</pre>{several}</div></div>"
+        f"<div><pre>{text}</pre>{several}</div></div>"
     )

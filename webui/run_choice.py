@@ -7,6 +7,7 @@ from typing import Any
 import gradio as gr
 
 from core.errors import TunesmithError
+from core.language import _
 from core.models.checkpoints import checkpoints
 from core.runs.records import RunSummary, list_runs, load_run
 from webui.context import CHOICE, App, Shared
@@ -38,7 +39,12 @@ def checkpoint_choices(run: RunSummary | None) -> list[tuple[str, str]]:
     """Label and name of each whole checkpoint, the finished model first, then newest first."""
     found = checkpoints(run.folder.root) if run else []
     return [
-        ("Finished model" if item.name == "final" else f"Checkpoint at step {item.step}", item.name)
+        (
+            _("Finished model")
+            if item.name == "final"
+            else _("Checkpoint at step {step}", step=item.step),
+            item.name,
+        )
         for item in reversed(found)
     ]
 
@@ -46,9 +52,9 @@ def checkpoint_choices(run: RunSummary | None) -> list[tuple[str, str]]:
 def run_picker(app: App, shared: Shared, tab: str) -> tuple[gr.Dropdown, gr.Dropdown]:
     """Two lists that follow the selection: the runs that left a model, and the checkpoints."""
     with gr.Row(elem_classes="picker"):
-        run = gr.Dropdown([], label="Run", elem_id=f"{tab}-run", scale=3, min_width=200)
+        run = gr.Dropdown([], label=_("Run"), elem_id=f"{tab}-run", scale=3, min_width=200)
         checkpoint = gr.Dropdown(
-            [], label="Checkpoint", elem_id=f"{tab}-checkpoint", scale=2, min_width=160
+            [], label=_("Checkpoint"), elem_id=f"{tab}-checkpoint", scale=2, min_width=160
         )
 
     whose = gr.State("")  # the run whose checkpoints are listed
@@ -60,7 +66,7 @@ def run_picker(app: App, shared: Shared, tab: str) -> tuple[gr.Dropdown, gr.Drop
         known = {item.id: item for item in runs}
         run_id = selected or (runs[0].id if runs else "")
         points = checkpoint_choices(known.get(run_id))
-        names = [name for _, name in points]
+        names = [name for _title, name in points]
         kept = point if run_id == shown and point in names else next(iter(names), None)
         return (
             gr.Dropdown(run_choices(runs), value=run_id if run_id in known else None),

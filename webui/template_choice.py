@@ -14,6 +14,7 @@ import gradio as gr
 
 from core.config import SPEC_BY_PATH, FieldSpec
 from core.errors import TunesmithError
+from core.language import N_, _
 from core.models.location import local_model
 from core.tokens.chat_templates import (
     MODELS_OWN,
@@ -32,19 +33,15 @@ from webui.context import CHOICE, QUIET, App, Shared
 
 FIELD = "data.chat_template"
 LEARNED = ("data.learn", "data.learn_thoughts")
-OWN_TITLE = "The model's own"
+OWN_TITLE = N_("The model's own")
 # Lines shown before and after the one that is wrong.
 AROUND = 2
-_ABOUT = (
-    '<p class="aside">How turns become one text, and what of it is learned. The run takes what is '
-    "chosen here, and the trained model keeps the template.</p>"
-)
 
 
 def template_choices(app: App) -> list[tuple[str, str]]:
     """Title and name of each template, the model's own first."""
     found = [(_title(one.name, one.title, one.source), one.name) for one in _listed(app)]
-    return [(OWN_TITLE, MODELS_OWN), *found]
+    return [(_(OWN_TITLE), MODELS_OWN), *found]
 
 
 def _listed(app: App) -> list[Any]:
@@ -52,7 +49,7 @@ def _listed(app: App) -> list[Any]:
 
 
 def _title(name: str, title: str, source: str) -> str:
-    return f"{name} (yours)" if source == "own" else title
+    return _("{name} (yours)", name=name) if source == "own" else _(title)
 
 
 class TemplateChoice:
@@ -65,14 +62,18 @@ class TemplateChoice:
             self.choice = gr.Dropdown(
                 template_choices(app),
                 value=MODELS_OWN,
-                label="Chat template",
+                label=_("Chat template"),
                 scale=0,
                 min_width=300,
                 elem_id="template",
             )
-            self.edit = gr.Button("Edit", scale=0, min_width=80)
+            self.edit = gr.Button(_("Edit"), scale=0, min_width=80)
             self.learned = [self._choice_of(SPEC_BY_PATH[path]) for path in LEARNED]
-            gr.HTML(_ABOUT, apply_default_css=False)
+            about = _(
+                "How turns become one text, and what of it is learned. The run takes what is "
+                "chosen here, and the trained model keeps the template."
+            )
+            gr.HTML(f'<p class="aside">{about}</p>', apply_default_css=False)
         with gr.Column(visible=False, elem_classes="card", elem_id="template-editor") as self.box:
             self._build_editor()
         self.draft = gr.Textbox("", visible="hidden", label="Draft of a template")
@@ -82,7 +83,7 @@ class TemplateChoice:
         return gr.Dropdown(
             forms.options(spec),
             value=spec.default,
-            label=spec.label,
+            label=_(spec.label),
             scale=0,
             min_width=200,
             elem_id=f"rows-{spec.name.replace('_', '-')}",
@@ -90,7 +91,7 @@ class TemplateChoice:
 
     def _build_editor(self) -> None:
         self.text = gr.Code(
-            label="Chat template (Jinja)",
+            label=_("Chat template (Jinja)"),
             language="jinja2",
             lines=8,
             max_lines=18,
@@ -102,19 +103,19 @@ class TemplateChoice:
         self.problem = gr.HTML(apply_default_css=False, elem_id="template-problem")
         with gr.Row(elem_classes="toolbar"):
             self.name = gr.Textbox(
-                label="Save it as", max_lines=1, scale=0, min_width=240, elem_id="template-name"
+                label=_("Save it as"), max_lines=1, scale=0, min_width=240, elem_id="template-name"
             )
-            self.save = gr.Button("Save and use", variant="primary", scale=0, min_width=130)
-            self.close = gr.Button("Close without saving", scale=0, min_width=160)
+            self.save = gr.Button(_("Save and use"), variant="primary", scale=0, min_width=130)
+            self.close = gr.Button(_("Close without saving"), scale=0, min_width=160)
             self.delete = gr.Button(
-                "Delete this template", variant="stop", scale=0, min_width=160, visible=False
+                _("Delete this template"), variant="stop", scale=0, min_width=160, visible=False
             )
 
     def title(self, lens: Lens) -> str:
         """How the template that `lens` names is called in a sentence."""
         if lens.chat_template == MODELS_OWN:
-            return "the model's own template"
-        return f"the template {lens.chat_template}"
+            return _("the model's own template")
+        return _("the template {name}", name=lens.chat_template)
 
     # -- handlers
 
@@ -167,7 +168,7 @@ class TemplateChoice:
         """What is wrong with the text, at its line; a sound one becomes the draft."""
         problem = check_template(text or "")
         if problem is None:
-            fine = messages.note("It can be used. The rows below are shown with it.", "finished")
+            fine = messages.note(_("It can be used. The rows below are shown with it."), "finished")
             return fine + "".join(messages.note(one) for one in template_remarks(text)), text
         return problem_at(text or "", problem), ""
 
@@ -251,9 +252,10 @@ class TemplateChoice:
 
 def problem_at(text: str, problem: TemplateProblem) -> str:
     """A template's problem, with the line it is at and those around it."""
-    said = messages.escape(problem.message)
     if not problem.line:
+        said = messages.escape(problem.message)
         return f'<div class="notice notice-failed" role="alert"><strong>{said}</strong></div>'
+    said = messages.escape(_("Line {n}: {message}", n=problem.line, message=problem.message))
     lines = text.splitlines()
     first = max(problem.line - 1 - AROUND, 0)
     shown = "".join(
@@ -261,7 +263,7 @@ def problem_at(text: str, problem: TemplateProblem) -> str:
         for number, line in enumerate(lines[first : problem.line + AROUND], first + 1)
     )
     return (
-        f'<div class="notice notice-failed" role="alert"><strong>Line {problem.line}: {said}'
+        f'<div class="notice notice-failed" role="alert"><strong>{said}'
         f'</strong><ol class="code-lines">{shown}</ol></div>'
     )
 

@@ -13,6 +13,7 @@ import gradio as gr
 
 from core.data.registry import load_dataset_info
 from core.errors import TunesmithError, WorkspaceError
+from core.language import _
 from core.models.location import fetch_model, local_model
 from core.tokens.lens import Lens
 from webui import background, messages
@@ -96,8 +97,8 @@ class ModelFetch:
     def __init__(self, app: App, shared: Shared) -> None:
         self.app, self.shared = app, shared
         self.fetching = background.Tasks()
-        self.button = gr.Button("Fetch the model", visible=False, scale=0)
-        self.stop = gr.Button("Stop the download", visible=False, scale=0)
+        self.button = gr.Button(_("Fetch the model"), visible=False, scale=0)
+        self.stop = gr.Button(_("Stop the download"), visible=False, scale=0)
         self.progress = gr.HTML(apply_default_css=False)
 
     @staticmethod
@@ -110,7 +111,7 @@ class ModelFetch:
         """Brings the model here, and says how far that is."""
         name, workspace = Lens.read(lens_text).model, self.app.workspace
         task = background.begin(
-            lambda task: fetch_model(name, workspace, task.tell), "Looking for the model"
+            lambda task: fetch_model(name, workspace, task.tell), _("Looking for the model")
         )
         for glance in self.fetching.watch(request.session_hash, task):
             yield messages.progress(glance.fraction, glance.message), gr.Button(visible=True)

@@ -14,7 +14,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from core.language import Text, pack, unpack
 from core.workspace import Workspace
 
 # Columns whose text may be a sentence, which is kept as its template and values.
-SENTENCES = ("error", "advice")
+SENTENCES = ("name", "error", "advice")
 COLUMNS = tuple(item.name for item in fields(Job))
 # With less room than this on the disk, SQLite cannot write a row.
 _LEAST_BYTES = 2**16
@@ -307,7 +307,9 @@ def _job(row: sqlite3.Row) -> Job:
     values = {name: row[name] for name in COLUMNS}
     for name in SENTENCES:
         if (values[name] or "").startswith('{"_": '):
-            values[name] = unpack(json.loads(values[name]))
+            with suppress(ValueError):  # a name is what a person typed, perhaps
+                said = unpack(json.loads(values[name]))
+                values[name] = said if isinstance(said, str) else values[name]
     return Job(**{**values, "params": unpack(json.loads(values["params"]))})
 
 

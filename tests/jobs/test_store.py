@@ -15,6 +15,7 @@ from core.jobs.events import EventWriter
 from core.jobs.job import ACTIVE, Job, read_record, update_record, write_record
 from core.jobs.queue import new_folder
 from core.jobs.store import Store
+from core.language import Text, _
 from core.rules import parse_config
 from core.workspace import Workspace
 
@@ -42,6 +43,15 @@ def test_a_job_comes_back_as_it_was_added(store: Store) -> None:
     assert (added.params, added.note, added.state) == ({"a": [1, None]}, "é", "queued")
     with pytest.raises(JobError, match="no job run-2"):
         store.get("run-2")
+
+
+def test_a_name_may_be_a_sentence_or_look_like_one(store: Store) -> None:
+    """What a person typed must not keep the list of jobs from being read."""
+    names = [_("Without {step}", step="it"), '{"_": ', '{"_": 3}']
+    for number, name in enumerate(names):
+        store.add(job(number, name=name))
+        assert store.get(f"run-{number}").name == name
+    assert isinstance(store.get("run-0").name, Text)
 
 
 def test_a_state_changes_only_from_the_states_that_are_named(store: Store) -> None:
@@ -177,7 +187,7 @@ def test_no_two_jobs_get_one_id(tmp_path: Path) -> None:
     workspace = Workspace.open(tmp_path)
     store = Store.open(workspace)
     for kind, parent in (("train", workspace.runs), ("import", workspace.jobs)):
-        for _ in range(200):
+        for _place in range(200):
             name, folder = new_folder(store, parent)
             store.add(Job(name, kind, "", folder.relative_to(tmp_path).as_posix()))
 

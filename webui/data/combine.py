@@ -11,6 +11,7 @@ from core.data.jobs import submit_combine
 from core.data.registry import load_dataset_info
 from core.errors import TunesmithError
 from core.jobs.queue import dismiss_job
+from core.language import _
 from webui import messages
 from webui.context import QUIET, App, Shared
 from webui.job_progress import JobProgress
@@ -25,22 +26,22 @@ class Combining:
         self.app, self.shared = app, shared
         self.chosen = gr.State([])
         with gr.Column(visible=False, elem_classes="card", elem_id="combine") as self.panel:
+            about = _(
+                "A weight of 1 takes every row once, 0.5 a random half, 2 every row twice. Rows "
+                "that are held out stay so, and come whole."
+            )
             gr.HTML(
-                "<h3>Put together</h3><p class='aside'>A weight of 1 takes every row once, 0.5 a "
-                "random half, 2 every row twice. Rows that are held out stay so, and come whole."
-                "</p>",
-                apply_default_css=False,
+                f"<h3>{_('Put together')}</h3><p class='aside'>{about}</p>", apply_default_css=False
             )
             with gr.Row():
                 self.weights = [
-                    gr.Number(1.0, label=f"Weight {place}", visible=False, min_width=140)
-                    for place in range(1, MOST + 1)
+                    gr.Number(1.0, visible=False, min_width=140) for _weight in range(MOST)
                 ]
             with gr.Row():
-                self.name = gr.Textbox(label="Name of the new data set", max_lines=1, scale=2)
-                self.seed = gr.Number(42, label="Seed", precision=0, min_width=100)
+                self.name = gr.Textbox(label=_("Name of the new data set"), max_lines=1, scale=2)
+                self.seed = gr.Number(42, label=_("Seed"), precision=0, min_width=100)
             with gr.Row(elem_classes="actions"):
-                self.go = gr.Button("Put together", variant="primary", scale=0)
+                self.go = gr.Button(_("Put together"), variant="primary", scale=0)
             self.told = gr.HTML(apply_default_css=False)
         self.jobs = JobProgress(app, ("combine",), elem_id="combine-progress")
         # The one that was begun in this page: what comes of it is selected.
@@ -64,8 +65,8 @@ class Combining:
         weights = [gr.Number(1.0, label=info.name, visible=True) for info in infos]
         weights += [gr.Number(1.0, visible=False)] * (MOST - len(infos))
         more = len(ticked) > MOST
-        told = messages.note(f"The first {MOST} are taken.", "stopped") if more else ""
-        title = " and ".join(info.name for info in infos)[:80]
+        told = messages.note(_("The first {n} are taken.", n=MOST), "stopped") if more else ""
+        title = f" {_('and')} ".join(info.name for info in infos)[:80]
         chosen = [info.id for info in infos]
         return chosen, gr.Column(visible=len(infos) > 1), title, told, *weights
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from core.data.drafts.rows import plain_row
 from core.data.drafts.tasks import Draft, DraftTask
 from core.errors import DataError
+from core.language import N_, _, n_
 from core.remote.endpoint import endpoint_host
 from webui import messages
 from webui.data import row_cards
@@ -21,24 +21,18 @@ VARIABLES = (
     ("OPENAI_BASE_URL", "OPENAI_API_KEY"),
 )
 KINDS = {
-    "more_like": "More like these",
-    "paraphrase": "In other words",
-    "answer_prompts": "Answers to prompts",
-    "preference_pairs": "Preference pairs",
+    "more_like": N_("More like these"),
+    "paraphrase": N_("In other words"),
+    "answer_prompts": N_("Answers to prompts"),
+    "preference_pairs": N_("Preference pairs"),
 }
 SHOWN = {
-    "new": "To decide",
-    "accepted": "Accepted",
-    "rejected": "Rejected",
-    "taken": "Added",
-    "all": "All",
+    "new": N_("To decide"),
+    "accepted": N_("Accepted"),
+    "rejected": N_("Declined"),
+    "taken": N_("Added"),
+    "all": N_("All"),
 }
-
-NO_DRAFTS = messages.empty(
-    "No drafts yet",
-    "A model can write more rows like these, say them in other words, answer prompts, or judge "
-    "pairs. Nothing gets into the data set before you accept it.",
-)
 
 # In the browser, at once: the server's answer could come when the panel was opened again.
 CLOSE = """() => {
@@ -59,35 +53,54 @@ element.addEventListener('click', (event) => {
 """
 _STATES = {"working": "running", "stopped": "stopped", "finished": "finished", "failed": "failed"}
 _TONES = {"new": "queued", "accepted": "finished", "rejected": "stopped"}
-_WORDS = {"new": "To decide", "accepted": "Accepted", "rejected": "Rejected"}
+
+
+def no_drafts() -> str:
+    """What the drafts of a data set are, while there are none."""
+    about = _(
+        "A model can write more rows like these, say them in other words, answer prompts, or judge "
+        "pairs. Nothing gets into the data set before you accept it."
+    )
+    return messages.empty(_("No drafts yet"), about)
 
 
 def endpoint_note(environment: Mapping[str, str] | None = None) -> str:
     """Which endpoint would be asked, and which variables say so; never an address or a key."""
     given = os.environ if environment is None else environment
-    names = [name for pair in VARIABLES for name in pair]
-    found = "".join(
-        f"<li><code>{name}</code> {'is set' if given.get(name, '').strip() else 'is not set'}</li>"
-        for name in names
-    )
+    found = ""
+    for name in (name for pair in VARIABLES for name in pair):
+        code, is_set = f"<code>{name}</code>", given.get(name, "").strip()
+        told = _("{name} is set", name=code) if is_set else _("{name} is not set", name=code)
+        found += f"<li>{told}</li>"
     host = endpoint_host()
     told = (
-        f"An endpoint gets the example rows at <b>{messages.escape(host)}</b>."
+        _(
+            "An endpoint gets the example rows at {host}.",
+            host=f"<b>{messages.escape(host)}</b>",
+        )
         if host
-        else "No endpoint is set. Set its address, and its key if it needs one, in the environment "
-        "that Tunesmith is started from, and start it again. Or let a local model write."
+        else _(
+            "No endpoint is set. Set its address, and its key if it needs one, in the environment "
+            "that Tunesmith is started from, and start it again. Or let a local model write."
+        )
     )
     return (
-        f'<p class="aside">{told}</p><details class="which"><summary>Where that comes from'
+        f'<p class="aside">{told}</p><details class="which"><summary>{_("Where that comes from")}'
         f'</summary><ul class="variables">{found}</ul></details>'
     )
 
 
 def choice(task: DraftTask) -> tuple[str, str]:
     """How a task is named in a list, and its id."""
-    kind = KINDS[task.settings.kind]
-    drafts = "1 draft" if task.tally.drafts == 1 else f"{task.tally.drafts:,} drafts"
-    return f"{kind}, by {task.settings.model}: {drafts} ({task.id})", task.id
+    told = n_(
+        "{kind}, by {model}: {n} draft ({task})",
+        "{kind}, by {model}: {n:,} drafts ({task})",
+        task.tally.drafts,
+        kind=KINDS[task.settings.kind],
+        model=task.settings.model,
+        task=task.id,
+    )
+    return told, task.id
 
 
 def summary(task: DraftTask, working: bool) -> str:
@@ -95,25 +108,35 @@ def summary(task: DraftTask, working: bool) -> str:
     tally, settings = task.tally, task.settings
     state = "working" if working else task.state
     begun = bool(tally.requests) or state != "stopped"
-    word = {"working": "Writing", "stopped": "Stopped" if begun else "Not started"}.get(state)
-    badge = f'<span class="badge badge-{_STATES[state]}">{word or state.capitalize()}</span>'
-    where = f"at {task.host}" if task.host else "on this machine"
+    word = messages.STATE_WORDS.get(state) if begun else _("Not started")
+    badge = f'<span class="badge badge-{_STATES[state]}">{word or _("Writing")}</span>'
+    made_of = _("{model} on this machine", model=settings.model)
+    if task.host:
+        made_of = _("{model} at {host}", model=settings.model, host=task.host)
     head = (
         f'<div class="headline"><h3>{messages.escape(KINDS[settings.kind])}</h3>{badge}'
-        f'<span class="made-of">{messages.escape(f"{settings.model} {where}")}</span></div>'
+        f'<span class="made-of">{messages.escape(made_of)}</span></div>'
     )
     unusable = sum(tally.unusable.values())
-    told = "about " if tally.estimated else ""
+    tokens = f"{tally.tokens:,}"
     figures = messages.figures(
         [
-            ("Drafts", f"{tally.drafts:,} of {settings.rows:,}"),
-            ("To decide", messages.count(tally.new)),
-            ("Accepted", messages.count(tally.accepted), "Not in the data set yet"),
-            ("Rejected", messages.count(tally.rejected)),
-            ("In the data set", messages.count(tally.taken)),
-            ("Left out", messages.count(tally.duplicates + unusable), "Repeated, or no usable row"),
-            ("Tokens", f"{told}{tally.tokens:,}", "Read and written together"),
-            ("Cost", _cost(tally.cost), "By the prices in the settings"),
+            (_("Drafts"), _("{drafts:,} of {rows:,}", drafts=tally.drafts, rows=settings.rows)),
+            (_("To decide"), messages.count(tally.new)),
+            (_("Accepted"), messages.count(tally.accepted), _("Not in the data set yet")),
+            (_("Declined"), messages.count(tally.rejected)),
+            (_("In the data set"), messages.count(tally.taken)),
+            (
+                _("Left out"),
+                messages.count(tally.duplicates + unusable),
+                _("Repeated, or no usable row"),
+            ),
+            (
+                _("Tokens"),
+                _("about {n}", n=tokens) if tally.estimated else tokens,
+                _("Read and written together"),
+            ),
+            (_("Cost"), _cost(tally.cost), _("By the prices in the settings")),
         ]
     )
     reason = ""
@@ -123,14 +146,14 @@ def summary(task: DraftTask, working: bool) -> str:
 
 
 def _cost(cost: float | None) -> str:
-    return "not known" if cost is None else f"{cost:.4g}"
+    return _("not known") if cost is None else f"{cost:.4g}"
 
 
 def _left_out(task: DraftTask) -> str:
     tally = task.tally
     reasons = dict(tally.unusable)
     if tally.duplicates:
-        reasons["the row was there already"] = tally.duplicates
+        reasons[_("the row was there already")] = tally.duplicates
     if not reasons:
         return ""
     rows = "".join(
@@ -138,7 +161,7 @@ def _left_out(task: DraftTask) -> str:
         for reason, count in sorted(reasons.items(), key=lambda item: -item[1])
     )
     return (
-        '<details class="which"><summary>What was left out, and why</summary>'
+        f'<details class="which"><summary>{_("What was left out, and why")}</summary>'
         f'<ul class="reasons">{rows}</ul></details>'
     )
 
@@ -162,23 +185,30 @@ def drafts(
 
 
 _NOTHING = {
-    "new": ("Nothing to decide", "Drafts that you have neither accepted nor rejected stand here."),
-    "accepted": ("Nothing accepted", "What you accept waits here until you add it."),
-    "rejected": ("Nothing rejected", "What you reject stays here and is never added."),
-    "taken": ("Nothing added yet", "Accept drafts, then add them to the data set."),
-    "all": ("No drafts yet", "They appear here as they are written."),
+    "new": (
+        N_("Nothing to decide"),
+        N_("Drafts that you have neither accepted nor rejected stand here."),
+    ),
+    "accepted": (N_("Nothing accepted"), N_("What you accept waits here until you add it.")),
+    "rejected": (N_("Nothing rejected"), N_("What you reject stays here and is never added.")),
+    "taken": (N_("Nothing added yet"), N_("Accept drafts, then add them to the data set.")),
+    "all": (N_("No drafts yet"), N_("They appear here as they are written.")),
 }
 
 
 def _draft(draft: Draft, may_edit: bool) -> str:
-    offered = [("accept", "Accept"), ("reject", "Reject")]
+    number = draft.id
+    offered = [
+        ("accept", _("Accept"), _("Accept draft {n}", n=number)),
+        ("reject", _("Reject"), _("Reject draft {n}", n=number)),
+    ]
     if may_edit:  # one at a time: what was typed in another one would be lost
-        offered.insert(0, ("edit", "Edit"))
+        offered.insert(0, ("edit", _("Edit"), _("Edit draft {n}", n=number)))
     done = {"accepted": "accept", "rejected": "reject"}.get(draft.status)
     buttons = "".join(
         f'<button type="button" class="small is-{act}" data-act="{act}" '
-        f'aria-label="{word} draft {draft.id}">{word}</button>'
-        for act, word in offered
+        f'aria-label="{label}">{word}</button>'
+        for act, word, label in offered
         if act != done
     )
     judged = row_cards.judgement(draft.row["label"]) if "label" in draft.row else ""
@@ -187,10 +217,11 @@ def _draft(draft: Draft, may_edit: bool) -> str:
 
 def _card(draft: Draft, body: str, buttons: str) -> str:
     tone = "finished" if draft.taken else _TONES[draft.status]
-    word = "In the data set" if draft.taken else _WORDS[draft.status]
-    edited = " · edited" if draft.edited else ""
+    word = _("In the data set") if draft.taken else SHOWN[draft.status]
+    name = _("Draft {n}", n=draft.id)
+    edited = f" · {_('edited')}" if draft.edited else ""
     return (
-        f'<article class="row-card draft" data-draft="{draft.id}"><header><span>Draft {draft.id}'
+        f'<article class="row-card draft" data-draft="{draft.id}"><header><span>{name}'
         f'{edited}</span><span class="badge badge-{tone}">{word}</span></header>{body}'
         f'<div class="draft-buttons">{buttons}</div></article>'
     )
@@ -198,8 +229,9 @@ def _card(draft: Draft, body: str, buttons: str) -> str:
 
 def _editor(draft: Draft, typed: Mapping[str, str] | None, error: DataError | None) -> str:
     texts = {**editable(draft), **(typed or {})}
-    wrong = re.split("[:.,]", error.message)[0] if error else ""
-    place = wrong if wrong in texts else next(iter(texts), "")
+    # A sentence about a field begins with its name.
+    named = (name for name in texts if error and error.message.startswith(name))
+    place = next(named, next(iter(texts), ""))
     fields = "".join(
         f'<label><span>{messages.escape(name)}</span><textarea name="{messages.escape(name)}" '
         f'rows="{_lines(text)}" {"aria-invalid=true" if error and name == place else ""}>\n'
@@ -213,8 +245,8 @@ def _editor(draft: Draft, typed: Mapping[str, str] | None, error: DataError | No
         for name, text in texts.items()
     )
     buttons = (
-        '<button type="button" class="small is-accept" data-act="save">Save</button>'
-        '<button type="button" class="small" data-act="cancel">Cancel</button>'
+        f'<button type="button" class="small is-accept" data-act="save">{_("Save")}</button>'
+        f'<button type="button" class="small" data-act="cancel">{_("Cancel")}</button>'
     )
     return _card(draft, f'<div class="draft-fields">{fields}</div>', buttons)
 
@@ -242,9 +274,11 @@ def typed_row(draft: Draft, typed: Mapping[str, str]) -> dict[str, Any]:
         try:
             row[name] = json.loads(text)
         except ValueError as error:
-            raise DataError(f"{name}: is not JSON: {error}.", "Mend it, or cancel.") from error
+            text = _("{name}: is not JSON: {error}.", name=name, error=error)
+            raise DataError(text, _("Mend it, or cancel.")) from error
     return row
 
 
 def where(first: int, count: int, total: int) -> str:
-    return f'<p class="aside">{first + 1} to {first + count} of {total:,}</p>' if count else ""
+    told = _("{first} to {last} of {total:,}", first=first + 1, last=first + count, total=total)
+    return f'<p class="aside">{told}</p>' if count else ""

@@ -13,6 +13,7 @@ from core.config.fields import FieldSpec
 from core.data.drafts.settings import DraftSettings, drafts_form
 from core.data.record import DatasetInfo
 from core.errors import ConfigError, Problem
+from core.language import _, speaking
 from core.remote.endpoint import endpoint_host
 from webui.context import App
 from webui.data import draft_cards
@@ -33,8 +34,9 @@ _LISTED = (_KIND, _MODEL, _LABEL)
 
 
 def _plain(spec: FieldSpec) -> FieldSpec:
-    """Without a unit that the label says already."""
-    said = bool(spec.unit) and spec.unit.rstrip("s") in spec.label.lower()
+    """Without a unit that the label says already, in the words of their declaration."""
+    with speaking("en"):
+        said = bool(spec.unit) and str(spec.unit).rstrip("s") in str(spec.label).lower()
     return replace(spec, unit="" if said else spec.unit)
 
 
@@ -49,10 +51,10 @@ class DraftForm:
         with gr.Column(visible=False, elem_classes="card", elem_id="drafts-panel") as self.panel:
             self.endpoint = gr.HTML(apply_default_css=False)
             self.form = Form("drafts", first_values(SPECS), dict.fromkeys(_LISTED, []), [_SOURCE])
-            self.form.part(groups(SPECS, "More settings", "fold-drafts"))
+            self.form.part(groups(SPECS, _("More settings"), "fold-drafts"))
             with gr.Row(elem_classes="actions"):
-                self.start = gr.Button("Start writing", variant="primary", scale=0)
-                self.close = gr.Button("Close", scale=0)
+                self.start = gr.Button(_("Start writing"), variant="primary", scale=0)
+                self.close = gr.Button(_("Close"), scale=0)
             self.wrong = gr.HTML(apply_default_css=False)
         self.form.render()
         self.shown = {
@@ -65,11 +67,11 @@ class DraftForm:
 
     def show(self, info: DatasetInfo) -> dict[Any, Any]:
         """The card, open, with what the data set and this machine offer."""
-        kinds = [(t, k) for k, t in draft_cards.KINDS.items() if _possible(k, info.form)]
+        kinds = [(_(t), k) for k, t in draft_cards.KINDS.items() if _possible(k, info.form)]
         source = "endpoint" if endpoint_host() else "local"
         models = self._models(source)
         values = {spec.name: spec.default for spec in SPECS} | {"source": source}
-        labels = [("all labels", ""), *((label, label) for label in info.labels)]
+        labels = [(_("all labels"), ""), *((label, label) for label in info.labels)]
         first = {_KIND: kinds[0][1], _SOURCE: source, _LABEL: "", _MODEL: _first(models)}
         return {
             self.panel: gr.Column(visible=True),
@@ -88,7 +90,9 @@ class DraftForm:
         """The models of this machine and finished runs; an endpoint's must be typed."""
         if source == "endpoint":
             return []
-        runs = [(f"{name} (run)", run) for name, run in run_choices(trained_runs(self.app))]
+        runs = [
+            (_("{name} (run)", name=name), run) for name, run in run_choices(trained_runs(self.app))
+        ]
         return [*((name, name) for name in local_models(self.app)), *runs]
 
     def read(self, data: Mapping[Component, Any]) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from core.data.jobs import check_free, submit_adding, submit_drafts
 from core.data.registry import load_dataset_info
 from core.errors import ConfigError, DataError, Problem, TunesmithError
 from core.jobs.job import Job
+from core.language import _, n_, speaking
 from core.workspace import Workspace
 from webui import messages
 from webui.context import CHOICE, QUIET, App, Shared, version_of
@@ -30,8 +31,8 @@ class DraftsView:
     def __init__(self, app: App, shared: Shared) -> None:
         self.app, self.shared = app, shared
         with gr.Row(elem_classes="toolbar drafts-head"):
-            self.task = gr.Dropdown([], label="Drafts", scale=3, min_width=240, visible=False)
-            self.more = gr.Button("Write more rows", variant="primary", scale=0, min_width=160)
+            self.task = gr.Dropdown([], label=_("Drafts"), scale=3, min_width=240, visible=False)
+            self.more = gr.Button(_("Write more rows"), variant="primary", scale=0, min_width=160)
         self.nothing = gr.HTML(apply_default_css=False)
         self.form = DraftForm(app)
         self.said = gr.HTML(elem_id="drafts-said", apply_default_css=False)
@@ -53,7 +54,7 @@ class DraftsView:
             self.summary = gr.HTML(apply_default_css=False)
             with (
                 gr.Accordion(
-                    "Go on with other limits, or delete",
+                    _("Go on with other limits, or delete"),
                     open=False,
                     visible=False,
                     elem_classes="fold",
@@ -61,22 +62,22 @@ class DraftsView:
                 ) as self.resuming,
                 gr.Row(elem_classes="toolbar"),
             ):
-                self.rows = gr.Textbox(label="Rows to write", max_lines=1, min_width=120)
-                self.budget = gr.Textbox(label="Token budget", max_lines=1, min_width=120)
-                self.resume = gr.Button("Go on", scale=0, min_width=96)
-                self.delete = gr.Button("Delete these drafts", scale=0, min_width=180)
+                self.rows = gr.Textbox(label=_("Rows to write"), max_lines=1, min_width=120)
+                self.budget = gr.Textbox(label=_("Token budget"), max_lines=1, min_width=120)
+                self.resume = gr.Button(_("Go on"), scale=0, min_width=96)
+                self.delete = gr.Button(_("Delete these drafts"), scale=0, min_width=180)
             with gr.Row(elem_classes="toolbar rows-bar"):
                 self.which = gr.Radio(
-                    [(title, key) for key, title in draft_cards.SHOWN.items()],
+                    [(_(title), key) for key, title in draft_cards.SHOWN.items()],
                     value="new",
-                    label="Show",
+                    label=_("Show"),
                     scale=0,
                     min_width=320,
                 )
-                self.accept_all = gr.Button("Accept all shown", scale=0, min_width=160)
-                self.reject_all = gr.Button("Reject all shown", scale=0, min_width=160)
+                self.accept_all = gr.Button(_("Accept all shown"), scale=0, min_width=160)
+                self.reject_all = gr.Button(_("Reject all shown"), scale=0, min_width=160)
                 self.add = gr.Button(
-                    "Add the accepted rows",
+                    _("Add the accepted rows"),
                     variant="primary",
                     scale=0,
                     min_width=220,
@@ -99,7 +100,7 @@ class DraftsView:
             self.task: gr.Dropdown(
                 [draft_cards.choice(task) for task in found], value=chosen, visible=bool(found)
             ),
-            self.nothing: "" if found else draft_cards.NO_DRAFTS,
+            self.nothing: "" if found else draft_cards.no_drafts(),
             self.area: gr.Column(visible=bool(found)),
         }
 
@@ -112,7 +113,7 @@ class DraftsView:
             return {self.area: gr.Column(visible=False)}
         working = task.state == "working"
         accepted = task.tally.accepted
-        rows = "1 accepted row" if accepted == 1 else f"{accepted:,} accepted rows"
+        add = n_("Add the {n} accepted row", "Add the {n:,} accepted rows", accepted)
         budget = task.settings.token_budget
         return {
             self.area: gr.Column(visible=True),
@@ -123,7 +124,7 @@ class DraftsView:
             self.rows: str(task.settings.rows),
             self.budget: "" if budget is None else str(budget),
             self.add: gr.Button(
-                f"Add the {rows}" if accepted else "Add the accepted rows",
+                add if accepted else _("Add the accepted rows"),
                 interactive=bool(accepted),
             ),
             self.tally: f"{task_id} {task.tally.drafts}",
@@ -206,12 +207,13 @@ class DraftsView:
 
     def _told_by_task(self, job: Job) -> bool:
         """Whether the task itself says what went wrong; it is shown there then."""
-        try:
-            task = tasks.load_task(self.app.workspace, job.dataset, job.params.get("task", ""))
-        except TunesmithError:
-            return False
-        failed = job.state == "failed" and task.state == "failed"
-        return failed and task.reason.startswith(job.error or "?")
+        with speaking("en"):  # both in the words of the worker
+            try:
+                task = tasks.load_task(self.app.workspace, job.dataset, job.params.get("task", ""))
+            except TunesmithError:
+                return False
+            failed = job.state == "failed" and task.state == "failed"
+            return failed and task.reason.startswith(str(job.error or "?"))
 
     def act_on_job(self, dataset: str, known: set[str], event: gr.EventData) -> Any:
         """Stop it, open what it made, or put its end away."""
@@ -224,7 +226,7 @@ class DraftsView:
         except TunesmithError as error:
             return messages.error(error)
         desk.close()
-        return messages.note("The drafts are deleted.", "finished")
+        return messages.note(_("The drafts are deleted."), "finished")
 
     # -- wiring
 
@@ -373,8 +375,8 @@ class DraftPages:
             elem_id="drafts", js_on_load=draft_cards.CLICKS, apply_default_css=False
         )
         with gr.Row(visible=False, elem_classes="toolbar pages") as self.row:
-            self.before = gr.Button("Previous", scale=0, min_width=96)
-            self.after = gr.Button("Next", scale=0, min_width=96)
+            self.before = gr.Button(_("Previous"), scale=0, min_width=96)
+            self.after = gr.Button(_("Next"), scale=0, min_width=96)
             self.where = gr.HTML(apply_default_css=False)
         self.outputs = [self.cards, self.where, self.row]
 
@@ -439,8 +441,8 @@ class DraftPages:
     ) -> str:
         """Accepts or rejects the drafts on this page that are not in the data set."""
         if desk.editing:
-            return messages.note(f"Draft {desk.editing} is open. Save it or cancel first.")
-        found, _ = self._page(dataset, task_id, which, first)
+            return messages.note(_("Draft {n} is open. Save it or cancel first.", n=desk.editing))
+        found, _total = self._page(dataset, task_id, which, first)
         ids = [draft.id for draft in found if not draft.taken]
         try:
             getattr(review, act)(self.workspace, dataset, task_id, ids)

@@ -23,13 +23,14 @@ from core.data.steps.base import Step
 from core.data.steps.split import Split
 from core.data.turn_keys import note_keys
 from core.errors import ConfigError, DataError, TunesmithError
+from core.language import N_, _, n_
 from webui import background, messages
 from webui.context import CHOICE, QUIET, App
 from webui.data import import_sources
 from webui.data.import_sources import Found, look_at, look_at_held_out
 from webui.data.mapping import MappingTable, SavedMappings, problems_of
 
-_NEXT = "Choose what the rows are, then a column or a template for each field."
+_NEXT = N_("Choose what the rows are, then a column or a template for each field.")
 
 
 class ImportChoice:
@@ -41,12 +42,12 @@ class ImportChoice:
         self.recognised = gr.HTML(apply_default_css=False)
         self.saved = SavedMappings(app)
         with gr.Row(elem_classes="form-choice"):
-            self.form = gr.Dropdown([], label="What the rows are", elem_id="form", scale=3)
+            self.form = gr.Dropdown([], label=_("What the rows are"), elem_id="form", scale=3)
             self.name = gr.Textbox(
-                label="Name of the data set",
+                label=_("Name of the data set"),
                 max_lines=1,
                 scale=2,
-                info="As it stands in lists; it can be changed later.",
+                info=_("As it stands in lists; it can be changed later."),
             )
         self.table = MappingTable().build()
         self.saved.build_list()
@@ -55,15 +56,15 @@ class ImportChoice:
                 self.hold_out = HoldOut()
             with gr.Column(min_width=300):
                 self.system = gr.Textbox(
-                    label="System prompt for rows without one",
+                    label=_("System prompt for rows without one"),
                     lines=2,
                     max_lines=4,
-                    info="Goes before each conversation, in training and later in Chat.",
+                    info=_("Goes before each conversation, in training and later in Chat."),
                 )
                 self.recipe = Recipe()
         self.drops = gr.HTML(apply_default_css=False)
         self.preview = gr.HTML(elem_id="import-preview", apply_default_css=False)
-        self.go = gr.Button("Import", variant="primary", scale=0, min_width=140, render=False)
+        self.go = gr.Button(_("Import"), variant="primary", scale=0, min_width=140, render=False)
 
     # -- handlers
 
@@ -302,9 +303,9 @@ class ImportChoice:
 def _forms(possible: Sequence[str], chosen: Form | None) -> gr.Dropdown:
     """All forms, those first that these columns have; a template can make the others."""
     names = [*possible, *(name for name in FORMS if name not in possible)]
-    help = chosen.help if chosen else "Nothing was recognised; say what the rows are."
+    help = _(chosen.help) if chosen else _("Nothing was recognised; say what the rows are.")
     return gr.Dropdown(
-        [(FORMS[name].title, name) for name in names],
+        [(_(FORMS[name].title), name) for name in names],
         value=chosen.name if chosen else None,
         info=help,
     )
@@ -325,9 +326,9 @@ def _kept_looked_at(report: SourceReport, form: Form, mapping: Mapping[str, str]
 
 SHARE, SECOND_FILE, NONE = "share", "file", "none"
 NO_GROUP = ""
-_ABOUT_SECOND = (
-    "<p class='aside'>Any file that can be imported, with the same kind of rows. All of it is held "
-    "out; a test share is taken from the first file.</p>"
+_ABOUT_SECOND = N_(
+    "Any file that can be imported, with the same kind of rows. All of it is held out; a test "
+    "share is taken from the first file."
 )
 _NO_TURNS = ("text", "labelled-text")
 
@@ -337,30 +338,30 @@ class HoldOut:
 
     def __init__(self) -> None:
         self.how = gr.Radio(
-            [("a share", SHARE), ("a second file", SECOND_FILE), ("nothing", NONE)],
+            [(_("a share"), SHARE), (_("a second file"), SECOND_FILE), (_("nothing"), NONE)],
             value=SHARE,
-            label="Hold out for evaluation",
-            info="Rows that are never trained on show when to stop.",
+            label=_("Hold out for evaluation"),
+            info=_("Rows that are never trained on show when to stop."),
         )
         self.second = gr.File(
-            label="The held-out rows", visible=False, height=100, elem_id="second"
+            label=_("The held-out rows"), visible=False, height=100, elem_id="second"
         )
         self.problem = gr.HTML(elem_id="second-told", apply_default_css=False)
         with gr.Row() as self.shares:
-            self.fraction = gr.Number(0.1, label="Share", min_width=90, step=0.05)
-            self.test = gr.Number(0.0, label="Test share", min_width=90, step=0.05)
-            self.seed = gr.Number(42, label="Seed", precision=0, min_width=90)
+            self.fraction = gr.Number(0.1, label=_("Share"), min_width=90, step=0.05)
+            self.test = gr.Number(0.0, label=_("Test share"), min_width=90, step=0.05)
+            self.seed = gr.Number(42, label=_("Seed"), precision=0, min_width=90)
         self.stratify = gr.Checkbox(
             False,
-            label="Keep the mix of labels",
+            label=_("Keep the mix of labels"),
             visible=False,
-            info="Each part gets its share of every label.",
+            info=_("Each part gets its share of every label."),
         )
         self.group = gr.Dropdown(
-            [("nothing", NO_GROUP)],
-            label="Keep together by column",
+            [(_("nothing"), NO_GROUP)],
+            label=_("Keep together by column"),
             value=NO_GROUP,
-            info="Rows with the same value, such as one customer, land in one part.",
+            info=_("Rows with the same value, such as one customer, land in one part."),
         )
 
     @property
@@ -391,7 +392,7 @@ class HoldOut:
 
     def about_second(self, how: str) -> str:
         """What a second file is for, until there is one."""
-        return _ABOUT_SECOND if how == SECOND_FILE else ""
+        return f"<p class='aside'>{_ABOUT_SECOND}</p>" if how == SECOND_FILE else ""
 
     def fit(self, standard: str) -> dict[Any, Any]:
         """The settings for rows of a standard form."""
@@ -400,7 +401,7 @@ class HoldOut:
 
     def groups(self, columns: Sequence[str]) -> dict[Any, Any]:
         """The columns that rows can be kept together by: those that stay beside a row."""
-        choices = [("nothing", NO_GROUP), *((name, name) for name in columns)]
+        choices = [(_("nothing"), NO_GROUP), *((name, name) for name in columns)]
         return {self.group: gr.Dropdown(choices)}
 
     def step(self, data: Mapping[Any, Any], standard: str) -> Step | None:
@@ -422,21 +423,30 @@ class HoldOut:
             return parse_step(spec)
         except ConfigError as error:
             labels = {field.path: field.label for field in field_specs(Split)}
-            raise DataError(_told(error, labels), "Change it under Hold out.") from error
+            raise DataError(_told(error, labels), _("Change it under Hold out.")) from error
 
     def tell_second(self, report: SourceReport) -> str:
         """What the second file holds."""
-        name, rows = report.path.name, report.total_rows
-        count = "its rows" if rows is None else "1 row" if rows == 1 else f"{rows:,} rows"
-        told = f"{name}: {count} will be held out"
-        if not report.problem_count:
-            return messages.note(f"{told}.", "finished")
+        name, rows, unusable = report.path.name, report.total_rows, report.problem_count
+        told = _("{name}: its rows will be held out", name=name)
+        if rows is not None:
+            told = n_(
+                "{name}: {n} row will be held out",
+                "{name}: {n:,} rows will be held out",
+                rows,
+                name=name,
+            )
+        if not unusable:
+            return messages.note(_("{told}.", told=told), "finished")
         first = report.problems[0]
-        return messages.note(
-            f"{told}, less {report.problem_count:,} that cannot be used (line {first['line']}: "
-            f"{first['reason']}).",
-            "stopped",
+        text = _(
+            "{told}, less {n:,} that cannot be used (line {line}: {reason}).",
+            told=told,
+            n=unusable,
+            line=first["line"],
+            reason=first["reason"],
         )
+        return messages.note(text, "stopped")
 
     def second_file(self, data: Mapping[Any, Any]) -> str | None:
         """The file with the held-out rows, if one is wanted and there."""
@@ -446,7 +456,7 @@ class HoldOut:
     def second_source(self, data: Mapping[Any, Any]) -> str | None:
         """The file with the held-out rows, if there is to be one. Raises DataError."""
         if data[self.how] == SECOND_FILE and not data[self.second]:
-            raise DataError("No second file was given.", "Drop one, or take a share.")
+            raise DataError(_("No second file was given."), _("Drop one, or take a share."))
         return self.second_file(data)
 
 
@@ -454,14 +464,14 @@ class Recipe:
     """A list of steps from a file, done to the rows while they come in."""
 
     def __init__(self) -> None:
-        with gr.Accordion("Apply a recipe of steps", open=False, elem_classes="fold"):
-            gr.HTML(
-                "<p class='aside'>A recipe is what Clean and shape recorded for another data set "
-                "(Manage, Download the recipe), or a YAML file of your own. Its form and mapping "
-                "are taken over where these columns allow it.</p>",
-                apply_default_css=False,
+        with gr.Accordion(_("Apply a recipe of steps"), open=False, elem_classes="fold"):
+            about = _(
+                "A recipe is what Clean and shape recorded for another data set (Manage, Download "
+                "the recipe), or a YAML file of your own. Its form and mapping are taken over "
+                "where these columns allow it."
             )
-            self.file = gr.File(label="Recipe (YAML)", height=100)
+            gr.HTML(f"<p class='aside'>{about}</p>", apply_default_css=False)
+            self.file = gr.File(label=_("Recipe (YAML)"), height=100)
             self.told = gr.HTML(apply_default_css=False)
         self.steps = gr.State([])
 
@@ -473,13 +483,14 @@ class Recipe:
             recipe = read_recipe(Path(path))
             steps = parse_steps(recipe["steps"])
         except ConfigError as error:
-            return [], {}, messages.error(_told(error), "Mend the recipe and drop it again.")
+            return [], {}, messages.error(_told(error), _("Mend the recipe and drop it again."))
         except TunesmithError as error:
             return [], {}, messages.error(error)
         lines = "".join(f"<li>{messages.escape(step.title)}</li>" for step in steps)
-        told = f"<ol class='recipe'>{lines}</ol>" if steps else messages.note("It has no steps.")
+        told = f"<ol class='recipe'>{lines}</ol>" if steps else messages.note(_("It has no steps."))
         if any(step.op == "split" for step in steps):
-            told += "<p class='aside'>Its own split is used instead of Hold out.</p>"
+            own = _("Its own split is used instead of Hold out.")
+            told += f"<p class='aside'>{own}</p>"
         return [step.spec() for step in steps], recipe, told
 
 

@@ -15,6 +15,7 @@ from core.data.uploads import discard_uploads
 from core.errors import JobError, TunesmithError
 from core.jobs.job import Job
 from core.jobs.queue import dismiss_job, stop_job
+from core.language import _
 from webui import background, messages
 from webui.context import QUIET, App, Shared
 from webui.data.import_choice import ImportChoice
@@ -38,7 +39,7 @@ class ImportForm:
         self.sources = Sources()
         self.jobs = JobProgress(app, ("import",), elem_id="imports")
         self.failure = gr.HTML(apply_default_css=False)
-        self.stop = gr.Button("Stop", visible=False, scale=0, min_width=100)
+        self.stop = gr.Button(_("Stop"), visible=False, scale=0, min_width=100)
         # The import that the form shows: its id, the data set that was selected when it began, and
         # at its end the new one. Empty in a page that was reloaded: the import stands above then.
         self.mine = gr.Textbox(visible="hidden", label="The import of this form")
@@ -47,7 +48,7 @@ class ImportForm:
             self.choice = ImportChoice(app)
             with gr.Row(elem_classes="actions"):
                 self.choice.go.render()
-                self.discard = gr.Button("Discard", scale=0, min_width=100)
+                self.discard = gr.Button(_("Discard"), scale=0, min_width=100)
             self.progress = gr.HTML(apply_default_css=False)
 
     # -- handlers
@@ -86,8 +87,8 @@ class ImportForm:
         task = background.begin(lambda task: look_at(self.app.workspace, sources, task))
         try:
             with self.looks.watch(page, task) as watch:
-                for _ in watch.glances():
-                    told = messages.progress(None, task.message or "Looking at what you brought")
+                for _glance in watch.glances():
+                    told = messages.progress(None, task.message or _("Looking at what you brought"))
                     yield {self.failure: told, self.stop: gr.Button(visible=True)}
                 yield self._seen(task) if watch.wanted else gr.skip()
         finally:
@@ -97,7 +98,7 @@ class ImportForm:
         """What was brought, in the panel. An import that the panel showed goes on above it."""
         done = {self.stop: gr.Button(visible=False)}
         if task.stopped:
-            return {**done, self.failure: messages.note("Stopped.", "stopped")}
+            return {**done, self.failure: messages.note(_("Stopped."), "stopped")}
         if task.error:
             return {**done, self.failure: messages.error(task.error)}
         shown = {**self._busy(False), **self._open(True), **self.choice.show(task.result)}
@@ -166,7 +167,7 @@ class ImportForm:
 
     def _busy(self, busy: bool) -> dict[Any, Any]:
         """The buttons while an import goes on, and before and after it."""
-        word, look = ("Stop", "stop") if busy else ("Discard", "secondary")
+        word, look = (_("Stop"), "stop") if busy else (_("Discard"), "secondary")
         return {
             self.choice.go: gr.Button(interactive=not busy),
             self.discard: gr.Button(word, variant=look),

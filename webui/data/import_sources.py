@@ -20,6 +20,7 @@ from core.data.read.sources import PREFIX, HubSource
 from core.data.turn_keys import unused_text
 from core.errors import DataError, TunesmithError
 from core.jobs.isolated import call_isolated
+from core.language import N_, _, n_
 from core.workspace import Workspace
 from webui import background, messages
 from webui.data import row_cards
@@ -28,12 +29,6 @@ from webui.data import row_cards
 KEPT_ROWS = 50
 # A text file up to this size is looked at in a moment; anything else is another process's work.
 _QUICK_BYTES = 16 * 2**20
-_HUB = (
-    "<p class='aside'>Rows come from the Hugging Face Hub (or <code>HF_ENDPOINT</code>). A "
-    "private or gated data set needs a token: log in once with <code>hf auth login</code>, or "
-    "start this program with <code>HF_TOKEN</code> set. The page neither asks for a token nor "
-    "keeps one.</p>"
-)
 
 
 @dataclass(frozen=True)
@@ -62,7 +57,7 @@ class Sources:
     def __init__(self) -> None:
         with gr.Row(elem_classes="bring", equal_height=True):
             self.drop = gr.File(
-                label=f"{KINDS}; also in .zip or .gz",
+                label=_("{kinds}; also in .zip or .gz", kinds=KINDS),
                 file_count="multiple",
                 elem_id="drop",
                 height=136,
@@ -71,41 +66,49 @@ class Sources:
             )
             with gr.Column(scale=2, min_width=280):
                 self.path = gr.Textbox(
-                    label="or a file or folder on this machine",
+                    label=_("or a file or folder on this machine"),
                     placeholder="data/tickets.jsonl",
                     max_lines=1,
-                    submit_btn="Look",
+                    submit_btn=_("Look"),
                 )
-                self.sample = gr.Button("Use the sample: support tickets")
-        with gr.Accordion("From the Hugging Face Hub", open=False, elem_classes="fold"):
+                self.sample = gr.Button(_("Use the sample: support tickets"))
+        with gr.Accordion(_("From the Hugging Face Hub"), open=False, elem_classes="fold"):
             self._build_hub()
 
     def _build_hub(self) -> None:
-        gr.HTML(_HUB, apply_default_css=False)
+        about = _(
+            "Rows come from the Hugging Face Hub (or {endpoint}). A private or gated data set "
+            "needs a token: log in once with {login}, or start this program with {token} set. The "
+            "page neither asks for a token nor keeps one.",
+            endpoint="<code>HF_ENDPOINT</code>",
+            login="<code>hf auth login</code>",
+            token="<code>HF_TOKEN</code>",
+        )
+        gr.HTML(f"<p class='aside'>{about}</p>", apply_default_css=False)
         with gr.Row():
             self.hub_id = gr.Textbox(
-                label="Data set", placeholder="owner/name", max_lines=1, min_width=220, scale=2
+                label=_("Data set"), placeholder="owner/name", max_lines=1, min_width=220, scale=2
             )
             self.config = gr.Textbox(
-                label="Config", placeholder="the only one", max_lines=1, min_width=120
+                label=_("Config"), placeholder=_("the only one"), max_lines=1, min_width=120
             )
-            self.split = gr.Textbox("train", label="Split", max_lines=1, min_width=120)
-            self.revision = gr.Textbox("main", label="Revision", max_lines=1, min_width=120)
+            self.split = gr.Textbox("train", label=_("Split"), max_lines=1, min_width=120)
+            self.revision = gr.Textbox("main", label=_("Revision"), max_lines=1, min_width=120)
         with gr.Row(equal_height=True):
             self.share = gr.Number(
                 1.0,
-                label="Share of its rows",
+                label=_("Share of its rows"),
                 step=0.05,
                 min_width=160,
-                info="1 takes all; 0.1 the first tenth, or a random one without streaming.",
+                info=_("1 takes all; 0.1 the first tenth, or a random one without streaming."),
             )
             self.streaming = gr.Checkbox(
                 True,
-                label="Streaming",
+                label=_("Streaming"),
                 min_width=160,
-                info="Downloads only the rows that are wanted.",
+                info=_("Downloads only the rows that are wanted."),
             )
-            self.look = gr.Button("Look at it", scale=0, min_width=140)
+            self.look = gr.Button(_("Look at it"), scale=0, min_width=140)
 
     @property
     def hub_fields(self) -> list[gr.components.Component]:
@@ -165,10 +168,15 @@ def look_at_held_out(
         own = _inspect(workspace, source, task, None, None)
     wanted = FORMS[form]
     if own.form is None or FORMS[own.form].standard != wanted.standard:
-        held = FORMS[own.form].title if own.form else "something unknown"
+        held = FORMS[own.form].title if own.form else _("something unknown")
         raise DataError(
-            f"{Path(source).name} holds {held}; the training rows are {wanted.title}.",
-            "Bring both in the same form.",
+            _(
+                "{name} holds {held}; the training rows are {title}.",
+                name=Path(source).name,
+                held=held,
+                title=wanted.title,
+            ),
+            _("Bring both in the same form."),
         )
     return own
 
@@ -224,7 +232,7 @@ _LISTED = 20
 def recognised(found: Found) -> str:
     """What the first source is, and why; what else was brought."""
     report = found.report
-    title = FORMS[report.form].title if report.form else "Not recognised"
+    title = FORMS[report.form].title if report.form else _("Not recognised")
     facts = [_kind(report), _rows(found.total_rows), _columns(report.columns)]
     name = messages.escape(found.sources[0] if report.container == "hub" else report.path.name)
     return (
@@ -237,35 +245,40 @@ def recognised(found: Found) -> str:
 
 
 def _kind(report: SourceReport) -> str:
-    inside = {"gzip": " in gzip", "zip": " in a zip archive", "folder": " in a folder"}
-    encoding = f", {report.encoding}" if report.encoding else ""
     if report.container == "hub":
-        return "data set of the Hub"
-    return report.format + inside.get(report.container, "") + encoding
+        return _("data set of the Hub")
+    packed = {
+        "gzip": N_("{format} in gzip"),
+        "zip": N_("{format} in a zip archive"),
+        "folder": N_("{format} in a folder"),
+    }
+    kind = _(packed.get(report.container, "{format}")).format(format=report.format)
+    return _("{kind}, {encoding}", kind=kind, encoding=report.encoding) if report.encoding else kind
 
 
 def _rows(total: int | None) -> str:
     if total is None:
-        return "rows not counted yet, only the beginning was looked at"
-    return "1 row" if total == 1 else f"{total:,} rows"
+        return _("rows not counted yet, only the beginning was looked at")
+    return n_("{n} row", "{n:,} rows", total)
 
 
 def _columns(columns: Sequence[str]) -> str:
     named = ", ".join(columns[:_LISTED])
-    return f"columns {named}" + (" and more" if len(columns) > _LISTED else "")
+    if len(columns) > _LISTED:
+        return _("columns {names} and more", names=named)
+    return _("columns {names}", names=named)
 
 
 def _files(report: SourceReport) -> str:
     if len(report.files) < 2 and not report.skipped:
         return ""
-    count = "1 file" if len(report.files) == 1 else f"{len(report.files):,} files"
-    left = f", {len(report.skipped):,} left out" if report.skipped else ""
-    items = [f"<li>{messages.escape(name)}</li>" for name in report.files[:_LISTED]]
-    items += [f"<li>Left out: {messages.escape(name)}</li>" for name in report.skipped[:_LISTED]]
-    return (
-        f'<details class="dropped files"><summary>{count}{left}</summary>'
-        f"<ul>{''.join(items)}</ul></details>"
-    )
+    told = n_("{n} file", "{n:,} files", len(report.files))
+    if report.skipped:
+        told = _("{files}, {n:,} left out", files=told, n=len(report.skipped))
+    items = [*report.files[:_LISTED]]
+    items += [_("Left out: {name}", name=name) for name in report.skipped[:_LISTED]]
+    listed = "".join(f"<li>{messages.escape(item)}</li>" for item in items)
+    return f'<details class="dropped files"><summary>{told}</summary><ul>{listed}</ul></details>'
 
 
 def _wrong(found: Found) -> str:
@@ -279,25 +292,33 @@ def would_drop(report: SourceReport) -> str:
     told = messages.note(unused, "stopped") if unused else ""
     if not report.problem_count:
         return told
+    title = n_(
+        "{n} row would be dropped: which and why",
+        "{n:,} rows would be dropped: which and why",
+        report.problem_count,
+    )
     several = len(report.files) > 1
     lines = [
-        (
-            f"{problem['file']} line {problem['line']}" if several else f"line {problem['line']}",
-            problem["reason"],
-        )
+        (line_of(problem["file"] if several else "", problem["line"]), problem["reason"])
         for problem in report.problems
     ]
+    return dropped(title, report.problem_count, lines) + told
+
+
+def line_of(file: str, line: int) -> str:
+    """Where a row stands; `file` is "" where there is only one."""
+    return _("{file} line {n}", file=file, n=line) if file else _("line {n}", n=line)
+
+
+def dropped(title: str, count: int, lines: Sequence[tuple[str, str]]) -> str:
+    """A fold that lists `count` rows, or the first of them, with their reasons."""
     items = "".join(
         f"<li><b>{messages.escape(where)}</b> {messages.escape(reason)}</li>"
         for where, reason in lines
     )
-    left = report.problem_count - len(lines)
-    more = f"<li>and {left:,} more</li>" if left > 0 else ""
-    rows = "1 row" if report.problem_count == 1 else f"{report.problem_count:,} rows"
-    return (
-        f'<details class="dropped"><summary>{rows} would be dropped: which and why</summary>'
-        f"<ul>{items}{more}</ul></details>{told}"
-    )
+    left = count - len(lines)
+    more = f"<li>{_('and {n:,} more', n=left)}</li>" if left > 0 else ""
+    return f'<details class="dropped"><summary>{title}</summary><ul>{items}{more}</ul></details>'
 
 
 def first_rows(
@@ -309,8 +330,8 @@ def first_rows(
         for place, row in enumerate(rows[:SHOWN_ROWS])
     )
     return (
-        '<div class="pairs"><div class="pair-heads"><h4>In the file</h4>'
-        f"<h4>As it will be kept</h4></div>{pairs}</div>"
+        f'<div class="pairs"><div class="pair-heads"><h4>{_("In the file")}</h4>'
+        f"<h4>{_('As it will be kept')}</h4></div>{pairs}</div>"
     )
 
 
@@ -327,9 +348,10 @@ def _pair(
     mapping: Mapping[str, str],
     system_prompt: str,
 ) -> str:
-    made, reasons, _ = convert_all(dict(row), form, mapping, system_prompt)
+    made, reasons, _unused = convert_all(dict(row), form, mapping, system_prompt)
     kept = row_cards.rows(made, [place] * len(made)) if made else ""
-    kept += "".join(messages.note(f"Would be dropped: {why}.", "stopped") for why in reasons)
+    told = (_("Would be dropped: {reason}.", reason=reason) for reason in reasons)
+    kept += "".join(messages.note(one, "stopped") for one in told)
     return f'<article class="pair"><div>{_raw(row)}</div><div>{kept}</div></article>'
 
 
@@ -343,4 +365,6 @@ def _raw(row: Mapping[str, Any]) -> str:
 
 def _cut(value: Any) -> str:
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= _CELL else f"{text[:_CELL]} ... ({len(text):,} characters)"
+    if len(text) <= _CELL:
+        return text
+    return _("{text} ... ({n:,} characters)", text=text[:_CELL], n=len(text))

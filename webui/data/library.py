@@ -27,12 +27,11 @@ from core.data.steps import write_recipe
 from core.data.versions import recipe_of
 from core.errors import TunesmithError
 from core.jobs.isolated import call_isolated
+from core.language import N_, _
 from core.workspace import Workspace
 from webui import background, messages
 from webui.context import QUIET, App, Shared, stamp
 from webui.data.combine import Combining
-
-_NOTHING = messages.empty("No data sets yet", "Bring a file above, or use the sample.")
 
 
 class Library:
@@ -56,31 +55,31 @@ class Library:
             self._build_detail()
         self.told = gr.HTML(elem_id="library-told", apply_default_css=False)
         self.confirm = gr.Button(
-            "Delete for good", variant="stop", visible=False, scale=0, elem_id="library-confirm"
+            _("Delete for good"), variant="stop", visible=False, scale=0, elem_id="library-confirm"
         )
 
     def _build_detail(self) -> None:
         self.title = gr.HTML(apply_default_css=False)
         with gr.Row():
-            self.name = gr.Textbox(label="Name", max_length=80, max_lines=1)
+            self.name = gr.Textbox(label=_("Name"), max_length=80, max_lines=1)
             self.description = gr.Textbox(
-                label="Description", placeholder="What it is, where it comes from", scale=2
+                label=_("Description"), placeholder=_("What it is, where it comes from"), scale=2
             )
         with gr.Row(elem_classes="actions"):
-            self.save = gr.Button("Save name and description")
-            self.delete = gr.Button("Delete", variant="stop")
+            self.save = gr.Button(_("Save name and description"))
+            self.delete = gr.Button(_("Delete"), variant="stop")
         with gr.Row(elem_classes="downloads"):
             self.part = gr.Radio(
-                [(title, part) for part, title in PARTS.items()],
+                [(_(title), part) for part, title in PARTS.items()],
                 value="",
-                label="Download",
-                info="With several parts, a column says which.",
+                label=_("Download"),
+                info=_("With several parts, a column says which."),
                 scale=0,
                 min_width=320,
             )
             self.formats = [gr.Button(title, scale=0, min_width=120) for title in ROWS.values()]
-            self.recipe = gr.Button("Recipe (YAML)", scale=0, min_width=120)
-            self.stop = gr.Button("Stop", variant="stop", visible=False, scale=0, min_width=96)
+            self.recipe = gr.Button(_("Recipe (YAML)"), scale=0, min_width=120)
+            self.stop = gr.Button(_("Stop"), variant="stop", visible=False, scale=0, min_width=96)
         self.file = gr.HTML(elem_id="library-file", apply_default_css=False)
 
     # -- handlers
@@ -90,7 +89,9 @@ class Library:
         sets = list_datasets(self.app.workspace)
         damaged = damaged_datasets(self.app.workspace)
         if not sets and not damaged:
-            return _NOTHING
+            return messages.empty(
+                _("No data sets yet"), _("Bring a file above, or use the sample.")
+            )
         return render(sets, damaged, **order, ticked=ticked, selected=dataset)
 
     def detail(self, dataset: str, shown: str):
@@ -124,19 +125,23 @@ class Library:
             info = rename_dataset(self.app.workspace, dataset, name, description)
         except TunesmithError as error:
             return messages.error(error), gr.skip()
-        return messages.note("Saved.", "finished"), stamp(info)
+        return messages.note(_("Saved."), "finished"), stamp(info)
 
     def ask_delete(self, dataset: str):
         """Says what would be gone, and offers to do it."""
-        text = f"This deletes {dataset}, which cannot be opened."
+        text = _("This deletes {dataset}, which cannot be opened.", dataset=dataset)
         try:
             info = load_dataset_info(self.app.workspace, dataset)
             size = messages.size(info.size_bytes())
-            text = f"This deletes {info.name} with all its versions and drafts ({size})."
+            text = _(
+                "This deletes {name} with all its versions and drafts ({size}).",
+                name=info.name,
+                size=size,
+            )
         except TunesmithError:
             pass  # a damaged one can be deleted, too
-        note = messages.note(f"{text} It cannot be undone. Runs keep what they learned.", "stopped")
-        return dataset, gr.Button(visible=True), note
+        text = _("{what} It cannot be undone. Runs keep what they learned.", what=text)
+        return dataset, gr.Button(visible=True), messages.note(text, "stopped")
 
     def ask_delete_damaged(self, event: gr.EventData):
         return self.ask_delete(event.dataset)
@@ -149,7 +154,7 @@ class Library:
         except TunesmithError as error:
             return gr.skip(), messages.error(error), hidden, []
         chosen = "" if asked == dataset else gr.skip()
-        return chosen, messages.note("Deleted.", "finished"), hidden, []
+        return chosen, messages.note(_("Deleted."), "finished"), hidden, []
 
     def download(
         self, kind: str, dataset: str, part: str, request: gr.Request
@@ -159,7 +164,7 @@ class Library:
             lambda task: write_rows(self.app.workspace, dataset, kind, part, task)
         )
         for glance in self.writing.watch(request.session_hash, task):
-            told = messages.progress(glance.fraction, glance.message or "Writing the rows")
+            told = messages.progress(glance.fraction, glance.message or _("Writing the rows"))
             yield told, gr.Button(visible=True)
         hidden = gr.Button(visible=False)
         yield messages.error(task.error) if task.error else link(task.result), hidden
@@ -241,13 +246,13 @@ class Library:
 
 # Columns that can be sorted: key -> (label, value of a set).
 SORT_KEYS: dict[str, tuple[str, Callable[[DatasetInfo], Any]]] = {
-    "name": ("Data set", lambda info: info.name.casefold()),
-    "form": ("Form", lambda info: info.form),
-    "rows": ("Rows to learn", lambda info: info.counts.train),
-    "eval": ("Held out", lambda info: info.counts.eval),
-    "version": ("Version", lambda info: info.version),
-    "size": ("Size", DatasetInfo.size_bytes),
-    "created": ("Last change", lambda info: info.created_at),
+    "name": (N_("Data set"), lambda info: info.name.casefold()),
+    "form": (N_("Form"), lambda info: info.form),
+    "rows": (N_("Rows to learn"), lambda info: info.counts.train),
+    "eval": (N_("Held out"), lambda info: info.counts.eval),
+    "version": (N_("Version"), lambda info: info.version),
+    "size": (N_("Size"), DatasetInfo.size_bytes),
+    "created": (N_("Last change"), lambda info: info.created_at),
 }
 # Clicks on the table: a heading sorts, a tick gathers, a button acts, a row opens.
 CLICKS = """
@@ -284,7 +289,7 @@ def render(
 ) -> str:
     """The table in the order of one column; what cannot be opened stands below, with the reason."""
     value = SORT_KEYS.get(by, SORT_KEYS["created"])[1]
-    heads = "".join(_head(key, label, by, descending) for key, (label, _) in SORT_KEYS.items())
+    heads = "".join(_head(key, label, by, descending) for key, (label, _value) in SORT_KEYS.items())
     rows = "".join(
         _row(info, info.id in ticked, info.id == selected)
         for info in sorted(sets, key=value, reverse=descending)
@@ -292,7 +297,7 @@ def render(
     broken = "".join(_damaged(identity, reason) for identity, reason in damaged)
     return (
         '<div class="table-scroll"><table class="runs sets"><thead><tr>'
-        f'<th><span class="sr-only">Put together</span></th>{heads}</tr></thead>'
+        f'<th><span class="sr-only">{_("Put together")}</span></th>{heads}</tr></thead>'
         f"<tbody>{rows}{broken}</tbody></table></div>"
     )
 
@@ -309,19 +314,21 @@ def _head(key: str, label: str, by: str, descending: bool) -> str:
 def _row(info: DatasetInfo, ticked: bool, selected: bool) -> str:
     name, identity = messages.escape(info.name), messages.escape(info.id)
     note = f"<small>{messages.escape(info.description)}</small>" if info.description else ""
-    test = f" <small>and {info.counts.test:,} for a test</small>" if info.counts.test else ""
+    test = _("and {n:,} for a test", n=info.counts.test)
+    beside = f" <small>{test}</small>" if info.counts.test else ""
+    tick = _("Put {name} together with others", name=name)
     cells = [
         f'<label><input type="checkbox" data-tick="{identity}" {"checked" if ticked else ""}>'
-        f'<span class="sr-only">Put {name} together with others</span></label>',
+        f'<span class="sr-only">{tick}</span></label>',
         f'<button type="button" class="run-name">{name}</button>{note}',
         messages.escape(form_title(info.form)),
         f"{info.counts.train:,}",
-        f"{info.counts.eval:,}{test}",
+        f"{info.counts.eval:,}{beside}",
         _version(info),
         messages.size(info.size_bytes()),
         _when(info.created_at),
     ]
-    labels = ["", *[label for label, _ in SORT_KEYS.values()]]
+    labels = ["", *[label for label, _value in SORT_KEYS.values()]]
     body = "".join(
         f'<td data-label="{label}">{cell}</td>' for label, cell in zip(labels, cells, strict=True)
     )
@@ -331,13 +338,13 @@ def _row(info: DatasetInfo, ticked: bool, selected: bool) -> str:
 def _version(info: DatasetInfo) -> str:
     if not info.version:
         return "-"
-    count = len(info.versions)
-    return f"{info.version}" + (f" <small>of {count} kept</small>" if count > 1 else "")
+    kept = _("of {n} kept", n=len(info.versions))
+    return f"{info.version}" + (f" <small>{kept}</small>" if len(info.versions) > 1 else "")
 
 
 def _when(created_at: str) -> str:
     try:
-        return datetime.fromisoformat(created_at).strftime("%d %b %Y %H:%M")
+        return _("{when:%d %b %Y %H:%M}", when=datetime.fromisoformat(created_at))
     except ValueError:
         return "-"
 
@@ -347,13 +354,14 @@ def _damaged(identity: str, reason: str) -> str:
     return (
         f'<tr class="damaged"><td></td><td colspan="{len(SORT_KEYS)}"><b>{shown}</b> '
         f"{messages.escape(reason)} "
-        f'<button type="button" class="small" data-act="delete" data-set="{shown}">Delete</button>'
+        f'<button type="button" class="small" data-act="delete" data-set="{shown}">'
+        f"{_('Delete')}</button>"
         "</td></tr>"
     )
 
 
 ROWS = {"jsonl": "JSON Lines", "parquet": "Parquet"}
-PARTS = {"": "All parts", "train": "To learn", "eval": "Held out"}
+PARTS = {"": N_("All parts"), "train": N_("To learn"), "eval": N_("Held out")}
 
 
 def write_rows(
@@ -381,10 +389,9 @@ def link(path: Path) -> str:
     """A link that saves the file."""
     size = messages.size(path.stat().st_size)
     name = messages.escape(path.name)
-    return (
-        f'<p class="aside"><a href="gradio_api/file={quote(str(path))}" download="{name}">{name}'
-        f"</a> is ready, {size}. It is kept here for a day.</p>"
-    )
+    file = f'<a href="gradio_api/file={quote(str(path))}" download="{name}">{name}</a>'
+    told = _("{file} is ready, {size}. It is kept here for a day.", file=file, size=size)
+    return f'<p class="aside">{told}</p>'
 
 
 def _place(workspace: Workspace, info: DatasetInfo, name: str, ending: str) -> Path:

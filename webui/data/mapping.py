@@ -22,48 +22,51 @@ from core.data.mappings import (
 )
 from core.data.values import columns_inside, root_of
 from core.errors import DataError, TunesmithError
+from core.language import N_, _
 from webui import messages
 from webui.context import App
 
-UNUSED = ""
+UNUSED, NOTHING = "", N_("none")
 # Stands for a template in the list of columns: no column is called so, and it is no template.
 TEMPLATE = "{}"
 _MEANING = {
-    "text": "The text itself.",
-    "prompt": "What the model is asked: text, or a list of turns.",
-    "completion": "What the model shall answer.",
-    "instruction": "The task.",
-    "output": "What the model shall answer.",
-    "input": "What the task is about; goes after it.",
-    "system": "Instructions that stand before the conversation.",
-    "history": "Earlier questions and answers, as pairs.",
-    "messages": "A list of turns with role and content.",
-    "conversations": "A list of turns with from and value.",
-    "tools": "The tools that the model may call, as a list.",
-    THOUGHT: "The thought before the (last) answer: learned or only read, as the run chooses.",
-    WEIGHTS: "A list of numbers from 0 (only read) to 1 (learned), one for each turn or answer.",
-    "chosen": "The better answer.",
-    "rejected": "The worse answer.",
-    WINNER: "Which of the two is the better, by its column's name or the end of it.",
-    "answer": "The answer to compare with; never learned.",
-    "label": "The class: a name, a number, or a list.",
-    "separator": "The sign between several labels in one cell.",
-    UNASKED: "What becomes of conversations in which nobody asks.",
-    "label_names": "Where a cell is a list of 0 and 1: the name of each place, in order.",
+    "text": N_("The text itself."),
+    "prompt": N_("What the model is asked: text, or a list of turns."),
+    "completion": N_("What the model shall answer."),
+    "instruction": N_("The task."),
+    "output": N_("What the model shall answer."),
+    "input": N_("What the task is about; goes after it."),
+    "system": N_("Instructions that stand before the conversation."),
+    "history": N_("Earlier questions and answers, as pairs."),
+    "messages": N_("A list of turns with role and content."),
+    "conversations": N_("A list of turns with from and value."),
+    "tools": N_("The tools that the model may call, as a list."),
+    THOUGHT: N_("The thought before the (last) answer: learned or only read, as the run chooses."),
+    WEIGHTS: N_(
+        "A list of numbers from 0 (only read) to 1 (learned), one for each turn or answer."
+    ),
+    "chosen": N_("The better answer."),
+    "rejected": N_("The worse answer."),
+    WINNER: N_("Which of the two is the better, by its column's name or the end of it."),
+    "answer": N_("The answer to compare with; never learned."),
+    "label": N_("The class: a name, a number, or a list."),
+    "separator": N_("The sign between several labels in one cell."),
+    UNASKED: N_("What becomes of conversations in which nobody asks."),
+    "label_names": N_("Where a cell is a list of 0 and 1: the name of each place, in order."),
 }
-_BRACES = "Columns stand in braces; write {{ for a brace itself."
+_BRACES = N_("Columns stand in braces; write {{ for a brace itself.")
 # What a setting's values are called, and it is where it has none.
-_SETTINGS = {"separator": "{} between labels", UNASKED: "{} them"}
+_SETTINGS = {"separator": N_("{value} between labels"), UNASKED: N_("keep them")}
 _UNSET = {
-    "separator": "none: one label in each cell",
-    "label_names": "none: the cells hold the labels themselves",
-    UNASKED: "drop them",
+    "separator": N_("none: one label in each cell"),
+    "label_names": N_("none: the cells hold the labels themselves"),
+    UNASKED: N_("drop them"),
 }
 # Where a field's name means something else in one form.
 _MEANING_IN = {
-    ("unpaired-preference", "label"): "Whether the answer is good: true or false, 1 or 0.",
-    ("unpaired-preference", "completion"): "The answer that was judged.",
-    ("prompt-only", "prompt"): "What the model is asked while it is trained on rewards.",
+    ("unpaired-preference", "label"): N_("Whether the answer is good: true or false, 1 or 0."),
+    ("unpaired-preference", "completion"): N_("The answer that was judged."),
+    ("prompt-only", "prompt"): N_("What the model is asked while it is trained on rewards."),
 }
 _MOST_ROWS = max(len(form.fields) + len(form.settings) for form in FORMS.values())
 
@@ -95,16 +98,16 @@ class MappingTable:
         with gr.Row(elem_classes="map-row", visible=False) as row:
             with gr.Column(scale=3, min_width=300, elem_classes="settings"):
                 column = gr.Dropdown(
-                    [("none", UNUSED)], value=UNUSED, label="Column", elem_classes="field"
+                    [(_(NOTHING), UNUSED)], value=UNUSED, label=_("Column"), elem_classes="field"
                 )
                 template = gr.Textbox(
-                    label="Template",
+                    label=_("Template"),
                     lines=3,
                     max_lines=8,
                     visible=False,
                     elem_classes="field",
                     placeholder="{question}\n\n{options}",
-                    info=_BRACES,
+                    info=_(_BRACES),
                 )
                 problem = gr.HTML(apply_default_css=False)
             with gr.Column(scale=2, min_width=240):
@@ -143,7 +146,7 @@ class MappingTable:
         for place, line in enumerate(self.lines):
             if form is None or place >= len(names):
                 updates[line.row] = gr.Row(visible=False)
-                updates[line.column] = gr.Dropdown([("none", UNUSED)], value=UNUSED)
+                updates[line.column] = gr.Dropdown([(_(NOTHING), UNUSED)], value=UNUSED)
                 updates[line.template] = gr.Textbox("", visible=False)
             else:
                 updates |= _fill(line, form, names[place], report, mapping)
@@ -183,12 +186,12 @@ def problems_of(form: Form, columns: list[str], mapping: Mapping[str, str]) -> d
         source = mapping.get(name, UNUSED)
         if not source:
             if name in form.required:
-                problems[name] = "Choose its column, or write a template."
+                problems[name] = _("Choose its column, or write a template.")
         elif source == TEMPLATE:
             problems[name] = (
-                "Write the names, separated by commas."
+                _("Write the names, separated by commas.")
                 if _is_free(form, name)
-                else "Write a template with columns in braces, such as {question}."
+                else _("Write a template with columns in braces, such as {question}.")
             )
         elif name in form.settings or root_of(source, columns) in columns or is_template(source):
             try:
@@ -196,7 +199,7 @@ def problems_of(form: Form, columns: list[str], mapping: Mapping[str, str]) -> d
             except DataError as error:
                 problems[name] = f"{error.message} {error.hint}"
         else:
-            problems[name] = "Put at least one column in braces, such as {question}."
+            problems[name] = _("Put at least one column in braces, such as {question}.")
     return problems
 
 
@@ -211,25 +214,27 @@ def _fill(
     template = bool(source) and source not in taken
     choices = [(column, column) for column in columns]
     if free:
-        choices = [("Names, separated by commas", TEMPLATE)]
+        choices = [(_("Names, separated by commas"), TEMPLATE)]
     elif name in form.settings:
-        choices = [(_SETTINGS[name].format(value), value) for value in form.settings[name]]
+        said = _(_SETTINGS[name])
+        choices = [(said.format(value=value), value) for value in form.settings[name]]
     else:
-        choices.append(("A template of several columns", TEMPLATE))
+        choices.append((_("A template of several columns"), TEMPLATE))
+    about = _MEANING_IN.get((form.name, name)) or _MEANING.get(name)
     if not needed:
-        choices.insert(0, (_UNSET.get(name, "none"), UNUSED))
+        choices.insert(0, (_(_UNSET.get(name, NOTHING)), UNUSED))
     return {
         line.row: gr.Row(visible=True),
         line.column: gr.Dropdown(
             choices,
             value=TEMPLATE if template else source if source or not needed else None,
-            label=name if needed else f"{name} (optional)",
-            info=_MEANING_IN.get((form.name, name)) or _MEANING.get(name, ""),
+            label=name if needed else _("{name} (optional)", name=name),
+            info=_(about) if about else "",
         ),
         line.template: gr.Textbox(
             source if template else "",
-            label="Names" if free else f"Template for {name}",
-            info="As many as the list has places." if free else _BRACES,
+            label=_("Names") if free else _("Template for {name}", name=name),
+            info=_("As many as the list has places.") if free else _(_BRACES),
             visible=template,
         ),
     }
@@ -258,11 +263,12 @@ def _samples(source: str, report: SourceReport) -> str:
     """A few values of the column; for a template, the columns it may name."""
     if source in report.samples:
         items = [f"<li>{messages.escape(value)}</li>" for value in report.samples[source]]
-        return f'<ul class="map-samples">{"".join(items) or "<li>only empty cells</li>"}</ul>'
+        found = "".join(items) or f"<li>{_('only empty cells')}</li>"
+        return f'<ul class="map-samples">{found}</ul>'
     if not _wants_template(source):
         return ""
     names = " ".join(f"<code>{{{messages.escape(name)}}}</code>" for name in report.columns)
-    return f'<p class="map-columns">Columns: {names}</p>'
+    return f'<p class="map-columns">{_("Columns: {names}", names=names)}</p>'
 
 
 class SavedMappings:
@@ -272,18 +278,20 @@ class SavedMappings:
         self.app = app
         with gr.Row(visible=False, elem_classes="offer") as self.offered:
             self.offer_text = gr.HTML(apply_default_css=False)
-            self.use = gr.Button("Use it", scale=0, min_width=80)
+            self.use = gr.Button(_("Use it"), scale=0, min_width=80)
         self.fitting = gr.State("")
 
     def build_list(self) -> None:
         """Makes the list, and the field that keeps this mapping, where it is called."""
         with gr.Row(elem_classes="saved-mappings"):
-            self.choice = gr.Dropdown([], label="Use a saved mapping", min_width=200, visible=False)
+            self.choice = gr.Dropdown(
+                [], label=_("Use a saved mapping"), min_width=200, visible=False
+            )
             self.name = gr.Textbox(
-                label="Save this mapping as",
+                label=_("Save this mapping as"),
                 placeholder="a-name",
                 max_lines=1,
-                submit_btn="Save",
+                submit_btn=_("Save"),
                 min_width=200,
             )
         self.told = gr.HTML(apply_default_css=False)
@@ -302,7 +310,8 @@ class SavedMappings:
         """The list, and the mapping that fits unless it is what was recognised anyway."""
         other = saved is not None and (saved.form, saved.mapping) != (form, dict(mapping))
         name = saved.name if saved and other else ""
-        text = f"The saved mapping <b>{messages.escape(name)}</b> fits these columns."
+        bold = f"<b>{messages.escape(name)}</b>"
+        text = _("The saved mapping {name} fits these columns.", name=bold)
         return {
             self.fitting: name,
             self.offered: gr.Row(visible=bool(name)),
@@ -317,7 +326,7 @@ class SavedMappings:
 
     def used(self, saved: SavedMapping) -> dict[Any, Any]:
         """It is in the table now."""
-        text = f"Read as saved in {saved.name}."
+        text = _("Read as saved in {name}.", name=saved.name)
         return {
             self.offered: gr.Row(visible=False),
             self.told: f'<p class="aside">{messages.escape(text)}</p>',
@@ -337,7 +346,7 @@ class SavedMappings:
             save_mapping(self.app.workspace, name, form, mapping, system_prompt, columns)
         except TunesmithError as error:
             return {self.told: messages.error(error)}
-        text = f"Saved as {name}; it is offered for rows with these columns."
+        text = _("Saved as {name}; it is offered for rows with these columns.", name=name)
         return {
             self.told: messages.note(text, "finished"),
             self.name: "",

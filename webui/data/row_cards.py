@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from core.data.rowfile import META
+from core.language import N_, _, n_
 from core.methods import METHODS
 from core.tokens.tokenize import LEARNED_BY
 from webui import messages
@@ -36,26 +37,26 @@ def card(place: int, body: str, note: str = "", foot: str = "") -> str:
     """A card with its row's number; `body`, `note` (after the number) and `foot` are HTML."""
     small = f"<span>{note}</span>" if note else ""
     return (
-        f'<article class="row-card" data-row="{place}"><header><b>Row {place + 1:,}</b>{small}'
-        f"</header>{body}{foot}</article>"
+        f'<article class="row-card" data-row="{place}"><header>'
+        f"<b>{_('Row {n:,}', n=place + 1)}</b>{small}</header>{body}{foot}</article>"
     )
 
 
 def judgement(good: bool) -> str:
     """How a single answer was judged, in words and colour."""
     if good:
-        return '<span class="badge badge-finished">judged good</span>'
-    return '<span class="badge badge-failed">judged bad</span>'
+        return f'<span class="badge badge-finished">{_("judged good")}</span>'
+    return f'<span class="badge badge-failed">{_("judged bad")}</span>'
 
 
 def _kind(row: Row) -> str:
     """What a row is for, where its turns alone do not say it."""
     if "chosen" in row:
-        return "two answers: one chosen, one rejected"
+        return _("two answers: one chosen, one rejected")
     if "label" in row:
         return judgement(bool(row["label"]))
     if "prompt" in row and "completion" not in row:
-        return "a prompt without an answer to learn"
+        return _("a prompt without an answer to learn")
     return ""
 
 
@@ -65,11 +66,11 @@ def body(row: Row, words: str = "") -> str:
         sides = "".join(
             f'<section class="side side-{name}"><h4>{title}</h4>{_turns(row[name], words)}'
             "</section>"
-            for name, title in (("chosen", "Chosen"), ("rejected", "Rejected"))
+            for name, title in (("chosen", _("Chosen")), ("rejected", _("Rejected")))
         )
         return f'{_turns(row["prompt"], words)}<div class="sides">{sides}</div>'
     if "text" in row:
-        return _line("text", "text", _words(row["text"], words)) + _labels(row.get("labels"))
+        return _line("text", _("text"), _words(row["text"], words)) + _labels(row.get("labels"))
     if "messages" in row:
         return _turns(row["messages"], words)
     shown = _turns(row.get("prompt", ()), words)
@@ -77,7 +78,7 @@ def body(row: Row, words: str = "") -> str:
         return shown + _turns(row["completion"], words, "learned")
     if "answer" not in row:
         return shown
-    return shown + _line("reference", "reference answer", _words(row["answer"], words))
+    return shown + _line("reference", _("reference answer"), _words(row["answer"], words))
 
 
 def _turns(turns: Iterable[Row], words: str, kind: str = "") -> str:
@@ -104,7 +105,8 @@ def _weight(weight: float | None) -> str:
     """What a turn's mark says of learning it."""
     if weight is None or weight == 1:
         return ""
-    return f"<small>{'only read' if weight == 0 else f'weight {weight:g}'}</small>"
+    told = _("only read") if weight == 0 else _("weight {weight:g}", weight=weight)
+    return f"<small>{told}</small>"
 
 
 def _line(kind: str, who: str, content: str) -> str:
@@ -120,10 +122,8 @@ def _words(text: str, words: str) -> str:
     """`text` as HTML, cut when it is very long, with `words` marked."""
     more = ""
     if len(text) > LONGEST_TURN:
-        more = (
-            f'<span class="soft"> ... {len(text) - LONGEST_TURN:,} more characters are not shown'
-            "</span>"
-        )
+        hidden = _("{n:,} more characters are not shown", n=len(text) - LONGEST_TURN)
+        more = f'<span class="soft"> ... {hidden}</span>'
         text = text[:LONGEST_TURN]
     if not words:
         return messages.escape(text) + more
@@ -139,8 +139,8 @@ def _labels(labels: Sequence[str] | None) -> str:
     if labels is None:
         return ""
     chips = "".join(f'<span class="label">{messages.escape(label)}</span>' for label in labels)
-    who = "label" if len(labels) == 1 else "labels"
-    return _line("label", who, chips or '<span class="soft">none</span>')
+    who = _("label") if len(labels) == 1 else _("labels")
+    return _line("label", who, chips or f'<span class="soft">{_("none")}</span>')
 
 
 # -- tools
@@ -152,10 +152,10 @@ def _offered(row: Row) -> str:
     if not isinstance(tools, list) or not tools:
         return ""
     functions = [_function(tool) for tool in tools]
-    names = ", ".join(messages.escape(one.get("name", "without a name")) for one in functions)
-    title = "1 tool offered" if len(tools) == 1 else f"{len(tools)} tools offered"
+    names = ", ".join(messages.escape(one.get("name", _("without a name"))) for one in functions)
+    title = n_("{n} tool offered: {names}", "{n} tools offered: {names}", len(tools), names=names)
     return (
-        f'<details class="tools"><summary>{title}: {names}</summary>'
+        f'<details class="tools"><summary>{title}</summary>'
         f'<dl class="cells">{"".join(_tool(one) for one in functions)}</dl></details>'
     )
 
@@ -203,7 +203,7 @@ def _call(call: Any, words: str) -> str:
     )
     name = messages.escape(function.get("name", ""))
     return (
-        f'<div class="call"><span class="soft">calls</span> <b>{name}</b>'
+        f'<div class="call"><span class="soft">{_("calls")}</span> <b>{name}</b>'
         f'<dl class="cells">{lines}</dl></div>'
     )
 
@@ -266,7 +266,8 @@ def tokens(
 
 
 def shared_notes(seen: Sequence[Seen]) -> list[str]:
-    """What is to be said of all these rows alike, once above them: it is about the template."""
+    """What is to be said of all these rows alike, once above them: it is about the template, in
+    the words of the worker, which speaks English."""
     if not seen:
         return []
     first = seen[0].get("notes") or []
@@ -278,13 +279,13 @@ def shared_notes(seen: Sequence[Seen]) -> list[str]:
     ]
 
 
-_ON_BLOCKS = (
-    "Texts stand behind each other, each with its end token, and are cut into full blocks: "
-    "what is behind the line is learned in the next one."
+_ON_BLOCKS = N_(
+    "Texts stand behind each other, each with its end token, and are cut into full "
+    "blocks: what is behind the line is learned in the next one."
 )
-_ON_ROWS = (
-    "A share of these tokens is hidden, others each time, and only those are learned. What "
-    "is behind the line is learned in a row of its own."
+_ON_ROWS = N_(
+    "A share of these tokens is hidden, others each time, and only those are "
+    "learned. What is behind the line is learned in a row of its own."
 )
 
 
@@ -292,18 +293,27 @@ def legend(model: str, template: str, max_length: int | None, text_method: str =
     """What the chips mean, whose tokens they are and where the settings come from."""
     if text_method:
         how = _ON_BLOCKS if METHODS[text_method].fills_blocks else _ON_ROWS
-        return (
-            '<div class="legend"><span class="t loss">learned from</span>'
-            '<span class="t special">special</span>'
-            f'<span class="aside">Tokens of {messages.escape(model)}, in rows of {max_length:,}: '
-            f"as set in Configure.</span></div>{messages.note(how)}"
+        told = _(
+            "Tokens of {model}, in rows of {length:,}: as set in Configure.",
+            model=model,
+            length=max_length,
         )
+        return (
+            f'<div class="legend"><span class="t loss">{_("learned from")}</span>'
+            f'<span class="t special">{_("special")}</span>'
+            f'<span class="aside">{messages.escape(told)}</span></div>{messages.note(how)}'
+        )
+    told = _(
+        "Tokens of {model}, {template}, cut at {length:,}: as set in Configure.",
+        model=model,
+        template=template,
+        length=max_length,
+    )
     return (
-        '<div class="legend"><span class="t loss">learned from</span>'
-        '<span class="t">only read</span><span class="t special">special</span>'
-        '<span class="t behind">behind the cut</span>'
-        f'<span class="aside">Tokens of {messages.escape(model)}, '
-        f"{messages.escape(template)}, cut at {max_length:,}: as set in Configure.</span></div>"
+        f'<div class="legend"><span class="t loss">{_("learned from")}</span>'
+        f'<span class="t">{_("only read")}</span><span class="t special">{_("special")}</span>'
+        f'<span class="t behind">{_("behind the cut")}</span>'
+        f'<span class="aside">{messages.escape(told)}</span></div>'
     )
 
 
@@ -325,13 +335,13 @@ def _card(
 
 
 def _counts(side: Seen, text_method: str = "") -> str:
-    count = side["full_length"]
-    whole = "1 token" if count == 1 else f"{count:,} tokens"
+    whole = n_("{n} token", "{n:,} tokens", side["full_length"])
     if text_method:
         return whole
-    left = side["full_length"] - side["length"]
-    cut = f", {left:,} behind the cut" if left > 0 else ""
-    return f"{whole}{cut}, {side['loss_tokens']:,} carry loss"
+    left, loss = side["full_length"] - side["length"], side["loss_tokens"]
+    if left > 0:
+        whole = _("{tokens}, {n:,} behind the cut", tokens=whole, n=left)
+    return _("{tokens}, {n:,} carry loss", tokens=whole, n=loss)
 
 
 def _side(side: Seen, max_length: int | None, titled: bool, text_method: str) -> str:
@@ -352,15 +362,17 @@ def _behind(side: Seen, max_length: int | None, text_method: str) -> str:
     left = side["full_length"] - side["length"]
     if left <= 0:
         return ""
-    count = "1 token" if left == 1 else f"{left:,} tokens"
     shown = side["cut_tokens"][:BEHIND]
     chips = "".join(_chip(*token) for token in shown)
     hidden = left - len(shown)
-    more = f'<p class="soft">and {hidden:,} more</p>' if hidden > 0 else ""
-    line = f"cut at {max_length:,}: {count} not seen"
-    if text_method:
-        what = "block" if METHODS[text_method].fills_blocks else "row"
-        line = f"a {what} has {max_length:,}: {count} more"
+    more = f'<p class="soft">{_("and {n:,} more", n=hidden)}</p>' if hidden > 0 else ""
+    tokens = n_("{n} token", "{n:,} tokens", left)
+    if not text_method:
+        line = _("cut at {length:,}: {tokens} not seen", length=max_length, tokens=tokens)
+    elif METHODS[text_method].fills_blocks:
+        line = _("a block has {length:,}: {tokens} more", length=max_length, tokens=tokens)
+    else:
+        line = _("a row has {length:,}: {tokens} more", length=max_length, tokens=tokens)
     kind = "tokens" if text_method else "tokens behind"
     return f'<div class="cut">{line}</div><div class="{kind}">{chips}</div>{more}'
 
@@ -376,10 +388,11 @@ def _foot(row: Seen, form: str) -> str:
     """The label or reference answer, and what a form without loss of its own is for."""
     lines = []
     if row.get("label"):
-        lines.append(("Judged" if form == "unpaired-preference" else "Label", row["label"]))
+        judged = form == "unpaired-preference"
+        lines.append((_("Judged") if judged else _("Label"), row["label"]))
     if row.get("answer"):
-        lines.append(("Reference answer", row["answer"]))
+        lines.append((_("Reference answer"), row["answer"]))
     if form in LEARNED_BY:
-        lines.append(("For", LEARNED_BY[form]))
+        lines.append((_("For"), LEARNED_BY[form]))
     spans = "".join(f"<span><b>{name}</b> {messages.escape(text)}</span>" for name, text in lines)
     return f'<footer class="meta">{spans}</footer>' if spans else ""

@@ -17,6 +17,7 @@ from core.data.record import DatasetInfo
 from core.data.registry import load_dataset_info, read_rows
 from core.data.rowfile import find_rows, release_memory
 from core.errors import TunesmithError
+from core.language import N_, _
 from core.tokens.lens import Lens
 from webui import messages
 from webui.background import Newest
@@ -28,7 +29,7 @@ from webui.tokens import ModelFetch, view_rows
 
 PAGE = 3
 AS_ROWS, AS_TOKENS = "rows", "tokens"
-PARTS = {"train": "To learn", "eval": "Held out", "test": "Test"}
+PARTS = {"train": N_("To learn"), "eval": N_("Held out"), "test": N_("Test")}
 # The first look through a tokenizer waits for its worker process, in seconds.
 PATIENCE = 120
 # So long a handler waits for the worker before it says that it is waiting, in seconds.
@@ -95,38 +96,29 @@ class RowsView:
         self.app, self.shared = app, shared
         with gr.Row(elem_classes="toolbar rows-bar"):
             self.part = gr.Radio(
-                [(PARTS["train"], "train")], value="train", label="Part", scale=0, min_width=120
+                [(_(PARTS["train"]), "train")],
+                value="train",
+                label=_("Part"),
+                scale=0,
+                min_width=120,
             )
             self.look = gr.Radio(
-                [("Rows", AS_ROWS), ("As the model sees them", AS_TOKENS)],
+                [(_("Rows"), AS_ROWS), (_("As the model sees them"), AS_TOKENS)],
                 value=AS_ROWS,
-                label="Show",
+                label=_("Show"),
                 scale=0,
                 min_width=280,
             )
             self.words = gr.Textbox(
-                label="Find in the rows",
-                placeholder="words, a label, a file's name",
+                label=_("Find in the rows"),
+                placeholder=_("words, a label, a file's name"),
                 max_lines=1,
-                submit_btn="Find",
+                submit_btn=_("Find"),
                 min_width=220,
                 elem_id="find-rows",
             )
         self.templates = TemplateChoice(app, shared)
-        with gr.Row(elem_classes="toolbar rows-place"):
-            self.before = gr.Button("Previous", scale=0, min_width=96)
-            self.after = gr.Button("Next", scale=0, min_width=96)
-            self.row = gr.Number(
-                1,
-                label="Go to row",
-                precision=0,
-                minimum=1,
-                scale=0,
-                min_width=110,
-                elem_id="go-to-row",
-            )
-            self.place = gr.HTML(apply_default_css=False, elem_id="rows-where")
-            self.everything = gr.Button("Show all rows", visible=False, scale=0, min_width=120)
+        self._build_place()
         self.rows = gr.HTML(elem_id="rows", apply_default_css=False)
         self.model = ModelFetch(app, shared)
         self.where = gr.State(Where())
@@ -152,6 +144,22 @@ class RowsView:
             self.everything,
             self.late,
         }
+
+    def _build_place(self) -> None:
+        with gr.Row(elem_classes="toolbar rows-place"):
+            self.before = gr.Button(_("Previous"), scale=0, min_width=96)
+            self.after = gr.Button(_("Next"), scale=0, min_width=96)
+            self.row = gr.Number(
+                1,
+                label=_("Go to row"),
+                precision=0,
+                minimum=1,
+                scale=0,
+                min_width=110,
+                elem_id="go-to-row",
+            )
+            self.place = gr.HTML(apply_default_css=False, elem_id="rows-where")
+            self.everything = gr.Button(_("Show all rows"), visible=False, scale=0, min_width=120)
 
     # -- handlers
 
@@ -290,7 +298,7 @@ class RowsView:
             self.row: (places[0] + 1 if places else 1) if moved else gr.skip(),
             self.before: gr.Button(interactive=first > 0),
             self.after: gr.Button(interactive=first + len(places) < total),
-            self.everything: gr.Button("Show all rows", visible=look.where.found is not None),
+            self.everything: gr.Button(_("Show all rows"), visible=look.where.found is not None),
         }
 
     def _drawn(self, look: _Look, info: DatasetInfo, places: list[int]) -> Updates:
@@ -309,15 +317,18 @@ class RowsView:
         lens = look.lens
         asked = self._tokens(look, places)
         if asked is None:
-            text = f"{lens.model} is not on this machine yet; its tokenizer is needed for this."
+            text = _(
+                "{model} is not on this machine yet; its tokenizer is needed for this.",
+                model=lens.model,
+            )
             return {self.rows: messages.note(text), self.model.button: self.model.offer()}
         wait([asked], timeout=SOON)
         if not asked.done():
-            text = f"Reading with the tokenizer of {lens.model}"
+            text = _("Reading with the tokenizer of {model}", model=lens.model)
             return {self.rows: messages.progress(None, text), self.late: str(monotonic())}
         method = lens.method if lens.goes_on and "text" in info.form else ""
         chips = token_view.tokens(asked.result(), places, lens.max_length, info.form, method)
-        title = "a template that is not saved" if look.draft else self.templates.title(lens)
+        title = _("a template that is not saved") if look.draft else self.templates.title(lens)
         legend = token_view.legend(lens.model, title, lens.max_length, method)
         return {self.rows: legend + chips}
 
@@ -330,8 +341,8 @@ class RowsView:
             shown = {self.after: gr.Button(interactive=True)} if early else self._shown(look)
         return {
             **shown,
-            self.place: messages.progress(share, f"{len(found):,} found so far"),
-            self.everything: gr.Button("Stop the search", visible=True),
+            self.place: messages.progress(share, _("{n:,} found so far", n=len(found))),
+            self.everything: gr.Button(_("Stop the search"), visible=True),
         }
 
     # -- wiring
@@ -365,7 +376,7 @@ class RowsView:
 
 
 def _parts(info: DatasetInfo, chosen: str) -> Any:
-    choices = [(PARTS[part], part) for part in info.parts]
+    choices = [(_(PARTS[part]), part) for part in info.parts]
     return gr.Radio(choices, value=chosen, visible=len(choices) > 1)
 
 
@@ -373,17 +384,28 @@ def _place(look: _Look, places: list[int], total: int) -> str:
     if not places:
         return ""
     if look.where.found is None:
-        text = f"Rows {places[0] + 1:,} to {places[-1] + 1:,} of {total:,}"
+        text = _(
+            "Rows {first:,} to {last:,} of {total:,}",
+            first=places[0] + 1,
+            last=places[-1] + 1,
+            total=total,
+        )
     elif total == 1:
-        text = f"1 row contains {look.words!r}"
+        text = _("1 row contains {words!r}", words=look.words)
     else:
-        more = " or more" if total >= MOST_FOUND else ""
-        first, last = look.where.first + 1, look.where.first + len(places)
-        text = f"{first:,} to {last:,} of {total:,}{more} rows that contain {look.words!r}"
+        text = _(
+            "{first:,} to {last:,} of {total} rows that contain {words!r}",
+            first=look.where.first + 1,
+            last=look.where.first + len(places),
+            total=_("{n:,} or more", n=total) if total >= MOST_FOUND else f"{total:,}",
+            words=look.words,
+        )
     return f'<p class="aside">{messages.escape(text)}</p>'
 
 
 def _nothing(look: _Look) -> str:
     if look.where.found is not None:
-        return messages.empty("Nothing found", f"No row of this part contains {look.words!r}.")
-    return messages.empty("No rows in this part", "They may have been split off or dropped.")
+        return messages.empty(
+            _("Nothing found"), _("No row of this part contains {words!r}.", words=look.words)
+        )
+    return messages.empty(_("No rows in this part"), _("They may have been split off or dropped."))

@@ -4,6 +4,7 @@ first rows before it is applied, versions, the recipe."""
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from core.data.versions import (
 )
 from core.errors import ConfigError, Problem, TunesmithError
 from core.jobs.isolated import call_isolated
+from core.language import _
 from webui import background, job_progress, messages
 from webui.context import CHOICE, QUIET, App, Shared, version_of
 from webui.data import step_cards
@@ -52,8 +54,8 @@ class ShapeView:
         self.trial = StepTrial(app)
         with gr.Row(elem_classes="toolbar shape-head"):
             self.head = gr.HTML(elem_classes="grow strip", apply_default_css=False)
-            self.undo = gr.Button("Undo", scale=0, min_width=96, interactive=False)
-            self.add = gr.Button("Add a step", variant="primary", scale=0, min_width=120)
+            self.undo = gr.Button(_("Undo"), scale=0, min_width=96, interactive=False)
+            self.add = gr.Button(_("Add a step"), variant="primary", scale=0, min_width=120)
         self.steps = gr.HTML(
             elem_id="steps", js_on_load=job_progress.CLICKS, apply_default_css=False
         )
@@ -63,14 +65,14 @@ class ShapeView:
         self.jobs = JobProgress(
             app, ("prepare",), elem_id="shape-progress", of="dataset", stop_id="shape-stop"
         )
-        with gr.Accordion("Versions", open=False, elem_classes="fold", elem_id="shape-versions"):
+        with gr.Accordion(_("Versions"), open=False, elem_classes="fold", elem_id="shape-versions"):
             self.versions = gr.HTML(js_on_load=job_progress.CLICKS, apply_default_css=False)
-            self.prune = gr.Button("Delete old versions", size="sm", scale=0, visible=False)
+            self.prune = gr.Button(_("Delete old versions"), size="sm", scale=0, visible=False)
             self.pruned = gr.HTML(apply_default_css=False)
-        with gr.Accordion("Recipe", open=False, elem_classes="fold", elem_id="shape-recipe"):
+        with gr.Accordion(_("Recipe"), open=False, elem_classes="fold", elem_id="shape-recipe"):
             self.recipe = gr.HTML(apply_default_css=False)
             self.bring = gr.UploadButton(
-                "Apply a recipe", file_types=[".yaml", ".yml"], size="sm", scale=0, min_width=160
+                _("Apply a recipe"), file_types=[".yaml", ".yml"], size="sm", scale=0, min_width=160
             )
 
     def _build_panel(self) -> None:
@@ -87,10 +89,10 @@ class ShapeView:
                 self.about = gr.HTML(apply_default_css=False)
                 self.forms = StepForms(self.app)
             with gr.Row(elem_classes="actions"):
-                self.apply = gr.Button("Apply", variant="primary", visible=False, scale=0)
+                self.apply = gr.Button(_("Apply"), variant="primary", visible=False, scale=0)
                 self.trial.build_buttons()
-                self.another = gr.Button("Another step", visible=False, scale=0)
-                self.close = gr.Button("Close", scale=0)
+                self.another = gr.Button(_("Another step"), visible=False, scale=0)
+                self.close = gr.Button(_("Close"), scale=0)
             self.trial.build_result()
 
     # -- what is shown
@@ -159,7 +161,7 @@ class ShapeView:
         return {
             self.panel: gr.Column(visible=True),
             self.form_area: gr.Column(visible=chosen),
-            self.apply: gr.Button("Apply the change" if editing else "Apply", visible=chosen),
+            self.apply: gr.Button(_("Apply the change") if editing else _("Apply"), visible=chosen),
             self.another: gr.Button(visible=chosen and not editing),
             **self.trial.cleared(chosen),
             self.said: "",
@@ -218,9 +220,10 @@ class ShapeView:
             else:
                 for step in added:
                     steps = with_step(steps, step)
-            what = "Changed" if place >= 0 else "Added"
-            note = f"{what}: {', '.join(step.title for step in added)}"
-            begun = self._begin(info.id, added[0].title, steps, note)
+            titles = [_(step.title) for step in added]
+            what = reduce(lambda one, more: _("{one}, {more}", one=one, more=more), titles)
+            note = _("Changed: {step}", step=what) if place >= 0 else _("Added: {step}", step=what)
+            begun = self._begin(info.id, titles[0], steps, note)
         except TunesmithError as error:
             return self._wrong(data, error)
         return {**self._mark(data), **self.trial.cleared(), self.applied: begun}
@@ -243,11 +246,12 @@ class ShapeView:
             if event.act == "merge":
                 merge = merging(info.labels)
                 if merge is not None:  # nobody has merged them meanwhile
-                    note = "Added: alike labels merged"
-                    self._begin(dataset, merge.title, with_step(steps, merge), note)
+                    note = _("Added: alike labels merged")
+                    self._begin(dataset, _(merge.title), with_step(steps, merge), note)
                 return self._closed()
-            gone = steps.pop(at)
-            self._begin(dataset, f"Without {gone.title}", steps, f"Removed: {gone.title}")
+            gone = _(steps.pop(at).title)
+            note = _("Removed: {step}", step=gone)
+            self._begin(dataset, _("Without {step}", step=gone), steps, note)
         except TunesmithError as error:
             return {self.said: messages.error(error)}
         return self._closed()
@@ -256,7 +260,8 @@ class ShapeView:
         """The steps of a YAML file in the place of those there are."""
         try:
             steps = parse_steps(read_recipe(Path(file))["steps"])
-            self._begin(dataset, "Applying the recipe", steps, f"Recipe: {Path(file).name}")
+            note = _("Recipe: {file}", file=Path(file).name)
+            self._begin(dataset, _("Applying the recipe"), steps, note)
         except TunesmithError as error:
             return {self.said: messages.error(error)}
         return self._closed()
@@ -292,7 +297,7 @@ class ShapeView:
             info = change()
         except TunesmithError as error:
             return {self.said: messages.error(error)}
-        told = messages.note(f"Version {info.version} is in use.", "finished")
+        told = messages.note(_("Version {version} is in use.", version=info.version), "finished")
         return {**self._closed(), self.said: told, **self.jobs.clear(info.id)}
 
     def delete_old(self, dataset: str) -> str:
@@ -302,9 +307,10 @@ class ShapeView:
         except TunesmithError as error:
             return messages.error(error)
         if not gone:
-            return messages.note("Every version is still needed: by a run, by Undo, or in use.")
+            text = _("Every version is still needed: by a run, by Undo, or in use.")
+            return messages.note(text)
         numbers = ", ".join(map(str, gone))
-        return messages.note(f"Deleted: version {numbers}.", "finished")
+        return messages.note(_("Deleted: version {numbers}.", numbers=numbers), "finished")
 
     # -- wiring
 
@@ -383,8 +389,8 @@ class StepTrial:
         self.app, self.watches = app, background.Watches()
 
     def build_buttons(self) -> None:
-        self.start = gr.Button("Try it", visible=False, scale=0)
-        self.stop = gr.Button("Stop the trial", visible=False, scale=0, min_width=140)
+        self.start = gr.Button(_("Try it"), visible=False, scale=0)
+        self.stop = gr.Button(_("Stop the trial"), visible=False, scale=0, min_width=140)
 
     def build_result(self) -> None:
         self.shown = gr.HTML(elem_id="step-trial", apply_default_css=False)
@@ -424,13 +430,13 @@ class StepTrial:
             lambda task: call_isolated(
                 try_in_order, self.app.workspace, info.id, steps, imported=imported, tell=task.tell
             ),
-            "Trying",
+            _("Trying"),
         )
-        title = f"At most {TRIED_ROWS:,} rows of a part"
+        title = _("At most {n:,} rows of a part", n=TRIED_ROWS)
         busy = {self.start: gr.Button(interactive=False), self.stop: gr.Button(visible=True)}
         try:
             with self.watches.watch(page, task) as watch:
-                for _ in watch.glances():
+                for _glance in watch.glances():
                     yield {**busy, self.shown: bar(title, task.message, task.fraction, task.left())}
                 if not watch.wanted:
                     yield gr.skip()
@@ -443,7 +449,7 @@ class StepTrial:
 def _found(task: background.Task, info: DatasetInfo, first: int) -> str:
     """What a trial found, from the step at `first` on."""
     if task.stopped:
-        return messages.note("Stopped. A trial changes nothing.", "stopped")
+        return messages.note(_("Stopped. A trial changes nothing."), "stopped")
     if task.error:
         return messages.error(task.error)
     counts = info.counts

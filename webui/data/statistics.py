@@ -19,6 +19,7 @@ from core.data.registry import load_dataset_info
 from core.data.steps.labels import about_alike
 from core.errors import TunesmithError
 from core.jobs.isolated import call_isolated
+from core.language import N_, _, n_
 from core.models.location import local_model
 from core.tokens.learn import Learn
 from core.tokens.lens import Lens
@@ -49,16 +50,18 @@ class StatisticsView:
         self.rest: dict[_Key, background.Task] = {}
         with gr.Row(elem_classes="toolbar numbers-state"):
             self.state = gr.HTML(apply_default_css=False, elem_id="numbers-state")
-            self.count = gr.Button("Count all rows", visible=False, scale=0, min_width=130)
-            self.halt = gr.Button("Stop counting", visible=False, scale=0, min_width=130)
+            self.count = gr.Button(_("Count all rows"), visible=False, scale=0, min_width=130)
+            self.halt = gr.Button(_("Stop counting"), visible=False, scale=0, min_width=130)
         self.model = ModelFetch(app, shared)
         self.figures = gr.HTML(elem_classes="strip", apply_default_css=False, elem_id="numbers")
         with gr.Row(elem_classes="toolbar advice", visible=False) as self.advice:
             self.reason = gr.HTML(apply_default_css=False, elem_id="suggested")
-            self.use = gr.Button("Use it", variant="primary", scale=0, min_width=100)
-        self.lengths = charts.charts("Lengths of rows in tokens")
+            self.use = gr.Button(_("Use it"), variant="primary", scale=0, min_width=100)
+        self.lengths = charts.charts(_("Lengths of rows in tokens"))
         self.shares = gr.HTML(apply_default_css=False, elem_id="numbers-shares")
-        self.suggested = gr.Number(0, visible="hidden", precision=0, label="Suggested max_length")
+        self.suggested = gr.Number(
+            0, visible="hidden", precision=0, label=_("Suggested max_length")
+        )
         self.late = gr.Textbox(visible="hidden", label="What the worker was asked late")
         self.ticker = gr.Timer(1, active=False)
         self.newest = gr.State(Newest())
@@ -160,7 +163,7 @@ class StatisticsView:
         if counting is not None:
             wait([counting], timeout=SOON)
         if counting is None or not counting.done():
-            told = messages.progress(None, "Counting")
+            told = messages.progress(None, _("Counting"))
             return {**quiet, self.state: told, self.late: str(monotonic())}
         found = counting.result()
         shown = self._numbers(info, lens, found, path is not None)
@@ -177,7 +180,7 @@ class StatisticsView:
                 self.rest.pop(next(iter(self.rest)))
             seen = lens.whole if path else replace(lens, model="")
             work = self._count_work(info.id, seen)
-            task = self.rest[key] = background.begin(work, "Counting the rest")
+            task = self.rest[key] = background.begin(work, _("Counting the rest"))
         if not task.done.is_set():
             return {
                 self.state: counting(task.fraction, info),
@@ -207,7 +210,7 @@ class StatisticsView:
             self.figures: figures(found, tokens),
             self.advice: gr.Row(visible=bool(suggested)),
             self.reason: advice(suggested, already) if suggested else "",
-            self.use: gr.Button(f"Use {value:,}", visible=not already),
+            self.use: gr.Button(_("Use {n:,}", n=value), visible=not already),
             self.suggested: value,
             self.lengths: lengths(found, f"{info.fingerprint} {lens.model}"),
             self.shares: shares(found),
@@ -260,86 +263,111 @@ MOST_LISTED = 30
 # The most frequent label has so many times the rows of the rarest: worth a word.
 UNEVEN = 5
 _TITLES = {
-    "total": "Whole rows",
-    "prompt": "Prompts",
-    "answer": "Answers",
-    "chosen": "Chosen answers",
-    "rejected": "Rejected answers",
+    "total": N_("Whole rows"),
+    "prompt": N_("Prompts"),
+    "answer": N_("Answers"),
+    "chosen": N_("Chosen answers"),
+    "rejected": N_("Rejected answers"),
 }
 
 
 def state(info: DatasetInfo, lens: Lens, found: Found, tokens: bool) -> str:
     """How many rows were counted, and with which tokenizer."""
     rows, total = found["rows"], found["rows_total"]
-    text = f"All {total:,} rows to learn were counted"
+    counted = _("All {total:,} rows to learn were counted", total=total)
     if not found["complete"]:
-        text = f"From {rows:,} of the {total:,} rows to learn, taken from its whole length"
+        counted = _(
+            "From {rows:,} of the {total:,} rows to learn, taken from its whole length",
+            rows=rows,
+            total=total,
+        )
     if tokens:
-        text = f"{text}, with the tokenizer of {lens.model}."
+        text = _("{counted}, with the tokenizer of {model}.", counted=counted, model=lens.model)
     else:
-        text = (
-            f"{text}. Lengths need the tokenizer of {lens.model}, which is not on this machine yet."
+        text = _(
+            "{counted}. Lengths need the tokenizer of {model}, which is not on this machine yet.",
+            counted=counted,
+            model=lens.model,
         )
     return f'<p class="aside">{messages.escape(text)}</p>'
 
 
 def counting(share: float | None, info: DatasetInfo) -> str:
     """How far the counting of all rows is, while the numbers of some are shown."""
-    percent = "" if share is None else f": {share:.0%}"
-    text = f"Shown from some rows; counting all {info.counts.train:,}{percent}"
+    text = _("Shown from some rows; counting all {n:,}", n=info.counts.train)
+    if share is not None:
+        text = _("{text}: {share:.0%}", text=text, share=share)
     return messages.progress(share, text)
 
 
 def figures(found: Found, tokens: bool) -> str:
     """The figures on top, and what is wrong with rows."""
     items: list[tuple[str, str, str]] = []
-    about = "" if found["complete"] else "about "
+    complete = found["complete"]
     if tokens:
         epoch = found["epoch"]["tokens"]
-        whole = epoch / max(1 - found["cut_tokens_share"], 1e-9)
+        whole = messages.short(epoch / max(1 - found["cut_tokens_share"], 1e-9))
+        epoch = messages.short(epoch)
+        if not complete:
+            whole, epoch = _("about {n}", n=whole), _("about {n}", n=epoch)
+        cut, lost = _share(found["cut_rows_share"]), _share(found["cut_tokens_share"])
         items += [
-            ("Tokens", about + messages.short(whole), "In all rows to learn, before the cut"),
-            ("Tokens per epoch", about + messages.short(epoch), "After the cut at max_length"),
-            ("Rows cut", _share(found["cut_rows_share"]), "They lose their end at max_length"),
-            ("Tokens lost", _share(found["cut_tokens_share"]), "Behind the cut; never learned"),
+            (_("Tokens"), whole, _("In all rows to learn, before the cut")),
+            (_("Tokens per epoch"), epoch, _("After the cut at max_length")),
+            (_("Rows cut"), cut, _("They lose their end at max_length")),
+            (_("Tokens lost"), lost, _("Behind the cut; never learned")),
         ]
-    items.append(
-        (
-            "Duplicates",
-            messages.count(found["duplicates"]),
-            "Rows that repeat an earlier one"
-            + ("" if found["complete"] else ", among those counted"),
-        )
-    )
+    again = _("Rows that repeat an earlier one")
+    if not complete:
+        again = _("Rows that repeat an earlier one, among those counted")
+    items.append((_("Duplicates"), messages.count(found["duplicates"]), again))
     return messages.figures(items) + _defects(found, tokens)
 
 
 def _defects(found: Found, tokens: bool) -> str:
     lines = []
     without, unusable = found["rows_without_loss"], found["unusable_rows"]
-    if tokens and without:
-        rows = "1 row teaches" if without == 1 else f"{without:,} rows teach"
-        at = found["max_length"]
-        cut = f" of the first {at:,}" if at and found["cut_rows"] else ""
-        lines.append(f"{rows} nothing: no token{cut} carries loss.")
+    at = found["max_length"]
+    if tokens and without and at and found["cut_rows"]:
+        text = n_(
+            "{n} row teaches nothing: no token of the first {length:,} carries loss.",
+            "{n:,} rows teach nothing: no token of the first {length:,} carries loss.",
+            without,
+            length=at,
+        )
+        lines.append(text)
+    elif tokens and without:
+        text = n_(
+            "{n} row teaches nothing: no token carries loss.",
+            "{n:,} rows teach nothing: no token carries loss.",
+            without,
+        )
+        lines.append(text)
     if unusable:
-        rows = "1 row is" if unusable == 1 else f"{unusable:,} rows are"
-        lines.append(f"{rows} refused by the chat template: {found['unusable_reason']}")
+        text = n_(
+            "{n} row is refused by the chat template: {reason}",
+            "{n:,} rows are refused by the chat template: {reason}",
+            unusable,
+            reason=found["unusable_reason"],
+        )
+        lines.append(text)
     lost = taken_out(*found["lost_thoughts"])
     if lost:
-        about = "" if found["complete"] else " Those of the rows that were counted."
-        lines.append(f"{lost} Another chat template may keep them.{about}")
+        text = _("{lost} Another chat template may keep them.", lost=lost)
+        if not found["complete"]:
+            text = _("{text} Those of the rows that were counted.", text=text)
+        lines.append(text)
     return "".join(messages.note(line, "stopped") for line in lines)
 
 
 def advice(suggested: Found, already: bool) -> str:
     """The max_length to take, and why."""
-    value = f"{suggested['value']:,}"
-    title = f"max_length {value} fits this data" if already else f"Suggested max_length: {value}"
-    return (
-        f"<div><strong>{title}</strong><p>{messages.escape(suggested['reason'])} "
-        "Longer rows take more memory and time.</p></div>"
-    )
+    value = suggested["value"]
+    title = _("Suggested max_length: {n:,}", n=value)
+    if already:
+        title = _("max_length {n:,} fits this data", n=value)
+    told = _("{reason} Longer rows take more memory and time.", reason=suggested["reason"])
+    return f"<div><strong>{title}</strong><p>{messages.escape(told)}</p></div>"
 
 
 def lengths(found: Found, key: str) -> list[dict[str, Any]]:
@@ -352,8 +380,8 @@ def lengths(found: Found, key: str) -> list[dict[str, Any]]:
                 charts.histogram(
                     known["edges"],
                     known["counts"],
-                    x="tokens",
-                    title=f"{title}: {_told(known)}",
+                    x=_("tokens"),
+                    title=_("{what}: {numbers}", what=title, numbers=_told(known)),
                     scale=known["scale"],
                     cut=found["max_length"] if name == "total" else None,
                     key=f"{key} {name}",
@@ -364,9 +392,13 @@ def lengths(found: Found, key: str) -> list[dict[str, Any]]:
 
 def _told(known: Found) -> str:
     at = known["percentiles"]
-    return (
-        f"{known['mean']:,.0f} tokens on average, half up to {at['50']:,}, "
-        f"95 % up to {at['95']:,}, longest {at['max']:,}"
+    return _(
+        "{mean:,.0f} tokens on average, half up to {half:,}, 95 % up to {most:,}, "
+        "longest {longest:,}",
+        mean=known["mean"],
+        half=at["50"],
+        most=at["95"],
+        longest=at["max"],
     )
 
 
@@ -375,15 +407,15 @@ def shares(found: Found) -> str:
     parts = []
     if found["labels"]:
         alike = about_alike(dict(found["labels"]))
-        note = f"{alike} One click in Clean and shape merges them." if alike else ""
-        parts.append(_bars("Labels", found["labels"], note or _balance(found["labels"])))
+        note = _("{alike} One click in Clean and shape merges them.", alike=alike) if alike else ""
+        parts.append(_bars(_("Labels"), found["labels"], note or _balance(found["labels"])))
     if len(found["turns"]) > 1:
-        turns = [[f"{n} turn" if n == 1 else f"{n} turns", rows] for n, rows in found["turns"]]
-        parts.append(_bars("Turns in a row", turns, "Without the system turn."))
+        turns = [[n_("{n} turn", "{n} turns", n), rows] for n, rows in found["turns"]]
+        parts.append(_bars(_("Turns in a row"), turns, _("Without the system turn.")))
     if found["languages"]:
-        named = [["not sure" if code == "?" else code, n] for code, n in found["languages"]]
-        seen = sum(rows for _, rows in found["languages"])
-        parts.append(_bars("Languages", named, f"Guessed from {seen:,} rows."))
+        named = [[_("not sure") if code == "?" else code, n] for code, n in found["languages"]]
+        seen = sum(rows for _code, rows in found["languages"])
+        parts.append(_bars(_("Languages"), named, _("Guessed from {n:,} rows.", n=seen)))
     return f'<div class="share-cards">{"".join(parts)}</div>'
 
 
@@ -392,23 +424,26 @@ def _balance(labels: Sequence[Sequence[Any]]) -> str:
     if len(labels) < 2 or most[1] < UNEVEN * least[1]:
         return ""
     times = most[1] / least[1]
-    return (
-        f"{most[0]} has {times:,.0f} times the rows of {least[0]}. "
-        "A cap for each label is in Clean and shape."
+    return _(
+        "{most} has {times:,.0f} times the rows of {least}. A cap for each label is in Clean and "
+        "shape.",
+        most=most[0],
+        times=times,
+        least=least[0],
     )
 
 
 def _bars(title: str, items: Sequence[Sequence[Any]], note: str = "") -> str:
     """Names with their counts, each with a bar of its share."""
-    total = sum(count for _, count in items) or 1
-    most = max(count for _, count in items) or 1
+    total = sum(count for _name, count in items) or 1
+    most = max(count for _name, count in items) or 1
     lines = "".join(
         f"<div><dt>{messages.escape(name)}</dt><dd><i style='--part:{count / most:.3f}'></i>"
         f"<span>{count:,} <small>{_share(count / total)}</small></span></dd></div>"
         for name, count in items[:MOST_LISTED]
     )
     hidden = len(items) - MOST_LISTED
-    more = f'<p class="soft">and {hidden:,} more</p>' if hidden > 0 else ""
+    more = f'<p class="soft">{_("and {n:,} more", n=hidden)}</p>' if hidden > 0 else ""
     said = f'<p class="soft">{messages.escape(note)}</p>' if note else ""
     return (
         f'<section class="card"><h3>{title}</h3>{said}<dl class="share-bars">{lines}</dl>{more}'
@@ -419,8 +454,8 @@ def _bars(title: str, items: Sequence[Sequence[Any]], note: str = "") -> str:
 def _share(part: float) -> str:
     """A share in percent: never 0 % of something, never 100 % where something is missing."""
     if 0 < part < 0.001:
-        return "under 0.1 %"
+        return _("under 0.1 %")
     if 0.999 < part < 1:
-        return "over 99.9 %"
+        return _("over 99.9 %")
     percent = 100 * part
     return f"{percent:.1f} %" if 0 < percent < 10 else f"{percent:.0f} %"

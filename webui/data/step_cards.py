@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 from urllib.parse import quote
@@ -14,6 +14,7 @@ from core.data.steps import known_steps, write_recipe
 from core.data.steps.base import Step
 from core.data.steps.labels import about_alike
 from core.data.versions import recipe_of
+from core.language import N_, _
 from webui import messages
 from webui.data.step_form import MADE_ELSEWHERE, offered, section_specs, sentence
 
@@ -21,9 +22,14 @@ LISTED, SHOWN = 20, 8
 _NAMED = 3
 # So much of what two texts share stands around what differs, in characters.
 _AROUND = 80
-_PARTS = {"train": "to learn", "eval": "held out", "test": "test"}
+# Of each part: its rows, and one of them.
+_PARTS = {
+    "train": (N_("{rows:,} to learn"), N_("To learn, row {n:,}")),
+    "eval": (N_("{rows:,} held out"), N_("Held out, row {n:,}")),
+    "test": (N_("{rows:,} test"), N_("Test, row {n:,}")),
+}
 _WORD = re.compile(r"\s+|\w+|[^\w\s]")
-_GROUPS = (("quality", "Clean"), ("shape", "Shape"))
+_GROUPS = (("quality", N_("Clean")), ("shape", N_("Shape")))
 
 
 def head(info: DatasetInfo) -> str:
@@ -31,16 +37,22 @@ def head(info: DatasetInfo) -> str:
     counts = info.counts
     items = [
         (
-            "Imported",
+            _("Imported"),
             messages.count(counts.read - counts.dropped),
-            "Rows as they were read; they stay as they are, whatever the steps do",
+            _("Rows as they were read; they stay as they are, whatever the steps do"),
         ),
-        ("Dropped by steps", messages.count(sum(one.dropped for one in info.steps))),
-        ("To learn", messages.count(counts.train)),
-        ("Held out", messages.count(counts.eval), "For evaluation while training; never learned"),
+        (_("Dropped by steps"), messages.count(sum(one.dropped for one in info.steps))),
+        (_("To learn"), messages.count(counts.train)),
+        (
+            _("Held out"),
+            messages.count(counts.eval),
+            _("For evaluation while training; never learned"),
+        ),
     ]
     if counts.test:
-        items.append(("Test", messages.count(counts.test), "Nothing looks at it until the end"))
+        items.append(
+            (_("Test"), messages.count(counts.test), _("Nothing looks at it until the end"))
+        )
     return messages.figures(items)
 
 
@@ -49,9 +61,12 @@ def steps(info: DatasetInfo) -> str:
     alike = _alike(info)
     if not info.steps:
         return alike + messages.empty(
-            "No steps yet",
-            "Add one to drop duplicates, mask personal data, rename labels or split rows off. "
-            "Try it first: it shows which rows it would drop. Every step can be taken out again.",
+            _("No steps yet"),
+            _(
+                "Add one to drop duplicates, mask personal data, rename labels or split rows "
+                "off. Try it first: it shows which rows it would drop. Every step can be taken "
+                "out again."
+            ),
         )
     cards = "".join(_card(place, result) for place, result in enumerate(info.steps))
     return f'{alike}<ol class="steps">{cards}</ol>'
@@ -62,8 +77,10 @@ def _alike(info: DatasetInfo) -> str:
     told = about_alike(info.labels)
     if not told:
         return ""
-    button = '<button type="button" class="small" data-act="merge" data-at="0">Merge them</button>'
-    return f'<div class="notice notice-stopped">{messages.escape(told)} {button}</div>'
+    return (
+        f'<div class="notice notice-stopped">{messages.escape(told)} <button type="button" '
+        f'class="small" data-act="merge" data-at="0">{_("Merge them")}</button></div>'
+    )
 
 
 def _card(place: int, result: StepResult) -> str:
@@ -71,8 +88,11 @@ def _card(place: int, result: StepResult) -> str:
     edit = step is not None and step.op not in MADE_ELSEWHERE
     buttons = "".join(
         f'<button type="button" class="small" data-act="{act}" data-at="{place}" '
-        f'aria-label="{word} step {place + 1}">{word}</button>'
-        for act, word in (("edit", "Edit"), ("remove", "Remove"))
+        f'aria-label="{label}">{word}</button>'
+        for act, word, label in (
+            ("edit", _("Edit"), _("Edit step {n}", n=place + 1)),
+            ("remove", _("Remove"), _("Remove step {n}", n=place + 1)),
+        )
         if act != "edit" or edit
     )
     title = messages.escape(result.title or result.step.get("op"))
@@ -99,7 +119,7 @@ def settings(record: Mapping[str, Any]) -> str:
         wanted = spec.level == "basic" or value != spec.default
         if wanted and spec.shown(by_path) and value not in ("", None, [], {}, False):
             words.append(_setting(spec.label, spec.name, value))
-    return " · ".join(words) or "Nothing to set."
+    return " · ".join(words) or _("Nothing to set.")
 
 
 def _setting(label: str, name: str, value: Any) -> str:
@@ -108,7 +128,7 @@ def _setting(label: str, name: str, value: Any) -> str:
     if name == "sha256":
         value = str(value)[:12]
     if isinstance(value, dict):
-        pairs = [f"{old} → {new or 'left out'}" for old, new in value.items()]
+        pairs = [f"{old} → {new or _('left out')}" for old, new in value.items()]
         return f"{messages.escape(label)}: {_listed(pairs)}"
     if isinstance(value, list):
         return f"{messages.escape(label)}: {_listed([str(item) for item in value])}"
@@ -119,20 +139,28 @@ def _setting(label: str, name: str, value: Any) -> str:
 
 def _listed(items: Sequence[str]) -> str:
     text = ", ".join(f"<b>{messages.escape(item)}</b>" for item in items[:_NAMED])
-    return text if len(items) <= _NAMED else f"{text} and {len(items) - _NAMED:,} more"
+    more = len(items) - _NAMED
+    return _("{items} and {n:,} more", items=text, n=more) if more > 0 else text
 
 
 def flow(result: StepResult) -> str:
     """Rows in and out, how many it dropped and changed, also when that is none; or how many it
     moved to each part."""
-    words = [(f"{result.rows_in:,} → {result.rows_out:,} rows", "")]
+    rows = _("{before:,} → {after:,} rows", before=result.rows_in, after=result.rows_out)
+    words = [(rows, "")]
     if result.dropped or not result.parts:
-        words.append((f"{result.dropped:,} dropped", "is-lost" if result.dropped else ""))
+        lost = _("{n:,} dropped", n=result.dropped)
+        words.append((lost, "is-lost" if result.dropped else ""))
     if result.changed or not result.parts:
-        words.append((f"{result.changed:,} changed", "is-turned" if result.changed else ""))
+        turned = _("{n:,} changed", n=result.changed)
+        words.append((turned, "is-turned" if result.changed else ""))
     moved = {part: rows for part, rows in result.parts.items() if rows or part != "test"}
-    words += [(f"{rows:,} {_PARTS.get(part, part)}", "") for part, rows in moved.items()]
+    words += [(_rows(part, rows), "") for part, rows in moved.items()]
     return "".join(f'<span class="num {tone}">{text}</span>' for text, tone in words)
+
+
+def _rows(part: str, rows: int) -> str:
+    return _(_PARTS[part][0]).format(rows=rows)
 
 
 def details(result: StepResult, *, open_: bool = False) -> str:
@@ -141,12 +169,15 @@ def details(result: StepResult, *, open_: bool = False) -> str:
     opened = " open" if open_ else ""
     found = messages.note(result.remark, "stopped") if result.remark else ""
     if result.dropped:
+        what = _("Which rows were dropped, and why")
         found += (
-            f'<details class="which"{opened}><summary>Which rows were dropped, and why</summary>'
+            f'<details class="which"{opened}><summary>{what}</summary>'
             f"{_reasons(result)}{_drops(result)}</details>"
         )
     if result.changed:
-        what = "Rows that it made" if _makes_rows(result) else "Changed rows, before and after"
+        what = _("Changed rows, before and after")
+        if _makes_rows(result):
+            what = _("Rows that it made")
         found += (
             f'<details class="which"{opened}><summary>{what}</summary>{_changes(result)}</details>'
         )
@@ -172,9 +203,11 @@ def _drops(result: StepResult) -> str:
     if not shown:
         return ""
     rows = "".join(_drop(one) for one in shown)
-    more = result.dropped - len(shown)
-    note = f'<p class="aside">and {more:,} more</p>' if more > 0 else ""
-    return f'<ul class="drops">{rows}</ul>{note}'
+    return f'<ul class="drops">{rows}</ul>{_more(result.dropped - len(shown))}'
+
+
+def _more(count: int) -> str:
+    return f'<p class="aside">{_("and {n:,} more", n=count)}</p>' if count > 0 else ""
 
 
 def _drop(one: StepDrop) -> str:
@@ -185,25 +218,25 @@ def _drop(one: StepDrop) -> str:
 
 
 def _place(part: str, index: int) -> str:
-    return messages.escape(f"{_PARTS.get(part, part).capitalize()}, row {index + 1:,}")
+    return _(_PARTS[part][1]).format(n=index + 1)
 
 
 def _changes(result: StepResult) -> str:
     shown = result.shown[:SHOWN]
     if not shown:
-        return '<p class="aside">What changed stands beside the text of the rows.</p>'
+        told = _("What changed stands beside the text of the rows.")
+        return f'<p class="aside">{told}</p>'
     make = _made if _makes_rows(result) else _change
     rows = "".join(make(one) for one in shown)
-    more = result.changed - len(shown)
-    note = f'<p class="aside">and {more:,} more</p>' if more > 0 else ""
-    return f'<div class="changes">{rows}</div>{note}'
+    return f'<div class="changes">{rows}</div>{_more(result.changed - len(shown))}'
 
 
 def _change(one: StepChange) -> str:
     before, after = differences(one.before, one.after)
     return (
         f'<div class="change"><div class="aside">{_place(one.part, one.index)}</div>'
-        f"<div><h5>Before</h5><p>{before}</p></div><div><h5>After</h5><p>{after}</p></div></div>"
+        f"<div><h5>{_('Before')}</h5><p>{before}</p></div>"
+        f"<div><h5>{_('After')}</h5><p>{after}</p></div></div>"
     )
 
 
@@ -238,17 +271,16 @@ def _shortened(text: str, first: bool) -> str:
 
 def trial(results: Sequence[StepResult], rows: int, there: int) -> str:
     """What steps that were only tried would do."""
-    tried = f"the first {rows:,} rows of each part" if there > rows else f"all {there:,} rows"
+    told = _("Tried on all {n:,} rows; nothing is changed yet.", n=there)
+    if there > rows:
+        told = _("Tried on the first {n:,} rows of each part; nothing is changed yet.", n=rows)
     cards = "".join(
         f'<div class="step"><div class="step-head"><div class="step-what">'
         f"<h4>{messages.escape(one.title)}</h4></div>"
         f'<div class="step-flow">{flow(one)}</div></div>{details(one, open_=True)}</div>'
         for one in results
     )
-    return (
-        f'<div class="trial"><p class="aside">Tried on {tried}; nothing is changed yet.</p>'
-        f"{cards}</div>"
-    )
+    return f'<div class="trial"><p class="aside">{told}</p>{cards}</div>'
 
 
 def chooser(form: str) -> str:
@@ -272,48 +304,57 @@ def versions(info: DatasetInfo) -> str:
     """The states that the data set has been in, the newest first."""
     known = info.versions
     if len(known) < 2:
-        return (
-            '<p class="aside">Each change makes a version; runs keep the one they began with. '
-            "There is only one so far.</p>"
+        told = _(
+            "Each change makes a version; runs keep the one they began with. There is only one so "
+            "far."
         )
+        return f'<p class="aside">{told}</p>'
     rows = "".join(_version(one, one.number == info.version) for one in reversed(known))
+    heads = "".join(f"<th>{_(column)}</th>" for column in _COLUMNS)
     return (
-        '<div class="table-scroll"><table class="versions"><thead><tr><th>Version</th><th>Made</th>'
-        "<th>Rows</th><th>Steps</th><th>Change</th><th><span class='sr-only'>Use</span></th></tr>"
-        f"</thead><tbody>{rows}</tbody></table></div>"
+        f'<div class="table-scroll"><table class="versions"><thead><tr>{heads}'
+        f"<th><span class='sr-only'>{_('Use')}</span></th></tr></thead>"
+        f"<tbody>{rows}</tbody></table></div>"
     )
+
+
+_COLUMNS = (N_("Version"), N_("Made"), N_("Rows"), N_("Steps"), N_("Change"))
 
 
 def _version(one: Version, current: bool) -> str:
     counts = one.counts
     rows = [
-        f"{getattr(counts, part):,} {title}"
-        for part, title in _PARTS.items()
+        _rows(part, getattr(counts, part))
+        for part in _PARTS
         if part == "train" or getattr(counts, part)
     ]
-    titles = ", ".join(result.title for result in one.steps) or "none"
+    titles = ", ".join(str(result.title) for result in one.steps) or _("none")
     use = (
-        '<span class="badge badge-finished">In use</span>'
+        f'<span class="badge badge-finished">{_("In use")}</span>'
         if current
         else f'<button type="button" class="small" data-act="use" data-at="{one.number}">'
-        "Use this one</button>"
+        f"{_('Use this one')}</button>"
     )
-    note = one.note or ("Imported" if not one.parent or one.parent == one.number else "")
-    cells: Iterable[tuple[str, str]] = (
-        ("Version", f"{one.number}"),
-        ("Made", messages.escape(_when(one.created_at))),
-        ("Rows", messages.escape(", ".join(rows))),
-        ("Steps", f'<span title="{messages.escape(titles)}">{len(one.steps)}</span>'),
-        ("Change", messages.escape(note)),
-        ("", use),
+    note = one.note or (_("Imported") if not one.parent or one.parent == one.number else "")
+    cells = [
+        f"{one.number}",
+        messages.escape(_when(one.created_at)),
+        messages.escape(", ".join(rows)),
+        f'<span title="{messages.escape(titles)}">{len(one.steps)}</span>',
+        messages.escape(note),
+        use,
+    ]
+    body = "".join(
+        f'<td data-label="{label}">{cell}</td>'
+        for label, cell in zip((*_COLUMNS, ""), cells, strict=True)
     )
-    body = "".join(f'<td data-label="{label}">{cell}</td>' for label, cell in cells)
     return f'<tr class="{"selected" if current else ""}">{body}</tr>'
 
 
 def _when(created_at: str) -> str:
     try:
-        return datetime.fromisoformat(created_at).astimezone().strftime("%d %b %H:%M:%S")
+        when = datetime.fromisoformat(created_at).astimezone()
+        return _("{when:%d %b %H:%M:%S}", when=when)
     except ValueError:
         return ""
 
@@ -322,10 +363,12 @@ def recipe_link(info: DatasetInfo) -> str:
     """The steps as a file to save; it is in the page itself."""
     text = write_recipe(recipe_of(info))
     name = f"{re.sub(r'[^A-Za-z0-9]+', '-', info.name).strip('-').lower() or info.id}-recipe.yaml"
+    told = _(
+        "The same steps on another file give the same kind of set. The recipe has the form, the "
+        "mapping and the steps as YAML; the shell takes it too (data prepare --steps)."
+    )
     return (
-        '<p class="aside">The same steps on another file give the same kind of set. The recipe has '
-        "the form, the mapping and the steps as YAML; the shell takes it too "
-        f"(data prepare --steps).</p><pre class='recipe'>{messages.escape(text)}</pre>"
+        f"<p class=\"aside\">{told}</p><pre class='recipe'>{messages.escape(text)}</pre>"
         f'<a class="small" download="{messages.escape(name)}" '
-        f'href="data:text/yaml;charset=utf-8,{quote(text)}">Download the recipe</a>'
+        f'href="data:text/yaml;charset=utf-8,{quote(text)}">{_("Download the recipe")}</a>'
     )

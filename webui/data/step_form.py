@@ -27,6 +27,7 @@ from core.data.steps import known_steps, parse_step
 from core.data.steps.base import Step
 from core.data.versions import imported_files
 from core.errors import ConfigError, Problem
+from core.language import N_, _
 from core.models.location import local_model
 from core.models.starter import STARTER_MODELS
 from webui import forms, messages
@@ -46,14 +47,13 @@ class _Beside(Section):
 
 
 _CAP = field_specs(_Beside, f"{RENAME}.")[0]
-NONE = ("(none)", "")
 # A step that a person does not write by hand.
 MADE_ELSEWHERE = frozenset({"add_rows"})
 _ONE_COLUMN, _COLUMNS = ("column", "group_by"), ("columns",)
 # Of no use to rows without labels.
 _OF_LABELS = ("stratify",)
 _FORMULAS = ("condition", "template")
-_NOTHING_HELD_OUT = (
+_NOTHING_HELD_OUT = N_(
     "Nothing is held out yet, so this step would find nothing. Add the step Split first."
 )
 _THOUSANDS = re.compile(r"\d{1,3}(,\d{3})+")
@@ -148,7 +148,7 @@ class StepForms:
             [
                 group
                 for op, specs in self.specs.items()
-                for group in groups(specs, "More settings", f"fold-step-{op}")
+                for group in groups(specs, _("More settings"), f"fold-step-{op}")
             ]
         )
 
@@ -216,7 +216,7 @@ class StepForms:
 
     def _choices(self, spec: FieldSpec, info: DatasetInfo) -> list[Any] | None:
         if spec.name in _ONE_COLUMN:
-            first = [NONE] if spec.default == "" else []
+            first = [(_("(none)"), "")] if spec.default == "" else []
             return [*first, *((name, name) for name in named_columns(info))]
         if spec.name in _COLUMNS:
             return list(info.columns)
@@ -231,7 +231,8 @@ class StepForms:
             return ""
         names = ", ".join(f"<code>{messages.escape(n)}</code>" for n in named_columns(info))
         named = {spec.name for spec in self.specs[op]} & {*_ONE_COLUMN, *_COLUMNS, *_FORMULAS}
-        columns = f'<p class="aside">Columns: {names}</p>' if named else ""
+        told = _("Columns: {names}", names=names)
+        columns = f'<p class="aside">{told}</p>' if named else ""
         if step.after_split and len(info.parts) == 1:
             columns += messages.note(_NOTHING_HELD_OUT, "stopped")
         return (
@@ -255,9 +256,9 @@ def local_models(app: App) -> list[str]:
 _TOLD_CLASSES = 12
 
 # Writes the names that differ into the field with the id in data-field, and tells what becomes of
-# the classes. `input` bubbles up from each cell.
+# the classes, in the words that the line has. `input` bubbles up from each cell.
 _SCRIPT = """
-const told = (rows) => {
+const told = (rows, texts) => {
   const classes = new Map();
   let left = 0;
   for (const [, count, name] of rows) {
@@ -266,10 +267,11 @@ const told = (rows) => {
   }
   const sorted = [...classes].sort((a, b) => b[1] - a[1]);
   const shown = sorted.slice(0, MOST).map(([name, count]) => `${name} ${count.toLocaleString()}`);
-  const more = sorted.length > MOST ? `, and ${sorted.length - MOST} more` : '';
-  const kept = `${sorted.length} ${sorted.length === 1 ? 'class' : 'classes'}: `;
-  const gone = left ? `; ${left.toLocaleString()} rows left out` : '';
-  return kept + shown.join(', ') + more + gone;
+  const some = {names: shown.join(', '), n: sorted.length - MOST};
+  const names = sorted.length > MOST ? tunesmith._(texts.more, some) : some.names;
+  const kept = sorted.length === 1 ? texts.one : texts.many;
+  const text = tunesmith._(kept, {n: sorted.length, names});
+  return left ? tunesmith._(texts.gone, {text, n: left.toLocaleString()}) : text;
 };
 const follow = () => {
   const cells = [...element.querySelectorAll('input[data-label]')];
@@ -280,7 +282,7 @@ const follow = () => {
     cell.closest('tr').classList.toggle('is-renamed', !same);
   }
   const line = element.querySelector('.classes');
-  if (line) line.textContent = told(rows);
+  if (line) line.textContent = told(rows, line.dataset);
   return rows;
 };
 element.addEventListener('input', () => {
@@ -314,18 +316,22 @@ def render(labels: Mapping[str, int], names: Mapping[str, str], field: str) -> s
         for label, count in labels.items()
     )
     return (
-        f'<table class="labels" data-field="{messages.escape(field)}"><thead><tr><th>Label</th>'
-        f'<th class="num">Rows to learn</th><th>New name</th></tr></thead><tbody>{rows}</tbody>'
-        '</table><p class="aside classes" aria-live="polite"></p>'
+        f'<table class="labels" data-field="{messages.escape(field)}"><thead><tr>'
+        f'<th>{_("Label")}</th><th class="num">{_("Rows to learn")}</th>'
+        f"<th>{_('New name')}</th></tr></thead><tbody>{rows}</tbody></table>"
+        f'<p class="aside classes" aria-live="polite" data-one="{_("1 class: {names}")}" '
+        f'data-many="{_("{n} classes: {names}")}" data-more="{_("{names}, and {n} more")}" '
+        f'data-gone="{_("{text}; {n} rows left out")}"></p>'
     )
 
 
 def _row(label: str, count: int, name: str) -> str:
     shown = messages.escape(label)
+    named = _("New name of {label}", label=shown)
     return (
         f'<tr><td>{shown}</td><td class="num">{count:,}</td><td><input type="text" '
         f'value="{messages.escape(name)}" data-label="{shown}" data-rows="{count}" '
-        f'aria-label="New name of {shown}" placeholder="left out"></td></tr>'
+        f'aria-label="{named}" placeholder="{_("left out")}"></td></tr>'
     )
 
 

@@ -6,7 +6,7 @@ at a time. Each part is a class of its own with components, handlers and wiring.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from concurrent.futures import wait
 from typing import Any
 
@@ -17,12 +17,14 @@ from core.data.registry import list_datasets, load_dataset_info
 from core.data.steps.labels import about_alike
 from core.data.turn_keys import unused_text
 from core.errors import TunesmithError
+from core.language import _, n_
 from core.tokens.lens import Lens
 from webui import messages
 from webui.background import Newest
 from webui.context import CHOICE, QUIET, App, Shared, stamp
 from webui.data.drafts import Desk, DraftsView
 from webui.data.import_form import ImportForm
+from webui.data.import_sources import dropped, line_of
 from webui.data.library import Library
 from webui.data.rows import RowsView
 from webui.data.shape import ShapeView
@@ -38,10 +40,6 @@ _PARTS = {
     "drafts": DraftsView,
     "manage": Library,
 }
-_WELCOME = (
-    "<p><b>New here?</b> The sample data, a small model and quick settings are already chosen. "
-    "One button trains it, in some minutes on a laptop.</p>"
-)
 
 
 def build(app: App, shared: Shared) -> None:
@@ -52,13 +50,17 @@ class _Data:
     def __init__(self, app: App, shared: Shared) -> None:
         self.app, self.shared = app, shared
         with gr.Row(visible=False, elem_classes="welcome") as self.welcome:
-            gr.HTML(_WELCOME, apply_default_css=False)
-            sample = gr.Button("Start the sample run", variant="primary", scale=0, min_width=200)
+            told = _(
+                "The sample data, a small model and quick settings are already chosen. One button "
+                "trains it, in some minutes on a laptop."
+            )
+            gr.HTML(f"<p><b>{_('New here?')}</b> {told}</p>", apply_default_css=False)
+            sample = gr.Button(_("Start the sample run"), variant="primary", scale=0, min_width=200)
             shared.sample_buttons.append(sample)
         self.importing = ImportForm(app, shared)
         with gr.Row(elem_classes="toolbar"):
-            self.choice = gr.Dropdown([], label="Data set", scale=3, min_width=240)
-            self.train = gr.Button("Train on this data", scale=0, min_width=160)
+            self.choice = gr.Dropdown([], label=_("Data set"), scale=3, min_width=240)
+            self.train = gr.Button(_("Train on this data"), scale=0, min_width=160)
         self.numbers = gr.HTML(elem_classes="strip", apply_default_css=False)
         self.about = gr.HTML(apply_default_css=False)
         self.counted = gr.State("")
@@ -84,7 +86,7 @@ class _Data:
         found = {info.id: info for info in list_datasets(self.app.workspace)}
         sets = [(info.name, identity) for identity, info in found.items()]
         if SAMPLE_ID not in found:
-            sets.append(("Sample: support tickets", SAMPLE_ID))
+            sets.append((_("Sample: support tickets"), SAMPLE_ID))
         chosen = dataset if dataset in found else SAMPLE_ID
         fresh = not self.app.store.list(kind="train")
         told = self._told(chosen, lens_text)
@@ -171,13 +173,13 @@ def numbers_html(info: DatasetInfo, counts: Mapping[str, Any] | None, counting: 
     """Rows kept, held out and dropped; tokens and the longest row when they are counted."""
     known = counts or {}
     items = [
-        ("Rows to learn", messages.count(info.counts.train)),
-        ("Held out", messages.count(info.counts.eval), "For evaluation; never trained on"),
-        ("Dropped", messages.count(info.counts.dropped + _by_steps(info)), _dropped_where(info)),
-        *_token_figures(known, "counting" if counting else "-"),
+        (_("Rows to learn"), messages.count(info.counts.train)),
+        (_("Held out"), messages.count(info.counts.eval), _("For evaluation; never trained on")),
+        (_("Dropped"), messages.count(info.counts.dropped + _by_steps(info)), _dropped_where(info)),
+        *_token_figures(known, _("counting") if counting else "-"),
     ]
     if info.counts.test:
-        items.insert(2, ("Test", messages.count(info.counts.test), "Seen by no run"))
+        items.insert(2, (_("Test"), messages.count(info.counts.test), _("Seen by no run")))
     return messages.figures(items) + _losses(known) + _dropped_of(info)
 
 
@@ -188,25 +190,35 @@ def _by_steps(info: DatasetInfo) -> int:
 def _dropped_where(info: DatasetInfo) -> str:
     steps = _by_steps(info)
     if not steps:
-        return "Rows that cannot be learned from"
-    return f"{info.counts.dropped:,} at the import, {steps:,} by steps: see Clean and shape"
+        return _("Rows that cannot be learned from")
+    return _(
+        "{dropped:,} at the import, {by_steps:,} by steps: see Clean and shape",
+        dropped=info.counts.dropped,
+        by_steps=steps,
+    )
 
 
 def _token_figures(known: Mapping[str, Any], waiting: str) -> list[tuple[str, str, str]]:
     """Tokens, the longest row and rows that are cut; of many rows the first are counted."""
     tokens = longest = cut = waiting
-    about, counted = "", ""
-    if known.get("estimated"):
-        about, counted = "about ", f"; from the first {known['counted_rows']:,} rows"
+    about = bool(known.get("estimated"))
     if "train_tokens" in known:
-        tokens = about + (messages.short if about else messages.count)(known["train_tokens"])
-        longest = f"{messages.count(known.get('longest'))} tokens"
-        rows = known.get("cut_rows") or 0
-        cut = f"{about}{messages.count(rows)} {'row' if rows == 1 else 'rows'}"
+        tokens = (messages.short if about else messages.count)(known["train_tokens"])
+        longest = _("{n:,} tokens", n=known.get("longest") or 0)
+        cut = n_("{n} row", "{n:,} rows", known.get("cut_rows") or 0)
+        if about:
+            tokens, cut = _("about {n}", n=tokens), _("about {n}", n=cut)
+    figures = [
+        (_("Tokens"), tokens, _("In one pass")),
+        (_("Longest row"), longest, _("Before the cut")),
+        (_("Cut"), cut, _("Rows that lose their end")),
+    ]
+    if not about:
+        return figures
+    rows = known["counted_rows"]
     return [
-        ("Tokens", tokens, f"In one pass{counted}"),
-        ("Longest row", longest, f"Before the cut{counted}"),
-        ("Cut", cut, f"Rows that lose their end{counted}"),
+        (title, value, _("{what}; from the first {rows:,} rows", what=what, rows=rows))
+        for title, value, what in figures
     ]
 
 
@@ -215,34 +227,28 @@ def _losses(counts: Mapping[str, Any]) -> str:
     lost = counts.get("rows_without_loss", 0) + counts.get("unusable_rows", 0)
     if not lost:
         return ""
-    about = "About " if counts.get("estimated") else ""
-    rows = "1 row is" if lost == 1 else f"{about}{lost:,} rows are"
     reason = counts.get("first_reason") or ""
-    return messages.note(f"{rows} left out with this model: {reason}", "stopped")
+    text = n_(
+        "{n} row is left out with this model: {reason}",
+        "{n:,} rows are left out with this model: {reason}",
+        lost,
+        reason=reason,
+    )
+    if counts.get("estimated") and lost > 1:
+        text = _("About {n:,} rows are left out with this model: {reason}", n=lost, reason=reason)
+    return messages.note(text, "stopped")
 
 
 def _dropped_of(info: DatasetInfo) -> str:
     if not info.counts.dropped:
         return ""
-    lines = [
-        (f"{row.file} line {row.line}".strip(), f"{row.reason} ({row.part})")
-        for row in info.dropped
-    ]
-    return _dropped(info.counts.dropped, lines, "dropped at the import")
-
-
-def _dropped(count: int, lines: Sequence[tuple[str, str]], what: str) -> str:
-    """A fold that lists rows with their reasons."""
-    items = "".join(
-        f"<li><b>{messages.escape(where)}</b> {messages.escape(reason)}</li>"
-        for where, reason in lines
+    lines = [(line_of(row.file, row.line), f"{row.reason} ({row.part})") for row in info.dropped]
+    title = n_(
+        "{n} row dropped at the import: which and why",
+        "{n:,} rows dropped at the import: which and why",
+        info.counts.dropped,
     )
-    more = f"<li>and {count - len(lines):,} more</li>" if count > len(lines) else ""
-    rows = "1 row" if count == 1 else f"{count:,} rows"
-    return (
-        f'<details class="dropped"><summary>{rows} {what}: which and why</summary>'
-        f"<ul>{items}{more}</ul></details>"
-    )
+    return dropped(title, info.counts.dropped, lines)
 
 
 def about_html(info: DatasetInfo) -> str:
@@ -250,16 +256,21 @@ def about_html(info: DatasetInfo) -> str:
     files = ", ".join(source.file for source in info.sources)
     split = info.split
     if split.eval_source:
-        held_out = f"held out: {split.eval_source}"
+        made = _("From {files}; held out: {source}.", files=files, source=split.eval_source)
     elif info.counts.eval:
-        held_out = f"held out: {split.eval_fraction:.0%} by seed {split.seed}"
+        made = _(
+            "From {files}; held out: {share:.0%} by seed {seed}.",
+            files=files,
+            share=split.eval_fraction,
+            seed=split.seed,
+        )
     else:
-        held_out = "nothing held out"
+        made = _("From {files}; nothing held out.", files=files)
     told = info.description, info.form_reason, unused_text(info.unused_keys)
-    text = " ".join(part for part in told if part)
+    text = " ".join(str(part) for part in told if part)
     alike = about_alike(info.labels)
     return (
         f'<p class="aside">{messages.escape(text)}</p>'
-        f'<p class="aside">From {messages.escape(files)}; {messages.escape(held_out)}.</p>'
+        f'<p class="aside">{messages.escape(made)}</p>'
         + "".join(messages.note(one, "stopped") for one in [*info.warnings, alike] if one)
     )
