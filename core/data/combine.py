@@ -12,6 +12,7 @@ from core.data.record import IMPORTED, PARTS, Counts, DatasetInfo, Part, SourceF
 from core.data.registry import load_dataset_info
 from core.data.rowfile import META, RowWriter, count_rows, iter_rows
 from core.errors import DataError
+from core.language import _
 from core.progress import Tell
 from core.workspace import Workspace
 
@@ -37,27 +38,40 @@ def combine_datasets(
     forms, or a weight that is not from above 0 to 100.
     """
     if len(weighted) < 2:
-        raise DataError("There is nothing to put together.", "Choose two data sets or more.")
+        raise DataError(_("There is nothing to put together."), _("Choose two data sets or more."))
     for dataset_id, weight in weighted:
         if not 0 < weight <= _MOST_WEIGHT:
             raise DataError(
-                f"A weight of {weight:g} for {dataset_id} is not possible.",
-                f"Give a number above 0 and up to {_MOST_WEIGHT:g}; 1 takes every row once.",
+                _(
+                    "A weight of {weight:g} for {dataset_id} is not possible.",
+                    weight=weight,
+                    dataset_id=dataset_id,
+                ),
+                _(
+                    "Give a number above 0 and up to {most_weight:g}; 1 takes every row once.",
+                    most_weight=_MOST_WEIGHT,
+                ),
             )
     sets = [(load_dataset_info(workspace, one), weight) for one, weight in weighted]
     first = sets[0][0]
     for info, _ in sets:
         if info.form != first.form:
             raise DataError(
-                f"{first.name} holds {first.form} rows and {info.name} {info.form} rows.",
-                "Only data sets of one form can be put together.",
+                _(
+                    "{name} holds {form} rows and {name_2} {form_2} rows.",
+                    name=first.name,
+                    form=first.form,
+                    name_2=info.name,
+                    form_2=info.form,
+                ),
+                _("Only data sets of one form can be put together."),
             )
     title = (name or " + ".join(info.name for info, _ in sets)).strip()
     info = DatasetInfo(
         id="",
         name=title,
         form=first.form,
-        form_reason="Put together from data sets of this form.",
+        form_reason=_("Put together from data sets of this form."),
         version=1,
     )
     said = Said(progress)
@@ -69,7 +83,7 @@ def combine_datasets(
         total = sum(count_rows(path) for path in files.values())
         info.counts = Counts(read=total)
         build_version(workspace, info, files, [], ready, said.part(0.8, 0.99))
-        info.remember("Put together")
+        info.remember(_("Put together"))
         return publish(workspace, info, ready, free_ids(title), said)
 
 
@@ -97,7 +111,9 @@ def _write(
                     row[META] = {**(row.get(META) or {}), FROM: info.id}
                     writer.add(row)
                     if writer.count % 1000 == 0:
-                        progress(min(done / total, 1.0), f"Taking the rows of {info.name}")
+                        progress(
+                            min(done / total, 1.0), _("Taking the rows of {name}", name=info.name)
+                        )
                 done += count_rows(info.rows_path(part))
         if writer.count:
             files[part] = path

@@ -55,6 +55,7 @@ from core.data.turn_keys import mark_share
 from core.data.turns import ROLE_OF, marked_turns
 from core.data.values import Unusable, cell, columns_inside, parsed, template_of
 from core.errors import DataError
+from core.language import N_, _
 
 ROWS_TO_DETECT = 200
 """The form is taken from so many rows at the beginning of a file."""
@@ -89,10 +90,10 @@ def detect(rows: Sequence[Row]) -> Detection:
         return _question(columns)
     return Detection(
         None,
-        f"No known form in the columns {', '.join(columns.names) or '(none)'}.",
+        _("No known form in the columns {value}.", value=", ".join(columns.names) or "(none)"),
         {},
         _possible(columns),
-        f"Choose a form and say which column is which.{_inside(rows)}",
+        _("Choose a form and say which column is which.{inside}", inside=_inside(rows)),
     )
 
 
@@ -104,12 +105,15 @@ def _inside(rows: Sequence[Row]) -> str:
             values = [cell(row, name) for row in rows]
             lists = all(_as_list(value) and not isinstance(value, dict) for value in values)
             if lists and Columns([{name: value} for value in values]).holds_turns(name):
-                return f" What is inside an object is named with dots: messages={name}."
+                return _(
+                    " What is inside an object is named with dots: messages={name}.", name=name
+                )
     tree = next((name for row in rows[:1] for name, value in row.items() if _is_tree(value)), "")
     if tree:
-        return (
-            f" {tree} holds a tree of messages by their ids, as ChatGPT exports them, and no list "
-            "of turns: write each conversation as a list of role and content first."
+        return _(
+            " {tree} holds a tree of messages by their ids, as ChatGPT exports them, and no "
+            "list of turns: write each conversation as a list of role and content first.",
+            tree=tree,
         )
     return ""
 
@@ -139,10 +143,10 @@ def _detection(
 def _question(columns: Columns, weaker: str = "") -> Detection:
     """No form for rows that compare answers, where it is not plain which with which: half of them
     would be learned as if all of it were good."""
-    other = f" (such as --form {weaker})" if weaker else ""
+    other = _(" (such as --form {weaker})", weaker=weaker) if weaker else ""
     return Detection(
         None,
-        f"Answers are compared here: {' '.join(columns.compared({}))}",
+        _("Answers are compared here: {compared}", compared=" ".join(columns.compared({}))),
         {},
         tuple(dict.fromkeys(["preference", *_possible(columns, weaker)])),
         "Choose Preference and say which column holds the better answers and which the worse "
@@ -160,18 +164,28 @@ def unused_warnings(rows: Sequence[Row], form: str, mapping: Mapping[str, str]) 
 def _warnings(columns: Columns, form: str, mapping: Mapping[str, str]) -> tuple[str, ...]:
     compared = columns.compared(mapping) if form != "preference" else []
     found = [
-        f"{one} Import the rows as preference to learn from the comparison." for one in compared
+        _("{one} Import the rows as preference to learn from the comparison.", one=one)
+        for one in compared
     ]
     names = mapping.get("label_names", "")
     if names and names == _numbered(columns.places(mapping.get("label", ""))):
         found.append(
-            f"The labels are lists of 0 and 1, and nothing says what the places mean: they are "
-            f"called {names}. Name them with label_names (--map label_names=NAME,NAME,...)."
+            _(
+                "The labels are lists of 0 and 1, and nothing says what the places mean: they "
+                "are called {names}. Name them with label_names (--map "
+                "label_names=NAME,NAME,...).",
+                names=names,
+            )
         )
     return (
         *found,
         *(
-            f"The column {column} is not used, and it looks like {what}.{_mend(form, what, column)}"
+            _(
+                "The column {column} is not used, and it looks like {what}.{mend}",
+                column=column,
+                what=what,
+                mend=_mend(form, what, column),
+            )
             for column, what in columns.that_matter(mapping).items()
         ),
     )
@@ -180,7 +194,11 @@ def _warnings(columns: Columns, form: str, mapping: Mapping[str, str]) -> tuple[
 def _mend(form: str, what: str, column: str) -> str:
     name = MENDED_BY.get(what, "")
     fits = name in FORMS[form].fields
-    return f" Choose it as {name} (--map {name}={column}) to use it." if fits else ""
+    return (
+        _(" Choose it as {name} (--map {name}={column}) to use it.", name=name, column=column)
+        if fits
+        else ""
+    )
 
 
 def guess_mapping(rows: Sequence[Row], form: str) -> dict[str, str]:
@@ -365,7 +383,7 @@ def _possible(columns: Columns, found: str = "") -> tuple[str, ...]:
 def reason_for(columns: Columns, form: str, mapping: Mapping[str, str]) -> str:
     """What in these columns makes them this form, and which columns are left over."""
     named = ", ".join(
-        source if source == name else f"{_shown(source)} as {name}"
+        source if source == name else _("{shown} as {name}", shown=_shown(source), name=name)
         for name, source in mapping.items()
     )
     said = {
@@ -433,7 +451,7 @@ _ANSWERS = {
     *("answers", "responses", "completions", "outputs", "candidates", "generations", "replies"),
 }
 
-_FIT_NOTHING = "which fit neither all turns nor the answers among them"
+_FIT_NOTHING = N_("which fit neither all turns nor the answers among them")
 _LONGEST_LABEL = 100
 _LARGEST_LABEL = 2**53
 _ONE_IN = 10
@@ -516,20 +534,27 @@ class Columns:
         used = used_columns(mapping, self.names)
         free = [column for column in self.usable if column not in used]
         found = [
-            f"The column {column} holds one side of a comparison."
+            _("The column {column} holds one side of a comparison.", column=column)
             for column in free
             if _SIDE.search(plain_name(column)) and self.holds_answers(column)
         ]
         found += [
-            f"The columns {' and '.join(columns)} hold different answers to one question."
+            _(
+                "The columns {columns} hold different answers to one question.",
+                columns=" and ".join(columns),
+            )
             for columns in self._rivals()
             if len(columns) > 1 and set(columns) & set(free)
         ]
         pair = self.opposed(surely=False)
         if set(pair) & set(free) and not any(name in one for one in found for name in pair):
-            found.append(f"The columns {' and '.join(pair)} hold a better and a worse answer.")
+            found.append(
+                _("The columns {pair} hold a better and a worse answer.", pair=" and ".join(pair))
+            )
         several = [column for column in free if self._lists_answers(column)]
-        return found + [f"The cells of {column} hold several answers." for column in several]
+        return found + [
+            _("The cells of {column} hold several answers.", column=column) for column in several
+        ]
 
     def _rivals(self) -> list[list[str]]:
         """Columns with answers whose names differ in their end alone."""
@@ -810,7 +835,10 @@ def choose(
     if form is None:
         raise DataError(found.reason, found.hint)
     if form not in FORMS:
-        raise DataError(f"{form!r} is not a form.", f"Choose one of {', '.join(FORMS)}.")
+        raise DataError(
+            _("{form!r} is not a form.", form=form),
+            _("Choose one of {forms}.", forms=", ".join(FORMS)),
+        )
     columns = Columns(rows)
     guessed = found.mapping if form == found.form else guess(columns, form)
     merged = _merged(FORMS[form], guessed, mapping or {})
@@ -822,8 +850,15 @@ def choose(
     missing = [name for name in FORMS[form].required if name not in merged]
     if missing:
         raise DataError(
-            f"The form {form} needs a column for {' and '.join(missing)}.",
-            f"Choose from {', '.join(columns.names) or 'a file with named columns'}.",
+            _(
+                "The form {form} needs a column for {missing}.",
+                form=form,
+                missing=" and ".join(missing),
+            ),
+            _(
+                "Choose from {value}.",
+                value=", ".join(columns.names) or "a file with named columns",
+            ),
         )
     if form == found.form and merged == found.mapping:
         return found

@@ -22,6 +22,7 @@ from core.data.trees import chained
 from core.data.turn_keys import note_keys
 from core.errors import DataError
 from core.jobs.process import named
+from core.language import N_, _
 from core.progress import Tell
 from core.workspace import Workspace
 
@@ -93,7 +94,7 @@ def inspect_source(
     source that cannot be read, and for a form or column that does not fit.
     """
     if progress:
-        progress(0.0, f"Looking at {path}")
+        progress(0.0, _("Looking at {path}", path=path))
     wanted = max(ROWS_TO_DETECT, limit)
     hub = as_hub_source(path)
     if hub:
@@ -237,9 +238,9 @@ def _samples(rows: Sequence[Row], column: str) -> list[str]:
 
 _LISTED = 3
 _LISTED_KINDS = 6
-_APART = (
-    "Import each kind on its own. Data sets that have the same form then can be put together, also "
-    "where their files name the columns differently."
+_APART = N_(
+    "Import each kind on its own. Data sets that have the same form then can be put "
+    "together, also where their files name the columns differently."
 )
 
 
@@ -293,7 +294,9 @@ def detect_together(heads: Sequence[Head]) -> Detection:
     shown = [_kind_text(names, one, columns) for names, one, columns in kinds[:_LISTED_KINDS]]
     if len(kinds) > _LISTED_KINDS:
         shown.append(f"and {len(kinds) - _LISTED_KINDS} more kinds")
-    return Detection(None, f"The files do not belong together: {'; '.join(shown)}.", hint=_APART)
+    return Detection(
+        None, _("The files do not belong together: {shown}.", shown="; ".join(shown)), hint=_APART
+    )
 
 
 def choose_together(
@@ -314,7 +317,12 @@ def choose_together(
         name, missing = strangers[0]
         others = f" (and {len(strangers) - 1} more)" if len(strangers) > 1 else ""
         raise DataError(
-            f"{name}{others} has no column {' or '.join(missing)}, which every row needs here.",
+            _(
+                "{name}{others} has no column {missing}, which every row needs here.",
+                name=name,
+                others=others,
+                missing=" or ".join(missing),
+            ),
             _APART,
         )
     return found

@@ -25,6 +25,7 @@ from core.jobs.kinds import KINDS
 from core.jobs.queue import dismiss_job, enqueue, forget_old_jobs, new_folder
 from core.jobs.store import Store
 from core.jobs.task import stoppable
+from core.language import _
 from core.progress import Tell
 from core.workspace import Workspace
 
@@ -52,7 +53,7 @@ def submit_combine(
 ) -> Job:
     """One data set of several, (id, weight) each."""
     params = {"weighted": [list(pair) for pair in weighted], "name": name, "seed": seed}
-    return _submit(workspace, store, "combine", name or "the data sets", params)
+    return _submit(workspace, store, "combine", name or _("the data sets"), params)
 
 
 def submit_steps(
@@ -71,12 +72,12 @@ def submit_steps(
 
 def submit_drafts(workspace: Workspace, store: Store, dataset_id: str, task_id: str) -> Job:
     """A stretch of work on a task that writes drafts. Raises JobError while there is one."""
-    return _submit(workspace, store, "drafts", "Writing drafts", {"task": task_id}, dataset_id)
+    return _submit(workspace, store, "drafts", _("Writing drafts"), {"task": task_id}, dataset_id)
 
 
 def submit_adding(workspace: Workspace, store: Store, dataset_id: str, task_id: str) -> Job:
     """The accepted drafts of a task become rows. Raises JobError while rows are being changed."""
-    title = "Adding the accepted rows"
+    title = _("Adding the accepted rows")
     groups = (*_CHANGING, *_WRITING)
     return _submit(workspace, store, "add-drafts", title, {"task": task_id}, dataset_id, groups)
 
@@ -86,7 +87,7 @@ def check_free(store: Store, dataset_id: str, kinds: Sequence[str] = _WRITING) -
     for job in _of(store, dataset_id, kinds):
         if not job.ended:
             what = KINDS[job.kind].doing.format(name=job.name)
-            raise JobError(f"{what} is still going on.", "Wait for it, or stop it.")
+            raise JobError(_("{what} is still going on.", what=what), _("Wait for it, or stop it."))
 
 
 def _of(store: Store, dataset_id: str, kinds: Sequence[str]) -> list[Job]:
@@ -174,22 +175,29 @@ def _result(info: DatasetInfo) -> dict[str, Any]:
 
 
 def imported(job: Job, result: Mapping[str, Any]) -> str:
-    parts = [f"{result['train']:,} rows to learn"]
-    parts += [f"{result['eval']:,} held out"] if result["eval"] else []
-    parts += [f"{result['test']:,} for a test"] if result["test"] else []
-    parts += [f"{result['dropped']:,} dropped"] if result["dropped"] else []
-    return f"{result['name']} is imported: {', '.join(parts)}."
+    parts = [_("{train:,} rows to learn", train=result["train"])]
+    parts += [_("{eval:,} held out", eval=result["eval"])] if result["eval"] else []
+    parts += [_("{test:,} for a test", test=result["test"])] if result["test"] else []
+    parts += [_("{dropped:,} dropped", dropped=result["dropped"])] if result["dropped"] else []
+    return _("{name} is imported: {parts}.", name=result["name"], parts=", ".join(parts))
 
 
 def combined(job: Job, result: Mapping[str, Any]) -> str:
-    return f"{result['name']} is put together: {result['train']:,} rows to learn."
+    return _(
+        "{name} is put together: {train:,} rows to learn.",
+        name=result["name"],
+        train=result["train"],
+    )
 
 
 def prepared(job: Job, result: Mapping[str, Any]) -> str:
-    return f"{job.name}: version {result['version']} is in use."
+    return _("{name}: version {version} is in use.", name=job.name, version=result["version"])
 
 
 def added(job: Job, result: Mapping[str, Any]) -> str:
     if result["as_its_own"]:
-        return f"Pairs and answers have another form: they are the data set {result['name']} now."
-    return f"Added. Version {result['version']} is in use."
+        return _(
+            "Pairs and answers have another form: they are the data set {name} now.",
+            name=result["name"],
+        )
+    return _("Added. Version {version} is in use.", version=result["version"])

@@ -24,6 +24,7 @@ from core.data.rowfile import RowWriter, TableWriter, count_rows, iter_rows, reo
 from core.data.rowtext import row_text
 from core.data.steps.base import Decision, RowWork, Setting, Step, Unusable, WholeWork
 from core.errors import DataError
+from core.language import N_, _
 from core.progress import Tell
 
 Files = dict[Part, Path]
@@ -36,7 +37,7 @@ _REASON_CHARS = 300
 _TRIED_AT_ONCE = 200
 _NUMBERS = re.compile(r"\d+(?:[.,]\d+)*")
 _QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"|\([^()]*\)")
-_LEFTOVER = "other reasons"
+_LEFTOVER = N_("other reasons")
 # Of a pass that ends in a decision, reading the rows takes about so much.
 _READ_SHARE = 0.8
 
@@ -56,9 +57,13 @@ class Watched:
         """Raises DataError when the step does not fit the data."""
         if step.forms and setting.form not in step.forms:
             raise DataError(
-                f"The step {step.op} is for {' and '.join(step.forms)}; this data set is "
-                f"{setting.form}.",
-                "Leave the step out, or import the files in another form.",
+                _(
+                    "The step {op} is for {forms}; this data set is {form}.",
+                    op=step.op,
+                    forms=" and ".join(step.forms),
+                    form=setting.form,
+                ),
+                _("Leave the step out, or import the files in another form."),
             )
         return cls(step, step.start(setting), StepResult(step=step.spec(), title=step.title))
 
@@ -277,8 +282,8 @@ def _nothing_left(result: StepResult) -> DataError:
     common = sorted(result.reasons.items(), key=lambda item: -item[1])[:3]
     why = ": " * bool(common) + "; ".join(f"{reason} ({count:,})" for reason, count in common)
     return DataError(
-        f"After the step {result.title} no row is left to learn from{why}.",
-        "Change its settings or leave it out.",
+        _("After the step {title} no row is left to learn from{why}.", title=result.title, why=why),
+        _("Change its settings or leave it out."),
     )
 
 

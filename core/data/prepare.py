@@ -42,6 +42,7 @@ from core.data.steps.split import Split
 from core.data.trees import chained
 from core.data.turn_keys import note_keys
 from core.errors import DataError
+from core.language import _
 from core.progress import Tell
 from core.workspace import Workspace
 
@@ -79,12 +80,12 @@ def import_dataset(
     DataError, or WorkspaceError for a path that may not be read; then nothing is left behind.
     """
     if not sources:
-        raise DataError("No file was given.", "Choose at least one.")
+        raise DataError(_("No file was given."), _("Choose at least one."))
     for what, share in (("eval", eval_fraction), ("test", test_fraction)):
         if not 0 <= share < 1:
             raise DataError(
-                f"A {what} fraction of {share} is not possible.",
-                "Give a number from 0 to below 1, such as 0.1.",
+                _("A {what} fraction of {share} is not possible.", what=what, share=share),
+                _("Give a number from 0 to below 1, such as 0.1."),
             )
     planned = list(steps)
     if not any(step.op == "split" for step in planned) and (eval_fraction or test_fraction):
@@ -128,8 +129,8 @@ def _name_of(source: Gathered) -> str:
 def _check_system_prompt(system_prompt: str, standard: str) -> None:
     if system_prompt.strip() and standard in ("text", "labelled-text"):
         raise DataError(
-            "Plain text has no place for a system prompt.",
-            "Leave the system prompt empty, or choose a form with turns.",
+            _("Plain text has no place for a system prompt."),
+            _("Leave the system prompt empty, or choose a form with turns."),
         )
 
 
@@ -143,8 +144,8 @@ def ensure_sample(workspace: Workspace) -> DatasetInfo:
         task = json.loads((_SAMPLE_FOLDER / "task.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise DataError(
-            "The sample data set is missing or damaged (assets/samples/support-tickets).",
-            "Get the project's assets folder again.",
+            _("The sample data set is missing or damaged (assets/samples/support-tickets)."),
+            _("Get the project's assets folder again."),
         ) from error
     found = choose_together(read_heads([Gathered(train, train.name)]))
     info = DatasetInfo(
@@ -220,7 +221,7 @@ class _Import:
         info.version = 1
         steps = list(map(_kept_together, self.steps)) if self.several.rows else self.steps
         build_version(self.workspace, info, files, steps, ready, self.said.part(_READ_SHARE, 0.99))
-        info.remember("Imported")
+        info.remember(_("Imported"))
         return publish(self.workspace, info, ready, ids, self.said)
 
     def _eval_detection(self) -> Detection:
@@ -234,8 +235,13 @@ class _Import:
         own = choose_together(heads)
         if FORMS[own.form or ""].standard != self.info.form:
             raise DataError(
-                f"{self.held_out[0].name} holds {own.form} rows, the training file {form.name}.",
-                "Bring both in the same form.",
+                _(
+                    "{name} holds {form} rows, the training file {name_2}.",
+                    name=self.held_out[0].name,
+                    form=own.form,
+                    name_2=form.name,
+                ),
+                _("Bring both in the same form."),
             )
         return own
 
@@ -245,7 +251,11 @@ class _Import:
         say = self.said.part(0.1, _READ_SHARE)
         with RowWriter(target, self.info.form) as writer:
             for source in sources:
-                size, read, message = source.path.stat().st_size, 0, f"Reading {source.name}"
+                size, read, message = (
+                    source.path.stat().st_size,
+                    0,
+                    _("Reading {name}", name=source.name),
+                )
                 for record in chained(read_records(source.path), found.mapping):
                     read += 1
                     if record.row is None:
@@ -316,8 +326,8 @@ class _Import:
         names = ", ".join(one.name for one in sources)
         common = "; ".join(f"{reason} ({n})" for reason, n in self.reasons.most_common(3))
         raise DataError(
-            f"No row of {names} can be learned from: {common}.",
-            "Choose another form or other columns, or mend the file.",
+            _("No row of {names} can be learned from: {common}.", names=names, common=common),
+            _("Choose another form or other columns, or mend the file."),
         )
 
 

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from core.errors import DataError
+from core.language import _
 from core.methods import StandardForm
 from core.workspace import write_atomic
 
@@ -183,8 +184,8 @@ class DatasetInfo(_Record):
         path = self.version_folder / f"{part}.parquet"
         if part not in PARTS or not path.is_file():
             raise DataError(
-                f"The data set {self.name} has no {part} rows.",
-                "Split some off in Data, or import it with an eval file.",
+                _("The data set {name} has no {part} rows.", name=self.name, part=part),
+                _("Split some off in Data, or import it with an eval file."),
             )
         return path
 
@@ -193,8 +194,11 @@ class DatasetInfo(_Record):
         known = next((one for one in self.versions if one.number == version), None)
         if known is None:
             raise DataError(
-                f"The data set {self.name} has no version {version}.",
-                f"It has {', '.join(str(one.number) for one in self.versions) or 'only one'}.",
+                _("The data set {name} has no version {version}.", name=self.name, version=version),
+                _(
+                    "It has {value}.",
+                    value=", ".join((str(one.number) for one in self.versions)) or "only one",
+                ),
             )
         return self.model_copy(
             update={
@@ -237,12 +241,16 @@ def read_record(folder: Path) -> DatasetInfo:
         info = DatasetInfo.model_validate_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise DataError(
-            f"There is no data set {folder.name}.", "Look at the list of data sets, or import it."
+            _("There is no data set {name}.", name=folder.name),
+            _("Look at the list of data sets, or import it."),
         ) from error
     except (OSError, UnicodeDecodeError, ValidationError) as error:
         raise DataError(
-            f"The data set {folder.name} cannot be opened: its dataset.json is damaged.",
-            "Delete it and import its files again.",
+            _(
+                "The data set {name} cannot be opened: its dataset.json is damaged.",
+                name=folder.name,
+            ),
+            _("Delete it and import its files again."),
         ) from error
     info.folder = folder
     return info

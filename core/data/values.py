@@ -13,6 +13,7 @@ from typing import Any
 
 from core.data.python_text import LISTS, NotRead, begins_as_turns, is_python, read_python
 from core.data.read.row import Row, invalid_text, json_type
+from core.language import _
 
 _PARTS = re.compile(r"\{\{|\}\}|\{([^{}]+)\}")
 
@@ -25,16 +26,18 @@ def text_of(value: Any, what: str) -> str:
     """A text as it is, a number as text. Raises Unusable, naming `what`, for anything else."""
     if type(value) is not str:
         if value is None or value != value:  # a number that is not one is an empty cell
-            raise Unusable(f"the {what} is missing")
+            raise Unusable(_("the {what} is missing", what=what))
         if isinstance(value, bool) or not isinstance(value, (int, float, str)):
-            raise Unusable(f"the {what} is {json_type(value)}, not text")
+            raise Unusable(
+                _("the {what} is {json_type}, not text", what=what, json_type=json_type(value))
+            )
         value = written(value)
     text: str = value
     if not text or text.isspace():
-        raise Unusable(f"the {what} is empty")
+        raise Unusable(_("the {what} is empty", what=what))
     bad = "" if text.isascii() else invalid_text(text)
     if bad:
-        raise Unusable(f"the {what} is {bad}")
+        raise Unusable(_("the {what} is {bad}", what=what, bad=bad))
     return text
 
 
@@ -59,7 +62,7 @@ def written(value: Any) -> str:
     try:
         return str(value)
     except ValueError as error:  # Python writes no number of more than 4,300 digits
-        raise Unusable("a number has too many digits") from error
+        raise Unusable(_("a number has too many digits")) from error
 
 
 def parsed(value: Any) -> Any:
@@ -81,7 +84,7 @@ def why_not_read(value: Any) -> str:
         try:
             read_python(value)
         except NotRead as error:
-            return f"; it looks like a list that was written as text, but {error}"
+            return _("; it looks like a list that was written as text, but {error}", error=error)
     return ""
 
 
@@ -90,12 +93,12 @@ def json_text(value: Any, what: str) -> str:
     try:
         text = json.dumps(value, ensure_ascii=False, allow_nan=False, default=str)
     except RecursionError as error:
-        raise Unusable(f"the {what} is nested too deeply") from error
+        raise Unusable(_("the {what} is nested too deeply", what=what)) from error
     except (TypeError, ValueError) as error:
-        raise Unusable(f"the {what} holds a value that JSON does not know") from error
+        raise Unusable(_("the {what} holds a value that JSON does not know", what=what)) from error
     bad = invalid_text(text)
     if bad:
-        raise Unusable(f"the {what} is {bad}")
+        raise Unusable(_("the {what} is {bad}", what=what, bad=bad))
     return text
 
 
@@ -160,7 +163,7 @@ def cell(row: Row, source: str) -> Any:
         return row[source]
     root = root_of(source, row)
     if root not in row:
-        raise Unusable(f"the column {source} is missing")
+        raise Unusable(_("the column {source} is missing", source=source))
     value = row[root]
     for name in source[len(root) + 1 :].split("."):
         value = parsed(value)
@@ -169,7 +172,9 @@ def cell(row: Row, source: str) -> Any:
         elif isinstance(value, dict) and name in value:
             value = value[name]
         else:
-            raise Unusable(f"the column {root} has nothing under {source}")
+            raise Unusable(
+                _("the column {root} has nothing under {source}", root=root, source=source)
+            )
     return value
 
 
@@ -213,10 +218,15 @@ class Fields:
             return row[column] if column in row else cell(row, column)
         template = self._templates.get(field)
         if template is None:
-            raise Unusable(f"the column {field} is missing")
+            raise Unusable(_("the column {field} is missing", field=field))
         text = template.fill(row)
         if not text:
-            raise Unusable(f"the columns of the template ({', '.join(template.columns)}) are empty")
+            raise Unusable(
+                _(
+                    "the columns of the template ({columns}) are empty",
+                    columns=", ".join(template.columns),
+                )
+            )
         return text
 
     def cells(self, row: Row, field: str) -> Any:
@@ -226,7 +236,7 @@ class Fields:
             return self.required(row, field)
         missing = [column for column in template.columns if column not in row]
         if missing:
-            raise Unusable(f"the column {missing[0]} is missing")
+            raise Unusable(_("the column {missing} is missing", missing=missing[0]))
         return [row[column] for column in template.columns]
 
     def optional(self, row: Row, field: str) -> Any:
