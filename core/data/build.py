@@ -126,7 +126,7 @@ def _is_free(folder: Path) -> bool:
 
 def not_written(error: OSError) -> DataError:
     return DataError(
-        _("The data set could not be written: {reason_of}.", reason_of=reason_of(error)),
+        _("The data set could not be written: {reason}.", reason=reason_of(error)),
         _("Look at the free space and the rights of the workspace's folder, then import again."),
     )
 

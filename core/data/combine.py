@@ -48,25 +48,25 @@ def combine_datasets(
                     dataset_id=dataset_id,
                 ),
                 _(
-                    "Give a number above 0 and up to {most_weight:g}; 1 takes every row once.",
-                    most_weight=_MOST_WEIGHT,
+                    "Give a number above 0 and up to {most:g}; 1 takes every row once.",
+                    most=_MOST_WEIGHT,
                 ),
             )
     sets = [(load_dataset_info(workspace, one), weight) for one, weight in weighted]
     first = sets[0][0]
-    for info, _ in sets:
+    for info, _weight in sets:
         if info.form != first.form:
             raise DataError(
                 _(
-                    "{name} holds {form} rows and {name_2} {form_2} rows.",
-                    name=first.name,
+                    "{first} holds {form} rows and {other} {other_form} rows.",
+                    first=first.name,
                     form=first.form,
-                    name_2=info.name,
-                    form_2=info.form,
+                    other=info.name,
+                    other_form=info.form,
                 ),
                 _("Only data sets of one form can be put together."),
             )
-    title = (name or " + ".join(info.name for info, _ in sets)).strip()
+    title = (name or " + ".join(info.name for info, _weight in sets)).strip()
     info = DatasetInfo(
         id="",
         name=title,
@@ -79,7 +79,9 @@ def combine_datasets(
         ready = folder / "ready"
         files = _write(ready / IMPORTED, sets, seed, said.part(0.0, 0.8))
         info.sources = [_source(one, weight) for one, weight in sets]
-        info.columns = list(dict.fromkeys([*(c for one, _ in sets for c in one.columns), FROM]))
+        info.columns = list(
+            dict.fromkeys([*(c for one, _weight in sets for c in one.columns), FROM])
+        )
         total = sum(count_rows(path) for path in files.values())
         info.counts = Counts(read=total)
         build_version(workspace, info, files, [], ready, said.part(0.8, 0.99))
@@ -98,7 +100,9 @@ def _write(
 ) -> dict[Part, Path]:
     folder.mkdir(parents=True)
     files: dict[Part, Path] = {}
-    total = max(sum(one.counts.train + one.counts.eval + one.counts.test for one, _ in sets), 1)
+    total = max(
+        sum(one.counts.train + one.counts.eval + one.counts.test for one, _weight in sets), 1
+    )
     done = 0
     for part in PARTS:
         path = folder / f"{part}.parquet"
@@ -106,14 +110,13 @@ def _write(
             for info, weight in sets:
                 if part not in info.parts:
                     continue
+                message = _("Taking the rows of {name}", name=info.name)
                 repeated = weight if part == "train" else 1.0
                 for row in _weighted(info.rows_path(part), repeated, seed):
                     row[META] = {**(row.get(META) or {}), FROM: info.id}
                     writer.add(row)
                     if writer.count % 1000 == 0:
-                        progress(
-                            min(done / total, 1.0), _("Taking the rows of {name}", name=info.name)
-                        )
+                        progress(min(done / total, 1.0), message)
                 done += count_rows(info.rows_path(part))
         if writer.count:
             files[part] = path
@@ -130,6 +133,6 @@ def _weighted(path: Path, weight: float, seed: int) -> Iterator[Row]:
     index = 0
     for batch in iter_rows(path):
         for row in batch:
-            for _ in range(times + (index in extra)):
+            for _time in range(times + (index in extra)):
                 yield dict(row)
             index += 1

@@ -43,6 +43,13 @@ from core.data.values import (
 )
 from core.language import N_, _
 
+# What a reason names.
+_TEXT, _LABEL, _SYSTEM, _INPUT = N_("text"), N_("label"), N_("system text"), N_("input")
+_ANSWER, _REFERENCE = N_("answer"), N_("reference answer")
+_CHOSEN, _REJECTED = N_("chosen answer"), N_("rejected answer")
+_PAIR, _ASKING = N_("pair of answers"), {"prompt": N_("prompt"), "instruction": N_("instruction")}
+_ASKED_BEFORE, _SAID_BEFORE = N_("question in the history"), N_("answer in the history")
+
 
 def convert(row: Row, form: str, mapping: Mapping[str, str], system_prompt: str = "") -> Row:
     """The row in its standard form, without `meta`. Raises Unusable with the reason.
@@ -123,12 +130,12 @@ def convert_all(
     try:
         pairs, repeated = _pairs(row, mapping) if form == "preference" else ([row], 0)
     except Unusable as error:
-        return Converted([], [str(error)])
+        return Converted([], [error.reason])
     for pair in pairs:
         try:
             made.append(convert(pair, form, mapping, system_prompt))
         except Unusable as error:
-            reasons.append(str(error))
+            reasons.append(error.reason)
     return Converted(made, reasons, repeated)
 
 
@@ -142,7 +149,7 @@ def _pairs(row: Row, mapping: Mapping[str, str]) -> tuple[list[Row], int]:
         for cell in cells
     ]
     found = {
-        json_text(pair, "pair of answers"): row | dict(zip(sides, pair, strict=True))
+        json_text(pair, _PAIR): row | dict(zip(sides, pair, strict=True))
         for pair in product(*apart)
     }
     return list(found.values()), len(apart[0]) * len(apart[1]) - len(found)
@@ -165,12 +172,12 @@ def holds_several(cell: Any) -> bool:
 
 
 def _text(fields: Fields, system_prompt: str, row: Row) -> Row:
-    text = text_of(fields.required(row, "text"), "text")
+    text = text_of(fields.required(row, "text"), _TEXT)
     if begins_as_turns(text) == "'":
         raise Unusable(
             _(
-                "the text is a list of turns in Python's words{why_not_read}",
-                why_not_read=why_not_read(text),
+                "the text is a list of turns in Python's words{why}",
+                why=why_not_read(text),
             )
         )
     return {"text": text}
@@ -180,13 +187,15 @@ def _prompt_completion(
     prompt_field: str, answer_field: str, fields: Fields, system_prompt: str, row: Row
 ) -> Row:
     prompt = asked(fields, row, prompt_field)
-    completion = side_of(fields.required(row, answer_field), "assistant", "answer")
+    completion = side_of(fields.required(row, answer_field), "assistant", _ANSWER)
     result = {
         "prompt": prompt_with(fields, row, prompt, system_prompt),
         "completion": completion,
     }
     if completion[-1]["role"] != "assistant":
-        raise Unusable(_("the answer ends with a turn of {role}", role=completion[-1]["role"]))
+        raise Unusable(
+            _("the {what} ends with a turn of {role}", what=_ANSWER, role=completion[-1]["role"])
+        )
     if len(prompt) + len(completion) > 2:
         check_order([*prompt, *completion])
     result["completion"] = _with_thought(fields, row, completion)
@@ -211,10 +220,10 @@ def _messages(field: str, fields: Fields, system_prompt: str, row: Row) -> Row:
     if "assistant" not in roles:
         raise Unusable(_("no turn of the assistant, so there is nothing to learn"))
     if roles[-1] != "assistant":
-        raise Unusable(_("the last turn is of {roles}, not of the assistant", roles=roles[-1]))
+        raise Unusable(_("the last turn is of {role}, not of the assistant", role=roles[-1]))
     if "user" not in roles and UNASKED not in fields.columns:
         raise Unusable(
-            _("no turn of the user, so nothing is asked ({unasked}=keep keeps it)", unasked=UNASKED)
+            _("no turn of the user, so nothing is asked ({setting}=keep keeps it)", setting=UNASKED)
         )
     if "tool" in roles:
         check_order(messages)
@@ -236,14 +245,14 @@ def _prompt_only(fields: Fields, system_prompt: str, row: Row) -> Row:
     result: Row = {"prompt": prompt}
     answer = fields.optional(row, "answer")
     if answer is not None:
-        result["answer"] = text_of(written(answer), _("reference answer"))
+        result["answer"] = text_of(written(answer), _REFERENCE)
     return add_tools(result, fields, row)
 
 
 def asked(fields: Fields, row: Row, field: str = "prompt") -> list[Turn]:
     """The turns of the field that asks; the row's `input` stands at the end of the question."""
     value = fields.required(row, field)
-    turns = side_of(value["messages"] if holds_messages(value) else value, "user", field)
+    turns = side_of(value["messages"] if holds_messages(value) else value, "user", _ASKING[field])
     extra = fields.optional(row, "input") if "input" in fields else None
     if extra is None:
         return turns
@@ -252,7 +261,7 @@ def asked(fields: Fields, row: Row, field: str = "prompt") -> list[Turn]:
         raise Unusable(
             _("the prompt ends with a turn of {role}, so the input has no place", role=last["role"])
         )
-    return [*before, {**last, "content": f"{last['content']}\n\n{text_of(extra, 'input')}"}]
+    return [*before, {**last, "content": f"{last['content']}\n\n{text_of(extra, _INPUT)}"}]
 
 
 def holds_messages(value: Any) -> bool:
@@ -280,7 +289,7 @@ def own_system(fields: Fields, row: Row) -> str:
     value = fields.optional(row, "system") if "system" in fields else None
     if isinstance(value, (dict, list)):
         value = content_of(words_of(value) if isinstance(value, dict) else value, "system", 1)[0]
-    return "" if value is None else text_of(value, _("system text"))
+    return "" if value is None else text_of(value, _SYSTEM)
 
 
 def add_tools(result: Row, fields: Fields, row: Row) -> Row:
@@ -305,9 +314,9 @@ def _history(value: Any) -> list[Turn]:
     if not isinstance(value, list):
         raise Unusable(
             _(
-                "the history is {json_type}, not a list{why_not_read}",
-                json_type=json_type(value),
-                why_not_read=why_not_read(value),
+                "the history is {kind}, not a list{why}",
+                kind=json_type(value),
+                why=why_not_read(value),
             )
         )
     turns: list[Turn] = []
@@ -315,10 +324,8 @@ def _history(value: Any) -> list[Turn]:
         if isinstance(pair, dict):
             turns += turns_of([pair])
         elif isinstance(pair, list) and len(pair) == 2:
-            turns.append(
-                {"role": "user", "content": text_of(pair[0], _("question in the history"))}
-            )
-            answer = text_of(pair[1], _("answer in the history"))
+            turns.append({"role": "user", "content": text_of(pair[0], _ASKED_BEFORE)})
+            answer = text_of(pair[1], _SAID_BEFORE)
             turns.append({"role": "assistant", "content": answer})
         else:
             raise Unusable(_("the history is no list of question and answer pairs"))
@@ -326,20 +333,9 @@ def _history(value: Any) -> list[Turn]:
 
 
 _JUDGEMENTS = {
-    True: ("true", "1", "1.0", "+1", "good", "yes", "up", "thumbs_up", N_("thumbs up"), "thumbsup")
+    True: ("true", "1", "1.0", "+1", "good", "yes", "up", "thumbs_up", "thumbs up", "thumbsup")
     + ("👍", "like", "liked", "chosen", "desirable", "positive", "accepted", "helpful"),
-    False: (
-        "false",
-        "0",
-        "0.0",
-        "-1",
-        "-1.0",
-        "bad",
-        "no",
-        "down",
-        "thumbs_down",
-        N_("thumbs down"),
-    )
+    False: ("false", "0", "0.0", "-1", "-1.0", "bad", "no", "down", "thumbs_down", "thumbs down")
     + ("thumbsdown", "👎", "dislike", "disliked", "rejected", "undesirable", "negative")
     + ("unhelpful",),
 }
@@ -358,8 +354,8 @@ def preference(fields: Fields, system_prompt: str, row: Row) -> Row:
             sides = sides[1], sides[0]
     if "prompt" in fields and columns.get("prompt") != columns.get("chosen", ""):
         whole = [
-            side_of(side, "assistant", _("{name} answer", name=name))
-            for side, name in zip(sides, ("chosen", "rejected"), strict=True)
+            side_of(side, "assistant", what)
+            for side, what in zip(sides, (_CHOSEN, _REJECTED), strict=True)
         ]
         prompt = _with_their_system(asked(fields, row), whole)
         chosen, rejected = (without_prompt(side, prompt) for side in whole)
@@ -367,10 +363,10 @@ def preference(fields: Fields, system_prompt: str, row: Row) -> Row:
         prompt, chosen, rejected = _shared_beginning(*sides)
     if _said(chosen) == _said(rejected):
         raise Unusable(_("the chosen and the rejected answer are the same"))
-    for turns, name in ((chosen, "chosen"), (rejected, "rejected")):
+    for turns, what in ((chosen, _CHOSEN), (rejected, _REJECTED)):
         if turns[-1]["role"] != "assistant":
             raise Unusable(
-                _("the {name} answer ends with a turn of {role}", name=name, role=turns[-1]["role"])
+                _("the {what} ends with a turn of {role}", what=what, role=turns[-1]["role"])
             )
         check_order([*prompt, *turns])
     result = {
@@ -399,7 +395,7 @@ def winner_of(value: Any, first: str, second: str) -> int:
     said = plain_name(re.sub(r"^(\d+)\.0$", r"\1", str(value).strip()))
     words = said.split("_")
     if words[0] in _TIES or words[-1] in _TIES:
-        raise Tie(_("neither answer is called the better one ({said})", said=said[:40]))
+        raise Tie(_("neither answer is called the better one ({winner})", winner=said[:40]))
     ends = [re.search(f"{RIVAL_END}$", plain_name(name)) for name in (first, second)]
     named = [
         said == plain_name(name) or (end is not None and words[-1] == end[1])
@@ -408,8 +404,8 @@ def winner_of(value: Any, first: str, second: str) -> int:
     if isinstance(value, bool) or (sum(named) != 1 and said not in _PLACES):
         raise Unusable(
             _(
-                "the winner {value!r} names neither {first} nor {second}",
-                value=str(value)[:40],
+                "the winner {winner!r} names neither {first} nor {second}",
+                winner=str(value)[:40],
                 first=first,
                 second=second,
             )
@@ -426,7 +422,7 @@ def plain_name(name: str) -> str:
 def unpaired_preference(fields: Fields, system_prompt: str, row: Row) -> Row:
     """{"prompt", "completion", "label"}: an answer and whether it is good."""
     label = judgement(fields.required(row, "label"))
-    completion = side_of(_dialogue(fields.required(row, "completion")), "assistant", "answer")
+    completion = side_of(_dialogue(fields.required(row, "completion")), "assistant", _ANSWER)
     if "prompt" in fields:
         prompt = _with_their_system(asked(fields, row), [completion])
         completion = without_prompt(completion, prompt)
@@ -438,7 +434,9 @@ def unpaired_preference(fields: Fields, system_prompt: str, row: Row) -> Row:
     if not completion:
         raise Unusable(_("the conversation ends with the question, there is no answer to judge"))
     if completion[-1]["role"] != "assistant":
-        raise Unusable(_("the answer ends with a turn of {role}", role=completion[-1]["role"]))
+        raise Unusable(
+            _("the {what} ends with a turn of {role}", what=_ANSWER, role=completion[-1]["role"])
+        )
     check_order([*prompt, *completion])
     result = {
         "prompt": prompt_with(fields, row, prompt, system_prompt),
@@ -455,13 +453,14 @@ def judgement(value: Any) -> bool:
     if value is None or value != value or value == "":
         raise Unusable(_("the label is missing"))
     if not isinstance(value, (str, int, float)):
-        raise Unusable(
-            _("the label is {json_type}, neither good nor bad", json_type=json_type(value))
-        )
+        raise Unusable(_("the label is {kind}, neither good nor bad", kind=json_type(value)))
     known = JUDGEMENTS.get(value.strip().lower()) if isinstance(value, str) else _number(value)
     if known is None:
-        shown = value[:80] if isinstance(value, str) else _("a number that is not 1, 0 or -1")
-        raise Unusable(_("the label is {shown!r}, which is not known as good or bad", shown=shown))
+        if not isinstance(value, str):
+            raise Unusable(_("the label is a number that is not 1, 0 or -1"))
+        raise Unusable(
+            _("the label is {label!r}, which is not known as good or bad", label=value[:80])
+        )
     return known
 
 
@@ -493,8 +492,8 @@ def _with_their_system(prompt: list[Turn], sides: list[list[Turn]]) -> list[Turn
 def _shared_beginning(chosen: Any, rejected: Any) -> tuple[list[Turn], list[Turn], list[Turn]]:
     """Prompt, chosen and rejected of two whole conversations, or of one and another last answer
     to it."""
-    left = side_of(_dialogue(chosen), "assistant", _("chosen answer"))
-    right = side_of(_dialogue(rejected), "assistant", _("rejected answer"))
+    left = side_of(_dialogue(chosen), "assistant", _CHOSEN)
+    right = side_of(_dialogue(rejected), "assistant", _REJECTED)
     if _asks(left) != _asks(right):
         talk, other = (left, right) if _asks(left) else (right, left)
         answers = (talk[-1:], other) if talk is left else (other, talk[-1:])
@@ -524,7 +523,7 @@ def _dialogue(value: Any) -> Any:
     pieces = _SPEAKERS.split(value.strip())
     if pieces[0].strip():
         return value
-    speakers = {_("Human"): "user", _("Assistant"): "assistant"}
+    speakers = {"Human": "user", "Assistant": "assistant"}
     return [
         {"role": speakers[name], "content": words.strip()}
         for name, words in zip(pieces[1::2], pieces[2::2], strict=True)
@@ -546,7 +545,7 @@ def labelled_text(fields: Fields, system_prompt: str, row: Row) -> Row:
     cell holds a 0 or a 1 for each of them, or the columns of its template do. An empty list says
     that no label applies.
     """
-    text = text_of(fields.required(row, "text"), "text")
+    text = text_of(fields.required(row, "text"), _TEXT)
     names = fields.columns.get("label_names", "")
     if names:
         return {"text": text, "labels": _marked(fields.cells(row, "label"), names_of(names))}
@@ -614,9 +613,7 @@ def _marked(value: Any, names: Sequence[str]) -> list[str]:
     if marks is None or marks == "":
         raise Unusable(_("the label is missing"))
     if not isinstance(marks, list):
-        raise Unusable(
-            _("the label is {json_type}, not a list of 0 and 1", json_type=json_type(marks))
-        )
+        raise Unusable(_("the label is {kind}, not a list of 0 and 1", kind=json_type(marks)))
     if len(marks) != len(names):
         raise Unusable(
             _(
@@ -627,7 +624,7 @@ def _marked(value: Any, names: Sequence[str]) -> list[str]:
         )
     said = [mark_of(mark) for mark in marks]
     if None in said:
-        raise Unusable(_("the label {names} is neither 0 nor 1", names=names[said.index(None)]))
+        raise Unusable(_("the label {name} is neither 0 nor 1", name=names[said.index(None)]))
     return [name for name, yes in zip(names, said, strict=True) if yes]
 
 
@@ -657,9 +654,9 @@ def labels_of(value: Any, separator: str = "") -> list[str]:
         if len(labels) < len(value) and set(labels) <= {"-1", "0", "1", "true", "false"}:
             raise Unusable(
                 _(
-                    "the label is a list of {value} marks without names: all rows need as many of 0 "
-                    "and 1, and label_names says what their places mean",
-                    value=len(value),
+                    "the label is a list of {marks} marks without names: all rows need as many of "
+                    "0 and 1, and label_names says what their places mean",
+                    marks=len(value),
                 )
             )
         return labels
@@ -677,9 +674,9 @@ def _refuse_fractions(marks: Iterable[Any]) -> None:
     if soft is not None:
         raise Unusable(
             _(
-                "the label holds a share ({soft}): soft labels are not learned, each label "
+                "the label holds a share ({share}): soft labels are not learned, each label "
                 "applies or it does not",
-                soft=str(soft)[:20],
+                share=str(soft)[:20],
             )
         )
 
@@ -688,12 +685,10 @@ def _label(value: Any) -> str:
     if isinstance(value, bool):
         return written(value)
     if isinstance(value, (list, dict)):
-        raise Unusable(
-            _("a label is {json_type}, not a name or a number", json_type=json_type(value))
-        )
+        raise Unusable(_("a label is {kind}, not a name or a number", kind=json_type(value)))
     if isinstance(value, float) and value.is_integer():
         value = int(value)
-    return text_of(value, "label").strip()
+    return text_of(value, _LABEL).strip()
 
 
 _CONVERSIONS: dict[str, Callable[..., Row]] = {

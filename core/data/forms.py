@@ -14,7 +14,7 @@ from core.data.conversion import SEPARATORS, THOUGHT, UNASKED, WEIGHTS, WINNER, 
 from core.data.read.row import Row, invalid_text
 from core.data.values import root_of, template_of
 from core.errors import DataError, did_you_mean
-from core.language import N_, _
+from core.language import N_, Said, _
 from core.methods import StandardForm
 
 
@@ -27,11 +27,11 @@ class Form:
     """
 
     name: str
-    title: str
     standard: StandardForm
     required: tuple[str, ...]
+    title: Said = Said()
     optional: tuple[str, ...] = ()
-    help: str = ""
+    help: Said = Said("")
     settings: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
@@ -44,50 +44,50 @@ FORMS: dict[str, Form] = {
     for form in (
         Form(
             "text",
-            N_("Plain text"),
             "text",
             ("text",),
+            N_("Plain text"),
             help=N_("Text to go on learning a language or a field from (continued pre-training)."),
         ),
         Form(
             "prompt-completion",
-            N_("Prompt and answer"),
             "prompt-completion",
             ("prompt", "completion"),
+            N_("Prompt and answer"),
             ("system", "history", "tools", THOUGHT),
             N_("Questions with the answers that the model shall learn (supervised fine-tuning)."),
         ),
         Form(
             "instruction",
-            N_("Instruction, input, output (Alpaca)"),
             "prompt-completion",
             ("instruction", "output"),
+            N_("Instruction, input, output (Alpaca)"),
             ("input", "system", "history", "tools", THOUGHT),
             N_("Tasks with the answers that the model shall learn (supervised fine-tuning)."),
         ),
         Form(
             "messages",
-            N_("Messages (OpenAI)"),
             "messages",
             ("messages",),
+            N_("Messages (OpenAI)"),
             ("system", "tools", THOUGHT, WEIGHTS),
             N_("Conversations whose answers the model shall learn (supervised fine-tuning)."),
             {UNASKED: ("keep",)},
         ),
         Form(
             "sharegpt",
-            N_("Conversations (ShareGPT)"),
             "messages",
             ("conversations",),
+            N_("Conversations (ShareGPT)"),
             ("system", "tools", THOUGHT, WEIGHTS),
             N_("Conversations whose answers the model shall learn (supervised fine-tuning)."),
             {UNASKED: ("keep",)},
         ),
         Form(
             "preference",
-            N_("Preference (chosen and rejected)"),
             "preference",
             ("chosen", "rejected"),
+            N_("Preference (chosen and rejected)"),
             ("prompt", "input", "system", "history", "tools", WINNER),
             N_(
                 "Pairs of a better and a worse answer, for DPO and reward models; without a "
@@ -98,9 +98,9 @@ FORMS: dict[str, Form] = {
         ),
         Form(
             "unpaired-preference",
-            N_("Judged answers (good or bad)"),
             "unpaired-preference",
             ("completion", "label"),
+            N_("Judged answers (good or bad)"),
             ("prompt", "input", "system", "history", "tools"),
             N_(
                 "Single answers marked good or bad, for KTO; without a prompt column, the "
@@ -109,9 +109,9 @@ FORMS: dict[str, Form] = {
         ),
         Form(
             "prompt-only",
-            N_("Prompts"),
             "prompt-only",
             ("prompt",),
+            N_("Prompts"),
             ("answer", "input", "system", "history", "tools"),
             N_(
                 "Prompts that the model answers while it is trained on rewards (GRPO), with a "
@@ -120,9 +120,9 @@ FORMS: dict[str, Form] = {
         ),
         Form(
             "labelled-text",
-            N_("Text with labels"),
             "labelled-text",
             ("text", "label"),
+            N_("Text with labels"),
             (),
             N_("Texts with one or several labels each, for classification."),
             {"separator": SEPARATORS, "label_names": ()},
@@ -201,18 +201,19 @@ JUDGED = (
 )
 """Names of a column that says whether an answer is good."""
 
-MATTERS = {
+_THOUGHT = N_("a thought before the answer")
+MATTERS: dict[str, tuple[str, ...]] = {
     N_("a rating of the rows"): ("rating", "ratings", "score", "scores", "rank", "ranks", "stars")
     + ("overall_score", "quality_score", "helpfulness", "reward", "rewards", "votes", "upvotes"),
-    "labels": ("label", "labels", "label_text", "label_name", "kto_tag", "feedback", "thumbs")
+    N_("labels"): ("label", "labels", "label_text", "label_name", "kto_tag", "feedback", "thumbs")
     + ("thumb", "thumbs_up", "liked", "is_good", "desirable", "is_desirable"),
-    "pictures": ("image", "images", "picture", "pictures", "photo", "photos", "image_url")
+    N_("pictures"): ("image", "images", "picture", "pictures", "photo", "photos", "image_url")
     + ("image_urls", "image_path", "image_paths", "img", "pixel_values"),
-    "sound": ("audio", "audios", "sound", "sounds", "speech", "audio_path", "audio_url"),
-    "films": ("video", "videos", "video_path", "video_url"),
+    N_("sound"): ("audio", "audios", "sound", "sounds", "speech", "audio_path", "audio_url"),
+    N_("films"): ("video", "videos", "video_path", "video_url"),
     N_("the row that each one answers"): ("parent_id", "parent", "parent_ids", "parent_message_id")
     + ("reply_to", "in_reply_to", "reply_to_id"),
-    N_("a thought before the answer"): (*NAMES[THOUGHT], "rationale"),
+    _THOUGHT: (*NAMES[THOUGHT], "rationale"),
 }
 """What a column holds by its name that a model learns wrongly without, or not at all."""
 
@@ -220,7 +221,7 @@ MARKS = N_("marks of which turns are learned")
 MAY_BE_MARKS = (*NAMES[WEIGHTS], "mask", "masks", "turn_mask", "masked", "skip", "ignore")
 """Names of a column beside conversations that may say what of them is learned."""
 
-MENDED_BY = {N_("a thought before the answer"): THOUGHT, MARKS: WEIGHTS}
+MENDED_BY: dict[str, str] = {_THOUGHT: THOUGHT, MARKS: WEIGHTS}
 """The field for what a column holds, in the forms that have it."""
 
 TEXT_PAIRS = (
@@ -252,7 +253,7 @@ def check_field(form: Form, name: str, source: str, columns: Sequence[str]) -> N
         allowed = form.settings[name]
         if allowed and source not in allowed:
             raise DataError(
-                _("The {name} cannot be {source!r}.", name=name, source=source),
+                _("The {field} cannot be {value!r}.", field=name, value=source),
                 _("Choose one of {allowed}", allowed=" ".join(allowed)),
             )
         if not allowed:
@@ -260,22 +261,22 @@ def check_field(form: Form, name: str, source: str, columns: Sequence[str]) -> N
         return
     if name not in form.fields:
         raise DataError(
-            _("The form {name} has no field {name_2}.", name=form.name, name_2=name),
-            _("Its fields are {value}.", value=", ".join([*form.fields, *form.settings])),
+            _("The form {form} has no field {field}.", form=form.name, field=name),
+            _("Its fields are {fields}.", fields=", ".join([*form.fields, *form.settings])),
         )
     template = template_of(source)
     if template and name in TURN_FIELDS:
         raise DataError(
-            _("The field {name} needs a column with a list, not a template.", name=name),
+            _("The field {field} needs a column with a list, not a template.", field=name),
             _("Choose from {columns}.", columns=", ".join(columns)),
         )
     for column in template.columns if template else (source,):
         if root_of(column, columns) not in columns:
             raise DataError(
                 _(
-                    "There is no column {column}{did_you_mean}",
+                    "There is no column {column}{end}",
                     column=column,
-                    did_you_mean=did_you_mean(column, columns),
+                    end=did_you_mean(column, columns),
                 ),
                 _("The columns are {columns}.", columns=", ".join(columns)),
             )
@@ -285,7 +286,7 @@ def _check_names(name: str, source: str) -> None:
     names = names_of(source)
     if not all(names) or len(set(names)) < max(len(names), 2) or template_of(source):
         raise DataError(
-            _("The {name} cannot be {source!r}.", name=name, source=source),
+            _("The {field} cannot be {value!r}.", field=name, value=source),
             _("Write two names or more, each another one, separated by commas and without braces."),
         )
 

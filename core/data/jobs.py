@@ -17,6 +17,7 @@ from core.data.record import DatasetInfo
 from core.data.steps import parse_steps
 from core.data.steps.base import Step
 from core.data.uploads import discard_uploads, sources_of
+from core.data.values import ALSO, joined
 from core.data.versions import apply_steps
 from core.errors import JobError
 from core.jobs.devices import DATA
@@ -25,7 +26,7 @@ from core.jobs.kinds import KINDS
 from core.jobs.queue import dismiss_job, enqueue, forget_old_jobs, new_folder
 from core.jobs.store import Store
 from core.jobs.task import stoppable
-from core.language import _
+from core.language import _, n_
 from core.progress import Tell
 from core.workspace import Workspace
 
@@ -86,8 +87,8 @@ def check_free(store: Store, dataset_id: str, kinds: Sequence[str] = _WRITING) -
     """Raises JobError while a job of these kinds is at work on the data set."""
     for job in _of(store, dataset_id, kinds):
         if not job.ended:
-            what = KINDS[job.kind].doing.format(name=job.name)
-            raise JobError(_("{what} is still going on.", what=what), _("Wait for it, or stop it."))
+            work = _(KINDS[job.kind].doing).format(name=job.name)
+            raise JobError(_("{work} is still going on.", work=work), _("Wait for it, or stop it."))
 
 
 def _of(store: Store, dataset_id: str, kinds: Sequence[str]) -> list[Job]:
@@ -175,19 +176,20 @@ def _result(info: DatasetInfo) -> dict[str, Any]:
 
 
 def imported(job: Job, result: Mapping[str, Any]) -> str:
-    parts = [_("{train:,} rows to learn", train=result["train"])]
-    parts += [_("{eval:,} held out", eval=result["eval"])] if result["eval"] else []
-    parts += [_("{test:,} for a test", test=result["test"])] if result["test"] else []
-    parts += [_("{dropped:,} dropped", dropped=result["dropped"])] if result["dropped"] else []
-    return _("{name} is imported: {parts}.", name=result["name"], parts=", ".join(parts))
+    held_out, test, dropped = result["eval"], result["test"], result["dropped"]
+    parts: list[str] = [_to_learn(result)]
+    parts += [_("{rows:,} held out", rows=held_out)] if held_out else []
+    parts += [_("{rows:,} for a test", rows=test)] if test else []
+    parts += [_("{rows:,} dropped", rows=dropped)] if dropped else []
+    return _("{name} is imported: {parts}.", name=result["name"], parts=joined(ALSO, parts))
+
+
+def _to_learn(result: Mapping[str, Any]) -> str:
+    return n_("{n:,} row to learn", "{n:,} rows to learn", result["train"])
 
 
 def combined(job: Job, result: Mapping[str, Any]) -> str:
-    return _(
-        "{name} is put together: {train:,} rows to learn.",
-        name=result["name"],
-        train=result["train"],
-    )
+    return _("{name} is put together: {rows}.", name=result["name"], rows=_to_learn(result))
 
 
 def prepared(job: Job, result: Mapping[str, Any]) -> str:

@@ -14,6 +14,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from core.data.forms import FORMS, fits, used_columns
+from core.data.values import BOTH, joined
 from core.errors import DataError, WorkspaceError
 from core.language import _
 from core.workspace import Workspace, checked_id, write_atomic
@@ -73,7 +74,7 @@ def save_mapping(
         write_atomic(path, saved.model_dump_json(indent=1, exclude={"name"}) + "\n")
     except OSError as error:
         raise DataError(
-            _("The mapping could not be written: {strerror}.", strerror=error.strerror),
+            _("The mapping could not be written: {reason}.", reason=error.strerror),
             _("Look at the free space and the rights of the workspace's folder."),
         ) from error
     return saved
@@ -86,7 +87,7 @@ def load_mapping(workspace: Workspace, name: str) -> SavedMapping:
         there = ", ".join(found.name for found in list_mappings(workspace))
         raise DataError(
             _("There is no saved mapping {name}.", name=name),
-            _("There are {there}.", there=there) if there else _("None has been saved yet."),
+            _("There are {names}.", names=there) if there else _("None has been saved yet."),
         )
     read = _read(path)
     if isinstance(read, DamagedMapping):
@@ -151,18 +152,15 @@ def _wrong(form: str, mapping: Mapping[str, str]) -> str:
     known = {*FORMS[form].fields, *FORMS[form].settings}
     unknown = [field for field in mapping if field not in known]
     if unknown:
-        return _("the form {form} has no field {unknown}", form=form, unknown=unknown[0])
+        return _("the form {form} has no field {field}", form=form, field=unknown[0])
     for setting, allowed in FORMS[form].settings.items():
         if allowed and mapping.get(setting, "") not in ("", *allowed):
-            return _(
-                "the {setting} cannot be {mapping!r}", setting=setting, mapping=mapping[setting]
-            )
+            return _("the {setting} cannot be {value!r}", setting=setting, value=mapping[setting])
     missing = [field for field in FORMS[form].required if not mapping.get(field)]
-    return (
-        _("the form {form} needs a column for {missing}", form=form, missing=" and ".join(missing))
-        if missing
-        else ""
-    )
+    if missing:
+        fields = joined(BOTH, missing)
+        return _("the form {form} needs a column for {fields}", form=form, fields=fields)
+    return ""
 
 
 def _read(path: Path) -> SavedMapping | DamagedMapping:
@@ -173,12 +171,15 @@ def _read(path: Path) -> SavedMapping | DamagedMapping:
         return DamagedMapping(path.stem, _("its file's name is none that a mapping can have"))
     except OSError as error:
         return DamagedMapping(
-            path.stem, _("its file cannot be read ({strerror})", strerror=error.strerror)
+            path.stem, _("its file cannot be read ({reason})", reason=error.strerror)
         )
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        return DamagedMapping(path.stem, f"{where or 'its file'}: {first['msg']}")
+        return DamagedMapping(
+            path.stem,
+            _("{place}: {problem}", place=where or _("its file"), problem=first["msg"]),
+        )
     except (ValueError, RecursionError):
         return DamagedMapping(path.stem, _("its file is not JSON"))
     wrong = _wrong(saved.form, saved.mapping)

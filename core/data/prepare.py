@@ -41,8 +41,9 @@ from core.data.steps.base import Step
 from core.data.steps.split import Split
 from core.data.trees import chained
 from core.data.turn_keys import note_keys
+from core.data.values import APART, BEHIND, counted, joined
 from core.errors import DataError
-from core.language import _
+from core.language import _, n_
 from core.progress import Tell
 from core.workspace import Workspace
 
@@ -118,7 +119,7 @@ def import_dataset(
 def _name_of(source: Gathered) -> str:
     """What a data set is called after the first thing it came from: a file without its endings,
     or the folder or archive that holds it."""
-    first, _, rest = source.name.partition("/")
+    first, _end, rest = source.name.partition("/")
     if "hub" in source.origin:  # owner/name on the Hub
         return rest
     if rest:
@@ -236,10 +237,10 @@ class _Import:
         if FORMS[own.form or ""].standard != self.info.form:
             raise DataError(
                 _(
-                    "{name} holds {form} rows, the training file {name_2}.",
+                    "{name} holds {form} rows, the training file {other_form}.",
                     name=self.held_out[0].name,
                     form=own.form,
-                    name_2=form.name,
+                    other_form=form.name,
                 ),
                 _("Bring both in the same form."),
             )
@@ -251,11 +252,8 @@ class _Import:
         say = self.said.part(0.1, _READ_SHARE)
         with RowWriter(target, self.info.form) as writer:
             for source in sources:
-                size, read, message = (
-                    source.path.stat().st_size,
-                    0,
-                    _("Reading {name}", name=source.name),
-                )
+                size, read = source.path.stat().st_size, 0
+                message = _("Reading {name}", name=source.name)
                 for record in chained(read_records(source.path), found.mapping):
                     read += 1
                     if record.row is None:
@@ -302,13 +300,23 @@ class _Import:
         self.counts.read += one.pairs - one.rows
         if not one.rows:
             return []
-        rows = "1 row holds" if one.rows == 1 else f"{one.rows:,} rows hold"
-        left = f"; {one.repeated:,} that repeat another were left out" if one.repeated else ""
-        pairs = "1 pair" if one.pairs == 1 else f"{one.pairs:,} pairs"
-        return [
-            f"{rows} several better or worse answers and became {pairs}, each better answer with "
-            f"each worse one{left}."
-        ]
+        pairs = n_("{n:,} pair", "{n:,} pairs", one.pairs)
+        told = n_(
+            "{n:,} row holds several better or worse answers and became {pairs}, each better "
+            "answer with each worse one.",
+            "{n:,} rows hold several better or worse answers and became {pairs}, each better "
+            "answer with each worse one.",
+            one.rows,
+            pairs=pairs,
+        )
+        if not one.repeated:
+            return [told]
+        left = n_(
+            "{n:,} pair that repeats another was left out.",
+            "{n:,} pairs that repeat another were left out.",
+            one.repeated,
+        )
+        return [joined(BEHIND, [told, left])]
 
     def _note_columns(self, meta: Mapping[str, Any]) -> None:
         if len(self.columns) < _MOST_COLUMNS:
@@ -316,7 +324,8 @@ class _Import:
 
     def _drop(self, line: int, part: Part, reason: str, file: str) -> None:
         self.counts.dropped += 1
-        self.reasons[reason] += 1
+        if reason in self.reasons or len(self.reasons) < LISTED_DROPS:
+            self.reasons[reason] += 1
         if len(self.info.dropped) < LISTED_DROPS:
             self.info.dropped.append(DroppedRow(line=line, part=part, reason=reason, file=file))
 
@@ -324,9 +333,13 @@ class _Import:
         if count:
             return
         names = ", ".join(one.name for one in sources)
-        common = "; ".join(f"{reason} ({n})" for reason, n in self.reasons.most_common(3))
+        common = [counted(reason, n) for reason, n in self.reasons.most_common(3)]
         raise DataError(
-            _("No row of {names} can be learned from: {common}.", names=names, common=common),
+            _(
+                "No row of {names} can be learned from: {reasons}.",
+                names=names,
+                reasons=joined(APART, common),
+            ),
             _("Choose another form or other columns, or mend the file."),
         )
 

@@ -48,6 +48,10 @@ _PIECES = re.compile(
 class NotRead(ValueError):
     """Why a text that looks as Python writes lists cannot be read."""
 
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
 
 def is_python(text: str) -> bool:
     """Whether a text looks like a list or object as Python writes it, from beginning to end."""
@@ -74,7 +78,7 @@ def begins_as_texts(text: str) -> bool:
 def read_python(text: str) -> Any:
     """The value that the text is, with what JSON knows inside. Raises NotRead."""
     if len(text) > MOST_CHARS:
-        raise NotRead(_("it is longer than {most_chars:,} characters", most_chars=MOST_CHARS))
+        raise NotRead(_("it is longer than {most:,} characters", most=MOST_CHARS))
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a text that is no Python may warn of its escapes
@@ -108,7 +112,7 @@ def _of_pairs(pairs: ast.AST) -> ast.Dict:
     both = [item.elts for item in items if isinstance(item, ast.List) and len(item.elts) == 2]
     if not isinstance(pairs, ast.List) or len(both) < len(items):
         raise NotRead(_("it holds more than texts, numbers, lists and objects"))
-    return ast.Dict([key for key, _ in both], [value for _, value in both])
+    return ast.Dict([key for key, _value in both], [value for _key, value in both])
 
 
 class _Plain(ast.NodeTransformer):

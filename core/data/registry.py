@@ -117,7 +117,7 @@ def delete_dataset(workspace: Workspace, dataset_id: str, store: Store | None = 
     folder = workspace.dataset(dataset_id)
     if not folder.is_dir():
         raise DataError(
-            _("There is no data set {dataset_id}.", dataset_id=dataset_id),
+            _("There is no data set {name}.", name=dataset_id),
             _("Look at the list of data sets."),
         )
     _check_unneeded(dataset_id, store)
@@ -139,9 +139,9 @@ def delete_dataset(workspace: Workspace, dataset_id: str, store: Store | None = 
     except OSError as error:
         raise DataError(
             _(
-                "The data set {dataset_id} could not be deleted: {strerror}.",
-                dataset_id=dataset_id,
-                strerror=error.strerror,
+                "The data set {name} could not be deleted: {reason}.",
+                name=dataset_id,
+                reason=error.strerror,
             ),
             _("Look at the rights of the workspace's folder."),
         ) from error
@@ -170,8 +170,8 @@ def _check_unneeded(dataset_id: str, store: Store | None) -> None:
         names = ", ".join(dict.fromkeys(job.name or job.id for job in waiting))
         raise DataError(
             _(
-                "The data set {dataset_id} is needed by {names}, which has not ended.",
-                dataset_id=dataset_id,
+                "The data set {name} is needed by {names}, which has not ended.",
+                name=dataset_id,
                 names=names,
             ),
             _("Wait for it, or stop it first."),
@@ -210,7 +210,11 @@ def export_rows(
         os.replace(temporary, path)
     except OSError as error:
         raise DataError(
-            _("{path} could not be written: {value}.", path=path, value=error.strerror or error),
+            _(
+                "{path} could not be written: {reason}.",
+                path=str(path),
+                reason=error.strerror or str(error),
+            ),
             _("Choose another place."),
         ) from error
     finally:
@@ -282,7 +286,7 @@ def changing(workspace: Workspace, dataset_id: str) -> Iterator[DatasetInfo]:
             yield info
         except OSError as error:
             raise DataError(
-                _("The data set could not be written: {reason_of}.", reason_of=reason_of(error)),
+                _("The data set could not be written: {reason}.", reason=reason_of(error)),
                 _("Look at the free space of the workspace's disk; the data set is as it was."),
             ) from error
         finally:

@@ -54,12 +54,12 @@ def chained(records: Iterable[Record], mapping: Mapping[str, str] | None) -> Ite
         if size > _MOST_CHARS:
             raise DataError(
                 _(
-                    "The turns that {parent} ties together are more than a gigabyte.",
-                    parent=shape.parent,
+                    "The turns that {column} ties together are more than a gigabyte.",
+                    column=shape.parent,
                 ),
                 _(
-                    "Split the file, or leave out {parent} if its rows stand alone.",
-                    parent=shape.parent,
+                    "Split the file, or leave out {column} if its rows stand alone.",
+                    column=shape.parent,
                 ),
             )
     yield from _paths(held, shape)
@@ -126,7 +126,9 @@ def _paths(records: Sequence[Record], shape: _Shape) -> Iterator[Record]:
     for place, record in enumerate(records):
         key = _key(record.row.get(shape.id)) if record.row is not None else ""
         if key in nodes:
-            problems[place] = _("the {id} {key} is there more than once", id=shape.id, key=key[:80])
+            problems[place] = _(
+                "the {column} {id} is there more than once", column=shape.id, id=key[:80]
+            )
         elif key:
             nodes[key] = record
     above = {key: _key((node.row or {}).get(shape.parent)) for key, node in nodes.items()}
@@ -146,13 +148,13 @@ def _paths(records: Sequence[Record], shape: _Shape) -> Iterator[Record]:
             yield record
         elif place in problems or not key:
             yield record._replace(
-                row=None, problem=problems.get(place) or _("no {id}", id=shape.id)
+                row=None, problem=problems.get(place) or _("no {column}", column=shape.id)
             )
         elif not beginnings[key]:
             missing = _(
-                "what was said before is missing: {parent} {above}",
-                parent=shape.parent,
-                above=above[key][:80],
+                "what was said before is missing: {column} {id}",
+                column=shape.parent,
+                id=above[key][:80],
             )
             yield record._replace(row=None, problem=missing)
         elif key in unanswered:
@@ -216,9 +218,7 @@ def _path(
         turns.append(shape.turns(nodes[key].row or {}))
         key = above[key]
         if len(turns) > _MOST_TURNS:
-            reason = _(
-                "the conversation has more than {most_turns:,} turns", most_turns=_MOST_TURNS
-            )
+            reason = _("the conversation has more than {most:,} turns", most=_MOST_TURNS)
             return last._replace(row=None, problem=reason)
     said = [turn for one in reversed(turns) for turn in one]
     row = {f"conversation by {shape.parent}": said, TREE: beginning, **shape.beside(last.row or {})}

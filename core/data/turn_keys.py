@@ -11,8 +11,8 @@ from typing import Any
 
 from core.data.read.row import Row, invalid_text, json_type
 from core.data.rowtext import TURN_COLUMNS, texts
-from core.data.values import Unusable, json_text
-from core.language import N_, _
+from core.data.values import ALSO, Unusable, joined, json_text
+from core.language import N_, _, n_
 
 SPEAKER_KEYS = ("role", "from", "speaker")
 WORDS_KEYS = ("content", "value", "text", "parts")
@@ -56,11 +56,7 @@ _MEDIA = {
     **dict.fromkeys(("image", "img", "picture", "photo", "screenshot", "pixel"), N_("a picture")),
     **dict.fromkeys(("audio", "sound", "speech"), N_("a sound")),
     "video": N_("a video"),
-    "media": N_("a file"),
-    "attachment": N_("a file"),
-    "file": N_("a file"),
-    "document": N_("a file"),
-    "inline": N_("a file"),
+    **dict.fromkeys(("media", "attachment", "file", "document", "inline"), N_("a file")),
 }
 """What is no text, by what the name of a part, a key or a column has in it."""
 
@@ -135,9 +131,7 @@ def content_of(value: Any, role: str, number: int) -> tuple[str, str]:
         return "".join(words), "\n\n".join(thought for thought in thoughts if thought.strip())
     if role == "tool":
         return json_text(value, _("content of turn {number}", number=number)), ""
-    raise Unusable(
-        _("turn {number} is {json_type}, not text", number=number, json_type=json_type(value))
-    )
+    raise Unusable(_("turn {number} is {kind}, not text", number=number, kind=json_type(value)))
 
 
 def _is_part(value: Any) -> bool:
@@ -153,38 +147,26 @@ def _part(part: Any, number: int) -> tuple[str, bool]:
         return part, False
     kind = part.get("type") if isinstance(part, dict) else "other"
     if not isinstance(part, dict) or kind not in (*_TEXT_TYPES, *_THOUGHT_TYPES):
-        raise Unusable(
-            _(
-                "turn {number} holds {named}; only text can be learned",
-                number=number,
-                named=_named(kind),
-            )
-        )
+        raise _not_text(number, kind)
     held = next((key for key in part if _MEDIA_NAME.match(key) and is_said(part[key])), "")
     if held:
-        raise Unusable(
-            _(
-                "turn {number} holds {named}; only text can be learned",
-                number=number,
-                named=_named(held),
-            )
-        )
+        raise _not_text(number, held)
     text = _part_text(part)
     if text is None:
         kind = kind or next((key for key in part if is_said(part[key])), "other")
-        raise Unusable(
-            _(
-                "turn {number} holds {named}; only text can be learned",
-                number=number,
-                named=_named(kind),
-            )
-        )
+        raise _not_text(number, kind)
     return text, kind in _THOUGHT_TYPES or part.get("thought") is True
 
 
-def _named(kind: Any) -> str:
-    return _(
-        "{value} of type {kind}", value=_what(str(kind)) or "a part", kind=str(kind)[:_LONGEST_KEY]
+def _not_text(number: int, kind: Any) -> Unusable:
+    what = _what(str(kind)) or _("a part")
+    return Unusable(
+        _(
+            "turn {number} holds {what} of type {kind}; only text can be learned",
+            number=number,
+            what=what,
+            kind=str(kind)[:_LONGEST_KEY],
+        )
     )
 
 
@@ -330,10 +312,10 @@ def refuse_media(turn: Mapping[str, Any], where: str) -> None:
     if held:
         raise Unusable(
             _(
-                "{where} holds {what} ({held}); only text can be learned",
+                "{where} holds {what} ({key}); only text can be learned",
                 where=where,
                 what=_what(held),
-                held=held,
+                key=held,
             )
         )
 
@@ -352,9 +334,9 @@ def refuse_media_beside(row: Row, made: Row, used: Collection[str]) -> None:
         if attached or any(_PLACE.search(text) for text in texts(made)):
             raise Unusable(
                 _(
-                    "the row holds {what} (column {name}); only text can be learned",
+                    "the row holds {what} (column {column}); only text can be learned",
                     what=_what(name),
-                    name=name,
+                    column=name,
                 )
             )
     for turn in (turn for column in TURN_COLUMNS for turn in made.get(column, ())):
@@ -366,10 +348,10 @@ def refuse_media_beside(row: Row, made: Row, used: Collection[str]) -> None:
         if found or said.startswith(_ALONE) or said.endswith(_ALONE):
             raise Unusable(
                 _(
-                    "a turn of {role} stands for a picture, a sound or a video ({value} ...); only "
+                    "a turn of {role} stands for a picture, a sound or a video ({begin} ...); only "
                     "text can be learned",
                     role=turn["role"],
-                    value=found[0][:40] if found else said[:10],
+                    begin=found[0][:40] if found else said[:10],
                 )
             )
 
@@ -415,8 +397,11 @@ def note_keys(counts: Counter[str], keys: Iterable[str]) -> None:
 
 def unused_text(counts: Mapping[str, int]) -> str:
     """What a person is told of keys that are not used, or ""."""
-    named = [f"{key} ({n:,} {'turn' if n == 1 else 'turns'})" for key, n in counts.items()]
-    return _("Keys of turns that are not used: {named}.", named=", ".join(named)) if named else ""
+    named = [
+        n_("{key} ({n:,} turn)", "{key} ({n:,} turns)", n, key=_(key) if key == _OTHERS else key)
+        for key, n in counts.items()
+    ]
+    return _("Keys of turns that are not used: {keys}.", keys=joined(ALSO, named)) if named else ""
 
 
 def _inside(name: str, calls: Any) -> Iterator[str]:

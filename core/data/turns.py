@@ -31,7 +31,7 @@ from core.data.turn_keys import (
     words_of,
 )
 from core.data.values import Unusable, json_text, parsed, text_of, why_not_read, written
-from core.language import _
+from core.language import N_, _
 
 Turn = dict[str, Any]
 
@@ -47,7 +47,11 @@ ROLE_OF = {name: role for role, names in _ROLES.items() for name in names}
 _SPOKEN = ("system", "user", "assistant", "tool")
 
 
-def turns_of(value: Any, what: str = "conversation") -> list[Turn]:
+_CONVERSATION, _THOUGHT = N_("conversation"), N_("thought")
+_CALL, _TOOLS = N_("call of a tool"), N_("list of tools")
+
+
+def turns_of(value: Any, what: str = _CONVERSATION) -> list[Turn]:
     """A list of turns, or its JSON text, as turns. Raises Unusable, naming `what` or the turn.
 
     Empty system turns are left out.
@@ -60,9 +64,9 @@ def turns_of(value: Any, what: str = "conversation") -> list[Turn]:
             why = why_not_read(value)
             raise Unusable(
                 _(
-                    "the {what} is {json_type}, not a list of turns{why}",
+                    "the {what} is {kind}, not a list of turns{why}",
                     what=what,
-                    json_type=json_type(value),
+                    kind=json_type(value),
                     why=why,
                 )
             )
@@ -103,9 +107,9 @@ def _turn(item: Any, number: int) -> Turn | None:
     if not isinstance(item, dict):
         raise Unusable(
             _(
-                "turn {number} is {json_type}, not an object with role and content",
+                "turn {number} is {kind}, not an object with role and content",
                 number=number,
-                json_type=json_type(item),
+                kind=json_type(item),
             )
         )
     name = speaker_of(item)
@@ -118,9 +122,8 @@ def _turn(item: Any, number: int) -> Turn | None:
         )
     if role == "assistant" and item.get("channel") == "analysis":  # as gpt-oss writes a thought
         role = "thought"
-    where = _(
-        "turn {number} ({value})", number=number, value="assistant" if role == "call" else role
-    )
+    speaker = "assistant" if role == "call" else role
+    where = _("turn {number} ({role})", number=number, role=speaker)
     refuse_media(item, where)
     if role == "call":
         turn = {"role": "assistant", "content": "", "tool_calls": calls_of(words_of(item), where)}
@@ -185,7 +188,7 @@ def with_thought(turns: list[Turn], value: Any) -> list[Turn]:
     words = last["content"]
     if "reasoning_content" in last or "</think>" in words or OPENED_THOUGHT.match(words):
         return turns
-    return [*turns[:-1], {**last, "reasoning_content": text_of(written(value), "thought")}]
+    return [*turns[:-1], {**last, "reasoning_content": text_of(written(value), _THOUGHT)}]
 
 
 def with_weights(turns: list[Turn], value: Any) -> list[Turn]:
@@ -199,20 +202,20 @@ def with_weights(turns: list[Turn], value: Any) -> list[Turn]:
     if not isinstance(marks, list):
         raise Unusable(
             _(
-                "the weights are {json_type}, not a list{why_not_read}",
-                json_type=json_type(marks),
-                why_not_read=why_not_read(marks),
+                "the weights are {kind}, not a list{why}",
+                kind=json_type(marks),
+                why=why_not_read(marks),
             )
         )
     places = marked_turns(roles, len(marks))
     if not places:
         raise Unusable(
             _(
-                "{marks} weights stand beside {turns} turns, {count} of them of the assistant: "
+                "{weights} weights stand beside {turns} turns, {answers} of them of the assistant: "
                 "nobody can say which is whose",
-                marks=len(marks),
+                weights=len(marks),
                 turns=len(turns),
-                count=roles.count("assistant"),
+                answers=roles.count("assistant"),
             )
         )
     weighted = list(turns)
@@ -220,7 +223,7 @@ def with_weights(turns: list[Turn], value: Any) -> list[Turn]:
         share = mark_share(mark)
         if share is None and mark is not None:
             raise Unusable(
-                _("the weight of turn {place} is no number from 0 to 1", place=place + 1)
+                _("the weight of turn {number} is no number from 0 to 1", number=place + 1)
             )
         if share is not None:
             own = turns[place].get("weight", share)
@@ -266,9 +269,9 @@ def side_of(value: Any, role: str, what: str) -> list[Turn]:
         if read is value and begins_as_turns(value):
             raise Unusable(
                 _(
-                    "the {what} is text, not a list of turns{why_not_read}",
+                    "the {what} is text, not a list of turns{why}",
                     what=what,
-                    why_not_read=why_not_read(value),
+                    why=why_not_read(value),
                 )
             )
     read = [read] if isinstance(read, dict) else read
@@ -325,7 +328,7 @@ def calls_of(value: Any, where: str) -> str:
     items = value if isinstance(value, list) else [value]
     if not items:
         raise Unusable(_("{where} calls no tool", where=where))
-    return json_text([_call(item, where) for item in items], _("call of a tool"))
+    return json_text([_call(item, where) for item in items], _CALL)
 
 
 def _call(item: Any, where: str) -> dict[str, Any]:
@@ -334,9 +337,9 @@ def _call(item: Any, where: str) -> dict[str, Any]:
     if not isinstance(function, dict):
         raise Unusable(
             _(
-                "{where} calls a tool, but the call is {json_type}, not JSON",
+                "{where} calls a tool, but the call is {kind}, not JSON",
                 where=where,
-                json_type=json_type(function),
+                kind=json_type(function),
             )
         )
     name = function.get("name")
@@ -373,14 +376,14 @@ def tools_of(value: Any) -> str:
     if not isinstance(value, list):
         raise Unusable(
             _(
-                "the tools are {json_type}, not a list{why_not_read}",
-                json_type=json_type(value),
-                why_not_read=why_not_read(value),
+                "the tools are {kind}, not a list{why}",
+                kind=json_type(value),
+                why=why_not_read(value),
             )
         )
     declared = [tool for item in value for tool in _declared(parsed(item))]
     tools = [_tool(parsed(item), number) for number, item in enumerate(declared, 1)]
-    return json_text(tools, _("list of tools"))
+    return json_text(tools, _TOOLS)
 
 
 def _without_nulls(value: Any) -> Any:
@@ -408,9 +411,9 @@ def _tool(item: Any, number: int) -> dict[str, Any]:
     if not isinstance(item, dict):
         raise Unusable(
             _(
-                "tool {number} is {json_type}, not an object with a name",
+                "tool {number} is {kind}, not an object with a name",
                 number=number,
-                json_type=json_type(item),
+                kind=json_type(item),
             )
         )
     if isinstance(item.get("function"), dict):

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from core.errors import DataError
-from core.language import N_, _
+from core.language import _
 
 MAX_FILES = 10_000
 MAX_BYTES = 20 * 2**30
@@ -32,13 +32,6 @@ RATIO_COUNTS_FROM_BYTES = 64 * 2**20
 _PIECE = 1 << 20
 _BEGINNING_BYTES = 16 * 2**20
 _BY_LINES = (".jsonl", ".ndjson", ".csv", ".tsv", ".txt", ".md")
-_LIMITS = N_(
-    "An archive may hold {max_files:,} files and {max_bytes} GB, packed no more than "
-    "{max_ratio} to 1.",
-    max_files=MAX_FILES,
-    max_bytes=MAX_BYTES // 2**30,
-    max_ratio=MAX_RATIO,
-)
 
 
 @dataclass(frozen=True)
@@ -67,7 +60,7 @@ def opened_zip(path: Path) -> Iterator[tuple[zipfile.ZipFile, list[Member]]]:
             _(
                 "{name} is not a zip archive that can be read: {error}.",
                 name=path.name,
-                error=error,
+                error=str(error),
             ),
             _("Pack it again."),
         ) from error
@@ -95,14 +88,23 @@ def opened_office(path: Path) -> Iterator[tuple[zipfile.ZipFile, list[Member]]]:
         total = sum(member.size for member in members)
         if total > MAX_OFFICE_BYTES:
             raise DataError(
-                _("{name} unpacks to {total:,.1f} GB.", name=path.name, total=total / 2**30),
+                _("{name} unpacks to {size:,.1f} GB.", name=path.name, size=total / 2**30),
                 _(
-                    "An Office file may unpack to {max_office_bytes} GB. Bring it in parts, tables "
+                    "An Office file may unpack to {most} GB. Bring it in parts, tables "
                     "as CSV or Parquet.",
-                    max_office_bytes=MAX_OFFICE_BYTES // 2**30,
+                    most=MAX_OFFICE_BYTES // 2**30,
                 ),
             )
         yield archive, members
+
+
+def _limits() -> str:
+    return _(
+        "An archive may hold {files:,} files and {size} GB, packed no more than {ratio} to 1.",
+        files=MAX_FILES,
+        size=MAX_BYTES // 2**30,
+        ratio=MAX_RATIO,
+    )
 
 
 def _check_whole(path: Path, infos: list[zipfile.ZipInfo]) -> None:
@@ -112,20 +114,20 @@ def _check_whole(path: Path, infos: list[zipfile.ZipInfo]) -> None:
     packed = min(packed, max(path.stat().st_size, 1))
     if len(infos) > MAX_FILES:
         raise DataError(
-            _("{name} holds {infos:,} files.", name=path.name, infos=len(infos)), _LIMITS
+            _("{name} holds {files:,} files.", name=path.name, files=len(infos)), _limits()
         )
     if total > MAX_BYTES:
         raise DataError(
-            _("{name} unpacks to {total:,.1f} GB.", name=path.name, total=total / 2**30), _LIMITS
+            _("{name} unpacks to {size:,.1f} GB.", name=path.name, size=total / 2**30), _limits()
         )
     if total > RATIO_COUNTS_FROM_BYTES and total > packed * MAX_RATIO:
         raise DataError(
             _(
-                "{name} unpacks to {total:,} times its size: it may be a zip bomb.",
+                "{name} unpacks to {times:,} times its size: it may be a zip bomb.",
                 name=path.name,
-                total=total // packed,
+                times=total // packed,
             ),
-            _LIMITS,
+            _limits(),
         )
 
 
@@ -135,15 +137,15 @@ def _checked_path(archive: Path, info: zipfile.ZipInfo) -> PurePosixPath:
     if path.is_absolute() or ".." in path.parts or ":" in path.parts[0] or "\x00" in name:
         raise DataError(
             _(
-                "{name} holds a path that leads out of it: {filename!r}.",
+                "{name} holds a path that leads out of it: {path!r}.",
                 name=archive.name,
-                filename=info.filename,
+                path=info.filename,
             ),
             _("Do not use it, or pack the files again yourself."),
         )
     if stat.S_ISLNK(info.external_attr >> 16):
         raise DataError(
-            _("{name} holds a link: {filename}.", name=archive.name, filename=info.filename),
+            _("{name} holds a link: {path}.", name=archive.name, path=info.filename),
             _("Pack the file itself, not a link."),
         )
     if info.flag_bits & 1:
@@ -174,9 +176,9 @@ def unpack(
     if total > free and most is None:
         raise DataError(
             _(
-                "{source} unpacks to {total:,.1f} GB, and {free:,.1f} GB are free.",
-                source=source,
-                total=total / 2**30,
+                "{name} unpacks to {size:,.1f} GB, and {free:,.1f} GB are free.",
+                name=source,
+                size=total / 2**30,
                 free=free / 2**30,
             ),
             _("Make room on the disk of the workspace."),
@@ -198,10 +200,10 @@ def unpack(
         except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
             raise DataError(
                 _(
-                    "{path} in {source} cannot be unpacked: {error}.",
-                    path=member.path,
-                    source=source,
-                    error=error,
+                    "{path} in {name} cannot be unpacked: {error}.",
+                    path=str(member.path),
+                    name=source,
+                    error=str(error),
                 ),
                 _("Pack it again."),
             ) from error

@@ -67,12 +67,11 @@ def read_pdf(path: Path) -> Iterator[Record]:
 def _damaged(path: Path, kind: str, error: Exception) -> DataError:
     return DataError(
         _(
-            "{name} cannot be read as {kind}: {value}",
+            "{name} cannot be read as {kind}: {error}.",
             name=path.name,
             kind=kind,
-            value=str(error) or type(error).__name__,
-        ).rstrip(".")
-        + ".",
+            error=str(error).rstrip(".") or type(error).__name__,
+        ),
         _("Save it as {kind} again, or bring its text.", kind=kind),
     )
 
@@ -86,10 +85,10 @@ def _page(reader: Any, number: int) -> tuple[str, str]:
     # Pages hold anything; whatever goes wrong inside one is told as its problem.
     except Exception as error:
         return "", _(
-            "page {number} cannot be read: {name}: {error}",
+            "page {number} cannot be read: {kind}: {error}",
             number=number,
-            name=type(error).__name__,
-            error=error,
+            kind=type(error).__name__,
+            error=str(error),
         )
     if not text.strip():
         return "", _("page {number} has no text (is it a scan?)", number=number)

@@ -121,18 +121,16 @@ def file_format(path: Path) -> str:
     if named == "arrow":
         return named
     foreign = next((what for magic, what in _FOREIGN.items() if head.startswith(magic)), "")
+    wrong = _("{name} is {what}.", name=path.name, what=foreign) if foreign else ""
     # A stray zero byte spoils one row; a file of another kind is full of them.
     many_zeros = head.count(b"\x00") * 10 > len(head)
-    if not foreign and named in TEXT_KINDS and many_zeros:
+    if not wrong and named in TEXT_KINDS and many_zeros:
         wide = detect_encoding(head).startswith(("utf-16", "utf-32"))
-        foreign = "" if wide else _("not a text file")
-    if not foreign and named in _MAGIC:
-        foreign = _("no {upper}", upper=named.upper())
-    if foreign:
-        raise DataError(
-            _("{name} is {foreign}.", name=path.name, foreign=foreign),
-            _("Bring {kinds}.", kinds=KINDS),
-        )
+        wrong = "" if wide else _("{name} is not a text file.", name=path.name)
+    if not wrong and named in _MAGIC:
+        wrong = _("{name} is no {kind}.", name=path.name, kind=named.upper())
+    if wrong:
+        raise DataError(wrong, _("Bring {kinds}.", kinds=KINDS))
     return _json_kind(head, named) if named in ("json", "jsonl") else named
 
 
@@ -171,7 +169,7 @@ _TURNS_ON_A_LINE = re.compile(r'\[ *\{ *"(?:role|from|content|value)"')
 def _json_kind(head: bytes, named: str) -> str:
     """Tells lines from one document, whatever the file's name says."""
     text = head.decode(detect_encoding(head), errors="replace").lstrip()
-    first, _, rest = text.partition("\n")
+    first, _end, rest = text.partition("\n")
     if named == "jsonl" and _TURNS_ON_A_LINE.match(first):
         return named  # a conversation on each line, and not a document with one
     try:
@@ -187,13 +185,15 @@ def _json_kind(head: bytes, named: str) -> str:
 
 def no_readable_row(path: Path, broken: Record | None) -> DataError:
     """The error for a file without one row, with the first problem in it."""
-    detail = (
-        _(" (line {line}: {problem})", line=broken.line, problem=broken.problem) if broken else ""
-    )
-    return DataError(
-        _("{name} has no row that can be read{detail}.", name=path.name, detail=detail),
-        _("Choose a file with rows in it, or mend this one."),
-    )
+    told = _("{name} has no row that can be read.", name=path.name)
+    if broken:
+        told = _(
+            "{name} has no row that can be read (line {line}: {problem}).",
+            name=path.name,
+            line=broken.line,
+            problem=broken.problem,
+        )
+    return DataError(told, _("Choose a file with rows in it, or mend this one."))
 
 
 def read_records(path: Path, format_name: str | None = None) -> Iterator[Record]:
@@ -253,4 +253,6 @@ def _until_torn(records: Iterator[Record], source: TextSource, kind: str) -> Ite
     if not readable:
         raise torn_archive(source.path, source.torn)
     line = (held.line if half else held.line + 1) if held else 1
-    yield Record(line, None, _("the gzip archive is damaged here: {torn}", torn=source.torn), 1.0)
+    yield Record(
+        line, None, _("the gzip archive is damaged here: {reason}", reason=source.torn), 1.0
+    )

@@ -49,12 +49,8 @@ def json_lines(source: TextSource) -> Iterator[Record]:
 
 
 def _too_long(number: int, done: float) -> Record:
-    return Record(
-        number,
-        None,
-        _("the line is longer than {max_row_chars:,} characters", max_row_chars=MAX_ROW_CHARS),
-        done,
-    )
+    reason = _("the line is longer than {most:,} characters", most=MAX_ROW_CHARS)
+    return Record(number, None, reason, done)
 
 
 def _may_be_deep(data: bytes) -> bool:
@@ -88,7 +84,7 @@ def _slow_row(line: bytes) -> tuple[Row | None, str]:
     except RecursionError:
         return None, _("not JSON that can be read: nested too deeply")
     except json.JSONDecodeError as error:
-        return None, _("not JSON: {error}", error=error)
+        return None, _("not JSON: {error}", error=str(error))
     except ValueError:  # Python's own limit
         return None, _("not JSON that can be read: a number has too many digits")
 
@@ -189,7 +185,7 @@ def array_elements(file: TextIO, name: str, max_chars: int) -> Iterator[tuple[An
 
 def _value(window: _Window, name: str, max_chars: int) -> tuple[Any, bool]:
     while True:
-        reason = _("it ends in the middle of a value")
+        reason = ""
         try:
             value, end = _DECODER.raw_decode(window.text, window.place)
         except RecursionError:
@@ -206,6 +202,7 @@ def _value(window: _Window, name: str, max_chars: int) -> tuple[Any, bool]:
             line = window.line
         waiting = len(window.text) - window.place
         if window.at_end or waiting > max_chars:
+            reason = reason or _("it ends in the middle of a value")
             raise _not_json(name, line, reason)
         window.more()
 
@@ -230,9 +227,9 @@ def object_rows(stream: io.BufferedIOBase, name: str) -> tuple[list[Any], bool]:
     if len(data) > MAX_OBJECT_BYTES:
         raise DataError(
             _(
-                "{name} is one JSON object of more than {max_object_bytes} GB.",
+                "{name} is one JSON object of more than {most} GB.",
                 name=name,
-                max_object_bytes=MAX_OBJECT_BYTES // 2**30,
+                most=MAX_OBJECT_BYTES // 2**30,
             ),
             _("Save its rows as JSON Lines: they are read one at a time."),
         )

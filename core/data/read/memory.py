@@ -38,10 +38,10 @@ def within_memory(
         except MemoryError as error:
             raise DataError(
                 _(
-                    "{name} takes more than {most_bytes:,.1f} GB of memory to read: it was made to "
+                    "{name} takes more than {most:,.1f} GB of memory to read: it was made to "
                     "swell, or is much too large.",
                     name=path.name,
-                    most_bytes=most_bytes / 2**30,
+                    most=most_bytes / 2**30,
                 ),
                 _("Bring it in parts, or as text."),
             ) from error

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any, NamedTuple
 
-from core.language import _
+from core.language import N_, _
 
 Row = dict[str, Any]
 
@@ -36,7 +36,7 @@ def as_row(value: Any, *, checked: bool = False) -> tuple[Row | None, str]:
         value = {"messages": value}
     if not isinstance(value, dict):
         return None, _(
-            "a row is an object with named values, this is {json_type}", json_type=json_type(value)
+            "a row is an object with named values, this is {kind}", kind=json_type(value)
         )
     try:
         bad = "" if checked else invalid_text(json.dumps(value, ensure_ascii=False))
@@ -60,9 +60,18 @@ _SAID = {"content", "parts", "value", "tool_calls"}
 
 def json_type(value: Any) -> str:
     """What JSON calls a value, for messages."""
-    names = {bool: _("true or false"), int: _("a number"), float: _("a number"), str: "text"}
-    names |= {list: _("a list"), dict: _("an object"), type(None): "null"}
-    return names.get(type(value), _("a value of type {name}", name=type(value).__name__))
+    kind = type(value)
+    return _(_JSON[kind]) if kind in _JSON else _("a value of type {name}", name=kind.__name__)
+
+
+_JSON = {
+    bool: N_("true or false"),
+    **dict.fromkeys((int, float), N_("a number")),
+    str: N_("text"),
+    list: N_("a list"),
+    dict: N_("an object"),
+    type(None): "null",
+}
 
 
 def invalid_text(text: str) -> str:
@@ -75,7 +84,7 @@ def invalid_text(text: str) -> str:
         code = ord(text[error.start])
         if 0xDC80 <= code <= 0xDCFF:
             return _(
-                "not valid UTF-8 (byte 0x{code:02x}); save the file as UTF-8", code=code - 56320
+                "not valid UTF-8 (byte 0x{code:02x}); save the file as UTF-8", code=code - 0xDC00
             )
         return _("holds half a character (a lone surrogate)")
     return ""

@@ -37,7 +37,8 @@ def check_extent(archive: zipfile.ZipFile, members: Sequence[Member], name: str)
         _check_extent(archive, members, name)
     except (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError) as error:
         raise DataError(
-            _("{name} is damaged: {error}.", name=name, error=error), _("Save it again, or as CSV.")
+            _("{name} is damaged: {error}.", name=name, error=str(error)),
+            _("Save it again, or as CSV."),
         ) from error
 
 
@@ -54,18 +55,18 @@ def _check_extent(archive: zipfile.ZipFile, members: Sequence[Member], name: str
         if total > MOST_PLACES:
             raise DataError(
                 _(
-                    "{name} spans too many places: {name_2} reaches from row {first_row:,} to row "
+                    "{name} spans too many places: {sheet} reaches from row {first_row:,} to row "
                     "{last_row:,} over {width:,} columns.",
                     name=name,
-                    name_2=member.path.name,
+                    sheet=member.path.name,
                     first_row=extent.first_row,
                     last_row=extent.last_row,
                     width=extent.width,
                 ),
                 _(
-                    "All sheets may span {most_places:,} places, empty ones too. Delete cells that "
+                    "All sheets may span {most:,} places, empty ones too. Delete cells that "
                     "stand far from the table, or save it as CSV.",
-                    most_places=MOST_PLACES,
+                    most=MOST_PLACES,
                 ),
             )
 

@@ -78,20 +78,23 @@ def parse_hub_source(text: str) -> HubSource:
 
     Raises DataError for a part that is not known or a value that cannot be.
     """
-    name, _, query = text.removeprefix(PREFIX).strip().partition("?")
+    name, _mark, query = text.removeprefix(PREFIX).strip().partition("?")
     given = dict(parse_qsl(query, keep_blank_values=True))
     unknown = given.keys() - {"config", "split", "revision", "fraction", "streaming"}
     if unknown:
         raise DataError(
-            _("{text} has a part that is not known: {min}.", text=text, min=min(unknown)), _hint()
+            _("{source} has a part that is not known: {part}.", source=text, part=min(unknown)),
+            _hint(),
         )
     try:
         fraction = float(given.get("fraction") or 1)
     except ValueError:
-        raise DataError(_("The fraction in {text} is not a number.", text=text), _hint()) from None
+        raise DataError(
+            _("The fraction in {source} is not a number.", source=text), _hint()
+        ) from None
     streaming = given.get("streaming", "true").lower()
     if streaming not in ("true", "false"):
-        raise DataError(_("streaming in {text} is neither true nor false.", text=text), _hint())
+        raise DataError(_("streaming in {source} is neither true nor false.", source=text), _hint())
     return HubSource(
         id=name.strip("/"),
         config=given.get("config", ""),
@@ -103,7 +106,7 @@ def parse_hub_source(text: str) -> HubSource:
 
 
 def _hint() -> str:
-    return _("Write it as {written}.", written=_WRITTEN)
+    return _("Write it as {example}.", example=_WRITTEN)
 
 
 Source = str | Path | HubSource
@@ -168,7 +171,7 @@ def look(workspace: Workspace | None, path: Path, scratch: Path, most: int) -> L
     """
     place = workspace.confine(path) if workspace else path.expanduser().resolve()
     if not place.exists():
-        raise DataError(_("{path} does not exist.", path=path), _("Check the spelling."))
+        raise DataError(_("{path} does not exist.", path=str(path)), _("Check the spelling."))
     confined = workspace or Workspace(place if place.is_dir() else place.parent)
     gathering = _Gathering(confined, scratch, None, [], most)
     files = gathering.source(place)
@@ -210,7 +213,7 @@ class _Gathering:
             return self._folder(path)
         if not path.is_file():
             raise DataError(
-                _("{path} is not a file or a folder.", path=path), _("Choose one that is.")
+                _("{path} is not a file or a folder.", path=str(path)), _("Choose one that is.")
             )
         return self._zip(path, path.name) if _is_zip(path) else [Gathered(path, path.name)]
 
@@ -219,7 +222,7 @@ class _Gathering:
         for relative in _chosen(self._walked(folder), True, self.skipped):
             path, name = folder / relative, f"{folder.name}/{relative}"
             if not path.is_file():
-                self.skipped.append(_("{relative}: not a file", relative=relative))
+                self.skipped.append(_("{path}: not a file", path=str(relative)))
             elif _is_zip(path):
                 found += self._zip(path, name)
             else:
@@ -240,12 +243,8 @@ class _Gathering:
                 if link.is_symlink():
                     self._check_link(folder, link)
                     if name in folders:
-                        self.skipped.append(
-                            _(
-                                "{relative_to}: a link to a folder",
-                                relative_to=link.relative_to(folder),
-                            )
-                        )
+                        inside = link.relative_to(folder)
+                        self.skipped.append(_("{path}: a link to a folder", path=str(inside)))
             folders[:] = [name for name in folders if not name.startswith(".")]
             files += [Path(place) / name for name in names]
         files.sort(key=lambda path: path.relative_to(folder).parts)
@@ -257,9 +256,9 @@ class _Gathering:
         except WorkspaceError as error:
             raise WorkspaceError(
                 _(
-                    "{relative_to} in {name} is a link that leads nowhere, or outside the folders "
+                    "{path} in {name} is a link that leads nowhere, or outside the folders "
                     "that may be read.",
-                    relative_to=link.relative_to(folder),
+                    path=str(link.relative_to(folder)),
                     name=folder.name,
                 ),
                 _("Remove the link, or put the file in its place."),
@@ -270,7 +269,11 @@ class _Gathering:
             nested = [member for member in members if member.path.suffix.lower() == ".zip"]
             if nested:
                 raise DataError(
-                    _("{name} holds another archive: {path}.", name=path.name, path=nested[0].path),
+                    _(
+                        "{name} holds another archive: {path}.",
+                        name=path.name,
+                        path=str(nested[0].path),
+                    ),
                     _("Unpack it and bring the files."),
                 )
             # An archive may hold one name twice; both are read.
@@ -283,13 +286,12 @@ class _Gathering:
             wanted = self._affordable([member for member in members if member.path in chosen])
             total = max(sum(member.size for member in wanted), 1)
             told = self.progress or (lambda share, message: None)
+            message = _("Unpacking {name}", name=path.name)
             places = unpack(
                 archive,
                 wanted,
                 _room(self.scratch),
-                told=lambda written: told(
-                    min(written / total, 1.0), _("Unpacking {name}", name=path.name)
-                ),
+                told=lambda written: told(min(written / total, 1.0), message),
                 most=self.most,
             )
         return [
@@ -318,7 +320,7 @@ def _chosen(paths: list[PurePosixPath], archives: bool, skipped: list[str]) -> l
     for path in paths:
         zipped = archives and path.suffix.lower() == ".zip"
         if any(part.startswith((".", "__MACOSX")) for part in path.parts):
-            skipped.append(_("{path}: hidden", path=path))
+            skipped.append(_("{path}: hidden", path=str(path)))
         elif zipped or kind_of_name(path.name):
             chosen.append(path)
         else:
@@ -328,12 +330,12 @@ def _chosen(paths: list[PurePosixPath], archives: bool, skipped: list[str]) -> l
                 if what
                 else _("its ending is not known")
             )
-            skipped.append(f"{path}: {why}")
+            skipped.append(_("{path}: {reason}", path=str(path), reason=why))
     rows = [path for path in chosen if kind_of_name(path.name) not in DOCUMENTS]
     if not rows:
         return chosen
     skipped += [
-        _("{path}: a document among files of rows", path=path)
+        _("{path}: a document among files of rows", path=str(path))
         for path in chosen
         if path not in rows
     ]

@@ -64,7 +64,7 @@ def _rows(
         header = header_of(next(reader), path.name)
     except csv.Error as error:
         raise DataError(
-            _("The first line of {name} is not CSV: {error}.", name=path.name, error=error),
+            _("The first line of {name} is not CSV: {error}.", name=path.name, error=str(error)),
             _("Write the names of the columns there, separated by commas."),
         ) from error
     width = len(header)
@@ -76,14 +76,7 @@ def _rows(
             return
         except _LineTooLong:
             skipped += 1
-            yield (
-                begin,
-                None,
-                _(
-                    "the line is longer than {max_row_chars:,} characters",
-                    max_row_chars=MAX_ROW_CHARS,
-                ),
-            )
+            yield begin, None, _("the line is longer than {most:,} characters", most=MAX_ROW_CHARS)
         except csv.Error as error:
             yield begin, None, _problem(str(error), begin, skipped + reader.line_num)
         else:
@@ -91,11 +84,8 @@ def _rows(
                 bad = invalid_text("".join(values))
                 yield begin, None if bad else dict(zip(header, values, strict=True)), bad
             elif values:
-                yield (
-                    begin,
-                    None,
-                    _("{values} values for {width} columns", values=len(values), width=width),
-                )
+                bad = _("{values} values for {columns} columns", values=len(values), columns=width)
+                yield begin, None, bad
 
 
 class _Lines:
@@ -148,7 +138,7 @@ def header_of(names: list[str], source: str) -> list[str]:
     twice = sorted({name for name in header if header.count(name) > 1})
     if twice:
         raise DataError(
-            _("{source} has the column {twice} more than once.", source=source, twice=twice[0]),
+            _("{source} has the column {column} more than once.", source=source, column=twice[0]),
             _("Give each column in the first line a name of its own."),
         )
     bad = invalid_text("".join(header))
@@ -169,10 +159,9 @@ def _problem(error: str, begin: int, end: int) -> str:
         )
     if "field limit" in error:
         return _(
-            "a cell is longer than {max_row_chars:,} characters; is a quote missing?",
-            max_row_chars=MAX_ROW_CHARS,
+            "a cell is longer than {most:,} characters; is a quote missing?", most=MAX_ROW_CHARS
         )
-    return _("not CSV: {error}", error=error)
+    return _("not CSV: {error}", error=str(error))
 
 
 _ROWS_A_BATCH = 1000
@@ -233,9 +222,11 @@ def _arrow_batches(source: Any, size: int) -> Iterator[tuple[Any, float]]:
 def _damaged(path: Path, kind: str, error: Exception) -> DataError:
     return DataError(
         _(
-            "{name} cannot be read as {kind}: {error}", name=path.name, kind=kind, error=error
-        ).rstrip(".")
-        + ".",
+            "{name} cannot be read as {kind}: {error}.",
+            name=path.name,
+            kind=kind,
+            error=str(error).rstrip("."),
+        ),
         _("Write the file again, or bring it as JSON Lines."),
     )
 
@@ -247,7 +238,7 @@ def _batch_rows(batch: Any, plain: Callable[[Row], Row] | None) -> Iterator[tupl
         rows = batch.to_pylist(**({"maps_as_pydicts": "lossy"} if plain else {}))
     except (ValueError, KeyError) as error:
         if batch.num_rows == 1:
-            yield None, _("a value cannot be read: {error}", error=error)
+            yield None, _("a value cannot be read: {error}", error=str(error))
             return
         for place in range(batch.num_rows):
             yield from _batch_rows(batch.slice(place, 1), plain)
@@ -335,8 +326,12 @@ def read_xlsx(path: Path) -> Iterator[Record]:
         ) from error
     except (calamine.CalamineError, OSError) as error:
         raise DataError(
-            _("{name} cannot be read as XLSX: {error}", name=path.name, error=error).rstrip(".")
-            + ".",
+            _(
+                "{name} cannot be read as {kind}: {error}.",
+                name=path.name,
+                kind="XLSX",
+                error=str(error).rstrip("."),
+            ),
             _("Save it again as XLSX, or as CSV."),
         ) from error
 
@@ -349,7 +344,8 @@ def _sheet_rows(sheet: Any, path: Path) -> Iterator[tuple[int, Row | None, str]]
         if all(value == "" for value in values):
             continue
         if not names:
-            names = header_of([str(value) for value in values], f"{path.name}, {sheet.name},")
+            where = _("{name}, {sheet},", name=path.name, sheet=sheet.name)
+            names = header_of([str(value) for value in values], where)
         elif bad := invalid_text("".join(value for value in values if isinstance(value, str))):
             yield place, None, bad
         else:

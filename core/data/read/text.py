@@ -89,7 +89,7 @@ def opened(path: Path) -> Iterator[io.BufferedReader]:
         file: io.BufferedReader = io.BufferedReader(path.open("rb", buffering=0), PIECE_BYTES)
     except OSError as error:
         raise DataError(
-            _("{name} cannot be read: {strerror}.", name=path.name, strerror=error.strerror),
+            _("{name} cannot be read: {reason}.", name=path.name, reason=error.strerror),
             _("Choose a file that can be read."),
         ) from error
     with file:
@@ -157,9 +157,9 @@ class _Unpacked(io.RawIOBase):
         if self._count > self._file.tell() * MAX_RATIO:
             raise DataError(
                 _(
-                    "{name} unpacks to more than {max_ratio} times its size: it may be a gzip bomb.",
+                    "{name} unpacks to more than {ratio} times its size: it may be a gzip bomb.",
                     name=self._path.name,
-                    max_ratio=MAX_RATIO,
+                    ratio=MAX_RATIO,
                 ),
                 _("Unpack it yourself if it is what you want."),
             )
