@@ -43,9 +43,9 @@ def combine_datasets(
         if not 0 < weight <= _MOST_WEIGHT:
             raise DataError(
                 _(
-                    "A weight of {weight:g} for {dataset_id} is not possible.",
+                    "A weight of {weight:g} for {name} is not possible.",
                     weight=weight,
-                    dataset_id=dataset_id,
+                    name=dataset_id,
                 ),
                 _(
                     "Give a number above 0 and up to {most:g}; 1 takes every row once.",

@@ -70,7 +70,7 @@ _JSON = {
     str: N_("text"),
     list: N_("a list"),
     dict: N_("an object"),
-    type(None): "null",
+    type(None): N_("null"),
 }
 
 
