@@ -37,21 +37,7 @@ def combine_datasets(
     train only, the other parts come whole. Raises DataError for fewer than two sets, different
     forms, or a weight that is not from above 0 to 100.
     """
-    if len(weighted) < 2:
-        raise DataError(_("There is nothing to put together."), _("Choose two data sets or more."))
-    for dataset_id, weight in weighted:
-        if not 0 < weight <= _MOST_WEIGHT:
-            raise DataError(
-                _(
-                    "A weight of {weight:g} for {name} is not possible.",
-                    weight=weight,
-                    name=dataset_id,
-                ),
-                _(
-                    "Give a number above 0 and up to {most:g}; 1 takes every row once.",
-                    most=_MOST_WEIGHT,
-                ),
-            )
+    _check_weights(weighted)
     sets = [(load_dataset_info(workspace, one), weight) for one, weight in weighted]
     first = sets[0][0]
     for info, _weight in sets:
@@ -87,6 +73,24 @@ def combine_datasets(
         build_version(workspace, info, files, [], ready, said.part(0.8, 0.99))
         info.remember(_("Put together"))
         return publish(workspace, info, ready, free_ids(title), said)
+
+
+def _check_weights(weighted: Sequence[tuple[str, float]]) -> None:
+    if len(weighted) < 2:
+        raise DataError(_("There is nothing to put together."), _("Choose two data sets or more."))
+    for dataset_id, weight in weighted:
+        if not 0 < weight <= _MOST_WEIGHT:
+            raise DataError(
+                _(
+                    "A weight of {weight:g} for {name} is not possible.",
+                    weight=weight,
+                    name=dataset_id,
+                ),
+                _(
+                    "Give a number above 0 and up to {most:g}; 1 takes every row once.",
+                    most=_MOST_WEIGHT,
+                ),
+            )
 
 
 def _source(info: DatasetInfo, weight: float) -> SourceFile:
