@@ -443,7 +443,7 @@ def read_map(texts: list[str]) -> dict[str, str] | None:
 
 
 def record(info: DatasetInfo) -> dict[str, Any]:
-    told = info.model_dump(mode="json", exclude={"dropped", "task"})
+    told = info.model_dump(exclude={"dropped", "task"})
     return {"dataset": info.id, **told, "warnings": warnings(info)}
 
 
@@ -469,7 +469,7 @@ def about_alike(dataset: str, labels: Mapping[str, int]) -> str:
 
 
 def dropped_rows(info: DatasetInfo) -> list[dict[str, Any]]:
-    return [row.model_dump(mode="json") for row in info.dropped]
+    return [row.model_dump() for row in info.dropped]
 
 
 def say_dropped(info: DatasetInfo, output: Output) -> None:

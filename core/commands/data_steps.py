@@ -99,7 +99,7 @@ def run_prepare(args: argparse.Namespace, output: Output) -> int:
             progress=fetch_progress,
         )
         text = "\n\n".join(result_text(result) for result in results)
-        output.result({"results": [result.model_dump(mode="json") for result in results]}, text)
+        output.result({"results": [result.model_dump() for result in results]}, text)
         return DONE
     if args.steps:
         steps = parse_steps(read_recipe(args.steps)["steps"])
@@ -225,7 +225,7 @@ def run_versions(args: argparse.Namespace, output: Output) -> int:
     data = {
         "dataset": info.id,
         "version": info.version,
-        "versions": [one.model_dump(mode="json", exclude={"steps"}) for one in info.versions],
+        "versions": [one.model_dump(exclude={"steps"}) for one in info.versions],
         "pruned": pruned,
     }
     output.result(data, table(titles, rows) if rows else "It has one version.")
@@ -279,7 +279,7 @@ def run_rename(args: argparse.Namespace, output: Output) -> int:
 
 def _version_record(info: DatasetInfo) -> dict[str, Any]:
     kept = {"id", "name", "form", "version", "counts", "fingerprint", "labels", "steps"}
-    return {"dataset": info.id, **info.model_dump(mode="json", include=kept)}
+    return {"dataset": info.id, **info.model_dump(include=kept)}
 
 
 def _version_text(info: DatasetInfo) -> str:

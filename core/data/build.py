@@ -23,6 +23,7 @@ from core.data.record import Split as SplitRecord
 from core.data.rowfile import count_rows, fingerprint, label_counts, release_memory
 from core.data.steps.base import Setting, Step
 from core.errors import DataError, reason_of
+from core.language import _
 from core.progress import Tell
 from core.workspace import Workspace
 
@@ -97,9 +98,9 @@ def publish(
                 continue
             raise
         info.folder = place
-        said.say(1.0, "Done")
+        said.say(1.0, _("Done"))
         return info
-    raise DataError("The id of the data set is taken.", "Choose another name.")
+    raise DataError(_("The id of the data set is taken."), _("Choose another name."))
 
 
 def _clear_abandoned(workspace: Workspace) -> None:
@@ -125,8 +126,8 @@ def _is_free(folder: Path) -> bool:
 
 def not_written(error: OSError) -> DataError:
     return DataError(
-        f"The data set could not be written: {reason_of(error)}.",
-        "Look at the free space and the rights of the workspace's folder, then import again.",
+        _("The data set could not be written: {reason}.", reason=reason_of(error)),
+        _("Look at the free space and the rights of the workspace's folder, then import again."),
     )
 
 

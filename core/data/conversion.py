@@ -41,6 +41,14 @@ from core.data.values import (
     why_not_read,
     written,
 )
+from core.language import N_, _
+
+# What a reason names.
+_TEXT, _LABEL, _SYSTEM, _INPUT = N_("text"), N_("label"), N_("system text"), N_("input")
+_ANSWER, _REFERENCE = N_("answer"), N_("reference answer")
+_CHOSEN, _REJECTED = N_("chosen answer"), N_("rejected answer")
+_PAIR, _ASKING = N_("pair of answers"), {"prompt": N_("prompt"), "instruction": N_("instruction")}
+_ASKED_BEFORE, _SAID_BEFORE = N_("question in the history"), N_("answer in the history")
 
 
 def convert(row: Row, form: str, mapping: Mapping[str, str], system_prompt: str = "") -> Row:
@@ -122,12 +130,12 @@ def convert_all(
     try:
         pairs, repeated = _pairs(row, mapping) if form == "preference" else ([row], 0)
     except Unusable as error:
-        return Converted([], [str(error)])
+        return Converted([], [error.reason])
     for pair in pairs:
         try:
             made.append(convert(pair, form, mapping, system_prompt))
         except Unusable as error:
-            reasons.append(str(error))
+            reasons.append(error.reason)
     return Converted(made, reasons, repeated)
 
 
@@ -141,7 +149,7 @@ def _pairs(row: Row, mapping: Mapping[str, str]) -> tuple[list[Row], int]:
         for cell in cells
     ]
     found = {
-        json_text(pair, "pair of answers"): row | dict(zip(sides, pair, strict=True))
+        json_text(pair, _PAIR): row | dict(zip(sides, pair, strict=True))
         for pair in product(*apart)
     }
     return list(found.values()), len(apart[0]) * len(apart[1]) - len(found)
@@ -164,9 +172,14 @@ def holds_several(cell: Any) -> bool:
 
 
 def _text(fields: Fields, system_prompt: str, row: Row) -> Row:
-    text = text_of(fields.required(row, "text"), "text")
+    text = text_of(fields.required(row, "text"), _TEXT)
     if begins_as_turns(text) == "'":
-        raise Unusable(f"the text is a list of turns in Python's words{why_not_read(text)}")
+        raise Unusable(
+            _(
+                "the text is a list of turns in Python's words{why}",
+                why=why_not_read(text),
+            )
+        )
     return {"text": text}
 
 
@@ -174,13 +187,15 @@ def _prompt_completion(
     prompt_field: str, answer_field: str, fields: Fields, system_prompt: str, row: Row
 ) -> Row:
     prompt = asked(fields, row, prompt_field)
-    completion = side_of(fields.required(row, answer_field), "assistant", "answer")
+    completion = side_of(fields.required(row, answer_field), "assistant", _ANSWER)
     result = {
         "prompt": prompt_with(fields, row, prompt, system_prompt),
         "completion": completion,
     }
     if completion[-1]["role"] != "assistant":
-        raise Unusable(f"the answer ends with a turn of {completion[-1]['role']}")
+        raise Unusable(
+            _("the {what} ends with a turn of {role}", what=_ANSWER, role=completion[-1]["role"])
+        )
     if len(prompt) + len(completion) > 2:
         check_order([*prompt, *completion])
     result["completion"] = _with_thought(fields, row, completion)
@@ -201,13 +216,15 @@ def _messages(field: str, fields: Fields, system_prompt: str, row: Row) -> Row:
     messages = turns_of(fields.required(row, field))
     roles = [turn["role"] for turn in messages]
     if all(role == "system" for role in roles):
-        raise Unusable("the conversation is empty")
+        raise Unusable(_("the conversation is empty"))
     if "assistant" not in roles:
-        raise Unusable("no turn of the assistant, so there is nothing to learn")
+        raise Unusable(_("no turn of the assistant, so there is nothing to learn"))
     if roles[-1] != "assistant":
-        raise Unusable(f"the last turn is of {roles[-1]}, not of the assistant")
+        raise Unusable(_("the last turn is of {role}, not of the assistant", role=roles[-1]))
     if "user" not in roles and UNASKED not in fields.columns:
-        raise Unusable(f"no turn of the user, so nothing is asked ({UNASKED}=keep keeps it)")
+        raise Unusable(
+            _("no turn of the user, so nothing is asked ({setting}=keep keeps it)", setting=UNASKED)
+        )
     if "tool" in roles:
         check_order(messages)
     messages = _with_thought(fields, row, messages)
@@ -221,26 +238,30 @@ def _messages(field: str, fields: Fields, system_prompt: str, row: Row) -> Row:
 def _prompt_only(fields: Fields, system_prompt: str, row: Row) -> Row:
     prompt = prompt_with(fields, row, asked(fields, row), system_prompt)
     if prompt[-1]["role"] not in ("user", "tool"):
-        raise Unusable(f"the prompt ends with a turn of {prompt[-1]['role']}, which asks nothing")
+        raise Unusable(
+            _("the prompt ends with a turn of {role}, which asks nothing", role=prompt[-1]["role"])
+        )
     check_order(prompt)
     result: Row = {"prompt": prompt}
     answer = fields.optional(row, "answer")
     if answer is not None:
-        result["answer"] = text_of(written(answer), "reference answer")
+        result["answer"] = text_of(written(answer), _REFERENCE)
     return add_tools(result, fields, row)
 
 
 def asked(fields: Fields, row: Row, field: str = "prompt") -> list[Turn]:
     """The turns of the field that asks; the row's `input` stands at the end of the question."""
     value = fields.required(row, field)
-    turns = side_of(value["messages"] if holds_messages(value) else value, "user", field)
+    turns = side_of(value["messages"] if holds_messages(value) else value, "user", _ASKING[field])
     extra = fields.optional(row, "input") if "input" in fields else None
     if extra is None:
         return turns
     *before, last = turns
     if last["role"] != "user":
-        raise Unusable(f"the prompt ends with a turn of {last['role']}, so the input has no place")
-    return [*before, {**last, "content": f"{last['content']}\n\n{text_of(extra, 'input')}"}]
+        raise Unusable(
+            _("the prompt ends with a turn of {role}, so the input has no place", role=last["role"])
+        )
+    return [*before, {**last, "content": f"{last['content']}\n\n{text_of(extra, _INPUT)}"}]
 
 
 def holds_messages(value: Any) -> bool:
@@ -254,9 +275,9 @@ def prompt_with(fields: Fields, row: Row, turns: list[Turn], system_prompt: str)
     asks anything in it."""
     asks = turns[-1]["role"] == "user" or any(t["role"] in ("user", "tool") for t in turns)
     if not asks:
-        raise Unusable("the prompt has no user turn")
+        raise Unusable(_("the prompt has no user turn"))
     if turns[-1]["role"] == "system":
-        raise Unusable("the prompt ends with a turn of system, which asks nothing")
+        raise Unusable(_("the prompt ends with a turn of system, which asks nothing"))
     if "history" in fields:
         system, rest = split_system(turns)
         turns = [*system, *_history(fields.optional(row, "history")), *rest]
@@ -268,7 +289,7 @@ def own_system(fields: Fields, row: Row) -> str:
     value = fields.optional(row, "system") if "system" in fields else None
     if isinstance(value, (dict, list)):
         value = content_of(words_of(value) if isinstance(value, dict) else value, "system", 1)[0]
-    return "" if value is None else text_of(value, "system text")
+    return "" if value is None else text_of(value, _SYSTEM)
 
 
 def add_tools(result: Row, fields: Fields, row: Row) -> Row:
@@ -291,17 +312,23 @@ def _history(value: Any) -> list[Turn]:
     if value is None:
         return []
     if not isinstance(value, list):
-        raise Unusable(f"the history is {json_type(value)}, not a list{why_not_read(value)}")
+        raise Unusable(
+            _(
+                "the history is {kind}, not a list{why}",
+                kind=json_type(value),
+                why=why_not_read(value),
+            )
+        )
     turns: list[Turn] = []
     for pair in value:
         if isinstance(pair, dict):
             turns += turns_of([pair])
         elif isinstance(pair, list) and len(pair) == 2:
-            turns.append({"role": "user", "content": text_of(pair[0], "question in the history")})
-            answer = text_of(pair[1], "answer in the history")
+            turns.append({"role": "user", "content": text_of(pair[0], _ASKED_BEFORE)})
+            answer = text_of(pair[1], _SAID_BEFORE)
             turns.append({"role": "assistant", "content": answer})
         else:
-            raise Unusable("the history is no list of question and answer pairs")
+            raise Unusable(_("the history is no list of question and answer pairs"))
     return turns
 
 
@@ -327,18 +354,20 @@ def preference(fields: Fields, system_prompt: str, row: Row) -> Row:
             sides = sides[1], sides[0]
     if "prompt" in fields and columns.get("prompt") != columns.get("chosen", ""):
         whole = [
-            side_of(side, "assistant", f"{name} answer")
-            for side, name in zip(sides, ("chosen", "rejected"), strict=True)
+            side_of(side, "assistant", what)
+            for side, what in zip(sides, (_CHOSEN, _REJECTED), strict=True)
         ]
         prompt = _with_their_system(asked(fields, row), whole)
         chosen, rejected = (without_prompt(side, prompt) for side in whole)
     else:
         prompt, chosen, rejected = _shared_beginning(*sides)
     if _said(chosen) == _said(rejected):
-        raise Unusable("the chosen and the rejected answer are the same")
-    for turns, name in ((chosen, "chosen"), (rejected, "rejected")):
+        raise Unusable(_("the chosen and the rejected answer are the same"))
+    for turns, what in ((chosen, _CHOSEN), (rejected, _REJECTED)):
         if turns[-1]["role"] != "assistant":
-            raise Unusable(f"the {name} answer ends with a turn of {turns[-1]['role']}")
+            raise Unusable(
+                _("the {what} ends with a turn of {role}", what=what, role=turns[-1]["role"])
+            )
         check_order([*prompt, *turns])
     result = {
         "prompt": prompt_with(fields, row, prompt, system_prompt),
@@ -362,18 +391,25 @@ def winner_of(value: Any, first: str, second: str) -> int:
     """0 or 1: which of two columns a cell names as the better, by their names or what those end
     with. Raises Tie for one, and Unusable for what names neither."""
     if value is None or value != value or value == "":
-        raise Unusable("the winner is missing")
+        raise Unusable(_("the winner is missing"))
     said = plain_name(re.sub(r"^(\d+)\.0$", r"\1", str(value).strip()))
     words = said.split("_")
     if words[0] in _TIES or words[-1] in _TIES:
-        raise Tie(f"neither answer is called the better one ({said[:40]})")
+        raise Tie(_("neither answer is called the better one ({winner})", winner=said[:40]))
     ends = [re.search(f"{RIVAL_END}$", plain_name(name)) for name in (first, second)]
     named = [
         said == plain_name(name) or (end is not None and words[-1] == end[1])
         for name, end in zip((first, second), ends, strict=True)
     ]
     if isinstance(value, bool) or (sum(named) != 1 and said not in _PLACES):
-        raise Unusable(f"the winner {str(value)[:40]!r} names neither {first} nor {second}")
+        raise Unusable(
+            _(
+                "the winner {winner!r} names neither {first} nor {second}",
+                winner=str(value)[:40],
+                first=first,
+                second=second,
+            )
+        )
     return _PLACES[said] if sum(named) != 1 else named.index(True)
 
 
@@ -386,19 +422,21 @@ def plain_name(name: str) -> str:
 def unpaired_preference(fields: Fields, system_prompt: str, row: Row) -> Row:
     """{"prompt", "completion", "label"}: an answer and whether it is good."""
     label = judgement(fields.required(row, "label"))
-    completion = side_of(_dialogue(fields.required(row, "completion")), "assistant", "answer")
+    completion = side_of(_dialogue(fields.required(row, "completion")), "assistant", _ANSWER)
     if "prompt" in fields:
         prompt = _with_their_system(asked(fields, row), [completion])
         completion = without_prompt(completion, prompt)
     else:
         asking = [i for i, turn in enumerate(completion) if turn["role"] == "user"]
         if not asking:
-            raise Unusable("there is no prompt before the answer")
+            raise Unusable(_("there is no prompt before the answer"))
         prompt, completion = completion[: asking[-1] + 1], completion[asking[-1] + 1 :]
     if not completion:
-        raise Unusable("the conversation ends with the question, there is no answer to judge")
+        raise Unusable(_("the conversation ends with the question, there is no answer to judge"))
     if completion[-1]["role"] != "assistant":
-        raise Unusable(f"the answer ends with a turn of {completion[-1]['role']}")
+        raise Unusable(
+            _("the {what} ends with a turn of {role}", what=_ANSWER, role=completion[-1]["role"])
+        )
     check_order([*prompt, *completion])
     result = {
         "prompt": prompt_with(fields, row, prompt, system_prompt),
@@ -413,13 +451,16 @@ def judgement(value: Any) -> bool:
     if isinstance(value, bool):
         return value
     if value is None or value != value or value == "":
-        raise Unusable("the label is missing")
+        raise Unusable(_("the label is missing"))
     if not isinstance(value, (str, int, float)):
-        raise Unusable(f"the label is {json_type(value)}, neither good nor bad")
+        raise Unusable(_("the label is {kind}, neither good nor bad", kind=json_type(value)))
     known = JUDGEMENTS.get(value.strip().lower()) if isinstance(value, str) else _number(value)
     if known is None:
-        shown = value[:80] if isinstance(value, str) else "a number that is not 1, 0 or -1"
-        raise Unusable(f"the label is {shown!r}, which is not known as good or bad")
+        if not isinstance(value, str):
+            raise Unusable(_("the label is a number that is not 1, 0 or -1"))
+        raise Unusable(
+            _("the label is {label!r}, which is not known as good or bad", label=value[:80])
+        )
     return known
 
 
@@ -434,11 +475,11 @@ def without_prompt(side: list[Turn], prompt: list[Turn]) -> list[Turn]:
     if before and _said(given[: len(before)]) == before:
         given = given[len(before) :]
         if not given:
-            raise Unusable("the answer only repeats the prompt")
+            raise Unusable(_("the answer only repeats the prompt"))
     if not given:
-        raise Unusable("the answer is empty")
+        raise Unusable(_("the answer is empty"))
     if given[0]["role"] == "user":
-        raise Unusable("the answer begins with a turn of user that is not the prompt")
+        raise Unusable(_("the answer begins with a turn of user that is not the prompt"))
     return given
 
 
@@ -451,8 +492,8 @@ def _with_their_system(prompt: list[Turn], sides: list[list[Turn]]) -> list[Turn
 def _shared_beginning(chosen: Any, rejected: Any) -> tuple[list[Turn], list[Turn], list[Turn]]:
     """Prompt, chosen and rejected of two whole conversations, or of one and another last answer
     to it."""
-    left = side_of(_dialogue(chosen), "assistant", "chosen answer")
-    right = side_of(_dialogue(rejected), "assistant", "rejected answer")
+    left = side_of(_dialogue(chosen), "assistant", _CHOSEN)
+    right = side_of(_dialogue(rejected), "assistant", _REJECTED)
     if _asks(left) != _asks(right):
         talk, other = (left, right) if _asks(left) else (right, left)
         answers = (talk[-1:], other) if talk is left else (other, talk[-1:])
@@ -461,13 +502,13 @@ def _shared_beginning(chosen: Any, rejected: Any) -> tuple[list[Turn], list[Turn
     while shared < min(len(left), len(right)) and left[shared] == right[shared]:
         shared += 1
     if shared == len(left) == len(right):
-        raise Unusable("the chosen and the rejected answer are the same")
+        raise Unusable(_("the chosen and the rejected answer are the same"))
     if shared == 0:
         raise Unusable(
-            "there is no prompt: the chosen and the rejected conversation begin differently"
+            _("there is no prompt: the chosen and the rejected conversation begin differently")
         )
     if shared in (len(left), len(right)):
-        raise Unusable("one of the two conversations is only the beginning of the other")
+        raise Unusable(_("one of the two conversations is only the beginning of the other"))
     return left[:shared], left[shared:], right[shared:]
 
 
@@ -504,7 +545,7 @@ def labelled_text(fields: Fields, system_prompt: str, row: Row) -> Row:
     cell holds a 0 or a 1 for each of them, or the columns of its template do. An empty list says
     that no label applies.
     """
-    text = text_of(fields.required(row, "text"), "text")
+    text = text_of(fields.required(row, "text"), _TEXT)
     names = fields.columns.get("label_names", "")
     if names:
         return {"text": text, "labels": _marked(fields.cells(row, "label"), names_of(names))}
@@ -570,14 +611,20 @@ def _marked(value: Any, names: Sequence[str]) -> list[str]:
     """The names whose places are marked."""
     marks = marks_in(value)
     if marks is None or marks == "":
-        raise Unusable("the label is missing")
+        raise Unusable(_("the label is missing"))
     if not isinstance(marks, list):
-        raise Unusable(f"the label is {json_type(marks)}, not a list of 0 and 1")
+        raise Unusable(_("the label is {kind}, not a list of 0 and 1", kind=json_type(marks)))
     if len(marks) != len(names):
-        raise Unusable(f"the label is a list of {len(marks)}, for {len(names)} names of labels")
+        raise Unusable(
+            _(
+                "the label is a list of {marks}, for {names} names of labels",
+                marks=len(marks),
+                names=len(names),
+            )
+        )
     said = [mark_of(mark) for mark in marks]
     if None in said:
-        raise Unusable(f"the label {names[said.index(None)]} is neither 0 nor 1")
+        raise Unusable(_("the label {name} is neither 0 nor 1", name=names[said.index(None)]))
     return [name for name, yes in zip(names, said, strict=True) if yes]
 
 
@@ -592,8 +639,8 @@ def labels_of(value: Any, separator: str = "") -> list[str]:
     if isinstance(value, str) and (value.lstrip()[:1] == "[" or is_python(value)):
         value = parsed(value)
         if isinstance(value, str) and begins_as_texts(value):
-            why = why_not_read(value) or "; it looks like a list that was written as text"
-            raise Unusable(f"the label is no list of labels{why}")
+            why = why_not_read(value) or _("; it looks like a list that was written as text")
+            raise Unusable(_("the label is no list of labels{why}", why=why))
     by_name = marks_by_name(value)
     if by_name:
         _refuse_fractions(by_name.values())
@@ -606,14 +653,17 @@ def labels_of(value: Any, separator: str = "") -> list[str]:
         labels = list(dict.fromkeys(_label(item) for item in value))
         if len(labels) < len(value) and set(labels) <= {"-1", "0", "1", "true", "false"}:
             raise Unusable(
-                f"the label is a list of {len(value)} marks without names: all rows need as many "
-                "of 0 and 1, and label_names says what their places mean"
+                _(
+                    "the label is a list of {marks} marks without names: all rows need as many of "
+                    "0 and 1, and label_names says what their places mean",
+                    marks=len(value),
+                )
             )
         return labels
     if separator and isinstance(value, str):
         parts = [part for part in value.split(separator) if part.strip()]
         if not parts:
-            raise Unusable("the label is empty")
+            raise Unusable(_("the label is empty"))
         return list(dict.fromkeys(_label(part) for part in parts))
     _refuse_fractions([value])
     return [_label(value)]
@@ -623,8 +673,11 @@ def _refuse_fractions(marks: Iterable[Any]) -> None:
     soft = next((mark for mark in marks if is_fraction(mark)), None)
     if soft is not None:
         raise Unusable(
-            f"the label holds a share ({str(soft)[:20]}): soft labels are not learned, each label "
-            "applies or it does not"
+            _(
+                "the label holds a share ({share}): soft labels are not learned, each label "
+                "applies or it does not",
+                share=str(soft)[:20],
+            )
         )
 
 
@@ -632,10 +685,10 @@ def _label(value: Any) -> str:
     if isinstance(value, bool):
         return written(value)
     if isinstance(value, (list, dict)):
-        raise Unusable(f"a label is {json_type(value)}, not a name or a number")
+        raise Unusable(_("a label is {kind}, not a name or a number", kind=json_type(value)))
     if isinstance(value, float) and value.is_integer():
         value = int(value)
-    return text_of(value, "label").strip()
+    return text_of(value, _LABEL).strip()
 
 
 _CONVERSIONS: dict[str, Callable[..., Row]] = {

@@ -53,8 +53,19 @@ from core.data.forms import (
 from core.data.read.row import Row
 from core.data.turn_keys import mark_share
 from core.data.turns import ROLE_OF, marked_turns
-from core.data.values import Unusable, cell, columns_inside, parsed, template_of
+from core.data.values import (
+    ALSO,
+    BEHIND,
+    BOTH,
+    Unusable,
+    cell,
+    columns_inside,
+    joined,
+    parsed,
+    template_of,
+)
 from core.errors import DataError
+from core.language import N_, _
 
 ROWS_TO_DETECT = 200
 """The form is taken from so many rows at the beginning of a file."""
@@ -89,14 +100,16 @@ def detect(rows: Sequence[Row]) -> Detection:
         return _question(columns)
     return Detection(
         None,
-        f"No known form in the columns {', '.join(columns.names) or '(none)'}.",
+        _("No known form in the columns {columns}.", columns=", ".join(columns.names))
+        if columns.names
+        else _("No known form: there are no columns."),
         {},
         _possible(columns),
-        f"Choose a form and say which column is which.{_inside(rows)}",
+        joined(BEHIND, [_("Choose a form and say which column is which."), *_inside(rows)]),
     )
 
 
-def _inside(rows: Sequence[Row]) -> str:
+def _inside(rows: Sequence[Row]) -> list[str]:
     """How a conversation inside an object is named, if there is one; and that a tree of messages
     is none."""
     for name in columns_inside(rows[:1]):
@@ -104,14 +117,19 @@ def _inside(rows: Sequence[Row]) -> str:
             values = [cell(row, name) for row in rows]
             lists = all(_as_list(value) and not isinstance(value, dict) for value in values)
             if lists and Columns([{name: value} for value in values]).holds_turns(name):
-                return f" What is inside an object is named with dots: messages={name}."
+                return [
+                    _("What is inside an object is named with dots: messages={name}.", name=name)
+                ]
     tree = next((name for row in rows[:1] for name, value in row.items() if _is_tree(value)), "")
-    if tree:
-        return (
-            f" {tree} holds a tree of messages by their ids, as ChatGPT exports them, and no list "
-            "of turns: write each conversation as a list of role and content first."
+    if not tree:
+        return []
+    return [
+        _(
+            "{column} holds a tree of messages by their ids, as ChatGPT exports them, and no "
+            "list of turns: write each conversation as a list of role and content first.",
+            column=tree,
         )
-    return ""
+    ]
 
 
 def _is_tree(value: Any) -> bool:
@@ -130,25 +148,28 @@ def _detection(
     form: str,
     mapping: dict[str, str],
     possible: tuple[str, ...],
-    said: str = "",
+    *said: str,
 ) -> Detection:
-    reason = said + reason_for(columns, form, mapping)
+    reason = joined(BEHIND, [*said, reason_for(columns, form, mapping)])
     return Detection(form, reason, mapping, possible, warnings=_warnings(columns, form, mapping))
 
 
 def _question(columns: Columns, weaker: str = "") -> Detection:
     """No form for rows that compare answers, where it is not plain which with which: half of them
     would be learned as if all of it were good."""
-    other = f" (such as --form {weaker})" if weaker else ""
-    return Detection(
-        None,
-        f"Answers are compared here: {' '.join(columns.compared({}))}",
-        {},
-        tuple(dict.fromkeys(["preference", *_possible(columns, weaker)])),
+    hint = _(
         "Choose Preference and say which column holds the better answers and which the worse "
         "(--form preference --map chosen=COLUMN --map rejected=COLUMN; where a third one names the "
-        "better of them in each row, --map winner=COLUMN), or choose another form"
-        f"{other} to learn without the comparison.",
+        "better of them in each row, --map winner=COLUMN), or choose another form to learn without "
+        "the comparison."
+    )
+    other = [_("Such a form is {form} (--form {form}).", form=weaker)] if weaker else []
+    return Detection(
+        None,
+        _("Answers are compared here: {told}", told=joined(BEHIND, columns.compared({}))),
+        {},
+        tuple(dict.fromkeys(["preference", *_possible(columns, weaker)])),
+        joined(BEHIND, [hint, *other]),
     )
 
 
@@ -159,28 +180,42 @@ def unused_warnings(rows: Sequence[Row], form: str, mapping: Mapping[str, str]) 
 
 def _warnings(columns: Columns, form: str, mapping: Mapping[str, str]) -> tuple[str, ...]:
     compared = columns.compared(mapping) if form != "preference" else []
-    found = [
-        f"{one} Import the rows as preference to learn from the comparison." for one in compared
-    ]
+    way = _("Import the rows as preference to learn from the comparison.")
+    found = [joined(BEHIND, [one, way]) for one in compared]
     names = mapping.get("label_names", "")
     if names and names == _numbered(columns.places(mapping.get("label", ""))):
         found.append(
-            f"The labels are lists of 0 and 1, and nothing says what the places mean: they are "
-            f"called {names}. Name them with label_names (--map label_names=NAME,NAME,...)."
+            _(
+                "The labels are lists of 0 and 1, and nothing says what the places mean: they "
+                "are called {names}. Name them with label_names (--map "
+                "label_names=NAME,NAME,...).",
+                names=names,
+            )
         )
     return (
         *found,
         *(
-            f"The column {column} is not used, and it looks like {what}.{_mend(form, what, column)}"
+            joined(
+                BEHIND,
+                [
+                    _(
+                        "The column {column} is not used, and it looks like {what}.",
+                        column=column,
+                        what=what,
+                    ),
+                    *_mend(form, what, column),
+                ],
+            )
             for column, what in columns.that_matter(mapping).items()
         ),
     )
 
 
-def _mend(form: str, what: str, column: str) -> str:
+def _mend(form: str, what: str, column: str) -> list[str]:
     name = MENDED_BY.get(what, "")
     fits = name in FORMS[form].fields
-    return f" Choose it as {name} (--map {name}={column}) to use it." if fits else ""
+    told = _("Choose it as {field} (--map {field}={column}) to use it.", field=name, column=column)
+    return [told] if fits else []
 
 
 def guess_mapping(rows: Sequence[Row], form: str) -> dict[str, str]:
@@ -362,48 +397,57 @@ def _possible(columns: Columns, found: str = "") -> tuple[str, ...]:
     return tuple(name for name, fits in names.items() if fits or name == found)
 
 
+_TOLD = {
+    "text": N_("Text in the column {columns}."),
+    "prompt-completion": N_("A prompt and its answer: {columns}."),
+    "instruction": N_("Alpaca's columns: {columns}."),
+    "messages": N_("Lists of turns with role and content: {columns}."),
+    "sharegpt": N_("Lists of turns with from and value: {columns}."),
+    "preference": N_("Two answers compared, one chosen and one rejected: {columns}."),
+    "unpaired-preference": N_("Answers judged good or bad: {columns}."),
+    "prompt-only": N_("Prompts without an answer to learn: {columns}."),
+    "labelled-text": N_("Texts with labels: {columns}."),
+}
+_TOLD_WITH_WINNER = N_("Two answers compared, and a column that names the better: {columns}.")
+_TOLD_WITH_CALLS = {
+    "messages": N_("Lists of turns with role and content, with calls of tools: {columns}."),
+    "sharegpt": N_("Lists of turns with from and value, with calls of tools: {columns}."),
+}
+_TOLD_WITH_MARKS = N_("Texts with labels ({count} different, marked by 0 and 1): {columns}.")
+_TOLD_WITH_COUNT = N_("Texts with labels ({count} different in the rows looked at): {columns}.")
+
+
 def reason_for(columns: Columns, form: str, mapping: Mapping[str, str]) -> str:
     """What in these columns makes them this form, and which columns are left over."""
-    named = ", ".join(
-        source if source == name else f"{_shown(source)} as {name}"
+    named = [
+        source if source == name else _("{column} as {field}", column=_shown(source), field=name)
         for name, source in mapping.items()
-    )
-    said = {
-        "text": "Text in the column {}.",
-        "prompt-completion": "A prompt and its answer: {}.",
-        "instruction": "Alpaca's columns: {}.",
-        "messages": "Lists of turns with role and content{}: {}.",
-        "sharegpt": "Lists of turns with from and value{}: {}.",
-        "preference": "Two answers compared, and a column that names the better: {}."
-        if WINNER in mapping
-        else "Two answers compared, one chosen and one rejected: {}.",
-        "unpaired-preference": "Answers judged good or bad: {}.",
-        "prompt-only": "Prompts without an answer to learn: {}.",
-        "labelled-text": "Texts with labels{}: {}.",
-    }[form]
-    more = ""
+    ]
+    told, count, sign = _TOLD[form], 0, mapping.get("separator")
     talk = mapping.get("messages") or mapping.get("conversations")
-    if talk and columns.has_calls(talk):
-        more = ", with calls of tools"
-    labels = columns.labels(mapping.get("label", "")) if form == "labelled-text" else None
-    if mapping.get("label_names"):
-        more = f" ({len(names_of(mapping['label_names']))} different, marked by 0 and 1)"
-        labels = None
-    sign = mapping.get("separator")
-    if labels and sign:
-        labels = {part.strip() for label in labels for part in label.split(sign) if part.strip()}
-    if labels:
-        more = f" ({len(labels)} different in the rows looked at)"
-    text = said.format(more, named) if said.count("{}") == 2 else said.format(named)
-    if labels and not sign:
-        text += "".join(
-            f" Where {found!r} stands between several labels, choose it as the separator."
-            for found in columns.separators(mapping["label"])[:1]
-        )
+    if WINNER in mapping:
+        told = _TOLD_WITH_WINNER
+    elif form in _TOLD_WITH_CALLS and talk and columns.has_calls(talk):
+        told = _TOLD_WITH_CALLS[form]
+    elif mapping.get("label_names"):
+        told, count = _TOLD_WITH_MARKS, len(names_of(mapping["label_names"]))
+    elif form == "labelled-text":
+        labels = columns.labels(mapping.get("label", "")) or set()
+        if sign:
+            labels = {one.strip() for label in labels for one in label.split(sign) if one.strip()}
+        told, count = (_TOLD_WITH_COUNT, len(labels)) if labels else (told, 0)
+    sentences = [_(told.template, columns=joined(ALSO, named), count=count)]
+    if told is _TOLD_WITH_COUNT and not sign:
+        sentences += [
+            _("Where {sign!r} stands between several labels, choose it as the separator.", sign=one)
+            for one in columns.separators(mapping["label"])[:1]
+        ]
     used = used_columns(mapping, columns.names)
     matter = columns.that_matter(mapping)
     unused = [column for column in columns.names if column not in used and column not in matter]
-    return text + (f" Not used: {', '.join(unused)}." if unused else "")
+    if unused:
+        sentences.append(_("Not used: {columns}.", columns=", ".join(unused)))
+    return joined(BEHIND, sentences)
 
 
 def _shown(source: str) -> str:
@@ -433,7 +477,9 @@ _ANSWERS = {
     *("answers", "responses", "completions", "outputs", "candidates", "generations", "replies"),
 }
 
-_FIT_NOTHING = "which fit neither all turns nor the answers among them"
+_FIT_NOTHING = N_(
+    "marks of which turns are learned, which fit neither all turns nor the answers among them"
+)
 _LONGEST_LABEL = 100
 _LARGEST_LABEL = 2**53
 _ONE_IN = 10
@@ -515,21 +561,34 @@ class Columns:
         sentence each."""
         used = used_columns(mapping, self.names)
         free = [column for column in self.usable if column not in used]
-        found = [
-            f"The column {column} holds one side of a comparison."
+        sides = [
+            column
             for column in free
             if _SIDE.search(plain_name(column)) and self.holds_answers(column)
         ]
+        rivals = [
+            columns for columns in self._rivals() if len(columns) > 1 and set(columns) & set(free)
+        ]
+        found: list[str] = [
+            _("The column {column} holds one side of a comparison.", column=column)
+            for column in sides
+        ]
         found += [
-            f"The columns {' and '.join(columns)} hold different answers to one question."
-            for columns in self._rivals()
-            if len(columns) > 1 and set(columns) & set(free)
+            _(
+                "The columns {columns} hold different answers to one question.",
+                columns=joined(BOTH, columns),
+            )
+            for columns in rivals
         ]
         pair = self.opposed(surely=False)
-        if set(pair) & set(free) and not any(name in one for one in found for name in pair):
-            found.append(f"The columns {' and '.join(pair)} hold a better and a worse answer.")
+        told = {*sides, *(column for columns in rivals for column in columns)}
+        if set(pair) & set(free) and not set(pair) & told:
+            both = joined(BOTH, pair)
+            found.append(_("The columns {columns} hold a better and a worse answer.", columns=both))
         several = [column for column in free if self._lists_answers(column)]
-        return found + [f"The cells of {column} hold several answers." for column in several]
+        return found + [
+            _("The cells of {column} hold several answers.", column=column) for column in several
+        ]
 
     def _rivals(self) -> list[list[str]]:
         """Columns with answers whose names differ in their end alone."""
@@ -611,7 +670,7 @@ class Columns:
         }
         marks = self.named(MAY_BE_MARKS) if talk else []
         return found | {
-            column: MARKS if self._can_mark(column, talk) else f"{MARKS}, {_FIT_NOTHING}"
+            column: MARKS if self._can_mark(column, talk) else _FIT_NOTHING
             for column in marks
             if column not in used and all(map(_may_be_marks, self.values(column) or [None]))
         }
@@ -810,7 +869,10 @@ def choose(
     if form is None:
         raise DataError(found.reason, found.hint)
     if form not in FORMS:
-        raise DataError(f"{form!r} is not a form.", f"Choose one of {', '.join(FORMS)}.")
+        raise DataError(
+            _("{form!r} is not a form.", form=form),
+            _("Choose one of {forms}.", forms=", ".join(FORMS)),
+        )
     columns = Columns(rows)
     guessed = found.mapping if form == found.form else guess(columns, form)
     merged = _merged(FORMS[form], guessed, mapping or {})
@@ -822,12 +884,18 @@ def choose(
     missing = [name for name in FORMS[form].required if name not in merged]
     if missing:
         raise DataError(
-            f"The form {form} needs a column for {' and '.join(missing)}.",
-            f"Choose from {', '.join(columns.names) or 'a file with named columns'}.",
+            _(
+                "The form {form} needs a column for {fields}.",
+                form=form,
+                fields=joined(BOTH, missing),
+            ),
+            _("Choose from {columns}.", columns=", ".join(columns.names))
+            if columns.names
+            else _("Choose a file with named columns."),
         )
     if form == found.form and merged == found.mapping:
         return found
-    return _detection(columns, form, merged, found.possible, "Chosen by you. ")
+    return _detection(columns, form, merged, found.possible, _("Chosen by you."))
 
 
 def _merged(form: Form, guessed: Mapping[str, str], chosen: Mapping[str, str]) -> dict[str, str]:

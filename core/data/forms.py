@@ -14,6 +14,7 @@ from core.data.conversion import SEPARATORS, THOUGHT, UNASKED, WEIGHTS, WINNER, 
 from core.data.read.row import Row, invalid_text
 from core.data.values import root_of, template_of
 from core.errors import DataError, did_you_mean
+from core.language import N_, Said, _
 from core.methods import StandardForm
 
 
@@ -26,11 +27,11 @@ class Form:
     """
 
     name: str
-    title: str
     standard: StandardForm
     required: tuple[str, ...]
+    title: Said = Said()
     optional: tuple[str, ...] = ()
-    help: str = ""
+    help: Said = Said("")
     settings: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
@@ -43,80 +44,87 @@ FORMS: dict[str, Form] = {
     for form in (
         Form(
             "text",
-            "Plain text",
             "text",
             ("text",),
-            help="Text to go on learning a language or a field from (continued pre-training).",
+            N_("Plain text"),
+            help=N_("Text to go on learning a language or a field from (continued pre-training)."),
         ),
         Form(
             "prompt-completion",
-            "Prompt and answer",
             "prompt-completion",
             ("prompt", "completion"),
+            N_("Prompt and answer"),
             ("system", "history", "tools", THOUGHT),
-            "Questions with the answers that the model shall learn (supervised fine-tuning).",
+            N_("Questions with the answers that the model shall learn (supervised fine-tuning)."),
         ),
         Form(
             "instruction",
-            "Instruction, input, output (Alpaca)",
             "prompt-completion",
             ("instruction", "output"),
+            N_("Instruction, input, output (Alpaca)"),
             ("input", "system", "history", "tools", THOUGHT),
-            "Tasks with the answers that the model shall learn (supervised fine-tuning).",
+            N_("Tasks with the answers that the model shall learn (supervised fine-tuning)."),
         ),
         Form(
             "messages",
-            "Messages (OpenAI)",
             "messages",
             ("messages",),
+            N_("Messages (OpenAI)"),
             ("system", "tools", THOUGHT, WEIGHTS),
-            "Conversations whose answers the model shall learn (supervised fine-tuning).",
+            N_("Conversations whose answers the model shall learn (supervised fine-tuning)."),
             {UNASKED: ("keep",)},
         ),
         Form(
             "sharegpt",
-            "Conversations (ShareGPT)",
             "messages",
             ("conversations",),
+            N_("Conversations (ShareGPT)"),
             ("system", "tools", THOUGHT, WEIGHTS),
-            "Conversations whose answers the model shall learn (supervised fine-tuning).",
+            N_("Conversations whose answers the model shall learn (supervised fine-tuning)."),
             {UNASKED: ("keep",)},
         ),
         Form(
             "preference",
-            "Preference (chosen and rejected)",
             "preference",
             ("chosen", "rejected"),
+            N_("Preference (chosen and rejected)"),
             ("prompt", "input", "system", "history", "tools", WINNER),
-            "Pairs of a better and a worse answer, for DPO and reward models; without a prompt "
-            "column, what both conversations share at their beginning is the prompt. Where a "
-            "column names the better of the two, it is the winner, and their order says nothing.",
+            N_(
+                "Pairs of a better and a worse answer, for DPO and reward models; without a "
+                "prompt column, what both conversations share at their beginning is the prompt. "
+                "Where a column names the better of the two, it is the winner, and their order "
+                "says nothing."
+            ),
         ),
         Form(
             "unpaired-preference",
-            "Judged answers (good or bad)",
             "unpaired-preference",
             ("completion", "label"),
+            N_("Judged answers (good or bad)"),
             ("prompt", "input", "system", "history", "tools"),
-            "Single answers marked good or bad, for KTO; without a prompt column, the answer's "
-            "column holds whole conversations.",
+            N_(
+                "Single answers marked good or bad, for KTO; without a prompt column, the "
+                "answer's column holds whole conversations."
+            ),
         ),
         Form(
             "prompt-only",
-            "Prompts",
             "prompt-only",
             ("prompt",),
+            N_("Prompts"),
             ("answer", "input", "system", "history", "tools"),
-            "Prompts that the model answers while it is trained on rewards (GRPO), with a "
-            "reference answer if there is one.",
+            N_(
+                "Prompts that the model answers while it is trained on rewards (GRPO), with a "
+                "reference answer if there is one."
+            ),
         ),
         Form(
             "labelled-text",
-            "Text with labels",
             "labelled-text",
             ("text", "label"),
+            N_("Text with labels"),
             (),
-            "Texts with one or several labels each, for classification.",
+            N_("Texts with one or several labels each, for classification."),
             {"separator": SEPARATORS, "label_names": ()},
         ),
     )
@@ -193,26 +201,27 @@ JUDGED = (
 )
 """Names of a column that says whether an answer is good."""
 
-MATTERS = {
-    "a rating of the rows": ("rating", "ratings", "score", "scores", "rank", "ranks", "stars")
+_THOUGHT = N_("a thought before the answer")
+MATTERS: dict[str, tuple[str, ...]] = {
+    N_("a rating of the rows"): ("rating", "ratings", "score", "scores", "rank", "ranks", "stars")
     + ("overall_score", "quality_score", "helpfulness", "reward", "rewards", "votes", "upvotes"),
-    "labels": ("label", "labels", "label_text", "label_name", "kto_tag", "feedback", "thumbs")
+    N_("labels"): ("label", "labels", "label_text", "label_name", "kto_tag", "feedback", "thumbs")
     + ("thumb", "thumbs_up", "liked", "is_good", "desirable", "is_desirable"),
-    "pictures": ("image", "images", "picture", "pictures", "photo", "photos", "image_url")
+    N_("pictures"): ("image", "images", "picture", "pictures", "photo", "photos", "image_url")
     + ("image_urls", "image_path", "image_paths", "img", "pixel_values"),
-    "sound": ("audio", "audios", "sound", "sounds", "speech", "audio_path", "audio_url"),
-    "films": ("video", "videos", "video_path", "video_url"),
-    "the row that each one answers": ("parent_id", "parent", "parent_ids", "parent_message_id")
+    N_("sound"): ("audio", "audios", "sound", "sounds", "speech", "audio_path", "audio_url"),
+    N_("films"): ("video", "videos", "video_path", "video_url"),
+    N_("the row that each one answers"): ("parent_id", "parent", "parent_ids", "parent_message_id")
     + ("reply_to", "in_reply_to", "reply_to_id"),
-    "a thought before the answer": (*NAMES[THOUGHT], "rationale"),
+    _THOUGHT: (*NAMES[THOUGHT], "rationale"),
 }
 """What a column holds by its name that a model learns wrongly without, or not at all."""
 
-MARKS = "marks of which turns are learned"
+MARKS = N_("marks of which turns are learned")
 MAY_BE_MARKS = (*NAMES[WEIGHTS], "mask", "masks", "turn_mask", "masked", "skip", "ignore")
 """Names of a column beside conversations that may say what of them is learned."""
 
-MENDED_BY = {"a thought before the answer": THOUGHT, MARKS: WEIGHTS}
+MENDED_BY: dict[str, str] = {_THOUGHT: THOUGHT, MARKS: WEIGHTS}
 """The field for what a column holds, in the forms that have it."""
 
 TEXT_PAIRS = (
@@ -244,27 +253,32 @@ def check_field(form: Form, name: str, source: str, columns: Sequence[str]) -> N
         allowed = form.settings[name]
         if allowed and source not in allowed:
             raise DataError(
-                f"The {name} cannot be {source!r}.", f"Choose one of {' '.join(allowed)}"
+                _("The {field} cannot be {value!r}.", field=name, value=source),
+                _("Choose one of {allowed}", allowed=" ".join(allowed)),
             )
         if not allowed:
             _check_names(name, source)
         return
     if name not in form.fields:
         raise DataError(
-            f"The form {form.name} has no field {name}.",
-            f"Its fields are {', '.join([*form.fields, *form.settings])}.",
+            _("The form {form} has no field {field}.", form=form.name, field=name),
+            _("Its fields are {fields}.", fields=", ".join([*form.fields, *form.settings])),
         )
     template = template_of(source)
     if template and name in TURN_FIELDS:
         raise DataError(
-            f"The field {name} needs a column with a list, not a template.",
-            f"Choose from {', '.join(columns)}.",
+            _("The field {field} needs a column with a list, not a template.", field=name),
+            _("Choose from {columns}.", columns=", ".join(columns)),
         )
     for column in template.columns if template else (source,):
         if root_of(column, columns) not in columns:
             raise DataError(
-                f"There is no column {column}{did_you_mean(column, columns)}",
-                f"The columns are {', '.join(columns)}.",
+                _(
+                    "There is no column {column}{end}",
+                    column=column,
+                    end=did_you_mean(column, columns),
+                ),
+                _("The columns are {columns}.", columns=", ".join(columns)),
             )
 
 
@@ -272,8 +286,8 @@ def _check_names(name: str, source: str) -> None:
     names = names_of(source)
     if not all(names) or len(set(names)) < max(len(names), 2) or template_of(source):
         raise DataError(
-            f"The {name} cannot be {source!r}.",
-            "Write two names or more, each another one, separated by commas and without braces.",
+            _("The {field} cannot be {value!r}.", field=name, value=source),
+            _("Write two names or more, each another one, separated by commas and without braces."),
         )
 
 

@@ -20,8 +20,10 @@ from core.data.read.row import Record, Row
 from core.data.read.sources import Gathered, HubSource, Look, Source, as_hub_source, look
 from core.data.trees import chained
 from core.data.turn_keys import note_keys
+from core.data.values import APART, EITHER, joined
 from core.errors import DataError
 from core.jobs.process import named
+from core.language import N_, _, n_
 from core.progress import Tell
 from core.workspace import Workspace
 
@@ -93,7 +95,7 @@ def inspect_source(
     source that cannot be read, and for a form or column that does not fit.
     """
     if progress:
-        progress(0.0, f"Looking at {path}")
+        progress(0.0, _("Looking at {source}", source=str(path)))
     wanted = max(ROWS_TO_DETECT, limit)
     hub = as_hub_source(path)
     if hub:
@@ -212,7 +214,7 @@ def _look_through(
 def _reason_to_drop(row: Row | None, found: Detection) -> str:
     if row is None or found.form is None:
         return ""
-    made, reasons, _ = convert_all(row, found.form, found.mapping)
+    made, reasons, _repeated = convert_all(row, found.form, found.mapping)
     return "" if made else reasons[0]
 
 
@@ -237,9 +239,9 @@ def _samples(rows: Sequence[Row], column: str) -> list[str]:
 
 _LISTED = 3
 _LISTED_KINDS = 6
-_APART = (
-    "Import each kind on its own. Data sets that have the same form then can be put together, also "
-    "where their files name the columns differently."
+_APART = N_(
+    "Import each kind on its own. Data sets that have the same form then can be put "
+    "together, also where their files name the columns differently."
 )
 
 
@@ -292,8 +294,11 @@ def detect_together(heads: Sequence[Head]) -> Detection:
         return found
     shown = [_kind_text(names, one, columns) for names, one, columns in kinds[:_LISTED_KINDS]]
     if len(kinds) > _LISTED_KINDS:
-        shown.append(f"and {len(kinds) - _LISTED_KINDS} more kinds")
-    return Detection(None, f"The files do not belong together: {'; '.join(shown)}.", hint=_APART)
+        shown.append(_("and {count} more kinds", count=len(kinds) - _LISTED_KINDS))
+    told = joined(APART, shown)
+    return Detection(
+        None, _("The files do not belong together: {kinds}.", kinds=told), hint=_(_APART)
+    )
 
 
 def choose_together(
@@ -312,10 +317,15 @@ def choose_together(
     strangers = _strangers(heads, found)
     if strangers:
         name, missing = strangers[0]
-        others = f" (and {len(strangers) - 1} more)" if len(strangers) > 1 else ""
+        if len(strangers) > 1:
+            name = _("{name} (and {more} more)", name=name, more=len(strangers) - 1)
         raise DataError(
-            f"{name}{others} has no column {' or '.join(missing)}, which every row needs here.",
-            _APART,
+            _(
+                "{name} has no column {columns}, which every row needs here.",
+                name=name,
+                columns=joined(EITHER, missing),
+            ),
+            _(_APART),
         )
     return found
 
@@ -341,7 +351,23 @@ def _kinds(heads: Sequence[Head]) -> list[tuple[list[str], Detection, list[str]]
 
 
 def _kind_text(names: list[str], found: Detection, columns: list[str]) -> str:
-    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
+    files = ", ".join(names[:_LISTED])
+    if len(names) > _LISTED:
+        files = _("{names} and {more} more", names=files, more=len(names) - _LISTED)
     shown = ", ".join(columns[:_LISTED_KINDS]) + (", ..." if len(columns) > _LISTED_KINDS else "")
-    verb = "is" if len(names) == 1 else "are"
-    return f"{', '.join(names[:_LISTED])}{more} {verb} {found.form or 'of no known form'} ({shown})"
+    if found.form is None:
+        return n_(
+            "{files} is of no known form ({columns})",
+            "{files} are of no known form ({columns})",
+            len(names),
+            files=files,
+            columns=shown,
+        )
+    return n_(
+        "{files} is {form} ({columns})",
+        "{files} are {form} ({columns})",
+        len(names),
+        files=files,
+        form=found.form,
+        columns=shown,
+    )

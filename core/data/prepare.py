@@ -41,7 +41,9 @@ from core.data.steps.base import Step
 from core.data.steps.split import Split
 from core.data.trees import chained
 from core.data.turn_keys import note_keys
+from core.data.values import APART, BEHIND, counted, joined
 from core.errors import DataError
+from core.language import _, n_
 from core.progress import Tell
 from core.workspace import Workspace
 
@@ -79,12 +81,12 @@ def import_dataset(
     DataError, or WorkspaceError for a path that may not be read; then nothing is left behind.
     """
     if not sources:
-        raise DataError("No file was given.", "Choose at least one.")
+        raise DataError(_("No file was given."), _("Choose at least one."))
     for what, share in (("eval", eval_fraction), ("test", test_fraction)):
         if not 0 <= share < 1:
             raise DataError(
-                f"A {what} fraction of {share} is not possible.",
-                "Give a number from 0 to below 1, such as 0.1.",
+                _("A {what} fraction of {share} is not possible.", what=what, share=share),
+                _("Give a number from 0 to below 1, such as 0.1."),
             )
     planned = list(steps)
     if not any(step.op == "split" for step in planned) and (eval_fraction or test_fraction):
@@ -117,7 +119,7 @@ def import_dataset(
 def _name_of(source: Gathered) -> str:
     """What a data set is called after the first thing it came from: a file without its endings,
     or the folder or archive that holds it."""
-    first, _, rest = source.name.partition("/")
+    first, _end, rest = source.name.partition("/")
     if "hub" in source.origin:  # owner/name on the Hub
         return rest
     if rest:
@@ -128,8 +130,8 @@ def _name_of(source: Gathered) -> str:
 def _check_system_prompt(system_prompt: str, standard: str) -> None:
     if system_prompt.strip() and standard in ("text", "labelled-text"):
         raise DataError(
-            "Plain text has no place for a system prompt.",
-            "Leave the system prompt empty, or choose a form with turns.",
+            _("Plain text has no place for a system prompt."),
+            _("Leave the system prompt empty, or choose a form with turns."),
         )
 
 
@@ -143,8 +145,8 @@ def ensure_sample(workspace: Workspace) -> DatasetInfo:
         task = json.loads((_SAMPLE_FOLDER / "task.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise DataError(
-            "The sample data set is missing or damaged (assets/samples/support-tickets).",
-            "Get the project's assets folder again.",
+            _("The sample data set is missing or damaged (assets/samples/support-tickets)."),
+            _("Get the project's assets folder again."),
         ) from error
     found = choose_together(read_heads([Gathered(train, train.name)]))
     info = DatasetInfo(
@@ -220,7 +222,7 @@ class _Import:
         info.version = 1
         steps = list(map(_kept_together, self.steps)) if self.several.rows else self.steps
         build_version(self.workspace, info, files, steps, ready, self.said.part(_READ_SHARE, 0.99))
-        info.remember("Imported")
+        info.remember(_("Imported"))
         return publish(self.workspace, info, ready, ids, self.said)
 
     def _eval_detection(self) -> Detection:
@@ -234,8 +236,13 @@ class _Import:
         own = choose_together(heads)
         if FORMS[own.form or ""].standard != self.info.form:
             raise DataError(
-                f"{self.held_out[0].name} holds {own.form} rows, the training file {form.name}.",
-                "Bring both in the same form.",
+                _(
+                    "{name} holds {form} rows, the training file {other_form}.",
+                    name=self.held_out[0].name,
+                    form=own.form,
+                    other_form=form.name,
+                ),
+                _("Bring both in the same form."),
             )
         return own
 
@@ -245,7 +252,8 @@ class _Import:
         say = self.said.part(0.1, _READ_SHARE)
         with RowWriter(target, self.info.form) as writer:
             for source in sources:
-                size, read, message = source.path.stat().st_size, 0, f"Reading {source.name}"
+                size, read = source.path.stat().st_size, 0
+                message = _("Reading {name}", name=source.name)
                 for record in chained(read_records(source.path), found.mapping):
                     read += 1
                     if record.row is None:
@@ -292,13 +300,23 @@ class _Import:
         self.counts.read += one.pairs - one.rows
         if not one.rows:
             return []
-        rows = "1 row holds" if one.rows == 1 else f"{one.rows:,} rows hold"
-        left = f"; {one.repeated:,} that repeat another were left out" if one.repeated else ""
-        pairs = "1 pair" if one.pairs == 1 else f"{one.pairs:,} pairs"
-        return [
-            f"{rows} several better or worse answers and became {pairs}, each better answer with "
-            f"each worse one{left}."
-        ]
+        pairs = n_("{n:,} pair", "{n:,} pairs", one.pairs)
+        told = n_(
+            "{n:,} row holds several better or worse answers and became {pairs}, each better "
+            "answer with each worse one.",
+            "{n:,} rows hold several better or worse answers and became {pairs}, each better "
+            "answer with each worse one.",
+            one.rows,
+            pairs=pairs,
+        )
+        if not one.repeated:
+            return [told]
+        left = n_(
+            "{n:,} pair that repeats another was left out.",
+            "{n:,} pairs that repeat another were left out.",
+            one.repeated,
+        )
+        return [joined(BEHIND, [told, left])]
 
     def _note_columns(self, meta: Mapping[str, Any]) -> None:
         if len(self.columns) < _MOST_COLUMNS:
@@ -306,7 +324,8 @@ class _Import:
 
     def _drop(self, line: int, part: Part, reason: str, file: str) -> None:
         self.counts.dropped += 1
-        self.reasons[reason] += 1
+        if reason in self.reasons or len(self.reasons) < LISTED_DROPS:
+            self.reasons[reason] += 1
         if len(self.info.dropped) < LISTED_DROPS:
             self.info.dropped.append(DroppedRow(line=line, part=part, reason=reason, file=file))
 
@@ -314,10 +333,14 @@ class _Import:
         if count:
             return
         names = ", ".join(one.name for one in sources)
-        common = "; ".join(f"{reason} ({n})" for reason, n in self.reasons.most_common(3))
+        common = [counted(reason, n) for reason, n in self.reasons.most_common(3)]
         raise DataError(
-            f"No row of {names} can be learned from: {common}.",
-            "Choose another form or other columns, or mend the file.",
+            _(
+                "No row of {names} can be learned from: {reasons}.",
+                names=names,
+                reasons=joined(APART, common),
+            ),
+            _("Choose another form or other columns, or mend the file."),
         )
 
 

@@ -8,6 +8,8 @@ import re
 import warnings
 from typing import Any
 
+from core.language import _
+
 MOST_CHARS = 2**20
 """A longer text is not read: Python needs a hundred times its size for it."""
 
@@ -46,6 +48,10 @@ _PIECES = re.compile(
 class NotRead(ValueError):
     """Why a text that looks as Python writes lists cannot be read."""
 
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
 
 def is_python(text: str) -> bool:
     """Whether a text looks like a list or object as Python writes it, from beginning to end."""
@@ -72,7 +78,7 @@ def begins_as_texts(text: str) -> bool:
 def read_python(text: str) -> Any:
     """The value that the text is, with what JSON knows inside. Raises NotRead."""
     if len(text) > MOST_CHARS:
-        raise NotRead(f"it is longer than {MOST_CHARS:,} characters")
+        raise NotRead(_("it is longer than {most:,} characters", most=MOST_CHARS))
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a text that is no Python may warn of its escapes
@@ -81,11 +87,11 @@ def read_python(text: str) -> Any:
     except NotRead:
         raise
     except (RecursionError, MemoryError) as error:
-        raise NotRead("it is nested too deeply") from error
+        raise NotRead(_("it is nested too deeply")) from error
     except SyntaxError as error:
-        raise NotRead("it is cut off, or it is not what Python writes") from error
+        raise NotRead(_("it is cut off, or it is not what Python writes")) from error
     except (ValueError, TypeError) as error:
-        raise NotRead("it holds more than texts, numbers, lists and objects") from error
+        raise NotRead(_("it holds more than texts, numbers, lists and objects")) from error
 
 
 def _with_commas(text: str) -> str:
@@ -105,8 +111,8 @@ def _of_pairs(pairs: ast.AST) -> ast.Dict:
     items = pairs.elts if isinstance(pairs, ast.List) else []
     both = [item.elts for item in items if isinstance(item, ast.List) and len(item.elts) == 2]
     if not isinstance(pairs, ast.List) or len(both) < len(items):
-        raise NotRead("it holds more than texts, numbers, lists and objects")
-    return ast.Dict([key for key, _ in both], [value for _, value in both])
+        raise NotRead(_("it holds more than texts, numbers, lists and objects"))
+    return ast.Dict([key for key, _value in both], [value for _key, value in both])
 
 
 class _Plain(ast.NodeTransformer):
@@ -118,7 +124,7 @@ class _Plain(ast.NodeTransformer):
             pairs = self.visit(node.args[0]) if node.args else ast.Dict([], [])
             return pairs if isinstance(pairs, ast.Dict) else self.visit(_of_pairs(pairs))
         if not (name == "array" or name.startswith(("np.", "numpy."))) or not node.args:
-            raise NotRead("it holds more than texts, numbers, lists and objects")
+            raise NotRead(_("it holds more than texts, numbers, lists and objects"))
         made: ast.AST = self.visit(node.args[0])
         return made
 
@@ -129,9 +135,9 @@ class _Plain(ast.NodeTransformer):
 
     def visit_Constant(self, node: ast.Constant) -> ast.AST:
         if node.value is ...:
-            raise NotRead("it was shortened with ... when it was written")
+            raise NotRead(_("it was shortened with ... when it was written"))
         if isinstance(node.value, (bytes, complex)):
-            raise NotRead("it holds more than texts, numbers, lists and objects")
+            raise NotRead(_("it holds more than texts, numbers, lists and objects"))
         return node
 
     def visit_Tuple(self, node: ast.Tuple) -> ast.AST:
@@ -143,6 +149,6 @@ class _Plain(ast.NodeTransformer):
     def visit_Dict(self, node: ast.Dict) -> ast.AST:
         for key in node.keys:
             if not isinstance(key, ast.Constant):
-                raise NotRead("it holds an object without names")
+                raise NotRead(_("it holds an object without names"))
         keys = [ast.Constant(str(key.value)) for key in node.keys if isinstance(key, ast.Constant)]
         return ast.Dict([*keys], [self.visit(value) for value in node.values])

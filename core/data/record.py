@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    ValidationError,
+)
 
 from core.errors import DataError
+from core.language import _, pack, unpack
 from core.methods import StandardForm
+from core.sentence import Sentence
 from core.workspace import write_atomic
 
 SAMPLE_ID = "sample"
@@ -65,7 +75,7 @@ class DroppedRow(_Record):
 
     line: int
     part: Part
-    reason: str
+    reason: Sentence
     file: str = ""
 
 
@@ -78,13 +88,33 @@ class Split(_Record):
     eval_source: str | None = None
 
 
+def _by_reason(stored: Any) -> Any:
+    """The counts of [reason, count] pairs, or as older records have them."""
+    counts: Counter[str] = Counter()
+    try:
+        for reason, count in stored.items() if isinstance(stored, dict) else stored:
+            counts[unpack(reason)] += count
+    except TypeError as error:
+        raise ValueError("reasons are pairs of a sentence and a number") from error
+    return counts
+
+
+Reasons = Annotated[
+    dict[Sentence, int],
+    BeforeValidator(_by_reason),
+    PlainSerializer(lambda counts: pack(list(counts.items())), when_used="json"),
+]
+"""How many rows there are for each reason: a list of pairs in the file, since a sentence is kept
+there as its template and values."""
+
+
 class StepDrop(_Record):
     """A row that a step dropped: its part, its place among the rows the step was given, and the
     beginning of its text."""
 
     part: Part
     index: int
-    reason: str
+    reason: Sentence
     text: str = ""
 
 
@@ -101,17 +131,17 @@ class StepResult(_Record):
     """What a recorded step did. `listed` are the first dropped rows, `shown` some changed ones."""
 
     step: dict[str, Any]
-    title: str = ""
+    title: Sentence = ""
     rows_in: int = 0
     rows_out: int = 0
     dropped: int = 0
     changed: int = 0
-    reasons: dict[str, int] = {}
+    reasons: Reasons = {}
     listed: list[StepDrop] = []
     shown: list[StepChange] = []
     parts: dict[str, int] = {}
     """Rows in each part afterwards, of a step that moved rows between them."""
-    remark: str = ""
+    remark: Sentence = ""
     """Why it did less than its name says, where the counts alone would not tell."""
 
     def shortened(self) -> StepResult:
@@ -133,7 +163,7 @@ class Version(_Record):
     split: Split = Split()
     steps: list[StepResult] = []
     labels: dict[str, int] = {}
-    note: str = ""
+    note: Sentence = ""
 
 
 class DatasetInfo(_Record):
@@ -143,9 +173,9 @@ class DatasetInfo(_Record):
     name: str
     description: str = ""
     form: StandardForm
-    form_reason: str = ""
+    form_reason: Sentence = ""
     source_form: str = ""
-    warnings: list[str] = []
+    warnings: list[Sentence] = []
     """What was left out at the import and matters, and what was done unasked."""
     sources: list[SourceFile] = []
     mapping: dict[str, str] = {}
@@ -183,8 +213,8 @@ class DatasetInfo(_Record):
         path = self.version_folder / f"{part}.parquet"
         if part not in PARTS or not path.is_file():
             raise DataError(
-                f"The data set {self.name} has no {part} rows.",
-                "Split some off in Data, or import it with an eval file.",
+                _("The data set {name} has no {part} rows.", name=self.name, part=part),
+                _("Split some off in Data, or import it with an eval file."),
             )
         return path
 
@@ -192,9 +222,10 @@ class DatasetInfo(_Record):
         """The record as it was at an earlier version. Raises DataError when it is gone."""
         known = next((one for one in self.versions if one.number == version), None)
         if known is None:
+            there = ", ".join(str(one.number) for one in self.versions)
             raise DataError(
-                f"The data set {self.name} has no version {version}.",
-                f"It has {', '.join(str(one.number) for one in self.versions) or 'only one'}.",
+                _("The data set {name} has no version {version}.", name=self.name, version=version),
+                _("It has {numbers}.", numbers=there) if there else _("It has only one."),
             )
         return self.model_copy(
             update={
@@ -237,12 +268,16 @@ def read_record(folder: Path) -> DatasetInfo:
         info = DatasetInfo.model_validate_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise DataError(
-            f"There is no data set {folder.name}.", "Look at the list of data sets, or import it."
+            _("There is no data set {name}.", name=folder.name),
+            _("Look at the list of data sets, or import it."),
         ) from error
     except (OSError, UnicodeDecodeError, ValidationError) as error:
         raise DataError(
-            f"The data set {folder.name} cannot be opened: its dataset.json is damaged.",
-            "Delete it and import its files again.",
+            _(
+                "The data set {name} cannot be opened: its dataset.json is damaged.",
+                name=folder.name,
+            ),
+            _("Delete it and import its files again."),
         ) from error
     info.folder = folder
     return info

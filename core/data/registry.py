@@ -20,6 +20,7 @@ from core.data.record import DELETED, SAMPLE_ID, VERSIONS, DatasetInfo, read_rec
 from core.data.rowfile import DIGEST, META, TableWriter, iter_rows, read_slice, tables
 from core.errors import DataError, WorkspaceError, reason_of
 from core.jobs.task import read_result
+from core.language import _
 from core.progress import Tell
 from core.workspace import Workspace, checked_id
 
@@ -97,7 +98,7 @@ def rename_dataset(
 ) -> DatasetInfo:
     """Gives a data set another name (and description). Its id stays, for runs refer to it."""
     if not name.strip():
-        raise DataError("A data set needs a name.", "Type one.")
+        raise DataError(_("A data set needs a name."), _("Type one."))
     with changing(workspace, dataset_id) as info:
         info.name = name.strip()
         if description is not None:
@@ -115,7 +116,10 @@ def delete_dataset(workspace: Workspace, dataset_id: str, store: Store | None = 
     """
     folder = workspace.dataset(dataset_id)
     if not folder.is_dir():
-        raise DataError(f"There is no data set {dataset_id}.", "Look at the list of data sets.")
+        raise DataError(
+            _("There is no data set {name}.", name=dataset_id),
+            _("Look at the list of data sets."),
+        )
     _check_unneeded(dataset_id, store)
     doomed = workspace.datasets / f"{DELETED}{uuid.uuid4().hex}"
     try:
@@ -134,8 +138,12 @@ def delete_dataset(workspace: Workspace, dataset_id: str, store: Store | None = 
         _remove_traces(workspace, dataset_id, store)
     except OSError as error:
         raise DataError(
-            f"The data set {dataset_id} could not be deleted: {error.strerror}.",
-            "Look at the rights of the workspace's folder.",
+            _(
+                "The data set {name} could not be deleted: {reason}.",
+                name=dataset_id,
+                reason=error.strerror,
+            ),
+            _("Look at the rights of the workspace's folder."),
         ) from error
 
 
@@ -161,8 +169,12 @@ def _check_unneeded(dataset_id: str, store: Store | None) -> None:
     if waiting:
         names = ", ".join(dict.fromkeys(job.name or job.id for job in waiting))
         raise DataError(
-            f"The data set {dataset_id} is needed by {names}, which has not ended.",
-            "Wait for it, or stop it first.",
+            _(
+                "The data set {name} is needed by {names}, which has not ended.",
+                name=dataset_id,
+                names=names,
+            ),
+            _("Wait for it, or stop it first."),
         )
 
 
@@ -183,7 +195,10 @@ def export_rows(
     """
     info = load_dataset_info(workspace, dataset_id)
     if path.suffix not in (".jsonl", ".parquet"):
-        raise DataError(f"{path.name} is no file for rows.", "Give a name in .jsonl or .parquet.")
+        raise DataError(
+            _("{name} is no file for rows.", name=path.name),
+            _("Give a name in .jsonl or .parquet."),
+        )
     chosen = list(parts or info.parts)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
     try:
@@ -195,7 +210,12 @@ def export_rows(
         os.replace(temporary, path)
     except OSError as error:
         raise DataError(
-            f"{path} could not be written: {error.strerror or error}.", "Choose another place."
+            _(
+                "{path} could not be written: {reason}.",
+                path=str(path),
+                reason=error.strerror or str(error),
+            ),
+            _("Choose another place."),
         ) from error
     finally:
         temporary.unlink(missing_ok=True)
@@ -220,7 +240,7 @@ def _export_lines(
                     file.write(orjson.dumps({**own, **beside, **told}) + b"\n")
                 written += len(batch)
                 if progress:
-                    progress(written / total, "Writing the rows")
+                    progress(written / total, _("Writing the rows"))
     return written
 
 
@@ -266,8 +286,8 @@ def changing(workspace: Workspace, dataset_id: str) -> Iterator[DatasetInfo]:
             yield info
         except OSError as error:
             raise DataError(
-                f"The data set could not be written: {reason_of(error)}.",
-                "Look at the free space of the workspace's disk; the data set is as it was.",
+                _("The data set could not be written: {reason}.", reason=reason_of(error)),
+                _("Look at the free space of the workspace's disk; the data set is as it was."),
             ) from error
         finally:
             with suppress(DataError):  # then somebody has deleted it, and nothing is left
@@ -282,14 +302,15 @@ def only_changer(folder: Path) -> Iterator[None]:
         lock.acquire(timeout=0)
     except Timeout:
         raise DataError(
-            f"The data set {folder.name} is being changed at this moment.",
-            "Wait until that is done, then try again.",
+            _("The data set {name} is being changed at this moment.", name=folder.name),
+            _("Wait until that is done, then try again."),
         ) from None
     try:
         if os.listdir(folder) == [_LOCK]:  # the lock alone: it was deleted a moment ago
             shutil.rmtree(folder, ignore_errors=True)
             raise DataError(
-                f"There is no data set {folder.name}.", "Look at the list of data sets."
+                _("There is no data set {name}.", name=folder.name),
+                _("Look at the list of data sets."),
             )
         yield
     finally:

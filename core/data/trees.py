@@ -14,6 +14,7 @@ from core.data.read.row import Record, Row
 from core.data.turn_keys import HONOURED_KEYS, SPEAKER_KEYS, is_said
 from core.data.turns import ROLE_OF
 from core.errors import DataError
+from core.language import _
 
 TREE = "tree"
 """The column with the id of a conversation's first turn: what is split by it shares no turn."""
@@ -52,8 +53,14 @@ def chained(records: Iterable[Record], mapping: Mapping[str, str] | None) -> Ite
         size += sum(len(value) for value in (record.row or {}).values() if isinstance(value, str))
         if size > _MOST_CHARS:
             raise DataError(
-                f"The turns that {shape.parent} ties together are more than a gigabyte.",
-                f"Split the file, or leave out {shape.parent} if its rows stand alone.",
+                _(
+                    "The turns that {column} ties together are more than a gigabyte.",
+                    column=shape.parent,
+                ),
+                _(
+                    "Split the file, or leave out {column} if its rows stand alone.",
+                    column=shape.parent,
+                ),
             )
     yield from _paths(held, shape)
 
@@ -119,7 +126,9 @@ def _paths(records: Sequence[Record], shape: _Shape) -> Iterator[Record]:
     for place, record in enumerate(records):
         key = _key(record.row.get(shape.id)) if record.row is not None else ""
         if key in nodes:
-            problems[place] = f"the {shape.id} {key[:80]} is there more than once"
+            problems[place] = _(
+                "the {column} {id} is there more than once", column=shape.id, id=key[:80]
+            )
         elif key:
             nodes[key] = record
     above = {key: _key((node.row or {}).get(shape.parent)) for key, node in nodes.items()}
@@ -138,12 +147,18 @@ def _paths(records: Sequence[Record], shape: _Shape) -> Iterator[Record]:
         if row is None:
             yield record
         elif place in problems or not key:
-            yield record._replace(row=None, problem=problems.get(place) or f"no {shape.id}")
+            yield record._replace(
+                row=None, problem=problems.get(place) or _("no {column}", column=shape.id)
+            )
         elif not beginnings[key]:
-            missing = f"what was said before is missing: {shape.parent} {above[key][:80]}"
+            missing = _(
+                "what was said before is missing: {column} {id}",
+                column=shape.parent,
+                id=above[key][:80],
+            )
             yield record._replace(row=None, problem=missing)
         elif key in unanswered:
-            yield record._replace(row=None, problem="nobody answers this turn")
+            yield record._replace(row=None, problem=_("nobody answers this turn"))
         elif key in ends:
             yield _path(key, nodes, above, shape, beginnings[key])
 
@@ -203,7 +218,7 @@ def _path(
         turns.append(shape.turns(nodes[key].row or {}))
         key = above[key]
         if len(turns) > _MOST_TURNS:
-            reason = f"the conversation has more than {_MOST_TURNS:,} turns"
+            reason = _("the conversation has more than {most:,} turns", most=_MOST_TURNS)
             return last._replace(row=None, problem=reason)
     said = [turn for one in reversed(turns) for turn in one]
     row = {f"conversation by {shape.parent}": said, TREE: beginning, **shape.beside(last.row or {})}

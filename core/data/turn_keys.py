@@ -11,7 +11,8 @@ from typing import Any
 
 from core.data.read.row import Row, invalid_text, json_type
 from core.data.rowtext import TURN_COLUMNS, texts
-from core.data.values import Unusable, json_text
+from core.data.values import ALSO, Unusable, joined, json_text
+from core.language import N_, _, n_
 
 SPEAKER_KEYS = ("role", "from", "speaker")
 WORDS_KEYS = ("content", "value", "text", "parts")
@@ -52,14 +53,10 @@ HONOURED_KEYS = (
 _SHARES = {"true": 1.0, "yes": 1.0, "on": 1.0, "false": 0.0, "no": 0.0, "off": 0.0}
 
 _MEDIA = {
-    **dict.fromkeys(("image", "img", "picture", "photo", "screenshot", "pixel"), "a picture"),
-    **dict.fromkeys(("audio", "sound", "speech"), "a sound"),
-    "video": "a video",
-    "media": "a file",
-    "attachment": "a file",
-    "file": "a file",
-    "document": "a file",
-    "inline": "a file",
+    **dict.fromkeys(("image", "img", "picture", "photo", "screenshot", "pixel"), N_("a picture")),
+    **dict.fromkeys(("audio", "sound", "speech"), N_("a sound")),
+    "video": N_("a video"),
+    **dict.fromkeys(("media", "attachment", "file", "document", "inline"), N_("a file")),
 }
 """What is no text, by what the name of a part, a key or a column has in it."""
 
@@ -133,8 +130,8 @@ def content_of(value: Any, role: str, number: int) -> tuple[str, str]:
             (thoughts if is_thought else words).append(text)
         return "".join(words), "\n\n".join(thought for thought in thoughts if thought.strip())
     if role == "tool":
-        return json_text(value, f"content of turn {number}"), ""
-    raise Unusable(f"turn {number} is {json_type(value)}, not text")
+        return json_text(value, _("content of turn {number}", number=number)), ""
+    raise Unusable(_("turn {number} is {kind}, not text", number=number, kind=json_type(value)))
 
 
 def _is_part(value: Any) -> bool:
@@ -150,19 +147,27 @@ def _part(part: Any, number: int) -> tuple[str, bool]:
         return part, False
     kind = part.get("type") if isinstance(part, dict) else "other"
     if not isinstance(part, dict) or kind not in (*_TEXT_TYPES, *_THOUGHT_TYPES):
-        raise Unusable(f"turn {number} holds {_named(kind)}; only text can be learned")
+        raise _not_text(number, kind)
     held = next((key for key in part if _MEDIA_NAME.match(key) and is_said(part[key])), "")
     if held:
-        raise Unusable(f"turn {number} holds {_named(held)}; only text can be learned")
+        raise _not_text(number, held)
     text = _part_text(part)
     if text is None:
         kind = kind or next((key for key in part if is_said(part[key])), "other")
-        raise Unusable(f"turn {number} holds {_named(kind)}; only text can be learned")
+        raise _not_text(number, kind)
     return text, kind in _THOUGHT_TYPES or part.get("thought") is True
 
 
-def _named(kind: Any) -> str:
-    return f"{_what(str(kind)) or 'a part'} of type {str(kind)[:_LONGEST_KEY]}"
+def _not_text(number: int, kind: Any) -> Unusable:
+    what = _what(str(kind)) or _("a part")
+    return Unusable(
+        _(
+            "turn {number} holds {what} of type {kind}; only text can be learned",
+            number=number,
+            what=what,
+            kind=str(kind)[:_LONGEST_KEY],
+        )
+    )
 
 
 def _what(name: str) -> str:
@@ -305,7 +310,14 @@ def refuse_media(turn: Mapping[str, Any], where: str) -> None:
     """Raises Unusable for a turn with a picture, a sound or a video in a key of its own."""
     held = next((key for key in turn if _ATTACHED_TO_TURN.fullmatch(_plain(key)) and turn[key]), "")
     if held:
-        raise Unusable(f"{where} holds {_what(held)} ({held}); only text can be learned")
+        raise Unusable(
+            _(
+                "{where} holds {what} ({key}); only text can be learned",
+                where=where,
+                what=_what(held),
+                key=held,
+            )
+        )
 
 
 def refuse_media_beside(row: Row, made: Row, used: Collection[str]) -> None:
@@ -320,7 +332,13 @@ def refuse_media_beside(row: Row, made: Row, used: Collection[str]) -> None:
             continue
         attached = talks and _ATTACHED.fullmatch(name) and isinstance(value, (list, dict))
         if attached or any(_PLACE.search(text) for text in texts(made)):
-            raise Unusable(f"the row holds {_what(name)} (column {name}); only text can be learned")
+            raise Unusable(
+                _(
+                    "the row holds {what} (column {column}); only text can be learned",
+                    what=_what(name),
+                    column=name,
+                )
+            )
     for turn in (turn for column in TURN_COLUMNS for turn in made.get(column, ())):
         said = turn["content"]
         if "<" not in said and "base64," not in said:
@@ -329,8 +347,12 @@ def refuse_media_beside(row: Row, made: Row, used: Collection[str]) -> None:
         found = _STANDS_FOR.search(said)
         if found or said.startswith(_ALONE) or said.endswith(_ALONE):
             raise Unusable(
-                f"a turn of {turn['role']} stands for a picture, a sound or a video "
-                f"({found[0][:40] if found else said[:10]} ...); only text can be learned"
+                _(
+                    "a turn of {role} stands for a picture, a sound or a video ({begin} ...); only "
+                    "text can be learned",
+                    role=turn["role"],
+                    begin=found[0][:40] if found else said[:10],
+                )
             )
 
 
@@ -363,7 +385,7 @@ def unread_keys(turn: Mapping[str, Any], role: str) -> Iterator[str]:
 
 
 _KINDS_OF_KEYS = 100
-_OTHERS = "other keys"
+_OTHERS = N_("other keys")
 
 
 def note_keys(counts: Counter[str], keys: Iterable[str]) -> None:
@@ -375,8 +397,11 @@ def note_keys(counts: Counter[str], keys: Iterable[str]) -> None:
 
 def unused_text(counts: Mapping[str, int]) -> str:
     """What a person is told of keys that are not used, or ""."""
-    named = [f"{key} ({n:,} {'turn' if n == 1 else 'turns'})" for key, n in counts.items()]
-    return f"Keys of turns that are not used: {', '.join(named)}." if named else ""
+    named = [
+        n_("{key} ({n:,} turn)", "{key} ({n:,} turns)", n, key=_(key) if key == _OTHERS else key)
+        for key, n in counts.items()
+    ]
+    return _("Keys of turns that are not used: {keys}.", keys=joined(ALSO, named)) if named else ""
 
 
 def _inside(name: str, calls: Any) -> Iterator[str]:

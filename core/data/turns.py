@@ -31,6 +31,7 @@ from core.data.turn_keys import (
     words_of,
 )
 from core.data.values import Unusable, json_text, parsed, text_of, why_not_read, written
+from core.language import N_, _
 
 Turn = dict[str, Any]
 
@@ -46,7 +47,11 @@ ROLE_OF = {name: role for role, names in _ROLES.items() for name in names}
 _SPOKEN = ("system", "user", "assistant", "tool")
 
 
-def turns_of(value: Any, what: str = "conversation") -> list[Turn]:
+_CONVERSATION, _THOUGHT = N_("conversation"), N_("thought")
+_CALL, _TOOLS = N_("call of a tool"), N_("list of tools")
+
+
+def turns_of(value: Any, what: str = _CONVERSATION) -> list[Turn]:
     """A list of turns, or its JSON text, as turns. Raises Unusable, naming `what` or the turn.
 
     Empty system turns are left out.
@@ -54,10 +59,17 @@ def turns_of(value: Any, what: str = "conversation") -> list[Turn]:
     if type(value) is not list:
         value = parsed(value)
         if value is None:
-            raise Unusable(f"the {what} is missing")
+            raise Unusable(_("the {what} is missing", what=what))
         if not isinstance(value, list):
             why = why_not_read(value)
-            raise Unusable(f"the {what} is {json_type(value)}, not a list of turns{why}")
+            raise Unusable(
+                _(
+                    "the {what} is {kind}, not a list of turns{why}",
+                    what=what,
+                    kind=json_type(value),
+                    why=why,
+                )
+            )
     turns: list[Turn] = []
     for number, item in enumerate(value, 1):
         # Nearly all turns are two texts; they are not taken through every possibility.
@@ -93,16 +105,25 @@ def _apart(item: Any) -> list[Any]:
 
 def _turn(item: Any, number: int) -> Turn | None:
     if not isinstance(item, dict):
-        raise Unusable(f"turn {number} is {json_type(item)}, not an object with role and content")
+        raise Unusable(
+            _(
+                "turn {number} is {kind}, not an object with role and content",
+                number=number,
+                kind=json_type(item),
+            )
+        )
     name = speaker_of(item)
     if not isinstance(name, str):
-        raise Unusable(f"turn {number} does not say who speaks")
+        raise Unusable(_("turn {number} does not say who speaks", number=number))
     role = ROLE_OF.get(name.strip().lower())
     if role is None:
-        raise Unusable(f"turn {number} has the unknown role {name[:80]!r}")
+        raise Unusable(
+            _("turn {number} has the unknown role {name!r}", number=number, name=name[:80])
+        )
     if role == "assistant" and item.get("channel") == "analysis":  # as gpt-oss writes a thought
         role = "thought"
-    where = f"turn {number} ({'assistant' if role == 'call' else role})"
+    speaker = "assistant" if role == "call" else role
+    where = _("turn {number} ({role})", number=number, role=speaker)
     refuse_media(item, where)
     if role == "call":
         turn = {"role": "assistant", "content": "", "tool_calls": calls_of(words_of(item), where)}
@@ -116,7 +137,7 @@ def _turn(item: Any, number: int) -> Turn | None:
     elif not content.strip():
         if role == "system":
             return None
-        raise Unusable(f"{where} is empty")
+        raise Unusable(_("{where} is empty", where=where))
     return _with_keys(turn, item, thought, where)
 
 
@@ -136,7 +157,7 @@ def _with_keys(turn: Turn, item: dict[str, Any], thought: str, where: str) -> Tu
     for text in turn.values():
         bad = invalid_text(text) if isinstance(text, str) else ""
         if bad:
-            raise Unusable(f"{where} is {bad}")
+            raise Unusable(_("{where} is {bad}", where=where, bad=bad))
     return turn
 
 
@@ -149,14 +170,14 @@ def _with_thoughts(turns: list[Turn]) -> list[Turn]:
             thoughts.append(turn["content"])
             continue
         if thoughts and turn["role"] != "assistant":
-            raise Unusable(f"no answer follows the thought before turn {number}")
+            raise Unusable(_("no answer follows the thought before turn {number}", number=number))
         if thoughts:
             own = [turn["reasoning_content"]] if "reasoning_content" in turn else []
             turn = {**turn, "reasoning_content": "\n\n".join([*thoughts, *own])}
             thoughts = []
         joined.append(turn)
     if thoughts:
-        raise Unusable("the conversation ends with a thought, and no answer follows it")
+        raise Unusable(_("the conversation ends with a thought, and no answer follows it"))
     return joined
 
 
@@ -167,7 +188,7 @@ def with_thought(turns: list[Turn], value: Any) -> list[Turn]:
     words = last["content"]
     if "reasoning_content" in last or "</think>" in words or OPENED_THOUGHT.match(words):
         return turns
-    return [*turns[:-1], {**last, "reasoning_content": text_of(written(value), "thought")}]
+    return [*turns[:-1], {**last, "reasoning_content": text_of(written(value), _THOUGHT)}]
 
 
 def with_weights(turns: list[Turn], value: Any) -> list[Turn]:
@@ -179,18 +200,31 @@ def with_weights(turns: list[Turn], value: Any) -> list[Turn]:
     if mark_share(marks) is not None:
         marks = [marks] * roles.count("assistant")
     if not isinstance(marks, list):
-        raise Unusable(f"the weights are {json_type(marks)}, not a list{why_not_read(marks)}")
+        raise Unusable(
+            _(
+                "the weights are {kind}, not a list{why}",
+                kind=json_type(marks),
+                why=why_not_read(marks),
+            )
+        )
     places = marked_turns(roles, len(marks))
     if not places:
         raise Unusable(
-            f"{len(marks)} weights stand beside {len(turns)} turns, {roles.count('assistant')} of "
-            "them of the assistant: nobody can say which is whose"
+            _(
+                "{weights} weights stand beside {turns} turns, {answers} of them of the assistant: "
+                "nobody can say which is whose",
+                weights=len(marks),
+                turns=len(turns),
+                answers=roles.count("assistant"),
+            )
         )
     weighted = list(turns)
     for place, mark in zip(places, marks, strict=True):
         share = mark_share(mark)
         if share is None and mark is not None:
-            raise Unusable(f"the weight of turn {place + 1} is no number from 0 to 1")
+            raise Unusable(
+                _("the weight of turn {number} is no number from 0 to 1", number=place + 1)
+            )
         if share is not None:
             own = turns[place].get("weight", share)
             weighted[place] = {**turns[place], "weight": min(own, share)}
@@ -233,12 +267,18 @@ def side_of(value: Any, role: str, what: str) -> list[Turn]:
         if any(f'"{key}"' in value or f"'{key}'" in value for key in SPEAKER_KEYS):
             read = parsed(value)
         if read is value and begins_as_turns(value):
-            raise Unusable(f"the {what} is text, not a list of turns{why_not_read(value)}")
+            raise Unusable(
+                _(
+                    "the {what} is text, not a list of turns{why}",
+                    what=what,
+                    why=why_not_read(value),
+                )
+            )
     read = [read] if isinstance(read, dict) else read
     if isinstance(read, list) and (read is value or _speak(read)):
         turns = turns_of(read, what)
         if not turns:
-            raise Unusable(f"the {what} is empty")
+            raise Unusable(_("the {what} is empty", what=what))
         return turns
     return [{"role": role, "content": text_of(value, what)}]
 
@@ -272,8 +312,11 @@ def check_order(turns: list[Turn]) -> None:
     for number, turn in enumerate(turns, 1):
         if turn["role"] == "tool" and before not in ("assistant", "tool"):
             raise Unusable(
-                f"the roles are out of order: turn {number} is a tool's answer, and no turn of "
-                "the assistant comes before it"
+                _(
+                    "the roles are out of order: turn {number} is a tool's answer, and no turn of "
+                    "the assistant comes before it",
+                    number=number,
+                )
             )
         before = turn["role"]
 
@@ -284,24 +327,36 @@ def calls_of(value: Any, where: str) -> str:
     value = parsed(value) if isinstance(value, str) else _without_nulls(value)
     items = value if isinstance(value, list) else [value]
     if not items:
-        raise Unusable(f"{where} calls no tool")
-    return json_text([_call(item, where) for item in items], "call of a tool")
+        raise Unusable(_("{where} calls no tool", where=where))
+    return json_text([_call(item, where) for item in items], _CALL)
 
 
 def _call(item: Any, where: str) -> dict[str, Any]:
     item = parsed(item)
     function = item.get("function", item) if isinstance(item, dict) else item
     if not isinstance(function, dict):
-        raise Unusable(f"{where} calls a tool, but the call is {json_type(function)}, not JSON")
+        raise Unusable(
+            _(
+                "{where} calls a tool, but the call is {kind}, not JSON",
+                where=where,
+                kind=json_type(function),
+            )
+        )
     name = function.get("name")
     if not isinstance(name, str) or not name.strip():
-        raise Unusable(f"{where} calls a tool without a name")
+        raise Unusable(_("{where} calls a tool without a name", where=where))
     arguments = function.get("arguments", function.get("parameters"))
     arguments = parsed(arguments)
     if arguments is None or (isinstance(arguments, str) and not arguments.strip()):
         arguments = {}
     if not isinstance(arguments, dict):
-        raise Unusable(f"{where} calls {name}, but its arguments are not a JSON object")
+        raise Unusable(
+            _(
+                "{where} calls {name}, but its arguments are not a JSON object",
+                where=where,
+                name=name,
+            )
+        )
     call: dict[str, Any] = {}
     if isinstance(item.get("id"), str) and item["id"]:
         call["id"] = item["id"]
@@ -319,10 +374,16 @@ def tools_of(value: Any) -> str:
     if isinstance(value, dict):
         value = [value]
     if not isinstance(value, list):
-        raise Unusable(f"the tools are {json_type(value)}, not a list{why_not_read(value)}")
+        raise Unusable(
+            _(
+                "the tools are {kind}, not a list{why}",
+                kind=json_type(value),
+                why=why_not_read(value),
+            )
+        )
     declared = [tool for item in value for tool in _declared(parsed(item))]
     tools = [_tool(parsed(item), number) for number, item in enumerate(declared, 1)]
-    return json_text(tools, "list of tools")
+    return json_text(tools, _TOOLS)
 
 
 def _without_nulls(value: Any) -> Any:
@@ -331,7 +392,7 @@ def _without_nulls(value: Any) -> Any:
     try:
         return _cleaned(value)
     except RecursionError as error:
-        raise Unusable("the tools or their calls are nested too deeply") from error
+        raise Unusable(_("the tools or their calls are nested too deeply")) from error
 
 
 def _cleaned(value: Any) -> Any:
@@ -348,13 +409,19 @@ def _declared(item: Any) -> list[Any]:
 
 def _tool(item: Any, number: int) -> dict[str, Any]:
     if not isinstance(item, dict):
-        raise Unusable(f"tool {number} is {json_type(item)}, not an object with a name")
+        raise Unusable(
+            _(
+                "tool {number} is {kind}, not an object with a name",
+                number=number,
+                kind=json_type(item),
+            )
+        )
     if isinstance(item.get("function"), dict):
         function, tool = item["function"], item
     else:
         function, tool = item, {"type": "function", "function": item}
     if not isinstance(function.get("name"), str) or not function["name"].strip():
-        raise Unusable(f"tool {number} has no name")
+        raise Unusable(_("tool {number} has no name", number=number))
     return tool
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections import deque
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
@@ -13,6 +13,7 @@ from typing import Any
 
 from core.data.python_text import LISTS, NotRead, begins_as_turns, is_python, read_python
 from core.data.read.row import Row, invalid_text, json_type
+from core.language import N_, Text, _
 
 _PARTS = re.compile(r"\{\{|\}\}|\{([^{}]+)\}")
 
@@ -20,22 +21,47 @@ _PARTS = re.compile(r"\{\{|\}\}|\{([^{}]+)\}")
 class Unusable(Exception):
     """Why a row cannot be learned from, in words for the person who brought it."""
 
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+BOTH, EITHER = N_("{first} and {then}"), N_("{first} or {then}")
+ALSO, APART, BEHIND = N_("{first}, {then}"), N_("{first}; {then}"), N_("{first} {then}")
+"""How parts of a sentence are joined, and sentences."""
+
+
+def joined(by: Text, parts: Sequence[str]) -> str:
+    """One sentence of several parts, as by BOTH; "" for none."""
+    if len(parts) < 2:
+        return parts[0] if parts else ""
+    half = len(parts) // 2
+    return _(by.template, first=joined(by, parts[:half]), then=joined(by, parts[half:]))
+
+
+def counted(reason: str, count: int) -> str:
+    """A reason, and how many rows it is that of."""
+    return _("{reason} ({count:,})", reason=reason, count=count)
+
 
 def text_of(value: Any, what: str) -> str:
     """A text as it is, a number as text. Raises Unusable, naming `what`, for anything else."""
     if type(value) is not str:
         if value is None or value != value:  # a number that is not one is an empty cell
-            raise Unusable(f"the {what} is missing")
+            raise Unusable(_("the {what} is missing", what=what))
         if isinstance(value, bool) or not isinstance(value, (int, float, str)):
-            raise Unusable(f"the {what} is {json_type(value)}, not text")
+            raise Unusable(_("the {what} is {kind}, not text", what=what, kind=json_type(value)))
         value = written(value)
     text: str = value
     if not text or text.isspace():
-        raise Unusable(f"the {what} is empty")
+        raise Unusable(_("the {what} is empty", what=what))
     bad = "" if text.isascii() else invalid_text(text)
     if bad:
-        raise Unusable(f"the {what} is {bad}")
+        raise Unusable(_("the {what} is {bad}", what=what, bad=bad))
     return text
+
+
+_LIST, _OBJECT = N_("list"), N_("object")
 
 
 def written(value: Any) -> str:
@@ -51,15 +77,15 @@ def written(value: Any) -> str:
         return "true" if value else "false"
     if isinstance(value, (list, tuple)):
         return "\n".join(
-            json_text(item, "list") if isinstance(item, (list, dict)) else written(item)
+            json_text(item, _LIST) if isinstance(item, (list, dict)) else written(item)
             for item in value
         )
     if isinstance(value, dict):
-        return json_text(value, "object")
+        return json_text(value, _OBJECT)
     try:
         return str(value)
     except ValueError as error:  # Python writes no number of more than 4,300 digits
-        raise Unusable("a number has too many digits") from error
+        raise Unusable(_("a number has too many digits")) from error
 
 
 def parsed(value: Any) -> Any:
@@ -81,7 +107,9 @@ def why_not_read(value: Any) -> str:
         try:
             read_python(value)
         except NotRead as error:
-            return f"; it looks like a list that was written as text, but {error}"
+            return _(
+                "; it looks like a list that was written as text, but {reason}", reason=error.reason
+            )
     return ""
 
 
@@ -90,12 +118,12 @@ def json_text(value: Any, what: str) -> str:
     try:
         text = json.dumps(value, ensure_ascii=False, allow_nan=False, default=str)
     except RecursionError as error:
-        raise Unusable(f"the {what} is nested too deeply") from error
+        raise Unusable(_("the {what} is nested too deeply", what=what)) from error
     except (TypeError, ValueError) as error:
-        raise Unusable(f"the {what} holds a value that JSON does not know") from error
+        raise Unusable(_("the {what} holds a value that JSON does not know", what=what)) from error
     bad = invalid_text(text)
     if bad:
-        raise Unusable(f"the {what} is {bad}")
+        raise Unusable(_("the {what} is {bad}", what=what, bad=bad))
     return text
 
 
@@ -107,7 +135,7 @@ class Template:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(column for _, column in self.parts if column is not None))
+        return tuple(dict.fromkeys(column for _before, column in self.parts if column is not None))
 
     def fill(self, row: Row) -> str:
         """The text for a row; "" when all its columns are empty. Raises Unusable for a missing
@@ -160,7 +188,7 @@ def cell(row: Row, source: str) -> Any:
         return row[source]
     root = root_of(source, row)
     if root not in row:
-        raise Unusable(f"the column {source} is missing")
+        raise Unusable(_("the column {column} is missing", column=source))
     value = row[root]
     for name in source[len(root) + 1 :].split("."):
         value = parsed(value)
@@ -169,7 +197,9 @@ def cell(row: Row, source: str) -> Any:
         elif isinstance(value, dict) and name in value:
             value = value[name]
         else:
-            raise Unusable(f"the column {root} has nothing under {source}")
+            raise Unusable(
+                _("the column {column} has nothing under {source}", column=root, source=source)
+            )
     return value
 
 
@@ -213,10 +243,15 @@ class Fields:
             return row[column] if column in row else cell(row, column)
         template = self._templates.get(field)
         if template is None:
-            raise Unusable(f"the column {field} is missing")
+            raise Unusable(_("the column {column} is missing", column=field))
         text = template.fill(row)
         if not text:
-            raise Unusable(f"the columns of the template ({', '.join(template.columns)}) are empty")
+            raise Unusable(
+                _(
+                    "the columns of the template ({columns}) are empty",
+                    columns=", ".join(template.columns),
+                )
+            )
         return text
 
     def cells(self, row: Row, field: str) -> Any:
@@ -226,7 +261,7 @@ class Fields:
             return self.required(row, field)
         missing = [column for column in template.columns if column not in row]
         if missing:
-            raise Unusable(f"the column {missing[0]} is missing")
+            raise Unusable(_("the column {column} is missing", column=missing[0]))
         return [row[column] for column in template.columns]
 
     def optional(self, row: Row, field: str) -> Any:

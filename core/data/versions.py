@@ -22,6 +22,7 @@ from core.data.rowfile import RowWriter, iter_rows
 from core.data.steps import parse_steps
 from core.data.steps.base import Step
 from core.errors import DataError
+from core.language import _
 from core.progress import Tell
 from core.workspace import Workspace
 
@@ -85,7 +86,7 @@ def apply_steps(
         changed.remember(note, parent)
         changed.save()
         if progress:
-            progress(1.0, "Done")
+            progress(1.0, _("Done"))
         return changed
 
 
@@ -97,8 +98,8 @@ def undo(workspace: Workspace, dataset_id: str) -> DatasetInfo:
         first = current is None or current.parent == current.number
         if current is None or first or current.parent not in numbers:
             raise DataError(
-                f"{info.name} is as it was imported; there is nothing to undo.",
-                "Apply a step first.",
+                _("{name} is as it was imported; there is nothing to undo.", name=info.name),
+                _("Apply a step first."),
             )
         return _switched(info, current.parent)
 
@@ -176,7 +177,7 @@ def try_in_order(
     setting of a step that is recorded already would do. Raises DataError when a step does not fit.
     """
     if progress:
-        progress(0.0, "Trying")
+        progress(0.0, _("Trying"))
     info = load_dataset_info(workspace, dataset_id)
     now = {part: info.rows_path(part) for part in info.parts}
     files = imported_files(info) if imported else now

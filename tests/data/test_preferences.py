@@ -235,7 +235,7 @@ def test_several_answers_become_a_pair_for_each_with_each(
     assert info.counts.read == info.counts.train == 8
     assert info.warnings == [
         "3 rows hold several better or worse answers and became 8 pairs, each better answer with "
-        "each worse one; 2 that repeat another were left out."
+        "each worse one. 2 pairs that repeat another were left out."
     ]
 
 

@@ -9,11 +9,14 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from pydantic import ValidationError
 
+from core.data.pipeline import Watched
 from core.data.prepare import import_dataset
-from core.data.record import DatasetInfo
+from core.data.record import DatasetInfo, StepResult
 from core.data.registry import changing, load_dataset_info, read_rows
 from core.data.steps import parse_steps, read_recipe, with_step, write_recipe
+from core.data.steps.base import Setting
 from core.data.versions import (
     apply_steps,
     imported_files,
@@ -28,6 +31,7 @@ from core.errors import ConfigError, DataError
 from core.jobs.job import Job
 from core.jobs.queue import stop_job
 from core.jobs.store import Store
+from core.language import PSEUDO, _, speaking
 from core.rules import parse_config
 from core.runs.submit import submit_run
 from core.workspace import Workspace
@@ -288,3 +292,40 @@ def test_a_step_that_must_see_all_rows_tells_how_far_it_is_and_never_goes_back(
     apply_steps(open_workspace, info.id, steps, progress=lambda share, text: shares.append(share))
     assert shares == sorted(shares) and shares[-1] == 1.0
     assert len({share for share in shares if share < 0.4}) > 3
+
+
+def test_what_was_stored_is_read_in_the_readers_language(
+    open_workspace: Workspace, tmp_path: Path
+) -> None:
+    """A worker speaks English; whoever opens the data set later may not."""
+    rows = [{"prompt": f"Q {n}", "answer": "A" * bool(n)} for n in range(5)]
+    info = bring(open_workspace, tmp_path, rows, eval_fraction=0)
+    assert info.dropped[0].reason == "the answer is empty"
+    info.warnings = [_("turn {number} has no name", number=1)]
+    info.steps = [StepResult(step={}, reasons={_("turn {number} is empty", number="N"): 2})]
+    info.save()
+    with speaking(PSEUDO):
+        read = load_dataset_info(open_workspace, info.id)
+        stored = [read.dropped[0].reason, read.form_reason, read.versions[0].note, *read.warnings]
+        assert all(text.startswith("⟦") for text in [*stored, *read.steps[0].reasons])
+    assert [f"{text}" for text in read.steps[0].reasons] == ["turn N is empty"]
+    assert str(read.form_reason) == info.form_reason
+    assert StepResult(step={}, reasons={"written before": 3}).reasons == {"written before": 3}
+    with pytest.raises(ValidationError):
+        StepResult.model_validate({"step": {}, "reasons": [3]})
+
+
+def test_rows_dropped_for_one_reason_are_counted_together(open_workspace: Workspace) -> None:
+    """Their numbers and names differ; what is counted is still said to each reader anew."""
+    setting = Setting(open_workspace, "text", open_workspace.datasets)
+    watched = Watched.begin(*step(op="drop_empty"), setting)
+    for n in range(3):
+        row = _("{part} row {number}", part="train", number=n)
+        watched.drop("train", n, _("also stands in {row}", row=row), None)
+        watched.drop("train", n, _("{rows:,} rows too many", rows=n), None)
+    assert watched.result.reasons == {
+        "also stands in train row N": 3,
+        "N rows too many": 3,
+    }
+    with speaking(PSEUDO):
+        assert str(next(iter(watched.result.reasons))).startswith("⟦")

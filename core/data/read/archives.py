@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from core.errors import DataError
+from core.language import _
 
 MAX_FILES = 10_000
 MAX_BYTES = 20 * 2**30
@@ -31,10 +32,6 @@ RATIO_COUNTS_FROM_BYTES = 64 * 2**20
 _PIECE = 1 << 20
 _BEGINNING_BYTES = 16 * 2**20
 _BY_LINES = (".jsonl", ".ndjson", ".csv", ".tsv", ".txt", ".md")
-_LIMITS = (
-    f"An archive may hold {MAX_FILES:,} files and {MAX_BYTES // 2**30} GB, "
-    f"packed no more than {MAX_RATIO} to 1."
-)
 
 
 @dataclass(frozen=True)
@@ -60,7 +57,12 @@ def opened_zip(path: Path) -> Iterator[tuple[zipfile.ZipFile, list[Member]]]:
         archive = zipfile.ZipFile(path)
     except (zipfile.BadZipFile, OSError, ValueError) as error:
         raise DataError(
-            f"{path.name} is not a zip archive that can be read: {error}.", "Pack it again."
+            _(
+                "{name} is not a zip archive that can be read: {error}.",
+                name=path.name,
+                error=str(error),
+            ),
+            _("Pack it again."),
         ) from error
     with archive:
         infos = [info for info in archive.infolist() if not info.is_dir()]
@@ -79,16 +81,30 @@ def opened_office(path: Path) -> Iterator[tuple[zipfile.ZipFile, list[Member]]]:
     """An Office file (a zip inside) and its parts, as `opened_zip`. Raises DataError for one that
     is damaged, or that would unpack to more than memory may hold."""
     if not zipfile.is_zipfile(path):
-        raise DataError(f"{path.name} is damaged.", "Save it again in the program it came from.")
+        raise DataError(
+            _("{name} is damaged.", name=path.name), _("Save it again in the program it came from.")
+        )
     with opened_zip(path) as (archive, members):
         total = sum(member.size for member in members)
         if total > MAX_OFFICE_BYTES:
             raise DataError(
-                f"{path.name} unpacks to {total / 2**30:,.1f} GB.",
-                f"An Office file may unpack to {MAX_OFFICE_BYTES // 2**30} GB. Bring it in parts, "
-                "tables as CSV or Parquet.",
+                _("{name} unpacks to {size:,.1f} GB.", name=path.name, size=total / 2**30),
+                _(
+                    "An Office file may unpack to {most} GB. Bring it in parts, tables "
+                    "as CSV or Parquet.",
+                    most=MAX_OFFICE_BYTES // 2**30,
+                ),
             )
         yield archive, members
+
+
+def _limits() -> str:
+    return _(
+        "An archive may hold {files:,} files and {size} GB, packed no more than {ratio} to 1.",
+        files=MAX_FILES,
+        size=MAX_BYTES // 2**30,
+        ratio=MAX_RATIO,
+    )
 
 
 def _check_whole(path: Path, infos: list[zipfile.ZipInfo]) -> None:
@@ -97,13 +113,21 @@ def _check_whole(path: Path, infos: list[zipfile.ZipInfo]) -> None:
     # Members that overlap in the file are counted once each, so its own size counts too.
     packed = min(packed, max(path.stat().st_size, 1))
     if len(infos) > MAX_FILES:
-        raise DataError(f"{path.name} holds {len(infos):,} files.", _LIMITS)
+        raise DataError(
+            _("{name} holds {files:,} files.", name=path.name, files=len(infos)), _limits()
+        )
     if total > MAX_BYTES:
-        raise DataError(f"{path.name} unpacks to {total / 2**30:,.1f} GB.", _LIMITS)
+        raise DataError(
+            _("{name} unpacks to {size:,.1f} GB.", name=path.name, size=total / 2**30), _limits()
+        )
     if total > RATIO_COUNTS_FROM_BYTES and total > packed * MAX_RATIO:
         raise DataError(
-            f"{path.name} unpacks to {total // packed:,} times its size: it may be a zip bomb.",
-            _LIMITS,
+            _(
+                "{name} unpacks to {times:,} times its size: it may be a zip bomb.",
+                name=path.name,
+                times=total // packed,
+            ),
+            _limits(),
         )
 
 
@@ -112,16 +136,22 @@ def _checked_path(archive: Path, info: zipfile.ZipInfo) -> PurePosixPath:
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts or ":" in path.parts[0] or "\x00" in name:
         raise DataError(
-            f"{archive.name} holds a path that leads out of it: {info.filename!r}.",
-            "Do not use it, or pack the files again yourself.",
+            _(
+                "{name} holds a path that leads out of it: {path!r}.",
+                name=archive.name,
+                path=info.filename,
+            ),
+            _("Do not use it, or pack the files again yourself."),
         )
     if stat.S_ISLNK(info.external_attr >> 16):
         raise DataError(
-            f"{archive.name} holds a link: {info.filename}.", "Pack the file itself, not a link."
+            _("{name} holds a link: {path}.", name=archive.name, path=info.filename),
+            _("Pack the file itself, not a link."),
         )
     if info.flag_bits & 1:
         raise DataError(
-            f"{archive.name} is locked with a password.", "Unpack it and bring the files."
+            _("{name} is locked with a password.", name=archive.name),
+            _("Unpack it and bring the files."),
         )
     return path
 
@@ -145,8 +175,13 @@ def unpack(
     source = Path(archive.filename or "").name
     if total > free and most is None:
         raise DataError(
-            f"{source} unpacks to {total / 2**30:,.1f} GB, and {free / 2**30:,.1f} GB are free.",
-            "Make room on the disk of the workspace.",
+            _(
+                "{name} unpacks to {size:,.1f} GB, and {free:,.1f} GB are free.",
+                name=source,
+                size=total / 2**30,
+                free=free / 2**30,
+            ),
+            _("Make room on the disk of the workspace."),
         )
     places, written = [], 0
     for number, member in enumerate(members):
@@ -164,7 +199,13 @@ def unpack(
                         told(written)
         except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
             raise DataError(
-                f"{member.path} in {source} cannot be unpacked: {error}.", "Pack it again."
+                _(
+                    "{path} in {name} cannot be unpacked: {error}.",
+                    path=str(member.path),
+                    name=source,
+                    error=str(error),
+                ),
+                _("Pack it again."),
             ) from error
         places.append(place)
     return places

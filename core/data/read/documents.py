@@ -11,6 +11,7 @@ from core.data.read.archives import opened_office
 from core.data.read.row import Record, invalid_text
 from core.data.read.text import TextSource
 from core.errors import DataError
+from core.language import _
 
 PART_CHARS = 4 * 2**20
 """A longer text file becomes several rows, numbered as `part`, cut at the end of a line."""
@@ -48,7 +49,8 @@ def read_pdf(path: Path) -> Iterator[Record]:
         with pypdf.PdfReader(path) as reader:
             if reader.is_encrypted and not reader.decrypt(""):
                 raise DataError(
-                    f"{path.name} is locked with a password.", "Save it without the password."
+                    _("{name} is locked with a password.", name=path.name),
+                    _("Save it without the password."),
                 )
             count = max(len(reader.pages), 1)
             for number in range(1, len(reader.pages) + 1):
@@ -64,9 +66,13 @@ def read_pdf(path: Path) -> Iterator[Record]:
 
 def _damaged(path: Path, kind: str, error: Exception) -> DataError:
     return DataError(
-        f"{path.name} cannot be read as {kind}: {str(error) or type(error).__name__}".rstrip(".")
-        + ".",
-        f"Save it as {kind} again, or bring its text.",
+        _(
+            "{name} cannot be read as {kind}: {error}.",
+            name=path.name,
+            kind=kind,
+            error=str(error).rstrip(".") or type(error).__name__,
+        ),
+        _("Save it as {kind} again, or bring its text.", kind=kind),
     )
 
 
@@ -75,12 +81,17 @@ def _page(reader: Any, number: int) -> tuple[str, str]:
     try:
         text = str(reader.pages[number - 1].extract_text())
     except MemoryError:
-        return "", f"page {number} takes too much memory to read"
+        return "", _("page {number} takes too much memory to read", number=number)
     # Pages hold anything; whatever goes wrong inside one is told as its problem.
     except Exception as error:
-        return "", f"page {number} cannot be read: {type(error).__name__}: {error}"
+        return "", _(
+            "page {number} cannot be read: {kind}: {error}",
+            number=number,
+            kind=type(error).__name__,
+            error=str(error),
+        )
     if not text.strip():
-        return "", f"page {number} has no text (is it a scan?)"
+        return "", _("page {number} has no text (is it a scan?)", number=number)
     return text, invalid_text(text)
 
 
@@ -110,7 +121,9 @@ def read_docx(path: Path) -> Iterator[Record]:
         raise _damaged(path, "DOCX", error) from error
     text = "\n".join(lines).strip()
     if not text:
-        raise DataError(f"{path.name} has no text.", "Choose a document with text in it.")
+        raise DataError(
+            _("{name} has no text.", name=path.name), _("Choose a document with text in it.")
+        )
     row = {"text": text, "file": path.name, **({"heading": heading} if heading else {})}
     yield Record(1, row, "", 1.0)
 

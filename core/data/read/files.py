@@ -28,6 +28,7 @@ from core.data.read.text import (
     torn_archive,
 )
 from core.errors import DataError
+from core.language import N_, _
 
 FORMATS = {
     ".json": "json",
@@ -50,35 +51,35 @@ FORMATS = {
 }
 TEXT_KINDS = ("json", "jsonl", "csv", "tsv", "txt", "md")
 DOCUMENTS = ("txt", "md", "pdf", "docx")
-KINDS = "JSON, JSON Lines, CSV, TSV, Parquet, Arrow, XLSX, TXT, Markdown, PDF and DOCX"
+KINDS = N_("JSON, JSON Lines, CSV, TSV, Parquet, Arrow, XLSX, TXT, Markdown, PDF and DOCX")
 SAVE_AS = {
-    ".odt": ("an OpenDocument text", "DOCX"),
-    ".ods": ("an OpenDocument table", "XLSX or CSV"),
-    ".odp": ("an OpenDocument presentation", "PDF"),
-    ".doc": ("a document of an old Word", "DOCX"),
-    ".rtf": ("a document in RTF", "DOCX"),
-    ".pages": ("a document of Pages", "DOCX"),
-    ".xls": ("a table of an old Excel", "XLSX or CSV"),
-    ".numbers": ("a table of Numbers", "XLSX or CSV"),
-    ".ppt": ("a presentation", "PDF"),
-    ".pptx": ("a presentation", "PDF"),
-    ".epub": ("a book", "PDF or TXT"),
-    ".html": ("a web page", "PDF or TXT"),
-    ".htm": ("a web page", "PDF or TXT"),
+    ".odt": (N_("an OpenDocument text"), "DOCX"),
+    ".ods": (N_("an OpenDocument table"), N_("XLSX or CSV")),
+    ".odp": (N_("an OpenDocument presentation"), "PDF"),
+    ".doc": (N_("a document of an old Word"), "DOCX"),
+    ".rtf": (N_("a document in RTF"), "DOCX"),
+    ".pages": (N_("a document of Pages"), "DOCX"),
+    ".xls": (N_("a table of an old Excel"), N_("XLSX or CSV")),
+    ".numbers": (N_("a table of Numbers"), N_("XLSX or CSV")),
+    ".ppt": (N_("a presentation"), "PDF"),
+    ".pptx": (N_("a presentation"), "PDF"),
+    ".epub": (N_("a book"), N_("PDF or TXT")),
+    ".html": (N_("a web page"), N_("PDF or TXT")),
+    ".htm": (N_("a web page"), N_("PDF or TXT")),
 }
 """Endings of files that are known and not read: what each is, and what it can be saved as."""
 
 _FOREIGN = {
-    b"PK\x03\x04": "a zip archive",
-    b"%PDF": "a PDF",
-    b"\x89PNG": "a picture",
-    b"\xff\xd8\xff": "a picture",
-    b"GIF8": "a picture",
-    b"SQLite format 3": "a database",
-    b"\x28\xb5\x2f\xfd": "a zstd archive",
-    b"BZh": "a bzip2 archive",
-    b"\xfd7zXZ": "an xz archive",
-    b"\xd0\xcf\x11\xe0": "a document of an old Office",
+    b"PK\x03\x04": N_("a zip archive"),
+    b"%PDF": N_("a PDF"),
+    b"\x89PNG": N_("a picture"),
+    b"\xff\xd8\xff": N_("a picture"),
+    b"GIF8": N_("a picture"),
+    b"SQLite format 3": N_("a database"),
+    b"\x28\xb5\x2f\xfd": N_("a zstd archive"),
+    b"BZh": N_("a bzip2 archive"),
+    b"\xfd7zXZ": N_("an xz archive"),
+    b"\xd0\xcf\x11\xe0": N_("a document of an old Office"),
 }
 _TABLE_READERS = {
     "parquet": read_parquet,
@@ -109,7 +110,7 @@ def file_format(path: Path) -> str:
     """
     head = head_of(path)
     if not head.strip(b"\xef\xbb\xbf \t\r\n"):
-        raise DataError(f"{path.name} is empty.", "Choose a file with rows in it.")
+        raise DataError(_("{name} is empty.", name=path.name), _("Choose a file with rows in it."))
     with opened(path) as file:
         packed = file.peek(2)[:2] == GZIP
     if head.startswith((b"PAR1", b"ARROW1")) and not packed:
@@ -120,15 +121,16 @@ def file_format(path: Path) -> str:
     if named == "arrow":
         return named
     foreign = next((what for magic, what in _FOREIGN.items() if head.startswith(magic)), "")
+    wrong = _("{name} is {what}.", name=path.name, what=foreign) if foreign else ""
     # A stray zero byte spoils one row; a file of another kind is full of them.
     many_zeros = head.count(b"\x00") * 10 > len(head)
-    if not foreign and named in TEXT_KINDS and many_zeros:
+    if not wrong and named in TEXT_KINDS and many_zeros:
         wide = detect_encoding(head).startswith(("utf-16", "utf-32"))
-        foreign = "" if wide else "not a text file"
-    if not foreign and named in _MAGIC:
-        foreign = f"no {named.upper()}"
-    if foreign:
-        raise DataError(f"{path.name} is {foreign}.", f"Bring {KINDS}.")
+        wrong = "" if wide else _("{name} is not a text file.", name=path.name)
+    if not wrong and named in _MAGIC:
+        wrong = _("{name} is no {kind}.", name=path.name, kind=named.upper())
+    if wrong:
+        raise DataError(wrong, _("Bring {kinds}.", kinds=KINDS))
     return _json_kind(head, named) if named in ("json", "jsonl") else named
 
 
@@ -136,14 +138,20 @@ def _named(path: Path, packed: bool) -> str:
     named = kind_of_name(path.name)
     if not named and packed:
         raise DataError(
-            f"{path.name} is a gzip archive, and its name does not say of what.",
-            "Name it after what is inside, such as rows.jsonl.gz. A .tar.gz: unpack it first.",
+            _("{name} is a gzip archive, and its name does not say of what.", name=path.name),
+            _("Name it after what is inside, such as rows.jsonl.gz. A .tar.gz: unpack it first."),
         )
     what, other = SAVE_AS.get(path.suffix.lower(), ("", ""))
     if what:
-        raise DataError(f"{path.name} is {what}, which is not read.", f"Save it as {other}.")
+        raise DataError(
+            _("{name} is {what}, which is not read.", name=path.name, what=what),
+            _("Save it as {other}.", other=other),
+        )
     if not named:
-        raise DataError(f"{path.name} has an ending that is not known.", f"Bring {KINDS}.")
+        raise DataError(
+            _("{name} has an ending that is not known.", name=path.name),
+            _("Bring {kinds}.", kinds=KINDS),
+        )
     return named
 
 
@@ -161,7 +169,7 @@ _TURNS_ON_A_LINE = re.compile(r'\[ *\{ *"(?:role|from|content|value)"')
 def _json_kind(head: bytes, named: str) -> str:
     """Tells lines from one document, whatever the file's name says."""
     text = head.decode(detect_encoding(head), errors="replace").lstrip()
-    first, _, rest = text.partition("\n")
+    first, _end, rest = text.partition("\n")
     if named == "jsonl" and _TURNS_ON_A_LINE.match(first):
         return named  # a conversation on each line, and not a document with one
     try:
@@ -177,11 +185,15 @@ def _json_kind(head: bytes, named: str) -> str:
 
 def no_readable_row(path: Path, broken: Record | None) -> DataError:
     """The error for a file without one row, with the first problem in it."""
-    detail = f" (line {broken.line}: {broken.problem})" if broken else ""
-    return DataError(
-        f"{path.name} has no row that can be read{detail}.",
-        "Choose a file with rows in it, or mend this one.",
-    )
+    told = _("{name} has no row that can be read.", name=path.name)
+    if broken:
+        told = _(
+            "{name} has no row that can be read (line {line}: {problem}).",
+            name=path.name,
+            line=broken.line,
+            problem=broken.problem,
+        )
+    return DataError(told, _("Choose a file with rows in it, or mend this one."))
 
 
 def read_records(path: Path, format_name: str | None = None) -> Iterator[Record]:
@@ -241,4 +253,6 @@ def _until_torn(records: Iterator[Record], source: TextSource, kind: str) -> Ite
     if not readable:
         raise torn_archive(source.path, source.torn)
     line = (held.line if half else held.line + 1) if held else 1
-    yield Record(line, None, f"the gzip archive is damaged here: {source.torn}", 1.0)
+    yield Record(
+        line, None, _("the gzip archive is damaged here: {reason}", reason=source.torn), 1.0
+    )

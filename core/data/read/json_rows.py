@@ -13,6 +13,7 @@ import orjson
 from core.data.read.row import MAX_ROW_CHARS, Record, Row, are_turns, as_row
 from core.data.read.text import PIECE_BYTES, TextSource
 from core.errors import DataError
+from core.language import _
 
 _BLANK = b" \t\r\n"
 
@@ -48,7 +49,8 @@ def json_lines(source: TextSource) -> Iterator[Record]:
 
 
 def _too_long(number: int, done: float) -> Record:
-    return Record(number, None, f"the line is longer than {MAX_ROW_CHARS:,} characters", done)
+    reason = _("the line is longer than {most:,} characters", most=MAX_ROW_CHARS)
+    return Record(number, None, reason, done)
 
 
 def _may_be_deep(data: bytes) -> bool:
@@ -80,11 +82,11 @@ def _slow_row(line: bytes) -> tuple[Row | None, str]:
     try:
         return as_row(json.loads(text), checked=line.isascii() and b"\\u" not in line)
     except RecursionError:
-        return None, "not JSON that can be read: nested too deeply"
+        return None, _("not JSON that can be read: nested too deeply")
     except json.JSONDecodeError as error:
-        return None, f"not JSON: {error}"
+        return None, _("not JSON: {error}", error=str(error))
     except ValueError:  # Python's own limit
-        return None, "not JSON that can be read: a number has too many digits"
+        return None, _("not JSON that can be read: a number has too many digits")
 
 
 def json_document(source: TextSource) -> Iterator[Record]:
@@ -172,22 +174,22 @@ def array_elements(file: TextIO, name: str, max_chars: int) -> Iterator[tuple[An
             yield _value(window, name, max_chars)
             sign = window.next_sign()
             if sign not in (",", "]"):
-                raise _not_json(name, window.line, "a comma or the closing bracket is missing")
+                raise _not_json(name, window.line, _("a comma or the closing bracket is missing"))
             window.advance(window.place + 1)
             if sign == "]":
                 break
             window.next_sign()
     if window.next_sign():
-        raise _not_json(name, window.line, "something follows the end of the list")
+        raise _not_json(name, window.line, _("something follows the end of the list"))
 
 
 def _value(window: _Window, name: str, max_chars: int) -> tuple[Any, bool]:
     while True:
-        reason = "it ends in the middle of a value"
+        reason = ""
         try:
             value, end = _DECODER.raw_decode(window.text, window.place)
         except RecursionError:
-            raise _not_json(name, window.line, "a value is nested too deeply") from None
+            raise _not_json(name, window.line, _("a value is nested too deeply")) from None
         except ValueError as error:
             reason = getattr(error, "msg", str(error))
             line = window.line + window.text.count("\n", window.place, getattr(error, "pos", 0))
@@ -200,14 +202,20 @@ def _value(window: _Window, name: str, max_chars: int) -> tuple[Any, bool]:
             line = window.line
         waiting = len(window.text) - window.place
         if window.at_end or waiting > max_chars:
+            reason = reason or _("it ends in the middle of a value")
             raise _not_json(name, line, reason)
         window.more()
 
 
 def _not_json(name: str, line: int, reason: str) -> DataError:
     return DataError(
-        f"{name} is not valid JSON at line {line}: {reason}.",
-        "Mend it there, or save the rows as JSON Lines, where a broken line costs only itself.",
+        _(
+            "{name} is not valid JSON at line {line}: {reason}.",
+            name=name,
+            line=line,
+            reason=reason,
+        ),
+        _("Mend it there, or save the rows as JSON Lines, where a broken line costs only itself."),
     )
 
 
@@ -218,8 +226,12 @@ def object_rows(stream: io.BufferedIOBase, name: str) -> tuple[list[Any], bool]:
     data = stream.read(MAX_OBJECT_BYTES + 1)
     if len(data) > MAX_OBJECT_BYTES:
         raise DataError(
-            f"{name} is one JSON object of more than {MAX_OBJECT_BYTES // 2**30} GB.",
-            "Save its rows as JSON Lines: they are read one at a time.",
+            _(
+                "{name} is one JSON object of more than {most} GB.",
+                name=name,
+                most=MAX_OBJECT_BYTES // 2**30,
+            ),
+            _("Save its rows as JSON Lines: they are read one at a time."),
         )
     values, checked = None, False
     if not may_lose_digits(data):
@@ -246,7 +258,7 @@ def _objects(text: str, name: str) -> list[Any]:
             value, place = _DECODER.raw_decode(text, place)
         except RecursionError:
             line = text.count("\n", 0, place) + 1
-            raise _not_json(name, line, "a value is nested too deeply") from None
+            raise _not_json(name, line, _("a value is nested too deeply")) from None
         except ValueError as error:
             at = getattr(error, "pos", place)
             reason = getattr(error, "msg", str(error))
@@ -265,8 +277,8 @@ def _rows_inside(document: dict[str, Any], name: str) -> list[Any]:
                 lists |= {f"{key}.{inner}": rows for inner, rows in _lists_of_rows(value).items()}
     if len(lists) > 1:
         raise DataError(
-            f"{name} holds several lists of rows: {', '.join(lists)}.",
-            "Save the list you want as a file of its own.",
+            _("{name} holds several lists of rows: {lists}.", name=name, lists=", ".join(lists)),
+            _("Save the list you want as a file of its own."),
         )
     if lists:
         return next(iter(lists.values()))

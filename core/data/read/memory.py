@@ -9,6 +9,7 @@ from pathlib import Path
 
 from core.data.read.row import Record
 from core.errors import DataError
+from core.language import _
 
 try:
     import resource
@@ -36,9 +37,13 @@ def within_memory(
                 record = next(records, end)
         except MemoryError as error:
             raise DataError(
-                f"{path.name} takes more than {most_bytes / 2**30:,.1f} GB of memory to read: it "
-                "was made to swell, or is much too large.",
-                "Bring it in parts, or as text.",
+                _(
+                    "{name} takes more than {most:,.1f} GB of memory to read: it was made to "
+                    "swell, or is much too large.",
+                    name=path.name,
+                    most=most_bytes / 2**30,
+                ),
+                _("Bring it in parts, or as text."),
             ) from error
         if record is None:
             return

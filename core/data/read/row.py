@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any, NamedTuple
 
+from core.language import N_, _
+
 Row = dict[str, Any]
 
 MAX_ROW_CHARS = 16 * 2**20
@@ -33,11 +35,13 @@ def as_row(value: Any, *, checked: bool = False) -> tuple[Row | None, str]:
     elif are_turns(value):
         value = {"messages": value}
     if not isinstance(value, dict):
-        return None, f"a row is an object with named values, this is {json_type(value)}"
+        return None, _(
+            "a row is an object with named values, this is {kind}", kind=json_type(value)
+        )
     try:
         bad = "" if checked else invalid_text(json.dumps(value, ensure_ascii=False))
     except RecursionError:
-        bad = "nested too deeply"
+        bad = _("nested too deeply")
     return (None, bad) if bad else (value, "")
 
 
@@ -56,9 +60,18 @@ _SAID = {"content", "parts", "value", "tool_calls"}
 
 def json_type(value: Any) -> str:
     """What JSON calls a value, for messages."""
-    names = {bool: "true or false", int: "a number", float: "a number", str: "text"}
-    names |= {list: "a list", dict: "an object", type(None): "null"}
-    return names.get(type(value), f"a value of type {type(value).__name__}")
+    kind = type(value)
+    return _(_JSON[kind]) if kind in _JSON else _("a value of type {name}", name=kind.__name__)
+
+
+_JSON = {
+    bool: N_("true or false"),
+    **dict.fromkeys((int, float), N_("a number")),
+    str: N_("text"),
+    list: N_("a list"),
+    dict: N_("an object"),
+    type(None): N_("null"),
+}
 
 
 def invalid_text(text: str) -> str:
@@ -70,6 +83,8 @@ def invalid_text(text: str) -> str:
     except UnicodeEncodeError as error:
         code = ord(text[error.start])
         if 0xDC80 <= code <= 0xDCFF:
-            return f"not valid UTF-8 (byte 0x{code - 0xDC00:02x}); save the file as UTF-8"
-        return "holds half a character (a lone surrogate)"
+            return _(
+                "not valid UTF-8 (byte 0x{code:02x}); save the file as UTF-8", code=code - 0xDC00
+            )
+        return _("holds half a character (a lone surrogate)")
     return ""

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from core.data.read.archives import Member
 from core.errors import DataError
+from core.language import _
 
 MOST_PLACES = 32_000_000
 """Places and texts of all sheets together; a whole sheet of 30 columns has as many."""
@@ -35,7 +36,10 @@ def check_extent(archive: zipfile.ZipFile, members: Sequence[Member], name: str)
     try:
         _check_extent(archive, members, name)
     except (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError) as error:
-        raise DataError(f"{name} is damaged: {error}.", "Save it again, or as CSV.") from error
+        raise DataError(
+            _("{name} is damaged: {error}.", name=name, error=str(error)),
+            _("Save it again, or as CSV."),
+        ) from error
 
 
 def _check_extent(archive: zipfile.ZipFile, members: Sequence[Member], name: str) -> None:
@@ -50,10 +54,20 @@ def _check_extent(archive: zipfile.ZipFile, members: Sequence[Member], name: str
         total += extent.places + texts
         if total > MOST_PLACES:
             raise DataError(
-                f"{name} spans too many places: {member.path.name} reaches from row "
-                f"{extent.first_row:,} to row {extent.last_row:,} over {extent.width:,} columns.",
-                f"All sheets may span {MOST_PLACES:,} places, empty ones too. Delete cells that "
-                "stand far from the table, or save it as CSV.",
+                _(
+                    "{name} spans too many places: {sheet} reaches from row {first_row:,} to row "
+                    "{last_row:,} over {width:,} columns.",
+                    name=name,
+                    sheet=member.path.name,
+                    first_row=extent.first_row,
+                    last_row=extent.last_row,
+                    width=extent.width,
+                ),
+                _(
+                    "All sheets may span {most:,} places, empty ones too. Delete cells that "
+                    "stand far from the table, or save it as CSV.",
+                    most=MOST_PLACES,
+                ),
             )
 
 

@@ -18,6 +18,7 @@ from core.data.read.files import DOCUMENTS, KINDS, SAVE_AS, kind_of_name
 from core.data.read.text import GZIP, opened
 from core.errors import DataError, WorkspaceError
 from core.jobs.process import named
+from core.language import _
 from core.progress import Tell
 from core.workspace import Workspace
 
@@ -42,18 +43,22 @@ class HubSource:
     def __post_init__(self) -> None:
         if not _ID.fullmatch(self.id) or ".." in self.id:
             raise DataError(
-                f"{self.id!r} is not the name of a data set on the Hub.",
-                "It is written owner/name, such as stanfordnlp/imdb.",
+                _("{id!r} is not the name of a data set on the Hub.", id=self.id),
+                _("It is written owner/name, such as stanfordnlp/imdb."),
             )
         if not 0 < self.fraction <= 1:
             raise DataError(
-                f"A fraction of {self.fraction} of {self.id} is not possible.",
-                "Give a number above 0 and up to 1, such as 0.1.",
+                _(
+                    "A fraction of {fraction} of {id} is not possible.",
+                    fraction=self.fraction,
+                    id=self.id,
+                ),
+                _("Give a number above 0 and up to 1, such as 0.1."),
             )
         if not self.split.strip() or not self.revision.strip():
             raise DataError(
-                f"The split and the revision of {self.id} must not be empty.",
-                "They are train and main unless you know better.",
+                _("The split and the revision of {id} must not be empty.", id=self.id),
+                _("They are train and main unless you know better."),
             )
 
     def __str__(self) -> str:
@@ -73,18 +78,23 @@ def parse_hub_source(text: str) -> HubSource:
 
     Raises DataError for a part that is not known or a value that cannot be.
     """
-    name, _, query = text.removeprefix(PREFIX).strip().partition("?")
+    name, _mark, query = text.removeprefix(PREFIX).strip().partition("?")
     given = dict(parse_qsl(query, keep_blank_values=True))
     unknown = given.keys() - {"config", "split", "revision", "fraction", "streaming"}
     if unknown:
-        raise DataError(f"{text} has a part that is not known: {min(unknown)}.", _hint())
+        raise DataError(
+            _("{source} has a part that is not known: {part}.", source=text, part=min(unknown)),
+            _hint(),
+        )
     try:
         fraction = float(given.get("fraction") or 1)
     except ValueError:
-        raise DataError(f"The fraction in {text} is not a number.", _hint()) from None
+        raise DataError(
+            _("The fraction in {source} is not a number.", source=text), _hint()
+        ) from None
     streaming = given.get("streaming", "true").lower()
     if streaming not in ("true", "false"):
-        raise DataError(f"streaming in {text} is neither true nor false.", _hint())
+        raise DataError(_("streaming in {source} is neither true nor false.", source=text), _hint())
     return HubSource(
         id=name.strip("/"),
         config=given.get("config", ""),
@@ -96,7 +106,7 @@ def parse_hub_source(text: str) -> HubSource:
 
 
 def _hint() -> str:
-    return f"Write it as {_WRITTEN}."
+    return _("Write it as {example}.", example=_WRITTEN)
 
 
 Source = str | Path | HubSource
@@ -161,7 +171,7 @@ def look(workspace: Workspace | None, path: Path, scratch: Path, most: int) -> L
     """
     place = workspace.confine(path) if workspace else path.expanduser().resolve()
     if not place.exists():
-        raise DataError(f"{path} does not exist.", "Check the spelling.")
+        raise DataError(_("{path} does not exist.", path=str(path)), _("Check the spelling."))
     confined = workspace or Workspace(place if place.is_dir() else place.parent)
     gathering = _Gathering(confined, scratch, None, [], most)
     files = gathering.source(place)
@@ -202,7 +212,9 @@ class _Gathering:
         if path.is_dir():
             return self._folder(path)
         if not path.is_file():
-            raise DataError(f"{path} is not a file or a folder.", "Choose one that is.")
+            raise DataError(
+                _("{path} is not a file or a folder.", path=str(path)), _("Choose one that is.")
+            )
         return self._zip(path, path.name) if _is_zip(path) else [Gathered(path, path.name)]
 
     def _folder(self, folder: Path) -> list[Gathered]:
@@ -210,14 +222,15 @@ class _Gathering:
         for relative in _chosen(self._walked(folder), True, self.skipped):
             path, name = folder / relative, f"{folder.name}/{relative}"
             if not path.is_file():
-                self.skipped.append(f"{relative}: not a file")
+                self.skipped.append(_("{path}: not a file", path=str(relative)))
             elif _is_zip(path):
                 found += self._zip(path, name)
             else:
                 found.append(Gathered(path.resolve(), name, {"folder": folder.name}))
         if not found:
             raise DataError(
-                f"The folder {folder.name} holds no file that can be read.", f"Known are {KINDS}."
+                _("The folder {name} holds no file that can be read.", name=folder.name),
+                _("Known are {kinds}.", kinds=KINDS),
             )
         return found
 
@@ -230,7 +243,8 @@ class _Gathering:
                 if link.is_symlink():
                     self._check_link(folder, link)
                     if name in folders:
-                        self.skipped.append(f"{link.relative_to(folder)}: a link to a folder")
+                        inside = link.relative_to(folder)
+                        self.skipped.append(_("{path}: a link to a folder", path=str(inside)))
             folders[:] = [name for name in folders if not name.startswith(".")]
             files += [Path(place) / name for name in names]
         files.sort(key=lambda path: path.relative_to(folder).parts)
@@ -241,9 +255,13 @@ class _Gathering:
             self.workspace.confine(link)
         except WorkspaceError as error:
             raise WorkspaceError(
-                f"{link.relative_to(folder)} in {folder.name} is a link that leads nowhere, or "
-                "outside the folders that may be read.",
-                "Remove the link, or put the file in its place.",
+                _(
+                    "{path} in {name} is a link that leads nowhere, or outside the folders "
+                    "that may be read.",
+                    path=str(link.relative_to(folder)),
+                    name=folder.name,
+                ),
+                _("Remove the link, or put the file in its place."),
             ) from error
 
     def _zip(self, path: Path, name: str) -> list[Gathered]:
@@ -251,23 +269,29 @@ class _Gathering:
             nested = [member for member in members if member.path.suffix.lower() == ".zip"]
             if nested:
                 raise DataError(
-                    f"{path.name} holds another archive: {nested[0].path}.",
-                    "Unpack it and bring the files.",
+                    _(
+                        "{name} holds another archive: {path}.",
+                        name=path.name,
+                        path=str(nested[0].path),
+                    ),
+                    _("Unpack it and bring the files."),
                 )
             # An archive may hold one name twice; both are read.
             chosen = set(_chosen([member.path for member in members], False, self.skipped))
             if not chosen:
                 raise DataError(
-                    f"{path.name} holds no file that can be read.", f"Known are {KINDS}."
+                    _("{name} holds no file that can be read.", name=path.name),
+                    _("Known are {kinds}.", kinds=KINDS),
                 )
             wanted = self._affordable([member for member in members if member.path in chosen])
             total = max(sum(member.size for member in wanted), 1)
             told = self.progress or (lambda share, message: None)
+            message = _("Unpacking {name}", name=path.name)
             places = unpack(
                 archive,
                 wanted,
                 _room(self.scratch),
-                told=lambda written: told(min(written / total, 1.0), f"Unpacking {path.name}"),
+                told=lambda written: told(min(written / total, 1.0), message),
                 most=self.most,
             )
         return [
@@ -296,17 +320,25 @@ def _chosen(paths: list[PurePosixPath], archives: bool, skipped: list[str]) -> l
     for path in paths:
         zipped = archives and path.suffix.lower() == ".zip"
         if any(part.startswith((".", "__MACOSX")) for part in path.parts):
-            skipped.append(f"{path}: hidden")
+            skipped.append(_("{path}: hidden", path=str(path)))
         elif zipped or kind_of_name(path.name):
             chosen.append(path)
         else:
             what, other = SAVE_AS.get(path.suffix.lower(), ("", ""))
-            why = f"{what}; save it as {other}" if what else "its ending is not known"
-            skipped.append(f"{path}: {why}")
+            why = (
+                _("{what}; save it as {other}", what=what, other=other)
+                if what
+                else _("its ending is not known")
+            )
+            skipped.append(_("{path}: {reason}", path=str(path), reason=why))
     rows = [path for path in chosen if kind_of_name(path.name) not in DOCUMENTS]
     if not rows:
         return chosen
-    skipped += [f"{path}: a document among files of rows" for path in chosen if path not in rows]
+    skipped += [
+        _("{path}: a document among files of rows", path=str(path))
+        for path in chosen
+        if path not in rows
+    ]
     return rows
 
 

@@ -16,6 +16,7 @@ from core.data.read.row import MAX_ROW_CHARS, Record, Row, invalid_text
 from core.data.read.sheet_extent import check_extent
 from core.data.read.text import TextSource
 from core.errors import DataError
+from core.language import _
 
 _DELIMITERS = ",;\t|"
 _NO_DELIMITER = "\x1f"
@@ -55,14 +56,16 @@ def _rows(
         first = next(lines, "")
         skipped += 1
         if not first:
-            raise DataError(f"{path.name} is empty.", "Choose a file with rows in it.")
+            raise DataError(
+                _("{name} is empty.", name=path.name), _("Choose a file with rows in it.")
+            )
     reader = csv.reader(chain([first], lines), delimiter=delimiter, strict=True)
     try:
         header = header_of(next(reader), path.name)
     except csv.Error as error:
         raise DataError(
-            f"The first line of {path.name} is not CSV: {error}.",
-            "Write the names of the columns there, separated by commas.",
+            _("The first line of {name} is not CSV: {error}.", name=path.name, error=str(error)),
+            _("Write the names of the columns there, separated by commas."),
         ) from error
     width = len(header)
     while True:
@@ -73,7 +76,7 @@ def _rows(
             return
         except _LineTooLong:
             skipped += 1
-            yield begin, None, f"the line is longer than {MAX_ROW_CHARS:,} characters"
+            yield begin, None, _("the line is longer than {most:,} characters", most=MAX_ROW_CHARS)
         except csv.Error as error:
             yield begin, None, _problem(str(error), begin, skipped + reader.line_num)
         else:
@@ -81,7 +84,8 @@ def _rows(
                 bad = invalid_text("".join(values))
                 yield begin, None if bad else dict(zip(header, values, strict=True)), bad
             elif values:
-                yield begin, None, f"{len(values)} values for {width} columns"
+                bad = _("{values} values for {columns} columns", values=len(values), columns=width)
+                yield begin, None, bad
 
 
 class _Lines:
@@ -134,21 +138,30 @@ def header_of(names: list[str], source: str) -> list[str]:
     twice = sorted({name for name in header if header.count(name) > 1})
     if twice:
         raise DataError(
-            f"{source} has the column {twice[0]} more than once.",
-            "Give each column in the first line a name of its own.",
+            _("{source} has the column {column} more than once.", source=source, column=twice[0]),
+            _("Give each column in the first line a name of its own."),
         )
     bad = invalid_text("".join(header))
     if bad:
-        raise DataError(f"The first line of {source} is {bad}.", "Save the file as UTF-8.")
+        raise DataError(
+            _("The first line of {source} is {bad}.", source=source, bad=bad),
+            _("Save the file as UTF-8."),
+        )
     return header
 
 
 def _problem(error: str, begin: int, end: int) -> str:
     if "end of data" in error:
-        return f"a quote that opens here is never closed; lines {begin} to {end} are lost"
+        return _(
+            "a quote that opens here is never closed; lines {begin} to {end} are lost",
+            begin=begin,
+            end=end,
+        )
     if "field limit" in error:
-        return f"a cell is longer than {MAX_ROW_CHARS:,} characters; is a quote missing?"
-    return f"not CSV: {error}"
+        return _(
+            "a cell is longer than {most:,} characters; is a quote missing?", most=MAX_ROW_CHARS
+        )
+    return _("not CSV: {error}", error=str(error))
 
 
 _ROWS_A_BATCH = 1000
@@ -227,8 +240,13 @@ def _sound(batch: Any) -> Any:
 
 def _damaged(path: Path, kind: str, error: Exception) -> DataError:
     return DataError(
-        f"{path.name} cannot be read as {kind}: {error}".rstrip(".") + ".",
-        "Write the file again, or bring it as JSON Lines.",
+        _(
+            "{name} cannot be read as {kind}: {error}.",
+            name=path.name,
+            kind=kind,
+            error=str(error).rstrip("."),
+        ),
+        _("Write the file again, or bring it as JSON Lines."),
     )
 
 
@@ -239,7 +257,7 @@ def _batch_rows(batch: Any, plain: Callable[[Row], Row] | None) -> Iterator[tupl
         rows = batch.to_pylist(**({"maps_as_pydicts": "lossy"} if plain else {}))
     except (ValueError, KeyError) as error:
         if batch.num_rows == 1:
-            yield None, f"a value cannot be read: {error}"
+            yield None, _("a value cannot be read: {error}", error=str(error))
             return
         for place in range(batch.num_rows):
             yield from _batch_rows(batch.slice(place, 1), plain)
@@ -322,12 +340,18 @@ def read_xlsx(path: Path) -> Iterator[Record]:
                 line += height
     except calamine.PasswordError as error:
         raise DataError(
-            f"{path.name} is locked with a password.", "Save it without the password."
+            _("{name} is locked with a password.", name=path.name),
+            _("Save it without the password."),
         ) from error
     except (calamine.CalamineError, OSError) as error:
         raise DataError(
-            f"{path.name} cannot be read as XLSX: {error}".rstrip(".") + ".",
-            "Save it again as XLSX, or as CSV.",
+            _(
+                "{name} cannot be read as {kind}: {error}.",
+                name=path.name,
+                kind="XLSX",
+                error=str(error).rstrip("."),
+            ),
+            _("Save it again as XLSX, or as CSV."),
         ) from error
 
 
@@ -339,7 +363,8 @@ def _sheet_rows(sheet: Any, path: Path) -> Iterator[tuple[int, Row | None, str]]
         if all(value == "" for value in values):
             continue
         if not names:
-            names = header_of([str(value) for value in values], f"{path.name}, {sheet.name},")
+            where = _("{name}, {sheet},", name=path.name, sheet=sheet.name)
+            names = header_of([str(value) for value in values], where)
         elif bad := invalid_text("".join(value for value in values if isinstance(value, str))):
             yield place, None, bad
         else:

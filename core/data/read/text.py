@@ -16,6 +16,7 @@ from typing import Any
 
 from core.data.read.archives import MAX_RATIO, RATIO_COUNTS_FROM_BYTES
 from core.errors import DataError
+from core.language import _
 
 GZIP = b"\x1f\x8b"
 PIECE_BYTES = 64 * 1024
@@ -88,7 +89,8 @@ def opened(path: Path) -> Iterator[io.BufferedReader]:
         file: io.BufferedReader = io.BufferedReader(path.open("rb", buffering=0), PIECE_BYTES)
     except OSError as error:
         raise DataError(
-            f"{path.name} cannot be read: {error.strerror}.", "Choose a file that can be read."
+            _("{name} cannot be read: {reason}.", name=path.name, reason=error.strerror),
+            _("Choose a file that can be read."),
         ) from error
     with file:
         yield file
@@ -116,7 +118,8 @@ def head_of(path: Path, size: int = 65536) -> bytes:
 def torn_archive(path: Path, reason: str) -> DataError:
     """The error for a gzip of which nothing can be read."""
     return DataError(
-        f"{path.name} is a damaged gzip archive: {reason}.", "Get the file again, or pack it again."
+        _("{name} is a damaged gzip archive: {reason}.", name=path.name, reason=reason),
+        _("Get the file again, or pack it again."),
     )
 
 
@@ -139,7 +142,7 @@ class _Unpacked(io.RawIOBase):
             # One read of the packed bytes at a time: nothing is lost when the next one fails.
             data = b"" if self.torn else self._gzip.read1(len(buffer))
         except EOFError:
-            self.torn, data = "it is cut off before its end", b""
+            self.torn, data = _("it is cut off before its end"), b""
         except (gzip.BadGzipFile, zlib.error) as error:
             self.torn, data = str(error).rstrip("."), b""
         if data:
@@ -153,9 +156,12 @@ class _Unpacked(io.RawIOBase):
     def _check_ratio(self) -> None:
         if self._count > self._file.tell() * MAX_RATIO:
             raise DataError(
-                f"{self._path.name} unpacks to more than {MAX_RATIO} times its size: "
-                "it may be a gzip bomb.",
-                "Unpack it yourself if it is what you want.",
+                _(
+                    "{name} unpacks to more than {ratio} times its size: it may be a gzip bomb.",
+                    name=self._path.name,
+                    ratio=MAX_RATIO,
+                ),
+                _("Unpack it yourself if it is what you want."),
             )
 
 
