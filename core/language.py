@@ -112,7 +112,7 @@ class Said:
 
 def _say(template: str, many: str | None, n: float, values: Mapping[str, Any]) -> str:
     language = _in_use.get()
-    if language == "en":
+    if language == "en" or not template:  # catalogues have their header under ""
         said = template if many is None or n == 1 else many
     elif language == PSEUDO:
         said = _pseudo(template if many is None or n == 1 else many)
