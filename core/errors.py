@@ -31,7 +31,9 @@ class TunesmithError(Exception):
         self.hint = hint
 
     def __str__(self) -> str:
-        return f"{self.message} {self.hint}".strip()
+        if not self.hint:
+            return self.message
+        return _("{message} {hint}", message=self.message, hint=self.hint)
 
 
 @dataclass(frozen=True)

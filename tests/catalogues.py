@@ -26,6 +26,7 @@ from babel.messages.mofile import write_mo
 from babel.messages.pofile import read_po, write_po
 
 from core.language import DOMAIN, LOCALE
+from core.tokens.chat_templates import title_in
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -90,6 +91,13 @@ def _declared(section: ast.ClassDef) -> Iterator[tuple[int, str]]:
 
 def _is(node: ast.expr, name: str) -> bool:
     return isinstance(node, ast.Name) and node.id == name
+
+
+def texts_of_chat_template(
+    file: IO[bytes], keywords: Mapping[str, Any], tags: Sequence[str], options: Mapping[str, Any]
+) -> Iterator[tuple[int, str, str, list[str]]]:
+    """What a chat template that comes with Tunesmith is called."""
+    yield 0, "N_", title_in(file.read().decode()), []
 
 
 def texts_of_preset(

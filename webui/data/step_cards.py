@@ -15,7 +15,7 @@ from core.data.steps.base import Step
 from core.data.steps.labels import about_alike
 from core.data.versions import recipe_of
 from webui import messages
-from webui.data.step_form import MADE_ELSEWHERE, offered, section_specs, sentence
+from webui.data.step_form import MADE_ELSEWHERE, offered, section_specs
 
 LISTED, SHOWN = 20, 8
 _NAMED = 3
@@ -264,7 +264,7 @@ def chooser(form: str) -> str:
 def _choice(op: str, step: type[Step]) -> str:
     return (
         f'<button type="button" data-act="choose" data-at="{op}"><b>'
-        f"{messages.escape(step.title)}</b><span>{messages.escape(sentence(step))}</span></button>"
+        f"{messages.escape(step.title)}</b><span>{messages.escape(step.about())}</span></button>"
     )
 
 
