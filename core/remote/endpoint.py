@@ -258,15 +258,12 @@ class EndpointModel:
         return False
 
     def _give_up(self, response: Any, problem: str) -> None:
-        status, host = response.status_code, self.endpoint.host
+        status = response.status_code
+        told = {"host": self.endpoint.host, "status": status, "problem": problem}
         later = _("What was written so far is kept: go on when that is mended.")
         if status in (401, 403):
             raise ModelError(
-                _(
-                    "The endpoint {host} does not accept the key ({status}).",
-                    host=host,
-                    status=status,
-                ),
+                _("The endpoint {host} does not accept the key ({status}).", **told),
                 _(
                     "Check {key} in the environment, and whether the key may use the model "
                     "{model}. {later}",
@@ -280,10 +277,8 @@ class EndpointModel:
                 _(
                     "The endpoint {host} knows no model {model}, or its URL is not that of an "
                     "OpenAI-compatible API ({status}: {problem}).",
-                    host=host,
                     model=self.settings.model,
-                    status=status,
-                    problem=problem,
+                    **told,
                 ),
                 _(
                     "Check the model's name and {url}, which mostly ends in /v1. {later}",
@@ -293,11 +288,7 @@ class EndpointModel:
             )
         if 300 <= status < 400:
             raise ModelError(
-                _(
-                    "The endpoint {host} sends requests elsewhere ({status}).",
-                    host=host,
-                    status=status,
-                ),
+                _("The endpoint {host} sends requests elsewhere ({status}).", **told),
                 _(
                     "Set {url} to where it leads; keys are not sent along. {later}",
                     url=_OWN[0],
@@ -308,19 +299,11 @@ class EndpointModel:
             raise ModelError(
                 _(
                     "The endpoint {host} takes no more requests for now ({status}: {problem}).",
-                    host=host,
-                    status=status,
-                    problem=problem,
+                    **told,
                 ),
                 _("Is the credit used up? {later}", later=later),
             )
-        raise Refused(
-            _(
-                "the endpoint refused the request ({status}: {problem})",
-                status=status,
-                problem=problem,
-            )
-        )
+        raise Refused(_("the endpoint refused the request ({status}: {problem})", **told))
 
     def _said(self, response: Any) -> str:
         """What an error reply says, short and without the key."""
