@@ -215,7 +215,7 @@ def tally_of(task: DraftTask, written: Written, info: DatasetInfo | None = None)
         requests=len(written.requests),
         drafts=len(drafts),
         duplicates=written.duplicates,
-        unusable=dict(written.unusable.most_common()),
+        unusable={_(reason): count for reason, count in written.unusable.most_common()},
         input_tokens=written.input_tokens,
         output_tokens=written.output_tokens,
         estimated=written.estimated,
@@ -259,7 +259,7 @@ def _load(info: DatasetInfo, task_id: str) -> DraftTask:
         ) from error
     task.folder = folder
     if task.state == "working" and not _is_held(folder):
-        task.state, task.reason = "stopped", DIED
+        task.state, task.reason = "stopped", _(DIED)
     task.tally = tally_of(task, read_log(task.log), info)
     return task
 
