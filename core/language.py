@@ -100,8 +100,8 @@ class Said:
     def __set_name__(self, owner: type, name: str) -> None:
         self.name = f"_said_{name}"
 
-    def __get__(self, instance: Any, owner: type) -> Any:
-        text = getattr(instance, "__dict__", {}).get(self.name, self.default)
+    def __get__(self, instance: object, owner: type) -> str:
+        text: str | None = getattr(instance, "__dict__", {}).get(self.name, self.default)
         if text is None:
             raise AttributeError(self.name)
         return _(text) if isinstance(text, Text) else text
