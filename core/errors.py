@@ -19,6 +19,8 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from core.language import N_, Said, _
+
 
 class TunesmithError(Exception):
     """`message` says what happened and where, `hint` says what to do next."""
@@ -29,7 +31,9 @@ class TunesmithError(Exception):
         self.hint = hint
 
     def __str__(self) -> str:
-        return f"{self.message} {self.hint}".strip()
+        if not self.hint:
+            return self.message
+        return _("{message} {hint}", message=self.message, hint=self.hint)
 
 
 @dataclass(frozen=True)
@@ -40,20 +44,23 @@ class Problem:
     """
 
     field: str
-    message: str
+    message: Said = Said()
     also: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        return f"{self.field}: {self.message}"
+        return _("{field}: {message}", field=self.field, message=self.message)
+
+
+_HINT = N_("Change the fields named.")
 
 
 class ConfigError(TunesmithError):
     """A configuration that breaks a bound or a rule; `problems` has one entry for each."""
 
-    def __init__(self, problems: Sequence[Problem], hint: str = "Change the fields named.") -> None:
+    def __init__(self, problems: Sequence[Problem], hint: str = _HINT) -> None:
         self.problems = tuple(problems)
-        text = "; ".join(str(problem).removesuffix(".") for problem in problems)
-        super().__init__(f"{text}.", hint)
+        said = {f"problem_{place}": str(problem) for place, problem in enumerate(problems)}
+        super().__init__(_(" ".join(f"{{{name}}}" for name in said), **said), _(hint))
 
     def __reduce__(self) -> tuple[type[ConfigError], tuple[tuple[Problem, ...], str]]:
         """How it goes from one process to another: with its problems, not its text."""
@@ -75,7 +82,7 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """The end of a sentence about an unknown name: the nearest known one, or a full stop."""
     near = nearest(name, known)
-    return f"; did you mean {near}?" if near else "."
+    return _("; did you mean {near}?", near=near) if near else _(".")
 
 
 # As SQLite, torch and Rust say it; none of them hands the system's number on.
@@ -84,6 +91,20 @@ _NO_ROOM = (
     "no space left on device",
     "pytorchstreamwriter failed writing",
     ". unexpected pos ",
+)
+
+
+# What systems say most often, for the catalogues.
+_REASONS = (
+    N_("File exists"),
+    N_("Input/output error"),
+    N_("Invalid argument"),
+    N_("Is a directory"),
+    N_("No such file or directory"),
+    N_("Not a directory"),
+    N_("Permission denied"),
+    N_("Read-only file system"),
+    N_("Too many open files"),
 )
 
 
@@ -98,9 +119,9 @@ def disk_full(error: BaseException) -> bool:
 def reason_of(error: BaseException) -> str:
     """Why a file could not be read or written, as the end of a sentence without its full stop."""
     if disk_full(error):
-        return "the disk is full"
+        return _("the disk is full")
     number = error.errno if isinstance(error, OSError) else None
-    return os.strerror(number) if number else str(error).removesuffix(".")
+    return _(os.strerror(number)) if number else str(error).removesuffix(".")
 
 
 class WorkspaceError(TunesmithError):

@@ -87,9 +87,11 @@ def N_(template: str) -> Text:
 
 
 class Said:
-    """A field of a dataclass that holds a declared text: read, it is in the language in use.
+    """A field of a dataclass, or of a class, that holds a declared text: read, it is in the
+    language in use.
 
     title: Said = Said()
+    title = Said(N_("Learning rate"))
     """
 
     def __init__(self, default: str | None = None) -> None:
@@ -98,12 +100,10 @@ class Said:
     def __set_name__(self, owner: type, name: str) -> None:
         self.name = f"_said_{name}"
 
-    def __get__(self, instance: Any, owner: type) -> Any:
-        if instance is None:
-            if self.default is None:
-                raise AttributeError(self.name)
-            return self.default
-        text = instance.__dict__[self.name]
+    def __get__(self, instance: object, owner: type) -> str:
+        text: str | None = getattr(instance, "__dict__", {}).get(self.name, self.default)
+        if text is None:
+            raise AttributeError(self.name)
         return _(text) if isinstance(text, Text) else text
 
     def __set__(self, instance: Any, value: str) -> None:
@@ -112,7 +112,7 @@ class Said:
 
 def _say(template: str, many: str | None, n: float, values: Mapping[str, Any]) -> str:
     language = _in_use.get()
-    if language == "en":
+    if language == "en" or not template:  # catalogues have their header under ""
         said = template if many is None or n == 1 else many
     elif language == PSEUDO:
         said = _pseudo(template if many is None or n == 1 else many)

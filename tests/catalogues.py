@@ -13,10 +13,12 @@ import io
 import sys
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from string import Formatter
 from typing import IO, Any
 
+import yaml
 from babel.messages.catalog import Catalog, Message
 from babel.messages.extract import DEFAULT_KEYWORDS, extract_from_dir
 from babel.messages.frontend import parse_keywords
@@ -24,6 +26,7 @@ from babel.messages.mofile import write_mo
 from babel.messages.pofile import read_po, write_po
 
 from core.language import DOMAIN, LOCALE
+from core.tokens.chat_templates import title_in
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -52,6 +55,8 @@ def texts_of_python(
     """Babel's way to read a file, by its syntax tree: what stands inside an f-string counts too.
     Raises SyntaxError where a text is none that can be looked up."""
     for node in ast.walk(ast.parse(file.read())):
+        if isinstance(node, ast.ClassDef):
+            yield from ((line, "N_", text, []) for line, text in _declared(node))
         if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name)):
             continue
         name = node.func.id
@@ -64,6 +69,45 @@ def texts_of_python(
         if len(texts) != many:
             raise SyntaxError(f"{file.name}:{node.lineno}: a template is one plain string")
         yield node.lineno, name, texts if many > 1 else texts[0], []
+
+
+def _declared(section: ast.ClassDef) -> Iterator[tuple[int, str]]:
+    """What a class of settings says of itself where it has a title, and of each field that is a
+    `knob`: its label, its unit and the text under it."""
+    named = any(
+        isinstance(one, ast.Assign) and _is(one.targets[0], "title") for one in section.body
+    )
+    if named and (text := ast.get_docstring(section)):
+        yield section.lineno, " ".join(text.split())
+    for one, below in pairwise(section.body):
+        made = one.value if isinstance(one, ast.AnnAssign) else None
+        if not (isinstance(made, ast.Call) and _is(made.func, "knob")):
+            continue
+        units = [one.value for one in made.keywords if one.arg == "unit"]
+        texts = [*made.args[1:2], *units, *([below.value] if isinstance(below, ast.Expr) else [])]
+        for text in texts:
+            yield text.lineno, " ".join(ast.literal_eval(text).split())
+
+
+def _is(node: ast.expr, name: str) -> bool:
+    return isinstance(node, ast.Name) and node.id == name
+
+
+def texts_of_chat_template(
+    file: IO[bytes], keywords: Mapping[str, Any], tags: Sequence[str], options: Mapping[str, Any]
+) -> Iterator[tuple[int, str, str, list[str]]]:
+    """What a chat template that comes with Tunesmith is called."""
+    yield 0, "N_", title_in(file.read().decode()), []
+
+
+def texts_of_preset(
+    file: IO[bytes], keywords: Mapping[str, Any], tags: Sequence[str], options: Mapping[str, Any]
+) -> Iterator[tuple[int, str, str, list[str]]]:
+    """What a shipped preset says of itself."""
+    document = yaml.safe_load(file)
+    for key in ("title", "description", "when"):
+        if key in document:
+            yield 0, "N_", document[key], []
 
 
 def translated(language: str) -> Catalog:

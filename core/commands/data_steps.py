@@ -182,8 +182,7 @@ def run_steps(args: argparse.Namespace, output: Output) -> int:
         ]
         forms = list(kind.forms)
         records.append({"op": op, "title": kind.title, "forms": forms, "fields": fields})
-        about = " ".join((kind.__doc__ or "").split())
-        lines.append(f"{op}: {about}")
+        lines.append(f"{op}: {kind.about()}")
         if args.op:
             lines += [f"  {s.path} ({s.allowed}; {s.default!r}): {s.help}" for s in specs]
     output.result({"steps": records}, "\n".join(lines))

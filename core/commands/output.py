@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, TextIO
 
 from core.errors import ConfigError, TunesmithError
+from core.language import unpack
 
 DONE, FAILED, WRONG_USE, STOPPED = 0, 1, 2, 130
 
@@ -28,7 +29,7 @@ class Output:
     def result(self, data: dict[str, Any], text: str) -> None:
         """The command's result: `data` as JSON, or `text` for a person."""
         if self.as_json:
-            json.dump(data, self.stream, ensure_ascii=False, indent=2, default=str)
+            json.dump(unpack(data), self.stream, ensure_ascii=False, indent=2, default=str)
             self.stream.write("\n")
         elif text:
             self.stream.write(text.rstrip("\n") + "\n")

@@ -15,15 +15,27 @@ from pydantic import BaseModel, ConfigDict, Field
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
+from core.language import N_, Said, _
+
 Level = Literal["basic", "advanced"]
 _KIND_NAMES = {
-    "bool": "true or false",
-    "int": "a whole number",
-    "float": "a number",
-    "str": "text",
-    "list": "a list of texts",
-    "records": "a list of mappings",
-    "dict": "a mapping of names to values",
+    "bool": N_("true or false"),
+    "int": N_("a whole number"),
+    "float": N_("a number"),
+    "str": N_("text"),
+    "list": N_("a list of texts"),
+    "records": N_("a list of mappings"),
+    "dict": N_("a mapping of names to values"),
+}
+_BOUNDS = {
+    (">=", ""): N_("{kind} of at least {low}"),
+    (">", ""): N_("{kind} above {low}"),
+    ("", "<="): N_("{kind} up to {high}"),
+    ("", "<"): N_("{kind} below {high}"),
+    (">=", "<="): N_("{kind} from {low} to {high}"),
+    (">=", "<"): N_("{kind} of at least {low} and below {high}"),
+    (">", "<="): N_("{kind} above {low} and up to {high}"),
+    (">", "<"): N_("{kind} above {low} and below {high}"),
 }
 
 
@@ -74,7 +86,7 @@ def knob(
     return Field(default, json_schema_extra=extra, **bounds)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class FieldSpec:
     """One setting, as the form, the command line and the docs need it.
 
@@ -86,11 +98,11 @@ class FieldSpec:
     path: str
     kind: str
     default: Any
-    label: str
-    help: str
+    label: Said = Said()
+    help: Said = Said()
     level: Level
     when: dict[str, list[Any]]
-    unit: str
+    unit: Said = Said()
     group: str
     choices: tuple[Any, ...]
     minimum: float | None
@@ -113,26 +125,22 @@ class FieldSpec:
     @property
     def allowed(self) -> str:
         """What the field takes, to end a sentence: `a whole number from 1 to 4096, or auto`."""
-        words = [
-            *self.words,
-            *(["auto"] if self.auto else []),
-            *(["empty"] if self.optional else []),
-        ]
-        return ", or ".join([self._allowed_kind(), *words])
+        found = self._allowed_kind()
+        for word in (*self.words, *(["auto"] if self.auto else [])):
+            found = _("{allowed}, or {word}", allowed=found, word=word)
+        return _("{allowed}, or empty", allowed=found) if self.optional else found
 
     def _allowed_kind(self) -> str:
         if self.choices:
-            many = "any of " if self.kind == "list" else "one of "
-            return many + ", ".join(str(choice) for choice in self.choices)
-        kind = _KIND_NAMES[self.kind]
-        low, high = _number(self.minimum), _number(self.maximum)
-        more = f"above {low}" if self.exclusive_minimum else f"of at least {low}"
-        less = f"below {high}" if self.exclusive_maximum else f"up to {high}"
-        if low and high and not self.exclusive_minimum and not self.exclusive_maximum:
-            return f"{kind} from {low} to {high}"
-        if low and high:
-            return f"{kind} {more} and {less}"
-        return f"{kind} {more}" if low else f"{kind} {less}" if high else kind
+            choices = ", ".join(str(choice) for choice in self.choices)
+            if self.kind == "list":
+                return _("any of {choices}", choices=choices)
+            return _("one of {choices}", choices=choices)
+        kind, low, high = _KIND_NAMES[self.kind], _number(self.minimum), _number(self.maximum)
+        least = low and (">" if self.exclusive_minimum else ">=")
+        most = high and ("<" if self.exclusive_maximum else "<=")
+        template = _BOUNDS.get((least, most), kind).template
+        return _(template, kind=kind, low=low, high=high)
 
     def shown(self, values: dict[str, Any]) -> bool:
         """Whether the field matters, given the current value of each dotted path."""
@@ -171,11 +179,11 @@ def _spec(path: str, info: FieldInfo) -> FieldSpec:
         path=path,
         kind=kind,
         default=None if default is PydanticUndefined else default,
-        label=str(extra.get("label") or path.rpartition(".")[2]),
-        help=" ".join((info.description or "").split()),
+        label=N_(str(extra.get("label") or path.rpartition(".")[2])),
+        help=N_(" ".join((info.description or "").split())),
         level="basic" if extra.get("level") == "basic" else "advanced",
         when=when,
-        unit=str(extra.get("unit") or ""),
+        unit=N_(str(extra.get("unit") or "")),
         group=str(extra.get("group") or ""),
         choices=choices,
         minimum=bounds.get("ge", bounds.get("gt")),

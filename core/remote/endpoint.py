@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import Any, Protocol
 
 from core.errors import ModelError
+from core.language import _
 
 _OWN = ("TUNESMITH_OPENAI_BASE_URL", "TUNESMITH_OPENAI_API_KEY")
 _GENERAL = ("OPENAI_BASE_URL", "OPENAI_API_KEY")
@@ -100,18 +101,20 @@ def endpoint_from(environment: Mapping[str, str] | None = None) -> Endpoint:
     url, key = given.get(_OWN[0], "").strip(), own_key
     if not url:
         url, key = given.get(_GENERAL[0], "").strip(), own_key or given.get(_GENERAL[1], "").strip()
-    hint = (
-        f"Set {_OWN[0]}, such as http://127.0.0.1:8080/v1, and {_OWN[1]} if it needs a key, in the "
-        "environment that Tunesmith is started from."
+    hint = _(
+        "Set {url}, such as http://127.0.0.1:8080/v1, and {key} if it needs a key, in the "
+        "environment that Tunesmith is started from.",
+        url=_OWN[0],
+        key=_OWN[1],
     )
     if not url:
-        raise ModelError("No endpoint is known.", hint)
+        raise ModelError(_("No endpoint is known."), hint)
     try:
         is_web = httpx2.URL(url).scheme in ("http", "https") and bool(httpx2.URL(url).host)
     except httpx2.InvalidURL:
         is_web = False
     if not is_web or not key.isascii():
-        raise ModelError("The endpoint's URL or key cannot be used as it is.", hint)
+        raise ModelError(_("The endpoint's URL or key cannot be used as it is."), hint)
     return Endpoint(url, key)
 
 
@@ -202,9 +205,16 @@ class EndpointModel:
                 continue
             self._give_up(response, problem)
         raise ModelError(
-            f"The endpoint {self.endpoint.host} gave no answer in {_TRIES} tries: {problem}.",
-            "What was written so far is kept. Go on later, with fewer requests at once or a "
-            "longer wait for a reply.",
+            _(
+                "The endpoint {host} gave no answer in {tries} tries: {reason}.",
+                host=self.endpoint.host,
+                tries=_TRIES,
+                reason=problem,
+            ),
+            _(
+                "What was written so far is kept. Go on later, with fewer requests at once or a "
+                "longer wait for a reply."
+            ),
         )
 
     async def _sent(self, messages: Sequence[Message]) -> tuple[Any, str]:
@@ -222,11 +232,12 @@ class EndpointModel:
             async with asyncio.timeout(self.settings.timeout_seconds):
                 return await self._client.post(self.endpoint.address, json=body), ""
         except (httpx2.TimeoutException, TimeoutError):
-            return None, f"no reply within {self.settings.timeout_seconds:g} s"
+            seconds = self.settings.timeout_seconds
+            return None, _("no reply within {seconds:g} s", seconds=seconds)
         except httpx2.ConnectError:
-            return None, "no connection"
+            return None, _("no connection")
         except (httpx2.HTTPError, httpx2.InvalidURL) as error:
-            return None, f"the connection broke ({type(error).__name__})"
+            return None, _("the connection broke ({error})", error=type(error).__name__)
 
     def _retries(self, response: Any, problem: str) -> bool:
         """Whether this was the end of it. Otherwise the next try is prepared here."""
@@ -247,31 +258,52 @@ class EndpointModel:
         return False
 
     def _give_up(self, response: Any, problem: str) -> None:
-        status, host = response.status_code, self.endpoint.host
-        later = "What was written so far is kept: go on when that is mended."
+        status = response.status_code
+        told = {"host": self.endpoint.host, "status": status, "problem": problem}
+        later = _("What was written so far is kept: go on when that is mended.")
         if status in (401, 403):
             raise ModelError(
-                f"The endpoint {host} does not accept the key ({status}).",
-                f"Check {_OWN[1]} in the environment, and whether the key may use the model "
-                f"{self.settings.model}. {later}",
+                _("The endpoint {host} does not accept the key ({status}).", **told),
+                _(
+                    "Check {key} in the environment, and whether the key may use the model "
+                    "{model}. {later}",
+                    key=_OWN[1],
+                    model=self.settings.model,
+                    later=later,
+                ),
             )
         if status in (404, 405):
             raise ModelError(
-                f"The endpoint {host} knows no model {self.settings.model}, or its URL is not that "
-                f"of an OpenAI-compatible API ({status}: {problem}).",
-                f"Check the model's name and {_OWN[0]}, which mostly ends in /v1. {later}",
+                _(
+                    "The endpoint {host} knows no model {model}, or its URL is not that of an "
+                    "OpenAI-compatible API ({status}: {problem}).",
+                    model=self.settings.model,
+                    **told,
+                ),
+                _(
+                    "Check the model's name and {url}, which mostly ends in /v1. {later}",
+                    url=_OWN[0],
+                    later=later,
+                ),
             )
         if 300 <= status < 400:
             raise ModelError(
-                f"The endpoint {host} sends requests elsewhere ({status}).",
-                f"Set {_OWN[0]} to where it leads; keys are not sent along. {later}",
+                _("The endpoint {host} sends requests elsewhere ({status}).", **told),
+                _(
+                    "Set {url} to where it leads; keys are not sent along. {later}",
+                    url=_OWN[0],
+                    later=later,
+                ),
             )
         if status in _AGAIN or status == 402:
             raise ModelError(
-                f"The endpoint {host} takes no more requests for now ({status}: {problem}).",
-                f"Is the credit used up? {later}",
+                _(
+                    "The endpoint {host} takes no more requests for now ({status}: {problem}).",
+                    **told,
+                ),
+                _("Is the credit used up? {later}", later=later),
             )
-        raise Refused(f"the endpoint refused the request ({status}: {problem})")
+        raise Refused(_("the endpoint refused the request ({status}: {problem})", **told))
 
     def _said(self, response: Any) -> str:
         """What an error reply says, short and without the key."""
@@ -294,7 +326,7 @@ class EndpointModel:
             if not isinstance(content, str):
                 raise TypeError
         except (ValueError, LookupError, TypeError, AttributeError):
-            raise Refused("the endpoint's reply is no chat completion") from None
+            raise Refused(_("the endpoint's reply is no chat completion")) from None
         cut = choice.get("finish_reason") == "length"
         text = self.endpoint.clean(content)
         usage = data.get("usage")

@@ -13,6 +13,7 @@ import yaml
 from core.config import SPEC_BY_PATH, RunConfig, flatten, nest, renamed
 from core.config.yaml_file import read_yaml
 from core.errors import ConfigError, Problem, TunesmithError, nearest
+from core.language import N_, Said
 from core.rules.parsing import parse_config
 from core.workspace import Workspace, checked_id, write_atomic
 
@@ -23,7 +24,7 @@ _OF_A_RUN = ("name", "data.dataset_fingerprint")
 _KEYS = {"title", "description", "when", "order", "settings"}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Preset:
     """A named set of values. `settings` has the dotted paths that differ from the defaults.
 
@@ -31,11 +32,11 @@ class Preset:
     """
 
     name: str
-    title: str
-    description: str
+    title: Said = Said()
+    description: Said = Said()
     settings: dict[str, Any]
     builtin: bool
-    when: str = ""
+    when: Said = Said("")
     order: int = field(default=1000, compare=False)
     problem: str = ""
 
@@ -174,13 +175,14 @@ def _read(path: Path, *, builtin: bool) -> Preset:
         settings = {} if problem else renamed(flatten(data.get("settings") or {}))
     except ConfigError as error:
         settings, problem = {}, error.message
+    declared = N_ if builtin else str
     return Preset(
         name=path.stem,
-        title=str(data.get("title") or path.stem),
-        description=str(data.get("description") or ""),
+        title=declared(data.get("title") or path.stem),
+        description=declared(data.get("description") or ""),
         settings={key: _plain(key, value) for key, value in settings.items()},
         builtin=builtin,
-        when=str(data.get("when") or ""),
+        when=declared(data.get("when") or ""),
         order=int(data["order"]) if isinstance(data.get("order"), int) else 1000,
         problem=problem,
     )

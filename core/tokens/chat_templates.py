@@ -31,6 +31,7 @@ from core.errors import DataError, JobError
 from core.jobs.isolated import call_isolated
 from core.jobs.limits import Limit
 from core.jobs.process import context
+from core.language import N_, _
 from core.progress import Tell
 from core.workspace import RunFolder, Workspace, write_atomic
 
@@ -40,11 +41,11 @@ MODELS_OWN = "model"
 BUNDLED = Path(__file__).resolve().parents[2] / "assets" / "templates"
 
 FROM_TRL = {
-    "deepseek-r1": ("deepseek_r1_distill_training", "DeepSeek-R1, every thought kept"),
-    "glm-4.5": ("glm4moe_training", "GLM-4.5, the thoughts of the last question kept"),
-    "gpt-oss": ("gptoss_training", "gpt-oss (Harmony), the thought of the last answer kept"),
-    "qwen3": ("qwen3_training", "Qwen3, every thought kept"),
-    "qwen3.5": ("qwen3_5_think_training", "Qwen3.5, every thought kept"),
+    "deepseek-r1": ("deepseek_r1_distill_training", N_("DeepSeek-R1, every thought kept")),
+    "glm-4.5": ("glm4moe_training", N_("GLM-4.5, the thoughts of the last question kept")),
+    "gpt-oss": ("gptoss_training", N_("gpt-oss (Harmony), the thought of the last answer kept")),
+    "qwen3": ("qwen3_training", N_("Qwen3, every thought kept")),
+    "qwen3.5": ("qwen3_5_think_training", N_("Qwen3.5, every thought kept")),
 }
 """Templates for models that think: name -> (file in TRL's package, title). They come after the
 owner's own, who may have had one of that name before."""
@@ -84,6 +85,7 @@ _THOUGHT = "The sun is high."
 THOUGHT_KEYS = ("reasoning_content", "thinking", "reasoning")
 """The keys under which templates look for a thought."""
 
+_END_OF_TURN = N_("the end of a turn")
 _MARK = re.compile(
     r"<\|[^<>|\s]{1,40}\|>|<｜[^<>｜\s]{1,40}｜>|<[a-z]+(?:_[a-z0-9]+)+>|\[/?[A-Za-z_]{2,20}\]|</?s>"
 )
@@ -108,7 +110,9 @@ class TemplateProblem:
     message: str
 
     def __str__(self) -> str:
-        return f"Line {self.line}: {self.message}" if self.line else self.message
+        if not self.line:
+            return self.message
+        return _("Line {line}: {problem}", line=self.line, problem=self.message)
 
 
 def list_templates(workspace: Workspace) -> list[Template]:
@@ -117,8 +121,8 @@ def list_templates(workspace: Workspace) -> list[Template]:
     taken = {template.name for template in own}
     bundled = _in_folder(BUNDLED, "bundled")
     bundled += [
-        Template(name, title, "bundled", path.read_text(encoding="utf-8"))
-        for name, (_, title) in FROM_TRL.items()
+        Template(name, _(title), "bundled", path.read_text(encoding="utf-8"))
+        for name, (_file, title) in FROM_TRL.items()
         if name not in taken and (path := _from_trl(name)) is not None
     ]
     return [*sorted(bundled, key=lambda one: one.name), *own]
@@ -128,10 +132,15 @@ def _in_folder(folder: Path, source: Literal["bundled", "own"]) -> list[Template
     found = []
     for path in sorted(folder.glob("*.jinja")):
         text = path.read_text(encoding="utf-8", errors="replace")
-        title = _TITLE.match(text)
-        shown = " ".join(title[1].split())[:80] if title else path.stem
-        found.append(Template(path.stem, shown, source, text))
+        title = title_in(text) or path.stem
+        found.append(Template(path.stem, _(title) if source == "bundled" else title, source, text))
     return found
+
+
+def title_in(text: str) -> str:
+    """What a template is called in its first comment; "" where it has none."""
+    title = _TITLE.match(text)
+    return " ".join(title[1].split())[:80] if title else ""
 
 
 def _from_trl(name: str) -> Path | None:
@@ -154,7 +163,8 @@ def load_template(name: str, workspace: Workspace) -> str:
     known = [template.name for template in list_templates(workspace)]
     near = get_close_matches(name, known, 3, 0.5) or known
     raise DataError(
-        f"There is no chat template {name!r}.", f"Choose {MODELS_OWN}, or {', '.join(near)}."
+        _("There is no chat template {name!r}.", name=name),
+        _("Choose {own}, or {names}.", own=MODELS_OWN, names=", ".join(near)),
     )
 
 
@@ -163,15 +173,20 @@ def save_template(workspace: Workspace, name: str, text: str) -> Template:
     bundled one, cannot be a file's name, or the template has a problem."""
     if not _NAME.fullmatch(name) or name == MODELS_OWN:
         raise DataError(
-            f"{name!r} cannot be the name of a template.",
-            "Take lower-case letters, digits, hyphens, dots and underscores, such as my-chatml.",
+            _("{name!r} cannot be the name of a template.", name=name),
+            _("Take lower-case letters, digits, hyphens, dots and underscores, such as my-chatml."),
         )
     is_own = (own_folder(workspace) / f"{name}.jinja").is_file()
     if (BUNDLED / f"{name}.jinja").is_file() or (name in FROM_TRL and not is_own):
-        raise DataError(f"{name} is a template that comes with Tunesmith.", "Take another name.")
+        raise DataError(
+            _("{name} is a template that comes with Tunesmith.", name=name), _("Take another name.")
+        )
     problem = check_template(text)
     if problem:
-        raise DataError(f"The template cannot be used. {problem}", "Change it at that place.")
+        raise DataError(
+            _("The template cannot be used. {problem}", problem=problem),
+            _("Change it at that place."),
+        )
     write_atomic(own_folder(workspace) / f"{name}.jinja", text)
     return next(one for one in list_templates(workspace) if one.name == name)
 
@@ -182,7 +197,8 @@ def delete_template(workspace: Workspace, name: str) -> None:
     path = own_folder(workspace) / f"{name}.jinja"
     if not _NAME.fullmatch(name) or not path.is_file():
         raise DataError(
-            f"There is no own chat template {name!r}.", "Those that come with Tunesmith stay."
+            _("There is no own chat template {name!r}.", name=name),
+            _("Those that come with Tunesmith stay."),
         )
     path.unlink()
 
@@ -196,15 +212,18 @@ def check_template(text: str) -> TemplateProblem | None:
     conversation, words of it that are left out, generation marks around something else than an
     answer, or that nothing ends an answer. None when it is fit."""
     if not text.strip():
-        return TemplateProblem(None, "The template is empty.")
+        return TemplateProblem(None, _("The template is empty."))
     if len(text) > _MOST_CHARACTERS:
-        return TemplateProblem(None, f"The template is longer than {_MOST_CHARACTERS:,} letters.")
+        return TemplateProblem(
+            None,
+            _("The template is longer than {letters:,} letters.", letters=_MOST_CHARACTERS),
+        )
     try:
         found: TemplateProblem | None = call_isolated(
             f"{__name__}:problem_of", text, within=_LIMIT, workers=context((__name__,))
         )
     except JobError as error:
-        return TemplateProblem(None, f"It cannot be rendered. {error.message}")
+        return TemplateProblem(None, _("It cannot be rendered. {reason}", reason=error.message))
     return found
 
 
@@ -216,7 +235,7 @@ def problem_of(text: str, progress: Tell | None = None) -> TemplateProblem | Non
     except jinja2.TemplateSyntaxError as error:
         return TemplateProblem(error.lineno, _sentence(error))
     except RecursionError:
-        return TemplateProblem(None, "The template is nested too deeply.")
+        return TemplateProblem(None, _("The template is nested too deeply."))
     try:
         rendered = _render(template, _PROBE[:2])
         asked = _render(template, _PROBE, add_generation_prompt=True)
@@ -225,13 +244,21 @@ def problem_of(text: str, progress: Tell | None = None) -> TemplateProblem | Non
         raise
     except Exception as error:  # a template is a program: it raises what it likes
         return TemplateProblem(_line_of(error.__traceback__), _sentence(error))
-    for who, words in (("user", _USER), ("assistant", _ANSWER)):
+    for role, words in (("user", _USER), ("assistant", _ANSWER)):
         if words not in rendered or words not in asked:
-            return TemplateProblem(None, f"The words of the {who} are missing in what it renders.")
+            return TemplateProblem(
+                None, _("The words of the {role} are missing in what it renders.", role=role)
+            )
     for number, turn in enumerate(_LONG, 1):
         if turn["content"] not in longer:
-            who = f"the {turn['role']} in turn {number} of {len(_LONG)}"
-            return TemplateProblem(None, f"The words of {who} are missing in what it renders.")
+            message = _(
+                "The words of the {role} in turn {number} of {turns} are missing in what it "
+                "renders.",
+                role=turn["role"],
+                number=number,
+                turns=len(_LONG),
+            )
+            return TemplateProblem(None, message)
     _render_others(text, template)
     wrong = _wrong_marks(text) or _without_end(template)
     return TemplateProblem(None, wrong) if wrong else None
@@ -261,10 +288,11 @@ def _wrong_marks(text: str) -> str:
     marked = re.findall(f"{_BEGIN}(.*?){_END}", rendered, re.DOTALL)
     if not marked or any(_ANSWER in one for one in marked):
         return ""
-    mend = "Set {% generation %} before the words of the assistant, {% endgeneration %} behind."
+    wrong = _("Its generation marks leave out the words of the assistant.")
     if not any(one.strip() for one in marked):
-        return f"Its generation marks are empty: nothing would be learned. {mend}"
-    return f"Its generation marks leave out the words of the assistant. {mend}"
+        wrong = _("Its generation marks are empty: nothing would be learned.")
+    mend = _("Set {% generation %} before the words of the assistant, {% endgeneration %} behind.")
+    return _("{message} {hint}", message=wrong, hint=mend)
 
 
 def _without_end(template: jinja2.Template) -> str:
@@ -279,10 +307,10 @@ def _without_end(template: jinja2.Template) -> str:
     next_turn = _CLOSING.match(rendered.partition(_ANSWER)[2])
     if rendered.rpartition(_ANSWER)[2].strip() or (next_turn and next_turn[1] not in opening):
         return ""
-    return (
-        "Nothing ends an answer in what it renders, so that a model would never learn to stop. "
-        "Write {{ eos_token }}, or the mark that the model stops at, behind the words of the "
-        "assistant."
+    return _(
+        "Nothing ends an answer in what it renders, so that a model would never learn to "
+        "stop. Write {{ eos_token }}, or the mark that the model stops at, behind the "
+        "words of the assistant."
     )
 
 
@@ -293,7 +321,7 @@ def template_remarks(text: str) -> list[str]:
             f"{__name__}:remarks_on", text, within=_LIMIT, workers=context((__name__,))
         )
     except JobError as error:
-        return [f"With other conversations it cannot be rendered. {error.message}"]
+        return [_("With other conversations it cannot be rendered. {reason}", reason=error.message)]
     return found
 
 
@@ -303,8 +331,11 @@ def remarks_on(text: str, progress: Tell | None = None) -> list[str]:
     stop = left_out_stop(text)
     if stop:
         remarks.append(
-            f"Its generation marks leave out {stop}, which ends an answer. It is learned "
-            "nevertheless: without it a model would never stop."
+            _(
+                "Its generation marks leave out {stop}, which ends an answer. It is learned "
+                "nevertheless: without it a model would never stop.",
+                stop=stop,
+            )
         )
     return [*remarks, *_remarks_on_thoughts(text)]
 
@@ -318,10 +349,10 @@ def left_out_stop(text: str) -> str:
     with suppress(Exception):  # `check_template` says what is wrong with it
         template = _environment(_ShownGeneration).from_string(text)
         rendered = _render(template, _PROBE, eos_token=_EOS)
-        inside, _, rest = rendered.partition(_BEGIN)[2].partition(_END)
+        inside, _mark, rest = rendered.partition(_BEGIN)[2].partition(_END)
         if inside.rstrip().endswith(_ANSWER):
             found = _MARK.match(rest.lstrip())
-            return found[0] if found else "the end of a turn"
+            return found[0] if found else _END_OF_TURN
     return ""
 
 
@@ -340,9 +371,9 @@ def _remarks_on_thoughts(text: str) -> list[str]:
     except Exception:  # noqa: BLE001 - `check_template` says what is wrong with it
         return []
     if last not in rendered:
-        return ["It takes the thoughts out of answers: they are neither read nor learned."]
+        return [_("It takes the thoughts out of answers: they are neither read nor learned.")]
     if first not in rendered:
-        return ["It takes the thoughts of earlier turns out: they are neither read nor learned."]
+        return [_("It takes the thoughts of earlier turns out: they are neither read nor learned.")]
     return []
 
 
@@ -403,13 +434,13 @@ def split_marks(text: str, tokenizer: Any) -> list[str]:
     except Exception:  # noqa: BLE001 - `check_template` says what is wrong with it
         return []
     vocabulary = tokenizer.get_vocab()
-    found = []
+    found: list[str] = []
     for mark in dict.fromkeys(_MARK.findall(rendered)):
         if mark in vocabulary:
             continue
         count = len(tokenizer(mark, add_special_tokens=False, verbose=False)["input_ids"])
         if count > 1:
-            found.append(f"{mark} is {count} tokens for this model")
+            found.append(_("{mark} is {count} tokens for this model", mark=mark, count=count))
     return found
 
 

@@ -9,6 +9,7 @@ from core.data.record import DatasetInfo
 from core.data.rowfile import read_slice
 from core.data.rowtext import texts
 from core.errors import DataError
+from core.language import _
 from core.tokens.chat_templates import left_out_stop, names_used, split_marks, thought_key
 from core.tokens.lens import Lens
 from core.tokens.sides import Side, label_of, sides_of_rows
@@ -41,7 +42,9 @@ def preview_rows(
     for index in indices:
         rows = read_slice(path, index, 1) if index >= 0 else []
         if not rows:
-            missing = DataError(f"There is no row {index} in the {part} part.")
+            missing = DataError(
+                _("There is no row {row} in the {part} part.", row=index, part=part)
+            )
             shown.append(_seen({}, [Side("", missing)], tokenizer, lens.max_length))
             continue
         sides = sides_of_rows(
@@ -67,7 +70,9 @@ def _seen(
     """A row as the page shows it. `sides` hold all tokens, so that those behind the cut show."""
     drawn = [_drawn(side, tokenizer, max_length) for side in sides]
     errors = [
-        f"{side['title']}: {side['error']}" if len(drawn) > 1 else side["error"]
+        _("{side}: {problem}", side=side["title"], problem=side["error"])
+        if len(drawn) > 1
+        else side["error"]
         for side in drawn
         if side["error"]
     ]
@@ -103,24 +108,26 @@ def _notes(row: dict[str, Any], tokenizer: Any, split: list[str]) -> Iterator[st
     """What the tokens alone do not say."""
     if "text" not in row:
         if not tokenizer.chat_template:
-            yield "The model has no chat template: each turn stands on lines of its own."
+            yield _("The model has no chat template: each turn stands on lines of its own.")
         elif split:
-            more = ", ..." if len(split) > _MOST_NAMED else ""
-            yield (
-                f"The chat template has marks that the model does not know: "
-                f"{', '.join(split[:_MOST_NAMED])}{more}. Choose a template whose marks it knows."
+            more = ["..."] if len(split) > _MOST_NAMED else []
+            yield _(
+                "The chat template has marks that the model does not know: {marks}. Choose a "
+                "template whose marks it knows.",
+                marks=", ".join([*split[:_MOST_NAMED], *more]),
             )
         stop = left_out_stop(template_text(tokenizer, with_tools=bool(row.get("tools"))))
         if stop:
-            yield (
-                f"The generation marks of the chat template leave out {stop}, which ends an "
-                "answer. It is learned nevertheless."
+            yield _(
+                "The generation marks of the chat template leave out {stop}, which ends an "
+                "answer. It is learned nevertheless.",
+                stop=stop,
             )
         yield from _notes_on_tools(row, tokenizer)
     marks = [mark for mark in special_texts(tokenizer) if any(mark in text for text in texts(row))]
     if marks:
         named = ", ".join(marks[:_MOST_NAMED])
-        yield f"The row's own words contain {named}, which the model reads as a mark."
+        yield _("The row's own words contain {mark}, which the model reads as a mark.", mark=named)
 
 
 def _turns(row: dict[str, Any]) -> list[dict[str, Any]]:
@@ -134,12 +141,15 @@ def _notes_on_loss(row: dict[str, Any], lens: Lens) -> Iterator[str]:
     parts = sorted({w for turn in weighted if 0 < (w := turn["weight"]) != 1})
     if parts:
         named = ", ".join(f"{weight:g}" for weight in parts[:_MOST_NAMED])
-        yield f"The loss weight {named} of a turn counts as 1: it is learned in full."
+        yield _(
+            "The loss weight {weight} of a turn counts as 1: it is learned in full.", weight=named
+        )
     asked = [turn for turn in weighted if turn["role"] != "assistant" and turn["weight"] > 0]
     if asked and not lens.learning.everything:
-        yield (
-            f"A turn of the {asked[0]['role']} is marked to be learned. Only answers can be, or "
-            "everything: it is read."
+        yield _(
+            "A turn of the {role} is marked to be learned. Only answers can be, or everything: "
+            "it is read.",
+            role=asked[0]["role"],
         )
 
 
@@ -147,26 +157,27 @@ def _notes_on_thoughts(row: dict[str, Any], sides: list[Side], tokenizer: Any) -
     template = template_text(tokenizer, with_tools=bool(row.get("tools")))
     own = any(turn.get("reasoning_content") for turn in _turns(row))
     if own and not thought_key(template):
-        yield (
+        yield _(
             "The chat template knows no thoughts: they stand in <think> before the words of the "
             "answer."
         )
     unclosed = next((mark for turn in _turns(row) if (mark := open_thought(turn))), "")
     if unclosed:
-        yield (
-            f"A thought begins with {unclosed} and is never closed: all that follows is taken for "
-            "the answer."
+        yield _(
+            "A thought begins with {mark} and is never closed: all that follows is taken for the "
+            "answer.",
+            mark=unclosed,
         )
     tokens = [side.tokens for side in sides if isinstance(side.tokens, TokenizedRow)]
     lost = taken_out(*next((one.lost_thoughts for one in tokens if any(one.lost_thoughts)), (0, 0)))
     if lost:
-        yield f"{lost} Nothing of them is learned."
+        yield _("{lost} Nothing of them is learned.", lost=lost)
 
 
 def _notes_on_tools(row: dict[str, Any], tokenizer: Any) -> Iterator[str]:
     used = names_used(template_text(tokenizer, with_tools=bool(row.get("tools"))))
     if row.get("tools") and "tools" not in used:
-        yield "The chat template knows no tools: they stand as text in the system turn."
+        yield _("The chat template knows no tools: they stand as text in the system turn.")
     calls = any(turn.get("tool_calls") for turn in _turns(row))
     if calls and "tool_calls" not in used:
-        yield "The chat template knows no calls of tools: they stand as text in the answers."
+        yield _("The chat template knows no calls of tools: they stand as text in the answers.")

@@ -13,6 +13,7 @@ from typing import Any
 
 from core.data.record import DatasetInfo
 from core.errors import DataError, ModelError
+from core.language import _
 from core.tokens.learn import last_good_answer
 from core.tokens.tokenize import with_system_prompt
 from core.tokens.tool_turns import answer_text, for_template, rendered_with_calls, template_text
@@ -42,7 +43,7 @@ def prompt_ids(
     if special and ids and ids[-1] == tokenizer.eos_token_id:
         ids.pop()  # some tokenizers end every text; an answer cannot follow that
     if not ids:
-        raise ModelError("There is nothing to answer.", "Write a message first.")
+        raise ModelError(_("There is nothing to answer."), _("Write a message first."))
     return ids
 
 
@@ -103,8 +104,11 @@ def _rendered(messages: list[Message], tokenizer: Any, tools: list[Any] | None) 
         return rendered_with_calls(messages, tokenizer, tools, add_generation_prompt=True)
     except Exception as error:  # a template is a program: it raises what it likes
         raise ModelError(
-            f"The model's chat template cannot take this conversation: {str(error).rstrip('.')}.",
-            "Leave out the system prompt, or clear the chat; some models want turns by turns.",
+            _(
+                "The model's chat template cannot take this conversation: {error}.",
+                error=str(error).rstrip("."),
+            ),
+            _("Leave out the system prompt, or clear the chat; some models want turns by turns."),
         ) from error
 
 
@@ -129,10 +133,10 @@ def prompted(row: dict[str, Any], system_prompt: str = "") -> Prompted:
         turns = [*(row.get("prompt") or []), *(row.get("completion") or row.get("messages") or [])]
         last = last_good_answer(turns)
         if last is None:
-            raise DataError("No turn of it is an answer.", "Import it as prompt-only rows.")
+            raise DataError(_("No turn of it is an answer."), _("Import it as prompt-only rows."))
         prompt, answer = turns[:last], answer_text(turns[last])
     if not prompt:
-        raise DataError("It has nothing to answer.", "Import it with a prompt.")
+        raise DataError(_("It has nothing to answer."), _("Import it with a prompt."))
     return Prompted(with_system_prompt(prompt, system_prompt), answer, row.get("tools"))
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from core.errors import DataError, TunesmithError
+from core.language import N_, _
 from core.tokens.learn import Learn
 from core.tokens.prompts import prompt_text
 from core.tokens.spans import ChatRenderer, Rendered
@@ -21,7 +22,7 @@ from core.tokens.tokenize import (
 )
 
 _DEFAULT = Learn()
-_BOTH = (("Chosen", "chosen"), ("Rejected", "rejected"))
+_BOTH = ((N_("Chosen"), "chosen"), (N_("Rejected"), "rejected"))
 
 
 @dataclass(frozen=True)
@@ -63,8 +64,8 @@ def sides_of_rows(
 
     def draw(row: dict[str, Any], chat: ChatRenderer | None) -> list[Rendered | DataError]:
         sides = _drawn(row, tokenizer, chat, learn, system_prompt)
-        marks.append([(title, learns) for title, _, learns in sides])
-        return [item for _, item, _ in sides]
+        marks.append([(title, learns) for title, _item, learns in sides])
+        return [item for _title, item, _learns in sides]
 
     found: list[list[Side]] = []
     for tokens in encode_batches(rows, tokenizer, draw, max_length=max_length, progress=progress):
@@ -78,7 +79,7 @@ def label_of(row: dict[str, Any]) -> str | None:
     if "labels" in row:
         return ", ".join(row["labels"])
     if "label" in row and "completion" in row:
-        return "desirable" if row["label"] else "undesirable"
+        return _("desirable") if row["label"] else _("undesirable")
     return None
 
 
@@ -100,15 +101,15 @@ def _drawn(
     except DataError as error:
         return [("", error, True)]
     if form == "preference":
-        return [(title, judged(column), True) for title, column in _BOTH]
+        return [(_(title), judged(column), True) for title, column in _BOTH]
     if form == "unpaired-preference":
-        return [("Answer", judged("completion"), True)]
+        return [(_("Answer"), judged("completion"), True)]
     if form == "labelled-text":
-        return [("Text", Rendered(row["text"], (), add_special_tokens=True), False)]
+        return [(_("Text"), Rendered(row["text"], (), add_special_tokens=True), False)]
     if form == "prompt-only":
-        return [("Prompt", _tried(lambda: _prompt(row, tokenizer, system_prompt)), False)]
+        return [(_("Prompt"), _tried(lambda: _prompt(row, tokenizer, system_prompt)), False)]
     item = _tried(lambda: render_row(row, tokenizer, chat, system_prompt, learn))
-    return [("Text" if form == "text" else "Conversation", item, True)]
+    return [(_("Text") if form == "text" else _("Conversation"), item, True)]
 
 
 def _tried(render: Callable[[], Rendered]) -> Rendered | DataError:

@@ -17,6 +17,7 @@ from typing import Any
 
 from core.errors import DataError
 from core.jobs.process import named
+from core.language import _
 from core.tokens.chat_templates import names_used
 from core.tokens.thoughts import (
     behind_empty_thought,
@@ -185,8 +186,11 @@ class ChatRenderer:
             raise
         except Exception as error:  # a template is a program: it raises what it likes
             raise DataError(
-                f"The model's chat template refuses this row: {str(error).rstrip('.')}.",
-                "Change the row, or choose a chat template that knows its roles.",
+                _(
+                    "The model's chat template refuses this row: {error}.",
+                    error=str(error).rstrip("."),
+                ),
+                _("Change the row, or choose a chat template that knows its roles."),
             ) from error
 
     def _by_generation_marks(
@@ -339,9 +343,12 @@ def _free_marker(text: str) -> str:
 
 def _changed(index: int) -> DataError:
     return DataError(
-        f"The model's chat template changes turn {index + 1} (assistant), so that its words "
-        "cannot be found again and the loss cannot be put on them.",
-        "Choose another chat template, or train on single-turn rows.",
+        _(
+            "The model's chat template changes turn {turn} (assistant), so that its words "
+            "cannot be found again and the loss cannot be put on them.",
+            turn=index + 1,
+        ),
+        _("Choose another chat template, or train on single-turn rows."),
     )
 
 
@@ -349,9 +356,13 @@ def _refuse_open_thought(message: Message, index: int) -> None:
     mark = open_thought(message)
     if mark:
         raise DataError(
-            f"Turn {index + 1} (assistant) begins a thought with {mark} and never closes it, so "
-            "that nobody can say where its answer begins.",
-            "Change the row, or learn thoughts, too (data.learn_thoughts).",
+            _(
+                "Turn {turn} (assistant) begins a thought with {mark} and never closes it, so "
+                "that nobody can say where its answer begins.",
+                turn=index + 1,
+                mark=mark,
+            ),
+            _("Change the row, or learn thoughts, too (data.learn_thoughts)."),
         )
 
 

@@ -38,7 +38,9 @@ from core.data.rowfile import ROWS_A_GROUP, iter_rows, read_slice
 from core.data.rowtext import row_text
 from core.data.steps.duplicates import row_digest
 from core.errors import DataError
+from core.language import N_, _
 from core.methods import WRITTEN_FORMS
+from core.sentence import Sentence
 from core.tokens.learn import Learn
 from core.tokens.lens import Lens
 from core.tokens.sides import Side, sides_of_rows
@@ -48,6 +50,7 @@ from core.workspace import Workspace, write_atomic
 _DEFAULT = Learn()
 LANGUAGE_ROWS = 2000
 _SURE = 0.5
+_NO_LABEL = N_("no label")
 _UNSURE = "?"
 _TOKENIZER_FILES = (
     "tokenizer.json",
@@ -89,7 +92,7 @@ class Tally(BaseModel):
     never: int = 0
     """Rows none of whose tokens carries loss, however long they may be."""
     unusable: int = 0
-    reason: str | None = None
+    reason: Sentence | None = None
     """Why the first unusable row is so."""
     turns: Counter[int] = Counter()
     labels: Counter[str] = Counter()
@@ -186,12 +189,18 @@ def summarize(tally: Tally, max_length: int | None, learn: Learn = _DEFAULT) -> 
         "unusable_rows": tally.unusable,
         "unusable_reason": tally.reason,
         "turns": sorted([turns, n] for turns, n in tally.turns.items()),
-        "labels": [[label, n] for label, n in tally.labels.most_common()],
+        "labels": [[_label(label, tally.form), n] for label, n in tally.labels.most_common()],
         "languages": [[code, n] for code, n in tally.languages.most_common()],
         "duplicates": tally.duplicates,
         "lost_thoughts": list(tally.lost_thoughts),
         "suggested": suggested_max_length(tally),
     }
+
+
+def _label(label: str, form: str) -> str:
+    """A label as it is shown: that of a judgement, or of rows without one, is our own word."""
+    ours = form == "unpaired-preference" or label == _NO_LABEL
+    return _(label) if ours else label
 
 
 def _scaled(tally: Tally, count: int) -> int:
@@ -277,18 +286,28 @@ def suggested_max_length(tally: Tally) -> dict[str, Any] | None:
     while value < longest and not _keeps_enough(tally, value):
         value *= 2
     whole, kept = _kept(tally, value)
-    reason = f"It keeps {_percent(whole)} of the rows whole and {_percent(kept)} of the tokens."
+    reason = _(
+        "It keeps {rows} of the rows whole and {tokens} of the tokens.",
+        rows=_percent(whole),
+        tokens=_percent(kept),
+    )
     if longest <= value:
-        reason = f"No row is longer than {longest:,} tokens."
+        reason = _("No row is longer than {longest:,} tokens.", longest=longest)
     if tally.limit and value > tally.limit:
         value = tally.limit
         whole, kept = _kept(tally, value)
-        reason = (
-            f"The model reads no more than {value:,} tokens; {_percent(1 - whole)} of the rows "
-            "are longer. Cut or drop them."
+        reason = _(
+            "The model reads no more than {limit:,} tokens; {share} of the rows are longer. Cut "
+            "or drop them.",
+            limit=value,
+            share=_percent(1 - whole),
         )
         if longest <= value:
-            reason = f"No row is longer than {longest:,} tokens, and the model reads {value:,}."
+            reason = _(
+                "No row is longer than {longest:,} tokens, and the model reads {limit:,}.",
+                longest=longest,
+                limit=value,
+            )
     return {"value": value, "reason": reason, "rows_whole": whole, "tokens_kept": kept}
 
 
@@ -309,9 +328,9 @@ def _percent(share: float) -> str:
     """A share for a sentence: never 100 % where something is missing, never 0 % of something."""
     shown = round(share * 100, 1)
     if share < 1 and shown == 100:
-        return "more than 99.9 %"
+        return _("more than 99.9 %")
     if share > 0 and shown == 0:
-        return "less than 0.1 %"
+        return _("less than 0.1 %")
     return f"{shown:g} %"
 
 
@@ -387,7 +406,7 @@ def _language(row: Row) -> str:
 def _count_columns(tally: Tally, row: Row) -> None:
     """What can be seen without a tokenizer: turns and labels."""
     if "labels" in row:
-        tally.labels.update(row["labels"] or ["no label"])
+        tally.labels.update(row["labels"] or [_NO_LABEL])
     elif tally.form == "unpaired-preference":
         tally.labels["desirable" if row["label"] else "undesirable"] += 1
     answer = row.get("chosen") or row.get("completion") or ()

@@ -14,6 +14,7 @@ import re
 from typing import Any
 
 from core.data.turn_keys import OPENED_THOUGHT, THOUGHT_TAGS
+from core.language import _, n_
 from core.tokens.chat_templates import THOUGHT_KEYS, thought_key
 
 Message = dict[str, Any]
@@ -133,16 +134,22 @@ def behind_empty_thought(text: str, begin: int, limit: int) -> int:
 
 def taken_out(earlier: int, last: int) -> str:
     """How many thoughts a template takes out, in a sentence; "" for none."""
-    parts = []
+    if earlier and last:
+        before = n_("{n:,} thought of earlier turns", "{n:,} thoughts of earlier turns", earlier)
+        of_last = n_("{n:,} thought of last turns", "{n:,} thoughts of last turns", last)
+        return _(
+            "{earlier} and {last} are taken out by this template.", earlier=before, last=of_last
+        )
     if earlier:
-        parts.append(f"{_thoughts(earlier)} of earlier turns")
+        return n_(
+            "{n:,} thought of earlier turns is taken out by this template.",
+            "{n:,} thoughts of earlier turns are taken out by this template.",
+            earlier,
+        )
     if last:
-        parts.append(f"{_thoughts(last)} of last turns")
-    if not parts:
-        return ""
-    verb = "is" if earlier + last == 1 else "are"
-    return f"{' and '.join(parts)} {verb} taken out by this template."
-
-
-def _thoughts(count: int) -> str:
-    return "1 thought" if count == 1 else f"{count:,} thoughts"
+        return n_(
+            "{n:,} thought of last turns is taken out by this template.",
+            "{n:,} thoughts of last turns are taken out by this template.",
+            last,
+        )
+    return ""

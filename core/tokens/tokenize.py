@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from core.errors import DataError
+from core.language import N_, _
 from core.tokens.learn import Learn
 from core.tokens.spans import ChatRenderer, Rendered, render_plain, special_texts
 from core.tokens.tool_turns import for_template, template_text
@@ -33,9 +34,9 @@ _FORM_OF_COLUMN = {
     "prompt": "prompt-only",
 }
 LEARNED_BY = {
-    "preference": "preference training (DPO, ORPO, a reward model)",
-    "unpaired-preference": "training on single judged answers (KTO)",
-    "prompt-only": "training with a reward (GRPO)",
+    "preference": N_("preference training (DPO, ORPO, a reward model)"),
+    "unpaired-preference": N_("training on single judged answers (KTO)"),
+    "prompt-only": N_("training with a reward (GRPO)"),
     "labelled-text": "classification",
 }
 """What the forms are for that supervised fine-tuning does not learn from."""
@@ -140,13 +141,15 @@ def tokenize_rows(
 def no_loss_reason(row: TokenizedRow) -> str:
     """Why nothing is learned from a row without loss tokens, and what to do."""
     if row.is_cut:
-        return (
-            f"No answer is left in its first {row.length} tokens of {row.full_length}. "
-            "Raise max_length or shorten the prompt."
+        return _(
+            "No answer is left in its first {kept} tokens of {tokens}. Raise max_length or shorten "
+            "the prompt.",
+            kept=row.length,
+            tokens=row.full_length,
         )
-    return (
-        "No token of it carries loss: data.learn and the weights of its turns leave nothing to "
-        "learn."
+    return _(
+        "No token of it carries loss: data.learn and the weights of its turns leave "
+        "nothing to learn."
     )
 
 
@@ -205,8 +208,8 @@ def form_of(row: dict[str, Any]) -> str:
     form = next((form for column, form in _FORM_OF_COLUMN.items() if column in row), None)
     if form is None:
         raise DataError(
-            f"A row with the columns {', '.join(row)} has no standard form.",
-            "Import the file again, so that it becomes text, prompt-completion or messages.",
+            _("A row with the columns {columns} has no standard form.", columns=", ".join(row)),
+            _("Import the file again, so that it becomes text, prompt-completion or messages."),
         )
     return form
 
@@ -233,13 +236,18 @@ def as_answered(row: dict[str, Any]) -> dict[str, Any] | None:
     return {name: row[name] for name in names if name in row} | {"completion": answer}
 
 
-def need_sft_form(form: str, what: str) -> None:
-    """Raises DataError when supervised fine-tuning cannot learn from a form; `what` has it."""
+def need_sft_form(form: str, found: str) -> None:
+    """Raises DataError when supervised fine-tuning cannot learn from a form; `found` says what
+    has it."""
     if form in LEARNED_BY:
         raise DataError(
-            f"{what} {form} data, which is for {LEARNED_BY[form]}; supervised fine-tuning learns "
-            "from text, prompt-completion or messages.",
-            "Choose another data set or method, or import the file again in one of these forms.",
+            _(
+                "{found}, which is for {method}; supervised fine-tuning learns from text, "
+                "prompt-completion or messages.",
+                found=found,
+                method=LEARNED_BY[form],
+            ),
+            _("Choose another data set or method, or import the file again in one of these forms."),
         )
 
 
@@ -253,8 +261,10 @@ def render_row(
     """A row of a form for supervised fine-tuning as one text, with what `learn` takes of it.
     `chat` renders with the tokenizer's template; None where it has none. Raises DataError."""
     form = form_of(row)
-    columns = ", ".join(name for name in row if name != "meta")
-    need_sft_form(form, f"A row with the columns {columns} is")
+    if form in LEARNED_BY:
+        columns = ", ".join(name for name in row if name != "meta")
+        found = _("A row with the columns {columns} is {form} data", columns=columns, form=form)
+        need_sft_form(form, found)
     if form == "text":
         return Rendered(row["text"], None, add_special_tokens=True, end=True)
     turns, before = list(row.get("messages", ())), 0

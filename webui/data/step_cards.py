@@ -16,7 +16,7 @@ from core.data.steps.labels import about_alike
 from core.data.versions import recipe_of
 from core.language import N_, _
 from webui import messages
-from webui.data.step_form import MADE_ELSEWHERE, offered, section_specs, sentence
+from webui.data.step_form import MADE_ELSEWHERE, offered, section_specs
 
 LISTED, SHOWN = 20, 8
 _NAMED = 3
@@ -296,7 +296,7 @@ def chooser(form: str) -> str:
 def _choice(op: str, step: type[Step]) -> str:
     return (
         f'<button type="button" data-act="choose" data-at="{op}"><b>'
-        f"{messages.escape(step.title)}</b><span>{messages.escape(sentence(step))}</span></button>"
+        f"{messages.escape(step.title)}</b><span>{messages.escape(step.about())}</span></button>"
     )
 
 

@@ -8,7 +8,6 @@ write the same setting.
 
 from __future__ import annotations
 
-import inspect
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -66,12 +65,6 @@ def offered(form: str) -> dict[str, type[Step]]:
         for op, step in known_steps().items()
         if op not in MADE_ELSEWHERE and (not step.forms or form in step.forms)
     }
-
-
-def sentence(step: type[Step]) -> str:
-    """What a step does, in the words of its class."""
-    text = inspect.getdoc(step) or step.title
-    return " ".join(text.split("\n\n")[0].split())
 
 
 def section_specs(section: Any, prefix: str) -> list[FieldSpec]:
@@ -237,7 +230,7 @@ class StepForms:
             columns += messages.note(_NOTHING_HELD_OUT, "stopped")
         return (
             f'<div class="step-about"><h3>{messages.escape(step.title)}</h3>'
-            f'<p class="aside">{messages.escape(sentence(step))}</p>{columns}</div>'
+            f'<p class="aside">{messages.escape(step.about())}</p>{columns}</div>'
         )
 
 

@@ -11,11 +11,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from core.data.drafts.rows import checked_row, plain_row, required_columns, split_answer
+from core.data.drafts.rows import plain_row, required_columns, row_of, split_answer
 from core.data.drafts.settings import DraftSettings
 from core.data.read.row import Row
 from core.data.values import Unusable
-from core.errors import DataError
+from core.language import N_, Text, _
 from core.remote.endpoint import Message
 
 Expected = Literal["rows", "answer", "rejected", "judged"]
@@ -98,9 +98,9 @@ def word_request(
         return _for_rows(settings, form, labels, number, seeds, rows, wanted)
     prompt, own = split_answer(rows[0])
     if "tools" in rows[0] or any("tool_calls" in turn for turn in prompt):
-        raise Unusable("the example row calls tools; only text can be answered")
+        raise Unusable(_("the example row calls tools; only text can be answered"))
     if not any(turn["role"] in ("user", "tool") for turn in prompt):
-        raise Unusable("the example row has no prompt before its answer")
+        raise Unusable(_("the example row has no prompt before its answer"))
     turns = list(prompt)
     judged = settings.kind == "preference_pairs" and settings.source == "endpoint"
     if judged:
@@ -108,7 +108,7 @@ def word_request(
     elif settings.instruction.strip():
         turns = _with_instruction(turns, settings.instruction)
     if settings.kind == "preference_pairs" and not judged and not own:
-        raise Unusable("the example row has no answer of its own to be the better one")
+        raise Unusable(_("the example row has no answer of its own to be the better one"))
     expects: Expected = "judged" if judged else "answer"
     if settings.kind == "preference_pairs" and not judged:
         expects = "rejected"
@@ -144,7 +144,12 @@ def _for_rows(
             break
         shown.append(text)
     if not shown:
-        raise Unusable(f"the example row has more than {_MOST_EXAMPLE_CHARS} characters")
+        raise Unusable(
+            _(
+                "the example row has more than {characters:,} characters",
+                characters=_MOST_EXAMPLE_CHARS,
+            )
+        )
     task, count = _MORE, wanted
     if settings.kind == "paraphrase":
         task, count = _REWORD, len(shown)
@@ -188,11 +193,12 @@ def _named(labels: Sequence[str]) -> str:
     return ", ".join(json.dumps(label, ensure_ascii=False) for label in labels[:_MOST_LABELS])
 
 
-CUT = "the reply was cut at its longest length"
-NO_JSON = "the reply holds no JSON rows"
-EMPTY = "the reply is empty"
+CUT = N_("the reply was cut at its longest length")
+NO_JSON = N_("the reply holds no JSON rows")
+EMPTY = N_("the reply is empty")
 
 _THOUGHT = re.compile(r"\s*<think(?:ing)?>.*?(</think(?:ing)?>|\Z)", re.DOTALL)
+_QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"")
 _NUMBERED = re.compile(r"\b\d+\b")
 _MOST_CHARS = 2_000_000
 # Each failed attempt reads from its brace to where it fails: a reply of braces alone ends here.
@@ -224,8 +230,8 @@ def read_reply(text: str, ask: Ask, form: str, labels: Sequence[str], *, cut: bo
             reading.problems[CUT] += 1  # half an answer teaches to stop in the middle
         else:
             reading.rows.append(_answered(said.strip(), ask, form))
-    except DataError as error:
-        reading.problems[_kind(error)] += 1
+    except Unusable as error:
+        reading.problems[_kind(error.args[0])] += 1
     return reading
 
 
@@ -265,9 +271,9 @@ def _rows(text: str, form: str, labels: Sequence[str], cut: bool) -> Reading:
         if broken and not (isinstance(item, dict) and needed <= set(item)):
             continue
         try:
-            reading.rows.append(checked_row(item, form, labels))
-        except DataError as error:
-            reading.problems[_kind(error)] += 1
+            reading.rows.append(row_of(item, form, labels))
+        except Unusable as error:
+            reading.problems[_kind(error.args[0])] += 1
     if cut and broken:
         reading.problems[CUT] += 1
     elif not reading.rows and not reading.problems:
@@ -295,27 +301,29 @@ def _answered(text: str, ask: Ask, form: str) -> Row:
         row = {"messages": [*prompt, *answer]}
     else:
         row = {"prompt": prompt, "completion": answer}
-    return checked_row(row, form)
+    return row_of(row, form)
 
 
 def _judged(text: str, ask: Ask, cut: bool) -> Row:
-    values, _ = json_values(text)
+    values, _broken = json_values(text)
     verdict = next((v for v in values if isinstance(v, dict) and "better" in v), None)
     if verdict is None:
-        raise DataError(CUT if cut else "the reply holds no verdict")
+        raise Unusable(CUT if cut else _("the reply holds no verdict"))
     own = "\n\n".join(str(turn["content"]) for turn in ask.own)
     first = list(ask.own) if own else verdict.get("answer_a")
     second = verdict.get("answer_b")
     better = str(verdict["better"]).strip().upper()[:1]
     if better not in ("A", "B"):
-        raise DataError("the verdict names neither answer A nor B")
+        raise Unusable(_("the verdict names neither answer A nor B"))
     if better == "B":
         first, second = second, first
     row = {"prompt": list(ask.prompt), "chosen": first, "rejected": second}
-    return checked_row(row, "preference")
+    return row_of(row, "preference")
 
 
-def _kind(error: DataError) -> str:
+def _kind(problem: Any) -> str:
     """A problem without the numbers and values that make each one different."""
-    text = re.sub(r"'[^']*'|\"[^\"]*\"", "...", error.message.rstrip("."))
-    return _NUMBERED.sub("N", text)
+    if isinstance(problem, Text):
+        values = {name: _kind(value) for name, value in problem.values.items()}
+        return Text(problem.template, problem.many, problem.n, values, None)
+    return _NUMBERED.sub("N", _QUOTED.sub("...", str(problem)))

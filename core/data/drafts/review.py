@@ -23,6 +23,7 @@ from core.data.drafts.tasks import (
 from core.data.record import DatasetInfo
 from core.data.registry import load_dataset_info
 from core.errors import DataError
+from core.language import _, n_
 from core.progress import Tell
 from core.workspace import Workspace, write_atomic
 
@@ -90,7 +91,7 @@ def take_over(workspace: Workspace, dataset_id: str, task_id: str) -> AddedRows:
     task = load_task(workspace, dataset_id, task_id)
     drafts = [d for d in drafts_of(info, task) if d.status == "accepted" and not d.taken]
     if not drafts:
-        raise DataError("No accepted draft is waiting.", "Accept some drafts first.")
+        raise DataError(_("No accepted draft is waiting."), _("Accept some drafts first."))
     origin: dict[str, Any] = {
         "synthetic": task.settings.kind,
         "synthetic_model": task.settings.model,
@@ -109,7 +110,7 @@ def take_over(workspace: Workspace, dataset_id: str, task_id: str) -> AddedRows:
 
 def became_dataset(workspace: Workspace, dataset_id: str, added: AddedRows, made: str) -> None:
     """Marks the drafts of a file as taken into the data set `made`, which is another one."""
-    _, task_id, name = added.path.split("/")
+    _folder, task_id, name = added.path.split("/")
     task = load_task(workspace, dataset_id, task_id)
     ids = [draft.id for draft in read_log(task.log).drafts if draft.file == name]
     append(task.log, {"file": name, "ids": ids, "dataset": made})
@@ -137,7 +138,12 @@ def add_to_dataset(
     if not task.makes_dataset:
         step = parse_step({"op": "add_rows", "file": added.path, "sha256": added.sha256})
         steps = with_step(versions.recorded_steps(info), step)
-        note = f"{added.count} rows written by {task.settings.model}"
+        note = n_(
+            "{n} row written by {model}",
+            "{n} rows written by {model}",
+            added.count,
+            model=task.settings.model,
+        )
         return versions.apply_steps(workspace, info.id, steps, note=note, progress=progress)
     made = prepare.import_dataset(
         workspace,
@@ -166,10 +172,11 @@ def _reviewable(info: DatasetInfo, task: DraftTask, ids: Sequence[int]) -> None:
     for number in ids:
         if not 1 <= number <= len(drafts):
             raise DataError(
-                f"There is no draft {number}.", f"They are numbered from 1 to {len(drafts)}."
+                _("There is no draft {number}.", number=number),
+                _("They are numbered from 1 to {last}.", last=len(drafts)),
             )
         if drafts[number - 1].taken:
             raise DataError(
-                f"Draft {number} is in the data set already.",
-                "Undo the step that added it first, or leave it out.",
+                _("Draft {number} is in the data set already.", number=number),
+                _("Undo the step that added it first, or leave it out."),
             )

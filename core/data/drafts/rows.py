@@ -24,7 +24,9 @@ from pydantic import (
 
 from core.data.read.row import Row, invalid_text
 from core.data.rowtext import TURN_COLUMNS, row_text
+from core.data.values import Unusable
 from core.errors import DataError
+from core.language import N_, _
 
 _LOOSE = re.compile(r"[\W_]+")
 _ALONE = {"prompt": "user", "completion": "assistant", "chosen": "assistant"}
@@ -33,14 +35,14 @@ _ALONE["rejected"] = "assistant"
 
 def _filled(text: str) -> str:
     if not text.strip():
-        raise ValueError("is empty")
+        raise ValueError(_("is empty"))
     return _writable(text)
 
 
 def _writable(text: str) -> str:
     bad = invalid_text(text)
     if bad:
-        raise ValueError(f"is {bad}")
+        raise ValueError(_("is {what}", what=bad))
     return text
 
 
@@ -55,9 +57,9 @@ def _json_text(value: Any) -> Any:
     if isinstance(value, str):
         try:
             if not isinstance(orjson.loads(value), list):
-                raise ValueError("is no list")
+                raise ValueError(_("is no list"))
         except orjson.JSONDecodeError as error:
-            raise ValueError("is not JSON") from error
+            raise ValueError(_("is not JSON")) from error
     return value
 
 
@@ -81,7 +83,7 @@ class _Turn(_Strict):
     @model_validator(mode="after")
     def _says_something(self) -> _Turn:
         if not self.content.strip() and not (self.role == "assistant" and self.tool_calls):
-            raise ValueError("is empty")
+            raise ValueError(_("is empty"))
         return self
 
 
@@ -96,13 +98,13 @@ def _turns(role: str) -> BeforeValidator:
 
 def _asks(turns: list[_Turn]) -> list[_Turn]:
     if not any(turn.role in ("user", "tool") for turn in turns):
-        raise ValueError("has no turn of the user")
+        raise ValueError(_("has no turn of the user"))
     return turns
 
 
 def _answers(turns: list[_Turn]) -> list[_Turn]:
     if not turns or turns[-1].role != "assistant":
-        raise ValueError("does not end with a turn of the assistant")
+        raise ValueError(_("does not end with a turn of the assistant"))
     return turns
 
 
@@ -135,7 +137,7 @@ class _Preference(_Strict):
     @model_validator(mode="after")
     def _differ(self) -> _Preference:
         if self.chosen == self.rejected:
-            raise ValueError("both answers are the same")
+            raise ValueError(_("both answers are the same"))
         return self
 
 
@@ -184,44 +186,68 @@ def required_columns(form: str) -> frozenset[str]:
     return frozenset(name for name, field in fields.items() if field.is_required())
 
 
+class NoRow(Unusable):
+    """What is wrong with a row, and what to do about it."""
+
+    def __init__(self, problem: str, hint: str) -> None:
+        super().__init__(problem)
+        self.hint = hint
+
+
 def checked_row(value: Any, form: str, labels: Sequence[str] = ()) -> Row:
-    """The standard row that `value` is, without meta. Raises DataError that names the field.
+    """As `row_of`. Raises DataError that names the wrong field."""
+    try:
+        return row_of(value, form, labels)
+    except NoRow as error:
+        raise DataError(_("{problem}.", problem=error.args[0]), error.hint) from error
+
+
+def row_of(value: Any, form: str, labels: Sequence[str] = ()) -> Row:
+    """The standard row that `value` is, without meta. Raises NoRow with what is wrong.
 
     With `labels` only these are allowed, whatever their case.
     """
     try:
         row = _FORMS[form].model_validate(value).model_dump(exclude_none=True)
     except ValidationError as error:
-        raise DataError(
-            f"{problem_in(error)}.", "Change that field, or reject the draft."
-        ) from error
+        raise NoRow(problem_in(error), _("Change that field, or reject the draft.")) from error
     if labels and "labels" in row:
         known = {label.casefold().strip(): label for label in labels}
         unknown = [one for one in row["labels"] if one.casefold().strip() not in known]
         if unknown:
-            raise DataError(
-                f"labels: {unknown[0]!r} is not a label of this data set.",
-                f"Its labels are {', '.join(labels[:50])}.",
+            raise NoRow(
+                _("labels: {label} is not a label of this data set", label=repr(unknown[0])),
+                _("Its labels are {labels}.", labels=", ".join(labels[:50])),
             )
         row["labels"] = [known[one.casefold().strip()] for one in row["labels"]]
     return row
 
 
+_PROBLEMS = {
+    "missing": N_("is missing"),
+    "extra_forbidden": N_("is no field of this form"),
+    "model_type": N_("is no object"),
+    "list_type": N_("is no list"),
+    "string_type": N_("is not text"),
+}
+
+
 def problem_in(error: ValidationError) -> str:
     """The first problem of a row, its field first: `messages, turn 2, role: is missing`."""
     first = error.errors()[0]
-    item = "label" if first["loc"][:1] == ("labels",) else "turn"
-    place = ", ".join(
-        f"{item} {part + 1}" if isinstance(part, int) else part for part in first["loc"]
-    )
-    text = {
-        "missing": "is missing",
-        "extra_forbidden": "is no field of this form",
-        "model_type": "is no object",
-        "list_type": "is no list",
-        "string_type": "is not text",
-    }.get(first["type"], first["msg"].removeprefix("Value error, "))
-    return f"{place}: {text}" if place else f"The row {text}" if "is" in text[:3] else text
+    place: str = ""
+    for part in first["loc"]:
+        if isinstance(part, int) and first["loc"][0] == "labels":
+            part = _("label {number}", number=part + 1)
+        elif isinstance(part, int):
+            part = _("turn {number}", number=part + 1)
+        place = _("{first}, {then}", first=place, then=part) if place else part
+    if not place and first["type"] == "model_type":
+        return _("The row is no object")
+    text: str = _PROBLEMS.get(first["type"], first["msg"])
+    if first["type"] == "value_error":
+        text = first["ctx"]["error"].args[0]
+    return _("{place}: {problem}", place=place, problem=text) if place else text
 
 
 def plain_row(row: Row) -> Row:

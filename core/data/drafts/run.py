@@ -10,7 +10,7 @@ import asyncio
 import random
 import signal
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import count
@@ -33,6 +33,7 @@ from core.data.rowfile import iter_rows, read_slice
 from core.data.values import Unusable
 from core.errors import DataError, TunesmithError
 from core.jobs.process import named
+from core.language import N_, _, n_, pack
 from core.progress import Stopped, Tell
 from core.remote.endpoint import (
     FIRST_WAIT,
@@ -49,6 +50,7 @@ from core.workspace import Workspace
 _FRUITLESS = 10
 """So many requests in a row without a new row, and it is no use to go on."""
 
+_ALL_ASKED = N_("Every prompt of the data set was asked once.")
 _SKIPPED = 1000
 _LOOK_SECONDS = 0.25
 _GRACE_SECONDS = 3.0
@@ -96,7 +98,10 @@ def run_drafts(
             is_stop = not isinstance(error, Exception) or error is work.stopped_by
             task.state = "stopped" if is_stop else "failed"
             known = isinstance(error, TunesmithError)
-            task.reason = "Stopped." if is_stop else str(error) if known else type(error).__name__
+            if is_stop:
+                task.reason = _("Stopped.")
+            else:
+                task.reason = str(error) if known else type(error).__name__
             if isinstance(error, asyncio.CancelledError):  # by SIGTERM
                 raise Stopped from None
             raise
@@ -110,7 +115,7 @@ def run_drafts(
 def _model(workspace: Workspace, task: DraftTask, work: _Work, first_wait: float) -> Model:
     settings = task.settings
     if settings.source == "local":
-        work.say(f"Loading {settings.model}")
+        work.say(_("Loading {model}", model=settings.model))
         local: Model = named("core.worker.local_writer:LocalModel")(workspace, settings)
         return local
     pace = Pace(settings.requests_per_minute, first_wait=first_wait)
@@ -154,7 +159,7 @@ class _Work:
         for part in info.parts:
             for batch in iter_rows(info.rows_path(part)):
                 self.likenesses.update(map(likeness, batch))
-                self.say("Reading the rows that are there")
+                self.say(_("Reading the rows that are there"))
         path, places = seed_rows(info, self.task)
         self.asks = self._plan(path, places, frozenset(written.requests))
 
@@ -205,26 +210,28 @@ class _Work:
         """Why this request must not be made, or "". Those in flight count at their most."""
         settings = self.task.settings
         if ask is None:
-            return "Every prompt of the data set was asked once."
+            return _ALL_ASKED
         read = self.input_tokens + sum(map(_most_read, [*self.pending.values(), ask]))
         wrote = self.output_tokens + settings.max_new_tokens * (len(self.pending) + 1)
         if settings.token_budget is not None and read + wrote > settings.token_budget:
-            return (
-                f"The next request could pass the budget of {settings.token_budget:,} tokens "
-                f"({self.input_tokens + self.output_tokens:,} are spent). Raise it to go on."
+            return _(
+                "The next request could pass the budget of {budget:,} tokens "
+                "({spent:,} are spent). Raise it to go on.",
+                budget=settings.token_budget,
+                spent=self.input_tokens + self.output_tokens,
             )
         cost = settings.cost(read, wrote)
         if settings.max_cost is not None and cost is not None and cost > settings.max_cost:
-            return (
-                f"The next request could pass the highest cost of {settings.max_cost:g}. "
-                "Raise it to go on."
+            return _(
+                "The next request could pass the highest cost of {max_cost:g}. Raise it to go on.",
+                max_cost=settings.max_cost,
             )
         return ""
 
     def _end(self, reason: str) -> tuple[str, str]:
         if self.drafts >= self.task.settings.rows:
             return "finished", ""
-        return ("stopped" if "to go on" in reason else "finished"), reason
+        return ("finished" if reason in ("", _ALL_ASKED) else "stopped"), reason
 
     def _collect(self) -> None:
         for task in [task for task in self.pending if task.done()]:
@@ -263,7 +270,7 @@ class _Work:
             "seeds": list(done.ask.seeds),
             "rows": fresh,
             "duplicates": len(reading.rows) - len(fresh),
-            "problems": dict(reading.problems),
+            "problems": _packed(reading.problems),
         }
         if reply is not None:
             line |= {"input_tokens": reply.input_tokens, "output_tokens": reply.output_tokens}
@@ -282,13 +289,19 @@ class _Work:
             return
         self.since_last_row += 1
         self.fruitless.update(reading.problems)
-        self.fruitless["the rows were there already"] += duplicates
+        self.fruitless[_("the rows were there already")] += duplicates
         if gives_up and self.since_last_row >= _FRUITLESS:
             most = self.fruitless.most_common(1)[0][0]
             raise DataError(
-                f"{_FRUITLESS} requests one after the other gave no new row; mostly {most}.",
-                "Try a larger model, a longer reply, other words in `What to vary`, or a higher "
-                "temperature. What was written so far is kept.",
+                _(
+                    "{requests} requests one after the other gave no new row; mostly {reason}.",
+                    requests=_FRUITLESS,
+                    reason=most,
+                ),
+                _(
+                    "Try a larger model, a longer reply, other words in `What to vary`, or a "
+                    "higher temperature. What was written so far is kept."
+                ),
             )
 
     def _plan(self, path: Path, places: Sequence[int], asked: frozenset[int]) -> Iterator[Ask]:
@@ -319,31 +332,43 @@ class _Work:
                 )
             except Unusable as error:
                 skipped += 1
-                self._skip(number, seeds, str(error), skipped)
+                self._skip(number, seeds, error.args[0], skipped)
                 continue
             skipped = 0
             yield ask
 
     def _skip(self, number: int, seeds: Sequence[int], reason: str, skipped: int) -> None:
-        line = {"request": number, "seeds": list(seeds), "rows": [], "problems": {reason: 1}}
+        line = {
+            "request": number,
+            "seeds": list(seeds),
+            "rows": [],
+            "problems": _packed({reason: 1}),
+        }
         append(self.task.log, line)
         self.say(self._so_far())
         if skipped >= _SKIPPED:
             raise DataError(
-                f"{_SKIPPED} rows one after the other cannot be shown to a model: {reason}.",
-                "Choose another kind, or cut the rows first.",
+                _(
+                    "{rows} rows one after the other cannot be shown to a model: {reason}.",
+                    rows=_SKIPPED,
+                    reason=reason,
+                ),
+                _("Choose another kind, or cut the rows first."),
             )
 
     def _so_far(self) -> str:
         settings = self.task.settings
         tokens = self.input_tokens + self.output_tokens
-        asked = "1 request" if self.requests == 1 else f"{self.requests} requests"
-        parts = [f"{self.drafts} of {settings.rows} drafts", asked]
-        parts.append(f"{tokens:,} tokens")
+        said = n_(
+            "{drafts} of {rows} drafts, {n} request, {tokens:,} tokens",
+            "{drafts} of {rows} drafts, {n} requests, {tokens:,} tokens",
+            self.requests,
+            drafts=self.drafts,
+            rows=settings.rows,
+            tokens=tokens,
+        )
         cost = settings.cost(self.input_tokens, self.output_tokens)
-        if cost:
-            parts.append(f"cost {cost:.4f}")
-        return ", ".join(parts)
+        return _("{so_far}, cost {cost:.4f}", so_far=said, cost=cost) if cost else said
 
 
 @asynccontextmanager
@@ -369,7 +394,11 @@ async def _ask(model: Model, ask: Ask) -> _Done:
     try:
         return _Done(ask, await model.ask(ask.messages))
     except Refused as error:
-        return _Done(ask, reason=str(error))
+        return _Done(ask, reason=error.args[0])
+
+
+def _packed(problems: Mapping[str, int]) -> list[dict[str, Any]]:
+    return [{"reason": pack(reason), "count": count} for reason, count in problems.items()]
 
 
 def _most_read(ask: Ask) -> int:

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from core.config.fields import Section, field_specs, knob
 from core.config.problems import problems_of
 from core.errors import ConfigError, Problem
+from core.language import _
 from core.methods import StandardForm
 
 Kind = Literal["more_like", "paraphrase", "answer_prompts", "preference_pairs"]
@@ -133,7 +134,7 @@ def draft_settings(values: Mapping[str, Any] | DraftSettings) -> DraftSettings:
         and settings.source == "endpoint"
         and settings.cost(0, 0) is None
     ):
-        message = "a highest cost needs both prices: type them, or leave it empty."
+        message = _("a highest cost needs both prices: type them, or leave it empty.")
         raise ConfigError([Problem("max_cost", message, ("input_price", "output_price"))])
     return settings
 
@@ -147,10 +148,13 @@ def drafts_form(settings: DraftSettings, form: str) -> StandardForm:
         return _ANSWERED[form]
     if settings.kind == "preference_pairs" and form in _PAIRED:
         return "preference"
-    reason = "its rows have no prompt to answer"
+    reason = _("its rows have no prompt to answer")
     if form == "unpaired-preference":
-        reason = "its rows have one answer, which may be the worse one"
-    raise ConfigError(
-        [Problem("kind", f"{settings.kind} is not possible for a {form} data set: {reason}.")],
-        "Choose another kind, or another data set.",
+        reason = _("its rows have one answer, which may be the worse one")
+    message = _(
+        "{kind} is not possible for a {form} data set: {reason}.",
+        kind=settings.kind,
+        form=form,
+        reason=reason,
     )
+    raise ConfigError([Problem("kind", message)], _("Choose another kind, or another data set."))

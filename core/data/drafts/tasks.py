@@ -21,11 +21,11 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import orjson
 from filelock import FileLock, Timeout
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SkipValidation, ValidationError
 
 from core.data.drafts.settings import DraftSettings, draft_settings, drafts_form
 from core.data.read.row import Row
@@ -33,15 +33,17 @@ from core.data.record import DatasetInfo
 from core.data.registry import load_dataset_info
 from core.data.rowfile import iter_rows, label_counts
 from core.errors import ConfigError, DataError, JobError, Problem
+from core.language import N_, _, unpack
 from core.methods import StandardForm
 from core.remote.endpoint import endpoint_from
+from core.sentence import Sentence
 from core.workspace import Workspace, checked_id, new_id, write_atomic
 
 State = Literal["working", "stopped", "finished", "failed"]
 
 FOLDER = "drafts"
-NOT_STARTED = "It has not been started."
-DIED = "Its process ended before it was done. Start it again to go on."
+NOT_STARTED = N_("It has not been started.")
+DIED = N_("Its process ended before it was done. Start it again to go on.")
 
 # What may be changed between two stretches of a task: how far and how fast, not what is asked.
 CHANGEABLE = (
@@ -63,7 +65,7 @@ class Tally(BaseModel):
     rejected: int = 0
     taken: int = 0
     duplicates: int = 0
-    unusable: dict[str, int] = {}
+    unusable: Annotated[dict[str, int], SkipValidation] = {}
     input_tokens: int = 0
     output_tokens: int = 0
     estimated: bool = False
@@ -91,7 +93,7 @@ class DraftTask(BaseModel):
     fingerprint: str = ""
     host: str = ""
     state: State = "stopped"
-    reason: str = NOT_STARTED
+    reason: Sentence = NOT_STARTED
     tally: Tally = Tally()
     folder: Path = Field(default=Path(), exclude=True)
 
@@ -121,8 +123,11 @@ def begin(
     form = drafts_form(chosen, info.form)
     labels = list(label_counts(info.rows_path("train"))) if info.form == "labelled-text" else []
     if chosen.only_label and chosen.only_label not in labels:
-        known = ", ".join(labels[:50]) or "none: it is not labelled text"
-        message = f"no row has the label {chosen.only_label!r}; the labels are {known}."
+        message = _(
+            "no row has the label {label!r}; the labels are {labels}.",
+            label=chosen.only_label,
+            labels=", ".join(labels[:50]) or _("none: it is not labelled text"),
+        )
         raise ConfigError([Problem("only_label", message)])
     task = DraftTask(
         id=new_id(),
@@ -160,7 +165,7 @@ def change_task(
     task = load_task(workspace, dataset_id, task_id)
     fixed = [name for name in changes if name not in CHANGEABLE]
     if fixed:
-        message = "stays as it was in a task that has begun; begin another one."
+        message = _("stays as it was in a task that has begun; begin another one.")
         raise ConfigError([Problem(name, message) for name in fixed])
     with at_work(task):
         task.settings = draft_settings({**task.settings.model_dump(), **changes})
@@ -176,8 +181,8 @@ def delete_task(workspace: Workspace, dataset_id: str, task_id: str) -> None:
     steps = [*info.steps, *(step for version in info.versions for step in version.steps)]
     if any(name.startswith(f"{FOLDER}/{task.id}/") for name in _added_files(steps)):
         raise DataError(
-            f"Rows of the task {task.id} are in the data set {info.name}.",
-            "Its steps read them again at each change, so they are deleted with the data set.",
+            _("Rows of the task {id} are in the data set {name}.", id=task.id, name=info.name),
+            _("Its steps read them again at each change, so they are deleted with the data set."),
         )
     with at_work(task):
         doomed = task.folder.with_name(f".deleted-{task.id}")
@@ -193,7 +198,7 @@ def at_work(task: DraftTask) -> Iterator[None]:
         lock.acquire()
     except Timeout:
         raise JobError(
-            f"The task {task.id} is at work already.", "Wait for it, or stop it first."
+            _("The task {id} is at work already.", id=task.id), _("Wait for it, or stop it first.")
         ) from None
     try:
         yield
@@ -210,7 +215,7 @@ def tally_of(task: DraftTask, written: Written, info: DatasetInfo | None = None)
         requests=len(written.requests),
         drafts=len(drafts),
         duplicates=written.duplicates,
-        unusable=dict(written.unusable.most_common()),
+        unusable={_(reason): count for reason, count in written.unusable.most_common()},
         input_tokens=written.input_tokens,
         output_tokens=written.output_tokens,
         estimated=written.estimated,
@@ -224,8 +229,8 @@ def seed_rows(info: DatasetInfo, task: DraftTask) -> tuple[Path, Sequence[int]]:
         info = info.at(task.version)
     if info.fingerprint != task.fingerprint or not info.rows_path("train").is_file():
         raise DataError(
-            "The rows that this task was begun with are gone.",
-            "Take over what it wrote, and begin another one.",
+            _("The rows that this task was begun with are gone."),
+            _("Take over what it wrote, and begin another one."),
         )
     path = info.rows_path("train")
     if not task.settings.only_label:
@@ -241,16 +246,20 @@ def _load(info: DatasetInfo, task_id: str) -> DraftTask:
         task = DraftTask.model_validate_json((folder / "task.json").read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise DataError(
-            f"The data set {info.name} has no drafts {task_id}.", "Look at the list of its drafts."
+            _("The data set {name} has no drafts {task_id}.", name=info.name, task_id=task_id),
+            _("Look at the list of its drafts."),
         ) from error
     except (OSError, UnicodeDecodeError, ValidationError) as error:
         raise DataError(
-            f"The drafts {task_id} cannot be opened: their task.json is damaged.",
-            "Delete the folder and begin again.",
+            _(
+                "The drafts {task_id} cannot be opened: their task.json is damaged.",
+                task_id=task_id,
+            ),
+            _("Delete the folder and begin again."),
         ) from error
     task.folder = folder
     if task.state == "working" and not _is_held(folder):
-        task.state, task.reason = "stopped", DIED
+        task.state, task.reason = "stopped", _(DIED)
     task.tally = tally_of(task, read_log(task.log), info)
     return task
 
@@ -320,7 +329,7 @@ class Written:
     def _take(self, line: dict[str, Any]) -> None:
         if "request" in line:
             self.requests.add(line["request"])
-            self.unusable.update(line.get("problems") or {})
+            self._count_problems(line.get("problems") or [])
             self.duplicates += line.get("duplicates", 0)
             self.input_tokens += line.get("input_tokens", 0)
             self.output_tokens += line.get("output_tokens", 0)
@@ -334,6 +343,12 @@ class Written:
             self._change([line["edit"]], row=line["row"], edited=True)
         elif "file" in line:
             self._change(line["ids"], file=line["file"], dataset=line.get("dataset", ""))
+
+    def _count_problems(self, problems: list[dict[str, Any]] | dict[str, int]) -> None:
+        if isinstance(problems, dict):  # as it was written before there were other languages
+            problems = [{"reason": reason, "count": n} for reason, n in problems.items()]
+        for one in problems:
+            self.unusable[unpack(one["reason"])] += one["count"]
 
     def _change(self, ids: Sequence[int], **changes: Any) -> None:
         for number in ids:

@@ -17,6 +17,7 @@ from core.config.fields import field_specs
 from core.config.problems import problems_of
 from core.data.steps.base import Step
 from core.errors import ConfigError, DataError, did_you_mean
+from core.language import _
 
 # In the order in which a person is offered them.
 _MODULES = ("quality", "duplicates", "leaks", "personal", "cut", "shape", "labels", "split")
@@ -38,10 +39,10 @@ def parse_step(spec: Mapping[str, Any], place: str = "step") -> Step:
     op = str(spec.get("op", ""))
     kind = known_steps().get(op)
     if kind is None:
-        name = f"There is no step {op}" if op else "A step has no op"
+        end = did_you_mean(op, known_steps())
         raise DataError(
-            name + did_you_mean(op, known_steps()),
-            f"The steps are {', '.join(known_steps())}.",
+            _("There is no step {op}{end}", op=op, end=end) if op else _("A step has no op."),
+            _("The steps are {names}.", names=", ".join(known_steps())),
         )
     try:
         return kind.model_validate({name: value for name, value in spec.items() if name != "op"})
@@ -85,12 +86,18 @@ def read_recipe(path: Path) -> dict[str, Any]:
         found = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise DataError(
-            f"{path.name} cannot be read: {error.strerror}.", "Choose a YAML file."
+            _("{name} cannot be read: {reason}.", name=path.name, reason=error.strerror),
+            _("Choose a YAML file."),
         ) from error
     except (UnicodeDecodeError, RecursionError) as error:
-        raise DataError(f"{path.name} is not YAML.", "Choose a YAML file.") from error
+        raise DataError(
+            _("{name} is not YAML.", name=path.name), _("Choose a YAML file.")
+        ) from error
     except yaml.YAMLError as error:
-        raise DataError(f"{path.name} is not YAML: {error}.", "Mend the line named.") from error
+        raise DataError(
+            _("{name} is not YAML: {error}.", name=path.name, error=error),
+            _("Mend the line named."),
+        ) from error
     if isinstance(found, list):
         found = {"steps": found}
     try:
@@ -99,9 +106,19 @@ def read_recipe(path: Path) -> dict[str, Any]:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
         raise DataError(
-            f"{path.name} is no recipe" + (f": {place}: {first['msg']}." if place else "."),
-            f"It is a mapping with {', '.join(_Recipe.model_fields)}; write each step as "
-            "`- op: drop_duplicates`, with its settings below.",
+            _(
+                "{name} is no recipe: {place}: {error}.",
+                name=path.name,
+                place=place,
+                error=first["msg"],
+            )
+            if place
+            else _("{name} is no recipe.", name=path.name),
+            _(
+                "It is a mapping with {fields}; write each step as `- op: drop_duplicates`, with "
+                "its settings below.",
+                fields=", ".join(_Recipe.model_fields),
+            ),
         ) from error
     return recipe.model_dump(exclude_none=True)
 

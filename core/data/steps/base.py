@@ -26,6 +26,7 @@ from typing import Any, ClassVar, Literal
 from core.config.fields import Section
 from core.data.read.row import Row
 from core.data.values import Unusable
+from core.language import Said, _
 from core.workspace import Workspace
 
 __all__ = ["Decision", "RowWork", "Setting", "Step", "Unusable", "WholeWork"]
@@ -92,7 +93,7 @@ class Step(Section, ABC):
     """One change of a data set. `op` is its name in YAML and in the shell."""
 
     op: ClassVar[str]
-    title: ClassVar[str]
+    title: ClassVar[Said]
     kind: ClassVar[Literal["quality", "shape"]]
     forms: ClassVar[tuple[str, ...]] = ()
     """The standard forms it is for; none named means all."""
@@ -100,6 +101,11 @@ class Step(Section, ABC):
     """Whether it only makes sense when the parts are apart."""
     single_rows: ClassVar[bool] = True
     """Whether `start` gives RowWork; False for WholeWork, which ends a pass."""
+
+    @classmethod
+    def about(cls) -> str:
+        """What it does, in a sentence: what stands under its class."""
+        return _(" ".join((cls.__doc__ or "").split()))
 
     @abstractmethod
     def start(self, setting: Setting) -> RowWork | WholeWork:

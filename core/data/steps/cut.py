@@ -16,6 +16,7 @@ from core.data.read.row import Row
 from core.data.steps.base import RowWork, Setting, Step, Unusable
 from core.data.steps.model_files import DEFAULT_MODEL, end_of_text, tokenizer_file
 from core.errors import DataError
+from core.language import N_, Said, _
 
 _NEAR = 0.25
 """A paragraph or sentence end counts as near within the last quarter of a block."""
@@ -30,7 +31,7 @@ class CutText(Step):
     """Joins documents and cuts them into blocks of a length; each keeps its file and pages."""
 
     op = "cut_text"
-    title = "Cut long text into blocks"
+    title = Said(N_("Cut long text into blocks"))
     kind = "quality"
     forms = ("text",)
 
@@ -61,8 +62,12 @@ class CutText(Step):
     def start(self, setting: Setting) -> RowWork:
         if self.overlap > self.size // 2:
             raise DataError(
-                f"An overlap of {self.overlap:,} is more than half a block of {self.size:,}.",
-                "Make it smaller.",
+                _(
+                    "An overlap of {overlap:,} is more than half a block of {size:,}.",
+                    overlap=self.overlap,
+                    size=self.size,
+                ),
+                _("Make it smaller."),
             )
         separator = "\n\n" if self.separator == "auto" else self.separator
         if self.unit == "characters":
@@ -166,7 +171,7 @@ class _Blocks(RowWork):
     def feed(self, row: Row) -> Iterator[Row]:
         text, meta = row["text"], row.get("meta") or {}
         if not text.strip():
-            raise Unusable("the text is empty")
+            raise Unusable(_("the text is empty"))
         file = meta.get("file")
         # A row that names no file is a document of its own.
         goes_on = file is not None and file == self._file

@@ -28,6 +28,7 @@ from core.data.read.row import Row
 from core.data.record import PARTS
 from core.data.rowtext import TEXT_COLUMNS, TURN_COLUMNS, prompt_text, row_text
 from core.data.steps.base import Decision, RowWork, Setting, Step, Unusable, WholeWork
+from core.language import N_, Said, _
 
 _PERMUTATIONS = 128
 _SEED = 42
@@ -212,7 +213,7 @@ class Places:
     def name(self, place: int) -> str:
         for part in PARTS:
             if place < self._counts[part]:
-                return f"{part} row {place + 1:,}"
+                return _("{part} row {number}", part=part, number=f"{place + 1:,}")
             place -= self._counts[part]
         raise IndexError(place)
 
@@ -221,7 +222,7 @@ class DropDuplicates(Step):
     """Drops rows that say exactly what an earlier one says."""
 
     op = "drop_duplicates"
-    title = "Drop exact duplicates"
+    title = Said(N_("Drop exact duplicates"))
     kind = "quality"
 
     compare: Compare = knob("row", "Compare", level="basic")
@@ -246,8 +247,12 @@ class _FirstOnly(RowWork):
         place = self._places.add(row["part"])
         first = self._seen.setdefault(self._key(row), place)
         if first != place:
-            same = "same prompt as" if self._compare == "prompt" else "duplicate of"
-            raise Unusable(f"{same} {self._places.name(first)}")
+            other = self._places.name(first)
+            raise Unusable(
+                _("same prompt as {row}", row=other)
+                if self._compare == "prompt"
+                else _("duplicate of {row}", row=other)
+            )
         return (row,)
 
     def _key(self, row: Row) -> bytes:
@@ -261,7 +266,7 @@ class DropNearDuplicates(Step):
     """Drops rows that say nearly what an earlier one says."""
 
     op = "drop_near_duplicates"
-    title = "Drop near duplicates"
+    title = Said(N_("Drop near duplicates"))
     kind = "quality"
     single_rows: ClassVar[bool] = False
 
@@ -301,7 +306,9 @@ class _NearDuplicates(WholeWork):
                 chains.keep(index)
             else:
                 name = self._places.name(found[0])
-                drop[index] = f"near duplicate of {name}, {found[1]:.2f} alike"
+                drop[index] = _(
+                    "near duplicate of {row}, {share} alike", row=name, share=f"{found[1]:.2f}"
+                )
         return Decision(drop=drop)
 
 
@@ -309,7 +316,7 @@ class DropLabelConflicts(Step):
     """Drops rows with the same text and different labels: no model can learn both."""
 
     op = "drop_label_conflicts"
-    title = "Drop label conflicts"
+    title = Said(N_("Drop label conflicts"))
     kind = "quality"
     forms = ("labelled-text", "unpaired-preference")
     single_rows: ClassVar[bool] = False
@@ -362,7 +369,7 @@ class _Conflicts(WholeWork):
     def _conflict(self, rows: list[int], names: dict[int, str]) -> dict[int, str]:
         counts = Counter(self._labels[index] for index in rows).most_common()
         found = ", ".join(f"{names[label]} ({count})" for label, count in counts)
-        reason = f"the same text has {len(counts)} labels: {found}"
+        reason = _("the same text has {count} labels: {labels}", count=len(counts), labels=found)
         keep = None
         if self._step.keep == "majority" and counts[0][1] > counts[1][1]:
             keep = counts[0][0]

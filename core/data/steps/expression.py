@@ -23,6 +23,7 @@ from core.data.read.row import Row
 from core.data.rowtext import named_values, value_of
 from core.data.values import Unusable
 from core.errors import DataError, did_you_mean
+from core.language import _
 
 _CONSTANTS = {"true": True, "false": False, "none": None}
 _METHODS = ("startswith", "endswith", "lower", "upper", "strip", "count", "split")
@@ -53,8 +54,12 @@ def _matches(pattern: str, text: Any) -> bool:
         return regex.search(pattern, str(text or ""), timeout=_MATCH_SECONDS) is not None
     except TimeoutError as error:
         raise DataError(
-            f"The pattern {pattern[:100]} takes longer than {_MATCH_SECONDS:g} seconds on a text.",
-            "Write it without repeats inside repeats, such as a+ instead of (a+)+.",
+            _(
+                "The pattern {pattern} takes longer than {seconds:g} seconds on a text.",
+                pattern=pattern[:100],
+                seconds=_MATCH_SECONDS,
+            ),
+            _("Write it without repeats inside repeats, such as a+ instead of (a+)+."),
         ) from error
 
 
@@ -105,7 +110,9 @@ def condition(expression: str, columns: Sequence[str]) -> Callable[[Row], bool]:
             LookupError,
             regex.error,
         ) as error:
-            raise Unusable(f"the condition cannot be answered: {_reason(error)}") from error
+            raise Unusable(
+                _("the condition cannot be answered: {reason}", reason=_reason(error))
+            ) from error
 
     return holds
 
@@ -113,20 +120,26 @@ def condition(expression: str, columns: Sequence[str]) -> Callable[[Row], bool]:
 def _checked(expression: str, columns: Sequence[str]) -> ast.expr:
     if len(expression) > _LONGEST:
         raise DataError(
-            f"The condition has {len(expression):,} characters.",
-            f"It may have {_LONGEST:,}: make several steps of it.",
+            _("The condition has {characters:,} characters.", characters=len(expression)),
+            _("It may have {longest:,}: make several steps of it.", longest=_LONGEST),
         )
     try:
         tree = ast.parse(expression, mode="eval").body
     except (SyntaxError, ValueError, RecursionError) as error:
         place = getattr(error, "offset", None)
-        where = f" at character {place}" if place else ""
+        why = getattr(error, "msg", error)
         raise DataError(
-            f"The condition cannot be read{where}: {getattr(error, 'msg', error)}.",
-            'Write it like: label == "law" and len(text) > 20',
+            _(
+                "The condition cannot be read at character {place}: {error}.",
+                place=place,
+                error=why,
+            )
+            if place
+            else _("The condition cannot be read: {error}.", error=why),
+            _('Write it like: label == "law" and len(text) > 20'),
         ) from error
     if _depth(tree) > _DEEPEST:
-        raise DataError("The condition is nested too deeply.", "Write it in a simpler way.")
+        raise DataError(_("The condition is nested too deeply."), _("Write it in a simpler way."))
     for node in ast.walk(tree):
         _check_node(node, columns)
     return tree
@@ -143,9 +156,12 @@ def _depth(tree: ast.AST) -> int:
 def _check_node(node: ast.AST, columns: Sequence[str]) -> None:
     if not isinstance(node, _ALLOWED):
         raise DataError(
-            f"The condition cannot use {type(node).__name__.lower()}.",
-            "It knows names, numbers, texts, lists, comparisons, and, or, not, in, + - * / % and "
-            f"{', '.join([*FUNCTIONS, 'col'])}.",
+            _("The condition cannot use {what}.", what=type(node).__name__.lower()),
+            _(
+                "It knows names, numbers, texts, lists, comparisons, and, or, not, in, + - * / % "
+                "and {functions}.",
+                functions=", ".join([*FUNCTIONS, "col"]),
+            ),
         )
     known = [*columns, *_CONSTANTS, *FUNCTIONS, "col"]
     named = node.id if isinstance(node, ast.Name) else None
@@ -153,17 +169,24 @@ def _check_node(node: ast.AST, columns: Sequence[str]) -> None:
     if called == "col":
         known, named = list(columns), _first_text(node)
         if named is None:
-            raise DataError("col() needs the name of a column.", 'Such as col("my column") > 3')
+            raise DataError(
+                _("col() needs the name of a column."), _('Such as col("my column") > 3')
+            )
     if called == "matches":
         _check_pattern(_first_text(node))
     if named is not None and named not in known:
         raise DataError(
-            f"The condition names {named}, which no row has{did_you_mean(named, known)}",
-            f"The names are {', '.join(columns)}; texts stand in quotes.",
+            _(
+                "The condition names {name}, which no row has{end}",
+                name=named,
+                end=did_you_mean(named, known),
+            ),
+            _("The names are {columns}; texts stand in quotes.", columns=", ".join(columns)),
         )
     if isinstance(node, ast.Attribute) and node.attr not in _METHODS:
         raise DataError(
-            f"The condition cannot use .{node.attr}.", f"It may use {', '.join(_METHODS)}."
+            _("The condition cannot use .{name}.", name=node.attr),
+            _("It may use {methods}.", methods=", ".join(_METHODS)),
         )
 
 
@@ -178,8 +201,12 @@ def _check_pattern(pattern: str | None) -> None:
         regex.compile(pattern or "")
     except regex.error as error:
         raise DataError(
-            f"The pattern {str(pattern)[:100]} cannot be read: {error}.",
-            "A sign such as ( that is meant as such needs a backslash before it.",
+            _(
+                "The pattern {pattern} cannot be read: {error}.",
+                pattern=str(pattern)[:100],
+                error=error,
+            ),
+            _("A sign such as ( that is meant as such needs a backslash before it."),
         ) from error
 
 
@@ -197,13 +224,20 @@ def template(text: str, columns: Sequence[str]) -> Callable[[Row], str]:
         name = found.group(1)
         if name is not None and name not in columns:
             raise DataError(
-                f"The template names {{{name}}}, which no row has{did_you_mean(name, columns)}",
-                f"The names are {', '.join(columns)}.",
+                _(
+                    "The template names {{{name}}}, which no row has{end}",
+                    name=name,
+                    end=did_you_mean(name, columns),
+                ),
+                _("The names are {columns}.", columns=", ".join(columns)),
             )
         if name is None and found.group() in "{}":
             raise DataError(
-                f"A brace stands alone at character {found.start() + 1} of the template.",
-                "Write {{ or }} for a brace that is meant as such.",
+                _(
+                    "A brace stands alone at character {place} of the template.",
+                    place=found.start() + 1,
+                ),
+                _("Write {{ or }} for a brace that is meant as such."),
             )
 
     def fill(row: Row) -> str:
@@ -212,7 +246,7 @@ def template(text: str, columns: Sequence[str]) -> Callable[[Row], str]:
                 return found.group()[0]
             value = value_of(row, found.group(1))
             if value is None:
-                raise Unusable(f"the column {found.group(1)} is missing")
+                raise Unusable(_("the column {column} is missing", column=found.group(1)))
             return "\n".join(map(str, value)) if isinstance(value, list) else str(value)
 
         return _NAMED.sub(put, text)

@@ -12,6 +12,7 @@ from core.data.read.row import Row
 from core.data.rowtext import value_of
 from core.data.steps.base import Decision, EachRow, RowWork, Setting, Step, Unusable, WholeWork
 from core.errors import DataError
+from core.language import N_, Said, _
 
 _SHOWN_GROUPS = 3
 
@@ -20,7 +21,7 @@ class RenameLabels(Step):
     """Gives labels other names; several may become one."""
 
     op = "rename_labels"
-    title = "Rename labels"
+    title = Said(N_("Rename labels"))
     kind = "shape"
     forms = ("labelled-text",)
 
@@ -33,7 +34,7 @@ class RenameLabels(Step):
 
     def start(self, setting: Setting) -> RowWork:
         if not self.names and not self.others.strip():
-            raise DataError("No label is renamed.", "Write at least one, such as law: legal.")
+            raise DataError(_("No label is renamed."), _("Write at least one, such as law: legal."))
         names = {old.strip().lower(): new.strip() for old, new in self.names.items()}
         others = self.others.strip()
 
@@ -42,7 +43,7 @@ class RenameLabels(Step):
             new = [names.get(label.strip().lower(), others or label) for label in old]
             kept = list(dict.fromkeys(label for label in new if label))
             if not kept:
-                raise Unusable(f"the label {', '.join(old)} is left out")
+                raise Unusable(_("the label {label} is left out", label=", ".join(old)))
             return row if kept == old else {**row, "labels": kept}
 
         return EachRow(rename)
@@ -71,10 +72,12 @@ def about_alike(labels: Mapping[str, int]) -> str:
         ", ".join(f"{label!r} ({labels[label]:,})" for label in group)
         for group in groups[:_SHOWN_GROUPS]
     )
-    more = f"; and {len(groups) - _SHOWN_GROUPS} more" if len(groups) > _SHOWN_GROUPS else ""
-    return (
-        f"Labels differ only in case or in blanks: {shown}{more}. Each is learned as a class of "
-        "its own."
+    more = len(groups) - _SHOWN_GROUPS
+    if more > 0:
+        shown = _("{groups}; and {more} more", groups=shown, more=more)
+    return _(
+        "Labels differ only in case or in blanks: {groups}. Each is learned as a class of its own.",
+        groups=shown,
     )
 
 
@@ -82,7 +85,7 @@ class CapPerClass(Step):
     """Keeps at most so many rows of each class, chosen by chance."""
 
     op = "cap_per_class"
-    title = "Cap the rows of each class"
+    title = Said(N_("Cap the rows of each class"))
     kind = "shape"
     single_rows: ClassVar[bool] = False
 
@@ -99,7 +102,8 @@ class CapPerClass(Step):
     def start(self, setting: Setting) -> WholeWork:
         if self.column not in setting.columns:
             raise DataError(
-                f"There is no column {self.column}.", f"There are {', '.join(setting.columns)}."
+                _("There is no column {column}.", column=self.column),
+                _("There are {columns}.", columns=", ".join(setting.columns)),
             )
         return _Cap(self)
 
@@ -119,7 +123,9 @@ class _Cap(WholeWork):
         drop: dict[int, str] = {}
         for name, places in sorted(self._places.items()):
             if len(places) > self._step.most:
-                reason = f"{name} has more than {self._step.most:,} rows"
+                reason = _(
+                    "{label} has more than {most} rows", label=name, most=f"{self._step.most:,}"
+                )
                 drop |= dict.fromkeys(chance.sample(places, len(places) - self._step.most), reason)
         return Decision(drop=drop)
 

@@ -11,11 +11,12 @@ from core.data.read.row import Row
 from core.data.rowtext import TEXT_COLUMNS, TURN_COLUMNS
 from core.data.steps.base import Decision, Setting, Step, WholeWork
 from core.data.steps.duplicates import Places, compared_text, digest, folded
+from core.language import N_, Said, _
 
 _DIGEST_BYTES = 16
-NOTHING_HELD_OUT = (
-    "Nothing is held out here, so there was nothing to compare with. Put this step after a split, "
-    "or import the held-out rows."
+NOTHING_HELD_OUT = N_(
+    "Nothing is held out here, so there was nothing to compare with. Put this step "
+    "after a split, or import the held-out rows."
 )
 
 
@@ -23,7 +24,7 @@ class DropLeaks(Step):
     """Drops eval and test rows that also stand in train, exactly or nearly."""
 
     op = "drop_leaks"
-    title = "Drop leaks between the parts"
+    title = Said(N_("Drop leaks between the parts"))
     kind = "quality"
     after_split: ClassVar[bool] = True
     single_rows: ClassVar[bool] = False
@@ -87,9 +88,9 @@ class _Leaks(WholeWork):
         for index in range(self._train):
             for other in held_out.get(self._key(index), ()):
                 if self._step.remove_from == "train":
-                    drop.setdefault(index, f"also stands in {self._places.name(other)}")
+                    drop.setdefault(index, _("also stands in {row}", row=self._places.name(other)))
                 else:
-                    drop.setdefault(other, f"also stands in {self._places.name(index)}")
+                    drop.setdefault(other, _("also stands in {row}", row=self._places.name(index)))
         return drop
 
     def _near(self, drop: dict[int, str]) -> None:
@@ -107,7 +108,9 @@ class _Leaks(WholeWork):
             found = None if index in drop else chains.nearest(index)
             if found is not None:
                 name = self._places.name(found[0])
-                drop[index] = f"nearly stands in {name}, {found[1]:.2f} alike"
+                drop[index] = _(
+                    "nearly stands in {row}, {share} alike", row=name, share=f"{found[1]:.2f}"
+                )
 
     def _key(self, index: int) -> bytes:
         return bytes(self._keys[index * _DIGEST_BYTES : (index + 1) * _DIGEST_BYTES])

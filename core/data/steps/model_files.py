@@ -7,6 +7,7 @@ from pathlib import Path
 
 from core.data.steps.base import Setting
 from core.errors import DataError
+from core.language import _
 from core.models.location import local_model
 from core.models.starter import STARTER_MODELS
 
@@ -18,18 +19,20 @@ def tokenizer_file(name: str, setting: Setting) -> Path:
     WorkspaceError for a folder that may not be read."""
     name = name.strip()
     if not name:
-        raise DataError("No model is named to count tokens with.", "Name one, or count characters.")
+        raise DataError(
+            _("No model is named to count tokens with."), _("Name one, or count characters.")
+        )
     folder = local_model(setting.workspace, name)
     if folder is None:
-        hint = "Name a model's folder, or count characters."
+        hint = _("Name a model's folder, or count characters.")
         if name in STARTER_MODELS:
-            hint = "Preparing a run with it fetches it. Or count characters."
-        raise DataError(f"The model {name} is not on this machine.", hint)
+            hint = _("Preparing a run with it fetches it. Or count characters.")
+        raise DataError(_("The model {name} is not on this machine.", name=name), hint)
     path = folder / "tokenizer.json"
     if not path.is_file():
         raise DataError(
-            f"The model {name} has no tokenizer.json.",
-            "Choose a model with one, or count characters.",
+            _("The model {name} has no tokenizer.json.", name=name),
+            _("Choose a model with one, or count characters."),
         )
     return path
 

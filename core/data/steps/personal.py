@@ -12,7 +12,7 @@ import json
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, reduce
 from typing import Any, Literal
 
 from core.config.fields import knob
@@ -20,6 +20,7 @@ from core.data.read.row import Row
 from core.data.rowtext import TURN_COLUMNS, map_texts, texts
 from core.data.steps.base import EachRow, RowWork, Setting, Step, Unusable
 from core.errors import DataError
+from core.language import N_, Said, _
 
 Span = tuple[int, int]
 
@@ -232,12 +233,12 @@ def is_region(code: str) -> bool:
 
 
 KINDS: dict[str, Kind] = {
-    "keys": Kind("[KEY]", "key or token", find_keys),
-    "email": Kind("[EMAIL]", "e-mail address", find_emails),
-    "iban": Kind("[IBAN]", "bank account", find_ibans),
-    "credit_card": Kind("[CARD]", "credit card", find_cards),
-    "ip_address": Kind("[IP]", "IP address", find_addresses),
-    "phone": Kind("[PHONE]", "phone number", find_phones),
+    "keys": Kind("[KEY]", N_("key or token"), find_keys),
+    "email": Kind("[EMAIL]", N_("e-mail address"), find_emails),
+    "iban": Kind("[IBAN]", N_("bank account"), find_ibans),
+    "credit_card": Kind("[CARD]", N_("credit card"), find_cards),
+    "ip_address": Kind("[IP]", N_("IP address"), find_addresses),
+    "phone": Kind("[PHONE]", N_("phone number"), find_phones),
 }
 """By field name, in the order in which they claim a place in a text."""
 
@@ -246,7 +247,7 @@ class PersonalData(Step):
     """Finds addresses, numbers and keys of people, which a model would learn by heart."""
 
     op = "personal_data"
-    title = "Personal data and secrets"
+    title = Said(N_("Personal data and secrets"))
     kind = "quality"
 
     action: Literal["mask", "drop"] = knob("mask", "Rows with a find", level="basic")
@@ -277,11 +278,14 @@ class PersonalData(Step):
     def start(self, setting: Setting) -> RowWork:
         kinds = [kind for name, kind in KINDS.items() if getattr(self, name)]
         if not kinds:
-            raise DataError("No kind of personal data is chosen.", "Choose one, or leave it out.")
+            raise DataError(
+                _("No kind of personal data is chosen."), _("Choose one, or leave it out.")
+            )
         region = self.region.strip().upper()
         if self.phone and region and not is_region(region):
             raise DataError(
-                f"{self.region!r} is no country's code.", "Write two letters, such as US or DE."
+                _("{region!r} is no country's code.", region=self.region),
+                _("Write two letters, such as US or DE."),
             )
         if self.action == "drop":
             return EachRow(lambda row: _without(row, kinds, region))
@@ -312,9 +316,11 @@ def masked(text: str, kinds: Sequence[Kind], region: str) -> str:
 def _without(row: Row, kinds: Sequence[Kind], region: str) -> Row:
     names: dict[str, None] = {}
     for text in [*texts(row), *_calls(row)]:
-        names |= dict.fromkeys(kind.name for _, _, kind in finds(text, kinds, region))
+        names |= dict.fromkeys(kind.name for *_span, kind in finds(text, kinds, region))
     if names:
-        raise Unusable(", ".join(names))
+        raise Unusable(
+            reduce(lambda first, then: _("{first}, {then}", first=first, then=then), names)
+        )
     return row
 
 

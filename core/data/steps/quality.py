@@ -24,6 +24,7 @@ from core.data.rowtext import (
 from core.data.steps.base import Decision, EachRow, RowWork, Setting, Step, Unusable, WholeWork
 from core.data.steps.model_files import DEFAULT_MODEL, tokenizer_file
 from core.errors import DataError
+from core.language import N_, Said, _
 
 REFUSALS: tuple[str, ...] = (
     # English
@@ -120,6 +121,7 @@ ANSWER_FORMS = (
     "unpaired-preference",
     "prompt-only",
 )
+_UNITS = {"tokens": N_("tokens"), "characters": N_("characters"), "words": N_("words")}
 _COUNTED_AT_ONCE = 512
 _REFUSES_WITHIN = 200
 SPOKEN_COLUMNS = (*TEXT_COLUMNS, *TURN_COLUMNS)
@@ -130,7 +132,7 @@ class DropEmpty(Step):
     """Drops rows that say nothing: no text, a turn without words, no label."""
 
     op = "drop_empty"
-    title = "Drop empty rows"
+    title = Said(N_("Drop empty rows"))
     kind = "quality"
 
     also_empty: list[str] = knob([], "Count as empty too", free_text=True)
@@ -147,16 +149,17 @@ class DropEmpty(Step):
 
 def _not_empty(row: Row, is_empty: Callable[[str], bool]) -> Row:
     if "text" in row and is_empty(row["text"]):
-        raise Unusable("the text is empty")
+        raise Unusable(_("the text is empty"))
     if "labels" in row and not any(label.strip() for label in row["labels"]):
-        raise Unusable("no label")
+        raise Unusable(_("no label"))
     for column in TURN_COLUMNS:
         for number, turn in enumerate(row.get(column) or (), 1):
             role = turn["role"]
             spoken = role in ("user", "assistant") and not turn.get("tool_calls")
             if spoken and is_empty(turn["content"]):
-                place = f"turn {number} ({role})" if column == "messages" else f"the {column}"
-                raise Unusable(f"{place} is empty")
+                if column == "messages":
+                    raise Unusable(_("turn {turn} ({role}) is empty", turn=number, role=role))
+                raise Unusable(_("the {column} is empty", column=column))
     return row
 
 
@@ -164,7 +167,7 @@ class DropLength(Step):
     """Drops rows that are too short or too long, in tokens of a model, characters or words."""
 
     op = "drop_length"
-    title = "Drop short and long rows"
+    title = Said(N_("Drop short and long rows"))
     kind = "quality"
     single_rows: ClassVar[bool] = False
 
@@ -187,12 +190,17 @@ class DropLength(Step):
     def start(self, setting: Setting) -> RowWork | WholeWork:
         if self.maximum and self.maximum < self.minimum:
             raise DataError(
-                f"The most allowed, {self.maximum:,}, is less than the least, {self.minimum:,}.",
-                "Change one of them.",
+                _(
+                    "The most allowed, {maximum:,}, is less than the least, {minimum:,}.",
+                    maximum=self.maximum,
+                    minimum=self.minimum,
+                ),
+                _("Change one of them."),
             )
         if self.of == "answer" and setting.form not in ANSWER_FORMS:
             raise DataError(
-                f"Rows of the form {setting.form} have no answer.", "Count the whole row."
+                _("Rows of the form {form} have no answer.", form=setting.form),
+                _("Count the whole row."),
             )
         if self.unit == "tokens":
             return _TokenLengths(self, tokenizer_file(self.model, setting))
@@ -210,9 +218,19 @@ class DropLength(Step):
     def reason(self, shortest: int, longest: int) -> str:
         """Why a row of this length goes; empty when it stays."""
         if shortest < self.minimum:
-            return f"too short: {shortest:,} {self.unit}, the least allowed is {self.minimum:,}"
+            return _(
+                "too short: {length} {unit}, the least allowed is {least}",
+                length=f"{shortest:,}",
+                unit=_UNITS[self.unit],
+                least=f"{self.minimum:,}",
+            )
         if self.maximum and longest > self.maximum:
-            return f"too long: {longest:,} {self.unit}, the most allowed is {self.maximum:,}"
+            return _(
+                "too long: {length} {unit}, the most allowed is {most}",
+                length=f"{longest:,}",
+                unit=_UNITS[self.unit],
+                most=f"{self.maximum:,}",
+            )
         return ""
 
 
@@ -288,7 +306,7 @@ class DropRefusals(Step):
     """Drops rows whose answer refuses, so that the model does not learn to."""
 
     op = "drop_refusals"
-    title = "Drop answers that refuse"
+    title = Said(N_("Drop answers that refuse"))
     kind = "quality"
     forms = ANSWER_FORMS
 
@@ -299,7 +317,9 @@ class DropRefusals(Step):
     def start(self, setting: Setting) -> RowWork:
         phrases = [_plain(phrase) for phrase in self.phrases if phrase.strip()]
         if not phrases:
-            raise DataError("No phrases are given.", "Write one, such as: as an AI language model.")
+            raise DataError(
+                _("No phrases are given."), _("Write one, such as: as an AI language model.")
+            )
         # Plain searches for each beat one pattern for all by twenty times.
         longest_first = sorted(set(phrases), key=len, reverse=True)
 
@@ -308,7 +328,7 @@ class DropRefusals(Step):
                 beginning = _plain(answer[:_REFUSES_WITHIN])
                 for phrase in longest_first:
                     if phrase in beginning and _begins_a_word(phrase, beginning):
-                        raise Unusable(f"answer refuses: “{phrase}”")
+                        raise Unusable(_("answer refuses: “{phrase}”", phrase=phrase))
             return row
 
         return EachRow(accepting)
@@ -335,7 +355,7 @@ class KeepLanguages(Step):
     """Keeps rows in the languages you name, as fastText's small model guesses them."""
 
     op = "keep_languages"
-    title = "Keep languages"
+    title = Said(N_("Keep languages"))
     kind = "quality"
 
     languages: list[str] = knob(["en"], "Languages", level="basic", min_length=1)
@@ -355,8 +375,11 @@ class KeepLanguages(Step):
         unknown = sorted(wanted - CODES)
         if unknown:
             raise DataError(
-                f"{unknown[0]!r} is no code of a language that can be recognized.",
-                "Use codes such as en, de, fr, es, zh, ja or ar.",
+                _(
+                    "{code!r} is no code of a language that can be recognized.",
+                    code=unknown[0],
+                ),
+                _("Use codes such as en, de, fr, es, zh, ja or ar."),
             )
 
         def spoken(row: Row) -> Row:
@@ -365,7 +388,9 @@ class KeepLanguages(Step):
                 return row
             code, confidence = guess(text)
             if code and code not in wanted and confidence >= self.confidence:
-                raise Unusable(f"language is {code} ({confidence:.2f})")
+                raise Unusable(
+                    _("language is {code} ({share})", code=code, share=f"{confidence:.2f}")
+                )
             return row
 
         return EachRow(spoken)
@@ -375,7 +400,7 @@ class BrokenEncoding(Step):
     """Finds text that was read in a wrong encoding, and characters that no text has."""
 
     op = "broken_encoding"
-    title = "Broken characters"
+    title = Said(N_("Broken characters"))
     kind = "quality"
 
     action: Literal["mend", "drop"] = knob("mend", "Broken rows", level="basic")
@@ -390,7 +415,7 @@ class BrokenEncoding(Step):
             return row
         mended = map_texts(row, mend)
         if any("\ufffd" in text for text in texts(mended)):
-            raise Unusable("lost characters (U+FFFD)")
+            raise Unusable(_("lost characters (U+FFFD)"))
         return mended
 
     def _whole(self, row: Row) -> Row:
@@ -427,16 +452,16 @@ def _decoded(text: str) -> str:
 def encoding_problem(text: str) -> str:
     """What is broken in a text, in words; empty when it is whole."""
     if "\ufffd" in text:
-        return "lost characters (U+FFFD)"
+        return _("lost characters (U+FFFD)")
     decoded = _decoded(text)
     if _CONTROL.sub("", decoded) != _CONTROL.sub("", text):
         place = next(_differences(text, decoded))
         begin = max(text.rfind(" ", 0, place) + 1, place - 20)
         found = text[begin : place + 20].split(" ")[0].strip()
         shown = _CONTROL.sub(lambda match: f"\\x{ord(match.group()):02x}", found)
-        return f"read in a wrong encoding: '{shown}'"
+        return _("read in a wrong encoding: {text}", text=f"'{shown}'")
     control = _CONTROL.search(text)
-    return f"control character U+{ord(control.group()):04X}" if control else ""
+    return _("control character {code}", code=f"U+{ord(control.group()):04X}") if control else ""
 
 
 def _differences(first: str, second: str) -> Iterator[int]:

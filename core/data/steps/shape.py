@@ -16,13 +16,14 @@ from core.data.rowtext import TEXT_COLUMNS, TURN_COLUMNS
 from core.data.steps.base import Decision, EachRow, RowWork, Setting, Step, Unusable, WholeWork
 from core.data.steps.expression import condition, template
 from core.errors import DataError
+from core.language import N_, Said, _
 
 
 class SelectRows(Step):
     """Keeps the rows that a condition or their place names."""
 
     op = "select_rows"
-    title = "Keep rows by condition or place"
+    title = Said(N_("Keep rows by condition or place"))
     kind = "shape"
 
     condition: str = knob("", "Condition", level="basic", free_text=True)
@@ -37,7 +38,9 @@ class SelectRows(Step):
 
     def start(self, setting: Setting) -> RowWork:
         if not self.condition.strip() and not self.rows.strip():
-            raise DataError("No rows are named.", "Write a condition, or places such as 1-500.")
+            raise DataError(
+                _("No rows are named."), _("Write a condition, or places such as 1-500.")
+            )
         tests: list[Callable[[Row], bool]] = []
         if self.condition.strip():
             tests.append(condition(self.condition, setting.columns))
@@ -47,7 +50,7 @@ class SelectRows(Step):
 
         def choose(row: Row) -> Row:
             if all([test(row) for test in tests]) is not wanted:
-                raise Unusable("does not match" if wanted else "matches")
+                raise Unusable(_("does not match") if wanted else _("matches"))
             return row
 
         return EachRow(choose)
@@ -72,7 +75,9 @@ def _span(part: str) -> tuple[int, int]:
     except ValueError:
         span = (0, 0)
     if not 1 <= span[0] <= span[1]:
-        raise DataError(f"{part} is no place of rows.", "Write places such as 1-500, 700.")
+        raise DataError(
+            _("{part} is no place of rows.", part=part), _("Write places such as 1-500, 700.")
+        )
     return span
 
 
@@ -80,7 +85,7 @@ class SelectColumns(Step):
     """Keeps some of the values that stand beside the rows; what is learned stays as it is."""
 
     op = "select_columns"
-    title = "Keep columns"
+    title = Said(N_("Keep columns"))
     kind = "shape"
 
     columns: list[str] = knob([], "Columns to keep", level="basic")
@@ -91,7 +96,8 @@ class SelectColumns(Step):
         unknown = [name for name in self.columns if name not in setting.columns]
         if unknown:
             raise DataError(
-                f"There is no column {unknown[0]}.", f"There are {', '.join(setting.columns)}."
+                _("There is no column {column}.", column=unknown[0]),
+                _("There are {columns}.", columns=", ".join(setting.columns)),
             )
 
         def select(row: Row) -> Row:
@@ -106,7 +112,7 @@ class MapTemplate(Step):
     """Writes a text anew from a template over the row's own columns."""
 
     op = "map_template"
-    title = "Rewrite a text by template"
+    title = Said(N_("Rewrite a text by template"))
     kind = "shape"
 
     column: str = knob("", "Column to write", level="basic")
@@ -120,7 +126,8 @@ class MapTemplate(Step):
     def start(self, setting: Setting) -> RowWork:
         if not self.column.strip() or not self.template.strip():
             raise DataError(
-                "The template has no column or no text.", "Name the column and write the text."
+                _("The template has no column or no text."),
+                _("Name the column and write the text."),
             )
         fill = template(self.template, setting.columns)
         return EachRow(lambda row: _put(row, self.column.strip(), fill(row)))
@@ -132,7 +139,7 @@ def _put(row: Row, column: str, text: str) -> Row:
         turns = list(row[column])
         last = max((i for i, turn in enumerate(turns) if turn["role"] == role), default=-1)
         if last < 0:
-            raise Unusable(f"the {column} has no turn of the {role}")
+            raise Unusable(_("the {column} has no turn of the {role}", column=column, role=role))
         turns[last] = {**turns[last], "content": text}
         return {**row, column: turns}
     if column in TEXT_COLUMNS and column in row:
@@ -144,7 +151,7 @@ class Sample(Step):
     """Keeps a random share of the rows."""
 
     op = "sample"
-    title = "Take a random sample"
+    title = Said(N_("Take a random sample"))
     kind = "shape"
     single_rows: ClassVar[bool] = False
 
@@ -159,7 +166,9 @@ class Sample(Step):
 
     def start(self, setting: Setting) -> RowWork | WholeWork:
         if (self.fraction is None) == (self.rows is None):
-            raise DataError("A sample needs a share or a number of rows.", "Give one of the two.")
+            raise DataError(
+                _("A sample needs a share or a number of rows."), _("Give one of the two.")
+            )
         return _Pick(self.fraction, self.rows, self.seed)
 
 
@@ -176,14 +185,14 @@ class _Pick(WholeWork):
         wanted = self._rows or round(self._count * (self._fraction or 1.0))
         kept = min(max(wanted, 1), self._count)
         left = random.Random(self._seed).sample(range(self._count), self._count - kept)
-        return Decision(drop=dict.fromkeys(left, "not in the sample"))
+        return Decision(drop=dict.fromkeys(left, _("not in the sample")))
 
 
 class Shuffle(Step):
     """Puts the rows of each part in a random order."""
 
     op = "shuffle"
-    title = "Shuffle"
+    title = Said(N_("Shuffle"))
     kind = "shape"
     single_rows: ClassVar[bool] = False
 
@@ -214,7 +223,7 @@ class AddRows(Step):
     """Adds rows that a person accepted, such as synthetic ones, to the rows to learn."""
 
     op = "add_rows"
-    title = "Add accepted rows"
+    title = Said(N_("Add accepted rows"))
     kind = "shape"
     after_split: ClassVar[bool] = True
 
@@ -228,16 +237,16 @@ class AddRows(Step):
         path = (setting.folder / self.file).resolve()
         if not path.is_relative_to(setting.folder.resolve()) or not path.is_file():
             raise DataError(
-                f"The rows {self.file} are not in the data set's folder.",
-                "Accept the drafts again, or leave the step out.",
+                _("The rows {file} are not in the data set's folder.", file=self.file),
+                _("Accept the drafts again, or leave the step out."),
             )
         if self.sha256:
             with path.open("rb") as file:
                 found = hashlib.file_digest(file, "sha256").hexdigest()
             if found != self.sha256:
                 raise DataError(
-                    f"The rows in {self.file} were changed after they were accepted.",
-                    "Accept the drafts again, or leave the step out.",
+                    _("The rows in {file} were changed after they were accepted.", file=self.file),
+                    _("Accept the drafts again, or leave the step out."),
                 )
         return _Add(path, setting.form)
 
@@ -269,10 +278,16 @@ class _Add(RowWork):
             beside = {"meta": given.pop("meta")} if "meta" in given else {}
             return checked_row(given, self._form) | beside
         except (ValueError, TypeError, AttributeError, DataError) as error:
-            reason = error.message if isinstance(error, DataError) else "it is not JSON."
+            reason = error.message if isinstance(error, DataError) else _("it is not JSON.")
             raise DataError(
-                f"Line {number} of {self._path.name} is no {self._form} row: {reason}",
-                "Accept the drafts again, or leave the step out.",
+                _(
+                    "Line {number} of {name} is no {form} row: {reason}",
+                    number=number,
+                    name=self._path.name,
+                    form=self._form,
+                    reason=reason,
+                ),
+                _("Accept the drafts again, or leave the step out."),
             ) from error
 
 

@@ -12,15 +12,20 @@ from core.data.rowtext import value_of
 from core.data.steps.base import Decision, Setting, Step, WholeWork
 from core.data.steps.labels import group_key
 from core.errors import DataError
+from core.language import N_, Said, _, n_
 
-_PURPOSES = {"eval": "evaluation", "test": "a test"}
+_PURPOSES = {
+    ("eval",): N_("evaluation"),
+    ("test",): N_("a test"),
+    ("eval", "test"): N_("evaluation and a test"),
+}
 
 
 class Split(Step):
     """Holds rows out for evaluation while training, and for a test at the end."""
 
     op = "split"
-    title = "Split"
+    title = Said(N_("Split"))
     kind = "shape"
     single_rows: ClassVar[bool] = False
 
@@ -43,16 +48,17 @@ class Split(Step):
     def start(self, setting: Setting) -> WholeWork:
         if self.eval_fraction + self.test_fraction >= 1:
             raise DataError(
-                "Nothing is left to learn: both shares together are 1 or more.", "Lower one."
+                _("Nothing is left to learn: both shares together are 1 or more."), _("Lower one.")
             )
         if self.stratify and setting.form != "labelled-text":
             raise DataError(
-                "Only labelled text has labels to keep the mix of.",
-                "Switch `same mix of labels` off, or group by a column.",
+                _("Only labelled text has labels to keep the mix of."),
+                _("Switch `same mix of labels` off, or group by a column."),
             )
         if self.group_by and self.group_by not in setting.columns:
             raise DataError(
-                f"There is no column {self.group_by}.", f"There are {', '.join(setting.columns)}."
+                _("There is no column {column}.", column=self.group_by),
+                _("There are {columns}.", columns=", ".join(setting.columns)),
             )
         return _Parts(self)
 
@@ -96,18 +102,22 @@ class _Parts(WholeWork):
 
     def _remark(self, groups: int = 0) -> str:
         """Which part was asked for and has got no row, and why."""
-        empty = [part for part, share in self._shares() if share and part not in self._parts]
+        empty = tuple(part for part, share in self._shares() if share and part not in self._parts)
         if not empty:
             return ""
         if groups:
-            few = "only one value" if groups == 1 else f"only {groups} values"
-            why = f"{self._step.group_by} has {few}, and rows with the same one stay together"
+            why = n_(
+                "{column} has only one value, and rows with the same one stay together",
+                "{column} has only {n} values, and rows with the same one stay together",
+                groups,
+                column=self._step.group_by,
+            )
         elif self._step.stratify:
-            why = "every label has too few rows"
+            why = _("every label has too few rows")
         else:
-            why = "there are too few rows"
-        parts = " and ".join(_PURPOSES[part] for part in empty)
-        return f"Nothing was held out for {parts}: {why}."
+            why = _("there are too few rows")
+        purpose = _PURPOSES[empty]
+        return _("Nothing was held out for {purpose}: {why}.", purpose=purpose, why=why)
 
     def _shares(self) -> tuple[tuple[str, float], ...]:
         return ("eval", self._step.eval_fraction), ("test", self._step.test_fraction)

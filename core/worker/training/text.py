@@ -16,6 +16,7 @@ from trl import SFTConfig, pack_dataset
 from core.config import RunConfig
 from core.data.record import DatasetInfo, Part
 from core.errors import DataError
+from core.language import _
 from core.progress import Tell
 from core.tokens.learn import Learn
 from core.tokens.tokenize import NO_LOSS, need_sft_form, tokenize_all
@@ -120,7 +121,8 @@ def sft_rows(
 ) -> Rows:
     """The first `limit` rows of a part as LEARNED, cut at max_length. Raises as `load_rows`
     does."""
-    need_sft_form(info.form, f"The data set {info.name} holds")
+    found = _("The data set {name} holds {form} data", name=info.name, form=info.form)
+    need_sft_form(info.form, found)
 
     def make(rows: list[dict[str, Any]]) -> list[Made]:
         tokenized = tokenize_all(

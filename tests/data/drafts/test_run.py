@@ -8,6 +8,7 @@ import os
 import signal
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from core.data.drafts.run import run_drafts
 from core.data.drafts.tasks import begin, change_task, list_tasks, load_task, read_log
 from core.errors import DataError, JobError, ModelError
 from core.jobs.isolated import call_isolated
+from core.language import speaking
 from tests.data.drafts.conftest import KEY, completion, failure, new_rows, questions
 from tests.waiting import LIMIT, until
 
@@ -202,6 +204,15 @@ def test_garbage_is_counted_and_ends_the_task_before_it_costs_much(
         "the endpoint's reply is no chat completion": 3,
         "the endpoint refused the request (400: bad words)": 3,
     }
+    with speaking("pseudo"):
+        again = load_task(workspace, info.id, task.id)
+        assert all(reason.startswith("⟦") for reason in [again.reason, *again.tally.unusable])
+
+
+def test_reasons_that_were_written_as_plain_text_are_counted(tmp_path: Path) -> None:
+    line = {"request": 0, "seeds": [], "rows": [], "problems": {"the reply is empty": 2}}
+    (tmp_path / "drafts.jsonl").write_text(json.dumps(line) + "\n", encoding="utf-8")
+    assert read_log(tmp_path / "drafts.jsonl").unusable == {"the reply is empty": 2}
 
 
 def test_rows_that_are_there_already_are_counted_and_not_offered(
