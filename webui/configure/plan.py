@@ -254,7 +254,7 @@ def memory_html(estimate: RunEstimate) -> str:
     """The section of the summary card: whether it fits, a bar of the parts, and their list."""
     memory = estimate.memory
     if memory is None:
-        why = _("{reason}.", reason=messages.escape(estimate.why_not).capitalize())
+        why = _("{reason}.", reason=_capital(messages.escape(estimate.why_not)))
         return f'<section class="need"><h3>{_("Memory")}</h3><p>{why}</p></section>'
     free = memory.free_bytes or 0
     word, state = _verdict(memory, free)
@@ -304,9 +304,9 @@ def _parts(memory: MemoryEstimate) -> str:
     return f'<dl class="facts need-parts">{rows}</dl>'
 
 
-def _capital(name: str) -> str:
-    name = _(name)
-    return name[0].upper() + name[1:]
+def _capital(text: str) -> str:
+    text = str(text)
+    return text[:1].upper() + text[1:]
 
 
 def _doubts(memory: MemoryEstimate) -> str:
@@ -341,10 +341,8 @@ def time_text(
     if trial:
         memory = gigabytes(trial["memory_bytes"])
         speed = _("{speed}, {memory} measured", speed=speed, memory=memory)
-    if seconds is None:
-        told = _("known when the tokens are")
-    else:
-        told = _about(messages.duration(seconds))
+    known = _("known when the tokens are")
+    told = known if seconds is None else _about(messages.duration(seconds))
     return f"{told}<small>{messages.escape(speed)}</small>"
 
 
@@ -364,7 +362,7 @@ class MemoryView:
             self.lead = gr.HTML(apply_default_css=False)
             self.buttons = [
                 gr.Button(visible=False, size="sm", elem_classes="change")
-                for _ in range(_MOST_CHANGES)
+                for _place in range(_MOST_CHANGES)
             ]
         self.start = gr.Button(_("Try two steps"), size="sm", elem_id="try")
         self.stop = gr.Button(_("Stop the trial"), size="sm", visible=False)
@@ -381,11 +379,8 @@ class MemoryView:
         lead = ""
         if changes:
             fits = changes[0].fits
-            any_of, least = (
-                _("Any of these makes it fit:"),
-                _("Nothing makes it fit; the smallest:"),
-            )
-            lead = any_of if fits else least
+            any_of = _("Any of these makes it fit:")
+            lead = any_of if fits else _("Nothing makes it fit; the smallest:")
         found: dict[Any, Any] = {
             self.box: gr.Column(visible=bool(changes)),
             self.lead: f'<p class="fit-lead">{lead}</p>',
