@@ -192,14 +192,14 @@ window.tunesmith = window.tunesmith || {};
       { name: _("Loss"), colour: "run-0", style: "line", ...curve("loss_smooth") },
       { name: _("Eval loss"), colour: "run-1", style: "dots", ...curve("eval_loss") },
     ];
-    return { key: key(), x: _("step"), y: _("loss"), log: state.log, lines };
+    return { key: key(), x: _("training step"), y: _("loss"), log: state.log, lines };
   }
 
   function panelFigure(panel) {
     const lines = panel.lines.map((line) => ({
       name: line.name, colour: `run-${line.colour % 8}`, style: line.style, ...curve(line.metric),
     }));
-    return { key: key(), x: _("step"), y: "", lines };
+    return { key: key(), x: _("training step"), y: "", lines };
   }
 
   // The frames of the small charts: title, sentence and, for several lines, which is which.

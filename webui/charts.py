@@ -44,7 +44,7 @@ def figure(
     """The value of a chart: at most 1,000 points a curve, whatever its length."""
     return {
         "key": key,
-        "x": _("step"),
+        "x": _("training step"),
         "y": y,
         "log": log,
         "legend": legend,

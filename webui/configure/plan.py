@@ -73,7 +73,7 @@ def card(
         _("Data set"): dataset_title(app.workspace, config.data.dataset),
         _("Rows"): _rows(summary),
         _("Tokens"): _("counting") if waiting else _tokens(summary, counts),
-        _("Steps"): _steps(summary, estimate.config or config, counts),
+        _("Training steps"): _steps(summary, estimate.config or config, counts),
     }
     time = time_text(app, estimate, counts, trial)
     time = f"<div><dt>{_('Time')}</dt><dd>{time}</dd></div>"
