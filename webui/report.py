@@ -249,8 +249,8 @@ def _by_label(labels: list[LabelNumbers]) -> str:
     )
     heads = (
         ("F1", _("Precision and recall together")),
-        (_("Precision"), _("Of rows given the label, the share that has it")),
-        (_("Recall"), _("Of rows that have the label, the share given it")),
+        (_("Precision (P)"), _("Of rows given the label, the share that has it")),
+        (_("Recall (R)"), _("Of rows that have the label, the share given it")),
         (_("Rows"), _("Rows that have the label")),
         (_("Given"), _("Rows that were given the label")),
     )
