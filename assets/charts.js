@@ -4,6 +4,7 @@
 window.tunesmith = window.tunesmith || {};
 
 (() => {
+  const _ = tunesmith._;
   let library = null;
 
   // plotly.js is large: it is fetched when the first chart is drawn.
@@ -24,6 +25,13 @@ window.tunesmith = window.tunesmith || {};
     displaylogo: false,
     responsive: true,
     modeBarButtonsToRemove: ["select2d", "lasso2d", "zoomIn2d", "zoomOut2d"],
+    // plotly's own words, for the buttons that are left.
+    locales: { "en-US": { dictionary: {
+      "Download plot as a PNG": _("Download plot as a PNG"), "Zoom": _("Zoom"), "Pan": _("Pan"),
+      "Autoscale": _("Autoscale"), "Reset axes": _("Reset axes"),
+      "Double-click to zoom back out": _("Double-click to zoom back out"),
+      "Double-click on legend to isolate one trace": _("Double-click on legend to isolate one trace"),
+    } } },
   };
 
   // Where nothing can be hovered plotly would show its buttons all the time, over the curves.
@@ -114,7 +122,7 @@ window.tunesmith = window.tunesmith || {};
     for (const axis of [shape.xaxis, shape.yaxis]) {
       Object.assign(axis, { showticklabels: false, range: [0, 1], type: "linear" });
     }
-    const text = small ? "" : "Nothing to draw yet";
+    const text = small ? "" : _("Nothing to draw yet");
     const place = { x: 0.5, y: 0.5, xref: "paper", yref: "paper", showarrow: false };
     return { ...shape, uirevision: "waiting", annotations: [{ text, ...place }] };
   }
@@ -179,19 +187,19 @@ window.tunesmith = window.tunesmith || {};
 
   function lossFigure() {
     const lines = [
-      { name: "Loss, each step", colour: "run-0", style: "faint", ...curve("loss"),
+      { name: _("Loss, each step"), colour: "run-0", style: "faint", ...curve("loss"),
         more: { visible: state.raw } },
-      { name: "Loss", colour: "run-0", style: "line", ...curve("loss_smooth") },
-      { name: "Eval loss", colour: "run-1", style: "dots", ...curve("eval_loss") },
+      { name: _("Loss"), colour: "run-0", style: "line", ...curve("loss_smooth") },
+      { name: _("Eval loss"), colour: "run-1", style: "dots", ...curve("eval_loss") },
     ];
-    return { key: key(), x: "step", y: "loss", log: state.log, lines };
+    return { key: key(), x: _("training step"), y: _("loss"), log: state.log, lines };
   }
 
   function panelFigure(panel) {
     const lines = panel.lines.map((line) => ({
       name: line.name, colour: `run-${line.colour % 8}`, style: line.style, ...curve(line.metric),
     }));
-    return { key: key(), x: "step", y: "", lines };
+    return { key: key(), x: _("training step"), y: "", lines };
   }
 
   // The frames of the small charts: title, sentence and, for several lines, which is which.
@@ -214,7 +222,7 @@ window.tunesmith = window.tunesmith || {};
       const chart = document.createElement("div");
       chart.className = "chart";
       chart.setAttribute("role", "img");
-      chart.setAttribute("aria-label", `${panel.title}. ${panel.sentence}`);
+      chart.setAttribute("aria-label", _("{title}. {what}", { title: panel.title, what: panel.sentence }));
       figure.append(caption, sentence, names, chart);
       return figure;
     });

@@ -5,6 +5,7 @@
 window.tunesmith = window.tunesmith || {};
 
 tunesmith.form = (() => {
+  const _ = tunesmith._;
   const forms = {};
   const NONE = { hidden: [], errors: {}, notes: {}, changed: {}, choices: {} };
   // So long nothing is typed before the server is told, in milliseconds.
@@ -64,7 +65,7 @@ tunesmith.form = (() => {
         field.querySelector(".chosen").replaceChildren(...(value || []).map((one) => {
           const chip = document.createElement("button");
           Object.assign(chip, { type: "button", className: "chip", textContent: one });
-          chip.setAttribute("aria-label", `${one}, remove`);
+          chip.setAttribute("aria-label", _("{name}, remove", { name: one }));
           chip.dataset.remove = one;
           return chip;
         }));
@@ -177,7 +178,8 @@ tunesmith.form = (() => {
     field.classList.toggle("is-hidden", marks.hidden.includes(path));
     field.classList.toggle("is-changed", path in marks.changed);
     field.classList.toggle("is-wrong", Boolean(error));
-    line(field, "field-was", path in marks.changed ? `Preset: ${marks.changed[path]}` : "");
+    const was = path in marks.changed ? _("Preset: {value}", { value: marks.changed[path] }) : "";
+    line(field, "field-was", was);
     line(field, "field-note", marks.notes[path]);
     line(field, "field-error", error);
     for (const one of field.querySelectorAll("input, textarea, select")) {
@@ -199,7 +201,8 @@ tunesmith.form = (() => {
     const title = fold.querySelector(".label-wrap span");
     if (!title) return;
     title.toggleAttribute("data-wrong", wrong > 0);
-    if (wrong || differing) title.dataset.note = wrong ? `${wrong} to mend` : `${differing} changed`;
+    if (wrong) title.dataset.note = _("{n} to mend", { n: wrong });
+    else if (differing) title.dataset.note = _("{n} changed", { n: differing });
     else delete title.dataset.note;
   }
 

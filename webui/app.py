@@ -13,7 +13,7 @@ import gradio as gr
 
 from core.data.uploads import sweep_uploads
 from core.errors import TunesmithError, reason_of
-from core.language import language, speaking
+from core.language import N_, _, language, speaking
 from core.rules.presets import DEFAULT, load_preset
 from core.tokens.lens import Lens
 from core.workspace import Workspace
@@ -35,8 +35,7 @@ _BUILDERS = {
     "runs": runs.build,
 }
 log = logging.getLogger(__name__)
-_LOOK = "Look at the workspace's folder: its rights, and the room on its disk."
-_FAULT = "This did not work: what was sent makes no sense here. The server's log says more."
+_FAULT = N_("This did not work: what was sent makes no sense here. The server's log says more.")
 # Events that follow what somebody chose.
 _CHOICES = {"change", "input", "select"}
 
@@ -50,7 +49,7 @@ def build(app: App) -> gr.Blocks:
         _wire_selection(page, app, shared)
         header.build(app, shared)
         with shared.tabs.render():
-            for name, _ in TABS:
+            for name, _title in TABS:
                 shared.building = name
                 with shared.tab[name].render():
                     _BUILDERS[name](app, shared)
@@ -78,23 +77,23 @@ def _shared() -> Shared:
     return Shared(
         tabs=gr.Tabs(elem_id="tabs", overflow_behavior="wrap", render=False),
         tab={
-            name: gr.Tab(label, id=name, elem_id=f"tab-{name}", render=False)
-            for name, label in TABS
+            name: gr.Tab(_(title), id=name, elem_id=f"tab-{name}", render=False)
+            for name, title in TABS
         },
         run=gr.Textbox(label="Selected run", visible="hidden", elem_id="selected-run"),
         dataset=gr.Textbox(label="Selected data set", visible="hidden", elem_id="selected-dataset"),
         version=gr.Textbox(label="Version of the rows", visible="hidden"),
         part={
-            name: gr.Tab(label, id=name, elem_id=f"part-{name}", render=False)
-            for name, label in DATA_PARTS
+            name: gr.Tab(_(title), id=name, elem_id=f"part-{name}", render=False)
+            for name, title in DATA_PARTS
         },
         lens=gr.Textbox(
             Lens.of(load_preset(DEFAULT).config()).write(), label="Lens", visible="hidden"
         ),
-        tickers={name: gr.Timer(1, active=False) for name, _ in TABS},
+        tickers={name: gr.Timer(1, active=False) for name, _title in TABS},
         shown={
-            name: gr.Textbox(label=f"What {label} shows", visible="hidden")
-            for name, label in (*TABS, *DATA_PARTS)
+            name: gr.Textbox(label=f"What {name} shows", visible="hidden")
+            for name, _title in (*TABS, *DATA_PARTS)
         },
     )
 
@@ -131,10 +130,16 @@ def _plain_errors() -> Iterator[None]:
     except TunesmithError as error:
         raise gr.Error(str(error)) from error
     except OSError as error:
-        raise gr.Error(f"{reason_of(error).capitalize()}. {_LOOK}") from error
+        reason = reason_of(error).capitalize()
+        raise gr.Error(
+            _(
+                "{reason}. Look at the workspace's folder: its rights, and the room on its disk.",
+                reason=reason,
+            )
+        ) from error
     except Exception as error:
         log.exception("a handler failed")
-        raise gr.Error(_FAULT) from error
+        raise gr.Error(_(_FAULT)) from error
 
 
 def serve(

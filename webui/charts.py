@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import gradio as gr
 
+from core.language import _, n_
 from core.runs.curves import Point, downsample
 
 MOST_POINTS = 1000
@@ -36,7 +37,6 @@ def figure(
     lines: Iterable[Line],
     *,
     y: str,
-    x: str = "step",
     key: str = "",
     log: bool = False,
     legend: bool = True,
@@ -44,7 +44,7 @@ def figure(
     """The value of a chart: at most 1,000 points a curve, whatever its length."""
     return {
         "key": key,
-        "x": x,
+        "x": _("training step"),
         "y": y,
         "log": log,
         "legend": legend,
@@ -65,7 +65,6 @@ def histogram(
     counts: Sequence[int],
     *,
     x: str,
-    y: str = "rows",
     title: str = "",
     scale: Literal["linear", "log"] = "linear",
     cut: float | None = None,
@@ -76,7 +75,13 @@ def histogram(
     `cut` is drawn as a line across; what lies beyond it is lost.
     """
     told = [
-        f"{low:,} to {high:,}: {count:,} {y}"
+        n_(
+            "{low:,} to {high:,}: {n:,} row",
+            "{low:,} to {high:,}: {n:,} rows",
+            count,
+            low=low,
+            high=high,
+        )
         for low, high, count in zip(edges, edges[1:], counts, strict=False)
     ]
     bars = {
@@ -88,12 +93,14 @@ def histogram(
         "text": [*told, ""],
     }
     # On a logarithmic scale there is no place for 0.
-    marks = [{"x": cut, "text": f"cut at {cut:,}", "colour": "failed"}] if cut else []
+    marks = (
+        [{"x": cut, "text": _("cut at {length:,}", length=cut), "colour": "failed"}] if cut else []
+    )
     return {
         "key": key,
         "title": title,
         "x": x,
-        "y": y,
+        "y": _("rows"),
         "log": False,
         "log_x": scale == "log",
         "legend": False,
@@ -105,8 +112,8 @@ def histogram(
 def columns(points: Sequence[Point]) -> dict[str, list[float]]:
     """Points as plotly takes them, rounded to seven figures: no eye sees the eighth."""
     return {
-        "x": [step for step, _ in points],
-        "y": [float(f"{value:.7g}") for _, value in points],
+        "x": [step for step, _value in points],
+        "y": [float(f"{value:.7g}") for _step, value in points],
     }
 
 

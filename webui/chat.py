@@ -16,6 +16,7 @@ from core.chat.settings import ChatSettings, LoadedModels, chat_settings
 from core.config import field_specs
 from core.data.registry import load_dataset_info, read_rows
 from core.errors import ConfigError, TunesmithError
+from core.language import N_, _, n_
 from core.models.starter import STARTER_MODELS
 from core.rules import load_config
 from webui import messages
@@ -37,35 +38,37 @@ class _Chat:
         self.app, self.shared = app, shared
         self.talk = gr.State([])
         with gr.Row(elem_classes="picker"):
-            self.left = gr.Dropdown([], label="Left", elem_id="chat-left", min_width=200)
-            self.right = gr.Dropdown([], label="Right", elem_id="chat-right", min_width=200)
+            self.left = gr.Dropdown([], label=_("Left"), elem_id="chat-left", min_width=200)
+            self.right = gr.Dropdown([], label=_("Right"), elem_id="chat-right", min_width=200)
         self.view = gr.HTML(elem_id="chat-view", apply_default_css=False, autoscroll=True)
         self.told = gr.HTML(elem_id="chat-told", apply_default_css=False)
         with gr.Row(elem_classes="ask", equal_height=False):
             self.prompt = gr.Textbox(
-                label="Your message",
+                label=_("Your message"),
                 elem_id="chat-prompt",
                 lines=1,
                 max_lines=8,
                 scale=6,
-                placeholder="Enter sends, Shift+Enter begins a new line",
+                placeholder=_("Enter sends, Shift+Enter begins a new line"),
                 min_width=200,
             )
             with gr.Column(scale=1, min_width=110):
-                self.send = gr.Button("Send", variant="primary", elem_id="chat-send")
-                self.stop = gr.Button("Stop", visible=False, elem_id="chat-stop")
+                self.send = gr.Button(_("Send"), variant="primary", elem_id="chat-send")
+                self.stop = gr.Button(_("Stop"), visible=False, elem_id="chat-stop")
         with gr.Row(elem_classes="actions"):
-            self.try_row = gr.Button("Try a held-out row", elem_id="chat-row")
-            self.clear = gr.Button("Clear", elem_id="chat-clear")
-            self.unload = gr.Button("Unload", elem_id="chat-unload")
+            self.try_row = gr.Button(_("Try a held-out row"), elem_id="chat-row")
+            self.clear = gr.Button(_("Clear"), elem_id="chat-clear")
+            self.unload = gr.Button(_("Unload"), elem_id="chat-unload")
         self.memory = gr.HTML(loaded(None), elem_id="chat-memory", apply_default_css=False)
-        with gr.Accordion("System prompt and sampling", open=False, elem_classes="fold"):
+        with gr.Accordion(_("System prompt and sampling"), open=False, elem_classes="fold"):
             self.system = gr.Textbox(
-                label="System prompt",
+                label=_("System prompt"),
                 elem_id="chat-system",
                 lines=2,
                 max_lines=6,
-                info="Taken from the run's data set: a model answers best to the words it learned.",
+                info=_(
+                    "Taken from the run's data set: a model answers best to the words it learned."
+                ),
             )
             with gr.Row(elem_classes="picker"):
                 self.settings = {spec.name: _control(spec) for spec in field_specs(ChatSettings)}
@@ -83,7 +86,7 @@ class _Chat:
     def open(self, run_id: str, left: str | None, right: str | None):
         """The models there are; on the left the base, on the right the selected run."""
         choices, run = model_choices(self.app), find_run(self.app, run_id)
-        known = {value for _, value in choices}
+        known = {value for _title, value in choices}
         points = checkpoint_choices(run)
         base, tuned = choices[0][1], NOBODY
         if run is not None and points:
@@ -91,14 +94,14 @@ class _Chat:
         left = left if left in known and not run_id else base
         right = right if right in known and not run_id else tuned
         system = self._words(run_id)[0]
-        nobody = [*choices, ("Nobody", NOBODY)]
+        nobody = [*choices, (_("Nobody"), NOBODY)]
         return gr.Dropdown(choices, value=left), gr.Dropdown(nobody, value=right), system, [], ""
 
     def answer(self, data: dict[Any, Any], request: gr.Request) -> Iterator[dict[Any, Any]]:
         """Loads the models if need be and streams every column's answer."""
         prompt = (data[self.prompt] or "").strip()
         if not prompt:
-            yield {self.told: messages.note("Type a message first.")}
+            yield {self.told: messages.note(_("Type a message first."))}
             return
         try:
             settings = self._settings(data)
@@ -109,7 +112,7 @@ class _Chat:
         for lane in talk:
             lane.turns.append({"role": "user", "content": prompt})
         busy = {self.prompt: "", self.send: gr.Button(interactive=False)}
-        waiting = messages.progress(None, "Loading the models")
+        waiting = messages.progress(None, _("Loading the models"))
         yield {
             **busy,
             self.told: waiting,
@@ -234,11 +237,11 @@ def model_choices(app: App) -> list[tuple[str, str]]:
     """Label and value of every model: bases first, then each run with its checkpoints."""
     runs = trained_runs(app)
     names = dict.fromkeys([*(run.job.model for run in runs), next(iter(STARTER_MODELS))])
-    choices = [(f"Base: {name}", f"base::{name}") for name in names]
+    choices = [(_("Base: {name}", name=name), f"base::{name}") for name in names]
     for label, run_id in run_choices(runs):
         run = next(item for item in runs if item.id == run_id)
         choices += [
-            (f"{label}: {words}", f"run::{run_id}::{name}")
+            (_("{name}: {text}", name=label, text=words), f"run::{run_id}::{name}")
             for words, name in checkpoint_choices(run)
         ]
     return choices
@@ -261,15 +264,15 @@ def _control(spec: Any) -> Any:
             spec.maximum,
             value=spec.default,
             step=0.05,
-            label=spec.label,
-            info=spec.help,
+            label=_(spec.label),
+            info=_(spec.help),
             elem_id=f"chat-{spec.name}",
             min_width=200,
         )
     return gr.Number(
         spec.default,
-        label=spec.label,
-        info=spec.help,
+        label=_(spec.label),
+        info=_(spec.help),
         precision=0,
         min_width=200,
         elem_id=f"chat-{spec.name}",
@@ -290,14 +293,14 @@ def _keep(talk: list[Lane], states: list[ColumnState]) -> None:
 def _wrong(talk: list[Lane], states: list[ColumnState]) -> str:
     """What went wrong in single columns."""
     told = [
-        f"{lane.column.label}: {state.error}"
+        _("{name}: {text}", name=lane.column.label, text=state.error)
         for lane, state in zip(talk, states, strict=False)
         if state.error
     ]
     return messages.error(" ".join(told)) if told else ""
 
 
-_ENDS = {"length": "cut at the longest answer", "stopped": "stopped"}
+_ENDS = {"length": N_("cut at the longest answer"), "stopped": N_("stopped")}
 
 
 @dataclass
@@ -347,22 +350,32 @@ def speed(state: ColumnState) -> str:
     """Tokens, tokens per second, and why the answer ended if not by itself."""
     if not state.tokens:
         return ""
-    told = f"{state.tokens} tokens, {state.tokens_per_second:.0f} tokens/s"
+    told = n_(
+        "{n} token, {speed:.0f} tokens/s",
+        "{n} tokens, {speed:.0f} tokens/s",
+        state.tokens,
+        speed=state.tokens_per_second,
+    )
     end = _ENDS.get(state.reason)
-    return f"{told}, {end}" if end else told
+    return _("{speed}, {end}", speed=told, end=end) if end else told
 
 
 def loaded(models: LoadedModels | None) -> str:
     """What is in memory."""
     if models is None:
-        return '<p class="soft">No model is in memory. The first question loads them.</p>'
+        told = _("No model is in memory. The first question loads them.")
+        return f'<p class="soft">{told}</p>'
     kinds = ", ".join(dict.fromkeys(models.dtypes))
     memory = messages.size(models.gpu_memory_bytes or models.memory_bytes)
-    how_many = "one column" if len(models.columns) == 1 else f"{len(models.columns)} columns"
-    return (
-        f'<p class="soft">In memory: {memory} for {how_many}, '
-        f"{messages.escape(kinds)} on {messages.escape(models.device)}.</p>"
+    told = n_(
+        "In memory: {memory} for one column, {kinds} on {device}.",
+        "In memory: {memory} for {n} columns, {kinds} on {device}.",
+        len(models.columns),
+        memory=memory,
+        kinds=kinds,
+        device=models.device,
     )
+    return f'<p class="soft">{messages.escape(told)}</p>'
 
 
 def first_words(rows: Sequence[dict[str, Any]]) -> tuple[str, list[str]]:

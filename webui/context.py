@@ -46,6 +46,7 @@ import gradio as gr
 
 from core.data.registry import load_dataset_info
 from core.errors import TunesmithError
+from core.language import N_
 from webui.live import LiveRuns
 
 if TYPE_CHECKING:
@@ -60,22 +61,22 @@ if TYPE_CHECKING:
 
 # The tabs in the order of the work: id (file name, URL) and label.
 TABS = (
-    ("data", "Data"),
-    ("configure", "Configure"),
-    ("train", "Train"),
-    ("evaluate", "Evaluate"),
-    ("chat", "Chat"),
-    ("export", "Export"),
-    ("runs", "Runs"),
+    ("data", N_("Data")),
+    ("configure", N_("Configure")),
+    ("train", N_("Train")),
+    ("evaluate", N_("Evaluate")),
+    ("chat", N_("Chat")),
+    ("export", N_("Export")),
+    ("runs", N_("Runs")),
 )
 
 # The parts of the chosen data set in Data: id and label.
 DATA_PARTS = (
-    ("rows", "Rows"),
-    ("numbers", "Numbers"),
-    ("shape", "Clean and shape"),
-    ("drafts", "More rows"),
-    ("manage", "Manage"),
+    ("rows", N_("Rows")),
+    ("numbers", N_("Numbers")),
+    ("shape", N_("Clean and shape")),
+    ("drafts", N_("More rows")),
+    ("manage", N_("Manage")),
 )
 
 

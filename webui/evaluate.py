@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Any
 
 import gradio as gr
 
 from core.errors import TunesmithError
 from core.evaluation.report import Evaluation, has_base, kind_of, list_evaluations
+from core.language import _
 from core.rules import load_config
 from core.runs.submit import submit_evaluation
 from webui import messages
@@ -29,35 +29,35 @@ class _Evaluate:
         self.app, self.shared = app, shared
         self.nothing = gr.HTML(apply_default_css=False)
         with gr.Column(visible=False, elem_id="evaluate-form") as self.form:
-            _, self.checkpoint = run_picker(app, shared, "evaluate")
+            _run, self.checkpoint = run_picker(app, shared, "evaluate")
             with gr.Row(elem_classes="picker"):
                 self.rows = gr.Slider(
                     10,
                     MOST_ROWS,
                     value=200,
                     step=10,
-                    label="Rows at most",
+                    label=_("Rows at most"),
                     min_width=200,
-                    info="More rows narrow the intervals and take longer.",
+                    info=_("More rows narrow the intervals and take longer."),
                     scale=3,
                     elem_id="evaluate-rows",
                 )
                 self.compare = gr.Checkbox(
                     True,
-                    label="Compare with the base",
+                    label=_("Compare with the base"),
                     elem_id="evaluate-base",
                     min_width=160,
-                    info="Shows what the training changed; takes twice as long.",
+                    info=_("Shows what the training changed; takes twice as long."),
                     scale=2,
                 )
             with gr.Row(elem_classes="actions"):
-                self.start = gr.Button("Evaluate", variant="primary", elem_id="evaluate-start")
+                self.start = gr.Button(_("Evaluate"), variant="primary", elem_id="evaluate-start")
         self.said = gr.HTML(elem_id="evaluate-said", apply_default_css=False)
         self.jobs = JobProgress(
             app, ("evaluate",), elem_id="evaluate-status", of="run_id", stop_id="evaluate-stop"
         )
         self.earlier = gr.Dropdown(
-            [], label="Report", visible=False, elem_id="evaluate-earlier", min_width=200
+            [], label=_("Report"), visible=False, elem_id="evaluate-earlier", min_width=200
         )
         self.shown = gr.HTML(elem_id="evaluate-report", apply_default_css=False)
         self.newest = gr.State("")
@@ -68,9 +68,11 @@ class _Evaluate:
         """What the selected run has: its newest report, or what to do first."""
         if not trained_runs(self.app):
             empty = messages.empty(
-                "Nothing to evaluate yet",
-                "Train a model in Configure. It is measured here on rows that it has not seen, and "
-                "against its base where that can do the same.",
+                _("Nothing to evaluate yet"),
+                _(
+                    "Train a model in Configure. It is measured here on rows that it has not seen, "
+                    "and against its base where that can do the same."
+                ),
             )
             hidden = gr.Column(visible=False)
             return empty, hidden, gr.skip(), gr.Dropdown(visible=False), "", ""
@@ -133,9 +135,12 @@ def _finished(app: App, run_id: str) -> list[Evaluation]:
 def _choices(reports: list[Evaluation]) -> list[tuple[str, str]]:
     return [
         (
-            f"{datetime.fromtimestamp(item.created_at):%d %b %H:%M}, "
-            f"{'finished model' if item.checkpoint == 'final' else item.checkpoint}, "
-            f"{item.report.rows if item.report else 0} rows",
+            _(
+                "{when}, {model}, {rows} rows",
+                when=messages.moment(item.created_at),
+                model=messages.checkpoint(item.checkpoint),
+                rows=item.report.rows if item.report else 0,
+            ),
             item.id,
         )
         for item in reports
@@ -148,9 +153,11 @@ def _report(reports: list[Evaluation], chosen: str | None, with_base: bool) -> s
         if item.report and chosen in (None, item.id):
             return report(item.report)
     what = (
-        "Evaluate asks the tuned model and its base the same held-out questions and compares."
+        _("Evaluate asks the tuned model and its base the same held-out questions and compares.")
         if with_base
-        else "Evaluate asks the tuned model about the held-out rows. Its base cannot do what was "
-        "learned, so there is nothing to compare with."
+        else _(
+            "Evaluate asks the tuned model about the held-out rows. Its base cannot do what "
+            "was learned, so there is nothing to compare with."
+        )
     )
-    return messages.empty("Not evaluated yet", what)
+    return messages.empty(_("Not evaluated yet"), what)

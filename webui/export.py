@@ -3,7 +3,6 @@ there are: what each is, what was checked, where it lies, a link to get it."""
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Any
 from urllib.parse import quote
 
@@ -12,6 +11,7 @@ import gradio as gr
 from core.errors import TunesmithError
 from core.export.formats import formats
 from core.export.reports import Export, list_exports
+from core.language import _
 from core.rules import load_config
 from core.runs.submit import submit_export
 from core.workspace import RunFolder
@@ -30,14 +30,14 @@ class _Export:
         self.app, self.shared = app, shared
         self.nothing = gr.HTML(apply_default_css=False)
         with gr.Column(visible=False, elem_id="export-form") as self.form:
-            _, self.checkpoint = run_picker(app, shared, "export")
+            _run, self.checkpoint = run_picker(app, shared, "export")
             first = next(iter(formats()))
             self.kind = gr.Radio(
-                _formats(app, ""), value=first, label="Format", elem_id="export-format"
+                _formats(app, ""), value=first, label=_("Format"), elem_id="export-format"
             )
             self.meaning = gr.HTML(self.explain(first), apply_default_css=False)
             with gr.Row(elem_classes="actions"):
-                self.start = gr.Button("Export", variant="primary", elem_id="export-start")
+                self.start = gr.Button(_("Export"), variant="primary", elem_id="export-start")
         self.said = gr.HTML(elem_id="export-said", apply_default_css=False)
         self.jobs = JobProgress(
             app, ("export",), elem_id="export-status", of="run_id", stop_id="export-stop"
@@ -50,8 +50,8 @@ class _Export:
         """What the selected run can be exported as, and what was exported already."""
         if not trained_runs(self.app):
             empty = messages.empty(
-                "Nothing to export yet",
-                "Train a model in Configure. It can then be taken away from here.",
+                _("Nothing to export yet"),
+                _("Train a model in Configure. It can then be taken away from here."),
             )
             return empty, gr.Column(visible=False), gr.skip(), ""
         choices = _formats(self.app, run_id)
@@ -59,7 +59,7 @@ class _Export:
         return "", gr.Column(visible=True), kind, self.show(run_id)
 
     def explain(self, chosen: str) -> str:
-        return f"<p class='aside'>{formats()[chosen].meaning}</p>"
+        return f"<p class='aside'>{messages.escape(formats()[chosen].meaning)}</p>"
 
     def begin(self, run_id: str, name: str, chosen: str):
         try:
@@ -95,7 +95,7 @@ def _formats(app: App, run_id: str) -> list[tuple[str, str]]:
     run = find_run(app, run_id)
     config = load_config(run.folder.config) if run else None
     return [
-        (form.title, name)
+        (_(form.title), name)
         for name, form in formats().items()
         if config is None or not form.why_not(config)
     ]
@@ -106,39 +106,46 @@ def exports(run: RunFolder) -> str:
     cards = [_card(item) for item in list_exports(run.root) if item.state == "finished"]
     if not cards:
         return messages.empty(
-            "No export yet",
-            "An export is loaded again and compared with the trained model before it is offered.",
+            _("No export yet"),
+            _(
+                "An export is loaded again and compared with the trained model before it is "
+                "offered."
+            ),
         )
-    return f"<h3>Exports</h3>{''.join(cards)}"
+    return f"<h3>{_('Exports')}</h3>{''.join(cards)}"
 
 
 def _card(item: Export) -> str:
     known = formats().get(item.format)
     title = known.title if known else item.format
     checks = "".join(_check(check) for check in item.checks)
-    source = "finished model" if item.checkpoint == "final" else item.checkpoint
-    when = datetime.fromtimestamp(item.created_at).strftime("%d %b %H:%M")
-    told = f"{source}, {when}, {messages.size(item.size_bytes)}."
-    place = messages.escape(item.path) if item.path else "not there any more"
+    place = messages.escape(item.path) if item.path else _("not there any more")
+    told = _(
+        "{model}, {when}, {size}. Folder: {place}",
+        model=messages.escape(messages.checkpoint(item.checkpoint)),
+        when=messages.moment(item.created_at),
+        size=messages.size(item.size_bytes),
+        place=f"<code>{place}</code>",
+    )
     return (
         f'<article class="card export"><div><h4>{messages.escape(title)}</h4>'
-        f'<p class="soft">{messages.escape(told)} Folder: <code>{place}</code></p>'
+        f'<p class="soft">{told}</p>'
         f"<ul class='checks'>{checks}</ul></div>{_link(item)}</article>"
     )
 
 
 def _link(item: Export) -> str:
     if item.zip is None:
-        return '<span class="soft">The zip is not there any more.</span>'
+        return f'<span class="soft">{_("The zip is not there any more.")}</span>'
     place = f"tunesmith/exports/{quote(item.folder.parents[1].name)}/{quote(item.id)}"
+    told = _("Download zip ({size})", size=messages.size(item.zip.stat().st_size))
     return (
-        f'<a class="button" href="{place}" download="{messages.escape(item.zip.name)}">'
-        f"Download zip ({messages.size(item.zip.stat().st_size)})</a>"
+        f'<a class="button" href="{place}" download="{messages.escape(item.zip.name)}">{told}</a>'
     )
 
 
 def _check(check: dict[str, Any]) -> str:
-    word = "Passed" if check["ok"] else "Failed"
+    word = _("Passed") if check["ok"] else _("Failed")
     state = "finished" if check["ok"] else "failed"
     return (
         f'<li><span class="badge badge-{state}">{word}</span> {messages.escape(check["name"])}'

@@ -29,6 +29,7 @@ from core.config.schedules import SCHEDULES
 from core.config.tracking import TITLES as TRACKERS
 from core.config.yaml_file import parse_yaml
 from core.errors import ConfigError, Problem
+from core.language import N_, _
 from core.methods import METHODS
 from core.rules import parse_config
 from core.rules.command import apply_overrides
@@ -36,50 +37,46 @@ from webui.context import QUIET
 
 # Titles of the folds: the group of a field, or its section where it has none.
 FOLD_TITLES = {
-    "": "Run",
-    "model": "Model",
-    "data": "Data",
-    "adapter": "Adapter and quantization",
-    "training": "Steps and batches",
-    "Schedule": "Schedule",
-    "Optimizer": "Optimizer",
-    "Machine": "Precision and memory",
-    "Randomness": "Randomness",
-    "Further": "Further settings of TRL",
-    "classification": "Labels and their loss",
-    "preference": "Preference",
-    "reinforcement": "Answers and rewards",
-    "Writing": "Writing of the answers",
-    "text": "Plain text",
-    "vocabulary": "New tokens",
-    "evaluation": "Evaluation while training",
-    "tracking": "Checkpoints and logging",
-    "Trackers": "Trackers",
+    "": N_("Run"),
+    "model": N_("Model"),
+    "data": N_("Data"),
+    "adapter": N_("Adapter and quantization"),
+    "training": N_("Steps and batches"),
+    "Schedule": N_("Schedule"),
+    "Optimizer": N_("Optimizer"),
+    "Machine": N_("Precision and memory"),
+    "Randomness": N_("Randomness"),
+    "Further": N_("Further settings of TRL"),
+    "classification": N_("Labels and their loss"),
+    "preference": N_("Preference"),
+    "reinforcement": N_("Answers and rewards"),
+    "Writing": N_("Writing of the answers"),
+    "text": N_("Plain text"),
+    "vocabulary": N_("New tokens"),
+    "evaluation": N_("Evaluation while training"),
+    "tracking": N_("Checkpoints and logging"),
+    "Trackers": N_("Trackers"),
 }
 # Filled in when a run starts; shown, but not for a person to change.
 READ_ONLY = frozenset({"data.dataset_fingerprint"})
 # Choices that fit beside each other; more become a list.
 MOST_BUTTONS = 4
-_WORDS = {"lora": "LoRA", "none": "none", "lora_only": "LoRA only", "no": "never"}
-
-
-# How the list of optimizers names each: with its group.
-OPTIMIZER_LABELS = {optimizer.name: optimizer.label for optimizer in OPTIMIZERS.values()}
+_WORDS = {"lora": "LoRA", "none": N_("none"), "lora_only": N_("LoRA only"), "no": N_("never")}
 
 
 _SPECIAL_WORDS = {
     "adapter.method": {
         "lora": "LoRA",
-        "adalora": "AdaLoRA (ranks by importance)",
-        "loha": "LoHa (products of two LoRAs)",
-        "lokr": "LoKr (Kronecker products)",
-        "vera": "VeRA (vectors between shared matrices)",
-        "oft": "OFT (rotations)",
-        "ia3": "IA3 (one scale a feature)",
-        "prompt_tuning": "Prompt tuning (virtual words)",
-        "prefix_tuning": "Prefix tuning (virtual keys and values)",
-        "freeze": "Some layers of the model (freeze)",
-        "none": "none (full)",
+        "adalora": N_("AdaLoRA (ranks by importance)"),
+        "loha": N_("LoHa (products of two LoRAs)"),
+        "lokr": N_("LoKr (Kronecker products)"),
+        "vera": N_("VeRA (vectors between shared matrices)"),
+        "oft": N_("OFT (rotations)"),
+        "ia3": N_("IA3 (one scale a feature)"),
+        "prompt_tuning": N_("Prompt tuning (virtual words)"),
+        "prefix_tuning": N_("Prefix tuning (virtual keys and values)"),
+        "freeze": N_("Some layers of the model (freeze)"),
+        "none": N_("none (full)"),
     },
     "adapter.init_lora_weights": {
         "eva": "EVA",
@@ -88,26 +85,33 @@ _SPECIAL_WORDS = {
         "loftq": "LoftQ",
     },
     "adapter.prompt_tuning_init": {
-        "RANDOM": "random numbers",
-        "SAMPLE_VOCAB": "random words",
-        "TEXT": "a text",
+        "RANDOM": N_("random numbers"),
+        "SAMPLE_VOCAB": N_("random words"),
+        "TEXT": N_("a text"),
     },
     "method": {method.name: method.title for method in METHODS.values()},
     "classification.problem_type": {
-        "single_label_classification": "one",
-        "multi_label_classification": "several",
+        "single_label_classification": N_("one"),
+        "multi_label_classification": N_("several"),
     },
-    "classification.loss": {"cross_entropy": "cross entropy"},
+    "classification.loss": {"cross_entropy": N_("cross entropy")},
     "data.learn": {
-        "answers": "every answer",
-        "last_answer": "the last answer",
-        "marked": "answers that are marked",
+        "answers": N_("every answer"),
+        "last_answer": N_("the last answer"),
+        "marked": N_("answers that are marked"),
     },
-    "data.learn_thoughts": {"not_empty": "all but empty ones", "none": "none (only read)"},
-    "evaluation.eval_strategy": {"no": "never", "steps": "by steps", "epoch": "each epoch"},
+    "data.learn_thoughts": {"not_empty": N_("all but empty ones"), "none": N_("none (only read)")},
+    "evaluation.eval_strategy": {
+        "no": N_("never"),
+        "steps": N_("by steps"),
+        "epoch": N_("each epoch"),
+    },
     "tracking.report_to": TRACKERS,
-    "training.optim": OPTIMIZER_LABELS,
-    "tracking.save_strategy": {"no": "never", "steps": "by steps", "epoch": "each epoch"},
+    "tracking.save_strategy": {
+        "no": N_("never"),
+        "steps": N_("by steps"),
+        "epoch": N_("each epoch"),
+    },
 }
 
 
@@ -177,22 +181,22 @@ class Form:
         """What the list of a text box offers before anything is typed."""
         known = self.choices.get(spec.path)
         if known is None and spec.kind == "int" and spec.auto:
-            known = ["auto", "1", "2", "4", "8", "16", "32"]
+            known = [(_("auto"), "auto"), "1", "2", "4", "8", "16", "32"]
         return [*(word for word in spec.words if word not in (known or [])), *(known or [])]
 
     def _drawn(self, spec: FieldSpec) -> dict[str, Any]:
         """A field for templates/form.html."""
         choices = [(text, json.dumps(value)) for text, value in options(spec)]
         if spec.kind == "bool" and spec.auto:
-            choices = [(word, json.dumps(word)) for word in ("auto", "on", "off")]
+            choices = [(_(word), json.dumps(word)) for word in (N_("auto"), N_("on"), N_("off"))]
         long = spec.kind in ("list", "records", "dict") or spec.path == "data.system_prompt"
         return {
             "path": spec.path,
             "id": element_id(spec.path),
             "kind": spec.kind,
             "control": self._control(spec),
-            "label": f"{spec.label} ({spec.unit})" if spec.unit else spec.label,
-            "help": _with_code(spec.help),
+            "label": _label(spec),
+            "help": _with_code(_(spec.help)),
             "options": choices,
             "placeholder": _placeholder(spec),
             "rows": 2 if long else 1,
@@ -292,6 +296,12 @@ class Form:
         )
 
 
+def _label(spec: FieldSpec) -> str:
+    if not spec.unit:
+        return _(spec.label)
+    return _("{label} ({unit})", label=_(spec.label), unit=_(spec.unit))
+
+
 def _with_code(text: str) -> Markup:
     """What stands in backticks, as code."""
     return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))
@@ -316,9 +326,9 @@ def marks(
     """For `Form.mark`: fields that do not matter, differ from the preset, or are wrong."""
     errors: dict[str, str] = {}
     for problem in problems:
-        errors.setdefault(problem.field, _sentence(problem.message))
+        errors.setdefault(problem.field, _sentence(_(problem.message)))
     changed = {
-        spec.path: write_text(preset[spec.path]).replace("\n", ", ") or "empty"
+        spec.path: said(preset[spec.path]) or _("empty")
         for spec in SPECS
         if spec.path in current and current[spec.path] != preset[spec.path]
         if spec.path not in READ_ONLY and spec.path != "name"
@@ -354,13 +364,15 @@ def basics() -> Group:
 
 def in_folds() -> list[Group]:
     """The others, each group of them in a fold."""
-    return [Group(specs, FOLD_TITLES.get(key, key), fold_id(key)) for key, specs in folds().items()]
+    return [
+        Group(specs, _(FOLD_TITLES.get(key, key)), fold_id(key)) for key, specs in folds().items()
+    ]
 
 
 def setting_label(path: str) -> str:
     """How the form names a setting; what is no setting keeps its path."""
     spec = SPEC_BY_PATH.get(path)
-    return spec.label if spec else path
+    return _(spec.label) if spec else path
 
 
 def element_id(path: str) -> str:
@@ -377,18 +389,20 @@ def options(spec: FieldSpec) -> list[tuple[str, Any]]:
 
 
 def _word(spec: FieldSpec, choice: Any) -> str:
-    words = {**_WORDS, **_SPECIAL_WORDS.get(spec.path, {})}
-    return words.get(str(choice), str(choice))
+    if spec.path == "training.optim":
+        return _(OPTIMIZERS[choice].label)
+    word = {**_WORDS, **_SPECIAL_WORDS.get(spec.path, {})}.get(str(choice))
+    return _(word) if word else str(choice)
 
 
 def _placeholder(spec: FieldSpec) -> str:
     if spec.kind == "list" and not spec.free_text:
-        return "type one, Enter adds it"
+        return _("type one, Enter adds it")
     if spec.kind in ("list", "records"):
-        return "one on each line"
+        return _("one on each line")
     if spec.kind == "dict":
-        return "key: value, one on each line"
-    return "none" if spec.optional else ""
+        return _("key: value, one on each line")
+    return _("none") if spec.optional else ""
 
 
 def write(spec: FieldSpec, value: Any) -> Any:
@@ -415,6 +429,12 @@ def write_text(value: Any) -> str:
     if isinstance(value, dict):
         return yaml.safe_dump(value, sort_keys=False, allow_unicode=True).strip() if value else ""
     return str(value)
+
+
+def said(value: Any) -> str:
+    """A value as a person reads it, on one line."""
+    text = write_text(value).replace("\n", ", ")
+    return _(text) if isinstance(value, bool) or value == "auto" else text
 
 
 def _line(item: Any) -> str:
@@ -477,10 +497,10 @@ def choice_notes(values: Mapping[str, Any]) -> dict[str, str]:
     schedule = SCHEDULES.get(str(values.get("training.lr_scheduler_type")))
     found: dict[str, str] = {}
     if optimizer:
-        found["training.optim"] = optimizer.sentence
+        found["training.optim"] = _(optimizer.sentence)
         found["training.optim_args"] = _taken(optimizer.name, optimizer.arguments)
     if schedule:
-        found["training.lr_scheduler_type"] = schedule.sentence
+        found["training.lr_scheduler_type"] = _(schedule.sentence)
         found["training.lr_scheduler_kwargs"] = _taken(schedule.name, schedule.arguments)
     return {path: text for path, text in found.items() if text}
 
@@ -488,5 +508,8 @@ def choice_notes(values: Mapping[str, Any]) -> dict[str, str]:
 def _taken(name: str, arguments: Mapping[str, Argument]) -> str:
     if not arguments:
         return ""
-    parts = [f"{argument} ({known.allowed})" for argument, known in arguments.items()]
-    return f"{name} takes {', '.join(parts)}."
+    parts = [
+        _("{name} ({allowed})", name=argument, allowed=known.allowed)
+        for argument, known in arguments.items()
+    ]
+    return _("{name} takes {arguments}.", name=name, arguments=", ".join(parts))

@@ -29,7 +29,15 @@ from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Re
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from core.commands.serve import is_loopback
-from core.language import PSEUDO, known_language, language, language_accepted, speaking
+from core.language import (
+    HTML_LANGUAGES,
+    PSEUDO,
+    _,
+    known_language,
+    language,
+    language_accepted,
+    speaking,
+)
 
 _PAGE = (Path(__file__).resolve().parent.parent / "assets" / "gate.html").read_text("utf-8")
 _COOKIE_SECONDS = 30 * 24 * 3600
@@ -96,7 +104,7 @@ class Key:
         name, value = self.cookie
         if _same(asked.cookies.get(name, ""), value):
             return True
-        scheme, _, token = asked.headers.get("authorization", "").partition(" ")
+        scheme, _space, token = asked.headers.get("authorization", "").partition(" ")
         bearer = token.strip() if scheme.lower() == "bearer" else None
         return self.is_token(bearer) or self.is_token(asked.headers.get("x-tunesmith-token"))
 
@@ -162,9 +170,11 @@ class Gate:
             return _told(
                 asked.headers,
                 403,
-                "This was asked for by another site",
-                "Tunesmith answers its own page only. Is this its own page behind a proxy? Then "
-                "start it with --allow-host and the name that the browser shows.",
+                _("This was asked for by another site"),
+                _(
+                    "Tunesmith answers its own page only. Is this its own page behind a proxy? "
+                    "Then start it with --allow-host and the name that the browser shows."
+                ),
             )
         return None
 
@@ -225,7 +235,7 @@ class Gate:
     async def _login(self, request: Request, key: Key) -> Response:
         length = request.headers.get("content-length", "")
         if not length.isdecimal() or int(length) > _LOGIN_BYTES:
-            return _told(request.headers, 413, "That is too long", "Try again.")
+            return _told(request.headers, 413, _("That is too long"), _("Try again."))
         body = (await request.body()).decode(errors="replace")
         form = {name: values[0] for name, values in parse_qs(body).items()}
         right = await self._logins.ask(request, key, form)
@@ -233,12 +243,12 @@ class Gate:
             return _told(
                 request.headers,
                 429,
-                "Too many logins at once",
-                "Try again in half a minute.",
+                _("Too many logins at once"),
+                _("Try again in half a minute."),
                 {"Retry-After": f"{_LONGEST_DELAY:g}"},
             )
         if not right:
-            return _login_page(request, "The name or the password is wrong.")
+            return _login_page(request, _("The name or the password is wrong."))
         if _reads(request.headers):
             return self._with_key(key, form.get("then", ""))
         answer = JSONResponse({"success": True})
@@ -351,33 +361,40 @@ def _told(
     """A plain page for a person, the same in JSON for a program."""
     kept = {"Cache-Control": "no-store", **(more or {})}
     if not _reads(headers):
-        return JSONResponse({"detail": f"{title}. {what}"}, status, kept)
-    page = _PAGE.replace("{title}", html.escape(title)).replace("{what}", html.escape(what))
+        told = _("{title}. {what}", title=title, what=what)
+        return JSONResponse({"detail": told}, status, kept)
+    page = _PAGE.replace("{language}", HTML_LANGUAGES[language()])
+    page = page.replace("{title}", html.escape(title)).replace("{what}", html.escape(what))
     return HTMLResponse(page.replace("{form}", form), status, kept)
 
 
 def _no_such_host(headers: Headers, host: str) -> Response:
-    name = _name(host) or "that name"
+    name = _name(host) or _("that name")
     return _told(
         headers,
         403,
-        f"Tunesmith is not served as {name}",
-        "Open the address that it printed when it was started. If a proxy or a network shows it "
-        "under this name, start it with --allow-host and the name.",
+        _("Tunesmith is not served as {name}", name=name),
+        _(
+            "Open the address that it printed when it was started. If a proxy or a network shows "
+            "it under this name, start it with --allow-host and the name."
+        ),
     )
 
 
 def _token_page(request: Request, is_wrong: bool) -> Response:
-    wrong = "That token is not the one of this workspace. " if is_wrong else ""
+    wrong = _("That token is not the one of this workspace.") if is_wrong else ""
+    how = _(
+        "Open the whole address that Tunesmith printed when it was started, with ?token= at its "
+        "end; it also stands in server.json in the workspace. A program sends the token as a "
+        "header: Authorization: Bearer TOKEN."
+    )
     return _told(
         request.headers,
         403,
-        "This page needs its token",
-        f"{wrong}Open the whole address that Tunesmith printed when it was started, with ?token= "
-        "at its end; it also stands in server.json in the workspace. A program sends the token "
-        "as a header: Authorization: Bearer TOKEN.",
-        form='<form action="./"><label>Token <input name="token" type="password" '
-        'autocomplete="off" required></label><button>Open</button></form>',
+        _("This page needs its token"),
+        f"{wrong} {how}".strip(),
+        form=f'<form action="./"><label>{_("Token")} <input name="token" type="password" '
+        f'autocomplete="off" required></label><button>{_("Open")}</button></form>',
     )
 
 
@@ -386,11 +403,11 @@ def _login_page(request: Request, wrong: str = "") -> Response:
     return _told(
         request.headers,
         401,
-        "Log in",
-        wrong or "Tunesmith asks for the name and password it was started with.",
-        form='<form action="./login" method="post"><label>Name <input name="username" '
-        'autocomplete="username" required autofocus></label><label>Password <input '
+        _("Log in"),
+        wrong or _("Tunesmith asks for the name and password it was started with."),
+        form=f'<form action="./login" method="post"><label>{_("Name")} <input name="username" '
+        f'autocomplete="username" required autofocus></label><label>{_("Password")} <input '
         'name="password" type="password" autocomplete="current-password" required></label>'
         f'<input type="hidden" name="then" value="{html.escape(then)}">'
-        "<button>Log in</button></form>",
+        f"<button>{_('Log in')}</button></form>",
     )

@@ -8,20 +8,22 @@ from __future__ import annotations
 
 import html
 from collections.abc import Iterable, Mapping
+from datetime import datetime
 from typing import Any
 
 from core.errors import TunesmithError
+from core.language import N_, _
 
 # The word beside each colour of state; the colours are in tokens.css as --<state>.
 STATE_WORDS = {
-    "queued": "Queued",
-    "starting": "Starting",
-    "running": "Running",
-    "stopping": "Stopping",
-    "finished": "Finished",
-    "stopped": "Stopped",
-    "failed": "Failed",
-    "died": "Died",
+    "queued": N_("Queued"),
+    "starting": N_("Starting"),
+    "running": N_("Running"),
+    "stopping": N_("Stopping"),
+    "finished": N_("Finished"),
+    "stopped": N_("Stopped"),
+    "failed": N_("Failed"),
+    "died": N_("Died"),
 }
 _STATE_COLOURS = {
     "queued": "queued",
@@ -44,7 +46,7 @@ def badge(state: str, signal: int | None = None) -> str:
     """A state's word with its colour; a died run names its signal."""
     word = STATE_WORDS.get(state, state)
     if state == "died" and signal:
-        word = f"{word} (signal {signal})"
+        word = _("{state} (signal {signal})", state=word, signal=signal)
     colour = _STATE_COLOURS.get(state, "queued")
     return f'<span class="badge badge-{colour}">{escape(word)}</span>'
 
@@ -120,12 +122,24 @@ def duration(seconds: float | None) -> str:
         return "-"
     whole = max(0, round(seconds))
     if whole < 60:
-        return f"{whole} s"
+        return _("{seconds} s", seconds=whole)
     if whole < 3600:
         minutes, rest = divmod(whole, 60)
-        return f"{minutes} min {rest:02d} s" if minutes < 10 else f"{minutes} min"
+        if minutes >= 10:
+            return _("{minutes} min", minutes=minutes)
+        return _("{minutes} min {seconds:02d} s", minutes=minutes, seconds=rest)
     hours, rest = divmod(whole, 3600)
-    return f"{hours} h {rest // 60:02d} min"
+    return _("{hours} h {minutes:02d} min", hours=hours, minutes=rest // 60)
+
+
+def moment(seconds: float) -> str:
+    """When something was, in seconds since the epoch: "29 Nov 15:27"."""
+    return _("{when:%d %b %H:%M}", when=datetime.fromtimestamp(seconds))
+
+
+def checkpoint(name: str) -> str:
+    """What a run's checkpoint is called in a sentence."""
+    return _("finished model") if name == "final" else name
 
 
 def size(count: float | None) -> str:

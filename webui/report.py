@@ -11,6 +11,7 @@ from core.evaluation.intervals import Estimate
 from core.evaluation.metrics import METRICS
 from core.evaluation.report import KnownText, LabelNumbers, Report, Row
 from core.evaluation.verdict import notes, verdict
+from core.language import _, n_
 from webui import messages
 
 SHOWN_ROWS = 20
@@ -27,19 +28,24 @@ def report(found: Report, rows_shown: int = SHOWN_ROWS) -> str:
 
 
 def _context(found: Report) -> str:
-    rows = f"{found.rows} rows" if found.rows != 1 else "1 row"
-    part = "held-out" if found.part == "eval" else "training"
-    name = "finished model" if found.checkpoint == "final" else found.checkpoint
-    told = (
-        f"{rows} of the {part} part of {found.dataset.name}, {name}, "
-        f"{found.settings.dtype} on {found.settings.device}, "
-        f"{messages.duration(found.seconds)}. Intervals are 95 %."
+    if found.part == "eval":
+        rows = n_("{n} row of the held-out part", "{n} rows of the held-out part", found.rows)
+    else:
+        rows = n_("{n} row of the training part", "{n} rows of the training part", found.rows)
+    told = _(
+        "{rows} of {dataset}, {model}, {dtype} on {device}, {time}. Intervals are 95 %.",
+        rows=rows,
+        dataset=found.dataset.name,
+        model=messages.checkpoint(found.checkpoint),
+        dtype=found.settings.dtype,
+        device=found.settings.device,
+        time=messages.duration(found.seconds),
     )
     return f'<p class="soft">{messages.escape(told)}</p>'
 
 
 def _numbers(found: Report) -> str:
-    before_name, base = baseline(found) or ("Base", found.base)
+    before_name, base = baseline(found) or (_("Base"), found.base)
     kinds = {rule.name: rule.score for rule in found.rules}
     lines = []
     for key, metric in METRICS.items():
@@ -49,13 +55,13 @@ def _numbers(found: Report) -> str:
             lines.append(_line(metric.title, metric.meaning, sides, metric.is_share))
         for name, part in (number if isinstance(number, dict) else {}).items():
             is_near = key == "fields" and kinds.get(name) == "token_f1"
-            meaning = "Right means half of the words or more" if is_near else metric.meaning
+            meaning = _("Right means half of the words or more") if is_near else metric.meaning
             sides = [part] if base is None else [(before or {}).get(name), part]
             lines.append(_line(f"{metric.title} {name}", meaning, sides, metric.is_share))
     head = f"<th>{messages.escape(before_name)}</th>" if base else ""
     return (
         '<div class="table-scroll"><table class="numbers"><thead><tr><th></th>'
-        f"{head}<th>Tuned</th></tr></thead><tbody>{''.join(lines)}</tbody></table></div>"
+        f"{head}<th>{_('Tuned')}</th></tr></thead><tbody>{''.join(lines)}</tbody></table></div>"
     )
 
 
@@ -78,7 +84,7 @@ def _cell(number: Estimate | None, share: bool, kind: str) -> str:
     low, high = number.low, number.high
     interval = span = bar = ""
     if low is not None and high is not None:
-        interval = f"<small>{text(low)} to {text(high)}</small>"
+        interval = f"<small>{_('{low} to {high}', low=text(low), high=text(high))}</small>"
         span = f'<b style="left:{100 * low:.1f}%;width:{100 * (high - low):.1f}%"></b>'
     if share:
         filled = f'<i style="width:{100 * number.value:.1f}%"></i>'
@@ -88,15 +94,24 @@ def _cell(number: Estimate | None, share: bool, kind: str) -> str:
 
 def _texts(found: Report) -> str:
     """The texts that the tuned model knows least, with the perplexity of each."""
-    title = "<h3>Texts that the tuned model knows least</h3>"
-    return title + "".join(map(_text, found.texts))
+    title = _("Texts that the tuned model knows least")
+    return f"<h3>{title}</h3>{''.join(map(_text, found.texts))}"
 
 
 def _text(text: KnownText) -> str:
-    told = f"Tokens {text.tokens:,}"
-    if text.base is not None:
-        told += f", Perplexity of the base {messages.loss(text.base)}"
-    told += f", of the tuned model {messages.loss(text.tuned)}"
+    if text.base is None:
+        told = _(
+            "Tokens {tokens:,}, perplexity of the tuned model {tuned}",
+            tokens=text.tokens,
+            tuned=messages.loss(text.tuned),
+        )
+    else:
+        told = _(
+            "Tokens {tokens:,}, perplexity of the base {base}, of the tuned model {tuned}",
+            tokens=text.tokens,
+            base=messages.loss(text.base),
+            tuned=messages.loss(text.tuned),
+        )
     return _compared(text.index, text.text, f'<p class="soft">{messages.escape(told)}</p>')
 
 
@@ -106,15 +121,15 @@ def _rows(found: Report, shown: int) -> str:
     if found.measured == "answers" and not {"token_f1", "all_fields"} & set(found.tuned):
         return ""  # nothing was asked: there are no answers to compare
     titles = {
-        "answers": f"Rows where they differ or the tuned model is wrong ({len(rows)})",
-        "labels": f"Mistakes, the surest first ({len(rows)})",
-        "pairs": f"Pairs in the wrong order, the surest mistakes first ({len(rows)})",
-        "rewards": "Rows, those with the lowest reward first",
+        "answers": _("Rows where they differ or the tuned model is wrong ({rows})", rows=len(rows)),
+        "labels": _("Mistakes, the surest first ({rows})", rows=len(rows)),
+        "pairs": _("Pairs in the wrong order, the surest mistakes first ({rows})", rows=len(rows)),
+        "rewards": _("Rows, those with the lowest reward first"),
     }
     empty = {
-        "answers": "Both models give the expected answer to every row.",
-        "labels": "Every row was given its labels.",
-        "pairs": "Every better answer scores higher.",
+        "answers": _("Both models give the expected answer to every row."),
+        "labels": _("Every row was given its labels."),
+        "pairs": _("Every better answer scores higher."),
     }
     if not rows:
         return messages.note(empty[found.measured], "finished") if found.measured in empty else ""
@@ -124,13 +139,13 @@ def _rows(found: Report, shown: int) -> str:
 
 def _pair(row: Row) -> str:
     """Two answers that a reward model put in the wrong order, each behind its score."""
-    both = (("Better answer", row.expected), ("Worse answer", row.tuned))
+    both = ((_("Better answer"), row.expected), (_("Worse answer"), row.tuned))
     return _columns(row, [(label, _answer(text, None, None)) for label, text in both])
 
 
 def _row(row: Row) -> str:
-    sides = [("Expected", row.expected, None)]
-    base, tuned = f"Base{_reward(row.base_reward)}", f"Tuned{_reward(row.tuned_reward)}"
+    sides = [(_("Expected"), row.expected, None)]
+    base, tuned = _rewarded(_("Base"), row.base_reward), _rewarded(_("Tuned"), row.tuned_reward)
     sides += [(base, row.base, row.base_fields_right), (tuned, row.tuned, row.tuned_fields_right)]
     columns = [
         (label, _answer(text, row.expected, right))
@@ -151,13 +166,15 @@ def _columns(row: Row, columns: list[tuple[str, str]]) -> str:
 def _compared(index: int, text: str, below: str) -> str:
     return (
         '<article class="card compared"><p class="question"><span class="soft">'
-        f"Row {index + 1}</span> {messages.escape(text)}</p>{below}</article>"
+        f"{_('Row {row}', row=index + 1)}</span> {messages.escape(text)}</p>{below}</article>"
     )
 
 
-def _reward(value: float | None) -> str:
-    """What an answer got, behind the name of who wrote it."""
-    return "" if value is None else f", reward {value:.3g}"
+def _rewarded(model: str, reward: float | None) -> str:
+    """Who wrote an answer, and what it got."""
+    if reward is None:
+        return model
+    return _("{model}, reward {reward:.3g}", model=model, reward=reward)
 
 
 def _answer(text: str | None, expected: str | None, right: Iterable[str] | None) -> str:
@@ -169,8 +186,8 @@ def _answer(text: str | None, expected: str | None, right: Iterable[str] | None)
     for name, value in fields.items():
         mark = sign = ""
         if right is not None and name in wanted:
-            word = "right" if name in right else "wrong"
-            mark = f' class="{word}" title="{word}"'
+            kind, word = ("right", _("right")) if name in right else ("wrong", _("wrong"))
+            mark = f' class="{kind}" title="{word}"'
             sign = f'<span class="sr-only">({word})</span>'
         shown = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
         value = f"<dd>{messages.escape(shown)}{sign}</dd>"
@@ -198,9 +215,9 @@ def baseline(found: Report) -> tuple[str, dict[str, Estimate]] | None:
     usual = found.majority
     if usual is None:
         return None
-    name = ", ".join(usual.labels) or "no label"
+    name = ", ".join(usual.labels) or _("no label")
     numbers = {"accuracy": Estimate(usual.accuracy), "f1_macro": Estimate(usual.f1_macro)}
-    return f"Always {name}", numbers
+    return _("Always {label}", label=name), numbers
 
 
 def label_parts(found: Report) -> str:
@@ -216,8 +233,10 @@ def _table(labels: list[LabelNumbers]) -> str:
     first, rest = ordered[:SHOWN_LABELS], ordered[SHOWN_LABELS:]
     more = ""
     if rest:
-        more = f"<details><summary>{len(rest)} more labels</summary>{_by_label(rest)}</details>"
-    return f'<h3>Each label, the hardest first</h3><div class="card">{_by_label(first)}{more}</div>'
+        told = n_("{n} more label", "{n} more labels", len(rest))
+        more = f"<details><summary>{told}</summary>{_by_label(rest)}</details>"
+    title = _("Each label, the hardest first")
+    return f'<h3>{title}</h3><div class="card">{_by_label(first)}{more}</div>'
 
 
 def _by_label(labels: list[LabelNumbers]) -> str:
@@ -229,16 +248,16 @@ def _by_label(labels: list[LabelNumbers]) -> str:
         for label in labels
     )
     heads = (
-        ("F1", "Precision and recall together"),
-        ("Precision", "Of rows given the label, the share that has it"),
-        ("Recall", "Of rows that have the label, the share given it"),
-        ("Rows", "Rows that have the label"),
-        ("Given", "Rows that were given the label"),
+        ("F1", _("Precision and recall together")),
+        (_("Precision (P)"), _("Of rows given the label, the share that has it")),
+        (_("Recall (R)"), _("Of rows that have the label, the share given it")),
+        (_("Rows"), _("Rows that have the label")),
+        (_("Given"), _("Rows that were given the label")),
     )
     head = "".join(f'<th class="num" title="{text}">{name}</th>' for name, text in heads)
     return (
-        '<div class="table-scroll"><table class="label-numbers"><thead><tr><th>Label</th>'
-        f"{head}</tr></thead><tbody>{lines}</tbody></table></div>"
+        '<div class="table-scroll"><table class="label-numbers"><thead><tr>'
+        f"<th>{_('Label')}</th>{head}</tr></thead><tbody>{lines}</tbody></table></div>"
     )
 
 
@@ -252,11 +271,12 @@ def _confusions(found: Report) -> str:
     counts, labels = found.confusion, found.labels
     if counts is None:
         return messages.note(
-            "A row may have several labels here, so that no label is taken for one other."
+            _("A row may have several labels here, so that no label is taken for one other.")
         )
     drawn = _map(counts, labels) if len(labels) <= MOST_IN_MAP else ""
     words = _pairs(counts, labels)
-    return f'<h3>What was taken for what</h3><div class="card">{words}{drawn}</div>'
+    title = _("What was taken for what")
+    return f'<h3>{title}</h3><div class="card">{words}{drawn}</div>'
 
 
 def _pairs(counts: list[list[int]], labels: list[str]) -> str:
@@ -269,13 +289,22 @@ def _pairs(counts: list[list[int]], labels: list[str]) -> str:
         )
     )
     if not found:
-        return '<p class="soft">No label was taken for another.</p>'
+        return f'<p class="soft">{_("No label was taken for another.")}</p>'
     items = "".join(
-        f"<li><b>{messages.escape(wanted)}</b> for <b>{messages.escape(said)}</b>: "
-        f"{-count} of {rows} rows</li>"
-        for count, _, wanted, said, rows in found[:_MOST_PAIRS]
+        f"<li>{_mistaken(wanted, said, -count, rows)}</li>"
+        for count, _share_of_row, wanted, said, rows in found[:_MOST_PAIRS]
     )
     return f'<ul class="pairs">{items}</ul>'
+
+
+def _mistaken(wanted: str, said: str, count: int, rows: int) -> str:
+    return _(
+        "{label} for {given}: {count} of {rows} rows",
+        label=f"<b>{messages.escape(wanted)}</b>",
+        given=f"<b>{messages.escape(said)}</b>",
+        count=count,
+        rows=rows,
+    )
 
 
 def _map(counts: list[list[int]], labels: list[str]) -> str:
@@ -290,11 +319,14 @@ def _map(counts: list[list[int]], labels: list[str]) -> str:
         f"{''.join(_cells(row, place - 1, labels))}</tr>"
         for place, (name, row) in enumerate(zip(labels, counts, strict=True), 1)
     )
+    told = _(
+        "Down: the label a text has. Across: the one it was given. The colour is the share of the "
+        "row."
+    )
     return (
         '<div class="confusion-scroll"><table class="confusion"><thead><tr>'
         f"<td></td>{heads}</tr></thead><tbody>{rows}</tbody></table></div>"
-        '<p class="soft">Down: the label a text has. Across: the one it was given. The colour is '
-        "the share of the row.</p>"
+        f'<p class="soft">{told}</p>'
     )
 
 
@@ -304,10 +336,14 @@ def _cells(row: list[int], wanted: int, labels: list[str]) -> list[str]:
     for said, count in enumerate(row):
         kind = "right" if said == wanted else "wrong"
         strength = _STRONGEST * count / total if total else 0
-        what = "right" if said == wanted else f"taken for {labels[said]}"
-        told = messages.escape(f"{labels[wanted]}, {what}: {count} of {total}")
+        told = {"label": labels[wanted], "given": labels[said], "count": count, "rows": total}
+        if said == wanted:
+            title = _("{label}, right: {count} of {rows}", **told)
+        else:
+            title = _("{label}, taken for {given}: {count} of {rows}", **told)
         cells.append(
-            f'<td class="{kind}" style="--strength:{strength:.0f}%" title="{told}">'
+            f'<td class="{kind}" style="--strength:{strength:.0f}%" '
+            f'title="{messages.escape(title)}">'
             f"{count or ''}</td>"
         )
     return cells

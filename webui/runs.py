@@ -5,13 +5,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from datetime import datetime
 from typing import Any
 
 import gradio as gr
 
 from core.errors import TunesmithError
 from core.jobs.queue import move_job, stop_job
+from core.language import N_, _, n_
 from core.rules import load_config
 from core.runs.curves import CurveReader, curves, downsample
 from core.runs.differences import differences
@@ -21,19 +21,16 @@ from core.runs.resume import resume_run
 from webui import messages
 from webui.charts import RUN_COLOURS, Line, chart, figure, run_colour
 from webui.context import CHOICE, QUIET, App, Shared
-from webui.forms import setting_label, write_text
+from webui.forms import said, setting_label
 from webui.run_choice import find_run
 
 OVERLAYS = {
-    "Loss": "loss",
-    "Eval loss": "eval_loss",
-    "Learning rate": "learning_rate",
-    "Gradient norm": "grad_norm",
-    "Tokens per second": "tokens_per_second",
+    "loss": N_("Loss"),
+    "eval_loss": N_("Eval loss"),
+    "learning_rate": N_("Learning rate"),
+    "grad_norm": N_("Gradient norm"),
+    "tokens_per_second": N_("Tokens per second"),
 }
-_NOTHING = messages.empty(
-    "No runs yet", "Start the sample run: a few minutes on this machine, and nothing of yours."
-)
 
 
 def build(app: App, shared: Shared) -> None:
@@ -51,8 +48,9 @@ class _Runs:
             elem_id="runs-table", js_on_load=CLICKS, apply_default_css=False, show_label=False
         )
         with gr.Column(visible=False, elem_classes="nothing") as self.nothing:
-            gr.HTML(_NOTHING, apply_default_css=False)
-            sample = gr.Button("Start the sample run", variant="primary", scale=0)
+            text = _("Start the sample run: a few minutes on this machine, and nothing of yours.")
+            gr.HTML(messages.empty(_("No runs yet"), text), apply_default_css=False)
+            sample = gr.Button(_("Start the sample run"), variant="primary", scale=0)
             shared.sample_buttons.append(sample)
         self.told = gr.HTML(elem_id="runs-told")
         with gr.Column(visible=False, elem_id="runs-detail", elem_classes="card") as self.detail:
@@ -63,30 +61,34 @@ class _Runs:
     def _build_detail(self) -> None:
         self.title = gr.HTML()
         with gr.Row():
-            self.name = gr.Textbox(label="Name", max_length=80, elem_id="runs-name")
+            self.name = gr.Textbox(label=_("Name"), max_length=80, elem_id="runs-name")
             self.note = gr.Textbox(
-                label="Note",
-                placeholder="What you tried, what you saw",
+                label=_("Note"),
+                placeholder=_("What you tried, what you saw"),
                 elem_id="runs-note",
                 scale=2,
             )
         with gr.Row(elem_classes="actions"):
-            self.open = gr.Button("Open in Train", variant="primary", elem_id="runs-open")
-            self.again = gr.Button("Use these settings again", elem_id="runs-again")
-            self.save = gr.Button("Save name and note", elem_id="runs-save")
-            self.delete = gr.Button("Delete", variant="stop", elem_id="runs-delete")
+            self.open = gr.Button(_("Open in Train"), variant="primary", elem_id="runs-open")
+            self.again = gr.Button(_("Use these settings again"), elem_id="runs-again")
+            self.save = gr.Button(_("Save name and note"), elem_id="runs-save")
+            self.delete = gr.Button(_("Delete"), variant="stop", elem_id="runs-delete")
             self.confirm = gr.Button(
-                "Delete for good", variant="stop", visible=False, elem_id="runs-confirm"
+                _("Delete for good"), variant="stop", visible=False, elem_id="runs-confirm"
             )
 
     def _build_overlay(self) -> None:
-        gr.HTML("<h3>Compare</h3>")
+        gr.HTML(f"<h3>{_('Compare')}</h3>")
         with gr.Row():
             self.metric = gr.Radio(
-                list(OVERLAYS), value="Loss", label="Curve", elem_id="runs-metric", scale=3
+                [(_(title), metric) for metric, title in OVERLAYS.items()],
+                value="loss",
+                label=_("Curve"),
+                elem_id="runs-metric",
+                scale=3,
             )
-            self.log = gr.Checkbox(label="Log scale", elem_id="runs-log", min_width=120)
-        self.drawing = chart("Curves of the ticked runs", height=360, elem_id="runs-chart")
+            self.log = gr.Checkbox(label=_("Log scale"), elem_id="runs-log", min_width=120)
+        self.drawing = chart(_("Curves of the ticked runs"), height=360, elem_id="runs-chart")
         self.differing = gr.HTML(elem_id="runs-differing", apply_default_css=False)
 
     # -- handlers
@@ -125,10 +127,10 @@ class _Runs:
         """The ticked runs' curves over one another, and the settings in which they differ."""
         runs = [run for run in list_runs(self.app.workspace, self.app.store) if run.id in ticks]
         lines = [
-            Line(run.job.name, curves(run.folder.root).get(OVERLAYS[which], []), colour)
+            Line(run.job.name, curves(run.folder.root).get(which, []), colour)
             for run, colour in zip(runs, _colours(runs), strict=True)
         ]
-        return figure(lines, y=which, key=which, log=log), differing(runs)
+        return figure(lines, y=_(OVERLAYS[which]), key=which, log=log), differing(runs)
 
     def use_again(self, run_id: str) -> dict[Any, Any]:
         """The run's settings in Configure, for another run with some of them changed."""
@@ -156,29 +158,36 @@ class _Runs:
             note_run(self.app.workspace, self.app.store, run_id, new_note)
         except TunesmithError as problem:
             return messages.error(problem)
-        return messages.note("Saved.", "finished")
+        return messages.note(_("Saved."), "finished")
 
     def ask_delete(self, run_id: str):
         run = load_run(self.app.workspace, self.app.store, run_id)
-        words = (
-            f"This deletes {run.job.name} with its checkpoints, evaluations and exports "
-            f"({messages.size(run.size_bytes)})."
+        words: str = _(
+            "This deletes {run} with its checkpoints, evaluations and exports ({size}).",
+            run=run.job.name,
+            size=messages.size(run.size_bytes),
         )
         later = [job.name for job in built_on(self.app.store, run_id)]
         if later:
-            words += f" {', '.join(later)} began with it, and keep what they need of it."
+            more = n_(
+                "{runs} began with it, and keeps what it needs of it.",
+                "{runs} began with it, and keep what they need of it.",
+                len(later),
+                runs=", ".join(later),
+            )
+            words = f"{words} {more}"
         return run_id, gr.Button(visible=True), messages.note(words, "stopped")
 
     def delete_now(self, asked: str, run_id: str):
         """Only the run that was asked about, should another have been selected since."""
         if asked != run_id:
-            return gr.skip(), messages.note("Another run is selected now. Nothing was deleted.")
+            return gr.skip(), messages.note(_("Another run is selected now. Nothing was deleted."))
         try:
             # Who asked has read what was built on it.
             delete_run(self.app.workspace, self.app.store, run_id, though_built_on=True)
         except TunesmithError as problem:
             return gr.skip(), messages.error(problem)
-        return "", messages.note("Deleted.", "finished")
+        return "", messages.note(_("Deleted."), "finished")
 
     # -- wiring
 
@@ -222,19 +231,19 @@ def differing(runs: Sequence[RunSummary]) -> str:
             known.append((run, load_config(run.folder.config)))
     if len(known) < 2:
         return ""
-    found = differences([config for _, config in known])
+    found = differences([config for _run, config in known])
     if not found:
-        return messages.note("Their settings are the same.")
-    heads = "".join(f"<th>{messages.escape(run.job.name or run.id)}</th>" for run, _ in known)
+        return messages.note(_("Their settings are the same."))
+    heads = "".join(f"<th>{messages.escape(run.job.name or run.id)}</th>" for run, _config in known)
     rows = "".join(
         f"<tr><th>{messages.escape(setting_label(path))}</th>"
-        + "".join(f"<td>{messages.escape(write_text(value) or 'none')}</td>" for value in values)
+        + "".join(f"<td>{messages.escape(said(value) or _('none'))}</td>" for value in values)
         + "</tr>"
         for path, values in found.items()
     )
     return (
-        '<div class="table-scroll"><table class="differing"><thead><tr><th>Setting</th>'
-        f"{heads}</tr></thead><tbody>{rows}</tbody></table></div>"
+        '<div class="table-scroll"><table class="differing"><thead><tr>'
+        f"<th>{_('Setting')}</th>{heads}</tr></thead><tbody>{rows}</tbody></table></div>"
     )
 
 
@@ -257,24 +266,26 @@ def _act(app: App, act: str, run_id: str) -> str:
     if act == "stop":
         job = stop_job(app.workspace, app.store, run_id)
         done = job.state == "stopped"
-        return messages.note("Cancelled." if done else "Stopping; a checkpoint is being written.")
+        return messages.note(
+            _("Cancelled.") if done else _("Stopping; a checkpoint is being written.")
+        )
     if act == "resume":
         resume_run(app.workspace, app.store, run_id)
-        return messages.note("Resumed; it goes on from its last checkpoint.", "running")
+        return messages.note(_("Resumed; it goes on from its last checkpoint."), "running")
     move_job(app.workspace, app.store, run_id, 0)
-    return messages.note("It runs next.")
+    return messages.note(_("It runs next."))
 
 
 # Columns that can be sorted: key -> (label, value of a run, empty values last).
 SORT_KEYS: dict[str, tuple[str, Callable[[RunSummary], Any]]] = {
-    "name": ("Run", lambda run: (run.job.name or run.id).casefold()),
-    "state": ("State", lambda run: run.state),
-    "best": ("Best eval loss", lambda run: run.job.best_eval_loss),
-    "model": ("Model", lambda run: run.job.model.casefold()),
-    "data": ("Data", lambda run: run.job.dataset.casefold()),
-    "duration": ("Duration", lambda run: run.duration_seconds),
-    "size": ("Size", lambda run: run.size_bytes),
-    "created": ("Started", lambda run: run.job.created_at),
+    "name": (N_("Run"), lambda run: (run.job.name or run.id).casefold()),
+    "state": (N_("State"), lambda run: run.state),
+    "best": (N_("Best eval loss"), lambda run: run.job.best_eval_loss),
+    "model": (N_("Model"), lambda run: run.job.model.casefold()),
+    "data": (N_("Data"), lambda run: run.job.dataset.casefold()),
+    "duration": (N_("Duration"), lambda run: run.duration_seconds),
+    "size": (N_("Size"), lambda run: run.size_bytes),
+    "created": (N_("Started"), lambda run: run.job.created_at),
 }
 # Clicks on the table: a heading sorts, a tick compares, a row opens, a button acts.
 CLICKS = """
@@ -308,7 +319,7 @@ def sparkline(points: Sequence[tuple[int, float]], width: int = 96, height: int 
     few = downsample(points, 48)
     if len(few) < 2:
         return '<span class="soft">-</span>'
-    values = [value for _, value in few]
+    values = [value for _step, value in few]
     low, high = min(values), max(values)
     first, last = few[0][0], few[-1][0]
     spots = " ".join(
@@ -316,7 +327,11 @@ def sparkline(points: Sequence[tuple[int, float]], width: int = 96, height: int 
         f"{height - 2 - (value - low) / ((high - low) or 1) * (height - 4):.1f}"
         for step, value in few
     )
-    told = f"Loss from {messages.loss(values[0])} to {messages.loss(values[-1])}"
+    told = _(
+        "Loss from {first} to {last}",
+        first=messages.loss(values[0]),
+        last=messages.loss(values[-1]),
+    )
     return (
         f'<svg class="spark" width="{width}" height="{height}" viewBox="0 0 {width} {height}" '
         f'role="img" aria-label="{told}"><title>{told}</title><polyline points="{spots}"/></svg>'
@@ -352,7 +367,7 @@ class RunTable:
         selected: str = "",
     ) -> str:
         heads = "".join(
-            self._head(key, label, by, descending) for key, (label, _) in SORT_KEYS.items()
+            self._head(key, _(label), by, descending) for key, (label, _value) in SORT_KEYS.items()
         )
         rows = "".join(
             self._row(run, run.id in ticked, run.id == selected)
@@ -360,8 +375,8 @@ class RunTable:
         )
         return (
             '<div class="table-scroll"><table class="runs"><thead><tr>'
-            f'<th><span class="sr-only">Compare</span></th>{heads}<th>Loss</th>'
-            '<th><span class="sr-only">Actions</span></th></tr></thead>'
+            f'<th><span class="sr-only">{_("Compare")}</span></th>{heads}<th>{_("Loss")}</th>'
+            f'<th><span class="sr-only">{_("Actions")}</span></th></tr></thead>'
             f"<tbody>{rows}</tbody></table></div>"
         )
 
@@ -375,11 +390,12 @@ class RunTable:
 
     def _row(self, run: RunSummary, ticked: bool, selected: bool) -> str:
         job, name = run.job, messages.escape(run.job.name or run.id)
-        waiting = f" <small>no. {run.queue_position}</small>" if run.queue_position else ""
-        when = datetime.fromtimestamp(job.created_at).strftime("%d %b %H:%M")
+        waiting = ""
+        if run.queue_position:
+            waiting = f" <small>{_('no. {place}', place=run.queue_position)}</small>"
         cells = [
             f'<label><input type="checkbox" data-tick="{run.id}" {"checked" if ticked else ""}>'
-            f'<span class="sr-only">Compare {name}</span></label>',
+            f'<span class="sr-only">{_("Compare {run}", run=name)}</span></label>',
             f'<button type="button" class="run-name">{name}</button>'
             + (f"<small>{messages.escape(job.note)}</small>" if job.note else "")
             + self._came(run),
@@ -389,11 +405,11 @@ class RunTable:
             messages.escape(job.dataset),
             messages.duration(run.duration_seconds),
             messages.size(run.size_bytes),
-            when,
+            messages.moment(job.created_at),
             sparkline(self.loss(run)),
             actions(run),
         ]
-        labels = ["", *[label for label, _ in SORT_KEYS.values()], "Loss", ""]
+        labels = ["", *[label for label, _value in SORT_KEYS.values()], _("Loss"), ""]
         body = "".join(
             f'<td data-label="{label}">{cell}</td>'
             for label, cell in zip(labels, cells, strict=True)
@@ -406,12 +422,12 @@ def actions(run: RunSummary) -> str:
     offered = []
     if run.state == "queued":
         if (run.queue_position or 1) > 1:
-            offered.append(("first", "Run next"))
-        offered.append(("stop", "Cancel"))
+            offered.append(("first", _("Run next")))
+        offered.append(("stop", _("Cancel")))
     elif run.state in ("starting", "running"):
-        offered.append(("stop", "Stop"))
+        offered.append(("stop", _("Stop")))
     elif run.resumable:
-        offered.append(("resume", "Resume"))
+        offered.append(("resume", _("Resume")))
     return "".join(
         f'<button type="button" class="small" data-act="{act}" data-run="{run.id}">{word}</button>'
         for act, word in offered

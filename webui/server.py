@@ -26,6 +26,7 @@ from starlette.routing import BaseRoute, Route
 
 from core.errors import SetupError, TunesmithError
 from core.export.reports import list_exports
+from core.language import _, n_
 from core.workspace import Workspace, write_atomic
 from webui import theme
 from webui.gate import ANY_ADDRESS, Gate, Hosts, Key
@@ -51,8 +52,13 @@ def listening(host: str, first: int) -> socket.socket:
             continue
         return place
     raise SetupError(
-        f"No free port from {first} to {first + TRIED_PORTS - 1} on {host}.",
-        "Give another with --port, or --host if this address is not this machine's.",
+        _(
+            "No free port from {first} to {last} on {host}.",
+            first=first,
+            last=first + TRIED_PORTS - 1,
+            host=host,
+        ),
+        _("Give another with --port, or --host if this address is not this machine's."),
     )
 
 
@@ -114,7 +120,7 @@ def launch(
     begun = time.monotonic()
     while not server.started:
         if time.monotonic() - begun > START_SECONDS:
-            raise SetupError("The page did not start.", "Look above for the reason.")
+            raise SetupError(_("The page did not start."), _("Look above for the reason."))
         time.sleep(0.01)
     shown = "localhost" if host in ANY_ADDRESS else f"[{host}]" if ":" in host else host
     return f"http://{shown}:{port}/"
@@ -172,20 +178,22 @@ def announce(workspace: Workspace, address: str, token: str, *, open_browser: bo
     """Prints the address, with the token that opens it if there is one, and opens a browser where
     there is one."""
     link = f"{address}?token={token}" if token else address
-    print(f"Tunesmith is at {link} (Ctrl-C ends the server).", file=sys.stderr, flush=True)
+    told = _("Tunesmith is at {link} (Ctrl-C ends the server).", link=link)
+    print(told, file=sys.stderr, flush=True)
     if not (open_browser and _has_browser()):
         return
     if token:
         # By way of a file that only its owner can read: everybody sees what a browser is started
         # with.
-        write_atomic(workspace.opening, _OPENING.format(link=html.escape(link)))
+        page = _OPENING.format(link=html.escape(link), open=_("Open Tunesmith"))
+        write_atomic(workspace.opening, page)
         link = workspace.opening.as_uri()
     threading.Thread(target=webbrowser.open, args=(link,), daemon=True).start()
 
 
 _OPENING = """<!doctype html>
 <meta charset="utf-8"><meta http-equiv="refresh" content="0; url={link}"><title>Tunesmith</title>
-<p><a href="{link}">Open Tunesmith</a></p>
+<p><a href="{link}">{open}</a></p>
 """
 
 
@@ -209,7 +217,7 @@ def wait(
 ) -> None:
     """Until Ctrl-C or a termination signal. A second Ctrl-C stops the runs with a checkpoint."""
     ended = threading.Event()
-    previous = signal.signal(signal.SIGTERM, lambda *_: ended.set())
+    previous = signal.signal(signal.SIGTERM, lambda *_signal: ended.set())
     tidied = time.monotonic()
     try:
         # A signal may reach another thread; this one answers it only when it looks up.
@@ -225,17 +233,20 @@ def wait(
 
 def _offer_to_stop(count: int, stop_runs: Callable[[], None]) -> None:
     if count == 0:
-        print("\nThe server has ended. No run was at work.", file=sys.stderr)
+        print(f"\n{_('The server has ended. No run was at work.')}", file=sys.stderr)
         return
-    runs = "1 run goes" if count == 1 else f"{count} runs go"
-    print(
-        f"\n{runs} on without the server. Press Ctrl-C again within {PATIENCE} seconds to stop "
+    told = n_(
+        "{n} run goes on without the server. Press Ctrl-C again within {seconds} seconds to stop "
         "with a checkpoint; later: python launch.py runs stop ID.",
-        file=sys.stderr,
-        flush=True,
+        "{n} runs go on without the server. Press Ctrl-C again within {seconds} seconds to stop "
+        "with a checkpoint; later: python launch.py runs stop ID.",
+        count,
+        seconds=PATIENCE,
     )
+    print(f"\n{told}", file=sys.stderr, flush=True)
     try:
         time.sleep(PATIENCE)
     except KeyboardInterrupt:
-        print("\nStopping; each run writes a checkpoint first.", file=sys.stderr, flush=True)
+        told = _("Stopping; each run writes a checkpoint first.")
+        print(f"\n{told}", file=sys.stderr, flush=True)
         stop_runs()

@@ -26,8 +26,9 @@ NEED = ASSETS / "need.css"
 FORM = ASSETS / "form.css"
 LOGO = ASSETS / "logo.svg"
 
-SANS = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "Helvetica Neue", "sans-serif")
-MONO = ("ui-monospace", "SF Mono", "Cascadia Mono", "Menlo", "Consolas", "monospace")
+CJK = ("PingFang SC", "Microsoft YaHei", "Noto Sans CJK SC")
+SANS = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "Helvetica Neue", *CJK, "sans-serif")
+MONO = ("ui-monospace", "SF Mono", "Cascadia Mono", "Menlo", "Consolas", "monospace", *CJK)
 
 # Loaded before the page draws; relative, so that it works behind a reverse proxy's prefix.
 _HEAD = """

@@ -15,6 +15,7 @@ import gradio as gr
 from core.errors import TunesmithError
 from core.jobs.job import QUEUED, Job
 from core.jobs.queue import stop_job
+from core.language import _
 from core.runs.lineage import lineage_text
 from core.runs.records import RESUMABLE
 from core.runs.resume import resume_run
@@ -22,14 +23,9 @@ from core.workspace import RunFolder
 from webui import messages
 from webui.context import CHOICE, QUIET, App, Shared
 from webui.follow_up import FollowUp
-from webui.forms import setting_label, write_text
+from webui.forms import said, setting_label
 from webui.live import LiveRun, Sample, completions
 
-_NOTHING = messages.empty(
-    "No runs yet",
-    "While a run learns, its curves, speed and sample answers are shown here. The sample run needs "
-    "nothing of yours and takes some minutes on a laptop.",
-)
 # Texts of a run in the order of the outputs; run_view.news gives them by these names.
 _PARTS = ("headline", "outcome", "figures", "samples", "choices", "log")
 
@@ -42,10 +38,14 @@ class _Train:
     def __init__(self, app: App, shared: Shared) -> None:
         self.app, self.shared = app, shared
         self.after = FollowUp(app, shared)
-        self.choice = gr.Dropdown([], label="Run", elem_id="run-choice", visible=False)
+        self.choice = gr.Dropdown([], label=_("Run"), elem_id="run-choice", visible=False)
         with gr.Column(visible=False, elem_classes="nothing") as self.nothing:
-            gr.HTML(_NOTHING, apply_default_css=False)
-            sample = gr.Button("Start the sample run", variant="primary", scale=0)
+            text = _(
+                "While a run learns, its curves, speed and sample answers are shown here. The "
+                "sample run needs nothing of yours and takes some minutes on a laptop."
+            )
+            gr.HTML(messages.empty(_("No runs yet"), text), apply_default_css=False)
+            sample = gr.Button(_("Start the sample run"), variant="primary", scale=0)
             shared.sample_buttons.append(sample)
         with gr.Column(visible=False, elem_id="run") as self.shown:
             self._build_run()
@@ -57,22 +57,22 @@ class _Train:
     def _build_run(self) -> None:
         with gr.Row(elem_classes="toolbar"):
             self.headline = _html("grow")
-            self.stop = gr.Button("Stop", variant="stop", visible=False, min_width=96, scale=0)
+            self.stop = gr.Button(_("Stop"), variant="stop", visible=False, min_width=96, scale=0)
             self.resume = gr.Button(
-                "Resume", variant="primary", visible=False, min_width=96, scale=0
+                _("Resume"), variant="primary", visible=False, min_width=96, scale=0
             )
             self.after.build_half()
         self.outcome = _html()
         with gr.Row(visible=False, elem_classes="next-steps") as self.next:
-            self.evaluate = gr.Button("Evaluate", variant="primary", scale=0, min_width=140)
-            self.chat = gr.Button("Chat", scale=0, min_width=140)
-            self.export = gr.Button("Export", scale=0, min_width=140)
+            self.evaluate = gr.Button(_("Evaluate"), variant="primary", scale=0, min_width=140)
+            self.chat = gr.Button(_("Chat"), scale=0, min_width=140)
+            self.export = gr.Button(_("Export"), scale=0, min_width=140)
         self.after.build()
         self.figures = _html("strip")
         with gr.Row(elem_classes="switches"):
-            self.log_scale = gr.Checkbox(label="Log scale", container=False, min_width=110)
-            self.raw = gr.Checkbox(True, label="Show each step", container=False, min_width=140)
-            self.all = gr.Checkbox(label="All metrics", container=False, min_width=110)
+            self.log_scale = gr.Checkbox(label=_("Log scale"), container=False, min_width=110)
+            self.raw = gr.Checkbox(True, label=_("Show each step"), container=False, min_width=140)
+            self.all = gr.Checkbox(label=_("All metrics"), container=False, min_width=110)
         self.curves = gr.HTML(
             html_template=_curves_html(),
             js_on_load="tunesmith.live(element, () => props.value, watch);",
@@ -81,7 +81,7 @@ class _Train:
         )
         self.samples = _html()
         self.choices = _html()
-        with gr.Accordion("Log", open=False, elem_classes="fold", elem_id="run-log"):
+        with gr.Accordion(_("Log"), open=False, elem_classes="fold", elem_id="run-log"):
             self.log = _html()
 
     # -- handlers
@@ -120,8 +120,7 @@ class _Train:
     def _listed(self, jobs: list[Job]) -> list[tuple[str, str]]:
         """Each run with how it stands now."""
         return [
-            (f"{job.name or job.id}: {messages.STATE_WORDS[job.state].lower()}", job.id)
-            for job in jobs
+            (_("{name}: {text}", name=job.name or job.id, text=_state(job)), job.id) for job in jobs
         ]
 
     def stop_run(self, run_id: str):
@@ -166,6 +165,10 @@ class _Train:
         self.all.input(None, self.all, js="on => tunesmith.setAll(on)")
 
 
+def _state(job: Job) -> str:
+    return _(messages.STATE_WORDS[job.state]).lower()
+
+
 def _panes(job: Job | None, resumable: bool) -> list[Any]:
     """Which parts are seen: the run, the empty state, Stop, Resume, what to do next."""
     state = job.state if job else ""
@@ -173,7 +176,7 @@ def _panes(job: Job | None, resumable: bool) -> list[Any]:
         gr.Column(visible=job is not None),
         gr.Column(visible=job is None),
         gr.Button(
-            "Cancel" if state == QUEUED else "Stop",
+            _("Cancel") if state == QUEUED else _("Stop"),
             visible=state in (QUEUED, "starting", "running"),
         ),
         gr.Button(visible=resumable),
@@ -189,7 +192,7 @@ def _curves_html() -> str:
     """The large chart; the small ones are added as there is something to show in them."""
     return (
         '<div class="curves"><div class="chart large" data-curve="loss" role="img" '
-        'aria-label="Loss"></div><div class="multiples"></div></div>'
+        f'aria-label="{_("Loss")}"></div><div class="multiples"></div></div>'
     )
 
 
@@ -199,10 +202,11 @@ LOG_BYTES = 16_384
 
 def headline(job: Job, came: str = "") -> str:
     """Name, state and what the run is made of; `came` says which runs it comes from."""
+    made_of = _("{model} on {dataset}", model=job.model, dataset=job.dataset)
     return (
         f'<div class="headline"><h2>{messages.escape(job.name or job.id)}</h2>'
         f"{messages.badge(job.state, job.signal)}"
-        f'<span class="made-of">{messages.escape(job.model)} on {messages.escape(job.dataset)}'
+        f'<span class="made-of">{messages.escape(made_of)}'
         + (f" {messages.escape(came)}" if came else "")
         + f" <small>{messages.escape(job.id)}</small></span></div>"
     )
@@ -217,20 +221,25 @@ def noticed(live: LiveRun) -> str:
 def outcome(job: Job, live: LiveRun, resumable: bool) -> str:
     """What a run that is not learning wants to be known: what it waits for, or why it ended."""
     if job.state == "queued":
-        return messages.note("Waiting for its turn: the runs before it come first.")
+        return messages.note(_("Waiting for its turn: the runs before it come first."))
     if job.state in ("starting", "running"):
         return _advance(live.progress)
     if job.state == "stopping":
-        return messages.note("Stopping after this step; a checkpoint is being written.", "stopped")
-    resume = "Resume goes on from the last checkpoint." if resumable else ""
+        return messages.note(
+            _("Stopping after this step; a checkpoint is being written."), "stopped"
+        )
+    resume = _("Resume goes on from the last checkpoint.") if resumable else ""
     if job.state == "stopped":
-        return messages.note(f"Stopped at step {job.step}. {resume}".strip(), "stopped")
+        stopped = _("Stopped at step {step}.", step=job.step)
+        return messages.note(f"{stopped} {resume}".strip(), "stopped")
     if job.state == "died":
-        cause = f"by signal {job.signal}" if job.signal else "without a word"
-        message = job.error or f"The worker was ended {cause}."
-        return messages.error(message, f"{job.advice or ''} {resume}".strip())
+        if job.signal:
+            cause = _("The worker was ended by signal {signal}.", signal=job.signal)
+        else:
+            cause = _("The worker was ended without a word.")
+        return messages.error(job.error or cause, f"{job.advice or ''} {resume}".strip())
     if job.state == "failed":
-        message = job.error or "The run failed."
+        message = job.error or _("The run failed.")
         return messages.error(message, f"{job.advice or ''} {resume}".strip())
     return ""
 
@@ -240,8 +249,8 @@ def _advance(progress: Mapping[str, Any]) -> str:
     step, total = progress.get("step"), progress.get("max_steps")
     doing = str(progress.get("message") or "")
     if step and total:
-        return messages.progress(step / total, doing or "Training")
-    return messages.progress(progress.get("fraction"), doing or "The worker is starting")
+        return messages.progress(step / total, doing or _("Training"))
+    return messages.progress(progress.get("fraction"), doing or _("The worker is starting"))
 
 
 def is_resumable(job: Job, folder: RunFolder) -> bool:
@@ -257,17 +266,18 @@ def figures(job: Job, live: LiveRun) -> str:
     epoch = progress.get("epoch")
     speed = live.last("tokens_per_second")
     left = progress.get("eta_seconds")
+    done = _("{step} of {total}", step=messages.count(step), total=messages.count(total))
     items = [
-        ("Step", f"{messages.count(step)} of {messages.count(total)}" if total else str(step)),
-        ("Epoch", f"{epoch:.2f}" if isinstance(epoch, int | float) else "-"),
-        ("Loss", messages.loss(live.last("loss")), "On the rows it is learning from"),
-        ("Eval loss", messages.loss(live.last("eval_loss")), "On the held-out rows"),
-        ("Tokens/s", messages.count(speed), "Real tokens, padding left out"),
+        (_("Step"), done if total else str(step)),
+        (_("Epoch"), f"{epoch:.2f}" if isinstance(epoch, int | float) else "-"),
+        (_("Loss"), messages.loss(live.last("loss")), _("On the rows it is learning from")),
+        (_("Eval loss"), messages.loss(live.last("eval_loss")), _("On the held-out rows")),
+        (_("Tokens/s"), messages.count(speed), _("Real tokens, padding left out")),
     ]
     if job.active:
-        items.append(("Time left", messages.duration(left)))
+        items.append((_("Time left"), messages.duration(left)))
     else:
-        items.append(("Took", messages.duration(job.seconds(time.time()))))
+        items.append((_("Took"), messages.duration(job.seconds(time.time()))))
     return messages.figures(items)
 
 
@@ -278,11 +288,11 @@ def choices(live: LiveRun) -> str:
     rows = "".join(
         f'<div><dt title="{messages.escape(choice["field"])}">'
         f"{messages.escape(setting_label(str(choice['field'])))}</dt>"
-        f"<dd><b>{messages.escape(write_text(choice.get('value')))}</b> "
+        f"<dd><b>{messages.escape(said(choice.get('value')))}</b> "
         f"<span>{messages.escape(choice.get('reason', ''))}</span></dd></div>"
         for choice in live.choices.values()
     )
-    return f'<h3 class="section">Chosen automatically</h3><dl class="choices">{rows}</dl>'
+    return f'<h3 class="section">{_("Chosen automatically")}</h3><dl class="choices">{rows}</dl>'
 
 
 def samples(live: LiveRun) -> str:
@@ -290,19 +300,19 @@ def samples(live: LiveRun) -> str:
     if not live.samples:
         return ""
     cards = "".join(_sample(live.samples[index]) for index in sorted(live.samples))
-    return f'<h3 class="section">Sample answers</h3><div class="samples">{cards}</div>'
+    return f'<h3 class="section">{_("Sample answers")}</h3><div class="samples">{cards}</div>'
 
 
 def _sample(sample: Sample) -> str:
     turns = [str(turn.get("content", "")) for turn in sample.prompt if turn.get("role") == "user"]
     rows = "".join(
-        f'<div class="answer"><span class="num">step {step}</span>{_answer(text, sample.expected)}'
-        "</div>"
+        f'<div class="answer"><span class="num">{_("step {step}", step=step)}</span>'
+        f"{_answer(text, sample.expected)}</div>"
         for step, text in sample.answers
     )
     if sample.expected is not None:
         rows += (
-            '<div class="answer expected"><span>wanted</span>'
+            f'<div class="answer expected"><span>{_("wanted")}</span>'
             f"<pre>{messages.escape(sample.expected)}</pre></div>"
         )
     prompt = messages.escape(turns[-1] if turns else "")
@@ -311,8 +321,9 @@ def _sample(sample: Sample) -> str:
 
 def _answer(text: str, expected: str | None) -> str:
     same = expected is not None and text.strip() == expected.strip()
-    mark = '<span class="same">as wanted</span>' if same else ""
-    return f"<pre>{messages.escape(text) or '<i>empty</i>'}{mark}</pre>"
+    mark = f'<span class="same">{_("as wanted")}</span>' if same else ""
+    shown = messages.escape(text) or f"<i>{_('empty')}</i>"
+    return f"<pre>{shown}{mark}</pre>"
 
 
 def log_tail(path: Path) -> str:
@@ -322,7 +333,7 @@ def log_tail(path: Path) -> str:
             file.seek(max(0, path.stat().st_size - LOG_BYTES))
             text = file.read().decode("utf-8", errors="replace")
     except FileNotFoundError:
-        return '<p class="aside">The worker has written nothing yet.</p>'
+        return f'<p class="aside">{_("The worker has written nothing yet.")}</p>'
     lines = [line.rsplit("\r", 1)[-1] for line in text.splitlines()]
     return f'<pre class="log" tabindex="0">{messages.escape(chr(10).join(lines[-200:]))}</pre>'
 

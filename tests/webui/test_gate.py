@@ -146,6 +146,12 @@ def test_without_the_token_a_person_reads_what_to_do(stranger: httpx.Client) -> 
     assert "Authorization: Bearer" in stranger.get("/config").json()["detail"]
 
 
+def test_who_has_no_token_is_told_in_the_browser_s_language(stranger: httpx.Client) -> None:
+    headers = {"Accept": "text/html", "Accept-Language": "zh-CN,zh;q=0.9"}
+    answer = stranger.get("/", headers=headers)
+    assert '<html lang="zh-CN">' in answer.text and "{language}" not in answer.text
+
+
 def test_the_printed_address_opens_the_page_and_leaves_no_token_behind(
     served: Served, stranger: httpx.Client
 ) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import typing
 from pathlib import Path
 
 import gradio as gr
 import pytest
 
+from core.methods import Purpose
 from core.rules.presets import DEFAULT, list_presets, load_preset, save_preset
 from tests.webui.fakes import fake_app
 from webui.configure.presets import PURPOSES, PresetChoice, purpose_of
@@ -25,6 +27,7 @@ def names(field: gr.Radio) -> set[str]:
 def test_each_preset_is_offered_for_its_purpose(presets: PresetChoice) -> None:
     """A preset that no list shows could not be chosen."""
     assert DEFAULT in names(presets.field) and "kto" not in names(presets.field)
+    assert typing.get_args(Purpose) == PURPOSES
     offered = {purpose: names(presets.offer(purpose, DEFAULT)) for purpose in PURPOSES}
     for preset in list_presets():
         assert preset.name in offered[purpose_of(preset)]

@@ -41,10 +41,10 @@ def test_the_settings_in_which_ticked_runs_differ_stand_side_by_side(tab: _Runs)
         made(tab, "<b>low</b>", training__learning_rate=1e-5),
         made(tab, "high", training__learning_rate=1e-3),
     ]
-    _, told = tab.compare(ticked, "Loss", False)
+    _, told = tab.compare(ticked, "loss", False)
     assert "Learning rate" in told and "1e-5" in told and "0.001" in told
     assert "<b>low" not in told and "&lt;b&gt;low" in told
-    assert tab.compare(ticked[:1], "Loss", False)[1] == ""
+    assert tab.compare(ticked[:1], "loss", False)[1] == ""
 
 
 def test_a_run_whose_settings_are_torn_keeps_nobody_from_comparing(tab: _Runs) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import gradio as gr
 from gradio.components import Component
 
+from core.language import _
 from core.rules.machine import missing_extras
 from core.setup import environment
 from core.setup.extras import Extra
@@ -29,7 +30,7 @@ class ExtrasView:
             self.told = gr.HTML(apply_default_css=False)
             with gr.Row():
                 self.button = gr.Button(size="sm", scale=0, min_width=200, elem_id="install-extras")
-                self.stop = gr.Button("Stop", size="sm", scale=0, visible=False)
+                self.stop = gr.Button(_("Stop"), size="sm", scale=0, visible=False)
         self.said = gr.HTML(elem_classes="extras", apply_default_css=False)
         self.outputs = {self.box, self.told, self.button, self.stop, self.said}
 
@@ -38,11 +39,11 @@ class ExtrasView:
         lacking = _lacking(values)
         if not lacking:
             return {self.box: gr.Column(visible=False)}
-        sentences = " ".join(extra.sentence for extra in lacking)
+        sentences = " ".join(_(extra.sentence) for extra in lacking)
         return {
             self.box: gr.Column(visible=True),
             self.told: f'<p class="aside">{messages.escape(sentences)}</p>',
-            self.button: gr.Button(f"Install {_titles(lacking)}"),
+            self.button: gr.Button(_("Install {packages}", packages=_titles(lacking))),
             self.said: "",
         }
 
@@ -53,14 +54,17 @@ class ExtrasView:
     ) -> Iterator[dict[Any, Any]]:
         """Installs what is lacking, and says how far that is."""
         lacking = _lacking(form.gather(data)[0])
-        task = background.begin(lambda task: self._install(lacking, task), "Looking for pip")
+        task = background.begin(lambda task: self._install(lacking, task), _("Looking for pip"))
         for glance in self.installing.watch(request.session_hash, task):
             yield {
                 self.said: messages.progress(glance.fraction, glance.message),
                 self.button: gr.Button(interactive=False),
                 self.stop: gr.Button(visible=True),
             }
-        told = f"{_titles(lacking)}: installed. Runs that start from now on have it."
+        told = _(
+            "{packages}: installed. Runs that start from now on have it.",
+            packages=_titles(lacking),
+        )
         done = messages.error(task.error) if task.error else messages.note(told, "finished")
         yield {
             self.said: done,
@@ -71,7 +75,7 @@ class ExtrasView:
     def _install(self, lacking: list[Extra], task: background.Task) -> None:
         for extra in lacking:
             environment.install(extra.name, task.tell)
-        task.fraction, task.message = 0.95, "Making new workers ready"
+        task.fraction, task.message = 0.95, _("Making new workers ready")
         self.app.renew_workers()
 
     def end(self, request: gr.Request) -> None:
@@ -97,4 +101,4 @@ def _lacking(values: Mapping[str, Any]) -> list[Extra]:
 
 
 def _titles(lacking: list[Extra]) -> str:
-    return " and ".join(extra.title for extra in lacking)
+    return ", ".join(extra.title for extra in lacking)

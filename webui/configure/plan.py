@@ -22,6 +22,7 @@ from core.estimate.memory import MemoryEstimate
 from core.estimate.pace import Pace, pace_from_runs, seconds_of, try_run
 from core.estimate.plan import RunEstimate, estimate_run
 from core.estimate.summary import Summary, optimizer_steps, rows_of_trainer, summarize
+from core.language import _, n_
 from core.models.hardware import Hardware
 from core.models.location import ensure_model, local_model
 from core.rules import parse_config
@@ -29,7 +30,7 @@ from core.runs.naming import dataset_title
 from core.tokens.lens import Lens
 from webui import background, messages
 from webui.context import QUIET, App
-from webui.forms import Form, setting_label
+from webui.forms import Form, said, setting_label
 from webui.tokens import count_tokens, finished
 
 
@@ -66,19 +67,20 @@ def card(
     estimate = estimate_of(app, config, summary.train_rows, counts)
     waiting = counting is not None and not counting.done()
     rows = {
-        "Base model": summary.base,
-        "Parameters": _parameters(summary),
-        "Trained": _trained(summary),
-        "Data set": dataset_title(app.workspace, config.data.dataset),
-        "Rows": _rows(summary),
-        "Tokens": "counting" if waiting else _tokens(summary, counts),
-        "Steps": _steps(summary, estimate.config or config, counts),
+        _("Base model"): summary.base,
+        _("Parameters"): _parameters(summary),
+        _("Trained"): _trained(summary),
+        _("Data set"): dataset_title(app.workspace, config.data.dataset),
+        _("Rows"): _rows(summary),
+        _("Tokens"): _("counting") if waiting else _tokens(summary, counts),
+        _("Training steps"): _steps(summary, estimate.config or config, counts),
     }
-    time = f"<div><dt>Time</dt><dd>{time_text(app, estimate, counts, trial)}</dd></div>"
+    time = time_text(app, estimate, counts, trial)
+    time = f"<div><dt>{_('Time')}</dt><dd>{time}</dd></div>"
     figures = messages.facts(rows).removesuffix("</dl>") + time + "</dl>"
     warnings = "".join(_line(one) for one in summary.warnings)
     return (
-        f'<div class="card summary"><h2>This run</h2>{_to_mend(refused) if refused else ""}'
+        f'<div class="card summary"><h2>{_("This run")}</h2>{_to_mend(refused) if refused else ""}'
         f"{figures}{memory_html(estimate)}{_automatic(config, app.hardware, estimate)}"
         f'<ul class="warnings">{warnings}</ul></div>'
     )
@@ -94,7 +96,7 @@ def foreseen(
     device = device_of(config, hardware)
     found = []
     if config.training.device == "auto":
-        reason = "no accelerator was found" if device.kind == "cpu" else device.name
+        reason = _("no accelerator was found") if device.kind == "cpu" else device.name
         found.append(("training.device", device.label, reason))
     if config.training.precision == "auto":
         found.append(("training.precision", *hardware.precision_on(device)))
@@ -104,10 +106,11 @@ def foreseen(
         if values[path] != "auto":
             continue
         if path in chosen:
-            value = {True: "on", False: "off"}.get(chosen[path], str(chosen[path]))
-            found.append((path, value, "if as much memory is free when it starts"))
+            reason = _("if as much memory is free when it starts")
+            found.append((path, said(chosen[path]), reason))
         else:
-            found.append((path, "when it starts", "from the memory that is free then"))
+            reason = _("from the memory that is free then")
+            found.append((path, _("when it starts"), reason))
     return found
 
 
@@ -117,17 +120,18 @@ def _automatic(config: RunConfig, hardware: Hardware, estimate: RunEstimate) -> 
         f"<dd>{messages.escape(value)}<small>{messages.escape(reason)}</small></dd></div>"
         for field, value, reason in foreseen(config, hardware, estimate)
     )
-    return f'<h3>Chosen automatically</h3><dl class="facts">{rows}</dl>' if rows else ""
+    title = _("Chosen automatically")
+    return f'<h3>{title}</h3><dl class="facts">{rows}</dl>' if rows else ""
 
 
 def _wrong(problems: Sequence[Problem]) -> str:
-    return f'<div class="card summary"><h2>This run</h2>{_to_mend(problems)}</div>'
+    return f'<div class="card summary"><h2>{_("This run")}</h2>{_to_mend(problems)}</div>'
 
 
 def _to_mend(problems: Sequence[Problem]) -> str:
     """What keeps the run from starting, by the names that the settings have in the form."""
     count = len({problem.field for problem in problems})
-    title = "One setting needs mending" if count == 1 else f"{count} settings need mending"
+    title = n_("One setting needs mending", "{n} settings need mending", count)
     lines = "".join(_line(problem) for problem in problems)
     return (
         '<div class="notice notice-failed" role="alert">'
@@ -139,7 +143,7 @@ def not_started(error: TunesmithError | None) -> str:
     """Why a start did not come about, under its button."""
     if isinstance(error, ConfigError):
         return _to_mend(error.problems)
-    return messages.error(error or "Not started.")
+    return messages.error(error or _("Not started."))
 
 
 def _line(problem: Problem) -> str:
@@ -149,9 +153,9 @@ def _line(problem: Problem) -> str:
 
 def _parameters(summary: Summary) -> str:
     if summary.parameters is None:
-        return "known once fetched"
-    about = "" if summary.parameters_exact else "about "
-    return about + messages.short(summary.parameters)
+        return _("known once fetched")
+    amount = messages.short(summary.parameters)
+    return amount if summary.parameters_exact else _about(amount)
 
 
 def _trained(summary: Summary) -> str:
@@ -169,30 +173,38 @@ def _rows(summary: Summary) -> str:
     if summary.train_rows is None:
         return "-"
     held_out = summary.eval_rows or 0
-    return f"{messages.count(summary.train_rows)} to learn, {messages.count(held_out)} held out"
+    return _(
+        "{rows} to learn, {held_out} held out",
+        rows=messages.count(summary.train_rows),
+        held_out=messages.count(held_out),
+    )
 
 
 def _tokens(summary: Summary, counts: Mapping[str, Any] | None) -> str:
     if counts and counts.get("estimated"):
-        return f"about {messages.short(summary.tokens)}"
+        return _about(messages.short(summary.tokens))
     return messages.count(summary.tokens)
 
 
 def _steps(summary: Summary, config: RunConfig, counts: Mapping[str, Any] | None) -> str:
     """`config` has what auto becomes, as far as it is known."""
-    about, steps = "" if summary.steps_exact else "about ", summary.steps
+    exact, steps = summary.steps_exact, summary.steps
     if steps is None:
         rows = rows_of_trainer(config, summary.train_rows, counts)
-        about, steps = "about ", optimizer_steps(config, rows)
+        exact, steps = False, optimizer_steps(config, rows)
         if rows is None and summary.train_rows:
-            return "known when the tokens are"
+            return _("known when the tokens are")
     if steps is None:
-        return "known when the batch size is"
+        return _("known when the batch size is")
     epochs = config.training.num_train_epochs
     if config.training.max_steps > 0:
         return messages.count(steps)
-    unit = "epoch" if epochs == 1 else "epochs"
-    return f"{about}{messages.count(steps)} in {epochs:g} {unit}"
+    amount = messages.count(steps) if exact else _about(messages.count(steps))
+    return n_("{steps} in {n:g} epoch", "{steps} in {n:g} epochs", epochs, steps=amount)
+
+
+def _about(amount: str) -> str:
+    return _("about {amount}", amount=amount)
 
 
 # Above this share of what is free a run fits, but hardly.
@@ -242,24 +254,30 @@ def memory_html(estimate: RunEstimate) -> str:
     """The section of the summary card: whether it fits, a bar of the parts, and their list."""
     memory = estimate.memory
     if memory is None:
-        why = messages.escape(estimate.why_not)
-        return f'<section class="need"><h3>Memory</h3><p>{why.capitalize()}.</p></section>'
+        why = _("{reason}.", reason=_capital(messages.escape(estimate.why_not)))
+        return f'<section class="need"><h3>{_("Memory")}</h3><p>{why}</p></section>'
     free = memory.free_bytes or 0
     word, state = _verdict(memory, free)
-    amount = f"{gigabytes(memory.total)} of {gigabytes(free)} free"
+    fits = _("{name}: {text}", name=f"<b>{word}</b>", text=_amount(memory, free))
     device = messages.escape(estimate.device.name)
     return (
-        f'<section class="need"><h3>Memory</h3><p class="need-{state}"><b>{word}</b>: {amount}'
+        f'<section class="need"><h3>{_("Memory")}</h3><p class="need-{state}">{fits}'
         f"<small>{device}</small></p>{_bar(memory, free)}{_parts(memory)}{_doubts(memory)}"
         "</section>"
     )
 
 
+def _amount(memory: MemoryEstimate, free: int) -> str:
+    return _("{size} of {free} free", size=gigabytes(memory.total), free=gigabytes(free))
+
+
 def _verdict(memory: MemoryEstimate, free: int) -> tuple[str, str]:
     if memory.total > free:
         assumed = memory.batch is not None and memory.batch.is_assumed
-        return ("May not fit", "tight") if assumed else ("Does not fit", "over")
-    return ("Just fits", "tight") if memory.total > _TIGHT * free else ("Fits", "fits")
+        return (_("May not fit"), "tight") if assumed else (_("Does not fit"), "over")
+    if memory.total > _TIGHT * free:
+        return _("Just fits"), "tight"
+    return _("Fits"), "fits"
 
 
 def _bar(memory: MemoryEstimate, free: int) -> str:
@@ -267,31 +285,38 @@ def _bar(memory: MemoryEstimate, free: int) -> str:
     whole = max(memory.total, free, 1)
     pieces = "".join(
         f'<i class="part-{place}" style="width:{100 * size / whole:.2f}%" '
-        f'title="{messages.escape(name)}: {gigabytes(size)}"></i>'
+        f'title="{_("{name}: {text}", name=messages.escape(name), text=gigabytes(size))}"></i>'
         for place, (name, size) in enumerate(memory.parts.items())
     )
     end = ""
     if memory.total > free:
         end = f'<u style="left:{100 * free / whole:.2f}%"></u>'
-    said = f"{gigabytes(memory.total)} of {gigabytes(free)} free"
-    return f'<div class="need-bar" role="img" aria-label="{said}">{pieces}{end}</div>'
+    told = _amount(memory, free)
+    return f'<div class="need-bar" role="img" aria-label="{told}">{pieces}{end}</div>'
 
 
 def _parts(memory: MemoryEstimate) -> str:
     rows = "".join(
-        f'<div><dt><i class="part-{place}"></i>{messages.escape(name[0].upper() + name[1:])}</dt>'
+        f'<div><dt><i class="part-{place}"></i>{messages.escape(_capital(name))}</dt>'
         f"<dd>{gigabytes(size)}</dd></div>"
         for place, (name, size) in enumerate(memory.parts.items())
     )
     return f'<dl class="facts need-parts">{rows}</dl>'
 
 
+def _capital(text: str) -> str:
+    text = str(text)
+    return text[:1].upper() + text[1:]
+
+
 def _doubts(memory: MemoryEstimate) -> str:
     lines = []
     if memory.batch and memory.batch.is_assumed:
-        lines.append("Each row is taken to be as long as it may be until the tokens are counted.")
+        lines.append(
+            _("Each row is taken to be as long as it may be until the tokens are counted.")
+        )
     if memory.doubt:
-        lines.append(f"Less sure: {memory.doubt}.")
+        lines.append(_("Less sure: {reason}.", reason=memory.doubt))
     return "".join(f"<p><small>{messages.escape(line)}</small></p>" for line in lines)
 
 
@@ -305,18 +330,20 @@ def time_text(
     if estimate.config is None:
         return "-"
     if trial:
-        pace: Pace | None = Pace(trial["tokens_per_second"], "from a trial of two steps", True)
+        pace: Pace | None = Pace(trial["tokens_per_second"], _("from a trial of two steps"), True)
     else:
         kind = estimate.device.kind
         pace = pace_from_runs(app.workspace, app.store, estimate.config, kind)
     if pace is None:
-        return "not known: try two steps"
+        return _("not known: try two steps")
     seconds = seconds_of(estimate.config, pace, counts)
-    took = "" if not trial else f", {gigabytes(trial['memory_bytes'])} measured"
-    speed = f"{pace.tokens_per_second:,.0f} tokens/s {pace.origin}{took}"
-    about = "known when the tokens are" if seconds is None else messages.duration(seconds)
-    word = "about " if seconds is not None else ""
-    return f"{word}{about}<small>{messages.escape(speed)}</small>"
+    speed = _("{speed:,.0f} tokens/s {origin}", speed=pace.tokens_per_second, origin=pace.origin)
+    if trial:
+        memory = gigabytes(trial["memory_bytes"])
+        speed = _("{speed}, {memory} measured", speed=speed, memory=memory)
+    known = _("known when the tokens are")
+    told = known if seconds is None else _about(messages.duration(seconds))
+    return f"{told}<small>{messages.escape(speed)}</small>"
 
 
 def gigabytes(size: float) -> str:
@@ -335,10 +362,10 @@ class MemoryView:
             self.lead = gr.HTML(apply_default_css=False)
             self.buttons = [
                 gr.Button(visible=False, size="sm", elem_classes="change")
-                for _ in range(_MOST_CHANGES)
+                for _place in range(_MOST_CHANGES)
             ]
-        self.start = gr.Button("Try two steps", size="sm", elem_id="try")
-        self.stop = gr.Button("Stop the trial", size="sm", visible=False)
+        self.start = gr.Button(_("Try two steps"), size="sm", elem_id="try")
+        self.stop = gr.Button(_("Stop the trial"), size="sm", visible=False)
         self.status = gr.HTML(elem_id="try-status", apply_default_css=False)
         self.outputs: set[Component] = {self.lead, *self.buttons}
 
@@ -352,7 +379,8 @@ class MemoryView:
         lead = ""
         if changes:
             fits = changes[0].fits
-            lead = "Any of these makes it fit:" if fits else "Nothing makes it fit; the smallest:"
+            any_of = _("Any of these makes it fit:")
+            lead = any_of if fits else _("Nothing makes it fit; the smallest:")
         found: dict[Any, Any] = {
             self.box: gr.Column(visible=bool(changes)),
             self.lead: f'<p class="fit-lead">{lead}</p>',
@@ -384,7 +412,7 @@ class MemoryView:
         try:
             config = read()
         except ConfigError:
-            yield {self.status: messages.note("Mend the settings first.", "stopped")}
+            yield {self.status: messages.note(_("Mend the settings first."), "stopped")}
             return
         workspace = self.app.workspace
 
@@ -392,7 +420,7 @@ class MemoryView:
             ensure_model(config.model.model_name_or_path, workspace, task.tell)
             return try_run(workspace, config, task.tell)
 
-        trial = background.begin(work, "Looking for the model")
+        trial = background.begin(work, _("Looking for the model"))
         for task in self.trying.watch(session or "", trial):
             yield {
                 self.status: messages.progress(None, _so_far(task)),
@@ -402,7 +430,7 @@ class MemoryView:
         if trial.result is not None:
             self.trials[_key(config)] = trial.result
         yield {
-            self.status: "" if trial.result else messages.error(trial.error or "Not tried."),
+            self.status: "" if trial.result else messages.error(trial.error or _("Not tried.")),
             self.start: gr.Button(interactive=True),
             self.stop: gr.Button(visible=False),
         }
@@ -441,7 +469,8 @@ def _label(change: Change) -> str:
 
 def _so_far(task: background.Task) -> str:
     """What is being done and since when: how long a step takes is what a trial is to tell."""
-    return f"{task.message}: {messages.duration(time.monotonic() - task.begun)}"
+    since = messages.duration(time.monotonic() - task.begun)
+    return _("{name}: {text}", name=task.message, text=since)
 
 
 def _key(config: RunConfig) -> str:

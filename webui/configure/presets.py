@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import typing
 from typing import Any
 
 import gradio as gr
 
 from core.config import SPEC_BY_PATH
-from core.methods import METHODS, Purpose
+from core.language import N_, _
+from core.methods import METHODS
 from core.rules.presets import Preset, list_presets
 from webui import messages
 from webui.context import CHOICE, App
 
-PURPOSES: tuple[str, ...] = typing.get_args(Purpose)
+# As core.methods.Purpose has them.
+PURPOSES = (N_("Answers"), N_("Labels"), N_("Plain text"), N_("Preferences"), N_("Rewards"))
 
 
 class PresetChoice:
@@ -23,12 +24,15 @@ class PresetChoice:
         self.app = app
         purpose = purpose_of(first)
         self.purpose = gr.Radio(
-            list(PURPOSES), value=purpose, label="Learn from", elem_id="preset-purpose"
+            [(_(title), title) for title in PURPOSES],
+            value=purpose,
+            label=_("Learn from"),
+            elem_id="preset-purpose",
         )
         self.field = gr.Radio(
             self._choices(purpose, first.name),
             value=first.name,
-            label="Preset",
+            label=_("Preset"),
             elem_id="preset",
             elem_classes="pills",
         )
@@ -48,7 +52,7 @@ class PresetChoice:
 
     def _choices(self, purpose: str, chosen: str) -> list[tuple[str, str]]:
         return [
-            (preset.title, preset.name)
+            (_(preset.title), preset.name)
             for preset in list_presets(self.app.workspace)
             if not preset.problem and (purpose_of(preset) == purpose or preset.name == chosen)
         ]
@@ -63,5 +67,5 @@ def purpose_of(preset: Preset) -> str:
 
 def when(preset: Preset) -> str:
     """What a preset does and when to use it."""
-    text = " ".join(part for part in (preset.description, preset.when) if part)
+    text = " ".join(_(part) for part in (preset.description, preset.when) if part)
     return f'<p class="aside">{messages.escape(text)}</p>'

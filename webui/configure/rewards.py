@@ -19,6 +19,7 @@ from core.config.fields import FieldSpec
 from core.config.reinforcement import ReinforcementSection
 from core.errors import ConfigError, Problem, TunesmithError
 from core.jobs.limits import Limit
+from core.language import _
 from core.methods import METHODS
 from core.rewards.kinds import KINDS, Reward
 from core.rewards.specs import FIELD, parse_reward, plain_reward
@@ -46,26 +47,26 @@ class RewardEditor:
             for kind, section in KINDS.items()
         }
         with gr.Column(visible=False, elem_classes="card", elem_id="reward-editor") as self.box:
-            gr.HTML("<h3>Reward functions</h3>", apply_default_css=False)
+            gr.HTML(f"<h3>{_('Reward functions')}</h3>", apply_default_css=False)
             self.listed = gr.HTML(apply_default_css=False, elem_id="reward-list")
             with gr.Row():
                 self.entry = gr.Dropdown(
-                    [("A new function", NEW)],
+                    [(_("A new function"), NEW)],
                     value=NEW,
-                    label="Write or change",
+                    label=_("Write or change"),
                     elem_id="reward-entry",
                 )
                 self.kind = gr.Dropdown(
-                    [(section.title, kind) for kind, section in KINDS.items()],
+                    [(_(section.title), kind) for kind, section in KINDS.items()],
                     value="json_valid",
-                    label="Kind",
+                    label=_("Kind"),
                     elem_id="reward-kind",
                 )
             self.about = gr.HTML(about("json_valid"), apply_default_css=False)
             self._build_form()
             with gr.Row(elem_classes="toolbar"):
-                self.keep = gr.Button("Add this function", elem_id="reward-add")
-                self.remove = gr.Button("Remove it", variant="stop", visible=False)
+                self.keep = gr.Button(_("Add this function"), elem_id="reward-add")
+                self.remove = gr.Button(_("Remove it"), variant="stop", visible=False)
             self.said = gr.HTML(apply_default_css=False, elem_id="reward-said")
             self._build_trial()
         self.form.render()
@@ -80,9 +81,9 @@ class RewardEditor:
         shown = [
             group
             for kind, specs in self.specs.items()
-            for group in groups(specs, "More settings", f"fold-reward-{kind}")
+            for group in groups(specs, _("More settings"), f"fold-reward-{kind}")
         ]
-        self.form.part([*shown, *groups(self.shared_specs, "Its name", "fold-reward-name")])
+        self.form.part([*shown, *groups(self.shared_specs, _("Its name"), "fold-reward-name")])
         first = {spec.name: spec.default for spec in self._specs("json_valid")}
         self.form.open_with(marks(self.form, self._specs("json_valid"), first))
 
@@ -92,16 +93,19 @@ class RewardEditor:
         return {*self.run.parts, *self.form.parts, *chosen}
 
     def _build_trial(self) -> None:
-        with gr.Accordion("Try it on one answer", open=False, elem_classes="fold"):
+        with gr.Accordion(_("Try it on one answer"), open=False, elem_classes="fold"):
             with gr.Row():
-                self.prompt = gr.Textbox(label="Prompt", lines=2, max_lines=6)
+                self.prompt = gr.Textbox(label=_("Prompt"), lines=2, max_lines=6)
                 self.completion = gr.Textbox(
-                    label="Answer of the model", lines=2, max_lines=6, elem_id="reward-completion"
+                    label=_("Answer of the model"),
+                    lines=2,
+                    max_lines=6,
+                    elem_id="reward-completion",
                 )
                 self.answer = gr.Textbox(
-                    label="Reference answer", lines=2, max_lines=6, placeholder="none"
+                    label=_("Reference answer"), lines=2, max_lines=6, placeholder=_("none")
                 )
-            self.trial = gr.Button("Try it", elem_id="reward-try")
+            self.trial = gr.Button(_("Try it"), elem_id="reward-try")
             self.tried = gr.HTML(apply_default_css=False, elem_id="reward-tried")
 
     # -- handlers
@@ -111,7 +115,7 @@ class RewardEditor:
         if not METHODS[held["method"]].generates:
             return {self.box: gr.Column(visible=False)}
         entries, problem = entries_in(held[FIELD])
-        choices = [("A new function", NEW)]
+        choices: list[tuple[str, str]] = [(_("A new function"), NEW)]
         choices += [(f"{n}: {_name(one)}", str(n)) for n, one in enumerate(entries, 1)]
         return {
             self.box: gr.Column(visible=True),
@@ -125,7 +129,7 @@ class RewardEditor:
 
     def choose_entry(self, data: Mapping[Component, Any]) -> dict[Any, Any]:
         """One of the functions there are, with its options, or a new one."""
-        entries, _ = entries_in(self.run.held(data)[FIELD])
+        entries, _problem = entries_in(self.run.held(data)[FIELD])
         number = data[self.entry]
         is_new = number == NEW or not number.isdigit() or int(number) > len(entries)
         given = {"kind": data[self.kind]} if is_new else entries[int(number) - 1]
@@ -138,7 +142,7 @@ class RewardEditor:
             self.said: "",
             **self.form.fill({spec.path: values[spec.name] for spec in specs}),
             **marks(self.form, specs, values),
-            self.keep: gr.Button("Add this function" if is_new else "Keep the change"),
+            self.keep: gr.Button(_("Add this function") if is_new else _("Keep the change")),
             self.remove: gr.Button(visible=not is_new),
         }
 
@@ -150,7 +154,7 @@ class RewardEditor:
         """Puts the function into the field, in the place of the one that was chosen."""
         entries, problem = entries_in(self.run.held(data)[FIELD])
         if problem:
-            return {self.said: messages.error(problem, "Mend the text of the field first.")}
+            return {self.said: messages.error(problem, _("Mend the text of the field first."))}
         try:
             entry = self._entry(data)
         except ConfigError as error:
@@ -162,19 +166,21 @@ class RewardEditor:
             entries.append(entry)
         return {
             **self.run.fill({FIELD: entries}, data=data),
-            self.said: messages.note(f"{_name(entry)} is among them.", "finished"),
+            self.said: messages.note(
+                _("{function} is among them.", function=_name(entry)), "finished"
+            ),
             **self._mark(data),
         }
 
     def take_out(self, data: Mapping[Component, Any]) -> dict[Any, Any]:
         """Removes the chosen function."""
-        entries, _ = entries_in(self.run.held(data)[FIELD])
+        entries, _problem = entries_in(self.run.held(data)[FIELD])
         number = int(data[self.entry] or 0)
         kept = [one for place, one in enumerate(entries, 1) if place != number]
         return {
             **self.run.fill({FIELD: kept}, data=data),
             self.entry: NEW,
-            self.keep: gr.Button("Add this function"),
+            self.keep: gr.Button(_("Add this function")),
             self.remove: gr.Button(visible=False),
             self.said: "",
         }
@@ -200,8 +206,8 @@ class RewardEditor:
         except TunesmithError as error:
             return {self.tried: messages.error(error), self.said: "", **self._mark(data)}
         except TimeoutError:
-            told = f"It gave nothing within {PATIENCE} seconds."
-            return {self.tried: messages.error(told, "Try a shorter answer.")}
+            told = _("It gave nothing within {seconds} seconds.", seconds=PATIENCE)
+            return {self.tried: messages.error(told, _("Try a shorter answer."))}
         return {self.tried: result(found), self.said: "", **self._mark(data)}
 
     def _specs(self, kind: str) -> list[FieldSpec]:
@@ -233,7 +239,7 @@ class RewardEditor:
         )
         whole = [p.message for p in error.problems if not p.field]
         text = " ".join(message[:1].upper() + message[1:] for message in whole)
-        told = text or "An option is not right; it says so itself."
+        told = text or _("An option is not right; it says so itself.")
         return {self.said: messages.error(told), **self._mark(data, at_options)}
 
     # -- wiring
@@ -274,41 +280,49 @@ def entries_in(text: str) -> tuple[list[dict[str, Any]], str]:
 def listing(entries: list[dict[str, Any]], problem: str) -> str:
     """The functions as a list, with what is wrong with one beside it."""
     if problem:
-        return messages.error(f"The text of the field cannot be read: {problem}")
+        return messages.error(_("The text of the field cannot be read: {reason}", reason=problem))
     if not entries:
-        return messages.note("There is none yet. Choose a kind, fill it in and add it.")
+        return messages.note(_("There is none yet. Choose a kind, fill it in and add it."))
     lines = ""
     for one in entries:
         kind = KINDS.get(str(one.get("kind")))
-        told = kind.sentence() if kind else "This kind is not known."
+        told = kind.sentence() if kind else _("This kind is not known.")
         wrong = ""
         try:
             parse_reward(one)
         except ConfigError as error:
             wrong = f' <span class="failed-text">{messages.escape(error.message)}</span>'
         given = one.get("weight", 1)
-        weight = messages.escape(f"{given:g}" if isinstance(given, int | float) else given)
-        lines += (
-            f"<li><strong>{messages.escape(_name(one))}</strong> times {weight} "
-            f'<span class="soft">{messages.escape(told)}</span>{wrong}</li>'
+        named = _(
+            "{function} times {weight}",
+            function=f"<strong>{messages.escape(_name(one))}</strong>",
+            weight=messages.escape(f"{given:g}" if isinstance(given, int | float) else given),
         )
+        lines += f'<li>{named} <span class="soft">{messages.escape(told)}</span>{wrong}</li>'
     return f"<ol>{lines}</ol>"
 
 
 def about(kind: str) -> str:
     """What a kind rewards."""
     section = KINDS[kind]
-    needs = " The rows need reference answers." if section.needs_answer else ""
-    return f'<p class="aside">{messages.escape(section.sentence() + needs)}</p>'
+    needs = _("The rows need reference answers.") if section.needs_answer else ""
+    told = f"{_(section.sentence())} {needs}".strip()
+    return f'<p class="aside">{messages.escape(told)}</p>'
 
 
 def result(found: Mapping[str, Any]) -> str:
     """What a function said of an answer."""
     reward, weighted = found["reward"], found["weighted"]
     if reward is None:
-        return messages.note("None: it does not apply to this answer. Is the reference missing?")
-    times = "" if weighted == reward else f", with its weight {weighted:.4g}"
-    return messages.note(f"Reward {reward:.4g}{times}", "finished")
+        told = _("None: it does not apply to this answer. Is the reference missing?")
+        return messages.note(told)
+    if weighted == reward:
+        told = _("Reward {reward:.4g}", reward=reward)
+    else:
+        told = _(
+            "Reward {reward:.4g}, with its weight {weighted:.4g}", reward=reward, weighted=weighted
+        )
+    return messages.note(told, "finished")
 
 
 def _name(entry: Mapping[str, Any]) -> str:

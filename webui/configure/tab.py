@@ -12,6 +12,7 @@ from gradio.components import Component
 from core.config import SPEC_BY_PATH
 from core.data.registry import list_datasets
 from core.errors import ConfigError, TunesmithError
+from core.language import _
 from core.models.describe import describe_model
 from core.models.location import local_model
 from core.models.starter import STARTER_MODELS
@@ -55,13 +56,13 @@ class _Configure:
             with gr.Column(scale=7, min_width=320):
                 self.presets = PresetChoice(app, first)
                 self.preset, self.when = self.presets.field, self.presets.when
-                self.reset = gr.Button("Back to the preset", size="sm", elem_id="reset-settings")
+                self.reset = gr.Button(_("Back to the preset"), size="sm", elem_id="reset-settings")
                 self.form = Form("run", first.config().values(), self._choices(), [DATASET])
                 self.form.part([forms.basics()])
                 self.rewards = RewardEditor(app, self.form)
                 self.form.part(forms.in_folds())
                 with gr.Accordion(
-                    "Words worth a token of their own", open=False, elem_classes="fold"
+                    _("Words worth a token of their own"), open=False, elem_classes="fold"
                 ):
                     self.finder = WordFinder(app)
                 self.draft = Draft(app, self.form)
@@ -69,9 +70,9 @@ class _Configure:
             with gr.Column(scale=4, min_width=300, elem_classes="beside"):
                 self.summary = gr.HTML(elem_id="summary", apply_default_css=False)
                 self.extras = ExtrasView(app)
-                self.start = gr.Button("Start training", variant="primary", elem_id="start")
+                self.start = gr.Button(_("Start training"), variant="primary", elem_id="start")
                 self.status = gr.HTML(elem_id="start-status", apply_default_css=False)
-                self.stop = gr.Button("Stop the download", size="sm", visible=False)
+                self.stop = gr.Button(_("Stop the download"), size="sm", visible=False)
                 self.need = MemoryView(app)
         self.inputs = {*self.form.parts, self.preset, self.name_to_save, self.finder.known}
         self.shown = {self.form.marks, self.summary, self.start, shared.lens, self.verl.box}
@@ -85,17 +86,17 @@ class _Configure:
         return [device.label for device in self.app.hardware.devices]
 
     def _build_reuse(self) -> None:
-        with gr.Accordion("Keep or reuse these settings", open=False, elem_classes="fold"):
+        with gr.Accordion(_("Keep or reuse these settings"), open=False, elem_classes="fold"):
             with gr.Row(equal_height=False):
                 self.name_to_save = gr.Textbox(
-                    label="Name of the preset", placeholder="My LoRA", max_lines=1, scale=3
+                    label=_("Name of the preset"), placeholder=_("My LoRA"), max_lines=1, scale=3
                 )
-                self.save = gr.Button("Save as preset", scale=1, min_width=140)
+                self.save = gr.Button(_("Save as preset"), scale=1, min_width=140)
             with gr.Row():
-                self.as_yaml = gr.Button("Copy as YAML", min_width=140)
-                self.as_command = gr.Button("Copy as command", min_width=140)
+                self.as_yaml = gr.Button(_("Copy as YAML"), min_width=140)
+                self.as_command = gr.Button(_("Copy as command"), min_width=140)
             self.copied = gr.Code(
-                label="Copied", language=None, interactive=False, visible=False, elem_id="copied"
+                label=_("Copied"), language=None, interactive=False, visible=False, elem_id="copied"
             )
             self.saved = gr.HTML(apply_default_css=False)
             self.verl = VerlView(self.app)
@@ -103,10 +104,10 @@ class _Configure:
     def _choices(self) -> dict[str, list[Any]]:
         local = [path.name for path in sorted(self.app.workspace.models.glob("[!.]*/"))]
         datasets = [(info.name, info.id) for info in list_datasets(self.app.workspace)]
-        if "sample" not in {identity for _, identity in datasets}:
-            datasets.insert(0, ("Sample: support tickets", "sample"))
+        if "sample" not in {identity for _name, identity in datasets}:
+            datasets.insert(0, (_("Sample: support tickets"), "sample"))
         return {
-            "training.device": ["auto", *self.devices],
+            "training.device": [(_("auto"), "auto"), *self.devices],
             MODEL: [*dict.fromkeys([next(iter(STARTER_MODELS)), *local])],
             DATASET: datasets,
             TEMPLATE: template_choices(self.app),
@@ -145,7 +146,7 @@ class _Configure:
 
         It shows nothing itself: by then the settings may be others.
         """
-        config, _ = plan.checked(*self.form.gather(data))
+        config, _problems = plan.checked(*self.form.gather(data))
         if config is not None:
             counting = count_tokens(self.app, config.data.dataset, Lens.of(config))
             if counting is not None:
@@ -196,7 +197,7 @@ class _Configure:
     def open(self, data: dict[Component, Any]) -> dict[Component, Any]:
         """The tab is opened, or another data set chosen: lists that may have grown."""
         choices = self._choices()
-        known = {identity for _, identity in choices[DATASET]}
+        known = {identity for _name, identity in choices[DATASET]}
         chosen = data[self.shared.dataset]
         values = {DATASET: chosen} if chosen in known else {}
         return {
@@ -213,17 +214,20 @@ class _Configure:
             return
         start = background.start_run(self.app.workspace, self.app.store, config)
         for task in self.starting.watch(request.session_hash, start):
-            share = "" if task.fraction is None else f" {task.fraction:.0%}"
+            if task.fraction is None:
+                starting = _("Starting")
+            else:
+                starting = _("Starting {share:.0%}", share=task.fraction)
             yield {
                 self.status: messages.progress(task.fraction, task.message),
-                self.start: gr.Button(f"Starting{share}", interactive=False),
+                self.start: gr.Button(starting, interactive=False),
                 self.stop: gr.Button(visible=True),
             }
         yield self._begun(start)
 
     def _begun(self, start: background.Task) -> dict[Component, Any]:
         ready = {
-            self.start: gr.Button("Start training", interactive=True),
+            self.start: gr.Button(_("Start training"), interactive=True),
             self.stop: gr.Button(visible=False),
         }
         if start.result is None:
@@ -251,7 +255,7 @@ class _Configure:
         """Keeps the settings as a preset of the owner's."""
         title = (data[self.name_to_save] or "").strip()
         if not title:
-            return {self.saved: messages.error("The preset has no name.", "Type one first.")}
+            return {self.saved: messages.error(_("The preset has no name."), _("Type one first."))}
         try:
             config = self.form.config(data)
             name = preset_id(title)
@@ -263,7 +267,7 @@ class _Configure:
             # What was typed is the preset's now, also after a reload; the name is the run's own.
             **self.form.fill(data=data, preset=preset.name, kept=["name"]),
             **self.presets.choose(preset),
-            self.saved: messages.note(f"Saved as {preset.title}.", "finished"),
+            self.saved: messages.note(_("Saved as {preset}.", preset=preset.title), "finished"),
         }
 
     def copy_yaml(self, data: dict[Component, Any]) -> Any:

@@ -8,6 +8,7 @@ import gradio as gr
 from gradio.components import Component
 
 from core.errors import TunesmithError
+from core.language import _, n_
 from core.methods import METHODS
 from core.verl.settings import Cluster
 from core.workspace import new_id
@@ -22,15 +23,17 @@ class VerlView:
     def __init__(self, app: App) -> None:
         self._app = app
         with gr.Column(visible=False, elem_id="verl") as self.box:
-            gr.HTML(
-                '<p class="aside">PPO with a critic is not in TRL. These settings can be written '
-                "as a job folder for verl on a Ray cluster; it is not run here.</p>",
-                apply_default_css=False,
+            about = _(
+                "PPO with a critic is not in TRL. These settings can be written as a job folder "
+                "for verl on a Ray cluster; it is not run here."
             )
+            gr.HTML(f'<p class="aside">{about}</p>', apply_default_css=False)
             with gr.Row(equal_height=True):
-                self.nodes = gr.Number(1, label="Machines", precision=0, minimum=1, min_width=90)
-                self.gpus = gr.Number(8, label="GPUs of each", precision=0, minimum=1, min_width=90)
-                self.button = gr.Button("Write a verl job", min_width=140, elem_id="verl-write")
+                self.nodes = gr.Number(1, label=_("Machines"), precision=0, minimum=1, min_width=90)
+                self.gpus = gr.Number(
+                    8, label=_("GPUs of each"), precision=0, minimum=1, min_width=90
+                )
+                self.button = gr.Button(_("Write a verl job"), min_width=140, elem_id="verl-write")
             self.said = gr.HTML(apply_default_css=False, elem_id="verl-said")
 
     def wire(self, form: Form, inputs: set[Component]) -> None:
@@ -55,9 +58,15 @@ class VerlView:
             job = write_job(self._app.workspace, form.config(data), folder, cluster)
         except TunesmithError as error:
             return messages.error(error)
-        rows = ", ".join(f"{count} {part} rows" for part, count in job.rows.items())
-        return messages.note(
-            f"Written to {job.folder}: {rows}, keys of verl {job.checked.version}. Its README.md "
-            "says how to start it.",
-            "finished",
+        rows = ", ".join(
+            n_("{n} {part} row", "{n} {part} rows", count, part=part)
+            for part, count in job.rows.items()
         )
+        told = _(
+            "Written to {folder}: {rows}, keys of verl {version}. Its README.md says how to start "
+            "it.",
+            folder=job.folder,
+            rows=rows,
+            version=job.checked.version,
+        )
+        return messages.note(told, "finished")

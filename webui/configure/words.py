@@ -12,6 +12,7 @@ from gradio.components import Component
 
 from core.data.registry import load_dataset_info
 from core.errors import TunesmithError
+from core.language import _
 from core.models.location import local_model
 from webui import messages
 from webui.context import CHOICE, QUIET, App
@@ -34,12 +35,12 @@ class WordFinder:
 
     def __init__(self, app: App) -> None:
         self.app = app
-        self.find = gr.Button("Find words in the data", size="sm", elem_id="find-words")
+        self.find = gr.Button(_("Find words in the data"), size="sm", elem_id="find-words")
         self.told = gr.HTML(elem_id="found-words-told", apply_default_css=False)
         self.words = gr.CheckboxGroup(
             [],
-            label="Words that fall into many pieces",
-            info="Tick those that should become one token each.",
+            label=_("Words that fall into many pieces"),
+            info=_("Tick those that should become one token each."),
             elem_id="found-words",
             elem_classes="pills",
             visible=False,
@@ -62,7 +63,7 @@ class WordFinder:
         try:
             folder = local_model(self.app.workspace, model or "")
             if folder is None:
-                told = "The model is not on this machine yet: the first run with it fetches it."
+                told = _("The model is not on this machine yet: the first run with it fetches it.")
                 return {**nothing, self.told: messages.note(told)}
             info = load_dataset_info(self.app.workspace, dataset)
             asked = self.app.pool.submit(
@@ -73,11 +74,11 @@ class WordFinder:
             return {**nothing, self.told: messages.error(error)}
         choices = [(_label(one), one["word"]) for one in found["words"]]
         if not choices:
-            told = "No word that comes often falls into three tokens or more."
+            told = _("No word that comes often falls into three tokens or more.")
             return {**nothing, self.told: messages.note(told)}
-        words = [word for _, word in choices]
+        words = [word for _label, word in choices]
         ticked = [word for word in words if word in (chosen or [])]
-        told = f"From {found['rows']:,} of {found['rows_total']:,} rows."
+        told = _("From {rows:,} of {total:,} rows.", rows=found["rows"], total=found["rows_total"])
         return {
             self.told: messages.note(told),
             self.words: gr.CheckboxGroup(choices, value=ticked, visible=True),
@@ -101,7 +102,7 @@ class WordFinder:
     def wire(self, form: Form) -> None:
         quiet = QUIET
         self.find.click(
-            lambda: messages.progress(None, "Looking at the words"), None, self.told, **quiet
+            lambda: messages.progress(None, _("Looking at the words")), None, self.told, **quiet
         ).then(partial(self.search, form), set(form.parts), self.outputs, **quiet)
         self.words.input(
             partial(self.take, form), {self.words, self.known, *form.parts}, {form.filled}, **CHOICE
@@ -109,4 +110,10 @@ class WordFinder:
 
 
 def _label(one: dict[str, Any]) -> str:
-    return f"{one['word']}: {one['pieces']} tokens, {one['count']:,} times, saves {one['saved']:,}"
+    return _(
+        "{word}: {pieces} tokens, {times:,} times, saves {saved:,}",
+        word=one["word"],
+        pieces=one["pieces"],
+        times=one["count"],
+        saved=one["saved"],
+    )
