@@ -51,8 +51,8 @@ def render(app: App) -> str:
     """The header's HTML, with how things stand now."""
     there = _("Light or dark")
     return (
-        f'<div class="head"><a class="mark" href="./" aria-label="{_("Tunesmith, start")}">'
-        f"{theme.LOGO.read_text(encoding='utf-8')}<span>Tunesmith</span></a>"
+        f'<div class="head"><h1><a class="mark" href="./" aria-label="{_("Tunesmith, start")}">'
+        f"{theme.LOGO.read_text(encoding='utf-8')}<span>Tunesmith</span></a></h1>"
         f'<span class="device" title="{_("Where runs are trained")}">'
         f"{messages.escape(device(app))}</span>{active_run(app)}{_other_language()}"
         f'<button type="button" class="icon" data-theme-toggle aria-label="{there}" '

@@ -60,7 +60,7 @@ def _numbers(found: Report) -> str:
             lines.append(_line(f"{metric.title} {name}", meaning, sides, metric.is_share))
     head = f"<th>{messages.escape(before_name)}</th>" if base else ""
     return (
-        '<div class="table-scroll"><table class="numbers"><thead><tr><th></th>'
+        '<div class="table-scroll"><table class="numbers"><thead><tr><td></td>'
         f"{head}<th>{_('Tuned')}</th></tr></thead><tbody>{''.join(lines)}</tbody></table></div>"
     )
 

@@ -20,7 +20,7 @@ STARTER = "SmolLM2-135M-Instruct"
 DRAWN = {
     "rows": "#rows .row-card",
     "numbers": "#numbers .figures",
-    "shape": "#steps .step",
+    "shape": "#steps",
     "drafts": "#part-drafts button",
     "manage": "#library-detail",
     "configure": "#summary .figures, #summary dl",

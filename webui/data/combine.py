@@ -35,7 +35,8 @@ class Combining:
             )
             with gr.Row():
                 self.weights = [
-                    gr.Number(1.0, visible=False, min_width=140) for _weight in range(MOST)
+                    gr.Number(1.0, label=_("Weight"), visible=False, min_width=140)
+                    for _weight in range(MOST)
                 ]
             with gr.Row():
                 self.name = gr.Textbox(label=_("Name of the new data set"), max_lines=1, scale=2)
