@@ -18,6 +18,7 @@ import errno
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import reduce
 
 from core.language import N_, Said, _
 
@@ -25,13 +26,18 @@ from core.language import N_, Said, _
 class TunesmithError(Exception):
     """`message` says what happened and where, `hint` says what to do next."""
 
+    message: Said = Said()
+    hint: Said = Said()
+
     def __init__(self, message: str, hint: str = "") -> None:
         super().__init__(message, hint)
         self.message = message
         self.hint = hint
 
     def __str__(self) -> str:
-        return f"{self.message} {self.hint}".strip()
+        if not self.hint:
+            return self.message
+        return _("{message} {hint}", message=self.message, hint=self.hint)
 
 
 @dataclass(frozen=True)
@@ -49,16 +55,16 @@ class Problem:
         return _("{field}: {message}", field=self.field, message=self.message)
 
 
-_HINT = N_("Change the fields named.")
+_MEND = N_("Change the fields named.")
 
 
 class ConfigError(TunesmithError):
     """A configuration that breaks a bound or a rule; `problems` has one entry for each."""
 
-    def __init__(self, problems: Sequence[Problem], hint: str = _HINT) -> None:
+    def __init__(self, problems: Sequence[Problem], hint: str = _MEND) -> None:
         self.problems = tuple(problems)
         said = {f"problem_{place}": str(problem) for place, problem in enumerate(problems)}
-        super().__init__(_(" ".join(f"{{{name}}}" for name in said), **said), _(hint))
+        super().__init__(_(" ".join(f"{{{name}}}" for name in said), **said), hint)
 
     def __reduce__(self) -> tuple[type[ConfigError], tuple[tuple[Problem, ...], str]]:
         """How it goes from one process to another: with its problems, not its text."""
@@ -81,6 +87,11 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     """The end of a sentence about an unknown name: the nearest known one, or a full stop."""
     near = nearest(name, known)
     return _("; did you mean {near}?", near=near) if near else _(".")
+
+
+def either(words: Sequence[str]) -> str:
+    """`one or other`, of words of which there is at least one."""
+    return reduce(lambda one, other: _("{one} or {other}", one=one, other=other), words)
 
 
 # As SQLite, torch and Rust say it; none of them hands the system's number on.

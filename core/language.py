@@ -98,12 +98,12 @@ class Said:
     def __set_name__(self, owner: type, name: str) -> None:
         self.name = f"_said_{name}"
 
-    def __get__(self, instance: Any, owner: type) -> Any:
+    def __get__(self, instance: object, owner: type) -> str:
         if instance is None:
             if self.default is None:
                 raise AttributeError(self.name)
             return self.default
-        text = instance.__dict__[self.name]
+        text: str = instance.__dict__[self.name]
         return _(text) if isinstance(text, Text) else text
 
     def __set__(self, instance: Any, value: str) -> None:
