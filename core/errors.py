@@ -63,7 +63,7 @@ class ConfigError(TunesmithError):
 
     def __init__(self, problems: Sequence[Problem], hint: str = _MEND) -> None:
         self.problems = tuple(problems)
-        said = {f"problem_{place}": str(problem) for place, problem in enumerate(problems)}
+        said = {f"problem_{place}": ended(str(one)) for place, one in enumerate(problems)}
         super().__init__(_(" ".join(f"{{{name}}}" for name in said), **said), hint)
 
     def __reduce__(self) -> tuple[type[ConfigError], tuple[tuple[Problem, ...], str]]:
@@ -87,6 +87,11 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     """The end of a sentence about an unknown name: the nearest known one, or a full stop."""
     near = nearest(name, known)
     return _("; did you mean {near}?", near=near) if near else _(".")
+
+
+def ended(text: str) -> str:
+    """The text with a full stop, where it has none."""
+    return text if text.endswith((".", "?", "。", "？")) else _("{text}.", text=text)
 
 
 def either(words: Sequence[str]) -> str:
