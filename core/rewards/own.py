@@ -8,7 +8,7 @@ import ast
 import importlib.util
 import inspect
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -112,10 +112,9 @@ def where_in(error: BaseException, path: Path) -> str:
     return _("line {line}: {error}", line=lines[-1], error=what) if lines else what
 
 
-def _called(function: Callable[..., Any], options: Own, path: Path) -> Batch:
-    """The function as every other: for all answers at once, its errors with file and line."""
+def _parameters(function: Callable[..., Any], options: Own) -> Mapping[str, inspect.Parameter]:
+    """What the function takes. Raises TrainingError when that is no answer."""
     known = inspect.signature(function).parameters
-    takes_all = any(p.kind is p.VAR_KEYWORD for p in known.values())
     if inspect.iscoroutinefunction(function):
         raise TrainingError(
             _("{name} in {file} is asynchronous.", name=options.function, file=options.file),
@@ -133,6 +132,13 @@ def _called(function: Callable[..., Any], options: Own, path: Path) -> Batch:
                 "NAME(completions, **columns) for all at once as TRL calls it."
             ),
         )
+    return known
+
+
+def _called(function: Callable[..., Any], options: Own, path: Path) -> Batch:
+    """The function as every other: for all answers at once, its errors with file and line."""
+    known = _parameters(function, options)
+    takes_all = any(p.kind is p.VAR_KEYWORD for p in known.values())
     needed = [p.name for p in known.values() if p.default is p.empty and p.kind in _NAMED]
 
     def fitting(columns: dict[str, Any]) -> dict[str, Any]:

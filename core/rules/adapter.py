@@ -137,8 +137,23 @@ def _beginning_rules(config: RunConfig) -> Iterator[Problem]:
             ),
             ("method",),
         )
-    if begin not in FROM_BASE:
-        return
+    if begin in FROM_BASE:
+        yield from _taken_from_base_rules(config)
+    if begin == "loftq" and config.training.device in ("cpu", "mps"):
+        yield Problem(
+            "adapter.init_lora_weights",
+            _(
+                "loftq with training.device {device}: PEFT computes it on a GPU alone. Use "
+                "pissa, or train on a GPU.",
+                device=config.training.device,
+            ),
+            ("training.device",),
+        )
+
+
+def _taken_from_base_rules(config: RunConfig) -> Iterator[Problem]:
+    adapter = config.adapter
+    begin = adapter.init_lora_weights
     if adapter.use_dora:
         yield Problem(
             "adapter.init_lora_weights",
@@ -187,16 +202,6 @@ def _beginning_rules(config: RunConfig) -> Iterator[Problem]:
                 begin=begin,
             ),
             ("model.start_from",),
-        )
-    if begin == "loftq" and config.training.device in ("cpu", "mps"):
-        yield Problem(
-            "adapter.init_lora_weights",
-            _(
-                "loftq with training.device {device}: PEFT computes it on a GPU alone. Use "
-                "pissa, or train on a GPU.",
-                device=config.training.device,
-            ),
-            ("training.device",),
         )
 
 
