@@ -87,9 +87,11 @@ def N_(template: str) -> Text:
 
 
 class Said:
-    """A field of a dataclass that holds a declared text: read, it is in the language in use.
+    """A field of a dataclass, or of a class, that holds a declared text: read, it is in the
+    language in use.
 
     title: Said = Said()
+    title = Said(N_("Learning rate"))
     """
 
     def __init__(self, default: str | None = None) -> None:
@@ -99,11 +101,9 @@ class Said:
         self.name = f"_said_{name}"
 
     def __get__(self, instance: object, owner: type) -> str:
-        if instance is None:
-            if self.default is None:
-                raise AttributeError(self.name)
-            return self.default
-        text: str = instance.__dict__[self.name]
+        text: str | None = getattr(instance, "__dict__", {}).get(self.name, self.default)
+        if text is None:
+            raise AttributeError(self.name)
         return _(text) if isinstance(text, Text) else text
 
     def __set__(self, instance: Any, value: str) -> None:

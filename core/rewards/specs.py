@@ -140,7 +140,7 @@ def catalogue() -> list[dict[str, Any]]:
     return [
         {
             "kind": kind,
-            "title": _(section.title),
+            "title": section.title,
             "sentence": section.sentence(),
             "needs_answer": section.needs_answer,
             "options": [
