@@ -18,12 +18,16 @@ import errno
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import reduce
 
 from core.language import N_, Said, _
 
 
 class TunesmithError(Exception):
     """`message` says what happened and where, `hint` says what to do next."""
+
+    message: Said = Said()
+    hint: Said = Said()
 
     def __init__(self, message: str, hint: str = "") -> None:
         super().__init__(message, hint)
@@ -51,16 +55,16 @@ class Problem:
         return _("{field}: {message}", field=self.field, message=self.message)
 
 
-_HINT = N_("Change the fields named.")
+_MEND = N_("Change the fields named.")
 
 
 class ConfigError(TunesmithError):
     """A configuration that breaks a bound or a rule; `problems` has one entry for each."""
 
-    def __init__(self, problems: Sequence[Problem], hint: str = _HINT) -> None:
+    def __init__(self, problems: Sequence[Problem], hint: str = _MEND) -> None:
         self.problems = tuple(problems)
-        said = {f"problem_{place}": str(problem) for place, problem in enumerate(problems)}
-        super().__init__(_(" ".join(f"{{{name}}}" for name in said), **said), _(hint))
+        said = {f"problem_{place}": ended(str(one)) for place, one in enumerate(problems)}
+        super().__init__(_(" ".join(f"{{{name}}}" for name in said), **said), hint)
 
     def __reduce__(self) -> tuple[type[ConfigError], tuple[tuple[Problem, ...], str]]:
         """How it goes from one process to another: with its problems, not its text."""
@@ -83,6 +87,16 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     """The end of a sentence about an unknown name: the nearest known one, or a full stop."""
     near = nearest(name, known)
     return _("; did you mean {near}?", near=near) if near else _(".")
+
+
+def ended(text: str) -> str:
+    """The text with a full stop, where it has none."""
+    return text if text.endswith((".", "?", "。", "？")) else _("{text}.", text=text)
+
+
+def either(words: Sequence[str]) -> str:
+    """`one or other`, of words of which there is at least one."""
+    return reduce(lambda one, other: _("{one} or {other}", one=one, other=other), words)
 
 
 # As SQLite, torch and Rust say it; none of them hands the system's number on.

@@ -1,7 +1,7 @@
 """Every training method, declared once: what it is called, what it learns from, what it makes.
 
 Whatever tells methods apart reads a record here. A new method is a record, a recipe of training,
-a preset and a test. Stands below everything else of core and imports none of it.
+a preset and a test. Stands below everything else of core and imports none of it but the language.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any, Literal
+
+from core.language import N_, Said, _
 
 MethodName = Literal[
     "sft",
@@ -86,7 +88,7 @@ class Method:
     """
 
     name: MethodName
-    title: str
+    title: Said = Said()
     description: str
     purpose: Purpose
     forms: tuple[StandardForm, ...]
@@ -95,14 +97,14 @@ class Method:
     trainer: str
     arguments: LibraryClass
     section: str = ""
-    other_forms: str = ""
+    other_forms: Said = Said("")
     """What to do with rows of another form, where there is more to say than the forms."""
     metrics: tuple[Metric, ...] = (LOSS,)
     measures_only_these: bool = False
     """Whether `metrics` are all that is measured; else there may be more."""
     panels: tuple[str, ...] = ()
     """The charts of its own, by their names in the table of panels."""
-    why_not_packed: str = ""
+    why_not_packed: Said = Said("")
     """Why short rows cannot share a row of the batch; empty where they can."""
     without_padding: bool = False
     """Whether rows stand behind each other without padding, where the attention allows."""
@@ -160,9 +162,9 @@ class Method:
     @property
     def outputs(self) -> str:
         """What the model gives for a text, in a word."""
-        return {"writer": "text", "filler": "text", "classifier": "labels", "scorer": "scores"}[
-            self.makes
-        ]
+        if self.has_head:
+            return _("labels") if self.makes == "classifier" else _("scores")
+        return _("text")
 
     def better(self, metric: str) -> str:
         """Which way a metric is better, with or without eval_ before it: "higher", "lower" or ""
@@ -183,8 +185,7 @@ def named(**traits: Any) -> list[str]:
 
 _SFT_CONFIG = LibraryClass("trl", "trainer/sft_config.py", "SFTConfig")
 _PROMPTED_FORMS: tuple[StandardForm, ...] = ("prompt-only", "prompt-completion", "messages")
-_AS_TEXT = "import them as text with a template such as {question} {answer}"
-_COMPARED = "answers are compared one by one"
+_COMPARED = N_("answers are compared one by one")
 _PERPLEXITY = Metric("*perplexity", "lower")
 _PREFERRED = (
     LOSS,
@@ -201,7 +202,7 @@ _REWARDED = {
     "section": "reinforcement",
     "generates": True,
     "reference": "kl",
-    "why_not_packed": "the answers are written in the training",
+    "why_not_packed": N_("the answers are written in the training"),
     "metrics": (LOSS, Metric("reward"), Metric("rewards/*/mean")),
     "panels": (
         "reward",
@@ -214,7 +215,7 @@ _REWARDED = {
     ),
     "refused_arguments": dict.fromkeys(
         ("sync_ref_model", "ref_model_mixup_alpha", "ref_model_sync_steps"),
-        "the reference model stays what the run began with",
+        N_("the reference model stays what the run began with"),
     ),
 }
 
@@ -223,7 +224,7 @@ METHODS: dict[str, Method] = {
     for method in (
         Method(
             name="sft",
-            title="Supervised fine-tuning",
+            title=N_("Supervised fine-tuning"),
             description="supervised fine-tuning (SFT)",
             purpose="Answers",
             forms=WRITTEN_FORMS,
@@ -241,12 +242,14 @@ METHODS: dict[str, Method] = {
         ),
         Method(
             name="cpt",
-            title="Continued pre-training (plain text)",
+            title=N_("Continued pre-training (plain text)"),
             description="continued pre-training on plain text (CPT)",
             purpose="Plain text",
             forms=("text",),
-            other_forms=f"To read other rows on as text, {_AS_TEXT}; for conversations take sft "
-            "with data.learn everything.",
+            other_forms=N_(
+                "To read other rows on as text, import them as text with a template such as "
+                "{question} {answer}; for conversations take sft with data.learn everything."
+            ),
             makes="writer",
             recipe="core.worker.training.text:CPT",
             trainer="trl.SFTTrainer",
@@ -254,7 +257,7 @@ METHODS: dict[str, Method] = {
             section="text",
             metrics=(LOSS, _PERPLEXITY),
             panels=("perplexity", "tokens_right"),
-            why_not_packed="its blocks are full anyway",
+            why_not_packed=N_("its blocks are full anyway"),
             without_padding=True,
             fills_blocks=True,
             takes_virtual_tokens=True,
@@ -263,11 +266,14 @@ METHODS: dict[str, Method] = {
         ),
         Method(
             name="mlm",
-            title="Masked language modelling (encoders)",
+            title=N_("Masked language modelling (encoders)"),
             description="masked language modelling (MLM)",
             purpose="Plain text",
             forms=("text", "labelled-text"),
-            other_forms=f"To read other rows as text, {_AS_TEXT}.",
+            other_forms=N_(
+                "To read other rows as text, import them as text with a template such as "
+                "{question} {answer}."
+            ),
             makes="filler",
             recipe="core.worker.training.mlm:MLM",
             trainer="transformers.Trainer",
@@ -275,14 +281,14 @@ METHODS: dict[str, Method] = {
             section="text",
             metrics=(LOSS, _PERPLEXITY),
             panels=("perplexity", "tokens_right"),
-            why_not_packed="an encoder reads each text in a row of its own",
+            why_not_packed=N_("an encoder reads each text in a row of its own"),
             sorts_by_length=True,
             learns_new_tokens=True,
             loss_head="everything",
         ),
         Method(
             name="classification",
-            title="Classification (labels)",
+            title=N_("Classification (labels)"),
             description="learning the labels of texts (classification)",
             purpose="Labels",
             forms=("labelled-text",),
@@ -308,7 +314,7 @@ METHODS: dict[str, Method] = {
             ),
             measures_only_these=True,
             panels=("labels_right", "labels"),
-            why_not_packed="each text has a label of its own",
+            why_not_packed=N_("each text has a label of its own"),
             sorts_by_length=True,
             loss_head="none",
             rounds_adapter=False,
@@ -316,7 +322,7 @@ METHODS: dict[str, Method] = {
         ),
         Method(
             name="dpo",
-            title="DPO (pairs)",
+            title=N_("DPO (pairs)"),
             description="direct preference optimization (DPO)",
             purpose="Preferences",
             forms=("preference",),
@@ -333,7 +339,7 @@ METHODS: dict[str, Method] = {
         ),
         Method(
             name="kto",
-            title="KTO (judged answers)",
+            title=N_("KTO (judged answers)"),
             description="learning from answers judged one by one (KTO)",
             purpose="Preferences",
             forms=("unpaired-preference",),
@@ -351,7 +357,7 @@ METHODS: dict[str, Method] = {
         ),
         Method(
             name="orpo",
-            title="ORPO (pairs)",
+            title=N_("ORPO (pairs)"),
             description="odds ratio preference optimization (ORPO)",
             purpose="Preferences",
             forms=("preference",),
@@ -369,7 +375,7 @@ METHODS: dict[str, Method] = {
         ),
         Method(
             name="cpo",
-            title="CPO and SimPO (pairs)",
+            title=N_("CPO and SimPO (pairs)"),
             description="contrastive preference optimization (CPO)",
             purpose="Preferences",
             forms=("preference",),
@@ -387,7 +393,7 @@ METHODS: dict[str, Method] = {
         ),
         Method(
             name="reward",
-            title="Reward model (pairs)",
+            title=N_("Reward model (pairs)"),
             description="learning to score answers from pairs of them (a reward model)",
             purpose="Preferences",
             forms=("preference",),
@@ -412,7 +418,7 @@ METHODS: dict[str, Method] = {
         ),
         Method(
             name="grpo",
-            title="GRPO (rewards)",
+            title=N_("GRPO (rewards)"),
             description="group relative policy optimization on rewards (GRPO)",
             recipe="core.worker.training.reinforcement:GRPO",
             trainer="trl.GRPOTrainer",
@@ -425,7 +431,7 @@ METHODS: dict[str, Method] = {
         ),
         Method(
             name="rloo",
-            title="RLOO (rewards)",
+            title=N_("RLOO (rewards)"),
             description="REINFORCE leave-one-out on rewards (RLOO)",
             recipe="core.worker.training.reinforcement:RLOO",
             trainer="trl.RLOOTrainer",

@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
-from core.errors import DataError
+from core.config import RunConfig, field_specs
+from core.data.steps import known_steps
+from core.errors import ConfigError, DataError, Problem
 from core.jobs.events import EventWriter, read_events
 from core.jobs.job import Job
 from core.jobs.store import Store
@@ -30,6 +32,8 @@ from core.language import (
     speaking,
     unpack,
 )
+from core.rewards.kinds import KINDS
+from core.rules.presets import list_presets
 from core.sentence import Sentence
 from tests import catalogues
 from tests.test_architecture import ROOT, sources
@@ -121,6 +125,15 @@ def test_an_error_crosses_processes_with_its_sentence() -> None:
         assert str(other) == str(error) != "5 %, 1 s left No run at work"
 
 
+def test_what_is_wrong_with_settings_crosses_processes_and_is_stored() -> None:
+    error = ConfigError([Problem("a", _(KNOWN)), Problem("b", "as it is")])
+    assert str(error) == "a: No run at work. b: as it is. Change the fields named."
+    other = pickle.loads(pickle.dumps(error))
+    stored = json.loads(json.dumps(pack(error.message)))
+    with speaking("zh"):
+        assert all(_(KNOWN) in str(said) for said in (error, other, unpack(stored)))
+
+
 def test_threads_do_not_share_a_language() -> None:
     heard = []
     with speaking("zh"):
@@ -183,6 +196,30 @@ def test_every_text_is_translated_and_has_its_values(language: str) -> None:
     assert [message.id for message in theirs if catalogues.key(message) not in known] == []
     compiled = LOCALE / language / "LC_MESSAGES" / "tunesmith.mo"
     assert compiled.read_bytes() == catalogues.compiled(theirs), "python -m tests.catalogues"
+
+
+def test_what_settings_and_presets_say_of_themselves_is_in_the_catalogues() -> None:
+    known = {catalogues.key(message)[0] for message in SOURCE}
+    sections = [RunConfig, *KINDS.values(), *known_steps().values()]
+    specs = [spec for section in sections for spec in field_specs(section)]
+    said = {text for spec in specs for text in (spec.label, spec.help, spec.unit)}
+    said |= {text for kind in KINDS.values() for text in (kind.title, kind.sentence())}
+    said |= {text for one in list_presets() for text in (one.title, one.description, one.when)}
+    assert said <= known
+
+
+def test_a_template_has_no_values_but_those_of_its_call() -> None:
+    wrong = []
+    for path in sources("core", "webui"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            name = getattr(getattr(node, "func", None), "id", "")
+            if not isinstance(node, ast.Call) or name not in ("_", "n_") or not node.keywords:
+                continue
+            given = {one.arg for one in node.keywords} | ({"n"} if name == "n_" else set())
+            texts = [one.value for one in node.args[:2] if isinstance(one, ast.Constant)]
+            if None not in given and any(catalogues._values(str(t)) - given for t in texts):
+                wrong.append(f"{path.relative_to(ROOT)}:{node.lineno}")
+    assert wrong == []
 
 
 def test_no_function_hides_gettext_behind_a_name() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from core.config.fields import Section, knob
+from core.language import N_
 
 # Kinds that put something into the model's layers, by PEFT's names in lower case.
 TUNERS = ("lora", "adalora", "loha", "lokr", "vera", "oft", "ia3")
@@ -21,10 +22,10 @@ NAMES = {
     "vera": "VeRA",
     "oft": "OFT",
     "ia3": "IA3",
-    "prompt_tuning": "prompt tuning",
-    "prefix_tuning": "prefix tuning",
-    "freeze": "some of the layers",
-    "none": "every weight",
+    "prompt_tuning": N_("prompt tuning"),
+    "prefix_tuning": N_("prefix tuning"),
+    "freeze": N_("some of the layers"),
+    "none": N_("every weight"),
 }
 """What is trained, in words."""
 

@@ -9,9 +9,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from core.config.fields import KIND_NAMES, within
 from core.errors import did_you_mean
-
-_KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
+from core.language import _
 
 
 @dataclass(frozen=True)
@@ -31,18 +31,10 @@ class Argument:
     @property
     def allowed(self) -> str:
         if self.choices:
-            return "one of " + ", ".join(self.choices)
-        bounds = [
-            f"{word} {bound:g}"
-            for word, bound in (
-                ("of at least", self.minimum),
-                ("above", self.above),
-                ("up to", self.maximum),
-                ("below", self.below),
-            )
-            if bound is not None
-        ]
-        return " ".join([_KINDS[self.kind], *([" and ".join(bounds)] if bounds else [])])
+            return _("one of {choices}", choices=", ".join(self.choices))
+        above, below = self.above is not None, self.below is not None
+        least, most = self.above if above else self.minimum, self.below if below else self.maximum
+        return within(KIND_NAMES[self.kind.__name__], least, most, above, below)
 
     def takes(self, value: Any) -> bool:
         if self.choices:
@@ -68,10 +60,20 @@ def wrong_arguments(
     for name, value in given.items():
         argument = known.get(name)
         if not known:
-            yield f"{owner} takes no arguments. Remove {name}."
+            yield _("{owner} takes no arguments. Remove {name}.", owner=owner, name=name)
         elif argument is None:
-            names = ", ".join(known)
-            near = did_you_mean(name, known)
-            yield f"{owner} has no argument {name}{near} It takes {names}."
+            yield _(
+                "{owner} has no argument {name}{end} It takes {names}.",
+                owner=owner,
+                name=name,
+                end=did_you_mean(name, known),
+                names=", ".join(known),
+            )
         elif not argument.takes(value):
-            yield f"{name} of {owner} takes {argument.allowed}, not {value!r}."
+            yield _(
+                "{name} of {owner} takes {allowed}, not {given}.",
+                name=name,
+                owner=owner,
+                allowed=argument.allowed,
+                given=repr(value),
+            )

@@ -15,10 +15,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from core.language import N_, Said, _
+from core.language import N_, Said, Text, _
 
 Level = Literal["basic", "advanced"]
-_KIND_NAMES = {
+KIND_NAMES = {
     "bool": N_("true or false"),
     "int": N_("a whole number"),
     "float": N_("a number"),
@@ -28,14 +28,14 @@ _KIND_NAMES = {
     "dict": N_("a mapping of names to values"),
 }
 _BOUNDS = {
-    (">=", ""): N_("{kind} of at least {low}"),
-    (">", ""): N_("{kind} above {low}"),
-    ("", "<="): N_("{kind} up to {high}"),
-    ("", "<"): N_("{kind} below {high}"),
-    (">=", "<="): N_("{kind} from {low} to {high}"),
-    (">=", "<"): N_("{kind} of at least {low} and below {high}"),
-    (">", "<="): N_("{kind} above {low} and up to {high}"),
-    (">", "<"): N_("{kind} above {low} and below {high}"),
+    ">=": N_("{kind} of at least {least}"),
+    ">": N_("{kind} above {least}"),
+    "<=": N_("{kind} up to {most}"),
+    "<": N_("{kind} below {most}"),
+    ">=<=": N_("{kind} from {least} to {most}"),
+    ">=<": N_("{kind} of at least {least} and below {most}"),
+    "><=": N_("{kind} above {least} and up to {most}"),
+    "><": N_("{kind} above {least} and below {most}"),
 }
 
 
@@ -136,15 +136,26 @@ class FieldSpec:
             if self.kind == "list":
                 return _("any of {choices}", choices=choices)
             return _("one of {choices}", choices=choices)
-        kind, low, high = _KIND_NAMES[self.kind], _number(self.minimum), _number(self.maximum)
-        least = low and (">" if self.exclusive_minimum else ">=")
-        most = high and ("<" if self.exclusive_maximum else "<=")
-        template = _BOUNDS.get((least, most), kind).template
-        return _(template, kind=kind, low=low, high=high)
+        return within(
+            KIND_NAMES[self.kind],
+            self.minimum,
+            self.maximum,
+            self.exclusive_minimum,
+            self.exclusive_maximum,
+        )
 
     def shown(self, values: dict[str, Any]) -> bool:
         """Whether the field matters, given the current value of each dotted path."""
         return all(_meets(values.get(path), wanted) for path, wanted in self.when.items())
+
+
+def within(kind: Text, least: float | None, most: float | None, above: bool, below: bool) -> Text:
+    """A kind of value and its bounds, which with `above` and `below` are not allowed themselves."""
+    signs = ("" if least is None else ">" if above else ">=") + (
+        "" if most is None else "<" if below else "<="
+    )
+    template = _BOUNDS.get(signs, kind).template
+    return _(template, kind=kind, least=_number(least), most=_number(most))
 
 
 def _meets(value: Any, wanted: list[Any]) -> bool:

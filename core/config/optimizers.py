@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from core.config.arguments import Argument
+from core.language import N_, Said, _
 
 WHOLE, REAL, SWITCH = Argument(int, minimum=1), Argument(float), Argument(bool)
 SHARE = Argument(float, minimum=0, maximum=1)
@@ -61,8 +62,8 @@ class Optimizer:
     """
 
     name: str
-    group: str
-    sentence: str
+    group: Said = Said()
+    sentence: Said = Said()
     arguments: dict[str, Argument] = field(default_factory=dict)
     extra: str = ""
     module: str = ""
@@ -85,7 +86,7 @@ class Optimizer:
     @property
     def label(self) -> str:
         """How a list names it: `AdamW: adamw_torch_fused`."""
-        return f"{self.group}: {self.name}"
+        return _("{group}: {name}", group=self.group, name=self.name)
 
 
 def _adamw(name: str, sentence: str, group: str = "AdamW", **more: object) -> Optimizer:
@@ -94,7 +95,7 @@ def _adamw(name: str, sentence: str, group: str = "AdamW", **more: object) -> Op
 
 
 def _few_bits(name: str, sentence: str, **more: object) -> Optimizer:
-    return _adamw(name, sentence, "AdamW in few bits", **more)
+    return _adamw(name, sentence, N_("AdamW in few bits"), **more)
 
 
 def _galore(name: str, sentence: str, **more: object) -> Optimizer:
@@ -115,20 +116,24 @@ def _galore(name: str, sentence: str, **more: object) -> Optimizer:
 _ADAMW = (
     _adamw(
         "adamw_torch_fused",
-        "AdamW in one quick step for all weights. Right nearly always.",
+        N_("AdamW in one quick step for all weights. Right nearly always."),
     ),
-    _adamw("adamw_torch", "The same AdamW, weight by weight: slower, and exact to compare with."),
+    _adamw(
+        "adamw_torch", N_("The same AdamW, weight by weight: slower, and exact to compare with.")
+    ),
     _adamw(
         "stable_adamw",
-        "AdamW that shortens steps which are too large by itself; gradients need no clipping.",
+        N_("AdamW that shortens steps which are too large by itself; gradients need no clipping."),
         extra="optimi",
         arguments={"max_lr": POSITIVE, "kahan_sum": SWITCH, "decouple_lr": SWITCH},
     ),
     Optimizer(
         "grokadamw",
         "AdamW",
-        "AdamW that strengthens slowly changing gradients, for models that learn by heart first "
-        "and understand late. Keeps one state more.",
+        N_(
+            "AdamW that strengthens slowly changing gradients, for models that learn by heart "
+            "first and understand late. Keeps one state more."
+        ),
         {
             "alpha_init": SHARE,
             "lamb": SMALL,
@@ -140,7 +145,9 @@ _ADAMW = (
     ),
     _adamw(
         "adamw_anyprecision",
-        "AdamW with its states in bf16, from torchdistx, which has no builds for today's torch.",
+        N_(
+            "AdamW with its states in bf16, from torchdistx, which has no builds for today's torch."
+        ),
         arguments={
             "use_kahan_summation": SWITCH,
             "momentum_dtype": DTYPE,
@@ -149,28 +156,36 @@ _ADAMW = (
         },
         module="torchdistx",
     ),
-    _adamw("adamw_torch_xla", "AdamW for TPUs, from torch_xla.", module="torch_xla"),
-    _adamw("adamw_torch_npu_fused", "AdamW for Ascend NPUs, from torch_npu.", module="torch_npu"),
+    _adamw("adamw_torch_xla", N_("AdamW for TPUs, from torch_xla."), module="torch_xla"),
+    _adamw(
+        "adamw_torch_npu_fused", N_("AdamW for Ascend NPUs, from torch_npu."), module="torch_npu"
+    ),
 )
 _FEW_BITS = (
     _few_bits(
         "adamw_8bit",
-        "AdamW with its states in 8 bits, a quarter of the memory, from bitsandbytes.",
+        N_("AdamW with its states in 8 bits, a quarter of the memory, from bitsandbytes."),
         devices=_EIGHT_BIT,
     ),
-    _few_bits("adamw_bnb_8bit", "Another name of adamw_8bit.", devices=_EIGHT_BIT),
+    _few_bits("adamw_bnb_8bit", N_("Another name of adamw_8bit."), devices=_EIGHT_BIT),
     _few_bits(
         "paged_adamw_8bit",
-        "AdamW in 8 bits whose states move out of a GPU that is short of memory; what QLoRA used.",
+        N_(
+            "AdamW in 8 bits whose states move out of a GPU that is short of memory; what QLoRA "
+            "used."
+        ),
         devices=_EIGHT_BIT,
     ),
     _few_bits(
         "paged_adamw_32bit",
-        "AdamW at full accuracy whose states move out of a GPU that is short of memory.",
+        N_("AdamW at full accuracy whose states move out of a GPU that is short of memory."),
     ),
     _few_bits(
         "adamw_torch_8bit",
-        "AdamW with states of 8 bits from torchao. It compiles itself first, which takes a minute.",
+        N_(
+            "AdamW with states of 8 bits from torchao. It compiles itself first, which takes a "
+            "minute."
+        ),
         arguments=TORCHAO_ARGUMENTS,
         extra="torchao",
         compiles=True,
@@ -178,7 +193,7 @@ _FEW_BITS = (
     ),
     _few_bits(
         "adamw_torch_4bit",
-        "AdamW with states of 4 bits from torchao: the least memory of an AdamW, and coarser.",
+        N_("AdamW with states of 4 bits from torchao: the least memory of an AdamW, and coarser."),
         arguments=TORCHAO_ARGUMENTS,
         extra="torchao",
         compiles=True,
@@ -187,23 +202,49 @@ _FEW_BITS = (
 )
 
 
+_MIX_AND_LION = (
+    (
+        "ademamix",
+        N_("AdEMAMix: AdamW with a second, long memory of the direction; suits long runs."),
+        "ademamix_8bit",
+        N_(
+            "AdEMAMix: AdamW with a second, long memory of the direction; suits long runs; "
+            "states in 8 bits."
+        ),
+    ),
+    (
+        "paged_ademamix_32bit",
+        N_("AdEMAMix whose states move out of a GPU that is short of memory."),
+        "paged_ademamix_8bit",
+        N_("AdEMAMix whose states move out of a GPU that is short of memory; states in 8 bits."),
+    ),
+    (
+        "lion_32bit",
+        N_("Lion: steps of one size by the sign of the momentum; take a third of AdamW's rate."),
+        "lion_8bit",
+        N_(
+            "Lion: steps of one size by the sign of the momentum; take a third of AdamW's rate; "
+            "states in 8 bits."
+        ),
+    ),
+    (
+        "paged_lion_32bit",
+        N_("Lion whose states move out of a GPU that is short of memory."),
+        "paged_lion_8bit",
+        N_("Lion whose states move out of a GPU that is short of memory; states in 8 bits."),
+    ),
+)
+
+
 def _bitsandbytes() -> tuple[Optimizer, ...]:
     """AdEMAMix and Lion: each in 32 and 8 bits, and paged."""
-    mix = "AdEMAMix: AdamW with a second, long memory of the direction; suits long runs"
-    lion = "Lion: steps of one size by the sign of the momentum; take a third of AdamW's rate"
-    paged = "whose states move out of a GPU that is short of memory"
     found = []
-    for names, group, what in (
-        (("ademamix", "ademamix_8bit"), "AdEMAMix", mix),
-        (("paged_ademamix_32bit", "paged_ademamix_8bit"), "AdEMAMix", f"AdEMAMix {paged}"),
-        (("lion_32bit", "lion_8bit"), "Lion", lion),
-        (("paged_lion_32bit", "paged_lion_8bit"), "Lion", f"Lion {paged}"),
-    ):
-        wide = Optimizer(names[0], group, f"{what}.", betas=True, instead=names[0])
-        if group == "AdEMAMix":
-            wide = replace(wide, epsilon=True, arguments=ADEMAMIX_ARGUMENTS)
-        sentence = f"{what}; states in 8 bits."
-        found += [wide, replace(wide, name=names[1], sentence=sentence, devices=_EIGHT_BIT)]
+    for name, sentence, narrow, in_8_bits in _MIX_AND_LION:
+        if "lion" in name:
+            wide = Optimizer(name, "Lion", sentence, betas=True, instead=name)
+        else:
+            wide = _adamw(name, sentence, "AdEMAMix", arguments=ADEMAMIX_ARGUMENTS, instead=name)
+        found += [wide, replace(wide, name=narrow, sentence=in_8_bits, devices=_EIGHT_BIT)]
     return tuple(found)
 
 
@@ -211,35 +252,43 @@ _LESS_MEMORY = (
     Optimizer(
         "adafactor",
         "Adafactor",
-        "Keeps row and column sums instead of a state for each weight: nearly no memory of its "
-        "own. The learning rate is the one you set.",
+        N_(
+            "Keeps row and column sums instead of a state for each weight: nearly no memory of its "
+            "own. The learning rate is the one you set."
+        ),
     ),
     _galore(
         "galore_adamw",
-        "Full training by AdamW on gradients that are projected to a low rank: the optimizer's "
-        "memory of a small adapter.",
+        N_(
+            "Full training by AdamW on gradients that are projected to a low rank: the optimizer's "
+            "memory of a small adapter."
+        ),
         instead="adamw_torch_fused",
     ),
-    _galore("galore_adamw_8bit", "GaLore with AdamW's states in 8 bits.", devices=("cuda",)),
-    _galore("galore_adafactor", "GaLore with Adafactor, which keeps still less."),
+    _galore("galore_adamw_8bit", N_("GaLore with AdamW's states in 8 bits."), devices=("cuda",)),
+    _galore("galore_adafactor", N_("GaLore with Adafactor, which keeps still less.")),
     _galore(
         "galore_adamw_layerwise",
-        "GaLore that changes each layer as soon as its gradient is there and keeps no others.",
+        N_("GaLore that changes each layer as soon as its gradient is there and keeps no others."),
         at_once=True,
     ),
     _galore(
         "galore_adamw_8bit_layerwise",
-        "GaLore in 8 bits, layer by layer.",
+        N_("GaLore in 8 bits, layer by layer."),
         devices=("cuda",),
         at_once=True,
         instead="galore_adamw_layerwise",
     ),
-    _galore("galore_adafactor_layerwise", "GaLore with Adafactor, layer by layer.", at_once=True),
+    _galore(
+        "galore_adafactor_layerwise", N_("GaLore with Adafactor, layer by layer."), at_once=True
+    ),
     Optimizer(
         "apollo_adamw",
         "APOLLO",
-        "Full training with AdamW's steps guessed from a few random projections: nearly the "
-        "memory of SGD. With rank 1, scale 128 and scale_type tensor it is APOLLO-Mini.",
+        N_(
+            "Full training with AdamW's steps guessed from a few random projections: nearly the "
+            "memory of SGD. With rank 1, scale 128 and scale_type tensor it is APOLLO-Mini."
+        ),
         APOLLO_ARGUMENTS,
         extra="apollo",
         betas=True,
@@ -251,7 +300,7 @@ _LESS_MEMORY = (
     Optimizer(
         "apollo_adamw_layerwise",
         "APOLLO",
-        "APOLLO that changes each layer as soon as its gradient is there and keeps no others.",
+        N_("APOLLO that changes each layer as soon as its gradient is there and keeps no others."),
         APOLLO_ARGUMENTS,
         extra="apollo",
         betas=True,
@@ -264,8 +313,10 @@ _LESS_MEMORY = (
     Optimizer(
         "lomo",
         "LOMO",
-        "Full training by SGD that changes the weights during the backward pass: no gradients and "
-        "no states are kept.",
+        N_(
+            "Full training by SGD that changes the weights during the backward pass: no gradients "
+            "and no states are kept."
+        ),
         extra="lomo",
         at_once=True,
         full_only=True,
@@ -273,8 +324,10 @@ _LESS_MEMORY = (
     Optimizer(
         "adalomo",
         "LOMO",
-        "LOMO with Adafactor's adaptive steps: learns like AdamW, with hardly more memory than "
-        "the weights.",
+        N_(
+            "LOMO with Adafactor's adaptive steps: learns like AdamW, with hardly more memory than "
+            "the weights."
+        ),
         extra="lomo",
         devices=("cuda",),
         at_once=True,
@@ -285,25 +338,27 @@ _LESS_MEMORY = (
 _SCHEDULE_FREE = (
     _adamw(
         "schedule_free_adamw",
-        "AdamW that averages its weights instead of lowering the rate: needs no planned end. "
-        "It warms up by itself.",
-        "Schedule-free",
+        N_(
+            "AdamW that averages its weights instead of lowering the rate: needs no planned end. "
+            "It warms up by itself."
+        ),
+        N_("Schedule-free"),
         arguments=SCHEDULE_FREE_ARGUMENTS,
         extra="schedulefree",
         schedule_free=True,
     ),
     _adamw(
         "schedule_free_radam",
-        "Schedule-free RAdam, which needs no warm-up either.",
-        "Schedule-free",
+        N_("Schedule-free RAdam, which needs no warm-up either."),
+        N_("Schedule-free"),
         arguments=SCHEDULE_FREE_ARGUMENTS,
         extra="schedulefree",
         schedule_free=True,
     ),
     Optimizer(
         "schedule_free_sgd",
-        "Schedule-free",
-        "Schedule-free SGD; needs a far higher rate than AdamW, such as 1.",
+        N_("Schedule-free"),
+        N_("Schedule-free SGD; needs a far higher rate than AdamW, such as 1."),
         SCHEDULE_FREE_ARGUMENTS,
         extra="schedulefree",
         schedule_free=True,
@@ -312,20 +367,20 @@ _SCHEDULE_FREE = (
 _PLAIN = (
     Optimizer(
         "sgd",
-        "Plain",
-        "A step along the gradient. No states without momentum, and slow on language models.",
+        N_("Plain"),
+        N_("A step along the gradient. No states without momentum, and slow on language models."),
         {"momentum": MOMENTUM, "dampening": SHARE, "nesterov": SWITCH},
     ),
     Optimizer(
         "adagrad",
-        "Plain",
-        "Smaller and smaller steps for weights that changed often.",
+        N_("Plain"),
+        N_("Smaller and smaller steps for weights that changed often."),
         {"lr_decay": SMALL, "eps": SMALL},
     ),
     Optimizer(
         "rmsprop",
-        "Plain",
-        "Steps divided by the recent size of the gradients; AdamW without its momentum.",
+        N_("Plain"),
+        N_("Steps divided by the recent size of the gradients; AdamW without its momentum."),
         {
             "momentum": MOMENTUM,
             "alpha": Argument(float, minimum=0, below=1),
@@ -334,13 +389,18 @@ _PLAIN = (
         },
     ),
     Optimizer(
-        "rmsprop_bnb", "Plain", "RMSprop from bitsandbytes, in 32 bits.", BNB_RMSPROP_ARGUMENTS
+        "rmsprop_bnb",
+        N_("Plain"),
+        N_("RMSprop from bitsandbytes, in 32 bits."),
+        BNB_RMSPROP_ARGUMENTS,
     ),
-    Optimizer("rmsprop_bnb_32bit", "Plain", "Another name of rmsprop_bnb.", BNB_RMSPROP_ARGUMENTS),
+    Optimizer(
+        "rmsprop_bnb_32bit", N_("Plain"), N_("Another name of rmsprop_bnb."), BNB_RMSPROP_ARGUMENTS
+    ),
     Optimizer(
         "rmsprop_bnb_8bit",
-        "Plain",
-        "RMSprop with its state in 8 bits, from bitsandbytes.",
+        N_("Plain"),
+        N_("RMSprop with its state in 8 bits, from bitsandbytes."),
         BNB_RMSPROP_ARGUMENTS,
         devices=_EIGHT_BIT,
         instead="rmsprop",

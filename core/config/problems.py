@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from core.config.fields import FieldSpec
 from core.errors import Problem, nearest
+from core.language import N_, _, speaking
 
 # Names that other tools give to a setting, so that a config brought along can be mended quickly.
 _FAMILIAR = {
@@ -59,7 +60,7 @@ _FAMILIAR = {
     "warmup": "training.warmup_steps",
     "warmup_ratio": "training.warmup_steps",
 }
-_NO_SETTING = "is not a setting. python launch.py train --help lists them all."
+_NO_SETTING = N_("is not a setting. python launch.py train --help lists them all.")
 
 
 def problems_of(error: ValidationError, specs: Mapping[str, FieldSpec]) -> list[Problem]:
@@ -75,7 +76,7 @@ def problems_of(error: ValidationError, specs: Mapping[str, FieldSpec]) -> list[
             for name in _leaves(path, item["input"]):
                 found[name] = unknown_field(name, specs)
         elif path not in specs:
-            found[path] = Problem(path, "is a section: name its settings below it.")
+            found[path] = Problem(path, _("is a section: name its settings below it."))
         else:
             found[path] = Problem(path, _message(specs[path], item))
     return list(found.values())
@@ -85,7 +86,7 @@ def unknown_field(path: str, specs: Mapping[str, FieldSpec]) -> Problem:
     """A key that is no setting, with the one that was meant, where that is plain: one of this name
     elsewhere, what other tools call so, a slip of the pen, or the only one whose title or help has
     these words."""
-    section, _, name = path.rpartition(".")
+    section, _dot, name = path.rpartition(".")
     by_name = {known.rpartition(".")[2]: known for known in specs}
     here = {spec.name: known for known, spec in specs.items() if spec.section == section}
     near = nearest(name, here) or nearest(name, by_name)
@@ -96,13 +97,18 @@ def unknown_field(path: str, specs: Mapping[str, FieldSpec]) -> Problem:
         or ((by_name | here)[near] if near else None)
         or _by_its_words(name, [specs[known] for known in here.values()] or list(specs.values()))
     )
-    return Problem(path, f"is not a setting; did you mean {meant}?" if meant else _NO_SETTING)
+    if not meant:
+        return Problem(path, _NO_SETTING)
+    return Problem(path, _("is not a setting; did you mean {meant}?", meant=meant))
 
 
 def _by_its_words(name: str, specs: Sequence[FieldSpec]) -> str | None:
-    """The one setting whose title, or else whose help, has all the words of a name."""
+    """The one setting whose title, or else whose help, has all the words of a name, which are
+    English."""
     words = set(name.lower().split("_"))
-    for texts in ([spec.label for spec in specs], [spec.help for spec in specs]):
+    with speaking("en"):
+        labels, helps = [spec.label for spec in specs], [spec.help for spec in specs]
+    for texts in (labels, helps):
         found = [
             spec.path
             for spec, text in zip(specs, texts, strict=True)
@@ -121,16 +127,21 @@ def _leaves(path: str, value: Any) -> list[str]:
 
 
 def _message(spec: FieldSpec, item: Any) -> str:
-    given = f"(given: {item['input']!r})"
+    given = repr(item["input"])
     kind, context = item["type"], item.get("ctx") or {}
     if kind == "string_too_short":
-        return "must not be empty."
+        return _("must not be empty.")
     if kind == "string_too_long":
-        return f"must not be longer than {context['max_length']} characters."
+        return _("must not be longer than {most} characters.", most=context["max_length"])
     if kind == "string_pattern_mismatch":
-        return f"is not allowed {given}. {spec.help}"
-    near = ""
-    if spec.kind == "choice":
-        close = nearest(str(item["input"]), [str(choice) for choice in spec.choices])
-        near = f" Did you mean {close}?" if close else ""
-    return f"must be {spec.allowed} {given}.{near}"
+        return _("is not allowed (given: {given}). {help}", given=given, help=spec.help)
+    choices = map(str, spec.choices) if spec.kind == "choice" else ()
+    near, allowed = nearest(str(item["input"]), choices), spec.allowed
+    if near:
+        return _(
+            "must be {allowed} (given: {given}). Did you mean {near}?",
+            allowed=allowed,
+            given=given,
+            near=near,
+        )
+    return _("must be {allowed} (given: {given}).", allowed=allowed, given=given)

@@ -8,6 +8,7 @@ from typing import Any, Literal
 from pydantic import field_validator
 
 from core.config.fields import Section, knob
+from core.language import _
 from core.methods import named
 
 REWARDED: dict[str, list[Any]] = {"method": named(generates=True)}
@@ -110,4 +111,4 @@ def _reward(item: Any) -> Any:
     try:
         return json.loads(item)
     except ValueError as error:
-        raise ValueError(f"is not JSON: {error}") from error
+        raise ValueError(_("is not JSON: {reason}", reason=str(error))) from error

@@ -25,6 +25,7 @@ from core.config.tracking import TrackingSection
 from core.config.training import TrainingSection
 from core.config.yaml_file import read_yaml, yaml_text
 from core.errors import ConfigError, Problem
+from core.language import _
 from core.methods import METHODS, Method, MethodName
 from core.workspace import write_atomic
 
@@ -97,10 +98,16 @@ def renamed(flat: dict[str, Any]) -> dict[str, Any]:
             continue
         name, values = FORMER[path]
         if name in flat:
-            problem = f"is the earlier name of {name}, which is set too. Remove one of them."
+            problem = _(
+                "is the earlier name of {name}, which is set too. Remove one of them.", name=name
+            )
             raise ConfigError([Problem(path, problem)])
         if not isinstance(value, bool):
-            problem = f"takes true or false (given: {value!r}); now it is {name}."
+            problem = _(
+                "takes true or false (given: {given}); now it is {name}.",
+                given=repr(value),
+                name=name,
+            )
             raise ConfigError([Problem(path, problem)])
         found[name] = values[value]
     return found

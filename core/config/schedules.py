@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from core.config.arguments import Argument
+from core.language import N_, Said
 
 _COUNT = Argument(int, minimum=0)
 _STEPS = Argument(int, minimum=1)
@@ -35,7 +36,7 @@ class Schedule:
     that always have to. `measured` follows a measured value instead of the steps."""
 
     name: str
-    sentence: str
+    sentence: Said = Said()
     arguments: dict[str, Argument] = field(default_factory=dict)
     needed: tuple[str, ...] = ()
     one_of: tuple[str, ...] = ()
@@ -44,33 +45,35 @@ class Schedule:
 
 
 _ALL = (
-    Schedule("linear", "Falls evenly to zero."),
+    Schedule("linear", N_("Falls evenly to zero.")),
     Schedule(
         "cosine",
-        "Stays high for long, falls quickest in the middle and settles near zero.",
+        N_("Stays high for long, falls quickest in the middle and settles near zero."),
         {"num_cycles": _POSITIVE},
     ),
     Schedule(
         "cosine_with_restarts",
-        "Falls like a cosine num_cycles times, each time from the full rate again.",
+        N_("Falls like a cosine num_cycles times, each time from the full rate again."),
         {"num_cycles": _STEPS},
     ),
     Schedule(
         "cosine_with_min_lr",
-        "A cosine that ends at min_lr, or at the share min_lr_rate of the rate, not at zero.",
+        N_("A cosine that ends at min_lr, or at the share min_lr_rate of the rate, not at zero."),
         _LOWEST,
         one_of=("min_lr", "min_lr_rate"),
     ),
     Schedule(
         "cosine_warmup_with_min_lr",
-        "The same, with a warm-up that begins at the share warmup_lr_rate of the rate.",
+        N_("The same, with a warm-up that begins at the share warmup_lr_rate of the rate."),
         {**_LOWEST, "warmup_lr_rate": _SHARE},
         one_of=("min_lr", "min_lr_rate"),
     ),
     Schedule(
         "warmup_stable_decay",
-        "Stays at the full rate and falls over the last num_decay_steps: a run can be made longer "
-        "from before the fall.",
+        N_(
+            "Stays at the full rate and falls over the last num_decay_steps: a run can be made "
+            "longer from before the fall."
+        ),
         {
             "num_decay_steps": _STEPS,
             "num_stable_steps": _COUNT,
@@ -83,28 +86,32 @@ _ALL = (
     ),
     Schedule(
         "polynomial",
-        "Falls to lr_end by a power: 1 is a straight line, 2 falls quickly first.",
+        N_("Falls to lr_end by a power: 1 is a straight line, 2 falls quickly first."),
         {"lr_end": _SMALL, "power": _POSITIVE},
     ),
     Schedule(
         "inverse_sqrt",
-        "Falls by the square root of the steps and never ends; timescale is where it begins.",
+        N_("Falls by the square root of the steps and never ends; timescale is where it begins."),
         {"timescale": _STEPS},
     ),
-    Schedule("constant", "Stays as it is, without a warm-up.", warms_up=False),
-    Schedule("constant_with_warmup", "Rises over the warm-up and stays."),
+    Schedule("constant", N_("Stays as it is, without a warm-up."), warms_up=False),
+    Schedule("constant_with_warmup", N_("Rises over the warm-up and stays.")),
     Schedule(
         "reduce_lr_on_plateau",
-        "Multiplies the rate by factor when the measured loss has not improved for patience "
-        "evaluations. No warm-up.",
+        N_(
+            "Multiplies the rate by factor when the measured loss has not improved for patience "
+            "evaluations. No warm-up."
+        ),
         _MEASURED,
         warms_up=False,
         measured=True,
     ),
     Schedule(
         "greedy",
-        "Raises the rate while the measured loss improves and lowers it when it does not, between "
-        "min_lr and max_lr. No warm-up.",
+        N_(
+            "Raises the rate while the measured loss improves and lowers it when it does not, "
+            "between min_lr and max_lr. No warm-up."
+        ),
         {
             **_MEASURED,
             "warmup": _COUNT,
@@ -119,7 +126,7 @@ _ALL = (
     ),
 )
 SCHEDULES: dict[str, Schedule] = {schedule.name: schedule for schedule in _ALL}
-STAYS_AT_ZERO = (
+STAYS_AT_ZERO = N_(
     "The warm-up takes the only step of the run, whose learning rate is 0: nothing is learned. "
     "Set training.warmup_steps to 0, or take more steps."
 )

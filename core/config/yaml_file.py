@@ -12,7 +12,8 @@ from typing import Any
 
 import yaml
 
-from core.errors import ConfigError, Problem
+from core.errors import ConfigError, Problem, reason_of
+from core.language import _
 
 # Those of libyaml are ten times as quick; a wheel for a rare machine may come without.
 _Safe: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -21,11 +22,11 @@ _Dumper: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 
 class _Loader(_Safe):
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-        names = [self.construct_object(key, deep=True) for key, _ in node.value]
+        names = [self.construct_object(key, deep=True) for key, _value in node.value]
         twice = [str(name) for name in names if names.count(name) > 1]
         if twice:
             raise yaml.constructor.ConstructorError(
-                None, None, f"{twice[0]} stands there twice", node.start_mark
+                None, None, _("{name} stands there twice", name=twice[0]), node.start_mark
             )
         return dict(super().construct_mapping(node, deep))
 
@@ -57,13 +58,17 @@ def parse_yaml(text: str, name: str) -> dict[str, Any]:
         mark = getattr(error, "problem_mark", None)
         # libyaml counts a line behind the last one where the text ends too early.
         last = max(len(text.splitlines()), 1)
-        where = f" (line {min(mark.line + 1, last)})" if mark else ""
         reason = getattr(error, "problem", None) or str(error)
-        raise ConfigError([Problem(name, f"is not YAML: {reason}{where}.")], "Mend it.") from error
+        wrong = (
+            _("is not YAML: {reason} (line {line}).", reason=reason, line=min(mark.line + 1, last))
+            if mark
+            else _("is not YAML: {reason}.", reason=reason)
+        )
+        raise ConfigError([Problem(name, wrong)], _("Mend it.")) from error
     if data is None:
         return {}
     if not isinstance(data, dict):
-        raise ConfigError([Problem(name, "is not a mapping of sections.")], "Mend it.")
+        raise ConfigError([Problem(name, _("is not a mapping of sections."))], _("Mend it."))
     return data
 
 
@@ -78,6 +83,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(
-            [Problem(str(path), f"cannot be read: {error}.")], "Check the path."
+            [Problem(str(path), _("cannot be read: {reason}.", reason=reason_of(error)))],
+            _("Check the path."),
         ) from error
     return parse_yaml(text, str(path))

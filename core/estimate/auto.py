@@ -49,6 +49,6 @@ def with_values(config: RunConfig, values: dict[str, Any]) -> RunConfig:
     """A copy of `config` with other values, by dotted path."""
     changed = config.model_copy(deep=True)
     for path, value in values.items():
-        section, _, name = path.rpartition(".")
+        section, _dot, name = path.rpartition(".")
         setattr(getattr(changed, section) if section else changed, name, value)
     return changed

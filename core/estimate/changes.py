@@ -9,6 +9,7 @@ from typing import Any
 from core.config import RunConfig
 from core.errors import ConfigError
 from core.estimate.plan import RunEstimate, Situation
+from core.language import _, n_
 from core.rules import parse_config
 from core.rules.half_batch import halved
 
@@ -101,30 +102,39 @@ def _kinds(situation: Situation, config: RunConfig) -> Iterator[Iterator[_Step]]
     yield _fewer_rows(situation, config)
     for title, costs, settings in _checkpointing(situation, config):
         yield (
-            (f"{title}, {more}", f"{costs} {also}".strip(), settings | fewer)
+            (
+                _("{title}, {more}", title=title, more=more),
+                _("{costs} {more}", costs=costs, more=also),
+                settings | fewer,
+            )
             for more, also, fewer in _fewer_rows(situation, config)
         )
     for kind in (_optimizer, _shorter, _adapter, _quantized):
         yield kind(situation, config)
 
 
-def _checkpointing(_: Situation, config: RunConfig) -> Iterator[_Step]:
+def _checkpointing(_situation: Situation, config: RunConfig) -> Iterator[_Step]:
     if config.training.gradient_checkpointing is not True:
         yield (
-            "Gradient checkpointing",
-            "Each step takes about a third longer; what is learned stays the same.",
+            _("Gradient checkpointing"),
+            _("Each step takes about a third longer; what is learned stays the same."),
             {_CHECKPOINTING: True},
         )
 
 
-def _fewer_rows(_: Situation, config: RunConfig) -> Iterator[_Step]:
+def _fewer_rows(_situation: Situation, config: RunConfig) -> Iterator[_Step]:
     smaller: RunConfig = config
     while (settings := halved(smaller)) is not None:
         smaller = parse_config(smaller.values() | settings)
         rows, times = settings[_BATCH], settings[_ACCUMULATION]
         yield (
-            f"{rows} {'row' if rows == 1 else 'rows'} at once, added up over {times} batches",
-            "Each step learns from as many rows as before and takes a little longer.",
+            n_(
+                "{n} row at once, added up over {times} batches",
+                "{n} rows at once, added up over {times} batches",
+                rows,
+                times=times,
+            ),
+            _("Each step learns from as many rows as before and takes a little longer."),
             settings,
         )
 
@@ -134,8 +144,8 @@ def _optimizer(situation: Situation, config: RunConfig) -> Iterator[_Step]:
     is_wide = name.startswith("adamw") and not name.endswith(("8bit", "4bit"))
     if not config.adapter.is_adapter and is_wide and situation.device.kind in ("cuda", "cpu"):
         yield (
-            "AdamW in 8 bits",
-            "The optimizer remembers less exactly; the loss is hardly changed.",
+            _("AdamW in 8 bits"),
+            _("The optimizer remembers less exactly; the loss is hardly changed."),
             {"training.optim": "adamw_8bit"},
         )
 
@@ -144,39 +154,40 @@ def _shorter(situation: Situation, config: RunConfig) -> Iterator[_Step]:
     length = config.training.max_length
     while length // 2 >= _SHORTEST:
         length //= 2
-        yield f"Longest row {length} tokens", _cut(situation, length), {_LENGTH: length}
+        title = _("Longest row {length} tokens", length=length)
+        yield title, _cut(situation, length), {_LENGTH: length}
 
 
 def _cut(situation: Situation, length: int) -> str:
     if not situation.lengths:
-        return "Longer rows lose their end."
-    total = sum(count for _, count in situation.lengths)
+        return _("Longer rows lose their end.")
+    total = sum(count for _tokens, count in situation.lengths)
     cut = sum(count for tokens, count in situation.lengths if tokens > length)
     if not cut:
-        return "No row is longer."
-    return f"{cut:,} of {total:,} rows lose their end."
+        return _("No row is longer.")
+    return _("{cut:,} of {total:,} rows lose their end.", cut=cut, total=total)
 
 
-def _adapter(_: Situation, config: RunConfig) -> Iterator[_Step]:
+def _adapter(_situation: Situation, config: RunConfig) -> Iterator[_Step]:
     if not config.adapter.is_adapter:
         rate = config.training.learning_rate
         settings: dict[str, Any] = {"adapter.method": "lora"}
         if rate < 1e-4:
             settings["training.learning_rate"] = min(rate * 10, 2e-4)
         yield (
-            "LoRA instead of the whole model",
-            "It learns a little less, with a learning rate ten times as high.",
+            _("LoRA instead of the whole model"),
+            _("It learns a little less, with a learning rate ten times as high."),
             settings,
         )
 
 
 def _quantized(situation: Situation, config: RunConfig) -> Iterator[_Step]:
-    for _, costs, settings in list(_adapter(situation, config)) or [("", "", {})]:
+    for _title, costs, settings in list(_adapter(situation, config)) or [("", "", {})]:
         if config.adapter.quantization == "none" and not config.adapter.is_prompt:
-            text = "The base is held in 4 bits: slower, and a little less exact."
+            text = _("The base is held in 4 bits: slower, and a little less exact.")
             yield (
                 "QLoRA (nf4)",
-                f"{costs} {text}".strip(),
+                _("{costs} {more}", costs=costs, more=text) if costs else text,
                 settings | {"adapter.quantization": "nf4"},
             )
 
@@ -185,19 +196,18 @@ def _together(situation: Situation, config: RunConfig) -> Change | None:
     """Everything that helps at once, until it fits: what does no harm first, then QLoRA, then less
     of each row. None where nothing can be made smaller."""
     settings: dict[str, Any] = {}
-    titles: list[str] = []
+    done = ""
     best: Change | None = None
     for kind in (_checkpointing, _fewer_rows, _quantized, _shorter):
         changed = parse_config(config.values() | settings)
-        last: tuple[Change, str] | None = None
-        for title, _, more in kind(situation, changed):
-            name = ", ".join([*titles, title])
-            costs = "No smaller change is enough."
+        last: Change | None = None
+        for title, _costs, more in kind(situation, changed):
+            name = _("{title}, {more}", title=done, more=title) if done else title
+            costs = _("No smaller change is enough.")
             change = _tried(situation, config, name, costs, settings | more)
             if change is not None and change.fits:
                 return change
-            last = (change, title) if change is not None else last
+            last = change or last
         if last is not None:
-            best = last[0]
-            settings, titles = best.settings, [*titles, last[1]]
+            best, settings, done = last, last.settings, last.title
     return best

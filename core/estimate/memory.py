@@ -8,9 +8,11 @@ with an adapter and in full, in 32 bits and under autocast, with each kind of at
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import reduce
 
 from core.config import RunConfig
 from core.estimate.sizes import Batch, ModelShape
+from core.language import N_, Said, _
 from core.models.describe import trainable_parameters
 
 # A worker with torch, transformers, TRL, PEFT and datasets imported (measured: 610 MB), and what
@@ -51,7 +53,7 @@ class MemoryEstimate:
     parts: dict[str, int]
     device: str
     free_bytes: int | None = None
-    doubt: str = ""
+    doubt: Said = Said("")
     batch: Batch | None = field(default=None, compare=False)
 
     @property
@@ -78,7 +80,7 @@ def estimate_memory(
     doubts = [shape.doubt]
     if trained is None:
         trained = round(0.02 * shape.parameters)
-        doubts.append("how much is trained is not known: counted as a fiftieth of the model")
+        doubts.append(_("how much is trained is not known: counted as a fiftieth of the model"))
     size = _trained_size(config)
     state = state_of(config.training.optim, size, whole_model=way.own_weights)
     gradients = _gradients(trained, size, state)
@@ -92,28 +94,33 @@ def estimate_memory(
     beyond = max(activations + held - (gradients - at_once), 0)
     if config.training_method.generates:
         beyond = max(beyond, _written(shape, config, way))
-        doubts.append("how long the answers are is not known before they are written")
+        doubts.append(_("how long the answers are is not known before they are written"))
     if config.training_method.makes == "filler":
-        doubts.append("masked language modelling has not been measured")
-    parts = {
+        doubts.append(_("masked language modelling has not been measured"))
+    parts: dict[str, int] = {
         _OWN[device]: PROCESS if device != "cuda" else CUDA_CONTEXT,
-        "weights": _weights(shape, config, way),
-        "reference model": _reference(shape, config),
-        "adapter": trained * size if config.adapter.is_adapter else 0,
-        "optimizer": round(trained * state.a_weight),
-        "gradients": gradients,
-        "activations": beyond,
-        "loss head": head,
-        "allocator": _holes(shape, config, kept, layer, way) if device != "cuda" else 0,
+        N_("weights"): _weights(shape, config, way),
+        N_("reference model"): _reference(shape, config),
+        N_("adapter"): trained * size if config.adapter.is_adapter else 0,
+        N_("optimizer"): round(trained * state.a_weight),
+        N_("gradients"): gradients,
+        N_("activations"): beyond,
+        N_("loss head"): head,
+        N_("allocator"): _holes(shape, config, kept, layer, way) if device != "cuda" else 0,
     }
     if device == "cuda":
         parts["allocator"] = round(_CUDA_HOLES * (sum(parts.values()) - CUDA_CONTEXT))
     shown = {name: value for name, value in parts.items() if value}
-    doubt = "; ".join(dict.fromkeys(text for text in doubts if text))
+    doubt = reduce(_both, dict.fromkeys(text for text in doubts if text), "")
     return MemoryEstimate(shown, device, free_bytes, doubt, batch)
 
 
-_OWN = {"cpu": "Python and libraries", "mps": "Python and libraries", "cuda": "CUDA context"}
+def _both(one: str, other: str) -> str:
+    return _("{one}; {other}", one=one, other=other) if one else other
+
+
+_LIBRARIES = N_("Python and libraries")
+_OWN = {"cpu": _LIBRARIES, "mps": _LIBRARIES, "cuda": N_("CUDA context")}
 
 
 def quantized_bytes(parameters: int, outputs: int, kind: str, double: bool) -> int:
@@ -432,8 +439,10 @@ def state_of(name: str, weight_bytes: int, *, whole_model: bool) -> State:
     base = name.removesuffix("_8bit").removesuffix("_32bit")
     if base in _OF_BITSANDBYTES:
         return State(_OF_BITSANDBYTES[base] * bits)
-    doubt = f"what {name} keeps is not known: counted as AdamW"
+    doubt = _("what {optimizer} keeps is not known: counted as AdamW", optimizer=name)
     if name.startswith(("galore", "apollo")):
         # Its rank decides, and which modules it is put on.
-        doubt = f"{name} keeps less than AdamW, by its rank: counted as AdamW"
+        doubt = _(
+            "{optimizer} keeps less than AdamW, by its rank: counted as AdamW", optimizer=name
+        )
     return State(_ADAMW_VALUES * weight_bytes, "layerwise" not in name, doubt)

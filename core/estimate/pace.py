@@ -14,6 +14,7 @@ from core.config import RunConfig
 from core.errors import TunesmithError
 from core.jobs.isolated import call_isolated
 from core.jobs.store import Store
+from core.language import _
 from core.models.describe import describe_model
 from core.models.location import local_model
 from core.progress import Tell
@@ -50,9 +51,6 @@ class Pace:
             "is_exact": self.is_exact,
             "run": self.run or None,
         }
-
-
-UNKNOWN = "not known: try two steps"
 
 
 def seconds_of(config: RunConfig, pace: Pace, counts: Mapping[str, Any] | None) -> float | None:
@@ -94,11 +92,11 @@ def pace_from_runs(
             continue
         name = job.name or job.id
         if all(known.get(path) == wanted[path] for path in _SAME):
-            return Pace(speed, f"from your run {name}", True, job.id)
+            return Pace(speed, _("from your run {name}", name=name), True, job.id)
         if other is None:
             ratio = _ratio(workspace, str(known[_SAME[0]]), str(wanted[_SAME[0]]))
             if ratio is not None:
-                origin = f"roughly, from your run {name} with other settings"
+                origin = _("roughly, from your run {name} with other settings", name=name)
                 other = Pace(speed * ratio, origin, False, job.id)
     return other
 
@@ -139,7 +137,7 @@ def _speed_of(path: Path) -> float | None:
 @lru_cache(maxsize=256)
 def _read_speed(path: Path, changed_at: float) -> float | None:
     """Tokens a second in the steps of a run, those of the beginning left out."""
-    points = [value for _, value in curves(path.parent).get("tokens_per_second", [])]
+    points = [value for _step, value in curves(path.parent).get("tokens_per_second", [])]
     points = points[len(points) // 4 :] if len(points) > 3 else points[1:]
     return median(points) if points else None
 

@@ -16,6 +16,7 @@ from core.errors import ConfigError, Problem, TunesmithError
 from core.estimate.auto import USABLE, choose_rows, device_of, with_values
 from core.estimate.memory import MemoryEstimate, estimate_memory
 from core.estimate.sizes import Batch, ModelShape, largest_batch, read_shape
+from core.language import Said, _
 from core.models.hardware import CpuFlags, Device, Hardware
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(GB|GiB|MB|MiB)?", re.IGNORECASE)
@@ -76,7 +77,7 @@ class Situation:
         whole = config.training_method.fills_blocks
         if not config.training.packing and not whole:
             return self.rows
-        counted = sum(count for _, count in self.lengths)
+        counted = sum(count for _tokens, count in self.lengths)
         if not counted:
             return None
         most = config.training.max_length
@@ -88,7 +89,7 @@ class Situation:
         values = config.values()
         precision = values[_PRECISION]
         if precision == "auto":
-            precision, _ = self.hardware.precision_on(self.device)
+            precision, _why = self.hardware.precision_on(self.device)
         config = with_values(config, {_PRECISION: precision})
 
         def total(rows: int, checkpointing: bool) -> int:
@@ -117,7 +118,7 @@ class RunEstimate:
 
     device: Device
     memory: MemoryEstimate | None
-    why_not: str = ""
+    why_not: Said = Said("")
     config: RunConfig | None = None
     chosen: list[tuple[str, Any]] = field(default_factory=list)
     situation: Situation | None = field(default=None, repr=False, compare=False)
@@ -155,13 +156,14 @@ def estimate_run(
     config = as_run(config)
     device = device_of(config, hardware)
     if model is None:
-        return RunEstimate(device, None, "not known until the model is fetched")
+        return RunEstimate(device, None, _("not known until the model is fetched"))
     try:
         shape = read_shape(model)
     except (TunesmithError, OSError, ValueError) as error:
-        return RunEstimate(device, None, f"the model cannot be read: {error}")
+        why = _("the model cannot be read: {reason}", reason=str(error))
+        return RunEstimate(device, None, why)
     if shape is None:
-        return RunEstimate(device, None, "the model's files do not tell its sizes")
+        return RunEstimate(device, None, _("the model's files do not tell its sizes"))
     lengths = (token_counts or {}).get("row_lengths") or ()
     situation = Situation(shape, device, hardware, rows, [(int(n), int(k)) for n, k in lengths])
     settled, chosen = situation.settled(config)
@@ -173,10 +175,9 @@ def imagined(hardware: Hardware, text: str) -> Hardware:
     """This machine with a GPU of so much memory, such as `24GB`. Raises ConfigError."""
     match = _SIZE.fullmatch(text.strip())
     if not match or float(match[1]) <= 0:
-        raise ConfigError(
-            [Problem("device-memory", f"{text} is no amount of memory. Write it as 24GB.")]
-        )
+        wrong = _("{text} is no amount of memory. Write it as 24GB.", text=text)
+        raise ConfigError([Problem("device-memory", wrong)])
     size = int(float(match[1]) * _UNITS[(match[2] or "").lower()])
-    gpu = Device("cuda", 0, f"a GPU with {size / 1e9:g} GB", size, size, 8.0)
+    gpu = Device("cuda", 0, _("a GPU with {memory:g} GB", memory=size / 1e9), size, size, 8.0)
     cpus = tuple(device for device in hardware.devices if device.kind == "cpu")
     return dataclasses.replace(hardware, devices=(gpu, *cpus), cpu_flags=CpuFlags(False, False))

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from core.config import RunConfig
+from core.language import _
 from core.models.describe import ModelFacts, describe_model
 from core.models.kinds import kind_of
 
@@ -131,10 +132,13 @@ def _counted(facts: ModelFacts) -> dict[str, int]:
 
 def _doubt(family: str, facts: ModelFacts) -> str:
     if any(_EXPERT.search(name) for name in facts.shapes):
-        return "a mixture of experts: what it keeps of a batch depends on the tokens"
+        return _("a mixture of experts: what it keeps of a batch depends on the tokens")
     if family in _DECODERS | _ENCODERS:
         return ""
-    return f"{family or facts.architecture} has not been measured: counted as a model of its kind"
+    return _(
+        "{family} has not been measured: counted as a model of its kind",
+        family=family or facts.architecture,
+    )
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from core.config import RunConfig
 from core.config.run import as_run, batches_an_epoch, continues
 from core.config.schedules import STAYS_AT_ZERO, stays_at_zero
 from core.errors import Problem, TunesmithError
+from core.language import _, n_
 from core.models.describe import ModelFacts, describe_model, with_head
 from core.models.location import local_model
 from core.rules.base_model import adapter_warnings
@@ -118,7 +119,9 @@ def rows_of_trainer(
 def _base(config: RunConfig) -> str:
     """What the run begins with."""
     name = config.model.model_name_or_path
-    return f"{name} after {config.model.from_run}" if continues(config) else name
+    if not continues(config):
+        return name
+    return _("{base} after {run}", base=name, run=config.model.from_run)
 
 
 def optimizer_steps(config: RunConfig, rows: int | None) -> int | None:
@@ -152,8 +155,11 @@ def _facts(workspace: Workspace, config: RunConfig, warnings: list[Problem]) -> 
     warnings.append(
         Problem(
             "model.model_name_or_path",
-            f"{name} is not on this machine yet: its size is known once the first run has "
-            "fetched it.",
+            _(
+                "{name} is not on this machine yet: its size is known once the first run has "
+                "fetched it.",
+                name=name,
+            ),
         )
     )
     return None
@@ -178,8 +184,12 @@ def _model_warnings(facts: ModelFacts, config: RunConfig, steps: int | None) -> 
         found.append(
             Problem(
                 "training.max_length",
-                f"{config.training.max_length} is more than the {longest} tokens that "
-                f"{facts.name} was made for.",
+                _(
+                    "{length} is more than the {longest} tokens that {model} was made for.",
+                    length=config.training.max_length,
+                    longest=longest,
+                    model=facts.name,
+                ),
                 ("model.model_name_or_path",),
             )
         )
@@ -228,16 +238,24 @@ def _step_warnings(config: RunConfig, steps: int | None) -> list[Problem]:
         found.append(
             Problem(
                 "evaluation.eval_steps",
-                f"{evaluation.eval_steps} is more than the {steps} "
-                "steps of the run: it is never evaluated on the way.",
+                _(
+                    "{every} is more than the {steps} steps of the run: it is never evaluated on "
+                    "the way.",
+                    every=evaluation.eval_steps,
+                    steps=steps,
+                ),
             )
         )
     if tracking.save_strategy == "steps" and tracking.save_steps > steps:
         found.append(
             Problem(
                 "tracking.save_steps",
-                f"{tracking.save_steps} is more than the {steps} steps "
-                "of the run: there is no checkpoint to resume from on the way.",
+                _(
+                    "{every} is more than the {steps} steps of the run: there is no checkpoint to "
+                    "resume from on the way.",
+                    every=tracking.save_steps,
+                    steps=steps,
+                ),
             )
         )
     return found
@@ -252,20 +270,25 @@ def _token_warnings(counts: dict[str, Any]) -> list[Problem]:
         found.append(
             Problem(
                 "training.max_length",
-                f"{_are(cut, 'longer')} and {'loses its' if cut == 1 else 'lose their'} end; the "
-                f"longest has {counts.get('longest')} tokens.",
+                n_(
+                    "{n} row is longer and loses its end; the longest has {longest} tokens.",
+                    "{n} rows are longer and lose their end; the longest has {longest} tokens.",
+                    cut,
+                    longest=counts.get("longest"),
+                ),
             )
         )
     if left_out:
         found.append(
             Problem(
                 "data.dataset",
-                f"{_are(left_out, 'left out of the training')}. {counts.get('first_reason') or ''}",
+                n_(
+                    "{n} row is left out of the training. {reason}",
+                    "{n} rows are left out of the training. {reason}",
+                    left_out,
+                    reason=counts.get("first_reason") or "",
+                ),
                 ("training.max_length",),
             )
         )
     return found
-
-
-def _are(rows: int, what: str) -> str:
-    return f"1 row is {what}" if rows == 1 else f"{rows} rows are {what}"

@@ -12,6 +12,7 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from core.language import _
 from core.workspace import RunFolder
 
 _NAME = re.compile(r"checkpoint-(\d+)")
@@ -57,8 +58,10 @@ def last_good_checkpoint(folder: Path) -> tuple[Checkpoint | None, list[tuple[Pa
 
 def way_on(run_folder: Path) -> str:
     """What to do with a run that died."""
-    checkpoint, _ = last_good_checkpoint(RunFolder(run_folder).checkpoints)
-    return f"Resume goes on from {checkpoint.name}." if checkpoint else "Start it again."
+    checkpoint, _broken = last_good_checkpoint(RunFolder(run_folder).checkpoints)
+    if checkpoint is None:
+        return _("Start it again.")
+    return _("Resume goes on from {checkpoint}.", checkpoint=checkpoint.name)
 
 
 def checkpoint_before(path: Path) -> Checkpoint | None:
@@ -77,17 +80,17 @@ def broken(path: Path, *, resumable: bool = False) -> str | None:
     try:
         state = json.loads((path / "trainer_state.json").read_text(encoding="utf-8"))
         if not isinstance(state.get("global_step"), int):
-            return "trainer_state.json has no step"
+            return _("trainer_state.json has no step")
     except FileNotFoundError:
-        return "trainer_state.json is missing"
+        return _("trainer_state.json is missing")
     except (OSError, ValueError):
-        return "trainer_state.json cannot be read"
+        return _("trainer_state.json cannot be read")
     for name in ("optimizer.pt", "scheduler.pt") if resumable else ():
         if not (path / name).is_file():
-            return f"{name} is missing"
+            return _("{name} is missing", name=name)
     for name in _ZIPPED:
         if (path / name).exists() and not zipfile.is_zipfile(path / name):
-            return f"{name} is cut short"
+            return _("{name} is cut short", name=name)
     return weights_broken(path)
 
 
@@ -95,17 +98,17 @@ def weights_broken(path: Path) -> str | None:
     """What is wrong with the weights in a folder, None if they are all there."""
     names = [name for name in _WEIGHTS if (path / name).is_file()]
     if not names:
-        return "the weights are missing"
+        return _("the weights are missing")
     files = [names[0]]
     if names[0].endswith(".index.json"):
         try:
             index = json.loads((path / names[0]).read_text(encoding="utf-8"))
             files = sorted(set(index["weight_map"].values()))
         except (OSError, ValueError, KeyError, AttributeError):
-            return f"{names[0]} cannot be read"
+            return _("{name} cannot be read", name=names[0])
     for name in files:
         if not _whole_safetensors(path / name):
-            return f"{name} is cut short"
+            return _("{name} is cut short", name=name)
     return None
 
 

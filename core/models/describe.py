@@ -17,7 +17,8 @@ from typing import Any
 
 from core.config import RunConfig
 from core.config.adapter import AdapterSection
-from core.errors import ModelError
+from core.errors import ModelError, reason_of
+from core.language import _
 from core.models.trainable import (
     is_chosen_layer,
     module_parameters,
@@ -235,15 +236,20 @@ def _read_json(path: Path) -> dict[str, Any]:
     except FileNotFoundError as error:
         is_adapter = (path.parent / "adapter_config.json").is_file()
         raise ModelError(
-            f"{path.parent.name} is an adapter, not a base model."
+            _("{name} is an adapter, not a base model.", name=path.parent.name)
             if is_adapter
-            else f"{path.parent} holds no model: config.json is missing.",
-            "Choose the folder or the Hub name of a base model.",
+            else _("{folder} holds no model: config.json is missing.", folder=path.parent),
+            _("Choose the folder or the Hub name of a base model."),
         ) from error
     except (OSError, ValueError) as error:
-        raise ModelError(f"{path} cannot be read: {error}.", "Fetch the model again.") from error
+        raise ModelError(
+            _("{name} cannot be read: {reason}.", name=path, reason=reason_of(error)),
+            _("Fetch the model again."),
+        ) from error
     if not isinstance(data, dict):
-        raise ModelError(f"{path} is not a model's config.", "Fetch the model again.")
+        raise ModelError(
+            _("{path} is not a model's config.", path=path), _("Fetch the model again.")
+        )
     return data
 
 
@@ -274,13 +280,18 @@ def _header(path: Path) -> dict[str, tuple[str, Shape]]:
         with path.open("rb") as file:
             (length,) = struct.unpack("<Q", file.read(8))
             if length > _LONGEST_HEADER:
-                raise ValueError("its header is too long")
+                raise ValueError(_("its header is too long"))
             header = json.loads(file.read(length))
         header.pop("__metadata__", None)
         return {name: (str(t["dtype"]), tuple(t["shape"])) for name, t in header.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError, struct.error) as error:
         raise ModelError(
-            f"{path} is not a whole safetensors file: {error}.", "Fetch the model again."
+            _(
+                "{path} is not a whole safetensors file: {reason}.",
+                path=path,
+                reason=reason_of(error),
+            ),
+            _("Fetch the model again."),
         ) from error
 
 

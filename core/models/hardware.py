@@ -16,6 +16,8 @@ from typing import Any, Literal
 
 import psutil
 
+from core.language import _, n_
+
 SMI_SECONDS = 5.0
 _SMI = [
     "nvidia-smi",
@@ -61,13 +63,13 @@ def auto_precision(kind: str, capability: float | None, flags: CpuFlags) -> tupl
     """(precision, reason): the fastest in which a device computes without loss of steadiness."""
     if kind == "cuda":
         if (capability or 0) >= 8:
-            return "bf16", "this GPU computes in bf16"
-        return "fp16", "this GPU is older than bf16"
+            return "bf16", _("this GPU computes in bf16")
+        return "fp16", _("this GPU is older than bf16")
     if kind != "cpu":
-        return "fp32", f"the safe choice on {kind}"
+        return "fp32", _("the safe choice on {kind}", kind=kind)
     if flags.amx_bf16 or flags.avx512_bf16:
-        return "bf16", f"this CPU has {'AMX' if flags.amx_bf16 else 'AVX-512 BF16'}"
-    return "fp32", "this CPU has no bf16 instructions"
+        return "bf16", _("this CPU has {what}", what="AMX" if flags.amx_bf16 else "AVX-512 BF16")
+    return "fp32", _("this CPU has no bf16 instructions")
 
 
 @dataclass(frozen=True)
@@ -91,15 +93,22 @@ class Hardware:
     def describe(self) -> str:
         """`NVIDIA H200, 141 GB`, `2 x NVIDIA L4, 24 GB each`, or `AMD EPYC, 2 cores, 25 GB`."""
         if not self.gpus:
-            cores = "1 core" if self.cpu_count == 1 else f"{self.cpu_count} cores"
-            return f"{self.devices[-1].name}, {cores}, {self.memory_total_bytes / 1e9:.0f} GB"
+            return n_(
+                "{name}, {n} core, {memory:.0f} GB",
+                "{name}, {n} cores, {memory:.0f} GB",
+                self.cpu_count,
+                name=self.devices[-1].name,
+                memory=self.memory_total_bytes / 1e9,
+            )
         first, count = self.gpus[0], len(self.gpus)
         memory = f"{first.memory_total_bytes / 1e9:.0f} GB"
         if count == 1:
             return f"{first.name}, {memory}"
         if all(gpu.name == first.name for gpu in self.gpus):
-            return f"{count} x {first.name}, {memory} each"
-        return f"{first.name}, {memory}, and {count - 1} more"
+            return _("{count} x {name}, {memory} each", count=count, name=first.name, memory=memory)
+        return _(
+            "{name}, {memory}, and {more} more", name=first.name, memory=memory, more=count - 1
+        )
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for --json."""
@@ -194,7 +203,7 @@ def _cpu(system_root: Path) -> tuple[str, CpuFlags]:
     except OSError:
         text = ""
     for line in text.splitlines():
-        key, _, value = line.partition(":")
+        key, _colon, value = line.partition(":")
         if key.strip() == "model name":
             name = value.strip()
         elif key.strip() == "flags":
@@ -206,7 +215,7 @@ def _cpu(system_root: Path) -> tuple[str, CpuFlags]:
 def _cpu_count(system_root: Path) -> int:
     """Cores this process may use: its affinity, and a container's share of time."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    quota, _, period = _text(system_root / "sys/fs/cgroup/cpu.max").partition(" ")
+    quota, _blank, period = _text(system_root / "sys/fs/cgroup/cpu.max").partition(" ")
     if quota.isdigit() and period.isdigit():
         return max(1, min(cores or 1, int(quota) // int(period)))
     return cores or 1

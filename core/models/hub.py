@@ -14,6 +14,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
+from core.language import _
 from core.progress import Tell
 
 # Told with a share from 0 to 1 and a short text. What it raises stops the work and is passed on.
@@ -105,19 +106,24 @@ def download(hub_id: str, tell: Tell) -> Path:
             hub_id, allow_patterns=MODEL_FILES, dry_run=True, tqdm_class=_bar(lambda done: None)
         )
         size = sum(file.file_size or 0 for file in wanted if file.will_download)
-        bar = _bar(lambda done: tell(min(done / max(size, 1), 1.0), _amount(name, done, size)))
+        bar = _bar(lambda done: tell(min(done / max(size, 1), 1.0), downloading(name, done, size)))
         folder = Path(snapshot_download(hub_id, allow_patterns=MODEL_FILES, tqdm_class=bar))
     except (OSError, httpx2.HTTPError, ValueError) as error:
         raise HubFailed(
             str(error).splitlines()[0] if str(error) else type(error).__name__
         ) from error
     if not is_model_folder(folder):
-        raise HubFailed(f"{hub_id} has no safetensors")
+        raise HubFailed(_("{name} has no safetensors", name=hub_id))
     return folder
 
 
-def _amount(name: str, done: float, size: float) -> str:
-    return f"Downloading {name}: {done / 1e6:.0f} of {size / 1e6:.0f} MB"
+def downloading(name: str, done: float, size: float) -> str:
+    return _(
+        "Downloading {name}: {done:.0f} of {size:.0f} MB",
+        name=name,
+        done=done / 1e6,
+        size=size / 1e6,
+    )
 
 
 def _bar(tell: Callable[[float], None]) -> type[Any]:

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from core.config import RunConfig
 from core.errors import ModelError, Problem
+from core.language import _
 
 Kind = Literal["decoder", "encoder", "other"]
 
@@ -55,15 +56,19 @@ def kind_problem(kind: Kind | None, config: RunConfig) -> Problem | None:
         config.training_method.makes,
     )
     if kind == "encoder" and makes == "writer":
-        message = (
-            f"{name} is an encoder: it reads texts and writes none, and method {method} teaches "
-            "writing. Choose a model that writes, such as SmolLM2-135M-Instruct, or take "
-            "classification or mlm."
+        message = _(
+            "{name} is an encoder: it reads texts and writes none, and method {method} "
+            "teaches writing. Choose a model that writes, such as SmolLM2-135M-Instruct, or "
+            "take classification or mlm.",
+            name=name,
+            method=method,
         )
     elif kind == "decoder" and makes == "filler":
-        message = (
-            f"{name} writes on from a text and has no mask to fill, which method {method} teaches. "
-            "Choose an encoder, such as all-MiniLM-L6-v2, or take cpt."
+        message = _(
+            "{name} writes on from a text and has no mask to fill, which method {method} "
+            "teaches. Choose an encoder, such as all-MiniLM-L6-v2, or take cpt.",
+            name=name,
+            method=method,
         )
     else:
         return None

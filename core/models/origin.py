@@ -19,7 +19,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-from core.errors import ModelError
+from core.errors import ModelError, reason_of
+from core.language import _
 from core.models.hub import STACK
 from core.workspace import RunFolder, Workspace
 
@@ -58,8 +59,12 @@ def read_origin(run: RunFolder) -> Origin | None:
         return None
     except (OSError, ValueError, TypeError) as error:
         raise ModelError(
-            f"{run.origin / 'origin.json'} cannot be read: {error}.",
-            "Bring the run's folder back from a copy.",
+            _(
+                "{name} cannot be read: {reason}.",
+                name=run.origin / "origin.json",
+                reason=reason_of(error),
+            ),
+            _("Bring the run's folder back from a copy."),
         ) from error
 
 

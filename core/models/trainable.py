@@ -14,6 +14,7 @@ import regex
 
 from core.config.adapter import AdapterSection
 from core.errors import ModelError
+from core.language import _
 
 _BLOCK_NUMBER = re.compile(r"(?:^|\.)(?:layers?|h|blocks?)\.(\d+)\.")
 
@@ -44,16 +45,21 @@ def freeze(model: Any, adapter: AdapterSection, also: Iterable[str] = ()) -> Non
     """
     # A tied output layer has a name of its own for the weights of the input's.
     named = list(model.named_parameters(remove_duplicate=False))
-    chosen = trained_names(adapter, (name for name, _ in named))
-    chosen |= {name for name, _ in named if _is_in(name, also)}
+    chosen = trained_names(adapter, (name for name, _parameter in named))
+    chosen |= {name for name, _parameter in named if _is_in(name, also)}
     learning = {id(parameter) for name, parameter in named if name in chosen}
     if not learning:
         raise ModelError(
-            "Nothing of the model would learn: no parameter is in the chosen layers and modules.",
-            "Set adapter.freeze_trainable_layers, or name modules of this model in "
-            "adapter.freeze_trainable_modules or freeze_extra_modules.",
+            _(
+                "Nothing of the model would learn: no parameter is in the chosen layers and "
+                "modules."
+            ),
+            _(
+                "Set adapter.freeze_trainable_layers, or name modules of this model in "
+                "adapter.freeze_trainable_modules or freeze_extra_modules."
+            ),
         )
-    for _, parameter in named:
+    for _name, parameter in named:
         parameter.requires_grad_(id(parameter) in learning)
 
 
@@ -152,8 +158,12 @@ class _Pattern:
         except TimeoutError:
             self._slow = module
         raise SlowPattern(
-            f"it takes longer than {_MATCH_SECONDS:g} seconds on the name {self._slow}. Write it "
-            "without repeats inside repeats, such as a+ instead of (a+)+."
+            _(
+                "it takes longer than {seconds:g} seconds on the name {name}. Write it "
+                "without repeats inside repeats, such as a+ instead of (a+)+.",
+                seconds=_MATCH_SECONDS,
+                name=self._slow,
+            )
         )
 
 

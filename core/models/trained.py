@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from core.config import RunConfig, read_config
-from core.errors import ModelError
+from core.errors import ModelError, reason_of
+from core.language import _
 from core.models.checkpoints import checkpoints
 from core.models.origin import maker_of, own_adapter, own_base, read_origin
 from core.workspace import RunFolder
@@ -47,7 +48,7 @@ class TrainedModel:
         name, origin = self.config.model.model_name_or_path, read_origin(self.run)
         if origin is None or not (own_base(self.run) or self.begun):
             return name
-        return f"{name} after {maker_of(origin).name}"
+        return _("{base} after {run}", base=name, run=maker_of(origin).name)
 
     @property
     def begun(self) -> Path | None:
@@ -93,16 +94,22 @@ def find_trained(run: RunFolder, checkpoint: str = FINAL) -> TrainedModel:
     Raises ModelError when it is not there or not whole, naming those that are.
     """
     if not run.config.is_file():
-        raise ModelError(f"There is no run {run.root.name}.", "See which there are: runs list.")
+        raise ModelError(
+            _("There is no run {name}.", name=run.root.name), _("See which there are: runs list.")
+        )
     whole = checkpoints(run.root)
     found = next((item for item in whole if item.name == checkpoint), None)
     if found is None:
         names = [item.name for item in whole]
         raise ModelError(
-            f"{run.root.name} has no whole model {checkpoint!r}.",
-            f"Choose one of: {', '.join(names)}."
+            _(
+                "{name} has no whole model {checkpoint}.",
+                name=run.root.name,
+                checkpoint=repr(checkpoint),
+            ),
+            _("Choose one of: {names}.", names=", ".join(names))
             if names
-            else "It has saved none yet: wait for a checkpoint, or let it train to its end.",
+            else _("It has saved none yet: wait for a checkpoint, or let it train to its end."),
         )
     is_adapter = (found.path / "adapter_config.json").is_file()
     trained = TrainedModel(run, checkpoint, read_config(run.config), found.path, is_adapter)
@@ -116,7 +123,12 @@ def adapter_settings(folder: Path) -> dict[str, Any]:
         settings = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ModelError(
-            f"The adapter in {folder.name} cannot be read: {error}.", "Choose another checkpoint."
+            _(
+                "The adapter in {name} cannot be read: {reason}.",
+                name=folder.name,
+                reason=reason_of(error),
+            ),
+            _("Choose another checkpoint."),
         ) from error
     return dict(settings)
 
@@ -154,8 +166,13 @@ def read_new_tokens(folder: Path) -> NewTokens | None:
         found = NewTokens(ids, pieces, int(data["rows"]), int(data["length"]))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ModelError(
-            f"{NEW_TOKENS_FILE} in {folder.name} cannot be read: {error}.",
-            "Choose another checkpoint or run.",
+            _(
+                "{file} in {name} cannot be read: {reason}.",
+                file=NEW_TOKENS_FILE,
+                name=folder.name,
+                reason=reason_of(error),
+            ),
+            _("Choose another checkpoint or run."),
         ) from error
     _check_tokenizer(folder, found)
     return found
@@ -169,12 +186,24 @@ def _check_tokenizer(folder: Path, found: NewTokens) -> None:
     lost = [token for token, number in found.ids.items() if known.get(token) != number]
     if length == found.length and not lost:
         return
-    what = f"{length} tokens where its weights have rows for {found.length}"
     if length == found.length:
-        what = f"{lost[0]!r} in another place than its weights"
+        what = _(
+            "The tokenizer in {name} does not belong to its weights: it has {token} in another "
+            "place than its weights.",
+            name=folder.name,
+            token=repr(lost[0]),
+        )
+    else:
+        what = _(
+            "The tokenizer in {name} does not belong to its weights: it has {length} tokens where "
+            "its weights have rows for {rows}.",
+            name=folder.name,
+            length=length,
+            rows=found.length,
+        )
     raise ModelError(
-        f"The tokenizer in {folder.name} does not belong to its weights: it has {what}.",
-        "Bring its own tokenizer files back, or choose another checkpoint or run.",
+        what,
+        _("Bring its own tokenizer files back, or choose another checkpoint or run."),
     )
 
 
@@ -186,7 +215,12 @@ def _tokenizer_ids(folder: Path) -> dict[str, int] | None:
         return None
     except (OSError, ValueError) as error:
         raise ModelError(
-            f"The tokenizer in {folder.name} cannot be read: {error}.", "Bring its files back."
+            _(
+                "The tokenizer in {name} cannot be read: {reason}.",
+                name=folder.name,
+                reason=reason_of(error),
+            ),
+            _("Bring its files back."),
         ) from error
     vocab = data.get("model", {}).get("vocab") or {}
     if isinstance(vocab, list):  # of a unigram model: [[token, score], ...]

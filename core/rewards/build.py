@@ -7,7 +7,8 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
-from core.errors import TrainingError, TunesmithError
+from core.errors import TrainingError, TunesmithError, ended, reason_of
+from core.language import _
 from core.rewards.functions import PLAIN, length, read_part, schema_problem
 from core.rewards.kinds import JsonSchema, Judge, Length, Own, RewardModel
 from core.rewards.own import Batch, RowError, at_row, own_function, rewards_file
@@ -41,7 +42,8 @@ def reward_functions(
             made.append(RewardFunction(spec, batch))
         except TunesmithError as error:
             raise TrainingError(
-                f"Reward function {spec.name}: {error.message}", error.hint
+                _("Reward function {name}: {problem}", name=spec.name, problem=error.message),
+                error.hint,
             ) from error
     return made
 
@@ -72,8 +74,12 @@ class RewardFunction:
             values = self._listed(values)
         if len(values) != len(completions):
             raise self._failed(
-                f"it gave {len(values)} values for {len(completions)} answers",
-                "It has to give one number for each.",
+                _(
+                    "it gave {values} values for {answers} answers.",
+                    values=len(values),
+                    answers=len(completions),
+                ),
+                _("It has to give one number for each."),
             )
         return [self._checked(value, index, prompts, columns) for index, value in enumerate(values)]
 
@@ -83,8 +89,8 @@ class RewardFunction:
             return list(values.tolist())
         except (AttributeError, TypeError):
             raise self._failed(
-                f"it gave {type(values).__name__}, not a list of numbers",
-                "It has to give one number for each answer.",
+                _("it gave {type}, not a list of numbers.", type=type(values).__name__),
+                _("It has to give one number for each answer."),
             ) from None
 
     def _checked(
@@ -98,27 +104,42 @@ class RewardFunction:
             number = None
         if number is None or not math.isfinite(number):
             shown = repr(value)
+            shown = shown if len(shown) <= _SHOWN_CHARS else shown[:77] + "..."
             raise self._failed(
-                f"it gave {shown if len(shown) <= _SHOWN_CHARS else shown[:77] + '...'}",
-                "It has to give a finite number, or None where it does not apply.",
+                _("it gave {value}.", value=shown),
+                _("It has to give a finite number, or None where it does not apply."),
                 _place(index, prompts, columns),
             )
         return number
 
     def _failed(self, what: str, hint: str, place: str = "") -> TrainingError:
-        at = f" at {place}" if place else ""
-        return TrainingError(
-            f"The reward function {self.__name__} failed{at}: {what.rstrip('.')}.", hint
-        )
+        name, what = self.__name__, ended(what)
+        if not place:
+            said = _("The reward function {name} failed: {what}", name=name, what=what)
+        else:
+            said = _(
+                "The reward function {name} failed at {place}: {what}",
+                name=name,
+                place=place,
+                what=what,
+            )
+        return TrainingError(said, hint)
 
 
 def _place(index: int, prompts: Sequence[Any], columns: dict[str, Any]) -> str:
     """Which answer, in words: its number, the row where that is known, and how the prompt ends."""
     rows = columns.get("row")
-    row = f"row {rows[index]}, " if isinstance(rows, list) else ""
     text = " ".join(prompt_text(prompts[index]).split())
     shown = text if len(text) <= _SHOWN_CHARS else "..." + text[3 - _SHOWN_CHARS :]
-    return f"{row}answer {index + 1} of {len(prompts)} (prompt {shown!r})"
+    place = _(
+        "answer {number} of {count} (prompt {prompt})",
+        number=index + 1,
+        count=len(prompts),
+        prompt=repr(shown),
+    )
+    if not isinstance(rows, list):
+        return place
+    return _("row {row}, {place}", row=rows[index], place=place)
 
 
 def _batch(
@@ -136,7 +157,9 @@ def _batch(
         return _judge(options)
     if isinstance(options, RewardModel):
         if open_model is None:
-            raise TrainingError("no model can be loaded here.", "Take another reward function.")
+            raise TrainingError(
+                _("no model can be loaded here."), _("Take another reward function.")
+            )
         return open_model(options, workspace, device)
     if isinstance(options, JsonSchema):
         options = _with_schema(options, workspace)
@@ -144,7 +167,9 @@ def _batch(
         return _length(options, tokenizer)
     score = PLAIN[spec.kind]
 
-    def batch(_: Sequence[Any], completions: Sequence[Any], columns: dict[str, Any]) -> list[Any]:
+    def batch(
+        _prompts: Sequence[Any], completions: Sequence[Any], columns: dict[str, Any]
+    ) -> list[Any]:
         found = []
         answers = columns.get("answer") or [None] * len(completions)
         for index, completion in enumerate(completions):
@@ -158,12 +183,14 @@ def _batch(
 
 def _length(options: Length, tokenizer: Any) -> Batch:
     if options.unit == "tokens" and tokenizer is None:
-        raise TrainingError("no tokenizer is there to count with.", "Name a model, or count words.")
+        raise TrainingError(
+            _("no tokenizer is there to count with."), _("Name a model, or count words.")
+        )
 
     def count(text: str) -> int:
         return len(tokenizer.encode(text, add_special_tokens=False))
 
-    return lambda _, completions, __: [
+    return lambda _prompts, completions, _columns: [
         length(options, read_part(options, text_of(completion)), count)
         for completion in completions
     ]
@@ -195,11 +222,16 @@ def _with_schema(options: JsonSchema, workspace: Workspace) -> JsonSchema:
     path = rewards_file(workspace, options.schema_file)
     try:
         schema = json.loads(path.read_text(encoding="utf-8"))
-        problem = schema_problem(schema) if isinstance(schema, dict) else "it is no JSON object"
+        problem = schema_problem(schema) if isinstance(schema, dict) else _("it is no JSON object")
     except (OSError, ValueError) as error:
-        problem = str(error)
+        problem = reason_of(error)
     if problem:
         raise TrainingError(
-            f"{options.schema_file} is no JSON Schema: {problem}.", "Mend the file."
+            _(
+                "{name} is no JSON Schema: {problem}.",
+                name=options.schema_file,
+                problem=problem,
+            ),
+            _("Mend the file."),
         )
     return options.model_copy(update={"json_schema": schema, "schema_file": ""})

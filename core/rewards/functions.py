@@ -14,6 +14,7 @@ from typing import Any
 import regex
 
 from core.errors import TrainingError
+from core.language import _
 from core.rewards.kinds import (
     ExactAnswer,
     JsonSchema,
@@ -72,7 +73,7 @@ def numeric_answer(options: NumericAnswer, text: str, answer: str | None) -> Sco
     return float(found is not None and same_number(found, wanted, options.tolerance))
 
 
-def json_valid(options: JsonValid, text: str, _: str | None) -> Score:
+def json_valid(options: JsonValid, text: str, _answer: str | None) -> Score:
     """1.0 for JSON of the kind that is wanted, else 0.0."""
     value = _json(text, options.where)
     if value is _NO_JSON:
@@ -81,7 +82,7 @@ def json_valid(options: JsonValid, text: str, _: str | None) -> Score:
     return float(isinstance(value, kinds[options.top]))
 
 
-def json_schema(options: JsonSchema, text: str, _: str | None) -> Score:
+def json_schema(options: JsonSchema, text: str, _answer: str | None) -> Score:
     """1.0 for JSON that matches, `only_json` for other JSON, else 0.0.
 
     Raises TrainingError when the schema cannot be used for this JSON.
@@ -96,7 +97,9 @@ def json_schema(options: JsonSchema, text: str, _: str | None) -> Score:
     return 1.0 if fits else options.only_json
 
 
-def matches(options: Regex, text: str, _: str | None, seconds: float = _REGEX_SECONDS) -> Score:
+def matches(
+    options: Regex, text: str, _answer: str | None, seconds: float = _REGEX_SECONDS
+) -> Score:
     """1.0 when the pattern is found, else 0.0. Raises TrainingError when it takes too long."""
     pattern = compiled(options)
     search = pattern.fullmatch if options.match == "whole" else pattern.search
@@ -104,9 +107,14 @@ def matches(options: Regex, text: str, _: str | None, seconds: float = _REGEX_SE
         return float(search(text, timeout=seconds) is not None)
     except TimeoutError:
         raise TrainingError(
-            f"the pattern {options.pattern!r} took more than {seconds:g} s for a text of "
-            f"{len(text):,} characters",
-            "Write it without repeats inside repeats, such as (a+)+.",
+            _(
+                "the pattern {pattern} took more than {seconds:g} s for a text of {count:,} "
+                "characters",
+                pattern=repr(options.pattern),
+                seconds=seconds,
+                count=len(text),
+            ),
+            _("Write it without repeats inside repeats, such as (a+)+."),
         ) from None
 
 
@@ -156,7 +164,7 @@ def schema_problem(schema: Mapping[str, Any]) -> str:
         place = "/".join(str(part) for part in error.absolute_path)
         return f"{place or 'schema'}: {error.message}"
     except RecursionError:
-        return "it refers to itself without end"
+        return _("it refers to itself without end")
     except TrainingError as error:
         return error.message
     except (TypeError, ValueError) as error:
@@ -178,7 +186,7 @@ def _validator(schema_text: str) -> Any:
     return safe(schema, registry=Registry())
 
 
-def _pattern(_: Any, pattern: str, instance: Any, __: Any) -> Any:
+def _pattern(_validator: Any, pattern: str, instance: Any, _schema: Any) -> Any:
     """The keyword `pattern`, with a time limit."""
     from jsonschema.exceptions import ValidationError
 
@@ -188,8 +196,12 @@ def _pattern(_: Any, pattern: str, instance: Any, __: Any) -> Any:
         found = regex.search(pattern, instance, timeout=_REGEX_SECONDS)
     except TimeoutError:
         raise TrainingError(
-            f"the schema's pattern {pattern!r} took more than {_REGEX_SECONDS:g} s",
-            "Write it without repeats inside repeats, such as (a+)+.",
+            _(
+                "the schema's pattern {pattern} took more than {seconds:g} s",
+                pattern=repr(pattern),
+                seconds=_REGEX_SECONDS,
+            ),
+            _("Write it without repeats inside repeats, such as (a+)+."),
         ) from None
     if found is None:
         yield ValidationError(f"{instance!r} does not match {pattern!r}")
@@ -206,8 +218,8 @@ def _reference_to(kind: Any) -> Callable[..., Any]:
             yield from follow(validator, ref, instance, schema) or ()
         except Unresolvable:
             raise TrainingError(
-                f"the schema refers to {ref!r}, which is not in it",
-                "Put that part under $defs; nothing is fetched from the network.",
+                _("the schema refers to {part}, which is not in it", part=repr(ref)),
+                _("Put that part under $defs; nothing is fetched from the network."),
             ) from None
 
     return checked

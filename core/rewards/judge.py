@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from core.errors import ModelError, TrainingError
+from core.language import _, n_
 from core.remote.endpoint import EndpointModel, Message, Pace, Refused, endpoint_from
 from core.rewards.kinds import Judge
 from core.rewards.texts import only_block, without_thinking
@@ -51,9 +52,11 @@ class EndpointJudge:
         for one in found:
             self._failed_in_a_row = self._failed_in_a_row + 1 if isinstance(one, str) else 0
             if self._failed_in_a_row >= self.options.most_failures:
-                raise self._stopped(f"{self._failed_in_a_row} answers in a row", reasons[-1])
+                which = n_("{n} answer in a row", "{n} answers in a row", self._failed_in_a_row)
+                raise self._stopped(which, reasons[-1])
         if len(reasons) == len(found) > 1:
-            raise self._stopped(f"all {len(found)} answers of a step", reasons[-1])
+            which = _("all {count} answers of a step", count=len(found))
+            raise self._stopped(which, reasons[-1])
         tell_failures(len(reasons))
         return [None if isinstance(one, str) else one for one in found]
 
@@ -70,23 +73,31 @@ class EndpointJudge:
 
     async def _score(self, model: EndpointModel, item: Asked) -> float | str:
         messages, problem = judge_messages(self.options.rubric, item), ""
-        for _ in range(self.options.tries):
+        for _try in range(self.options.tries):
             try:
                 reply = await model.ask(messages)
                 return read_score(reply.text)
             except ValueError as error:
-                problem = str(error)
+                problem = error.args[0]
             except Refused as error:
-                return str(error)
+                return str(error.args[0])
             except ModelError as error:
-                return error.message.rstrip(".")
+                return error.message
         return problem
 
     def _stopped(self, which: str, reason: str) -> TrainingError:
         return TrainingError(
-            f"the judge {self.options.model} at {self.endpoint.host} gave no score for {which}: "
-            f"{reason}",
-            "Try it alone with rewards try judge. A run that was stopped by this can be resumed.",
+            _(
+                "the judge {model} at {host} gave no score for {which}: {reason}",
+                model=self.options.model,
+                host=self.endpoint.host,
+                which=which,
+                reason=reason,
+            ),
+            _(
+                "Try it alone with rewards try judge. A run that was stopped by this can be "
+                "resumed."
+            ),
         )
 
 
@@ -109,10 +120,10 @@ def read_score(reply: str) -> float:
     try:
         value = json.loads(only_block(without_thinking(reply)).strip())
     except (ValueError, RecursionError):
-        raise ValueError(f"its reply is no JSON object: {shown!r}") from None
+        raise ValueError(_("its reply is no JSON object: {reply}", reply=repr(shown))) from None
     score = value.get("score") if isinstance(value, dict) else None
     if isinstance(score, bool) or not isinstance(score, int | float) or not math.isfinite(score):
-        raise ValueError(f"its reply has no number as score: {shown!r}")
+        raise ValueError(_("its reply has no number as score: {reply}", reply=repr(shown)))
     if not 0 <= score <= 1:
-        raise ValueError(f"its score {score:g} is not between 0 and 1")
+        raise ValueError(_("its score {score:g} is not between 0 and 1", score=score))
     return float(score)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any, ClassVar, Literal
 
 from core.config.fields import Section, knob
+from core.language import N_, Said, _
 
 FILE_PATTERN = r"^([A-Za-z0-9_][A-Za-z0-9_-]*/)*[A-Za-z0-9_][A-Za-z0-9_.-]*\.{ending}$"
 """A file below the workspace's folder `rewards`: no way leads out of it."""
@@ -17,7 +18,7 @@ _MARKED: dict[str, list[Any]] = {"find": ["after_marker"]}
 class Reward(Section):
     """What every kind has."""
 
-    title: ClassVar[str]
+    title: ClassVar[Said]
     needs_answer: ClassVar[bool] = False
     """Whether it compares with the row's reference answer; rows without one get no reward of it."""
 
@@ -34,7 +35,7 @@ class Reward(Section):
     @classmethod
     def sentence(cls) -> str:
         """What it rewards, in one sentence."""
-        return " ".join((cls.__doc__ or "").split())
+        return _(" ".join((cls.__doc__ or "").split()))
 
 
 class _OfText(Reward):
@@ -47,7 +48,7 @@ class _OfText(Reward):
 class ExactAnswer(_OfText):
     """1 if the answer is the row's reference answer, else 0."""
 
-    title = "Exact answer"
+    title = Said(N_("Exact answer"))
     needs_answer = True
 
     find: Literal["whole", "last_line", "after_marker", "boxed"] = knob(
@@ -68,7 +69,7 @@ class ExactAnswer(_OfText):
 class NumericAnswer(_OfText):
     """1 if the answer is the number of the row's reference answer, else 0."""
 
-    title = "Numeric answer"
+    title = Said(N_("Numeric answer"))
     needs_answer = True
 
     find: Literal["last_number", "after_marker", "boxed"] = knob(
@@ -88,7 +89,7 @@ class NumericAnswer(_OfText):
 class JsonValid(_OfText):
     """1 if the answer is JSON, else 0."""
 
-    title = "Valid JSON"
+    title = Said(N_("Valid JSON"))
 
     where: Literal["whole", "block"] = knob("whole", "Where the JSON stands", level="basic")
     """The whole text, or also the only block between ``` lines, with text around it."""
@@ -101,7 +102,7 @@ class JsonSchema(_OfText):
     """1 if the answer is JSON that matches a JSON Schema, a share of it if it is only JSON, else
     0."""
 
-    title = "JSON that matches a schema"
+    title = Said(N_("JSON that matches a schema"))
 
     json_schema: dict[str, Any] = knob({}, "Schema", level="basic")
     """A JSON Schema (draft 2020-12 unless it names another). It may refer to itself, not to the
@@ -118,19 +119,19 @@ class JsonSchema(_OfText):
 
     def problems(self) -> Iterator[str]:
         if bool(self.json_schema) == bool(self.schema_file):
-            yield "give a json_schema or a schema_file, one of the two"
+            yield _("give a json_schema or a schema_file, one of the two.")
         elif self.json_schema:
             from core.rewards.functions import schema_problem
 
             problem = schema_problem(self.json_schema)
             if problem:
-                yield f"json_schema is no JSON Schema: {problem}"
+                yield _("json_schema is no JSON Schema: {problem}.", problem=problem)
 
 
 class Regex(Reward):
     """1 if a regular expression is found in the answer, else 0."""
 
-    title = "Regular expression"
+    title = Said(N_("Regular expression"))
 
     pattern: str = knob("", "Pattern", level="basic", min_length=1, max_length=2000)
     """In the notation of Python. One that needs more than two seconds for an answer ends the
@@ -154,13 +155,13 @@ class Regex(Reward):
         try:
             compiled(self)
         except ValueError as error:
-            yield f"pattern is no regular expression: {error}"
+            yield _("pattern is no regular expression: {reason}.", reason=str(error))
 
 
 class Length(_OfText):
     """1 if the answer is as long as wanted, less the farther it is from that, never below 0."""
 
-    title = "Length"
+    title = Said(N_("Length"))
 
     unit: Literal["characters", "words", "tokens"] = knob("words", "Counted in", level="basic")
     """Tokens are those of the model that is trained."""
@@ -177,15 +178,19 @@ class Length(_OfText):
     def problems(self) -> Iterator[str]:
         ranged = self.minimum is not None or self.maximum is not None
         if (self.target is not None) == ranged:
-            yield "give a target, or a minimum, a maximum or both"
+            yield _("give a target, or a minimum, a maximum or both.")
         if None not in (self.minimum, self.maximum) and self.minimum > self.maximum:  # type: ignore[operator]
-            yield f"minimum {self.minimum} is above maximum {self.maximum}"
+            yield _(
+                "minimum {minimum} is above maximum {maximum}.",
+                minimum=self.minimum,
+                maximum=self.maximum,
+            )
 
 
 class RewardModel(Reward):
     """The score of a trained reward model."""
 
-    title = "Trained reward model"
+    title = Said(N_("Trained reward model"))
 
     model: str = knob("", "Reward model", level="basic", min_length=1, max_length=500)
     """The id of a finished run of the method reward, or a folder or Hub name of a model with one
@@ -204,7 +209,7 @@ class RewardModel(Reward):
 class Judge(_OfText):
     """The score between 0 and 1 that a model behind an OpenAI-compatible endpoint gives."""
 
-    title = "Judge by an endpoint"
+    title = Said(N_("Judge by an endpoint"))
 
     model: str = knob("", "Model", level="basic", min_length=1, max_length=200)
     """Its name at the endpoint. URL and key come from TUNESMITH_OPENAI_BASE_URL and
@@ -246,7 +251,7 @@ class Judge(_OfText):
 class Own(Reward):
     """What a function of your own says, from a Python file in the workspace's folder rewards."""
 
-    title = "Own function"
+    title = Said(N_("Own function"))
 
     file: str = knob(
         "", "File", level="basic", pattern=FILE_PATTERN.format(ending="py"), max_length=200

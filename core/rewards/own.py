@@ -8,12 +8,13 @@ import ast
 import importlib.util
 import inspect
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from core.errors import TrainingError, TunesmithError
+from core.errors import TrainingError, TunesmithError, reason_of
+from core.language import _
 from core.rewards.kinds import Own
 from core.rewards.texts import prompt_text, text_of
 from core.workspace import Workspace
@@ -28,10 +29,13 @@ def rewards_file(workspace: Workspace, name: str) -> Path:
     path = (folder / name).resolve()
     if not path.is_relative_to(folder):
         raise TrainingError(
-            f"{name} leads out of the folder {folder}.", "Put the file itself into the folder."
+            _("{name} leads out of the folder {folder}.", name=name, folder=folder),
+            _("Put the file itself into the folder."),
         )
     if not path.is_file():
-        raise TrainingError(f"There is no file {name} in {folder}.", "Put it there.")
+        raise TrainingError(
+            _("There is no file {name} in {folder}.", name=name, folder=folder), _("Put it there.")
+        )
     return path
 
 
@@ -43,9 +47,9 @@ def own_problem(options: Own, workspace: Workspace) -> str:
     except TrainingError as error:
         return str(error)
     except SyntaxError as error:
-        return f"{options.file}, line {error.lineno}: {error.msg}."
+        return _no_python(options.file, error)
     except (OSError, ValueError) as error:
-        return f"{options.file} cannot be read: {error}."
+        return _("{name} cannot be read: {reason}.", name=options.file, reason=reason_of(error))
     names = [n.name for n in tree.body if isinstance(n, ast.FunctionDef)]
     assigned = [
         target.id
@@ -57,8 +61,16 @@ def own_problem(options: Own, workspace: Workspace) -> str:
     imported = any(isinstance(node, ast.ImportFrom) for node in tree.body)
     if options.function in (*names, *assigned) or imported:
         return ""
-    known = f"It has {', '.join(names)}." if names else "It has no functions."
-    return f"{options.file} has no function {options.function}. {known}"
+    known = _("It has {names}.", names=", ".join(names)) if names else _("It has no functions.")
+    return _("{message} {hint}", message=_no_function(options), hint=known)
+
+
+def _no_python(name: str, error: SyntaxError) -> str:
+    return _("{file}, line {line}: {reason}.", file=name, line=error.lineno, reason=error.msg)
+
+
+def _no_function(options: Own) -> str:
+    return _("{file} has no function {name}.", file=options.file, name=options.function)
 
 
 def own_function(options: Own, workspace: Workspace) -> Batch:
@@ -71,19 +83,19 @@ def own_function(options: Own, workspace: Workspace) -> Batch:
     try:
         spec.loader.exec_module(module)
     except SyntaxError as error:
-        raise TrainingError(
-            f"{options.file}, line {error.lineno}: {error.msg}.", "Mend the file."
-        ) from error
+        raise TrainingError(_no_python(options.file, error), _("Mend the file.")) from error
     except Exception as error:
         raise TrainingError(
-            f"{options.file} cannot be loaded: {where_in(error, path)}.",
-            f"Mend the file, and try it: rewards try own --file {options.file}.",
+            _(
+                "{file} cannot be loaded: {where}.",
+                file=options.file,
+                where=where_in(error, path),
+            ),
+            _("Mend the file, and try it: rewards try own --file {file}.", file=options.file),
         ) from error
     function = getattr(module, options.function, None)
     if not callable(function):
-        raise TrainingError(
-            f"{options.file} has no function {options.function}.", "Name one that it has."
-        )
+        raise TrainingError(_no_function(options), _("Name one that it has."))
     return _called(function, options, path)
 
 
@@ -95,33 +107,51 @@ def where_in(error: BaseException, path: Path) -> str:
         for frame in traceback.extract_tb(error.__traceback__)
         if Path(frame.filename) == path
     ]
-    place = f"line {lines[-1]}: " if lines else ""
     text = str(error).strip().splitlines()
-    return f"{place}{type(error).__name__}" + (f": {text[0].rstrip('.')}" if text else "")
+    what = type(error).__name__ + (f": {text[0].rstrip('.')}" if text else "")
+    return _("line {line}: {error}", line=lines[-1], error=what) if lines else what
+
+
+def _parameters(function: Callable[..., Any], options: Own) -> Mapping[str, inspect.Parameter]:
+    """What the function takes. Raises TrainingError when that is no answer."""
+    known = inspect.signature(function).parameters
+    if inspect.iscoroutinefunction(function):
+        raise TrainingError(
+            _("{name} in {file} is asynchronous.", name=options.function, file=options.file),
+            _("Write it with def alone."),
+        )
+    if "completions" not in known and "completion" not in known:
+        raise TrainingError(
+            _(
+                "{name} in {file} takes neither completion nor completions.",
+                name=options.function,
+                file=options.file,
+            ),
+            _(
+                "Write def NAME(completion, answer) for one answer at a time, or def "
+                "NAME(completions, **columns) for all at once as TRL calls it."
+            ),
+        )
+    return known
 
 
 def _called(function: Callable[..., Any], options: Own, path: Path) -> Batch:
     """The function as every other: for all answers at once, its errors with file and line."""
-    known = inspect.signature(function).parameters
+    known = _parameters(function, options)
     takes_all = any(p.kind is p.VAR_KEYWORD for p in known.values())
-    if inspect.iscoroutinefunction(function):
-        raise TrainingError(
-            f"{options.function} in {options.file} is asynchronous.", "Write it with def alone."
-        )
-    if "completions" not in known and "completion" not in known:
-        raise TrainingError(
-            f"{options.function} in {options.file} takes neither completion nor completions.",
-            "Write def NAME(completion, answer) for one answer at a time, or def "
-            "NAME(completions, **columns) for all at once as TRL calls it.",
-        )
     needed = [p.name for p in known.values() if p.default is p.empty and p.kind in _NAMED]
 
     def fitting(columns: dict[str, Any]) -> dict[str, Any]:
         missing = [name for name in needed if name not in columns]
         if missing:
             raise TrainingError(
-                f"{options.function} in {options.file} asks for {', '.join(missing)}.",
-                f"There are {', '.join(sorted(columns))}.",
+                _(
+                    "{name} in {file} asks for {columns}.",
+                    name=options.function,
+                    file=options.file,
+                    columns=", ".join(missing),
+                ),
+                _("There are {columns}.", columns=", ".join(sorted(columns))),
             )
         return {k: v for k, v in columns.items() if takes_all or k in known}
 
@@ -131,7 +161,8 @@ def _called(function: Callable[..., Any], options: Own, path: Path) -> Batch:
             return function(**arguments)
         except Exception as error:
             raise TrainingError(
-                f"{options.file}, {where_in(error, path)}", "Mend the function."
+                _("{file}, {where}", file=options.file, where=where_in(error, path)),
+                _("Mend the function."),
             ) from error
 
     def of_all(prompts: Sequence[Any], completions: Sequence[Any], columns: dict[str, Any]) -> Any:

@@ -15,10 +15,11 @@ from pydantic import ValidationError
 from core.config.fields import FieldSpec, field_specs
 from core.config.problems import problems_of
 from core.errors import ConfigError, Problem, did_you_mean
+from core.language import _
 from core.rewards.kinds import KINDS, Reward
 
 FIELD = "reinforcement.rewards"
-_EXAMPLE = "such as {kind: json_valid, weight: 1}"
+_EXAMPLE = "{kind: json_valid, weight: 1}"
 
 
 @dataclass(frozen=True)
@@ -45,16 +46,21 @@ def parse_rewards(values: Sequence[Mapping[str, Any]]) -> list[RewardSpec]:
             kind, options = parse_reward(value)
         except ConfigError as error:
             kind_name = value.get("kind") if isinstance(value, Mapping) else None
-            place = f"reward {number} ({kind_name})" if kind_name else f"reward {number}"
+            place = (
+                _("reward {number} ({name})", number=number, name=kind_name)
+                if kind_name
+                else _("reward {number}", number=number)
+            )
             problems += [Problem(FIELD, _joined(place, one)) for one in error.problems]
             continue
         taken = {spec.name for spec in specs}
         name = _free_name(options.name or _short(kind, options), taken)
         specs.append(RewardSpec(kind, options.weight, name, options, number))
     if not values:
-        problems.append(Problem(FIELD, f"is empty: name at least one function, {_EXAMPLE}."))
+        wrong = _("is empty: name at least one function, such as {example}.", example=_EXAMPLE)
+        problems.append(Problem(FIELD, wrong))
     elif not problems and all(spec.weight == 0 for spec in specs):
-        problems.append(Problem(FIELD, "all weights are 0: nothing would be learned."))
+        problems.append(Problem(FIELD, _("all weights are 0: nothing would be learned.")))
     if problems:
         raise ConfigError(problems)
     return specs
@@ -63,16 +69,21 @@ def parse_rewards(values: Sequence[Mapping[str, Any]]) -> list[RewardSpec]:
 def parse_reward(value: Mapping[str, Any]) -> tuple[str, Reward]:
     """(kind, options) of one entry. Raises ConfigError whose problems stand at its options."""
     if not isinstance(value, Mapping):
-        raise ConfigError([Problem("", f"is no mapping of options, {_EXAMPLE}.")])
+        wrong = _("is no mapping of options, such as {example}.", example=_EXAMPLE)
+        raise ConfigError([Problem("", wrong)])
     given = dict(value)
     kind = given.pop("kind", None)
     if kind is None:
-        raise ConfigError([Problem("kind", f"is missing: one of {', '.join(KINDS)}.")])
+        wrong = _("is missing: one of {kinds}.", kinds=", ".join(KINDS))
+        raise ConfigError([Problem("kind", wrong)])
     if not isinstance(kind, str) or kind not in KINDS:
-        near = did_you_mean(str(kind), KINDS)
-        raise ConfigError(
-            [Problem("kind", f"{kind!r} is not known{near} There are {', '.join(KINDS)}.")]
+        wrong = _(
+            "{kind} is not known{end} There are {kinds}.",
+            kind=repr(kind),
+            end=did_you_mean(str(kind), KINDS),
+            kinds=", ".join(KINDS),
         )
+        raise ConfigError([Problem("kind", wrong)])
     section = KINDS[kind]
     try:
         options = section.model_validate(given)
@@ -80,9 +91,9 @@ def parse_reward(value: Mapping[str, Any]) -> tuple[str, Reward]:
         options = section.model_validate(options.model_dump())
     except ValidationError as error:
         raise ConfigError(problems_of(error, {s.path: s for s in option_specs(kind)})) from error
-    wrong = [Problem("", f"{text}.") for text in options.problems()]
-    if wrong:
-        raise ConfigError(wrong)
+    problems = [Problem("", text) for text in options.problems()]
+    if problems:
+        raise ConfigError(problems)
     return kind, options
 
 
@@ -105,7 +116,10 @@ def plain_reward(kind: str, options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _joined(place: str, problem: Problem) -> str:
-    return f"{place}: {f'{problem.field} ' if problem.field else ''}{problem.message}"
+    field, message = problem.field, problem.message
+    if not field:
+        return _("{place}: {message}", place=place, message=message)
+    return _("{place}: {field} {message}", place=place, field=field, message=message)
 
 
 def _short(kind: str, options: Reward) -> str:

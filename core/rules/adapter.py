@@ -8,13 +8,14 @@ from collections.abc import Iterator
 from core.config import RunConfig
 from core.config.adapter import FROM_BASE, TUNERS
 from core.errors import Problem
+from core.language import N_, _
 
 # Why virtual tokens do not go with a method, by what it makes.
 _NO_VIRTUAL_TOKENS = {
-    "classifier": "a label is read at a place of the text that they move",
-    "scorer": "a reward is read at a place of the text that they move",
-    "filler": "an encoder is not asked with them",
-    "writer": "its trainer does not know that they stand before the text",
+    "classifier": N_("a label is read at a place of the text that they move"),
+    "scorer": N_("a reward is read at a place of the text that they move"),
+    "filler": N_("an encoder is not asked with them"),
+    "writer": N_("its trainer does not know that they stand before the text"),
 }
 # Optimizers that sort the weights themselves, so that LoRA+ cannot give them two rates.
 _OWN_GROUPS = ("galore", "apollo", "lomo", "adalomo", "muon", "dion")
@@ -26,8 +27,12 @@ def adapter_rules(config: RunConfig) -> Iterator[Problem]:
     if adapter.quantization != "none" and not adapter.is_adapter:
         yield Problem(
             "adapter.quantization",
-            f"{adapter.quantization} with adapter.method {adapter.method}: quantized weights "
-            "cannot be trained themselves. Train LoRA, or set quantization to none.",
+            _(
+                "{quantization} with adapter.method {method}: quantized weights cannot be "
+                "trained themselves. Train LoRA, or set quantization to none.",
+                quantization=adapter.quantization,
+                method=adapter.method,
+            ),
             ("adapter.method",),
         )
     if adapter.method in TUNERS:
@@ -51,16 +56,21 @@ def _module_rules(config: RunConfig) -> Iterator[Problem]:
     if isinstance(adapter.target_modules, list) and not adapter.target_modules:
         yield Problem(
             "adapter.target_modules",
-            f"empty with adapter.method {adapter.method}: there would be nothing to train. Name "
-            "modules, or use all-linear.",
+            _(
+                "empty with adapter.method {method}: there would be nothing to train. Name "
+                "modules, or use all-linear.",
+                method=adapter.method,
+            ),
             ("adapter.method",),
         )
     chooses = adapter.method not in ("ia3", "adalora") and adapter.layers_to_transform
     if chooses and isinstance(adapter.target_modules, str):
         yield Problem(
             "adapter.layers_to_transform",
-            "layers with adapter.target_modules all-linear: PEFT wants the modules named, such as "
-            "q_proj and v_proj.",
+            _(
+                "layers with adapter.target_modules all-linear: PEFT wants the modules named, "
+                "such as q_proj and v_proj."
+            ),
             ("adapter.target_modules",),
         )
 
@@ -75,10 +85,17 @@ def _pattern_rules(config: RunConfig) -> Iterator[Problem]:
             try:
                 re.compile(pattern)
             except (re.error, RecursionError, OverflowError) as error:
-                why = f"{pattern} is no name and no regular expression: {error}."
+                why = _(
+                    "{pattern} is no name and no regular expression: {error}.",
+                    pattern=pattern,
+                    error=str(error),
+                )
                 yield Problem(f"adapter.{name}", why)
             if value < 1:
-                yield Problem(f"adapter.{name}", f"{value} for {pattern} is not 1 or more.")
+                yield Problem(
+                    f"adapter.{name}",
+                    _("{value} for {pattern} is not 1 or more.", value=value, pattern=pattern),
+                )
 
 
 def _quantized_rules(config: RunConfig) -> Iterator[Problem]:
@@ -87,15 +104,21 @@ def _quantized_rules(config: RunConfig) -> Iterator[Problem]:
     if adapter.method in ("loha", "lokr") and adapter.quantization in ("nf4", "fp4"):
         yield Problem(
             "adapter.quantization",
-            f"{adapter.quantization} with adapter.method {adapter.method}: PEFT takes the shape of "
-            "its products from weights that are packed here. Use int8 or none, or train LoRA.",
+            _(
+                "{quantization} with adapter.method {method}: PEFT takes the shape of its "
+                "products from weights that are packed here. Use int8 or none, or train LoRA.",
+                quantization=adapter.quantization,
+                method=adapter.method,
+            ),
             ("adapter.method",),
         )
     if adapter.method == "lora" and adapter.use_dora and adapter.quantization == "int8":
         yield Problem(
             "adapter.use_dora",
-            "DoRA with adapter.quantization int8: it measures the weights before bitsandbytes has "
-            "given out their scales. Use nf4 or none.",
+            _(
+                "DoRA with adapter.quantization int8: it measures the weights before "
+                "bitsandbytes has given out their scales. Use nf4 or none."
+            ),
             ("adapter.quantization",),
         )
 
@@ -107,53 +130,78 @@ def _beginning_rules(config: RunConfig) -> Iterator[Problem]:
     if begin == "eva" and config.training_method.generates:
         yield Problem(
             "adapter.init_lora_weights",
-            f"eva with method {config.method}: it looks at finished rows, and here the model "
-            "writes its own. Use default.",
+            _(
+                "eva with method {method}: it looks at finished rows, and here the model writes "
+                "its own. Use default.",
+                method=config.method,
+            ),
             ("method",),
         )
-    if begin not in FROM_BASE:
-        return
+    if begin in FROM_BASE:
+        yield from _taken_from_base_rules(config)
+    if begin == "loftq" and config.training.device in ("cpu", "mps"):
+        yield Problem(
+            "adapter.init_lora_weights",
+            _(
+                "loftq with training.device {device}: PEFT computes it on a GPU alone. Use "
+                "pissa, or train on a GPU.",
+                device=config.training.device,
+            ),
+            ("training.device",),
+        )
+
+
+def _taken_from_base_rules(config: RunConfig) -> Iterator[Problem]:
+    adapter = config.adapter
+    begin = adapter.init_lora_weights
     if adapter.use_dora:
         yield Problem(
             "adapter.init_lora_weights",
-            f"{begin} with adapter.use_dora: choose one of the two.",
+            _("{begin} with adapter.use_dora: choose one of the two.", begin=begin),
             ("adapter.use_dora",),
         )
     if adapter.quantization != "none":
         yield Problem(
             "adapter.init_lora_weights",
-            f"{begin} with adapter.quantization {adapter.quantization}: it changes the base "
-            "weights, which are quantized. Use default.",
+            _(
+                "{begin} with adapter.quantization {quantization}: it changes the base weights, "
+                "which are quantized. Use default.",
+                begin=begin,
+                quantization=adapter.quantization,
+            ),
             ("adapter.quantization",),
         )
     if adapter.use_rslora and (adapter.rank_pattern or adapter.alpha_pattern):
         yield Problem(
             "adapter.use_rslora",
-            f"rank-stabilised LoRA with adapter.init_lora_weights {begin} and ranks or alphas of "
-            "single modules: PEFT cannot write such an adapter for the base as it is. Give up one "
-            "of them.",
+            _(
+                "rank-stabilised LoRA with adapter.init_lora_weights {begin} and ranks or alphas "
+                "of single modules: PEFT cannot write such an adapter for the base as it is. "
+                "Give up one of them.",
+                begin=begin,
+            ),
             ("adapter.init_lora_weights", "adapter.rank_pattern", "adapter.alpha_pattern"),
         )
     if adapter.bias != "none":
         yield Problem(
             "adapter.bias",
-            f"{adapter.bias} with adapter.init_lora_weights {begin}: PEFT cannot write such an "
-            "adapter for the base as it is. Set it to none.",
+            _(
+                "{bias} with adapter.init_lora_weights {begin}: PEFT cannot write such an "
+                "adapter for the base as it is. Set it to none.",
+                bias=adapter.bias,
+                begin=begin,
+            ),
             ("adapter.init_lora_weights",),
         )
     if config.model.from_run and config.model.start_from == "continue":
         yield Problem(
             "adapter.init_lora_weights",
-            f"{begin} with model.start_from continue: it takes a part out of the base, on which "
-            "the adapter to go on with stands whole. Use default.",
+            _(
+                "{begin} with model.start_from continue: it takes a part out of the base, on "
+                "which the adapter to go on with stands whole. Use default.",
+                begin=begin,
+            ),
             ("model.start_from",),
-        )
-    if begin == "loftq" and config.training.device in ("cpu", "mps"):
-        yield Problem(
-            "adapter.init_lora_weights",
-            f"loftq with training.device {config.training.device}: PEFT computes it on a GPU "
-            "alone. Use pissa, or train on a GPU.",
-            ("training.device",),
         )
 
 
@@ -162,8 +210,11 @@ def _two_rates_rules(config: RunConfig) -> Iterator[Problem]:
     if adapter.loraplus_lr_ratio is not None and optim.startswith(_OWN_GROUPS):
         yield Problem(
             "adapter.loraplus_lr_ratio",
-            f"LoRA+ with training.optim {optim}, which sorts the weights in its own way. Take an "
-            "AdamW, or leave the ratio empty.",
+            _(
+                "LoRA+ with training.optim {optim}, which sorts the weights in its own way. Take "
+                "an AdamW, or leave the ratio empty.",
+                optim=optim,
+            ),
             ("training.optim",),
         )
 
@@ -173,16 +224,23 @@ def _rank_rules(config: RunConfig) -> Iterator[Problem]:
     if adapter.target_r >= adapter.init_r:
         yield Problem(
             "adapter.target_r",
-            f"{adapter.target_r} is not below adapter.init_r ({adapter.init_r}): no rank would be "
-            "taken away.",
+            _(
+                "{target_r} is not below adapter.init_r ({init_r}): no rank would be taken away.",
+                target_r=adapter.target_r,
+                init_r=adapter.init_r,
+            ),
             ("adapter.init_r",),
         )
     steps = adapter.tinit + adapter.tfinal
     if 0 < training.max_steps <= steps:
         yield Problem(
             "adapter.tinit",
-            f"tinit and tfinal take {steps} steps of training.max_steps ({training.max_steps}): "
-            "none is left in which ranks fall.",
+            _(
+                "tinit and tfinal take {steps} steps of training.max_steps ({max_steps}): none "
+                "is left in which ranks fall.",
+                steps=steps,
+                max_steps=training.max_steps,
+            ),
             ("adapter.tfinal", "training.max_steps"),
         )
 
@@ -193,8 +251,10 @@ def _freeze_rules(config: RunConfig) -> Iterator[Problem]:
     if not inside and not adapter.freeze_extra_modules:
         yield Problem(
             "adapter.freeze_trainable_layers",
-            "no layer, or no module of it, and no adapter.freeze_extra_modules: there would be "
-            "nothing to train. Train the last 2 layers, or name modules.",
+            _(
+                "no layer, or no module of it, and no adapter.freeze_extra_modules: there would "
+                "be nothing to train. Train the last 2 layers, or name modules."
+            ),
             ("adapter.freeze_trainable_modules", "adapter.freeze_extra_modules"),
         )
 
@@ -207,22 +267,32 @@ def _prompt_rules(config: RunConfig) -> Iterator[Problem]:
         why = _NO_VIRTUAL_TOKENS[method.makes]
         yield Problem(
             "adapter.method",
-            f"{kind} with method {config.method}: virtual tokens do not go with it, for {why}. "
-            "Train LoRA.",
+            _(
+                "{kind} with method {method}: virtual tokens do not go with it, for {why}. Train "
+                "LoRA.",
+                kind=kind,
+                method=config.method,
+                why=why,
+            ),
             ("method",),
         )
     if method.packs and training.packing:
         yield Problem(
             "training.packing",
-            f"packing with adapter.method {kind}: virtual tokens stand once before each row, not "
-            "before each text in it. Turn packing off.",
+            _(
+                "packing with adapter.method {kind}: virtual tokens stand once before each row, "
+                "not before each text in it. Turn packing off.",
+                kind=kind,
+            ),
             ("adapter.method",),
         )
     if kind == "prefix_tuning" and training.gradient_checkpointing is True:
         yield Problem(
             "training.gradient_checkpointing",
-            "on with adapter.method prefix_tuning: what the prefix puts into the cache cannot be "
-            "computed twice. Turn it off, or set it to auto.",
+            _(
+                "on with adapter.method prefix_tuning: what the prefix puts into the cache "
+                "cannot be computed twice. Turn it off, or set it to auto."
+            ),
             ("adapter.method",),
         )
     if (
@@ -232,7 +302,9 @@ def _prompt_rules(config: RunConfig) -> Iterator[Problem]:
     ):
         yield Problem(
             "adapter.prompt_tuning_init_text",
-            "empty with adapter.prompt_tuning_init TEXT. Write an instruction, or begin with "
-            "RANDOM.",
+            _(
+                "empty with adapter.prompt_tuning_init TEXT. Write an instruction, or begin with "
+                "RANDOM."
+            ),
             ("adapter.prompt_tuning_init",),
         )

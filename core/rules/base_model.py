@@ -7,7 +7,8 @@ from collections.abc import Iterator
 
 from core.config import RunConfig
 from core.config.adapter import FROM_BASE, NAMES, TUNERS
-from core.errors import Problem, TunesmithError
+from core.errors import Problem, TunesmithError, either
+from core.language import _
 from core.models.describe import ModelFacts, adapted_modules, describe_model, unknown_modules
 from core.models.kinds import kind_in, kind_problem
 from core.models.location import local_model
@@ -55,8 +56,11 @@ def adapter_warnings(facts: ModelFacts, config: RunConfig, steps: int | None) ->
         found.append(
             Problem(
                 "adapter.r",
-                f"{adapter.r} is little for VeRA, whose matrices are random and are not trained: "
-                "256 learns more and trains hardly more weights.",
+                _(
+                    "{r} is little for VeRA, whose matrices are random and are not trained: 256 "
+                    "learns more and trains hardly more weights.",
+                    r=adapter.r,
+                ),
                 ("adapter.method",),
             )
         )
@@ -65,8 +69,12 @@ def adapter_warnings(facts: ModelFacts, config: RunConfig, steps: int | None) ->
         found.append(
             Problem(
                 "adapter.tinit",
-                f"tinit and tfinal take {kept} of the {steps} steps of the run: none is left in "
-                "which ranks fall.",
+                _(
+                    "tinit and tfinal take {kept} of the {steps} steps of the run: none is left in "
+                    "which ranks fall.",
+                    kept=kept,
+                    steps=steps,
+                ),
                 ("adapter.tfinal",),
             )
         )
@@ -77,8 +85,14 @@ def adapter_warnings(facts: ModelFacts, config: RunConfig, steps: int | None) ->
             found.append(
                 Problem(
                     "adapter.num_virtual_tokens",
-                    f"{adapter.num_virtual_tokens} leave {room} of the {longest} tokens that "
-                    f"{facts.name} was made for: lower training.max_length to that.",
+                    _(
+                        "{num_virtual_tokens} leave {room} of the {longest} tokens that {model} "
+                        "was made for: lower training.max_length to that.",
+                        num_virtual_tokens=adapter.num_virtual_tokens,
+                        room=room,
+                        longest=longest,
+                        model=facts.name,
+                    ),
                     ("training.max_length",),
                 )
             )
@@ -90,8 +104,12 @@ def adapter_misfits(facts: ModelFacts, config: RunConfig) -> Iterator[Problem]:
     if adapter.method in ("loha", "lokr", "oft") and facts.is_transposed:
         yield Problem(
             "adapter.method",
-            f"{NAMES[adapter.method]} cannot be put on {facts.name}: PEFT does not know its kind "
-            "of layers (Conv1D). Train LoRA, AdaLoRA, VeRA or IA3.",
+            _(
+                "{kind} cannot be put on {model}: PEFT does not know its kind of layers "
+                "(Conv1D). Train LoRA, AdaLoRA, VeRA or IA3.",
+                kind=NAMES[adapter.method],
+                model=facts.name,
+            ),
             _MODEL,
         )
     starts = adapter.init_lora_weights
@@ -102,15 +120,25 @@ def adapter_misfits(facts: ModelFacts, config: RunConfig) -> Iterator[Problem]:
             if rank > most:
                 yield Problem(
                     "adapter.r",
-                    f"{rank} directions with adapter.init_lora_weights {starts}: {name} of "
-                    f"{facts.name} has {most}. Lower the rank.",
+                    _(
+                        "{rank} directions with adapter.init_lora_weights {starts}: {name} of "
+                        "{model} has {most}. Lower the rank.",
+                        rank=rank,
+                        starts=starts,
+                        name=name,
+                        model=facts.name,
+                        most=most,
+                    ),
                     ("adapter.init_lora_weights", *_MODEL),
                 )
                 return
     if adapter.method == "freeze" and not trained_names(adapter, [*facts.shapes, "lm_head.weight"]):
         yield Problem(
             "adapter.freeze_trainable_layers",
-            f"nothing of {facts.name} would learn: no weights are in these layers and modules.",
+            _(
+                "nothing of {model} would learn: no weights are in these layers and modules.",
+                model=facts.name,
+            ),
             ("adapter.freeze_trainable_modules", "adapter.freeze_extra_modules"),
         )
 
@@ -138,7 +166,11 @@ def _unknown(facts: ModelFacts, config: RunConfig) -> Iterator[Problem]:
     for path, names in named.items():
         for name in unknown_modules(facts, names):
             mend = _mend(sorted(facts.module_names | {"lm_head"}), facts.linear_modules, name)
-            yield Problem(path, f"{facts.name} has no module {name}. {mend}", _MODEL)
+            yield Problem(
+                path,
+                _("{model} has no module {name}. {mend}", model=facts.name, name=name, mend=mend),
+                _MODEL,
+            )
     if adapter.method not in ("lora", "loha", "lokr"):
         return
     modules = list(adapted_modules(facts, config))
@@ -153,17 +185,25 @@ def _unknown(facts: ModelFacts, config: RunConfig) -> Iterator[Problem]:
             try:
                 fits = any(pattern_fits(pattern, module) for module in whole)
             except SlowPattern as error:
-                yield Problem(path, f"{pattern}: {error}", _MODEL)
+                why = _("{pattern}: {why}", pattern=pattern, why=error.args[0])
+                yield Problem(path, why, _MODEL)
             except ValueError:
                 continue  # said by the rules for the adapter alone
             else:
                 if not fits:
-                    why = f"{pattern} fits no module of {facts.name} with an adapter."
-                    yield Problem(path, f"{why} {_mend(names, names, pattern)}", _MODEL)
+                    why = _(
+                        "{pattern} fits no module of {model} with an adapter. {mend}",
+                        pattern=pattern,
+                        model=facts.name,
+                        mend=_mend(names, names, pattern),
+                    )
+                    yield Problem(path, why, _MODEL)
 
 
 def _mend(known: list[str], usual: list[str], name: str) -> str:
     near = difflib.get_close_matches(name.rpartition(".")[2], known, n=2, cutoff=0.6)
     if near:
-        return f"Did you mean {' or '.join(near)}?"
-    return f"Take one of {', '.join(usual)}, or take it out." if usual else "Take it out."
+        return _("Did you mean {near}?", near=either(near))
+    if not usual:
+        return _("Take it out.")
+    return _("Take one of {usual}, or take it out.", usual=", ".join(usual))

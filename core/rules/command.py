@@ -12,6 +12,7 @@ from core.config.fields import FieldSpec
 from core.config.problems import unknown_field
 from core.config.yaml_file import parse_yaml
 from core.errors import ConfigError, Problem
+from core.language import _
 from core.rules.presets import DEFAULT, Preset, load_preset
 
 _EMPTY = ("", "none", "null", "empty")
@@ -65,7 +66,7 @@ def apply_overrides(values: dict[str, Any], argv: Sequence[str]) -> dict[str, An
         if spec is None:
             problems.append(unknown_field(path, SPEC_BY_PATH))
         elif not equals and spec.kind != "bool":
-            problems.append(Problem(path, f"needs a value: {spec.allowed}."))
+            problems.append(Problem(path, _("needs a value: {allowed}.", allowed=spec.allowed)))
         else:
             texts.setdefault(path, []).append(text if equals else "true")
     changed = flatten(values)
@@ -98,9 +99,10 @@ def field_help() -> str:
         if spec.section != section:
             section = spec.section
             lines += ["", f"{section or 'run'}:"]
-        default = ",".join(_texts(spec, spec.default)) or "empty"
+        default = ",".join(_texts(spec, spec.default)) or _("empty")
         lines += [f"  --{spec.path}", f"      {spec.help}"]
-        lines += [f"      Takes {spec.allowed}. Default: {default}."]
+        takes = _("Takes {allowed}. Default: {default}.", allowed=spec.allowed, default=default)
+        lines += [f"      {takes}"]
     return "\n".join(lines).strip("\n")
 
 
@@ -166,7 +168,7 @@ def _mapping(spec: FieldSpec, given: list[str]) -> dict[str, Any]:
         for part in filter(None, (part.strip() for part in text.split(","))):
             key, equals, value = part.partition("=")
             if not equals or not key:
-                message = f"takes key=value or JSON, not {part!r}."
+                message = _("takes key=value or JSON, not {given}.", given=repr(part))
                 raise ConfigError([Problem(spec.path, message)])
             found[key.strip()] = parse_yaml(f"value: {value}", spec.path)["value"]
     return found
@@ -176,9 +178,12 @@ def _json(spec: FieldSpec, text: str, kind: type) -> Any:
     try:
         value = json.loads(text)
     except ValueError as error:
-        raise ConfigError([Problem(spec.path, f"is not JSON: {error}.")]) from error
+        raise ConfigError(
+            [Problem(spec.path, _("is not JSON: {reason}.", reason=str(error)))]
+        ) from error
     if not isinstance(value, kind):
-        raise ConfigError([Problem(spec.path, f"must be {spec.allowed} (given: {text}).")])
+        wrong = _("must be {allowed} (given: {given}).", allowed=spec.allowed, given=text)
+        raise ConfigError([Problem(spec.path, wrong)])
     return value
 
 

@@ -18,7 +18,9 @@ from core.errors import (
     TrainingError,
     TunesmithError,
     WorkspaceError,
+    reason_of,
 )
+from core.language import _
 from core.models.trained import find_trained
 from core.remote.endpoint import endpoint_from
 from core.rewards.functions import schema_problem
@@ -43,25 +45,32 @@ def data_problems(info: DatasetInfo, config: RunConfig) -> list[Problem]:
     to evaluate on."""
     wrong = _wrong_form(info, config)
     if wrong:
-        return [Problem("data.dataset", " ".join(wrong), ("method",))]
+        message = _("{message} {hint}", message=wrong[0], hint=wrong[1])
+        return [Problem("data.dataset", message, ("method",))]
     if config.training_method.makes == "classifier" and _says_nothing(info):
-        message = (
-            f"All rows of {info.name} have the same labels: there is nothing to tell apart. Add "
-            "rows with another label."
+        message = _(
+            "All rows of {name} have the same labels: there is nothing to tell apart. Add "
+            "rows with another label.",
+            name=info.name,
         )
         return [Problem("data.dataset", message, ("method",))]
     learn = Learn.of(config)
     if config.training_method.may_learn_questions and learns_nothing(info, learn):
-        message = (
-            f"{info.name} has no answer to learn: data.learn is {learn.turns}, and the weights of "
-            "its turns leave nothing. Choose what else is learned, or import rows with other marks."
+        message = _(
+            "{name} has no answer to learn: data.learn is {turns}, and the weights of its "
+            "turns leave nothing. Choose what else is learned, or import rows with other "
+            "marks.",
+            name=info.name,
+            turns=learn.turns,
         )
         return [Problem("data.learn", message, ("data.dataset",))]
     evaluates = as_run(config).evaluation.eval_strategy != "no"
     if evaluates and not info.counts.eval:
-        message = (
-            f"{config.evaluation.eval_strategy} needs held-out rows, and the data set {info.name} "
-            "has none. Split some off in Data, or set it to no."
+        message = _(
+            "{eval_strategy} needs held-out rows, and the data set {name} has none. Split "
+            "some off in Data, or set it to no.",
+            eval_strategy=config.evaluation.eval_strategy,
+            name=info.name,
         )
         return [Problem("evaluation.eval_strategy", message, ("data.dataset",))]
     return []
@@ -72,11 +81,18 @@ def _wrong_form(info: DatasetInfo, config: RunConfig) -> tuple[str, str] | None:
     method = config.training_method
     if info.form in method.forms:
         return None
+    mend = _("Choose another data set, or import its files in one of these forms.")
     return (
-        f"The data set {info.name} holds {info.form} rows, and method {method.name} learns from "
-        f"{', '.join(method.forms)}.",
-        "Choose another data set, or import its files in one of these forms. "
-        f"{method.other_forms}".rstrip(),
+        _(
+            "The data set {name} holds {form} rows, and method {method} learns from {forms}.",
+            name=info.name,
+            form=info.form,
+            method=method.name,
+            forms=", ".join(method.forms),
+        ),
+        _("{message} {hint}", message=mend, hint=method.other_forms)
+        if method.other_forms
+        else mend,
     )
 
 
@@ -90,10 +106,12 @@ def template_warnings(info: DatasetInfo, config: RunConfig, has_template: bool) 
     talks = config.training_method.converses and info.form != "text"
     if has_template or not talks or config.data.chat_template != MODELS_OWN:
         return []
-    message = (
-        f"{config.model.model_name_or_path} has no chat template of its own: the turns of "
-        f"{info.name} would stand one after the other, without a word on who speaks. Choose one "
-        "that comes with Tunesmith, such as chatml or alpaca; it is saved with the model."
+    message = _(
+        "{model} has no chat template of its own: the turns of {name} would "
+        "stand one after the other, without a word on who speaks. Choose one that comes "
+        "with Tunesmith, such as chatml or alpaca; it is saved with the model.",
+        model=config.model.model_name_or_path,
+        name=info.name,
     )
     return [Problem("data.chat_template", message, ("model.model_name_or_path",))]
 
@@ -121,9 +139,19 @@ def rewards_problems(
     for spec in specs:
         text = _missing(spec, workspace)
         if not text and has_answers is False and spec.options.needs_answer:
-            text = "the rows have no reference answers to compare with. Map a column to answer."
+            text = _("the rows have no reference answers to compare with. Map a column to answer.")
         if text:
-            found.append(Problem(FIELD, f"reward {spec.number} ({spec.name}): {text}"))
+            found.append(
+                Problem(
+                    FIELD,
+                    _(
+                        "reward {number} ({name}): {text}",
+                        number=spec.number,
+                        name=spec.name,
+                        text=text,
+                    ),
+                )
+            )
     return found
 
 
@@ -154,9 +182,9 @@ def _schema_file(name: str, workspace: Workspace) -> str:
     except TrainingError as error:
         return str(error)
     except (OSError, ValueError) as error:
-        return f"{name} cannot be read: {error}."
-    problem = schema_problem(schema) if isinstance(schema, dict) else "it is no JSON object"
-    return f"{name} is no JSON Schema: {problem}." if problem else ""
+        return _("{name} cannot be read: {reason}.", name=name, reason=reason_of(error))
+    problem = schema_problem(schema) if isinstance(schema, dict) else _("it is no JSON object")
+    return _("{name} is no JSON Schema: {problem}.", name=name, problem=problem) if problem else ""
 
 
 def _no_reward_model(name: str, workspace: Workspace) -> str:
@@ -172,4 +200,8 @@ def _no_reward_model(name: str, workspace: Workspace) -> str:
         return str(error)
     if method.makes == "scorer":
         return ""
-    return f"the run {name} was trained with method {method.name}. Choose one of method reward."
+    return _(
+        "the run {name} was trained with method {method}. Choose one of method reward.",
+        name=name,
+        method=method.name,
+    )

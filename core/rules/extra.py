@@ -15,39 +15,42 @@ from typing import Any
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from core.config import SPEC_BY_PATH, RunConfig
-from core.errors import Problem, did_you_mean
+from core.errors import Problem, did_you_mean, either
+from core.language import N_, _
 from core.methods import TRAINING_ARGUMENTS, TRL_ARGUMENTS, LibraryClass, Method
 
-_OWN_FOLDER = "the run's folder is Tunesmith's"
-_OWN_DATA = "the data set is prepared before the trainer sees it"
-_FROM_EXPORT = "a finished run is shared from Export"
-_NO_VLLM = "answers are written in the run's own process, and no vLLM server is started or asked"
-_COMPLETIONS = "sampled completions stand in the run's events and on its page"
+_OWN_FOLDER = N_("the run's folder is Tunesmith's")
+_OWN_DATA = N_("the data set is prepared before the trainer sees it")
+_FROM_EXPORT = N_("a finished run is shared from Export")
+_NO_VLLM = N_(
+    "answers are written in the run's own process, and no vLLM server is started or asked"
+)
+_COMPLETIONS = N_("sampled completions stand in the run's events and on its page")
 # Fields that decide where files go, which rows are learned, or whether foreign code runs.
 REFUSED = {
     "output_dir": _OWN_FOLDER,
     "logging_dir": _OWN_FOLDER,
-    "run_name": "the run's name is the field name",
-    "trust_remote_code": "code from a model's repository is never run",
-    "chat_template_path": "the chat template is the field data.chat_template",
-    "hub_token": "secrets never stand in a config; log in to the Hub instead",
+    "run_name": N_("the run's name is the field name"),
+    "trust_remote_code": N_("code from a model's repository is never run"),
+    "chat_template_path": N_("the chat template is the field data.chat_template"),
+    "hub_token": N_("secrets never stand in a config; log in to the Hub instead"),
     "push_to_hub": _FROM_EXPORT,
     "hub_model_id": _FROM_EXPORT,
     "hub_strategy": _FROM_EXPORT,
     "hub_private_repo": _FROM_EXPORT,
     "hub_always_push": _FROM_EXPORT,
     "hub_revision": _FROM_EXPORT,
-    "resume_from_checkpoint": "use Resume on the run",
-    "model_init_kwargs": "the model section decides how the model is loaded",
+    "resume_from_checkpoint": N_("use Resume on the run"),
+    "model_init_kwargs": N_("the model section decides how the model is loaded"),
     "dataset_text_field": _OWN_DATA,
     "dataset_kwargs": _OWN_DATA,
     "remove_unused_columns": _OWN_DATA,
-    "completion_only_loss": "use data.learn",
+    "completion_only_loss": N_("use data.learn"),
     "max_completion_length": _OWN_DATA,
     "padding_value": _OWN_DATA,
-    "train_sampling_strategy": "use training.train_sampling_strategy, where the method has it",
-    "generate_during_eval": "sample answers are those of evaluation.sample_prompts",
-    "activation_checkpointing": "use training.gradient_checkpointing",
+    "train_sampling_strategy": N_("use training.train_sampling_strategy, where the method has it"),
+    "generate_during_eval": N_("sample answers are those of evaluation.sample_prompts"),
+    "activation_checkpointing": N_("use training.gradient_checkpointing"),
     "use_vllm": _NO_VLLM,
     "vllm_mode": _NO_VLLM,
     "vllm_server_base_url": _NO_VLLM,
@@ -55,16 +58,16 @@ REFUSED = {
     "vllm_server_port": _NO_VLLM,
     "vllm_group_port": _NO_VLLM,
     "vllm_model_impl": _NO_VLLM,
-    "use_transformers_continuous_batching": "it would hold the whole model in 16 bits",
-    "use_transformers_paged": "it would hold the whole model in 16 bits",
-    "reward_weights": "each reward function has its weight beside it",
-    "generation_batch_size": "use reinforcement.steps_per_generation",
-    "chat_template_kwargs": "the chat template is the field data.chat_template",
+    "use_transformers_continuous_batching": N_("it would hold the whole model in 16 bits"),
+    "use_transformers_paged": N_("it would hold the whole model in 16 bits"),
+    "reward_weights": N_("each reward function has its weight beside it"),
+    "generation_batch_size": N_("use reinforcement.steps_per_generation"),
+    "chat_template_kwargs": N_("the chat template is the field data.chat_template"),
     "log_completions": _COMPLETIONS,
     "log_completions_hub_repo": _COMPLETIONS,
-    "use_cpu": "use training.device",
-    "bf16": "use training.precision",
-    "fp16": "use training.precision",
+    "use_cpu": N_("use training.device"),
+    "bf16": N_("use training.precision"),
+    "fp16": N_("use training.precision"),
 }
 _TYPES: dict[str, Any] = {
     "bool": bool,
@@ -87,15 +90,20 @@ def extra_rules(config: RunConfig) -> Iterator[Problem]:
         if method.name in spec.when.get("method", [method.name])  # others' say nothing of it
     } | dict(method.other_names)
     for key, value in config.training.extra.items():
+        message: str
         if key in own:
-            message = f"{key} has its own field: set {own[key]}."
+            message = _("{key} has its own field: set {path}.", key=key, path=own[key])
         elif key in refused:
-            message = f"{key} is not allowed here: {refused[key]}."
+            message = _("{key} is not allowed here: {why}.", key=key, why=refused[key])
         elif key in method.idle_arguments:
-            message = f"{key} does nothing with method {method.name}."
+            message = _("{key} does nothing with method {method}.", key=key, method=method.name)
         elif key not in known:
-            near = did_you_mean(key, sorted(known))
-            message = f"{key} is not a field of {method.arguments.name}{near}"
+            message = _(
+                "{key} is not a field of {arguments}{end}",
+                key=key,
+                arguments=method.arguments.name,
+                end=did_you_mean(key, sorted(known)),
+            )
         else:
             message = wrong_extra_value(method, key, value)
         if message:
@@ -135,8 +143,8 @@ def wrong_extra_value(method: Method, key: str, value: Any) -> str:
     types = config_fields(method)[key]
     if any(_fits(value, kind) for kind in types):
         return ""
-    names = " or ".join("empty" if kind is type(None) else str(_name(kind)) for kind in types)
-    return f"{key} takes {names}, not {value!r}."
+    names = either([_("empty") if kind is type(None) else _name(kind) for kind in types])
+    return _("{key} takes {names}, not {given}.", key=key, names=names, given=repr(value))
 
 
 def _allowed_types(annotation: ast.expr) -> tuple[Any, ...]:

@@ -14,13 +14,14 @@ from typing import Any
 from core.config import RunConfig
 from core.config.optimizers import OPTIMIZERS, Optimizer
 from core.config.tracking import TITLES
-from core.errors import Problem
+from core.errors import Problem, either
+from core.language import N_, _
 from core.setup.extras import EXTRAS, Extra, is_installed, missing
 
 _KIND_TITLES = {
-    "cpu": "a CPU",
-    "cuda": "an NVIDIA or AMD GPU (CUDA)",
-    "xpu": "an Intel GPU (XPU)",
+    "cpu": N_("a CPU"),
+    "cuda": N_("an NVIDIA or AMD GPU (CUDA)"),
+    "xpu": N_("an Intel GPU (XPU)"),
 }
 _COMPILERS = ("c++", "g++", "clang++", "cl")
 
@@ -59,30 +60,40 @@ def _device(optimizer: Optimizer, kinds: set[str]) -> str:
     wrong = sorted(kinds - set(optimizer.devices)) if optimizer.devices else []
     if not wrong:
         return ""
-    needed = " or ".join(_KIND_TITLES[kind] for kind in optimizer.devices)
-    return (
-        f"The optimizer {optimizer.name} needs {needed}, and this run would be on {wrong[0]}. Take "
-        f"{optimizer.instead}."
+    needed = either([_KIND_TITLES[kind] for kind in optimizer.devices])
+    return _(
+        "The optimizer {name} needs {needed}, and this run would be on {device}. Take {instead}.",
+        name=optimizer.name,
+        needed=needed,
+        device=wrong[0],
+        instead=optimizer.instead,
     )
 
 
 def _package(optimizer: Optimizer) -> str:
     name, instead = optimizer.name, optimizer.instead
     if optimizer.module and importlib.util.find_spec(optimizer.module) is None:
-        return (
-            f"The optimizer {name} needs the package {optimizer.module}, which is not installed "
-            f"and which Tunesmith cannot install for the torch it runs on. Take {instead}."
+        return _(
+            "The optimizer {name} needs the package {module}, which is not installed and "
+            "which Tunesmith cannot install for the torch it runs on. Take {instead}.",
+            name=name,
+            module=optimizer.module,
+            instead=instead,
         )
     if optimizer.extra and not is_installed(optimizer.extra):
         extra = EXTRAS[optimizer.extra]
-        return (
-            f"The optimizer {name} needs {extra.title}, which is not installed. Install it: "
-            f"{extra.command}"
+        return _(
+            "The optimizer {name} needs {title}, which is not installed. Install it: {command}",
+            name=name,
+            title=extra.title,
+            command=extra.command,
         )
     if optimizer.compiles and not (os.environ.get("CXX") or any(map(shutil.which, _COMPILERS))):
-        return (
-            f"The optimizer {name} compiles itself, and this machine has no C++ compiler. Install "
-            f"one (Debian and Ubuntu: sudo apt install g++), or take {instead}."
+        return _(
+            "The optimizer {name} compiles itself, and this machine has no C++ compiler. "
+            "Install one (Debian and Ubuntu: sudo apt install g++), or take {instead}.",
+            name=name,
+            instead=instead,
         )
     return ""
 
@@ -93,7 +104,11 @@ def tracker_problems(config: RunConfig) -> list[Problem]:
     found = []
     for extra in missing(config.tracking.report_to):
         title = TITLES[extra.name]
-        message = f"{title} is not installed. Install it with: {extra.command}"
+        message = _(
+            "{title} is not installed. Install it with: {command}",
+            title=title,
+            command=extra.command,
+        )
         found.append(Problem("tracking.report_to", message))
     return found
 
@@ -110,9 +125,12 @@ def tracker_warnings(config: RunConfig) -> list[Problem]:
     for name, path, mode, variable, instead in needed:
         chosen = getattr(tracking, path.rpartition(".")[2])
         if name in tracking.report_to and chosen == mode and not os.environ.get(variable):
-            message = (
-                f"{mode} needs {variable} in the environment that Tunesmith was started from, and "
-                f"it is not set there. Set it and start again, or choose {instead}."
+            message = _(
+                "{mode} needs {variable} in the environment that Tunesmith was started from, and "
+                "it is not set there. Set it and start again, or choose {instead}.",
+                mode=mode,
+                variable=variable,
+                instead=instead,
             )
             found.append(Problem(path, message, ("tracking.report_to",)))
     return found

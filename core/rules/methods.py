@@ -17,6 +17,7 @@ from core.config.preference import (
 from core.config.run import answers_a_step, nearest_batch
 from core.config.sections import ClassificationSection
 from core.errors import ConfigError, Problem
+from core.language import _
 from core.rewards.specs import parse_rewards
 
 _SMOOTHED = ("robust", "exo_pair")
@@ -37,7 +38,10 @@ def _text_rules(config: RunConfig) -> Iterator[Problem]:
     if fills_gaps and config.training.neftune_noise_alpha is not None:
         yield Problem(
             "training.neftune_noise_alpha",
-            f"with method {config.method}: it is meant for models that write. Leave it empty.",
+            _(
+                "with method {method}: it is meant for models that write. Leave it empty.",
+                method=config.method,
+            ),
             ("method",),
         )
 
@@ -52,8 +56,11 @@ def _preference_rules(config: RunConfig) -> Iterator[Problem]:
     if method == "orpo" and config.data.learn in ("last_answer", "marked"):
         yield Problem(
             "data.learn",
-            f"{config.data.learn} with method orpo, which learns the better answer of each pair. "
-            "Take answers, or everything for the question too.",
+            _(
+                "{learn} with method orpo, which learns the better answer of each pair. Take "
+                "answers, or everything for the question too.",
+                learn=config.data.learn,
+            ),
             ("method",),
         )
     if config.training_method.reference == "asked":
@@ -63,8 +70,12 @@ def _preference_rules(config: RunConfig) -> Iterator[Problem]:
         if kind in ("hinge", "ipo"):
             yield Problem(
                 "preference.label_smoothing",
-                f"{config.preference.label_smoothing:g} has no effect with "
-                f"preference.cpo_loss_type {kind}. Set it to 0, or take sigmoid or simpo.",
+                _(
+                    "{label_smoothing:g} has no effect with preference.cpo_loss_type {kind}. Set "
+                    "it to 0, or take sigmoid or simpo.",
+                    label_smoothing=config.preference.label_smoothing,
+                    kind=kind,
+                ),
                 ("preference.cpo_loss_type",),
             )
 
@@ -74,8 +85,10 @@ def _kto_rules(config: RunConfig) -> Iterator[Problem]:
     if batch == 1 and config.preference.kto_loss_type == "kto":
         yield Problem(
             "training.per_device_train_batch_size",
-            "1 with preference.kto_loss_type kto: it compares the answers of a batch with each "
-            "other. Take at least 2, or the loss apo_zero_unpaired.",
+            _(
+                "1 with preference.kto_loss_type kto: it compares the answers of a batch with "
+                "each other. Take at least 2, or the loss apo_zero_unpaired."
+            ),
             ("preference.kto_loss_type",),
         )
 
@@ -87,39 +100,54 @@ def _dpo_rules(config: RunConfig) -> Iterator[Problem]:
         yield wrong
         return
     kinds, smoothing = list(dpo_losses(section)), section.label_smoothing
-    named = f"preference.loss_type {section.loss_type}"
     if "exo_pair" in kinds and smoothing == 0:
         yield Problem(
             "preference.label_smoothing",
-            "0 with preference.loss_type exo_pair, which needs some. Its authors advise 0.001.",
+            _("0 with preference.loss_type exo_pair, which needs some. Its authors advise 0.001."),
             ("preference.loss_type",),
         )
     elif smoothing > 0 and not set(kinds) & set(_SMOOTHED):
         yield Problem(
             "preference.label_smoothing",
-            f"{smoothing:g} has no effect with {named}. Set it to 0, or take robust.",
+            _(
+                "{smoothing:g} has no effect with preference.loss_type {loss}. Set it to 0, or "
+                "take robust.",
+                smoothing=smoothing,
+                loss=section.loss_type,
+            ),
             ("preference.loss_type",),
         )
     others = [kind for kind in kinds if kind not in OF_ANY_DISTANCE]
     if section.f_divergence_type != "reverse_kl" and others:
         yield Problem(
             "preference.f_divergence_type",
-            f"{section.f_divergence_type} with preference.loss_type {others[0]}: it is defined for "
-            f"{', '.join(OF_THE_DIFFERENCE)} alone. Take reverse_kl.",
+            _(
+                "{f_divergence_type} with preference.loss_type {loss}: it is defined for "
+                "{losses} alone. Take reverse_kl.",
+                f_divergence_type=section.f_divergence_type,
+                loss=others[0],
+                losses=", ".join(OF_THE_DIFFERENCE),
+            ),
             ("preference.loss_type",),
         )
     sorting = [kind for kind in kinds if kind in ("aot", "aot_unpaired")]
     if section.use_weighting and sorting:
         yield Problem(
             "preference.use_weighting",
-            f"on with preference.loss_type {sorting[0]}, which sorts the answers. Turn it off.",
+            _(
+                "on with preference.loss_type {loss}, which sorts the answers. Turn it off.",
+                loss=sorting[0],
+            ),
             ("preference.loss_type",),
         )
     if section.ref_model == "none" and others:
         yield Problem(
             "preference.ref_model",
-            f"none with preference.loss_type {others[0]}, which measures each answer against a "
-            "reference. Take base, or the loss sigmoid.",
+            _(
+                "none with preference.loss_type {loss}, which measures each answer against a "
+                "reference. Take base, or the loss sigmoid.",
+                loss=others[0],
+            ),
             ("preference.loss_type",),
         )
 
@@ -129,9 +157,11 @@ def _wrong_weights(section: PreferenceSection) -> Problem | None:
     for name, weight in section.loss_weights.items():
         is_number = isinstance(weight, int | float) and not isinstance(weight, bool)
         if name not in known:
-            message = f"{name} is no loss of DPO. There are: {', '.join(known)}."
+            message = _(
+                "{name} is no loss of DPO. There are: {known}.", name=name, known=", ".join(known)
+            )
         elif not is_number or weight <= 0:
-            message = f"the weight of {name} must be a number above 0."
+            message = _("the weight of {name} must be a number above 0.", name=name)
         else:
             continue
         return Problem("preference.loss_weights", message, ("preference.loss_type",))
@@ -144,7 +174,7 @@ def _reference_rules(config: RunConfig) -> Iterator[Problem]:
     if method == "kto" and section.ref_model == "none":
         yield Problem(
             "preference.ref_model",
-            "none with method kto, which measures each answer against a reference. Take base.",
+            _("none with method kto, which measures each answer against a reference. Take base."),
             ("method",),
         )
     if section.ref_model != "base" or not adapter.changes_base:
@@ -153,15 +183,21 @@ def _reference_rules(config: RunConfig) -> Iterator[Problem]:
     if adapter.method == "lora" and adapter.init_lora_weights in FROM_BASE:
         yield Problem(
             "adapter.init_lora_weights",
-            f"{adapter.init_lora_weights} with preference.ref_model base: it changes the base, "
-            "which is the reference. Use default.",
+            _(
+                "{init_lora_weights} with preference.ref_model base: it changes the base, which "
+                "is the reference. Use default.",
+                init_lora_weights=adapter.init_lora_weights,
+            ),
             ("preference.ref_model",),
         )
     if adapter.bias != "none":
         yield Problem(
             "adapter.bias",
-            f"{adapter.bias} with preference.ref_model base: the reference would be trained too. "
-            "Set it to none.",
+            _(
+                "{bias} with preference.ref_model base: the reference would be trained too. Set "
+                "it to none.",
+                bias=adapter.bias,
+            ),
             ("preference.ref_model",),
         )
 
@@ -178,8 +214,11 @@ def _reinforcement_rules(config: RunConfig) -> Iterator[Problem]:
     if training.extra.get("auto_find_batch_size"):
         yield Problem(
             "training.extra",
-            f"auto_find_batch_size with method {config.method}: a smaller batch would tear the "
-            "answers to a prompt apart. Set a smaller training.per_device_train_batch_size.",
+            _(
+                "auto_find_batch_size with method {method}: a smaller batch would tear the "
+                "answers to a prompt apart. Set a smaller training.per_device_train_batch_size.",
+                method=config.method,
+            ),
             ("method",),
         )
     yield from _group_rules(config)
@@ -198,8 +237,16 @@ def _group_rules(config: RunConfig) -> Iterator[Problem]:
         answers = answers_a_step(config, batch)
         yield Problem(
             "training.per_device_train_batch_size",
-            f"{batch} times {batches} {answers // batch} are {answers} answers, no multiple of "
-            f"reinforcement.num_generations {group}. Take {nearest_batch(config, batch)}, or auto.",
+            _(
+                "{batch} times {batches} {times} are {answers} answers, no multiple of "
+                "reinforcement.num_generations {group}. Take {nearest}, or auto.",
+                batch=batch,
+                batches=batches,
+                times=answers // batch,
+                answers=answers,
+                group=group,
+                nearest=nearest_batch(config, batch),
+            ),
             ("reinforcement.num_generations", batches),
         )
     measured = config.evaluation.per_device_eval_batch_size
@@ -207,8 +254,13 @@ def _group_rules(config: RunConfig) -> Iterator[Problem]:
         group = section.num_generations_eval
         yield Problem(
             "evaluation.per_device_eval_batch_size",
-            f"{measured} is no multiple of reinforcement.num_generations_eval {group}. Take "
-            f"{max(1, round(measured / group)) * group}.",
+            _(
+                "{measured} is no multiple of reinforcement.num_generations_eval {group}. Take "
+                "{nearest}.",
+                measured=measured,
+                group=group,
+                nearest=max(1, round(measured / group)) * group,
+            ),
             ("reinforcement.num_generations_eval",),
         )
 
@@ -221,8 +273,11 @@ def _loss_rules(config: RunConfig) -> Iterator[Problem]:
     if section.grpo_loss_type == "luspo" and section.importance_sampling_level != "sequence":
         yield Problem(
             "reinforcement.importance_sampling_level",
-            f"{section.importance_sampling_level} with reinforcement.grpo_loss_type luspo, which "
-            "is defined on whole answers. Take sequence.",
+            _(
+                "{importance_sampling_level} with reinforcement.grpo_loss_type luspo, which is "
+                "defined on whole answers. Take sequence.",
+                importance_sampling_level=section.importance_sampling_level,
+            ),
             ("reinforcement.grpo_loss_type",),
         )
     if section.importance_sampling_level == "sequence" and section.grpo_loss_type in (
@@ -233,8 +288,11 @@ def _loss_rules(config: RunConfig) -> Iterator[Problem]:
     ):
         yield Problem(
             "reinforcement.importance_sampling_level",
-            f"sequence with reinforcement.grpo_loss_type {section.grpo_loss_type} would count long "
-            "answers more than short ones. Take the loss grpo (GSPO) or luspo, or token.",
+            _(
+                "sequence with reinforcement.grpo_loss_type {grpo_loss_type} would count long "
+                "answers more than short ones. Take the loss grpo (GSPO) or luspo, or token.",
+                grpo_loss_type=section.grpo_loss_type,
+            ),
             ("reinforcement.grpo_loss_type",),
         )
 
@@ -249,8 +307,11 @@ def _model_rules(config: RunConfig) -> Iterator[Problem]:
     ):
         yield Problem(
             "adapter.target_modules",
-            f"lm_head with method {config.method}: TRL reads the head's own weights, so its "
-            "adapter would never be trained. Leave it out.",
+            _(
+                "lm_head with method {method}: TRL reads the head's own weights, so its adapter "
+                "would never be trained. Leave it out.",
+                method=config.method,
+            ),
             ("method",),
         )
     if section.kl_beta == 0 or not adapter.changes_base:
@@ -259,15 +320,23 @@ def _model_rules(config: RunConfig) -> Iterator[Problem]:
     if adapter.method == "lora" and adapter.init_lora_weights in FROM_BASE:
         yield Problem(
             "adapter.init_lora_weights",
-            f"{adapter.init_lora_weights} with reinforcement.kl_beta {section.kl_beta:g}: it "
-            "changes the base, which is the reference. Use default.",
+            _(
+                "{init_lora_weights} with reinforcement.kl_beta {kl_beta:g}: it changes the "
+                "base, which is the reference. Use default.",
+                init_lora_weights=adapter.init_lora_weights,
+                kl_beta=section.kl_beta,
+            ),
             ("reinforcement.kl_beta",),
         )
     elif adapter.method != "lora" or adapter.bias != "none":
         yield Problem(
             "adapter.bias",
-            f"{adapter.bias} with reinforcement.kl_beta {section.kl_beta:g}: the reference would "
-            "be trained too. Set it to none.",
+            _(
+                "{bias} with reinforcement.kl_beta {kl_beta:g}: the reference would be trained "
+                "too. Set it to none.",
+                bias=adapter.bias,
+                kl_beta=section.kl_beta,
+            ),
             ("reinforcement.kl_beta",),
         )
 
@@ -284,8 +353,10 @@ def _weight_rules(section: ClassificationSection) -> Iterator[Problem]:
     if not section.own_weights:
         yield Problem(
             "classification.own_weights",
-            "empty with classification.class_weights own. Give a weight, such as spam=2, or take "
-            "balanced.",
+            _(
+                "empty with classification.class_weights own. Give a weight, such as spam=2, or "
+                "take balanced."
+            ),
             ("classification.class_weights",),
         )
     wrong = [
@@ -296,7 +367,7 @@ def _weight_rules(section: ClassificationSection) -> Iterator[Problem]:
     if wrong:
         yield Problem(
             "classification.own_weights",
-            f"the weight of {', '.join(wrong)} must be a number above 0.",
+            _("the weight of {name} must be a number above 0.", name=", ".join(wrong)),
             ("classification.class_weights",),
         )
 
@@ -309,32 +380,42 @@ def _vocabulary_rules(config: RunConfig) -> Iterator[Problem]:
     if not config.training_method.learns_new_tokens:
         yield Problem(
             "vocabulary.new_tokens",
-            f"with method {method}: new tokens are learned from texts and answers. Teach them by "
-            "cpt or sft first, and go on from that run.",
+            _(
+                "with method {method}: new tokens are learned from texts and answers. Teach them "
+                "by cpt or sft first, and go on from that run.",
+                method=method,
+            ),
             ("method",),
         )
         return
     if any(not token.strip() for token in tokens):
-        yield Problem("vocabulary.new_tokens", "one of them is empty. Take it out.")
+        yield Problem("vocabulary.new_tokens", _("one of them is empty. Take it out."))
     twice = [token for token, count in Counter(tokens).items() if count > 1]
     if twice:
         yield Problem(
-            "vocabulary.new_tokens", f"{', '.join(twice[:3])} stands there twice. Take one out."
+            "vocabulary.new_tokens",
+            _("{tokens} stands there twice. Take one out.", tokens=", ".join(twice[:3])),
         )
     adapter: str = config.adapter.method
     if adapter not in ("lora", "none"):
         yield Problem(
             "vocabulary.new_tokens",
-            f"with adapter.method {adapter}, which cannot train their rows. Take lora, or none to "
-            "train every weight.",
+            _(
+                "with adapter.method {adapter}, which cannot train their rows. Take lora, or "
+                "none to train every weight.",
+                adapter=adapter,
+            ),
             ("adapter.method",),
         )
     elif adapter == "lora" and config.training_method.makes == "filler":
         yield Problem(
             "vocabulary.new_tokens",
-            f"with method {method} and adapter.method lora: the head that guesses hidden tokens "
-            "has a bias for each token, which the adapter would leave out. Set adapter.method to "
-            "none.",
+            _(
+                "with method {method} and adapter.method lora: the head that guesses hidden "
+                "tokens has a bias for each token, which the adapter would leave out. Set "
+                "adapter.method to none.",
+                method=method,
+            ),
             ("adapter.method",),
         )
     elif adapter == "lora":
@@ -348,15 +429,20 @@ def _new_token_adapter_rules(config: RunConfig) -> Iterator[Problem]:
     if config.vocabulary.train == "rows" and embeds:
         yield Problem(
             "vocabulary.train",
-            f"rows, and the adapter trains {embeds[0]} too: the two would overwrite each other. "
-            "Set it to embeddings, or take the module out of the adapter.",
+            _(
+                "rows, and the adapter trains {module} too: the two would overwrite each other. "
+                "Set it to embeddings, or take the module out of the adapter.",
+                module=embeds[0],
+            ),
             ("adapter.target_modules", "adapter.modules_to_save"),
         )
     elif any(_is_embedding(name) for name in targets):
         yield Problem(
             "adapter.target_modules",
-            "the embeddings have an adapter, and vocabulary.new_tokens adds rows to them. Take "
-            "them out; vocabulary.train embeddings trains them in full.",
+            _(
+                "the embeddings have an adapter, and vocabulary.new_tokens adds rows to them. "
+                "Take them out; vocabulary.train embeddings trains them in full."
+            ),
             ("vocabulary.new_tokens",),
         )
 

@@ -13,7 +13,7 @@ import yaml
 from core.config import SPEC_BY_PATH, RunConfig, flatten, nest, renamed
 from core.config.yaml_file import read_yaml
 from core.errors import ConfigError, Problem, TunesmithError, nearest
-from core.language import N_, Said
+from core.language import N_, Said, _
 from core.rules.parsing import parse_config
 from core.workspace import Workspace, checked_id, write_atomic
 
@@ -43,7 +43,7 @@ class Preset:
     def config(self) -> RunConfig:
         """The whole configuration. Raises ConfigError if a setting is not (or no longer) valid."""
         if self.problem:
-            raise ConfigError([Problem(self.name, self.problem)], "Mend or delete the preset.")
+            raise ConfigError([Problem(self.name, self.problem)], _("Mend or delete the preset."))
         return parse_config(self.settings)
 
     def differences(self, config: RunConfig) -> dict[str, Any]:
@@ -73,8 +73,12 @@ def load_preset(name: str, workspace: Workspace | None = None) -> Preset:
         return _read(workspace.presets / f"{name}.yaml", builtin=False)
     names = [preset.name for preset in list_presets(workspace)]
     near = nearest(name, names)
-    hint = f"Did you mean {near}?" if near else f"There are: {', '.join(names)}."
-    raise ConfigError([Problem("preset", f"there is none named {name!r}.")], hint)
+    hint = (
+        _("Did you mean {near}?", near=near)
+        if near
+        else _("There are: {names}.", names=", ".join(names))
+    )
+    raise ConfigError([Problem("preset", _("there is none named {name!r}.", name=name))], hint)
 
 
 def preset_id(title: str) -> str:
@@ -99,7 +103,9 @@ def save_preset(
     """
     path = _own_path(workspace, name)
     if path.exists() and not replace:
-        raise ConfigError([Problem("preset", f"{name} is taken.")], "Choose another name.")
+        raise ConfigError(
+            [Problem("preset", _("{name} is taken.", name=name))], _("Choose another name.")
+        )
     settings = {key: value for key, value in config.changed().items() if key not in _OF_A_RUN}
     document = {"title": title.strip() or name, "description": description, "when": when}
     document["settings"] = nest(settings)  # type: ignore[assignment]
@@ -111,7 +117,9 @@ def delete_preset(workspace: Workspace, name: str) -> None:
     """Deletes one of the owner's presets."""
     path = _own_path(workspace, name)
     if not path.is_file():
-        raise ConfigError([Problem("preset", f"you have none named {name!r}.")], "Check the name.")
+        raise ConfigError(
+            [Problem("preset", _("you have none named {name!r}.", name=name))], _("Check the name.")
+        )
     path.unlink()
 
 
@@ -144,8 +152,8 @@ def _checked(preset: Preset) -> Preset:
 def _own_path(workspace: Workspace, name: str) -> Path:
     if (SHIPPED / f"{checked_id(name)}.yaml").is_file():
         raise ConfigError(
-            [Problem("preset", f"{name} came with Tunesmith and stays as it is.")],
-            "Save under another name.",
+            [Problem("preset", _("{name} came with Tunesmith and stays as it is.", name=name))],
+            _("Save under another name."),
         )
     return workspace.presets / f"{name}.yaml"
 
@@ -166,9 +174,12 @@ def _read(path: Path, *, builtin: bool) -> Preset:
         data = read_yaml(path)
         unknown = [str(key) for key in data if key not in _KEYS]
         if unknown:
-            problem = f"{', '.join(unknown)} is not part of a preset; settings go under settings."
+            problem = _(
+                "{unknown} is not part of a preset; settings go under settings.",
+                unknown=", ".join(unknown),
+            )
         elif not isinstance(data.get("settings") or {}, dict):
-            problem = "settings is not a mapping of sections."
+            problem = _("settings is not a mapping of sections.")
     except ConfigError as error:
         problem = error.message
     try:

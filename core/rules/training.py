@@ -11,6 +11,7 @@ from core.config.optimizers import OPTIMIZERS, Optimizer
 from core.config.run import as_run
 from core.config.schedules import SCHEDULES
 from core.errors import Problem
+from core.language import _
 
 
 def training_rules(config: RunConfig) -> Iterator[Problem]:
@@ -28,7 +29,10 @@ def _machine_rules(config: RunConfig) -> Iterator[Problem]:
     if training.precision == "fp16" and training.device == "cpu":
         yield Problem(
             "training.precision",
-            "fp16 with training.device cpu: a CPU trains in bf16 or fp32. Set precision to auto.",
+            _(
+                "fp16 with training.device cpu: a CPU trains in bf16 or fp32. Set precision to "
+                "auto."
+            ),
             ("training.device",),
         )
 
@@ -40,15 +44,19 @@ def _measuring_rules(config: RunConfig) -> Iterator[Problem]:
     if evaluation.eval_strategy == "no" and stops_early:
         yield Problem(
             "evaluation.early_stopping_patience",
-            "early stopping with evaluation.eval_strategy no: nothing is measured. Evaluate "
-            "by steps or epoch.",
+            _(
+                "early stopping with evaluation.eval_strategy no: nothing is measured. Evaluate "
+                "by steps or epoch."
+            ),
             ("evaluation.eval_strategy",),
         )
     if tracking.save_strategy == "no" and stops_early:
         yield Problem(
             "tracking.save_strategy",
-            "no checkpoints with evaluation.early_stopping_patience: the best one could not be "
-            "restored. Save by steps or epoch.",
+            _(
+                "no checkpoints with evaluation.early_stopping_patience: the best one could not "
+                "be restored. Save by steps or epoch."
+            ),
             ("evaluation.early_stopping_patience",),
         )
 
@@ -64,30 +72,40 @@ def _best_metric_rules(config: RunConfig) -> Iterator[Problem]:
     if measured and method.measures_only_these and not is_known:
         yield Problem(
             "evaluation.metric_for_best_model",
-            f"{best} is not measured with method {method.name}. There are: {', '.join(known)}.",
+            _(
+                "{best} is not measured with method {method}. There are: {known}.",
+                best=best,
+                method=method.name,
+                known=", ".join(known),
+            ),
             ("method",),
         )
     better = method.better(best)
     if better == "lower" and evaluation.greater_is_better:
-        kind = "perplexity" if best.endswith("perplexity") else "loss"
-        wrong, mend = "on", f"Turn it off for a {kind}."
+        message = _(
+            "on with evaluation.metric_for_best_model {best}: the worst checkpoint would count as "
+            "the best. Turn it off for a {kind}.",
+            best=best,
+            kind=_("perplexity") if best.endswith("perplexity") else _("loss"),
+        )
     elif measured and better == "higher" and not evaluation.greater_is_better:
-        wrong, mend = "off", "Turn it on."
+        message = _(
+            "off with evaluation.metric_for_best_model {best}: the worst checkpoint would count as "
+            "the best. Turn it on.",
+            best=best,
+        )
     else:
         return
-    yield Problem(
-        "evaluation.greater_is_better",
-        f"{wrong} with evaluation.metric_for_best_model {best}: the worst checkpoint would count "
-        f"as the best. {mend}",
-        ("evaluation.metric_for_best_model",),
-    )
+    yield Problem("evaluation.greater_is_better", message, ("evaluation.metric_for_best_model",))
 
 
 def _packing_rules(config: RunConfig) -> Iterator[Problem]:
     why = config.training_method.why_not_packed
     if config.training.packing and why:
         yield Problem(
-            "training.packing", f"on with method {config.method}: {why}. Turn it off.", ("method",)
+            "training.packing",
+            _("on with method {method}: {why}. Turn it off.", method=config.method, why=why),
+            ("method",),
         )
 
 
@@ -98,8 +116,10 @@ def _best_checkpoint_rules(config: RunConfig) -> Iterator[Problem]:
         if evaluation.load_best_model_at_end:
             yield Problem(
                 "evaluation.load_best_model_at_end",
-                "the best checkpoint with evaluation.eval_strategy no: nothing is measured. "
-                "Evaluate by steps or epoch.",
+                _(
+                    "the best checkpoint with evaluation.eval_strategy no: nothing is measured. "
+                    "Evaluate by steps or epoch."
+                ),
                 ("evaluation.eval_strategy",),
             )
         return
@@ -111,15 +131,23 @@ def _best_checkpoint_rules(config: RunConfig) -> Iterator[Problem]:
     if tracking.save_strategy != evaluation.eval_strategy:
         yield Problem(
             "tracking.save_strategy",
-            f"{tracking.save_strategy} with evaluation.eval_strategy {evaluation.eval_strategy}: "
-            "to keep the best checkpoint, save when you evaluate.",
+            _(
+                "{save_strategy} with evaluation.eval_strategy {eval_strategy}: to keep the best "
+                "checkpoint, save when you evaluate.",
+                save_strategy=tracking.save_strategy,
+                eval_strategy=evaluation.eval_strategy,
+            ),
             ("evaluation.eval_strategy",),
         )
     elif tracking.save_strategy == "steps" and tracking.save_steps % evaluation.eval_steps:
         yield Problem(
             "tracking.save_steps",
-            f"{tracking.save_steps} is not a multiple of evaluation.eval_steps "
-            f"({evaluation.eval_steps}): to keep the best checkpoint, save when you evaluate.",
+            _(
+                "{save_steps} is not a multiple of evaluation.eval_steps ({eval_steps}): to keep "
+                "the best checkpoint, save when you evaluate.",
+                save_steps=tracking.save_steps,
+                eval_steps=evaluation.eval_steps,
+            ),
             ("evaluation.eval_steps",),
         )
 
@@ -129,8 +157,10 @@ def _length_rules(config: RunConfig) -> Iterator[Problem]:
     if training.max_steps == 0:
         yield Problem(
             "training.max_steps",
-            "0 would train nothing. Give a number of steps, or -1 to go by "
-            "training.num_train_epochs.",
+            _(
+                "0 would train nothing. Give a number of steps, or -1 to go by "
+                "training.num_train_epochs."
+            ),
             ("training.num_train_epochs",),
         )
 
@@ -141,22 +171,31 @@ def _chain_rules(config: RunConfig) -> Iterator[Problem]:
     if model.start_from == "base" and model.from_run:
         yield Problem(
             "model.from_run",
-            f"{model.from_run} with model.start_from base: it would have no effect. Set "
-            "start_from to merge, stack or continue, or leave the run out.",
+            _(
+                "{from_run} with model.start_from base: it would have no effect. Set start_from "
+                "to merge, stack or continue, or leave the run out.",
+                from_run=model.from_run,
+            ),
             ("model.start_from",),
         )
     if model.start_from != "base" and not model.from_run:
         yield Problem(
             "model.from_run",
-            f"empty with model.start_from {model.start_from}: name the run to begin with.",
+            _(
+                "empty with model.start_from {start_from}: name the run to begin with.",
+                start_from=model.start_from,
+            ),
             ("model.start_from",),
         )
     quantization: str = config.adapter.quantization
     if model.start_from == "stack" and quantization != "none":
         yield Problem(
             "model.start_from",
-            f"stack with adapter.quantization {quantization}: the adapter beneath would be "
-            "rounded away. Take merge, which quantizes the merged model.",
+            _(
+                "stack with adapter.quantization {quantization}: the adapter beneath would be "
+                "rounded away. Take merge, which quantizes the merged model.",
+                quantization=quantization,
+            ),
             ("adapter.quantization",),
         )
 
@@ -182,14 +221,17 @@ def _argument_rules(config: RunConfig) -> Iterator[Problem]:
     for message in wrong_arguments(name, given, OPTIMIZERS[name].arguments):
         yield Problem("training.optim_args", message, ("training.optim",))
     if name == "sgd" and given.get("nesterov") and not given.get("momentum"):
-        yield Problem("training.optim_args", "nesterov of sgd needs momentum, such as 0.9.")
+        yield Problem("training.optim_args", _("nesterov of sgd needs momentum, such as 0.9."))
     if name == "sgd" and given.get("nesterov") and given.get("dampening"):
-        yield Problem("training.optim_args", "nesterov of sgd goes without dampening.")
+        yield Problem("training.optim_args", _("nesterov of sgd goes without dampening."))
     if OPTIMIZERS[name].low_rank and not training.optim_target_modules:
         yield Problem(
             "training.optim_target_modules",
-            f"empty with training.optim {name}: no layer would be projected. Name layers, or use "
-            "all-linear.",
+            _(
+                "empty with training.optim {name}: no layer would be projected. Name layers, or "
+                "use all-linear.",
+                name=name,
+            ),
             ("training.optim",),
         )
 
@@ -200,23 +242,35 @@ def _fit_rules(config: RunConfig, optimizer: Optimizer) -> Iterator[Problem]:
     if optimizer.full_only and config.adapter.method not in ("none", "freeze"):
         yield Problem(
             "training.optim",
-            f"{name} saves memory where the model's own weights are trained, and adapter.method "
-            f"is {config.adapter.method}. Take adamw_torch_fused or adamw_8bit, or set "
-            "adapter.method to none.",
+            _(
+                "{name} saves memory where the model's own weights are trained, and "
+                "adapter.method is {method}. Take adamw_torch_fused or adamw_8bit, or set "
+                "adapter.method to none.",
+                name=name,
+                method=config.adapter.method,
+            ),
             ("adapter.method",),
         )
     if not optimizer.weight_decay and training.weight_decay:
         yield Problem(
             "training.weight_decay",
-            f"{training.weight_decay:g} with training.optim {name}, which gets none from the "
-            "library. Set it to 0.",
+            _(
+                "{weight_decay:g} with training.optim {name}, which gets none from the library. "
+                "Set it to 0.",
+                weight_decay=training.weight_decay,
+                name=name,
+            ),
             ("training.optim",),
         )
     if optimizer.schedule_free and training.lr_scheduler_type != "constant":
         yield Problem(
             "training.lr_scheduler_type",
-            f"{training.lr_scheduler_type} with training.optim {name}, which averages weights in "
-            "place of a schedule. Choose constant.",
+            _(
+                "{lr_scheduler_type} with training.optim {name}, which averages weights in place "
+                "of a schedule. Choose constant.",
+                lr_scheduler_type=training.lr_scheduler_type,
+                name=name,
+            ),
             ("training.optim",),
         )
 
@@ -226,15 +280,22 @@ def _at_once_rules(config: RunConfig, optimizer: Optimizer) -> Iterator[Problem]
     if training.gradient_accumulation_steps != 1:
         yield Problem(
             "training.gradient_accumulation_steps",
-            f"{training.gradient_accumulation_steps} with training.optim {name}, which changes the "
-            "weights at every batch. Set it to 1 and take larger batches.",
+            _(
+                "{gradient_accumulation_steps} with training.optim {name}, which changes the "
+                "weights at every batch. Set it to 1 and take larger batches.",
+                gradient_accumulation_steps=training.gradient_accumulation_steps,
+                name=name,
+            ),
             ("training.optim",),
         )
     if training.precision == "fp16":
         yield Problem(
             "training.precision",
-            f"fp16 with training.optim {name}, which uses gradients before they could be "
-            "unscaled. Take bf16 or fp32.",
+            _(
+                "fp16 with training.optim {name}, which uses gradients before they could be "
+                "unscaled. Take bf16 or fp32.",
+                name=name,
+            ),
             ("training.optim",),
         )
 
@@ -253,23 +314,41 @@ def _schedule_rules(config: RunConfig) -> Iterator[Problem]:
         yield wrong(message)
     for needed in schedule.needed:
         if needed not in given:
-            yield wrong(f"{owner} needs {needed}, such as {needed}=20.")
+            yield wrong(
+                _("{owner} needs {needed}, such as {needed}=20.", owner=owner, needed=needed)
+            )
     if schedule.one_of and sum(key in given for key in schedule.one_of) != 1:
-        names = " and ".join(schedule.one_of)
-        yield wrong(f"{owner} needs one of {names}, such as {schedule.one_of[-1]}=0.1.")
+        first, second = schedule.one_of
+        yield wrong(
+            _(
+                "{owner} needs one of {first} and {second}, such as {second}=0.1.",
+                owner=owner,
+                first=first,
+                second=second,
+            )
+        )
     if not all(isinstance(value, int | float) for value in given.values()):
         return  # what follows compares numbers; what is none has been told
     rate = training.learning_rate
     if name == "polynomial" and given.get("lr_end", _POLYNOMIAL_LR_END) >= rate:
         yield wrong(
-            f"lr_end is {given.get('lr_end', _POLYNOMIAL_LR_END):g} and training.learning_rate "
-            f"{rate:g}: the rate has to fall. Set a smaller lr_end.",
+            _(
+                "lr_end is {lr_end:g} and training.learning_rate {rate:g}: the rate has to fall. "
+                "Set a smaller lr_end.",
+                lr_end=given.get("lr_end", _POLYNOMIAL_LR_END),
+                rate=rate,
+            ),
             "training.learning_rate",
         )
     if name == "greedy" and given.get("min_lr", _GREEDY_MIN_LR) >= rate:
         yield wrong(
-            f"min_lr is {given.get('min_lr', _GREEDY_MIN_LR):g} and training.learning_rate "
-            f"{rate:g}: the rate could not fall. Set min_lr lower, such as min_lr={rate / 100:g}.",
+            _(
+                "min_lr is {min_lr:g} and training.learning_rate {rate:g}: the rate could not "
+                "fall. Set min_lr lower, such as min_lr={lower:g}.",
+                min_lr=given.get("min_lr", _GREEDY_MIN_LR),
+                rate=rate,
+                lower=rate / 100,
+            ),
             "training.learning_rate",
         )
 
@@ -280,7 +359,10 @@ def _measured_rules(config: RunConfig) -> Iterator[Problem]:
     if SCHEDULES[name].measured and config.evaluation.eval_strategy == "no":
         yield Problem(
             "training.lr_scheduler_type",
-            f"{name} with evaluation.eval_strategy no: it needs a measured loss. Evaluate by steps "
-            "or epoch.",
+            _(
+                "{name} with evaluation.eval_strategy no: it needs a measured loss. Evaluate by "
+                "steps or epoch.",
+                name=name,
+            ),
             ("evaluation.eval_strategy",),
         )

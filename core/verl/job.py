@@ -21,6 +21,7 @@ from core.data.record import DatasetInfo, Part
 from core.data.registry import load_dataset_info
 from core.data.rowfile import iter_rows
 from core.errors import ConfigError, DataError, WorkspaceError
+from core.language import _
 from core.rewards.kinds import Own
 from core.rewards.specs import parse_rewards
 from core.rules.data import need_form, reward_problems
@@ -92,7 +93,9 @@ def write_job(
     """
     cluster = cluster or Cluster()
     if folder.exists():
-        raise WorkspaceError(f"{folder} is there already.", "Name a new folder.")
+        raise WorkspaceError(
+            _("{folder} is there already.", folder=folder), _("Name a new folder.")
+        )
     name = config.name or folder.name
     settings = verl_settings(config, cluster, name)
     info = load_dataset_info(workspace, config.data.dataset)
@@ -152,8 +155,8 @@ def _write_data(info: DatasetInfo, config: RunConfig, folder: Path) -> tuple[dic
     if config.evaluation.eval_strategy != "no":
         if not info.counts.eval:
             raise DataError(
-                f"{info.name} has no held-out rows.",
-                "Split some off in Data, or set evaluation.eval_strategy to no.",
+                _("{name} has no held-out rows.", name=info.name),
+                _("Split some off in Data, or set evaluation.eval_strategy to no."),
             )
         parts.append("eval")
     counts: dict[str, int] = {}
@@ -170,7 +173,10 @@ def _write_data(info: DatasetInfo, config: RunConfig, folder: Path) -> tuple[dic
                 seen += len(rows)
                 written += len(kept)
         if not written:
-            raise DataError(f"No {part} row of {info.name} has a prompt.", "Look at it in Data.")
+            raise DataError(
+                _("No {part} row of {name} has a prompt.", part=part, name=info.name),
+                _("Look at it in Data."),
+            )
         counts[part] = written
         left_out += seen - written
     return counts, left_out

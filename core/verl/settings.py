@@ -15,15 +15,16 @@ from typing import Any
 
 from core.config import RunConfig
 from core.config.run import answers_a_step
-from core.errors import ConfigError, Problem, SetupError, nearest
+from core.errors import ConfigError, Problem, SetupError, nearest, reason_of
+from core.language import N_, _
 from core.models.starter import STARTER_MODELS
 from core.rewards.specs import FIELD, parse_rewards
 
 # Rows at once on a GPU where the run leaves it to this machine.
 _ROWS_A_GPU = 8
 _NOT_ON_A_CLUSTER = {
-    "reward_model": "verl holds reward models itself: set reward.reward_model in ppo.yaml",
-    "judge": "each worker of the cluster would ask the endpoint, and its key stays here",
+    "reward_model": N_("verl holds reward models itself: set reward.reward_model in ppo.yaml"),
+    "judge": N_("each worker of the cluster would ask the endpoint, and its key stays here"),
 }
 
 
@@ -39,36 +40,49 @@ def job_problems(config: RunConfig, cluster: Cluster) -> list[Problem]:
     """What of a run verl's PPO cannot do, each at its field."""
     found: list[Problem] = []
     if not config.training_method.generates:
-        message = (
-            f"{config.method} learns from rows, and a verl job from rewards. Set it to grpo or "
-            "rloo, and name reward functions: the job itself is PPO."
+        message = _(
+            "{method} learns from rows, and a verl job from rewards. Set it to grpo or rloo, "
+            "and name reward functions: the job itself is PPO.",
+            method=config.method,
         )
         return [Problem("method", message)]
     adapter = config.adapter
     if adapter.method not in ("lora", "none"):
-        message = f"{adapter.method} is none of verl's kinds. Take lora or none."
+        message = _("{method} is none of verl's kinds. Take lora or none.", method=adapter.method)
         found.append(Problem("adapter.method", message))
     if adapter.quantization != "none":
-        message = f"{adapter.quantization}: verl trains no quantized base. Set it to none."
+        message = _(
+            "{quantization}: verl trains no quantized base. Set it to none.",
+            quantization=adapter.quantization,
+        )
         found.append(Problem("adapter.quantization", message))
     if config.model.start_from != "base":
-        message = (
-            f"{config.model.start_from}: a cluster does not have this machine's runs. Export the "
-            "run merged, put it where the cluster reads it, and name that folder as base model."
+        message = _(
+            "{start_from}: a cluster does not have this machine's runs. Export the run "
+            "merged, put it where the cluster reads it, and name that folder as base model.",
+            start_from=config.model.start_from,
         )
         found.append(Problem("model.start_from", message))
     for spec in parse_rewards(config.reinforcement.rewards):
         reason = _NOT_ON_A_CLUSTER.get(spec.kind)
         if spec.kind == "length" and getattr(spec.options, "unit", "") == "tokens":
-            reason = "it counts tokens, for which the job has no tokenizer: count words"
+            reason = _("it counts tokens, for which the job has no tokenizer: count words")
         if reason:
-            text = f"reward {spec.number} ({spec.name}): {reason}."
+            text = _(
+                "reward {number} ({name}): {reason}.",
+                number=spec.number,
+                name=spec.name,
+                reason=reason,
+            )
             found.append(Problem(FIELD, text))
     answers, gpus = _answers(config), cluster.nodes * cluster.gpus_per_node
     if answers % gpus:
-        message = (
-            f"{answers} answers a step (batch size times accumulation) do not share out over "
-            f"{gpus} GPUs. Take {math.ceil(answers / gpus) * gpus}, or other --gpus and --nodes."
+        message = _(
+            "{answers} answers a step (batch size times accumulation) do not share out over "
+            "{gpus} GPUs. Take {nearest}, or other --gpus and --nodes.",
+            answers=answers,
+            gpus=gpus,
+            nearest=math.ceil(answers / gpus) * gpus,
         )
         found.append(Problem("training.per_device_train_batch_size", message))
     return found
@@ -261,11 +275,16 @@ def known_keys() -> frozenset[str]:
 def check_keys(keys: Iterable[str]) -> Checked:
     """The keys against those of VERSION."""
     known = known_keys()
-    wrong = []
+    wrong: list[tuple[str, str]] = []
     for key in keys:
         if key not in known:
             near = nearest(key, known)
-            wrong.append((key, f"no key of verl {VERSION}" + (f"; near: {near}" if near else "")))
+            why = (
+                _("no key of verl {version}; near: {near}", version=VERSION, near=near)
+                if near
+                else _("no key of verl {version}", version=VERSION)
+            )
+            wrong.append((key, why))
     return Checked(VERSION, wrong)
 
 
@@ -284,15 +303,21 @@ def check_with(python: str, settings: Mapping[str, Any]) -> Checked:
             check=False,
         )
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise SetupError(f"{python} cannot be asked: {error}.", "Name a Python.") from error
+        raise SetupError(
+            _("{python} cannot be asked: {reason}.", python=python, reason=reason_of(error)),
+            _("Name a Python."),
+        ) from error
     lines = done.stdout.strip().splitlines()
     if done.returncode or not lines:
-        reason = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
-        raise SetupError(f"{python} could not read verl's config: {reason}", "Name another Python.")
+        reason = (done.stderr.strip().splitlines() or [_("it said nothing")])[-1]
+        raise SetupError(
+            _("{python} could not read verl's config: {reason}", python=python, reason=reason),
+            _("Name another Python."),
+        )
     found = json.loads(lines[-1])
     if "missing" in found:
         raise SetupError(
-            f"{python} has no {found['missing']}.",
-            f"Name the Python of an environment with verl, such as {VERSION}.",
+            _("{python} has no {missing}.", python=python, missing=found["missing"]),
+            _("Name the Python of an environment with verl, such as {version}.", version=VERSION),
         )
     return Checked(found["version"], [(key, why) for key, why in found["wrong"]])
