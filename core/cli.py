@@ -38,7 +38,7 @@ from core.commands.output import (
     UsageError,
 )
 from core.errors import ConfigError, TunesmithError, WorkspaceError, reason_of
-from core.language import known_language, language_of_shell, speaking
+from core.language import N_, _, known_language, language_of_shell, speaking
 from core.progress import Stopped
 
 _GROUPS = (train, runs, data, templates, rewards, evaluate, chat, export, verl, estimate, info)
@@ -54,13 +54,12 @@ _TAKE_A_VALUE = (
         "--allow-host",
     ),
 )
-_EPILOG = """\
-also, with launch.py:
-  setup    make or update the environment, and nothing else; --with NAME adds what some
-           settings need, such as galore or wandb
-  test     run Tunesmith's own tests
-
-Without a command the page is served. Exit codes: 0 done, 1 failed, 2 wrong use, 130 stopped."""
+_EPILOG = N_(
+    "also, with launch.py:\n  setup    make or update the environment, and nothing "
+    "else; --with NAME adds what some\n           settings need, such as galore or "
+    "wandb\n  test     run Tunesmith's own tests\n\nWithout a command the page is "
+    "served. Exit codes: 0 done, 1 failed, 2 wrong use, 130 stopped."
+)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -121,7 +120,7 @@ def _main(words: list[str], output: Output) -> int:
         return DONE
     except OSError as error:  # a folder that cannot be written, a full disk
         place = f"{error.filename}: " if error.filename else ""
-        hint = "Look at its rights and at the room on its disk, then try again."
+        hint = _("Look at its rights and at the room on its disk, then try again.")
         output.error(WorkspaceError(f"{place}{reason_of(error)}.", hint))
         return FAILED
     except Exception as error:
@@ -160,7 +159,7 @@ def build_parser() -> argparse.ArgumentParser:
     common = common_arguments()
     parser = _Parser(
         prog=program,
-        description="Tunesmith fine-tunes language models in the browser or from the shell.",
+        description=_("Tunesmith fine-tunes language models in the browser or from the shell."),
         epilog=_EPILOG,
         parents=[common],
     )

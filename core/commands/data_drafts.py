@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from core.commands.opening import open_workspace
 from core.commands.output import DONE, Output, UsageError, pairs, table
+from core.language import _
 
 if TYPE_CHECKING:
     from core.data.drafts.tasks import Draft, DraftTask
@@ -30,16 +31,19 @@ def add(actions: Any, common: argparse.ArgumentParser) -> None:
     generate = actions.add_parser(
         "generate",
         parents=[common],
-        help="let a model write rows, as drafts",
-        description="A model writes rows after those of a data set: by an OpenAI-compatible "
-        "endpoint, whose URL and key stand in TUNESMITH_OPENAI_BASE_URL and "
-        "TUNESMITH_OPENAI_API_KEY (else OPENAI_BASE_URL and OPENAI_API_KEY), or on this machine. "
-        "They are drafts: `data drafts` accepts, edits, rejects them and takes them over.",
+        help=_("let a model write rows, as drafts"),
+        description=_(
+            "A model writes rows after those of a data set: by an OpenAI-compatible "
+            "endpoint, whose URL and key stand in TUNESMITH_OPENAI_BASE_URL and "
+            "TUNESMITH_OPENAI_API_KEY (else OPENAI_BASE_URL and OPENAI_API_KEY), or on this "
+            "machine. They are drafts: `data drafts` accepts, edits, rejects them and takes "
+            "them over."
+        ),
         late_epilog=_settings_help,
     )
     generate.add_argument("id", metavar="ID")
     generate.add_argument(
-        "--resume", metavar="TASK", help="go on with a task, with other limits if they are given"
+        "--resume", metavar="TASK", help=_("go on with a task, with other limits if they are given")
     )
     for name in SETTINGS:
         option = "--" + name.replace("_", "-")
@@ -47,27 +51,27 @@ def add(actions: Any, common: argparse.ArgumentParser) -> None:
     generate.set_defaults(run=run_generate)
 
     drafts = actions.add_parser(
-        "drafts", parents=[common], help="accept, edit or reject drafts, and take them over"
+        "drafts", parents=[common], help=_("accept, edit or reject drafts, and take them over")
     )
     drafts.add_argument("id", metavar="ID")
-    drafts.add_argument("--task", metavar="TASK", help="which drafts (else the newest)")
+    drafts.add_argument("--task", metavar="TASK", help=_("which drafts (else the newest)"))
     drafts.add_argument(
-        "--status", choices=("new", "accepted", "rejected", "taken"), help="show only these"
+        "--status", choices=("new", "accepted", "rejected", "taken"), help=_("show only these")
     )
-    drafts.add_argument("--offset", type=int, default=0, metavar="N", help="show from here on")
-    drafts.add_argument("--rows", type=int, default=_SHOWN, metavar="N", help="drafts to show")
+    drafts.add_argument("--offset", type=int, default=0, metavar="N", help=_("show from here on"))
+    drafts.add_argument("--rows", type=int, default=_SHOWN, metavar="N", help=_("drafts to show"))
     for verb in ("accept", "reject"):
         drafts.add_argument(
             f"--{verb}", metavar="all|NUMBERS", help=f"{verb} all new ones, or such as 1,4,7-9"
         )
     drafts.add_argument(
-        "--edit", nargs=2, metavar=("NUMBER", "JSON"), help="put another row in a draft's place"
+        "--edit", nargs=2, metavar=("NUMBER", "JSON"), help=_("put another row in a draft's place")
     )
     drafts.add_argument(
-        "--apply", action="store_true", help="take the accepted drafts over into the data set"
+        "--apply", action="store_true", help=_("take the accepted drafts over into the data set")
     )
-    drafts.add_argument("--name", help="of the data set, if the drafts become one of their own")
-    drafts.add_argument("--delete", action="store_true", help="delete the task and its drafts")
+    drafts.add_argument("--name", help=_("of the data set, if the drafts become one of their own"))
+    drafts.add_argument("--delete", action="store_true", help=_("delete the task and its drafts"))
     drafts.set_defaults(run=run_drafts)
 
 
@@ -90,7 +94,9 @@ def run_generate(args: argparse.Namespace, output: Output) -> int:
     try:
         task = run.run_drafts(workspace.root, task.dataset, task.id, fetch_progress)
     except BaseException:
-        output.say(f"To go on: data generate {task.dataset} --resume {task.id}")
+        output.say(
+            _("To go on: data generate {dataset} --resume {id}", dataset=task.dataset, id=task.id)
+        )
         raise
     output.result(_record(task), _text(task))
     return DONE
@@ -110,11 +116,11 @@ def run_drafts(args: argparse.Namespace, output: Output) -> int:
     known = tasks.list_tasks(workspace, args.id)
     task_id = args.task or (known[0].id if known else None)
     if task_id is None:
-        output.result({"tasks": []}, "There are no drafts yet. Begin some: data generate ID")
+        output.result({"tasks": []}, _("There are no drafts yet. Begin some: data generate ID"))
         return DONE
     if args.delete:
         tasks.delete_task(workspace, args.id, task_id)
-        output.result({"deleted": task_id}, f"{task_id} is deleted.")
+        output.result({"deleted": task_id}, _("{task_id} is deleted.", task_id=task_id))
         return DONE
     for verb, change in (("accept", review.accept), ("reject", review.reject)):
         text = getattr(args, verb)
@@ -157,7 +163,10 @@ def _ids(
     for part in text.split(","):
         first, dash, last = part.strip().partition("-")
         if not first.isdecimal() or (dash and not last.isdecimal()):
-            raise UsageError(f"{text!r} names no drafts.", "Write all, or numbers such as 1,4,7-9.")
+            raise UsageError(
+                _("{text!r} names no drafts.", text=text),
+                _("Write all, or numbers such as 1,4,7-9."),
+            )
         ids += range(int(first), int(last or first) + 1)
     return ids
 
@@ -166,9 +175,11 @@ def _row(text: str) -> dict[str, Any]:
     try:
         row = json.loads(text)
     except ValueError as error:
-        raise UsageError(f"The row is not JSON: {error}.", "Quote it for the shell.") from error
+        raise UsageError(
+            _("The row is not JSON: {error}.", error=error), _("Quote it for the shell.")
+        ) from error
     if not isinstance(row, dict):
-        raise UsageError("The row is no JSON object.", 'Such as {"text": "..."}.')
+        raise UsageError(_("The row is no JSON object."), _('Such as {"text": "..."}.'))
     return row
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from core.commands.opening import open_workspace
 from core.commands.output import DONE, Output, pairs, spell_bytes, spell_seconds
+from core.language import _
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,26 +23,30 @@ def add(commands: Any, common: argparse.ArgumentParser) -> None:
     parser = commands.add_parser(
         "estimate",
         parents=[common],
-        help="tell what a run would be, whether it fits and how long it takes",
-        description="Rows, tokens and steps of a run, its memory part by part, what would make it "
-        "fit, and its time, without starting it. Every setting is an option: "
-        "--training.max_length 256.",
+        help=_("tell what a run would be, whether it fits and how long it takes"),
+        description=_(
+            "Rows, tokens and steps of a run, its memory part by part, what would make it "
+            "fit, and its time, without starting it. Every setting is an option: "
+            "--training.max_length 256."
+        ),
         usage="%(prog)s CONFIG|PRESET [--section.field VALUE ...] [--tokens] [--trial] "
         "[--device-memory SIZE]",
     )
-    parser.add_argument("config", metavar="CONFIG|PRESET", help="a YAML file or a preset's name")
+    parser.add_argument("config", metavar="CONFIG|PRESET", help=_("a YAML file or a preset's name"))
     parser.add_argument(
-        "--tokens", action="store_true", help="count the tokens too (takes the model's tokenizer)"
+        "--tokens",
+        action="store_true",
+        help=_("count the tokens too (takes the model's tokenizer)"),
     )
     parser.add_argument(
         "--trial",
         action="store_true",
-        help="train two steps on the longest rows to measure time and memory; nothing is kept",
+        help=_("train two steps on the longest rows to measure time and memory; nothing is kept"),
     )
     parser.add_argument(
         "--device-memory",
         metavar="SIZE",
-        help="ask for a GPU with so much memory, such as 24GB, that need not be here",
+        help=_("ask for a GPU with so much memory, such as 24GB, that need not be here"),
     )
     parser.set_defaults(run=run)
 
@@ -78,8 +83,15 @@ def run(args: argparse.Namespace, output: Output) -> int:
     }
     parts = [_plan_text(summary), *_memory_text(estimate, changes), _time_text(pace, seconds)]
     if trial:
-        parts.append(f"The trial took {spell_bytes(trial['memory_bytes'])} of memory at most.")
-    parts += [f"Note: {warning}" for warning in (*summary.refused, *summary.warnings)]
+        parts.append(
+            _(
+                "The trial took {spell_bytes} of memory at most.",
+                spell_bytes=spell_bytes(trial["memory_bytes"]),
+            )
+        )
+    parts += [
+        _("Note: {warning}", warning=warning) for warning in (*summary.refused, *summary.warnings)
+    ]
     output.result(record, "\n".join(parts))
     return DONE
 
@@ -113,7 +125,7 @@ def _plan_text(summary: Any) -> str:
 def _steps(summary: Any) -> str | None:
     if summary.steps is None or summary.steps_exact:
         return _count(summary.steps)
-    return f"about {summary.steps:,}"
+    return _("about {steps:,}", steps=summary.steps)
 
 
 def _count(number: int | None) -> str | None:
@@ -137,13 +149,13 @@ def _memory_text(estimate: RunEstimate, changes: list[Change]) -> list[str]:
         said = ", ".join(f"{path.rpartition('.')[2]} {value}" for path, value in estimate.chosen)
         lines.append(f"On auto: {said}")
     if memory.batch and memory.batch.is_assumed:
-        lines.append("Each row is taken to be as long as it may be; --tokens counts them.")
+        lines.append(_("Each row is taken to be as long as it may be; --tokens counts them."))
     if memory.doubt:
         lines.append(f"Less sure: {memory.doubt}.")
     if changes and not changes[0].fits:
-        lines.append("Nothing makes it fit here; the smallest is:")
+        lines.append(_("Nothing makes it fit here; the smallest is:"))
     elif changes:
-        lines.append("Any of these makes it fit:")
+        lines.append(_("Any of these makes it fit:"))
     for change in changes:
         options = " ".join(f"--{path} {value}" for path, value in change.settings.items())
         lines.append(
@@ -154,11 +166,15 @@ def _memory_text(estimate: RunEstimate, changes: list[Change]) -> list[str]:
 
 def _time_text(pace: Pace | None, seconds: float | None) -> str:
     if pace is None:
-        return "Time: not known; --trial tries two steps."
+        return _("Time: not known; --trial tries two steps.")
     speed = f"{pace.tokens_per_second:,.0f} tokens a second, {pace.origin}"
     if seconds is None:
-        return f"Time: {speed}; --tokens counts how many there are."
-    return f"Time: about {spell_seconds(seconds)} of training ({speed})"
+        return _("Time: {speed}; --tokens counts how many there are.", speed=speed)
+    return _(
+        "Time: about {spell_seconds} of training ({speed})",
+        spell_seconds=spell_seconds(seconds),
+        speed=speed,
+    )
 
 
 def _pace(workspace: Workspace, estimate: RunEstimate, trial: dict[str, Any] | None) -> Pace | None:
@@ -166,7 +182,7 @@ def _pace(workspace: Workspace, estimate: RunEstimate, trial: dict[str, Any] | N
     from core.jobs.store import Store
 
     if trial:
-        return Pace(trial["tokens_per_second"], "from a trial of two steps", True)
+        return Pace(trial["tokens_per_second"], _("from a trial of two steps"), True)
     if estimate.config is None:
         return None
     store = Store.open(workspace)

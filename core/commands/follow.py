@@ -8,6 +8,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from core.commands.output import DONE, FAILED, STOPPED, Output, spell_seconds
+from core.language import _
 
 if TYPE_CHECKING:
     from core.jobs.job import Job
@@ -64,7 +65,7 @@ def say_end(job: Job, output: Output) -> None:
     else:
         output.say(f"{name} {job.id} stopped at step {job.step}.")
     if job.kind == "train":
-        output.say(f"Go on from its last checkpoint: runs resume {job.id}")
+        output.say(_("Go on from its last checkpoint: runs resume {id}", id=job.id))
 
 
 # How often progress is told where no bar can be drawn (seconds).
@@ -104,7 +105,7 @@ class JobView:
             self.say(str(event["message"]))
 
     def _show_error(self, event: dict[str, Any]) -> None:
-        self.say(f"Error: {event.get('message', '')}")
+        self.say(_("Error: {message}", message=event.get("message", "")))
 
     def _show_result(self, event: dict[str, Any]) -> None:
         self.last_result = {k: v for k, v in event.items() if k not in ("kind", "time")}
@@ -113,7 +114,13 @@ class JobView:
         if event.get("loss") is not None:
             self._loss = float(event["loss"])
         if event.get("eval_loss") is not None:
-            self.say(f"Step {event.get('step')}: eval loss {event['eval_loss']:.4f}")
+            self.say(
+                _(
+                    "Step {step}: eval loss {eval_loss:.4f}",
+                    step=event.get("step"),
+                    eval_loss=event["eval_loss"],
+                )
+            )
 
     def _show_sample(self, event: dict[str, Any]) -> None:
         prompt = event.get("prompt") or []
@@ -160,16 +167,22 @@ class JobView:
         self._bar.refresh()
 
     def _plain(self, done: float, total: float, event: dict[str, Any]) -> str:
-        place = f"step {done:.0f} of {total:.0f}" if event.get("max_steps") else f"{done:.0f} %"
+        place = (
+            _("step {done:.0f} of {total:.0f}", done=done, total=total)
+            if event.get("max_steps")
+            else f"{done:.0f} %"
+        )
         return ", ".join([place, *self._facts(event)])
 
     def _facts(self, event: dict[str, Any]) -> list[str]:
         message = str(event.get("message") or "")
         facts = [message] if message not in ("", "Training") else []
         if self._loss is not None:
-            facts.append(f"loss {self._loss:.4f}")
+            facts.append(_("loss {loss:.4f}", loss=self._loss))
         if event.get("eta_seconds") is not None:
-            facts.append(f"{spell_seconds(event['eta_seconds'])} left")
+            facts.append(
+                _("{spell_seconds} left", spell_seconds=spell_seconds(event["eta_seconds"]))
+            )
         return facts
 
 

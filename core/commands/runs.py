@@ -17,6 +17,7 @@ from core.commands.output import (
     spell_time,
     table,
 )
+from core.language import N_, _
 
 if TYPE_CHECKING:
     from core.jobs.store import Store
@@ -24,15 +25,16 @@ if TYPE_CHECKING:
     from core.workspace import Workspace
 
 _ACTIONS = {
-    "list": "every run, newest first",
-    "show": "one run: settings, results, checkpoints",
-    "diff": "the settings in which runs differ",
-    "stop": "stop with a checkpoint, or take out of the queue",
-    "resume": "go on from the last checkpoint; with settings (--training.num_train_epochs 5) as a "
-    "new run",
-    "delete": "delete a run's folder and all in it",
-    "rename": "change the name in lists and charts",
-    "note": "keep a note with the run",
+    "list": N_("every run, newest first"),
+    "show": N_("one run: settings, results, checkpoints"),
+    "diff": N_("the settings in which runs differ"),
+    "stop": N_("stop with a checkpoint, or take out of the queue"),
+    "resume": N_(
+        "go on from the last checkpoint; with settings (--training.num_train_epochs 5) as a new run"
+    ),
+    "delete": N_("delete a run's folder and all in it"),
+    "rename": N_("change the name in lists and charts"),
+    "note": N_("keep a note with the run"),
 }
 
 
@@ -55,30 +57,32 @@ def add(commands: Any, common: argparse.ArgumentParser) -> None:
             name, parents=[common], help=_ACTIONS[name], description=_ACTIONS[name].capitalize()
         )
         if name != "list":
-            action.add_argument("id", metavar="ID", help="the run's id, or the start of it")
+            action.add_argument("id", metavar="ID", help=_("the run's id, or the start of it"))
         if name == "diff":
-            action.add_argument("others", metavar="ID", nargs="+", help="the runs beside it")
+            action.add_argument("others", metavar="ID", nargs="+", help=_("the runs beside it"))
         if name == "stop":
             action.add_argument(
-                "--now", action="store_true", help="end it at once, without a checkpoint"
+                "--now", action="store_true", help=_("end it at once, without a checkpoint")
             )
         if name == "resume":
             action.add_argument(
-                "--queue", action="store_true", help="hand it to the running app and come back"
+                "--queue", action="store_true", help=_("hand it to the running app and come back")
             )
             action.add_argument(
-                "--checkpoint", metavar="NAME", help="with settings: the checkpoint to go on from"
+                "--checkpoint",
+                metavar="NAME",
+                help=_("with settings: the checkpoint to go on from"),
             )
             action.add_argument(
                 "--half-batch",
                 action="store_true",
-                help="half the rows at once, and as many in each step as before",
+                help=_("half the rows at once, and as many in each step as before"),
             )
         if name == "delete":
             action.add_argument(
                 "--though-built-on",
                 action="store_true",
-                help="also when other runs began with it; they keep what they need",
+                help=_("also when other runs began with it; they keep what they need"),
             )
         if name in ("rename", "note"):
             action.add_argument("text", metavar="NAME" if name == "rename" else "TEXT")
@@ -95,10 +99,10 @@ def find_run(store: Store, text: str) -> str:
     found = [run_id for run_id in ids if text and run_id.startswith(text)]
     if len(found) > 1:
         raise JobError(
-            f"{text} begins {len(found)} runs: {', '.join(found[:5])}.", "Say more of it."
+            f"{text} begins {len(found)} runs: {', '.join(found[:5])}.", _("Say more of it.")
         )
     if not found:
-        raise JobError(f"There is no run {text}.", "See which there are: runs list")
+        raise JobError(_("There is no run {text}.", text=text), _("See which there are: runs list"))
     return found[0]
 
 
@@ -117,7 +121,10 @@ def _with_store(handler: Callable[..., int]) -> Callable[[argparse.Namespace, Ou
         from core.jobs.store import Store
 
         if args.overrides and handler is not _resume:
-            raise UsageError(f"There is no option {args.overrides[0]}.", "Only resume takes it.")
+            raise UsageError(
+                _("There is no option {overrides}.", overrides=args.overrides[0]),
+                _("Only resume takes it."),
+            )
         workspace = open_workspace(args)
         store = Store.open(workspace)
         try:
@@ -148,7 +155,7 @@ def _list(args: argparse.Namespace, output: Output, workspace: Workspace, store:
         for run in summaries
     ]
     titles = ("RUN", "NAME", "STATE", "STEP", "EVAL LOSS", "TIME", "SIZE", "MODEL", "DATA")
-    text = table(titles, rows) if rows else "There are no runs yet. Start one: train quickstart"
+    text = table(titles, rows) if rows else _("There are no runs yet. Start one: train quickstart")
     output.result({"runs": [_record(workspace, run) for run in summaries]}, text)
     return DONE
 
@@ -208,7 +215,7 @@ def _diff(args: argparse.Namespace, output: Output, workspace: Workspace, store:
     ids = [find_run(store, text) for text in (args.id, *args.others)]
     found = differences([load_config(workspace.run(run_id).config) for run_id in ids])
     rows = [(path, *(str(value) for value in values)) for path, values in found.items()]
-    text = table(("setting", *ids), rows) if rows else "Their settings are the same."
+    text = table(("setting", *ids), rows) if rows else _("Their settings are the same.")
     output.result({"runs": ids, "differences": found}, text)
     return DONE
 
@@ -238,7 +245,9 @@ def _resume(args: argparse.Namespace, output: Output, workspace: Workspace, stor
     if args.overrides or args.checkpoint:
         changes = apply_overrides({}, args.overrides)
         job = train_longer(workspace, store, run_id, changes, checkpoint=args.checkpoint)
-        output.say(f"{job.id} goes on from {run_id} at step {job.step}.")
+        output.say(
+            _("{id} goes on from {run_id} at step {step}.", id=job.id, run_id=run_id, step=job.step)
+        )
     elif args.half_batch:
         job = resume_with_half(workspace, store, run_id)
     else:
@@ -251,9 +260,9 @@ def _delete(args: argparse.Namespace, output: Output, workspace: Workspace, stor
 
     run_id = find_run(store, args.id)
     if run_id != args.id:
-        raise UsageError(f"Deleting takes the whole id: runs delete {run_id}")
+        raise UsageError(_("Deleting takes the whole id: runs delete {run_id}", run_id=run_id))
     delete_run(workspace, store, run_id, though_built_on=args.though_built_on)
-    output.result({"deleted": run_id}, f"{run_id} is deleted.")
+    output.result({"deleted": run_id}, _("{run_id} is deleted.", run_id=run_id))
     return DONE
 
 
@@ -262,7 +271,7 @@ def _rename(args: argparse.Namespace, output: Output, workspace: Workspace, stor
     from core.runs.records import rename_run
 
     job = rename_run(workspace, store, find_run(store, args.id), args.text)
-    output.result(record(workspace, job), f"{job.id} is called {job.name}.")
+    output.result(record(workspace, job), _("{id} is called {name}.", id=job.id, name=job.name))
     return DONE
 
 
@@ -271,14 +280,18 @@ def _note(args: argparse.Namespace, output: Output, workspace: Workspace, store:
     from core.runs.records import note_run
 
     job = note_run(workspace, store, find_run(store, args.id), args.text)
-    output.result(record(workspace, job), f"The note is kept with {job.id}.")
+    output.result(record(workspace, job), _("The note is kept with {id}.", id=job.id))
     return DONE
 
 
 def _state(run: RunSummary) -> str:
     if run.state == "died" and run.job.signal:
-        return f"died (signal {run.job.signal})"
-    return f"queued ({run.queue_position}.)" if run.queue_position else run.state
+        return _("died (signal {signal})", signal=run.job.signal)
+    return (
+        _("queued ({queue_position}.)", queue_position=run.queue_position)
+        if run.queue_position
+        else run.state
+    )
 
 
 def _record(workspace: Workspace, run: RunSummary) -> dict[str, Any]:

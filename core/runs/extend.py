@@ -12,6 +12,7 @@ from core.data.registry import load_dataset_info
 from core.errors import ConfigError, JobError, Problem
 from core.jobs.job import Job
 from core.jobs.store import Store
+from core.language import N_, _
 from core.models.checkpoints import Checkpoint, broken, last_good_checkpoint
 from core.rules import load_config, parse_config
 from core.runs.records import run_job
@@ -40,7 +41,7 @@ CHANGEABLE = (
 _SCHEDULE = "training.lr_scheduler_type"
 # These remember the rate itself, so that neither it nor they can be changed on the way.
 _REMEMBERING = ("reduce_lr_on_plateau", "greedy")
-_NO_CHECKPOINT = (
+_NO_CHECKPOINT = N_(
     "Continue from its model instead, which begins a new training: train --from-run {run}."
 )
 
@@ -62,11 +63,14 @@ def train_longer(
     """
     job = run_job(store, run_id)
     if not job.ended:
-        raise JobError(f"{run_id} is {job.state}.", "Wait for its end, or stop it first.")
+        raise JobError(
+            _("{run_id} is {state}.", run_id=run_id, state=job.state),
+            _("Wait for its end, or stop it first."),
+        )
     run = workspace.run(run_id)
     start = _checkpoint(run, checkpoint)
     before = load_config(run.config)
-    own_name = {"name": changes.get("name") or f"{job.name}, longer"[:80]}
+    own_name = {"name": changes.get("name") or _("{name}, longer", name=job.name)[:80]}
     config = parse_config(before.values() | dict(changes) | own_name)
     problems = [
         *_change_problems(before, config),
@@ -91,12 +95,15 @@ def _checkpoint(run: RunFolder, name: str | None) -> Checkpoint:
         found, _ = last_good_checkpoint(run.checkpoints)
         if found is None:
             hint = _NO_CHECKPOINT.format(run=run_id)
-            raise JobError(f"{run_id} left no checkpoint to go on from.", hint)
+            raise JobError(_("{run_id} left no checkpoint to go on from.", run_id=run_id), hint)
         return found
     path = run.checkpoints / Path(name).name
     why = broken(path, resumable=True)
     if why is not None:
-        raise JobError(f"{run_id} has no {name} to go on from: {why}.", "Take another one.")
+        raise JobError(
+            _("{run_id} has no {name} to go on from: {why}.", run_id=run_id, name=name, why=why),
+            _("Take another one."),
+        )
     return Checkpoint(path.name, int(path.name.rpartition("-")[2]), path)
 
 
@@ -109,8 +116,12 @@ def _change_problems(before: RunConfig, config: RunConfig) -> list[Problem]:
             found.append(
                 Problem(
                     path,
-                    f"{value} instead of {old[path]} cannot be changed while a training goes on. "
-                    "Leave it, or begin a new training that continues from the run's model.",
+                    _(
+                        "{value} instead of {old} cannot be changed while a training goes on. Leave it, "
+                        "or begin a new training that continues from the run's model.",
+                        value=value,
+                        old=old[path],
+                    ),
                 )
             )
     types = {before.training.lr_scheduler_type, config.training.lr_scheduler_type}
@@ -119,8 +130,11 @@ def _change_problems(before: RunConfig, config: RunConfig) -> list[Problem]:
         found.append(
             Problem(
                 _SCHEDULE,
-                f"{' and '.join(sorted(types))}: this schedule keeps its own rate, so neither it "
-                "nor the learning rate can be changed on the way.",
+                _(
+                    "{types}: this schedule keeps its own rate, so neither it nor the learning rate "
+                    "can be changed on the way.",
+                    types=" and ".join(sorted(types)),
+                ),
                 ("training.learning_rate",),
             )
         )
@@ -132,7 +146,10 @@ def _rows_problems(workspace: Workspace, before: RunConfig) -> list[Problem]:
     known = before.data.dataset_fingerprint
     if not known or info.fingerprint == known:
         return []
-    words = f"{info.name} has changed since the run. Bring the old rows back, or begin a new run."
+    words = _(
+        "{name} has changed since the run. Bring the old rows back, or begin a new run.",
+        name=info.name,
+    )
     return [Problem("data.dataset", words)]
 
 
@@ -143,10 +160,20 @@ def _length_problems(start: Checkpoint, before: RunConfig, config: RunConfig) ->
     if training.max_steps > 0:
         if training.max_steps > start.step:
             return []
-        message = f"{training.max_steps} steps, but {start.name} has {start.step}. Take more."
+        message = _(
+            "{max_steps} steps, but {name} has {step}. Take more.",
+            max_steps=training.max_steps,
+            name=start.name,
+            step=start.step,
+        )
         return [Problem("training.max_steps", message)]
     epochs = float(state.get("epoch") or 0.0)
     if training.num_train_epochs > epochs + 1e-6:
         return []
-    message = f"{training.num_train_epochs:g}, but {start.name} has seen {epochs:g}. Take more."
+    message = _(
+        "{num_train_epochs:g}, but {name} has seen {epochs:g}. Take more.",
+        num_train_epochs=training.num_train_epochs,
+        name=start.name,
+        epochs=epochs,
+    )
     return [Problem("training.num_train_epochs", message)]

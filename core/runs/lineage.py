@@ -10,6 +10,7 @@ from core.config.run import continues, run_and_checkpoint
 from core.errors import ConfigError, ModelError, Problem, WorkspaceError
 from core.jobs.job import Job
 from core.jobs.store import Store
+from core.language import _
 from core.models.origin import Origin, read_origin
 from core.models.trained import TrainedModel, adapter_settings, find_trained
 from core.rules import load_config
@@ -56,22 +57,39 @@ def _base_problems(parent: TrainedModel, config: RunConfig) -> Iterator[Problem]
         if theirs != ours:
             yield Problem(
                 f"model.{field}",
-                f"{ours}, but {name} was trained from {theirs}. Set it to {theirs}.",
+                _(
+                    "{ours}, but {name} was trained from {theirs}. Set it to {theirs}.",
+                    ours=ours,
+                    name=name,
+                    theirs=theirs,
+                ),
                 ("model.from_run",),
             )
     made, needed = parent.config.training_method.makes, config.training_method.makes
     if made != needed and made not in _ALSO.get(needed, ()):
         yield Problem(
             "model.from_run",
-            f"{name} was trained by {parent.config.method}: its model {_DOES[made]}, and "
-            f"method {config.method} needs one that {_DOES[needed]}. Choose another run.",
+            _(
+                "{name} was trained by {method}: its model {does}, and method {method_2} needs "
+                "one that {does_2}. Choose another run.",
+                name=name,
+                method=parent.config.method,
+                does=_DOES[made],
+                method_2=config.method,
+                does_2=_DOES[needed],
+            ),
             ("method",),
         )
     elif made != needed and config.model.start_from != "merge" and parent.is_adapter:
         yield Problem(
             "model.start_from",
-            f"{config.model.start_from} with method {config.method}: the adapter of {name} was "
-            "made for another output. Take merge.",
+            _(
+                "{start_from} with method {method}: the adapter of {name} was made for another "
+                "output. Take merge.",
+                start_from=config.model.start_from,
+                method=config.method,
+                name=name,
+            ),
             ("method",),
         )
 
@@ -83,8 +101,12 @@ def _way_problems(parent: TrainedModel, config: RunConfig) -> Iterator[Problem]:
         if way == "stack" or (way == "continue" and config.adapter.is_adapter):
             yield Problem(
                 "model.start_from",
-                f"{way}, but {name} trained the model itself: there is no adapter. Take merge, "
-                "which begins with its model.",
+                _(
+                    "{way}, but {name} trained the model itself: there is no adapter. Take merge, "
+                    "which begins with its model.",
+                    way=way,
+                    name=name,
+                ),
                 ("model.from_run",),
             )
         return
@@ -92,15 +114,23 @@ def _way_problems(parent: TrainedModel, config: RunConfig) -> Iterator[Problem]:
     if way in ("merge", "stack") and kind in _NOT_IN_WEIGHTS:
         yield Problem(
             "model.start_from",
-            f"{way}, but {name} has an adapter of the kind {kind}, which is no part of the "
-            "weights. Take continue.",
+            _(
+                "{way}, but {name} has an adapter of the kind {kind}, which is no part of the "
+                "weights. Take continue.",
+                way=way,
+                name=name,
+                kind=kind,
+            ),
             ("model.from_run",),
         )
     made = parent.config.training_method.makes
     if way == "stack" and made == config.training_method.makes != "writer":
         yield Problem(
             "model.start_from",
-            f"stack with method {config.method}: only models that write are stacked. Take merge.",
+            _(
+                "stack with method {method}: only models that write are stacked. Take merge.",
+                method=config.method,
+            ),
             ("method",),
         )
     if way == "continue":
@@ -114,8 +144,13 @@ def _other_settings(parent: TrainedModel, config: RunConfig) -> Iterator[Problem
             continue
         yield Problem(
             f"adapter.{field}",
-            f"{_said(value)} with model.start_from continue: the adapter of "
-            f"{parent.run.root.name} has {_said(theirs[field])}. Set it to that, or take merge.",
+            _(
+                "{said} with model.start_from continue: the adapter of {name} has {said_2}. Set "
+                "it to that, or take merge.",
+                said=_said(value),
+                name=parent.run.root.name,
+                said_2=_said(theirs[field]),
+            ),
             ("model.start_from",),
         )
 

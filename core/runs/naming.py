@@ -8,6 +8,7 @@ from core.config import SPEC_BY_PATH, RunConfig
 from core.config.adapter import NAMES
 from core.data.registry import load_dataset_info
 from core.errors import TunesmithError
+from core.language import _
 from core.workspace import Workspace
 
 MOST = 80
@@ -24,7 +25,14 @@ def run_title(workspace: Workspace, config: RunConfig) -> str:
     how.append(f"{kind} r{adapter.r}" if ranked else kind)
     model = PurePosixPath(config.model.model_name_or_path.replace("\\", "/")).name
     end = f", {', '.join(how)}"
-    return f"{model} on {dataset_title(workspace, config.data.dataset)}"[: MOST - len(end)] + end
+    return (
+        _(
+            "{model} on {dataset_title}",
+            model=model,
+            dataset_title=dataset_title(workspace, config.data.dataset),
+        )[: MOST - len(end)]
+        + end
+    )
 
 
 def dataset_title(workspace: Workspace, dataset: str) -> str:

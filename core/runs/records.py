@@ -11,6 +11,7 @@ from pathlib import Path
 from core.errors import ConfigError, JobError
 from core.jobs.job import QUEUED, Job, update_record
 from core.jobs.store import Store
+from core.language import _
 from core.rules import load_config
 from core.runs.lineage import built_on
 from core.runs.naming import run_title
@@ -62,7 +63,9 @@ def run_job(store: Store, run_id: str) -> Job:
     """The training with this id. Raises JobError when there is none."""
     job = store.find(run_id)
     if job is None or job.kind != "train":
-        raise JobError(f"There is no run {run_id}.", "See which there are: runs list.")
+        raise JobError(
+            _("There is no run {run_id}.", run_id=run_id), _("See which there are: runs list.")
+        )
     return job
 
 
@@ -79,9 +82,12 @@ def delete_run(
     if later:
         names = ", ".join(job.name for job in later)
         raise JobError(
-            f"{run_id} is what {names} began with.",
-            "They keep what they need of it. To delete it all the same: runs delete "
-            f"{run_id} --though-built-on",
+            _("{run_id} is what {names} began with.", run_id=run_id, names=names),
+            _(
+                "They keep what they need of it. To delete it all the same: runs delete {run_id} "
+                "--though-built-on",
+                run_id=run_id,
+            ),
         )
     folder = workspace.run(run_id).root
     going = folder.with_name(f".deleting-{run_id}")
@@ -90,7 +96,13 @@ def delete_run(
         busy = [job for job in jobs if job.active]
         if busy:
             raise JobError(
-                f"{run_id} is at work ({busy[0].kind}: {busy[0].state}).", "Stop it first."
+                _(
+                    "{run_id} is at work ({kind}: {state}).",
+                    run_id=run_id,
+                    kind=busy[0].kind,
+                    state=busy[0].state,
+                ),
+                _("Stop it first."),
             )
         if folder.exists():
             folder.rename(going)  # at once, so that a half deleted folder is never read as a run
@@ -103,7 +115,9 @@ def delete_run(
 def rename_run(workspace: Workspace, store: Store, run_id: str, name: str) -> Job:
     """Changes the name that lists and charts show; an empty one is made of what the run is."""
     if len(name) > 80:
-        raise JobError(f"A name of {len(name)} characters is too long.", "Take at most 80.")
+        raise JobError(
+            _("A name of {name} characters is too long.", name=len(name)), _("Take at most 80.")
+        )
     return _describe(workspace, store, run_id, name=name.strip() or _title(workspace, run_id))
 
 
