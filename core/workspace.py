@@ -135,9 +135,9 @@ class Workspace:
         except OSError as error:
             raise WorkspaceError(
                 _(
-                    "The workspace {folder} cannot be made: {strerror}.",
+                    "The workspace {folder} cannot be made: {why}.",
                     folder=folder,
-                    strerror=error.strerror,
+                    why=error.strerror,
                 ),
                 _("Choose another folder with --workspace or TUNESMITH_WORKSPACE."),
             ) from error

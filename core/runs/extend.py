@@ -12,10 +12,10 @@ from core.data.registry import load_dataset_info
 from core.errors import ConfigError, JobError, Problem
 from core.jobs.job import Job
 from core.jobs.store import Store
-from core.language import N_, _
+from core.language import _
 from core.models.checkpoints import Checkpoint, broken, last_good_checkpoint
 from core.rules import load_config, parse_config
-from core.runs.records import run_job
+from core.runs.records import STATE_WORDS, run_job
 from core.runs.submit import submit_run
 from core.workspace import RunFolder, Workspace
 
@@ -41,9 +41,6 @@ CHANGEABLE = (
 _SCHEDULE = "training.lr_scheduler_type"
 # These remember the rate itself, so that neither it nor they can be changed on the way.
 _REMEMBERING = ("reduce_lr_on_plateau", "greedy")
-_NO_CHECKPOINT = N_(
-    "Continue from its model instead, which begins a new training: train --from-run {run}."
-)
 
 
 def train_longer(
@@ -64,7 +61,7 @@ def train_longer(
     job = run_job(store, run_id)
     if not job.ended:
         raise JobError(
-            _("{run_id} is {state}.", run_id=run_id, state=job.state),
+            _("{run} is {state}.", run=run_id, state=STATE_WORDS[job.state]),
             _("Wait for its end, or stop it first."),
         )
     run = workspace.run(run_id)
@@ -92,16 +89,23 @@ def train_longer(
 def _checkpoint(run: RunFolder, name: str | None) -> Checkpoint:
     run_id = run.root.name
     if name is None:
-        found, _ = last_good_checkpoint(run.checkpoints)
+        found, _broken = last_good_checkpoint(run.checkpoints)
         if found is None:
-            hint = _NO_CHECKPOINT.format(run=run_id)
-            raise JobError(_("{run_id} left no checkpoint to go on from.", run_id=run_id), hint)
+            raise JobError(
+                _("{run} left no checkpoint to go on from.", run=run_id),
+                _(
+                    "Continue from its model instead, which begins a new training: "
+                    "train --from-run {run}.",
+                    run=run_id,
+                ),
+            )
         return found
     path = run.checkpoints / Path(name).name
     why = broken(path, resumable=True)
     if why is not None:
+        given = {"run": run_id, "checkpoint": name, "why": why}
         raise JobError(
-            _("{run_id} has no {name} to go on from: {why}.", run_id=run_id, name=name, why=why),
+            _("{run} has no {checkpoint} to go on from: {why}.", **given),
             _("Take another one."),
         )
     return Checkpoint(path.name, int(path.name.rpartition("-")[2]), path)
@@ -117,8 +121,8 @@ def _change_problems(before: RunConfig, config: RunConfig) -> list[Problem]:
                 Problem(
                     path,
                     _(
-                        "{value} instead of {old} cannot be changed while a training goes on. Leave it, "
-                        "or begin a new training that continues from the run's model.",
+                        "{value} instead of {old} cannot be changed while a training goes on. "
+                        "Leave it, or begin a new training that continues from the run's model.",
                         value=value,
                         old=old[path],
                     ),
@@ -131,9 +135,9 @@ def _change_problems(before: RunConfig, config: RunConfig) -> list[Problem]:
             Problem(
                 _SCHEDULE,
                 _(
-                    "{types}: this schedule keeps its own rate, so neither it nor the learning rate "
-                    "can be changed on the way.",
-                    types=" and ".join(sorted(types)),
+                    "{schedules}: this schedule keeps its own rate, so neither it nor the "
+                    "learning rate can be changed on the way.",
+                    schedules=", ".join(sorted(types)),
                 ),
                 ("training.learning_rate",),
             )
@@ -161,19 +165,19 @@ def _length_problems(start: Checkpoint, before: RunConfig, config: RunConfig) ->
         if training.max_steps > start.step:
             return []
         message = _(
-            "{max_steps} steps, but {name} has {step}. Take more.",
-            max_steps=training.max_steps,
-            name=start.name,
-            step=start.step,
+            "{steps} steps, but {checkpoint} has {done}. Take more.",
+            steps=training.max_steps,
+            checkpoint=start.name,
+            done=start.step,
         )
         return [Problem("training.max_steps", message)]
     epochs = float(state.get("epoch") or 0.0)
     if training.num_train_epochs > epochs + 1e-6:
         return []
     message = _(
-        "{num_train_epochs:g}, but {name} has seen {epochs:g}. Take more.",
-        num_train_epochs=training.num_train_epochs,
-        name=start.name,
-        epochs=epochs,
+        "{epochs:g}, but {checkpoint} has seen {done:g}. Take more.",
+        epochs=training.num_train_epochs,
+        checkpoint=start.name,
+        done=epochs,
     )
     return [Problem("training.num_train_epochs", message)]

@@ -10,7 +10,7 @@ from core.config.run import continues, run_and_checkpoint
 from core.errors import ConfigError, ModelError, Problem, WorkspaceError
 from core.jobs.job import Job
 from core.jobs.store import Store
-from core.language import _
+from core.language import N_, _
 from core.models.origin import Origin, read_origin
 from core.models.trained import TrainedModel, adapter_settings, find_trained
 from core.rules import load_config
@@ -18,10 +18,10 @@ from core.workspace import RunFolder, Workspace
 
 # What a model does, by what its method makes.
 _DOES = {
-    "writer": "writes",
-    "filler": "fills gaps",
-    "classifier": "gives labels",
-    "scorer": "gives scores",
+    "writer": N_("writes"),
+    "filler": N_("fills gaps"),
+    "classifier": N_("gives labels"),
+    "scorer": N_("gives scores"),
 }
 # A run can begin with what is of its own kind, and with what stands here.
 _ALSO = {"classifier": ("filler", "writer"), "scorer": ("writer",)}
@@ -30,10 +30,10 @@ _NOT_IN_WEIGHTS = ("PROMPT_TUNING", "MULTITASK_PROMPT_TUNING", "P_TUNING", "PREF
 # Settings of the adapter that may change while it is trained further.
 _FREE = ("lora_dropout", "quantization", "bnb_", "loraplus_")
 _HOW = {
-    "merge": "merged",
-    "stack": "stacked",
-    "continue": "continued",
-    "longer": "trained longer",
+    "merge": N_("merged"),
+    "stack": N_("stacked"),
+    "continue": N_("continued"),
+    "longer": N_("trained longer"),
 }
 
 
@@ -58,9 +58,9 @@ def _base_problems(parent: TrainedModel, config: RunConfig) -> Iterator[Problem]
             yield Problem(
                 f"model.{field}",
                 _(
-                    "{ours}, but {name} was trained from {theirs}. Set it to {theirs}.",
+                    "{ours}, but {run} was trained from {theirs}. Set it to {theirs}.",
                     ours=ours,
-                    name=name,
+                    run=name,
                     theirs=theirs,
                 ),
                 ("model.from_run",),
@@ -70,13 +70,13 @@ def _base_problems(parent: TrainedModel, config: RunConfig) -> Iterator[Problem]
         yield Problem(
             "model.from_run",
             _(
-                "{name} was trained by {method}: its model {does}, and method {method_2} needs "
-                "one that {does_2}. Choose another run.",
-                name=name,
-                method=parent.config.method,
+                "{run} was trained by {before}: its model {does}, and method {method} needs one "
+                "that {needed}. Choose another run.",
+                run=name,
+                before=parent.config.method,
                 does=_DOES[made],
-                method_2=config.method,
-                does_2=_DOES[needed],
+                method=config.method,
+                needed=_DOES[needed],
             ),
             ("method",),
         )
@@ -84,11 +84,11 @@ def _base_problems(parent: TrainedModel, config: RunConfig) -> Iterator[Problem]
         yield Problem(
             "model.start_from",
             _(
-                "{start_from} with method {method}: the adapter of {name} was made for another "
-                "output. Take merge.",
-                start_from=config.model.start_from,
+                "{way} with method {method}: the adapter of {run} was made for another output. "
+                "Take merge.",
+                way=config.model.start_from,
                 method=config.method,
-                name=name,
+                run=name,
             ),
             ("method",),
         )
@@ -102,10 +102,10 @@ def _way_problems(parent: TrainedModel, config: RunConfig) -> Iterator[Problem]:
             yield Problem(
                 "model.start_from",
                 _(
-                    "{way}, but {name} trained the model itself: there is no adapter. Take merge, "
+                    "{way}, but {run} trained the model itself: there is no adapter. Take merge, "
                     "which begins with its model.",
                     way=way,
-                    name=name,
+                    run=name,
                 ),
                 ("model.from_run",),
             )
@@ -115,10 +115,10 @@ def _way_problems(parent: TrainedModel, config: RunConfig) -> Iterator[Problem]:
         yield Problem(
             "model.start_from",
             _(
-                "{way}, but {name} has an adapter of the kind {kind}, which is no part of the "
+                "{way}, but {run} has an adapter of the kind {kind}, which is no part of the "
                 "weights. Take continue.",
                 way=way,
-                name=name,
+                run=name,
                 kind=kind,
             ),
             ("model.from_run",),
@@ -145,11 +145,11 @@ def _other_settings(parent: TrainedModel, config: RunConfig) -> Iterator[Problem
         yield Problem(
             f"adapter.{field}",
             _(
-                "{said} with model.start_from continue: the adapter of {name} has {said_2}. Set "
+                "{ours} with model.start_from continue: the adapter of {run} has {theirs}. Set "
                 "it to that, or take merge.",
-                said=_said(value),
-                name=parent.run.root.name,
-                said_2=_said(theirs[field]),
+                ours=_said(value),
+                run=parent.run.root.name,
+                theirs=_said(theirs[field]),
             ),
             ("model.start_from",),
         )
@@ -166,13 +166,14 @@ def lineage(run: RunFolder) -> tuple[Origin, ...]:
 
 def lineage_text(run: RunFolder) -> str:
     """`from quiet-otter (sft, merged), which came from calm-owl (cpt, merged)`; empty for none."""
-    parts = [
-        f"{one.name} ({one.method}, {_HOW[one.how]}"
-        + ("" if one.checkpoint == "final" else f" from {one.checkpoint}")
-        + ")"
-        for one in lineage(run)
-    ]
-    return f"from {', which came from '.join(parts)}" if parts else ""
+    told = ""
+    for one in reversed(lineage(run)):
+        how: str = _HOW[one.how]
+        if one.checkpoint != "final":
+            how = _("{how} from {checkpoint}", how=how, checkpoint=one.checkpoint)
+        came = _("{run} ({method}, {how})", run=one.name, method=one.method, how=how)
+        told = _("{run}, which came from {before}", run=came, before=told) if told else came
+    return _("from {run}", run=told) if told else ""
 
 
 def built_on(store: Store, run_id: str) -> list[Job]:
@@ -198,4 +199,4 @@ def values_to_continue(workspace: Workspace, run_id: str, checkpoint: str = "fin
 
 
 def _said(value: Any) -> str:
-    return "nothing" if value in (None, "", [], {}) else str(value)
+    return _("nothing") if value in (None, "", [], {}) else str(value)

@@ -15,24 +15,19 @@ MOST = 80
 
 
 def run_title(workspace: Workspace, config: RunConfig) -> str:
-    """Such as `SmolLM2-135M-Instruct on Support tickets, LoRA r16`; at most 80 characters."""
+    """Such as `SmolLM2-135M-Instruct on Support tickets, LoRA r16`; at most 80 characters. A name
+    that stays as it is now, whoever reads it."""
     how = []
     if config.method != SPEC_BY_PATH["method"].default:
         how.append(config.method.upper() if len(config.method) <= len("RLOO") else config.method)
     adapter = config.adapter
-    kind = ("Q" if adapter.quantization != "none" else "") + NAMES[adapter.method]
+    kind = f"{'Q' if adapter.quantization != 'none' else ''}{NAMES[adapter.method]}"
     ranked = SPEC_BY_PATH["adapter.r"].shown(config.values())
     how.append(f"{kind} r{adapter.r}" if ranked else kind)
     model = PurePosixPath(config.model.model_name_or_path.replace("\\", "/")).name
     end = f", {', '.join(how)}"
-    return (
-        _(
-            "{model} on {dataset_title}",
-            model=model,
-            dataset_title=dataset_title(workspace, config.data.dataset),
-        )[: MOST - len(end)]
-        + end
-    )
+    data = dataset_title(workspace, config.data.dataset)
+    return _("{model} on {data}", model=model, data=data)[: MOST - len(end)] + end
 
 
 def dataset_title(workspace: Workspace, dataset: str) -> str:

@@ -166,7 +166,7 @@ def _on_disk(name: str, workspace: Workspace) -> Path:
     found = local_model(workspace, name)
     if found is None:
         raise ModelError(
-            _("{name} is not on this machine any more.", name=name),
+            _("{model} is not on this machine any more.", model=name),
             _("Fetch it again, then start the run."),
         )
     return found

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from core.language import N_, _
+from core.language import N_, Said
 from core.methods import METHODS
 
 Style = Literal["line", "dots", "dashed"]
@@ -25,7 +25,7 @@ class Curve:
     """One line: the metric's name in the events, its name on the page, what it is divided by."""
 
     metric: str
-    name: str = ""
+    name: Said = Said("")
     style: Style = "line"
     divisor: float = 1.0
 
@@ -35,9 +35,9 @@ class Panel:
     """One chart with its title and a sentence on how to read it."""
 
     key: str
-    title: str
-    sentence: str
-    curves: tuple[Curve, ...]
+    title: Said = Said()
+    sentence: Said = Said()
+    curves: tuple[Curve, ...] = ()
 
     def of(self, metrics: Mapping[str, float]) -> Panel | None:
         """This panel with the curves that were measured; None when none was."""
@@ -74,16 +74,16 @@ def _measured(curve: Curve, metrics: Mapping[str, float]) -> Iterable[Curve]:
 
 def _pair(metric: str) -> tuple[Curve, Curve]:
     """A metric of the training batches and of the held-out rows."""
-    return Curve(metric, _("Training")), Curve(f"eval_{metric}", _("Held out"), "dots")
+    return Curve(metric, N_("Training")), Curve(f"eval_{metric}", N_("Held out"), "dots")
 
 
 def _both_sides(metric: str) -> tuple[Curve, ...]:
     """A metric of the better and of the worse answers."""
     return (
-        Curve(f"{metric}/chosen", _("Better")),
-        Curve(f"{metric}/rejected", _("Worse")),
-        Curve(f"eval_{metric}/chosen", _("Better, held out"), "dots"),
-        Curve(f"eval_{metric}/rejected", _("Worse, held out"), "dots"),
+        Curve(f"{metric}/chosen", N_("Better")),
+        Curve(f"{metric}/rejected", N_("Worse")),
+        Curve(f"eval_{metric}/chosen", N_("Better, held out"), "dots"),
+        Curve(f"eval_{metric}/rejected", N_("Worse, held out"), "dots"),
     )
 
 

@@ -10,14 +10,25 @@ from pathlib import Path
 
 from core.errors import ConfigError, JobError
 from core.jobs.job import QUEUED, Job, update_record
+from core.jobs.kinds import KINDS
 from core.jobs.store import Store
-from core.language import _
+from core.language import N_, _
 from core.rules import load_config
 from core.runs.lineage import built_on
 from core.runs.naming import run_title
 from core.workspace import RunFolder, Workspace
 
 RESUMABLE = frozenset({"stopped", "failed", "died"})
+STATE_WORDS = {
+    "queued": N_("queued"),
+    "starting": N_("starting"),
+    "running": N_("running"),
+    "stopping": N_("stopping"),
+    "finished": N_("finished"),
+    "stopped": N_("stopped"),
+    "failed": N_("failed"),
+    "died": N_("died"),
+}
 
 
 @dataclass(frozen=True)
@@ -64,7 +75,7 @@ def run_job(store: Store, run_id: str) -> Job:
     job = store.find(run_id)
     if job is None or job.kind != "train":
         raise JobError(
-            _("There is no run {run_id}.", run_id=run_id), _("See which there are: runs list.")
+            _("There is no run {run}.", run=run_id), _("See which there are: runs list.")
         )
     return job
 
@@ -82,11 +93,11 @@ def delete_run(
     if later:
         names = ", ".join(job.name for job in later)
         raise JobError(
-            _("{run_id} is what {names} began with.", run_id=run_id, names=names),
+            _("{run} is what {names} began with.", run=run_id, names=names),
             _(
-                "They keep what they need of it. To delete it all the same: runs delete {run_id} "
+                "They keep what they need of it. To delete it all the same: runs delete {run} "
                 "--though-built-on",
-                run_id=run_id,
+                run=run_id,
             ),
         )
     folder = workspace.run(run_id).root
@@ -97,10 +108,10 @@ def delete_run(
         if busy:
             raise JobError(
                 _(
-                    "{run_id} is at work ({kind}: {state}).",
-                    run_id=run_id,
-                    kind=busy[0].kind,
-                    state=busy[0].state,
+                    "{run} is at work ({kind}: {state}).",
+                    run=run_id,
+                    kind=KINDS[busy[0].kind].doing,
+                    state=STATE_WORDS[busy[0].state],
                 ),
                 _("Stop it first."),
             )
@@ -116,7 +127,7 @@ def rename_run(workspace: Workspace, store: Store, run_id: str, name: str) -> Jo
     """Changes the name that lists and charts show; an empty one is made of what the run is."""
     if len(name) > 80:
         raise JobError(
-            _("A name of {name} characters is too long.", name=len(name)), _("Take at most 80.")
+            _("A name of {n} characters is too long.", n=len(name)), _("Take at most 80.")
         )
     return _describe(workspace, store, run_id, name=name.strip() or _title(workspace, run_id))
 
@@ -136,7 +147,7 @@ def note_run(workspace: Workspace, store: Store, run_id: str, note: str) -> Job:
 def folder_size_bytes(folder: Path) -> int:
     """Bytes of all files below `folder`; links are not followed."""
     total = 0
-    for parent, _, names in os.walk(folder):
+    for parent, _folders, names in os.walk(folder):
         for name in names:
             try:
                 total += os.lstat(os.path.join(parent, name)).st_size

@@ -15,7 +15,7 @@ from core.language import _
 from core.models.checkpoints import last_good_checkpoint
 from core.rules import load_config, parse_config
 from core.rules.half_batch import halved
-from core.runs.records import RESUMABLE, run_job
+from core.runs.records import RESUMABLE, STATE_WORDS, run_job
 from core.workspace import RunFolder, Workspace
 
 
@@ -30,17 +30,16 @@ def resume_run(
     job = run_job(store, run_id)
     run = workspace.run(run_id)
     if job.state not in RESUMABLE:
-        longer = _(
-            "Train it longer: runs resume {run_id} --training.num_train_epochs 5.", run_id=run_id
-        )
+        longer = _("Train it longer: runs resume {run} --training.num_train_epochs 5.", run=run_id)
         hint = _("It goes on already.") if not job.ended else longer
         raise JobError(
-            _("{run_id} is {state} and cannot be resumed.", run_id=run_id, state=job.state), hint
+            _("{run} is {state} and cannot be resumed.", run=run_id, state=STATE_WORDS[job.state]),
+            hint,
         )
     checkpoint, broken = last_good_checkpoint(run.checkpoints)
     if checkpoint is None and not changes:
         raise JobError(
-            _("{run_id} left no checkpoint to resume from.", run_id=run_id),
+            _("{run} left no checkpoint to resume from.", run=run_id),
             _("Start it again, and save more often with tracking.save_steps."),
         )
     step = checkpoint.step if checkpoint else 0
@@ -63,9 +62,7 @@ def resume_run(
     }
     with store.transaction():
         if not store.enqueue(run_id, RESUMABLE, **row):
-            raise JobError(
-                _("{run_id} was resumed already.", run_id=run_id), _("Look at it in Runs.")
-            )
+            raise JobError(_("{run} was resumed already.", run=run_id), _("Look at it in Runs."))
         run.stop_request.unlink(missing_ok=True)
         events = EventWriter(run.events)
         events.write("state", state=QUEUED, resumed_from_step=step)
@@ -74,18 +71,17 @@ def resume_run(
         for field, value in (changes or {}).items():
             choice = {"field": field, "value": value, "reason": _("changed when it was resumed")}
             message = _(
-                "{rpartition}: {value} (changed when it was resumed)",
-                rpartition=field.rpartition(".")[2],
+                "{setting}: {value} (changed when it was resumed)",
+                setting=field.rpartition(".")[2],
                 value=value,
             )
             events.write("log", level="info", message=message, choice=choice)
         for path, why in broken:
-            went = checkpoint.name if checkpoint else _("the start")
             message = _(
-                "{name} cannot be used ({why}); going on from {went}.",
-                name=path.name,
+                "{checkpoint} cannot be used ({why}); going on from {place}.",
+                checkpoint=path.name,
                 why=why,
-                went=went,
+                place=checkpoint.name if checkpoint else _("the start"),
             )
             events.write("log", level="warning", message=message)
         write_record(run.root, store.get(run_id))
@@ -123,12 +119,10 @@ def resume_with_half(workspace: Workspace, store: Store, run_id: str) -> Job:
         rows = config.training.per_device_train_batch_size
         raise JobError(
             _(
-                "{run_id} cannot go on with less: it has {rows} rows at once.",
-                run_id=run_id,
+                "{run} cannot go on with less: its batch of {rows} cannot be halved.",
+                run=run_id,
                 rows=rows,
-            )
-            if rows != 1
-            else f"{run_id} cannot go on with less: it has one row at once.",
+            ),
             _("Lower training.max_length, quantize the base, or choose a smaller model."),
         )
     return resume_run(workspace, store, run_id, changes=change)

@@ -120,11 +120,7 @@ def _take_over(
     parent = workspace.run(parent_id)
     if checkpoint.parent != parent.checkpoints.resolve():
         raise JobError(
-            _(
-                "{checkpoint} is no checkpoint of {parent_id}.",
-                checkpoint=checkpoint,
-                parent_id=parent_id,
-            ),
+            _("{path} is no checkpoint of {run}.", path=checkpoint, run=parent_id),
             _("Choose one that the run left."),
         )
     place = lay_longer(run, parent, checkpoint.name)
