@@ -22,7 +22,7 @@ Message = dict[str, Any]
 
 def add(commands: Any, common: argparse.ArgumentParser) -> None:
     parser = commands.add_parser(
-        "chat", parents=[common], help=_("talk to a run's model"), description=_HELP
+        "chat", parents=[common], help=_("talk to a run's model"), description=_(_HELP)
     )
     parser.add_argument("run_id", metavar="RUN")
     parser.add_argument("--prompt", metavar="TEXT", help=_("ask this, print the answer and leave"))
@@ -96,7 +96,7 @@ def _talk(
     output: Output,
 ) -> int:
     """Reads what is typed, answers it, and keeps the conversation until it is cleared."""
-    output.say(_HELP)
+    output.say(_(_HELP))
     said: list[Message] = []
     while True:
         text = _read(output)
@@ -126,7 +126,7 @@ def _read(output: Output) -> str | None:
         except EOFError:
             return None
         except KeyboardInterrupt:
-            output.say("\n(Ctrl-D leaves)")
+            output.say("\n" + _("(Ctrl-D leaves)"))
 
 
 def _answer(

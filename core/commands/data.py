@@ -38,7 +38,7 @@ LISTED = 10
 
 def add(commands: Any, common: argparse.ArgumentParser) -> None:
     parser = commands.add_parser("data", help=_("import, inspect, prepare, list, export data sets"))
-    actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
+    actions = parser.add_subparsers(title=_("actions"), metavar="ACTION", required=True)
 
     bring = actions.add_parser(
         "import",
@@ -113,7 +113,7 @@ def run_import(args: argparse.Namespace, output: Output) -> int:
     mapping = read_map(args.map) or {}
     for source in (*args.sources, args.eval_file):
         if source and not source.startswith("hf:") and not Path(source).expanduser().exists():
-            raise DataError(_("{source} does not exist.", source=source), _("Check the spelling."))
+            raise DataError(_("{path} does not exist.", path=source), _("Check the spelling."))
     if args.save_mapping:
         checked_id(args.save_mapping)  # before the work, not after it
     workspace = open_workspace(args, *args.sources, args.eval_file)
@@ -172,9 +172,12 @@ def run_list(args: argparse.Namespace, output: Output) -> int:
         )
         for info in infos
     ]
-    titles = ("ID", "NAME", "FORM", "TRAIN", "HELD OUT", "VERSION", "SIZE")
+    titles = (
+        "ID",
+        *(_("NAME"), _("FORM"), _("TRAIN"), _("HELD OUT"), _("VERSION"), _("SIZE")),
+    )
     text = table(titles, rows) if rows else _("There are none yet. Bring one: data import FILE")
-    for _, reason in damaged:
+    for _name, reason in damaged:
         output.say(reason)
     output.result(
         {
@@ -192,7 +195,7 @@ def run_delete(args: argparse.Namespace, output: Output) -> int:
 
     workspace = open_workspace(args)
     delete_dataset(workspace, args.id, Store.open(workspace))
-    output.result({"deleted": args.id}, _("{id} is deleted.", id=args.id))
+    output.result({"deleted": args.id}, _("{name} is deleted.", name=args.id))
     return DONE
 
 
@@ -210,8 +213,9 @@ def run_mappings(args: argparse.Namespace, output: Output) -> int:
             rows.append((found.name, found.form, columns))
         else:
             records.append({"name": found.name, "problem": found.problem})
-            rows.append((found.name, "damaged", found.problem))
-    text = table(("NAME", "FORM", "COLUMNS"), rows) if rows else _("There are no saved mappings.")
+            rows.append((found.name, _("damaged"), found.problem))
+    titles = (_("NAME"), _("FORM"), _("COLUMNS"))
+    text = table(titles, rows) if rows else _("There are no saved mappings.")
     output.result({"mappings": records}, text)
     return DONE
 
@@ -257,7 +261,9 @@ def run_inspect(args: argparse.Namespace, output: Output) -> int:
     if args.id.startswith("hf:") or path.is_file():
         return _inspect_source(args, output)
     if not path.exists() and (path.suffix or len(path.parts) > 1):
-        raise DataError(_("{id} does not exist.", id=args.id), _("Check the spelling of the path."))
+        raise DataError(
+            _("{path} does not exist.", path=args.id), _("Check the spelling of the path.")
+        )
     workspace = open_workspace(args)
     if path.is_dir() and args.id not in {info.id for info in list_datasets(workspace)}:
         return _inspect_source(args, output)
@@ -282,29 +288,33 @@ def _inspect_source(args: argparse.Namespace, output: Output) -> int:
         progress=fetch_progress,
     )
     rows = report.rows[: args.rows]
+    within = _("{format} in {container}", format=report.format, container=report.container)
     text = pairs(
         [
-            ("source", args.id),
-            ("format", " in ".join(part for part in (report.format, report.container) if part)),
-            ("encoding", report.encoding),
-            ("files", len(report.files) if len(report.files) > 1 else None),
-            ("rows", report.total_rows),
-            ("columns", ", ".join(report.columns)),
-            ("form", report.form or _("not recognised")),
-            ("because", report.form_reason),
-            ("to do", report.hint),
-            ("mapping", ", ".join(f"{a}={b}" for a, b in report.mapping.items())),
+            (_("source"), args.id),
+            (_("format"), within if report.container else report.format),
+            (_("encoding"), report.encoding),
+            (_("files"), len(report.files) if len(report.files) > 1 else None),
+            (_("rows"), report.total_rows),
+            (_("columns"), ", ".join(report.columns)),
+            (_("form"), report.form or _("not recognised")),
+            (_("because"), report.form_reason),
+            (_("to do"), report.hint),
+            (_("mapping"), ", ".join(f"{a}={b}" for a, b in report.mapping.items())),
         ]
     )
     for warning in report.warnings:
         output.say(_("Warning: {warning}", warning=warning))
     for left_out in report.skipped[:LISTED]:
-        output.say(_("Left out: {left_out}", left_out=left_out))
+        output.say(_("Left out: {what}", what=left_out))
     for problem in report.problems[:LISTED]:
-        file = f"{problem['file']}, line" if len(report.files) > 1 else "Line"
-        output.say(f"{file} {problem['line']} would be dropped: {problem['reason']}")
+        output.say(
+            _("{file}, line {line} would be dropped: {reason}", **problem)
+            if len(report.files) > 1
+            else _("Line {line} would be dropped: {reason}", **problem)
+        )
     if report.problem_count > LISTED:
-        output.say(f"and {report.problem_count - LISTED} more")
+        output.say(_("and {n:,} more", n=report.problem_count - LISTED))
     if report.unused_keys:
         output.say(unused_text(report.unused_keys))
     data = {**dataclasses.asdict(report), "path": args.id, "rows": rows}
@@ -337,7 +347,7 @@ def run_statistics(args: argparse.Namespace, output: Output) -> int:
     )
     alike = about_alike(args.id, dict(found["labels"]))
     if alike:
-        output.say(_("Warning: {alike}", alike=alike))
+        output.say(_("Warning: {warning}", warning=alike))
     told = {"dataset": args.id, "model": name, **found, "warnings": [alike] if alike else []}
     output.result(told, _statistics_text(name, found))
     return DONE
@@ -347,23 +357,24 @@ def _statistics_text(model: str, found: dict[str, Any]) -> str:
     from core.tokens.thoughts import taken_out
 
     lengths = [
-        (f"{what} tokens", _percentiles(told["percentiles"]))
+        (_("{what} tokens", what=what), _percentiles(told["percentiles"]))
         for what, told in found["lengths"].items()
     ]
     suggested = found.get("suggested") or {}
     repeated = found.get("duplicates")
+    cut = {name: found[name] for name in ("cut_rows", "cut_tokens")}
     rows: list[tuple[str, Any]] = [
-        ("model", model),
-        ("rows", f"{found['rows']:,} of {found['rows_total']:,}"),
+        (_("model"), model),
+        (_("rows"), _("{done:,} of {total:,}", done=found["rows"], total=found["rows_total"])),
         *lengths,
-        ("cut", f"{found['cut_rows']:,} rows lose {found['cut_tokens']:,} tokens"),
-        ("an epoch", f"{found['epoch']['tokens']:,} tokens"),
-        ("nothing learned", found["rows_without_loss"] or None),
-        ("thoughts", taken_out(*found["lost_thoughts"]) or None),
-        ("repeated rows", repeated or None),
-        ("labels", _counted(found["labels"])),
-        ("languages", _counted(found["languages"])),
-        ("turns", _counted(found["turns"])),
+        (_("cut"), _("{cut_rows:,} rows lose {cut_tokens:,} tokens", **cut)),
+        (_("an epoch"), _("{n:,} tokens", n=found["epoch"]["tokens"])),
+        (_("nothing learned"), found["rows_without_loss"] or None),
+        (_("thoughts"), taken_out(*found["lost_thoughts"]) or None),
+        (_("repeated rows"), repeated or None),
+        (_("labels"), _counted(found["labels"])),
+        (_("languages"), _counted(found["languages"])),
+        (_("turns"), _counted(found["turns"])),
         ("max_length", f"{suggested['value']}: {suggested['reason']}" if suggested else None),
     ]
     return pairs(rows)
@@ -409,7 +420,7 @@ def run_words(args: argparse.Namespace, output: Output) -> int:
     for option in ("most", "min_count", "min_pieces"):
         if getattr(args, option) < 1:
             raise UsageError(
-                _("--{replace} is a number of at least 1.", replace=option.replace("_", "-"))
+                _("{option} is a number of at least 1.", option=f"--{option.replace('_', '-')}")
             )
     name = args.model or RunConfig().model.model_name_or_path
     workspace = open_workspace(args, name)
@@ -433,7 +444,7 @@ def run_words(args: argparse.Namespace, output: Output) -> int:
         )
         for one in found["words"]
     ]
-    text = table(("word", "times", "tokens now", "tokens saved"), rows)
+    text = table((_("word"), _("times"), _("tokens now"), _("tokens saved")), rows)
     if not rows:
         text = _("No word that comes often enough falls into so many pieces.")
     output.result({"dataset": args.id, "model": name, **found}, text)
@@ -486,12 +497,8 @@ def about_alike(dataset: str, labels: Mapping[str, int]) -> str:
     names = yaml.safe_dump(step.names, default_flow_style=True, allow_unicode=True, width=10**9)
     spec = f"{step.op} names={shlex.quote(names.strip())}"
     quoted = shlex.quote(spec) if set(spec) & set('"$`\\!') else f'"{spec}"'
-    return _(
-        "{about_alike} Merge them: data prepare {dataset} --step {quoted}",
-        about_alike=about_alike(labels),
-        dataset=dataset,
-        quoted=quoted,
-    )
+    command = f"data prepare {dataset} --step {quoted}"
+    return _("{alike} Merge them: {command}", alike=about_alike(labels), command=command)
 
 
 def dropped_rows(info: DatasetInfo) -> list[dict[str, Any]]:
@@ -500,25 +507,35 @@ def dropped_rows(info: DatasetInfo) -> list[dict[str, Any]]:
 
 def say_dropped(info: DatasetInfo, output: Output) -> None:
     for row in info.dropped[:LISTED]:
-        file = f"{row.file}, " if len(info.sources) > 1 else ""
-        output.say(f"Dropped: {file}line {row.line}: {row.reason}")
+        told = {"line": row.line, "reason": row.reason}
+        output.say(
+            _("Dropped: {file}, line {line}: {reason}", file=row.file, **told)
+            if len(info.sources) > 1
+            else _("Dropped: line {line}: {reason}", **told)
+        )
     more = info.counts.dropped - min(len(info.dropped), LISTED)
     if more > 0:
-        output.say(f"and {more:,} more; dataset.json lists {len(info.dropped):,} of them")
+        output.say(
+            _(
+                "and {n:,} more; dataset.json lists {listed:,} of them",
+                n=more,
+                listed=len(info.dropped),
+            )
+        )
 
 
 def info_text(info: DatasetInfo) -> str:
     return pairs(
         [
-            ("data set", info.id),
-            ("name", info.name),
-            ("form", f"{info.form} ({info.form_reason})" if info.form_reason else info.form),
-            ("training rows", info.counts.train),
-            ("held-out rows", info.counts.eval),
-            ("test rows", info.counts.test or None),
-            ("dropped rows", info.counts.dropped or None),
-            ("not used in turns", _counted(list(info.unused_keys.items()))),
-            ("from", ", ".join(source.file for source in info.sources)),
+            (_("data set"), info.id),
+            (_("name"), info.name),
+            (_("form"), f"{info.form} ({info.form_reason})" if info.form_reason else info.form),
+            (_("training rows"), info.counts.train),
+            (_("held-out rows"), info.counts.eval),
+            (_("test rows"), info.counts.test or None),
+            (_("dropped rows"), info.counts.dropped or None),
+            (_("not used in turns"), _counted(list(info.unused_keys.items()))),
+            (_("from"), ", ".join(source.file for source in info.sources)),
         ]
     )
 

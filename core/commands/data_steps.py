@@ -143,8 +143,8 @@ def read_step(text: str) -> Step:
         if not equals:
             raise UsageError(
                 _(
-                    "--step takes NAME=VALUE after the step's name, not {setting!r}.",
-                    setting=setting,
+                    "--step takes NAME=VALUE after the step's name, not {text!r}.",
+                    text=setting,
                 )
             )
         try:
@@ -159,23 +159,32 @@ def say_dropped(result: StepResult, output: Output) -> None:
     if result.remark:
         output.say(f"{result.step['op']}: {result.remark}")
     for drop in result.listed[:_LISTED]:
-        output.say(f"{result.step['op']}: {drop.part} row {drop.index + 1} dropped: {drop.reason}")
+        output.say(
+            _(
+                "{step}: {part} row {row} dropped: {reason}",
+                step=result.step["op"],
+                part=drop.part,
+                row=drop.index + 1,
+                reason=drop.reason,
+            )
+        )
     if result.dropped > _LISTED:
-        output.say(f"{result.step['op']}: and {result.dropped - _LISTED:,} more")
+        n = result.dropped - _LISTED
+        output.say(_("{step}: and {n:,} more", step=result.step["op"], n=n))
 
 
 def result_text(result: StepResult) -> str:
     reasons = sorted(result.reasons.items(), key=lambda item: -item[1])
     return pairs(
         [
-            ("step", f"{result.step['op']} ({result.title})"),
-            ("rows in", result.rows_in),
-            ("rows out", result.rows_out),
-            ("dropped", result.dropped or None),
-            ("changed", result.changed or None),
-            ("parts", ", ".join(f"{part} {rows:,}" for part, rows in result.parts.items())),
-            *(("because", f"{reason} ({count:,})") for reason, count in reasons[:_LISTED]),
-            ("note", result.remark),
+            (_("step"), f"{result.step['op']} ({result.title})"),
+            (_("rows in"), result.rows_in),
+            (_("rows out"), result.rows_out),
+            (_("dropped"), result.dropped or None),
+            (_("changed"), result.changed or None),
+            (_("parts"), ", ".join(f"{part} {rows:,}" for part, rows in result.parts.items())),
+            *((_("because"), f"{reason} ({count:,})") for reason, count in reasons[:_LISTED]),
+            (_("note"), result.remark),
         ]
     )
 
@@ -237,7 +246,9 @@ def run_versions(args: argparse.Namespace, output: Output) -> int:
         )
         for one in info.versions
     ]
-    titles = ("", "VERSION", "MADE", "TRAIN", "HELD OUT", "TEST", "STEPS", "NOTE")
+    titles = (
+        *("", _("VERSION"), _("MADE"), _("TRAIN"), _("HELD OUT"), _("TEST"), _("STEPS"), _("NOTE")),
+    )
     data = {
         "dataset": info.id,
         "version": info.version,
@@ -263,7 +274,7 @@ def run_export(args: argparse.Namespace, output: Output) -> int:
     count = export_rows(workspace, args.id, args.path, parts=args.part, progress=fetch_progress)
     output.result(
         {"path": str(args.path), "rows": count},
-        _("{count:,} rows are in {path}.", count=count, path=args.path),
+        _("{rows:,} rows are in {path}.", rows=count, path=args.path),
     )
     return DONE
 
@@ -310,11 +321,11 @@ def _version_text(info: DatasetInfo) -> str:
     labels = ", ".join(f"{name} {count:,}" for name, count in info.labels.items())
     return pairs(
         [
-            ("data set", info.id),
-            ("version", info.version),
-            ("training rows", info.counts.train),
-            ("held-out rows", info.counts.eval),
-            ("test rows", info.counts.test or None),
-            ("labels", labels),
+            (_("data set"), info.id),
+            (_("version"), info.version),
+            (_("training rows"), info.counts.train),
+            (_("held-out rows"), info.counts.eval),
+            (_("test rows"), info.counts.test or None),
+            (_("labels"), labels),
         ]
     )

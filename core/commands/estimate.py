@@ -85,8 +85,8 @@ def run(args: argparse.Namespace, output: Output) -> int:
     if trial:
         parts.append(
             _(
-                "The trial took {spell_bytes} of memory at most.",
-                spell_bytes=spell_bytes(trial["memory_bytes"]),
+                "The trial took {size} of memory at most.",
+                size=spell_bytes(trial["memory_bytes"]),
             )
         )
     parts += [
@@ -107,74 +107,70 @@ def _folder(workspace: Workspace, name: str) -> Path | None:
 
 
 def _plan_text(summary: Any) -> str:
-    about = "" if summary.parameters_exact else "about "
     share = f" ({summary.trainable_share:.2%})" if summary.trainable_share is not None else ""
+    parameters = _count(summary.parameters or None, exact=summary.parameters_exact)
     return pairs(
         [
-            ("base", summary.base),
-            ("parameters", f"{about}{summary.parameters:,}" if summary.parameters else None),
-            ("trained", f"{summary.trainable:,}{share}" if summary.trainable else None),
-            ("training rows", _count(summary.train_rows)),
-            ("held-out rows", _count(summary.eval_rows)),
-            ("tokens in a pass", _count(summary.tokens)),
-            ("steps", _steps(summary)),
+            (_("base"), summary.base),
+            (_("parameters"), parameters),
+            (_("trained"), f"{summary.trainable:,}{share}" if summary.trainable else None),
+            (_("training rows"), _count(summary.train_rows)),
+            (_("held-out rows"), _count(summary.eval_rows)),
+            (_("tokens in a pass"), _count(summary.tokens)),
+            (_("steps"), _count(summary.steps, exact=summary.steps_exact)),
         ]
     )
 
 
-def _steps(summary: Any) -> str | None:
-    if summary.steps is None or summary.steps_exact:
-        return _count(summary.steps)
-    return _("about {steps:,}", steps=summary.steps)
-
-
-def _count(number: int | None) -> str | None:
-    return None if number is None else f"{number:,}"
+def _count(number: int | None, *, exact: bool = True) -> str | None:
+    if number is None or exact:
+        return None if number is None else f"{number:,}"
+    return _("about {n:,}", n=number)
 
 
 def _memory_text(estimate: RunEstimate, changes: list[Change]) -> list[str]:
     """The parts, whether they fit, and what would help."""
     memory = estimate.memory
     if memory is None:
-        return [f"Memory: {estimate.why_not}."]
-    free = memory.free_bytes or 0
-    word = "fits" if memory.fits else "does not fit"
-    rows = [(f"  {name}", spell_bytes(size)) for name, size in memory.parts.items()]
+        return [_("Memory: {why}.", why=estimate.why_not)]
+    told = {
+        "size": spell_bytes(memory.total),
+        "free": spell_bytes(memory.free_bytes or 0),
+        "device": estimate.device.name,
+    }
+    rows = [(f"  {_(name)}", spell_bytes(size)) for name, size in memory.parts.items()]
     lines = [
-        f"Memory: {word}, {spell_bytes(memory.total)} of {spell_bytes(free)} free on "
-        f"{estimate.device.name}",
+        _("Memory: fits, {size} of {free} free on {device}", **told)
+        if memory.fits
+        else _("Memory: does not fit, {size} of {free} free on {device}", **told),
         pairs(rows),
     ]
     if estimate.chosen:
         said = ", ".join(f"{path.rpartition('.')[2]} {value}" for path, value in estimate.chosen)
-        lines.append(f"On auto: {said}")
+        lines.append(_("On auto: {settings}", settings=said))
     if memory.batch and memory.batch.is_assumed:
         lines.append(_("Each row is taken to be as long as it may be; --tokens counts them."))
     if memory.doubt:
-        lines.append(f"Less sure: {memory.doubt}.")
+        lines.append(_("Less sure: {why}.", why=memory.doubt))
     if changes and not changes[0].fits:
         lines.append(_("Nothing makes it fit here; the smallest is:"))
     elif changes:
         lines.append(_("Any of these makes it fit:"))
     for change in changes:
         options = " ".join(f"--{path} {value}" for path, value in change.settings.items())
-        lines.append(
-            f"  {change.title}: {spell_bytes(change.total)}. {change.costs}\n    {options}"
-        )
+        size = spell_bytes(change.total)
+        told = {"change": change.title, "size": size, "costs": change.costs}
+        lines.append(f"  {_('{change}: {size}. {costs}', **told)}\n    {options}")
     return lines
 
 
 def _time_text(pace: Pace | None, seconds: float | None) -> str:
     if pace is None:
         return _("Time: not known; --trial tries two steps.")
-    speed = f"{pace.tokens_per_second:,.0f} tokens a second, {pace.origin}"
+    speed = _("{n:,.0f} tokens a second, {origin}", n=pace.tokens_per_second, origin=pace.origin)
     if seconds is None:
         return _("Time: {speed}; --tokens counts how many there are.", speed=speed)
-    return _(
-        "Time: about {spell_seconds} of training ({speed})",
-        spell_seconds=spell_seconds(seconds),
-        speed=speed,
-    )
+    return _("Time: about {time} of training ({speed})", time=spell_seconds(seconds), speed=speed)
 
 
 def _pace(workspace: Workspace, estimate: RunEstimate, trial: dict[str, Any] | None) -> Pace | None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from core.commands.opening import open_for_run, open_workspace
 from core.commands.output import Output, UsageError, table
-from core.language import _
+from core.language import _, n_
 
 if TYPE_CHECKING:
     from core.evaluation.intervals import Estimate
@@ -56,7 +56,7 @@ def run(args: argparse.Namespace, output: Output) -> int:
         "compare_base": not args.no_base,
     }
     job = submit_evaluation(workspace, store, run_id, params)
-    job, _ = follow(workspace, store, job, output)
+    job, _result = follow(workspace, store, job, output)
     say_end(job, output)
     folder = workspace.root / job.folder
     report = read_report(folder)
@@ -83,10 +83,11 @@ def report_text(report: Report) -> str:
         if sides[1] is not None:
             rows.append((key.replace("_", " "), *map(_value, sides)))
         before = report.parts(key, "base")
-        what = "{} right" if key == "fields" else "reward {}"
         for name, number in report.parts(key).items():
-            rows.append((what.format(name), _value(before.get(name)), _value(number)))
-    titles = (f"{report.rows} rows", "BASE", "TUNED")
+            is_field = key == "fields"
+            what = _("{name} right", name=name) if is_field else _("reward {name}", name=name)
+            rows.append((what, _value(before.get(name)), _value(number)))
+    titles = (n_("{n} row", "{n} rows", report.rows), _("BASE"), _("TUNED"))
     told = [_("Note: {note}", note=note) for note in notes(report)]
     return "\n".join([verdict(report), "", table(titles, rows), *told])
 

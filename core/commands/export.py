@@ -47,9 +47,7 @@ def run(args: argparse.Namespace, output: Output) -> int:
     from core.runs.submit import submit_export
 
     if args.output is not None and args.output.expanduser().exists():
-        raise UsageError(
-            _("{output} is there already. Name a new folder or file.", output=args.output)
-        )
+        raise UsageError(_("{path} is there already. Name a new folder or file.", path=args.output))
     store = Store.open(open_workspace(args))
     run_id = find_run(store, args.run_id)
     workspace = open_for_run(args, run_id)
@@ -86,16 +84,16 @@ def _copy(data: dict[str, Any], place: Path) -> Path:
 def _text(data: dict[str, Any]) -> str:
     result = data["result"]
     checks = [
-        (check["name"], f"{'yes' if check['ok'] else 'NO'}, {check['detail']}")
+        (str(check["name"]), f"{_('yes') if check['ok'] else _('NO')}, {check['detail']}")
         for check in result["checks"]
     ]
     return pairs(
         [
-            ("format", result["format"]),
-            ("size", spell_bytes(result["size_bytes"])),
+            (_("format"), result["format"]),
+            (_("size"), spell_bytes(result["size_bytes"])),
             *checks,
-            ("folder", data.get("folder")),
+            (_("folder"), data.get("folder")),
             ("zip", data.get("zip")),
-            ("copied to", data.get("output")),
+            (_("copied to"), data.get("output")),
         ]
     )

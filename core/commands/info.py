@@ -43,7 +43,9 @@ def run_presets(args: argparse.Namespace, output: Output) -> int:
         return DONE
     presets = list_presets(workspace)
     rows = [(p.name, p.title, p.problem or p.when or p.description) for p in presets]
-    output.result({"presets": [_record(p) for p in presets]}, table(("NAME", "TITLE", ""), rows))
+    output.result(
+        {"presets": [_record(p) for p in presets]}, table((_("NAME"), _("TITLE"), ""), rows)
+    )
     return DONE
 
 

@@ -20,7 +20,7 @@ OPTIONS = (
 
 def add(commands: Any, common: argparse.ArgumentParser) -> None:
     parser = commands.add_parser("rewards", help=_("list and try reward functions"))
-    actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
+    actions = parser.add_subparsers(title=_("actions"), metavar="ACTION", required=True)
 
     listing = actions.add_parser(
         "list", parents=[common], help=_("every kind of reward function, or one with its options")
@@ -62,7 +62,7 @@ def run_list(args: argparse.Namespace, output: Output) -> int:
     found = catalogue()
     if args.kind is None:
         rows = [(one["kind"], one["title"], one["sentence"]) for one in found]
-        output.result({"rewards": found}, table(("KIND", "TITLE", "REWARDS"), rows))
+        output.result({"rewards": found}, table((_("KIND"), _("TITLE"), _("REWARDS")), rows))
         return DONE
     for one in found:
         if one["kind"] == args.kind:
@@ -71,9 +71,9 @@ def run_list(args: argparse.Namespace, output: Output) -> int:
     names = [one["kind"] for one in found]
     raise UsageError(
         _(
-            "There is no kind {kind!r}{did_you_mean}",
-            kind=args.kind,
-            did_you_mean=did_you_mean(args.kind, names),
+            "There is no kind {name!r}{end}",
+            name=args.kind,
+            end=did_you_mean(args.kind, names),
         ),
         _("There are: {names}.", names=", ".join(names)),
     )
@@ -96,19 +96,19 @@ def run_try(args: argparse.Namespace, output: Output) -> int:
     text = f"{reward:.6g}" if reward is not None else _("none: it does not apply to this answer")
     weighted = found["weighted"]
     if reward is not None and weighted != reward:
-        text += f", weighted {weighted:.6g}"
+        text = _("{reward:.6g}, weighted {weighted:.6g}", reward=reward, weighted=weighted)
     output.result(found, text)
     return DONE
 
 
 def _described(one: dict[str, Any]) -> str:
-    lines = [f"{one['title']}: {one['sentence']}"]
+    lines: list[str] = [f"{one['title']}: {one['sentence']}"]
     if one["needs_answer"]:
         lines.append(_("The rows need reference answers."))
     for option in one["options"]:
         default = option["default"]
         shown = "" if default in (None, "", {}) else str(default)
-        told = [("default", shown), ("takes", option["allowed"])]
+        told = [(_("default"), shown), (_("takes"), option["allowed"])]
         lines += ["", f"--{option['name'].replace('_', '-')}", _indented(option["help"])]
         lines.append(_indented(pairs(told)))
     return "\n".join(lines)

@@ -55,9 +55,13 @@ def run(args: argparse.Namespace, output: Output) -> int:
     auth = _auth(args.auth or os.environ.get("TUNESMITH_AUTH") or "")
     if auth is None and not is_loopback(args.host):
         raise UsageError(
-            f"Serving at {args.host} lets everyone who reaches this machine train, read and "
-            "delete. Add --auth USER:PASSWORD, or serve at 127.0.0.1 and reach it through SSH: "
-            f"ssh -L {args.port}:127.0.0.1:{args.port} THIS-MACHINE"
+            _(
+                "Serving at {host} lets everyone who reaches this machine train, read and delete. "
+                "Add --auth USER:PASSWORD, or serve at 127.0.0.1 and reach it through SSH: "
+                "{command}",
+                host=args.host,
+                command=f"ssh -L {args.port}:127.0.0.1:{args.port} THIS-MACHINE",
+            )
         )
     if output.as_json:
         raise UsageError(_("--json belongs to a command; the page only prints its address."))
@@ -68,8 +72,12 @@ def run(args: argparse.Namespace, output: Output) -> int:
     if os.name != "nt" and workspace.root.stat().st_mode & 0o077:
         root = shlex.quote(str(workspace.root))
         output.say(
-            f"Other users of this machine can look into {workspace.root}, which was made before. "
-            f"To keep them out: chmod -R go= {root}"
+            _(
+                "Other users of this machine can look into {folder}, which was made before. To "
+                "keep them out: {command}",
+                folder=workspace.root,
+                command=f"chmod -R go= {root}",
+            )
         )
     # By name: core has no import of webui, which is the layer above it. This is the one place
     # where the command line hands over to the page.
@@ -116,7 +124,8 @@ def _secret(workspace: Workspace) -> str:
                 _("TUNESMITH_TOKEN is not a token."),
                 _(
                     "Take 16 letters, digits, hyphens or underscores at least, such as those of "
-                    "python -c 'import secrets; print(secrets.token_urlsafe())'"
+                    "{command}",
+                    command="python -c 'import secrets; print(secrets.token_urlsafe())'",
                 ),
             )
         return given

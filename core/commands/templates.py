@@ -18,7 +18,7 @@ def add(commands: Any, common: argparse.ArgumentParser) -> None:
     parser = commands.add_parser(
         "templates", help=_("list, show, check, save, delete chat templates")
     )
-    actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
+    actions = parser.add_subparsers(title=_("actions"), metavar="ACTION", required=True)
 
     listing = actions.add_parser("list", parents=[common], help=_("every chat template"))
     listing.set_defaults(run=run_list)
@@ -110,7 +110,7 @@ def run_list(args: argparse.Namespace, output: Output) -> int:
     found = list_templates(open_workspace(args))
     records = [{"name": one.name, "title": one.title, "source": one.source} for one in found]
     rows = [(one.name, one.source, one.title) for one in found]
-    output.result({"templates": records}, table(("NAME", "", "TITLE"), rows))
+    output.result({"templates": records}, table((_("NAME"), "", _("TITLE")), rows))
     return DONE
 
 
@@ -209,23 +209,26 @@ def run_tokens(args: argparse.Namespace, output: Output) -> int:
             workspace, args.id, lens, args.part, indices, template
         )
     text = "\n\n".join(
-        f"Row {index + 1}\n{_row_text(row)}" for index, row in zip(indices, seen, strict=True)
+        f"{_('Row {n}', n=index + 1)}\n{_row_text(row)}"
+        for index, row in zip(indices, seen, strict=True)
     )
     output.result({"rows": seen}, text)
     return DONE
 
 
 def _row_text(row: dict[str, Any]) -> str:
-    lines = []
+    lines: list[str] = []
     for side in row["sides"]:
-        counts = _(
-            "{full_length:,} tokens, {loss_tokens:,} learned",
-            full_length=side["full_length"],
-            loss_tokens=side["loss_tokens"],
+        lines.append(
+            _(
+                "{side}: {tokens:,} tokens, {learned:,} learned",
+                side=side["title"] or _("Row"),
+                tokens=side["full_length"],
+                learned=side["loss_tokens"],
+            )
         )
-        lines.append(f"{side['title'] or 'Row'}: {counts}")
         for learned, tokens in groupby(side["tokens"], key=lambda token: token[2]):
-            lines.append(_stretch("learned" if learned else "read", tokens))
+            lines.append(_stretch(_("learned") if learned else _("read"), tokens))
         if side["full_length"] > side["length"]:
             lines.append(_stretch(_("cut off"), side["cut_tokens"]))
     if row["label"]:
@@ -239,8 +242,10 @@ def _row_text(row: dict[str, Any]) -> str:
 
 
 def _stretch(what: str, tokens: Any) -> str:
+    from wcwidth import ljust
+
     text = "".join(token[0] for token in tokens).replace("\n", "↵")
-    return f"  {what:8} {text}"
+    return f"  {ljust(what, 8)} {text}"
 
 
 def _read(path: Path) -> str:

@@ -103,7 +103,7 @@ def _of_run(workspace: Workspace, named: str, *, whole: bool) -> dict[str, Any]:
     from core.jobs.store import Store
     from core.runs.lineage import values_to_continue
 
-    text, _, checkpoint = named.partition("@")
+    text, _at, checkpoint = named.partition("@")
     store = Store.open(workspace)
     try:
         run_id = find_run(store, text)
@@ -125,11 +125,15 @@ def see_through(
 
     if queue:
         is_served = live_server(workspace) is not None
-        when = _("The running app takes it.") if is_served else _("It starts when the app runs.")
-        output.result(record(workspace, job), f"{job.id} is queued. {when}")
+        told = (
+            _("{run} is queued. The running app takes it.", run=job.id)
+            if is_served
+            else _("{run} is queued. It starts when the app runs.", run=job.id)
+        )
+        output.result(record(workspace, job), told)
         return DONE
     output.say(_("Run {id} in {root}", id=job.id, root=workspace.root / job.folder))
-    job, _ = follow(workspace, store, job, output)
+    job, _result = follow(workspace, store, job, output)
     say_end(job, output)
     output.result(record(workspace, job), _text(workspace, job))
     return exit_code(job)
@@ -156,15 +160,17 @@ def record(workspace: Workspace, job: Job) -> dict[str, Any]:
 
 
 def _text(workspace: Workspace, job: Job) -> str:
-    steps = f"{job.step} of {job.max_steps}" if job.max_steps else str(job.step)
+    from core.runs.records import STATE_WORDS
+
+    steps = _("{done} of {total}", done=job.step, total=job.max_steps)
     return pairs(
         [
-            ("run", job.id),
-            ("state", job.state),
-            ("steps", steps),
-            ("best eval loss", job.best_eval_loss),
-            ("took", spell_seconds(job.seconds())),
-            ("folder", workspace.root / job.folder),
+            (_("run"), job.id),
+            (_("state"), STATE_WORDS[job.state]),
+            (_("steps"), steps if job.max_steps else job.step),
+            (_("best eval loss"), job.best_eval_loss),
+            (_("took"), spell_seconds(job.seconds())),
+            (_("folder"), workspace.root / job.folder),
         ]
     )
 
@@ -172,4 +178,4 @@ def _text(workspace: Workspace, job: Job) -> str:
 def _field_help() -> str:
     from core.rules.command import field_help
 
-    return "every setting:\n" + field_help()
+    return _("every setting:") + "\n" + field_help()

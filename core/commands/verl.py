@@ -55,7 +55,7 @@ def run(args: argparse.Namespace, output: Output) -> int:
     from core.verl.settings import Cluster, check_with
 
     workspace = open_workspace(args)
-    values, _ = open_config(args.config, workspace)
+    values, _preset = open_config(args.config, workspace)
     config = parse_config(apply_overrides(values, args.overrides))
     folder = args.output.expanduser().resolve()
     job = write_job(workspace, config, folder, Cluster(args.nodes, args.gpus))
@@ -68,10 +68,14 @@ def run(args: argparse.Namespace, output: Output) -> int:
         "verl": checked.version,
         "unknown": dict(checked.wrong),
     }
-    lines = [("folder", str(job.folder)), ("rows", rows), ("left out", job.left_out)]
-    told = "all known" if not checked.wrong else f"{len(checked.wrong)} not known"
-    lines.append((f"keys in verl {checked.version}", told))
+    lines: list[tuple[str, Any]] = [
+        (_("folder"), job.folder),
+        (_("rows"), rows),
+        (_("left out"), job.left_out),
+    ]
+    told = _("{n} not known", n=len(checked.wrong)) if checked.wrong else _("all known")
+    lines.append((_("keys in verl {version}", version=checked.version), told))
     lines += [(key, why) for key, why in checked.wrong]
-    lines.append(("next", _("read its README.md; it was written, not run")))
+    lines.append((_("next"), _("read its README.md; it was written, not run")))
     output.result(data, pairs(lines))
     return FAILED if checked.wrong else DONE
