@@ -256,7 +256,7 @@ def _table(drafts: Sequence[Draft]) -> str:
         status = _STATUSES["taken" if draft.taken else draft.status]
         short = shown if len(shown) <= 80 else shown[:77] + "..."
         lines.append((draft.id, status, short))
-    return table((_("NO"), _("STATUS"), _("ROW")), lines)
+    return table(("#", _("STATUS"), _("ROW")), lines)
 
 
 def _settings_help() -> str:

@@ -307,7 +307,7 @@ def run_rename(args: argparse.Namespace, output: Output) -> int:
     info = rename_dataset(open_workspace(args), args.id, args.name, args.description)
     output.result(
         {"dataset": info.id, "name": info.name},
-        _("{id} is now called {name}.", id=info.id, name=info.name),
+        _("{data} is now called {name}.", data=info.id, name=info.name),
     )
     return DONE
 

@@ -185,7 +185,7 @@ def _show(args: argparse.Namespace, output: Output, workspace: Workspace, store:
         ],
     }
     job = run.job
-    step = _("{done} of {total}", done=job.step, total=job.max_steps)
+    steps = _("{done} of {total}", done=job.step, total=job.max_steps)
     text = pairs(
         [
             (_("run"), run.id),
@@ -197,7 +197,7 @@ def _show(args: argparse.Namespace, output: Output, workspace: Workspace, store:
             (_("came"), lineage_text(run.folder) or None),
             (_("built on it"), ", ".join(later.id for later in built_on(store, run.id)) or None),
             (_("data"), job.dataset),
-            (_("step"), step if job.max_steps else job.step),
+            (_("steps"), steps if job.max_steps else job.step),
             (_("best eval loss"), job.best_eval_loss),
             (_("made"), spell_time(job.created_at)),
             (_("took"), spell_seconds(run.duration_seconds)),

@@ -132,7 +132,7 @@ def see_through(
         )
         output.result(record(workspace, job), told)
         return DONE
-    output.say(_("Run {id} in {root}", id=job.id, root=workspace.root / job.folder))
+    output.say(_("Run {run} in {folder}", run=job.id, folder=workspace.root / job.folder))
     job, _result = follow(workspace, store, job, output)
     say_end(job, output)
     output.result(record(workspace, job), _text(workspace, job))

@@ -71,7 +71,7 @@ def run(args: argparse.Namespace, output: Output) -> int:
     lines: list[tuple[str, Any]] = [
         (_("folder"), job.folder),
         (_("rows"), rows),
-        (_("left out"), job.left_out),
+        (_("rows left out"), job.left_out),
     ]
     told = _("{n} not known", n=len(checked.wrong)) if checked.wrong else _("all known")
     lines.append((_("keys in verl {version}", version=checked.version), told))
