@@ -28,8 +28,10 @@ def main(argv):
         say("launch.py: " + too_old())
         return 1
     from core.errors import SetupError
+    from core.language import _, language_of_shell, use
     from core.setup.environment import LOCK, TEST_LOCK, Environment
 
+    use(language_of_shell())
     command = argv[0] if argv else ""
     environment = Environment(ROOT)
     try:
@@ -42,11 +44,11 @@ def main(argv):
         say("launch.py: {}".format(error))
         return 1
     except KeyboardInterrupt:
-        say("\nStopped. The next start sets up again; pip keeps what it has downloaded.")
+        say("\n" + _("Stopped. The next start sets up again; pip keeps what it has downloaded."))
         return 130
     if command == "setup":
         if not changed:
-            say("Tunesmith is set up in {}; nothing to do.".format(environment.venv))
+            say(_("Tunesmith is set up in {folder}; nothing to do.", folder=environment.venv))
         return 0
     if command == "test":
         return run_tests(environment.python, argv[1:])
@@ -61,15 +63,17 @@ def main(argv):
 def extras_asked_for(words):
     """What stands behind `--with`: names of core.setup.extras with commas between them."""
     from core.errors import SetupError
+    from core.language import _
     from core.setup.extras import find, listed
 
     names = []
     words = list(words)
     while words:
-        word, _, value = words.pop(0).partition("=")
+        word, _equals, value = words.pop(0).partition("=")
         if word != "--with" or not (value or words):
             raise SetupError(
-                "setup takes nothing but --with NAME[,NAME].", "Names: {}.".format(listed())
+                _("setup takes nothing but --with NAME[,NAME]."),
+                _("Names: {names}.", names=listed()),
             )
         names += (value or words.pop(0)).split(",")
     return find([name.strip() for name in names])

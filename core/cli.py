@@ -38,29 +38,53 @@ from core.commands.output import (
     UsageError,
 )
 from core.errors import ConfigError, TunesmithError, WorkspaceError, reason_of
-from core.language import known_language, language_of_shell, speaking
+from core.language import N_, _, known_language, language_of_shell, n_, speaking
 from core.progress import Stopped
 
 _GROUPS = (train, runs, data, templates, rewards, evaluate, chat, export, verl, estimate, info)
 _TAKE_A_VALUE = (
-    *(
-        "--workspace",
-        "--language",
-        "--host",
-        "--port",
-        "--auth",
-        "--root-path",
-        "--allow",
-        "--allow-host",
-    ),
+    *("--workspace", "--language", "--host", "--port", "--auth", "--root-path"),
+    *("--allow", "--allow-host"),
 )
-_EPILOG = """\
+_EPILOG = N_(
+    """\
 also, with launch.py:
   setup    make or update the environment, and nothing else; --with NAME adds what some
            settings need, such as galore or wandb
   test     run Tunesmith's own tests
 
 Without a command the page is served. Exit codes: 0 done, 1 failed, 2 wrong use, 130 stopped."""
+)
+# Argparse asks its own module for each of its words: these.
+argparse._ = lambda text: text and _(text)  # type: ignore[attr-defined]
+argparse.ngettext = n_  # type: ignore[attr-defined]
+_ARGPARSE = (
+    N_("usage: "),
+    N_("positional arguments"),
+    N_("options"),
+    N_("%(heading)s:"),
+    N_("show this help message and exit"),
+    N_("argument %(argument_name)s: %(message)s"),
+    N_("invalid %(type)s value: %(value)r"),
+    N_("invalid choice: %(value)r (choose from %(choices)s)"),
+    N_("unrecognized arguments: %s"),
+    N_("the following arguments are required: %s"),
+    N_("one of the arguments %s is required"),
+    N_("not allowed with argument %s"),
+    N_("ignored explicit argument %r"),
+    N_("expected one argument"),
+    N_("expected at least one argument"),
+    n_("expected %s argument", "expected %s arguments", 2),
+)
+
+
+class _Help(argparse.RawDescriptionHelpFormatter):
+    """Breaks lines where a terminal's end is: Chinese has no blanks, and wider characters."""
+
+    def _split_lines(self, text: str, width: int) -> list[str]:
+        from wcwidth import wrap
+
+        return wrap(" ".join(text.split()), width)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -70,7 +94,7 @@ class _Parser(argparse.ArgumentParser):
     """
 
     def __init__(self, *, late_epilog: Callable[[], str] | None = None, **options: Any) -> None:
-        options.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
+        options.setdefault("formatter_class", _Help)
         super().__init__(allow_abbrev=False, **options)
         self._late_epilog = late_epilog
 
@@ -80,7 +104,7 @@ class _Parser(argparse.ArgumentParser):
         return super().format_help()
 
     def error(self, message: str) -> None:  # type: ignore[override]
-        raise UsageError(f"{message}.", self.format_usage().strip())
+        raise UsageError(_("{problem}.", problem=message), self.format_usage().strip())
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -107,7 +131,7 @@ def _main(words: list[str], output: Output) -> int:
     except SystemExit as error:  # --help and --version
         return error.code if isinstance(error.code, int) else FAILED
     except (KeyboardInterrupt, Stopped):
-        output.say("\nStopped.")
+        output.say("\n" + _("Stopped."))
         return STOPPED
     except (UsageError, ConfigError) as error:
         output.error(error)
@@ -120,9 +144,11 @@ def _main(words: list[str], output: Output) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE
     except OSError as error:  # a folder that cannot be written, a full disk
-        place = f"{error.filename}: " if error.filename else ""
-        hint = "Look at its rights and at the room on its disk, then try again."
-        output.error(WorkspaceError(f"{place}{reason_of(error)}.", hint))
+        why = reason_of(error)
+        place = error.filename
+        told = _("{place}: {why}.", place=place, why=why) if place else _("{why}.", why=why)
+        hint = _("Look at its rights and at the room on its disk, then try again.")
+        output.error(WorkspaceError(told, hint))
         return FAILED
     except Exception as error:
         traceback.print_exc()
@@ -160,13 +186,13 @@ def build_parser() -> argparse.ArgumentParser:
     common = common_arguments()
     parser = _Parser(
         prog=program,
-        description="Tunesmith fine-tunes language models in the browser or from the shell.",
-        epilog=_EPILOG,
+        description=_("Tunesmith fine-tunes language models in the browser or from the shell."),
+        epilog=_(_EPILOG),
         parents=[common],
     )
     serve.add_arguments(parser)
     parser.set_defaults(run=serve.run)
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", parser_class=_Parser)
+    commands = parser.add_subparsers(title=_("commands"), metavar="COMMAND", parser_class=_Parser)
     for group in _GROUPS:
         group.add(commands, common)
     return parser

@@ -16,6 +16,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from core.language import N_, _, n_
 from core.models import hub
 from core.models.hardware import Hardware, probe
 from core.models.location import HUB_ANSWER_SECONDS, local_model
@@ -33,7 +34,8 @@ _BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 
 @dataclass(frozen=True)
 class Check:
-    """One finding. `mend` is what to do about it, empty if there is nothing to do."""
+    """One finding. `mend` is what to do about it, empty if there is nothing to do. The name is the
+    same in every language, until it is shown."""
 
     name: str
     ok: bool
@@ -67,16 +69,19 @@ def diagnose(
 
 def render(checks: list[Check]) -> str:
     """One line for each check, and below it what to do."""
-    width = max(len(check.name) for check in checks)
+    from wcwidth import ljust, width
+
+    words = {True: str(_("ok")), False: str(_("BAD"))}
+    first, second = max(map(width, words.values())), max(width(str(one.name)) for one in checks)
     lines = []
     for check in checks:
-        lines.append(f"{'ok ' if check.ok else 'BAD'}  {check.name:<{width}}  {check.detail}")
+        word, name = ljust(words[check.ok], first), ljust(str(check.name), second)
+        lines.append(f"{word}  {name}  {check.detail}")
         if check.mend:
-            lines.append(f"     {'':<{width}}  -> {check.mend}")
+            lines.append(f"{'':{first + second + 2}}  -> {check.mend}")
     bad = sum(not check.ok for check in checks)
-    things = "1 thing needs" if bad == 1 else f"{bad} things need"
-    lines += ["", f"{things} mending." if bad else "All is well."]
-    return "\n".join(lines)
+    told = n_("{n} thing needs mending.", "{n} things need mending.", bad)
+    return "\n".join([*lines, "", told if bad else _("All is well.")])
 
 
 def check_python() -> Check:
@@ -95,17 +100,20 @@ def check_packages(lock: Path) -> Check:
         try:
             found = importlib.metadata.version(name).partition("+")[0]
         except importlib.metadata.PackageNotFoundError:
-            found = "missing"
+            found = _("missing")
         if found != version and name != "pip":
-            wrong.append(f"{name} {found} (tested: {version})")
+            wrong.append(
+                _("{name} {found} (tested: {version})", name=name, found=found, version=version)
+            )
     if not wrong:
-        return Check("Packages", True, f"all {len(wanted)} as tested")
-    more = f", and {len(wrong) - 5} more" if len(wrong) > 5 else ""
+        return Check(N_("Packages"), True, _("all {n} as tested", n=len(wanted)))
+    shown = ", ".join(wrong[:5])
+    more = len(wrong) - 5
     return Check(
-        "Packages",
+        N_("Packages"),
         False,
-        ", ".join(wrong[:5]) + more,
-        "Run: python launch.py setup. If it finds nothing to do, delete .venv and run it again.",
+        _("{packages}, and {n} more", packages=shown, n=more) if more > 0 else shown,
+        _("Run: python launch.py setup. If it finds nothing to do, delete .venv and run it again."),
     )
 
 
@@ -113,18 +121,28 @@ def check_devices(hardware: Hardware) -> Check:
     """The devices; with an NVIDIA GPU also whether torch can use it, asked in another process."""
     detail = hardware.describe()
     if not hardware.gpus:
-        precision, _ = hardware.precision_on(hardware.devices[-1])
-        fast = "bf16 in hardware" if precision == "bf16" else "no bf16 in hardware"
-        return Check("Devices", True, f"{detail} ({fast}); no GPU: small models train, slowly")
+        precision, _why = hardware.precision_on(hardware.devices[-1])
+        fast = _("bf16 in hardware") if precision == "bf16" else _("no bf16 in hardware")
+        return Check(
+            N_("Devices"),
+            True,
+            _("{detail} ({fast}); no GPU: small models train, slowly", detail=detail, fast=fast),
+        )
     if hardware.gpus[0].kind == "cuda" and not _torch_sees_cuda():
         return Check(
-            "Devices",
+            N_("Devices"),
             False,
-            f"{detail}, but torch {importlib.metadata.version('torch')} cannot use it",
-            "Update the NVIDIA driver, or install a torch with CUDA into .venv (pytorch.org says "
-            "which fits the driver).",
+            _(
+                "{detail}, but torch {version} cannot use it",
+                detail=detail,
+                version=importlib.metadata.version("torch"),
+            ),
+            _(
+                "Update the NVIDIA driver, or install a torch with CUDA into .venv (pytorch.org "
+                "says which fits the driver)."
+            ),
         )
-    return Check("Devices", True, detail)
+    return Check(N_("Devices"), True, detail)
 
 
 def _torch_sees_cuda() -> bool:
@@ -140,12 +158,15 @@ def check_memory(hardware: Hardware) -> Check:
     free, total = (
         size / 1e9 for size in (hardware.memory_available_bytes, hardware.memory_total_bytes)
     )
-    detail = f"{free:.1f} of {total:.1f} GB free"
+    detail = _("{free:.1f} of {total:.1f} GB free", free=free, total=total)
     if free < MEMORY_GB:
         return Check(
-            "Memory", False, detail, f"Close programs: a run needs {MEMORY_GB} GB or more."
+            N_("Memory"),
+            False,
+            detail,
+            _("Close programs: a run needs {size} GB or more.", size=MEMORY_GB),
         )
-    return Check("Memory", True, detail)
+    return Check(N_("Memory"), True, detail)
 
 
 def check_workspace(workspace_root: Path) -> Check:
@@ -156,25 +177,28 @@ def check_workspace(workspace_root: Path) -> Check:
             pass
     except OSError as error:
         return Check(
-            "Workspace",
+            N_("Workspace"),
             False,
-            f"{place} cannot be written: {error.strerror}",
-            "Choose another folder with --workspace or TUNESMITH_WORKSPACE.",
+            _("{place} cannot be written: {why}", place=place, why=error.strerror),
+            _("Choose another folder with --workspace or TUNESMITH_WORKSPACE."),
         )
-    return Check("Workspace", True, str(workspace_root))
+    return Check(N_("Workspace"), True, str(workspace_root))
 
 
 def check_disk(workspace_root: Path) -> Check:
     free = shutil.disk_usage(_nearest(workspace_root)).free / 1e9
-    detail = f"{free:.1f} GB free for the workspace"
+    detail = _("{free:.1f} GB free for the workspace", free=free)
     if free < DISK_GB:
         return Check(
-            "Disk",
+            N_("Disk"),
             False,
             detail,
-            f"Delete runs or move the workspace (--workspace): {DISK_GB} GB are little enough.",
+            _(
+                "Delete runs or move the workspace (--workspace): {size} GB are little enough.",
+                size=DISK_GB,
+            ),
         )
-    return Check("Disk", True, detail)
+    return Check(N_("Disk"), True, detail)
 
 
 def _nearest(folder: Path) -> Path:
@@ -185,7 +209,9 @@ def _nearest(folder: Path) -> Path:
 
 def check_starter(name: str, workspace_root: Path) -> Check:
     found = local_model(Workspace(workspace_root), name)
-    detail = str(found) if found else "not here yet; fetched when it is first needed (about 90 MB)"
+    detail = (
+        str(found) if found else _("not here yet; fetched when it is first needed (about 90 MB)")
+    )
     return Check(name, True, detail)
 
 
@@ -194,9 +220,17 @@ def check_hub(seconds: float) -> Check:
     endpoint = os.environ.get("HF_ENDPOINT", "huggingface.co")
     starter = next(iter(STARTER_MODELS.values()))
     if hub.ask(starter.hub_id, seconds) is hub.Answer.SILENT:
-        offline = "HF_HUB_OFFLINE is set" if hub.is_offline() else "no answer"
-        return Check("Hub", True, f"{endpoint}: {offline}; starter models and local ones work")
-    return Check("Hub", True, f"{endpoint} answers")
+        offline = _("HF_HUB_OFFLINE is set") if hub.is_offline() else _("no answer")
+        return Check(
+            N_("Hub"),
+            True,
+            _(
+                "{endpoint}: {why}; starter models and local ones work",
+                endpoint=endpoint,
+                why=offline,
+            ),
+        )
+    return Check(N_("Hub"), True, _("{endpoint} answers", endpoint=endpoint))
 
 
 def check_port(port: int) -> Check:
@@ -207,11 +241,15 @@ def check_port(port: int) -> Check:
         try:
             server.bind(("127.0.0.1", port))
         except OSError:
-            return Check("Port", True, f"{port} is taken; the page opens on the next free one")
-    return Check("Port", True, f"{port} is free")
+            return Check(
+                N_("Port"),
+                True,
+                _("{port} is taken; the page opens on the next free one", port=port),
+            )
+    return Check(N_("Port"), True, _("{port} is free", port=port))
 
 
 def check_browser() -> Check:
     """Only the tests of the page need it."""
     found = next(filter(None, map(shutil.which, _BROWSERS)), None)
-    return Check("Chromium", True, found or "not here; only the tests of the page need it")
+    return Check("Chromium", True, found or _("not here; only the tests of the page need it"))

@@ -130,7 +130,7 @@ def _catalogue(language: str) -> gettext.NullTranslations:
 @cache
 def _pseudo(template: str) -> str:
     """Between brackets, with the capitals and the lengths that other languages have."""
-    parts = re.split(r"(\{[^{}]*\}|<[^<>]*>|&\w+;)", template)
+    parts = re.split(r"(\{[^{}]*\}|<[^<>]*>|&\w+;|%(?:\(\w+\))?[rs])", template)
     marked = "".join(part if i % 2 else part.translate(_ACCENTS) for i, part in enumerate(parts))
     return f"⟦{marked}⟧"
 

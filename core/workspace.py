@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from core.errors import WorkspaceError
+from core.language import _
 
 _ID = re.compile(r"[a-z0-9][a-z0-9-]{0,79}")
 _ADJECTIVES = (
@@ -133,8 +134,12 @@ class Workspace:
                 part.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise WorkspaceError(
-                f"The workspace {folder} cannot be made: {error.strerror}.",
-                "Choose another folder with --workspace or TUNESMITH_WORKSPACE.",
+                _(
+                    "The workspace {folder} cannot be made: {why}.",
+                    folder=folder,
+                    why=error.strerror,
+                ),
+                _("Choose another folder with --workspace or TUNESMITH_WORKSPACE."),
             ) from error
         return workspace
 
@@ -206,16 +211,17 @@ class Workspace:
         """
         if "\0" in str(path):
             raise WorkspaceError(
-                f"{str(path)!r} is no path: there is a NUL byte in it.", "Type the path again."
+                _("{path!r} is no path: there is a NUL byte in it.", path=str(path)),
+                _("Type the path again."),
             )
         resolved = Path(os.path.expanduser(path)).resolve()
         if not any(resolved.is_relative_to(folder) for folder in (self.root, *self.allowed)):
             raise WorkspaceError(
-                f"{path} is outside the folders that may be read.",
-                "Upload the file, or start with --allow FOLDER (or TUNESMITH_ALLOW).",
+                _("{path} is outside the folders that may be read.", path=path),
+                _("Upload the file, or start with --allow FOLDER (or TUNESMITH_ALLOW)."),
             )
         if not resolved.exists():
-            raise WorkspaceError(f"{path} does not exist.", "Check the spelling.")
+            raise WorkspaceError(_("{path} does not exist.", path=path), _("Check the spelling."))
         return resolved
 
 
@@ -223,7 +229,7 @@ def checked_id(name: str) -> str:
     """`name`, if it is an id that can be a folder's name. Raises WorkspaceError otherwise."""
     if not _ID.fullmatch(name):
         raise WorkspaceError(
-            f"{name!r} is not an id.",
-            "Ids are lower-case letters, digits and hyphens, such as 20261121-2214-quiet-otter.",
+            _("{name!r} is not an id.", name=name),
+            _("Ids are lower-case letters, digits and hyphens, such as 20261121-2214-quiet-otter."),
         )
     return name

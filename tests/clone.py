@@ -19,6 +19,7 @@ PARTS = (
     "launch.py",
     "core/__init__.py",
     "core/errors.py",
+    "core/language.py",
     "core/progress.py",
     "core/setup/environment.py",
     "core/setup/extras.py",

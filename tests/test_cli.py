@@ -15,7 +15,9 @@ import pytest
 
 from core import cli
 from core.commands.data import FORMS
+from core.commands.output import pairs, table
 from core.commands.serve import is_loopback
+from core.language import _, speaking
 from core.workspace import Workspace
 from tests.cli_bench import ROOT, make_chat_model, write_rows
 
@@ -103,6 +105,41 @@ def test_the_help_of_train_has_every_setting(typed: Type) -> None:
     code, out, _ = typed("train", "--help")
     assert code == 0
     assert "--training.learning_rate\n      Higher learns faster" in out
+
+
+@pytest.mark.parametrize("asked", [["--language", "zh"], ["--language=zh"], []])
+def test_a_command_its_help_and_its_errors_are_in_the_language_asked_for(
+    typed: Type, monkeypatch: pytest.MonkeyPatch, asked: list[str]
+) -> None:
+    if not asked:
+        for name in ("TUNESMITH_LANGUAGE", "LANGUAGE", "LC_ALL", "LC_MESSAGES"):
+            monkeypatch.delenv(name, raising=False)
+        monkeypatch.setenv("LANG", "zh_CN.UTF-8")
+    with speaking("zh"):
+        none = _("There are no runs yet. Start one: train quickstart")
+        helped = _("show this help message and exit")
+        own = _("the language to speak (else what LANG and its like ask for, or English)")
+        missing = _("the following arguments are required: %s") % "ID"
+        unknown = _("There is no run {run}.", run="nothing")
+    assert not own.isascii()
+    assert typed("runs", "list", *asked)[:2] == (0, f"{none}\n")
+    code, out, _err = typed("runs", "list", "--help", *asked)
+    assert code == 0
+    for text in (helped, own):
+        assert "".join(text.split()) in "".join(out.split())
+    for words, code, says in ((["show"], 2, missing), (["show", "nothing"], 1, unknown)):
+        assert typed("runs", *words, *asked)[0] == code
+        assert says in typed("runs", *words, *asked)[2]
+
+
+def test_columns_stand_below_each_other_whatever_the_script() -> None:
+    rows = [("中文", "x", 1), ("ab", "y", 20)]
+    assert table(("名", "列", "数"), rows).splitlines() == [
+        "名    列  数",
+        "中文  x    1",
+        "ab    y   20",
+    ]
+    assert pairs([("名称", "x"), ("id", "y")]) == "名称  x\nid    y"
 
 
 @pytest.mark.parametrize(

@@ -10,35 +10,40 @@ from typing import TYPE_CHECKING, Any
 
 from core.commands.opening import open_for_run, open_workspace
 from core.commands.output import DONE, Output, UsageError
+from core.language import N_, _
 
 if TYPE_CHECKING:
     from core.chat.session import ChatSession, ChatSettings, Column, ColumnState
 
-_HELP = "Ctrl-C stops an answer, /clear forgets the conversation, /exit or Ctrl-D leaves."
+_HELP = N_("Ctrl-C stops an answer, /clear forgets the conversation, /exit or Ctrl-D leaves.")
 
 Message = dict[str, Any]
 
 
 def add(commands: Any, common: argparse.ArgumentParser) -> None:
     parser = commands.add_parser(
-        "chat", parents=[common], help="talk to a run's model", description=_HELP
+        "chat", parents=[common], help=_("talk to a run's model"), description=_(_HELP)
     )
     parser.add_argument("run_id", metavar="RUN")
-    parser.add_argument("--prompt", metavar="TEXT", help="ask this, print the answer and leave")
-    parser.add_argument("--checkpoint", default="final", help="such as checkpoint-40 (%(default)s)")
-    parser.add_argument("--base", action="store_true", help="talk to the run's base model instead")
+    parser.add_argument("--prompt", metavar="TEXT", help=_("ask this, print the answer and leave"))
     parser.add_argument(
-        "--system-prompt", metavar="TEXT", help="else the one that the run was trained with"
+        "--checkpoint", default="final", help=_("such as checkpoint-40 (%(default)s)")
+    )
+    parser.add_argument(
+        "--base", action="store_true", help=_("talk to the run's base model instead")
+    )
+    parser.add_argument(
+        "--system-prompt", metavar="TEXT", help=_("else the one that the run was trained with")
     )
     for name in ("temperature", "top_p", "max_new_tokens", "seed"):
         option = "--" + name.replace("_", "-")
-        parser.add_argument(option, metavar="N", dest=name, help="as on the page")
+        parser.add_argument(option, metavar="N", dest=name, help=_("as on the page"))
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace, output: Output) -> int:
     if output.as_json and args.prompt is None:
-        raise UsageError("--json needs --prompt TEXT.")
+        raise UsageError(_("--json needs --prompt TEXT."))
     from core.chat.session import ChatSession, conversation, trained_system_prompt
     from core.chat.settings import chat_settings
     from core.commands.follow import fetch_progress
@@ -91,7 +96,7 @@ def _talk(
     output: Output,
 ) -> int:
     """Reads what is typed, answers it, and keeps the conversation until it is cleared."""
-    output.say(_HELP)
+    output.say(_(_HELP))
     said: list[Message] = []
     while True:
         text = _read(output)
@@ -99,7 +104,7 @@ def _talk(
             return DONE
         if text.strip() == "/clear":
             said = []
-            output.say("Forgotten.")
+            output.say(_("Forgotten."))
         if not text.strip() or text.strip() == "/clear":
             continue
         said = [*said, {"role": "user", "content": text}] if said else begin(text)
@@ -121,7 +126,7 @@ def _read(output: Output) -> str | None:
         except EOFError:
             return None
         except KeyboardInterrupt:
-            output.say("\n(Ctrl-D leaves)")
+            output.say("\n" + _("(Ctrl-D leaves)"))
 
 
 def _answer(

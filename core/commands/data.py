@@ -15,6 +15,7 @@ from core.commands import data_drafts, data_steps, templates
 from core.commands.opening import open_workspace
 from core.commands.output import DONE, Output, UsageError, pairs, spell_bytes, table
 from core.errors import DataError
+from core.language import _
 from core.workspace import checked_id
 
 if TYPE_CHECKING:
@@ -36,51 +37,57 @@ LISTED = 10
 
 
 def add(commands: Any, common: argparse.ArgumentParser) -> None:
-    parser = commands.add_parser("data", help="import, inspect, prepare, list, export data sets")
-    actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
+    parser = commands.add_parser("data", help=_("import, inspect, prepare, list, export data sets"))
+    actions = parser.add_subparsers(title=_("actions"), metavar="ACTION", required=True)
 
     bring = actions.add_parser(
         "import",
         parents=[common],
-        help="prepare files as a data set",
-        description="Reads files, folders, archives or Hub data sets (hf:owner/name?split=train), "
-        "brings the rows into one form, splits off held-out rows, and says which rows cannot be "
-        "used and why.",
+        help=_("prepare files as a data set"),
+        description=_(
+            "Reads files, folders, archives or Hub data sets (hf:owner/name?split=train), "
+            "brings the rows into one form, splits off held-out rows, and says which rows "
+            "cannot be used and why."
+        ),
     )
     bring.add_argument("sources", nargs="+", metavar="SOURCE")
-    bring.add_argument("--name", help="name of the data set (else the file's)")
-    bring.add_argument("--form", choices=FORMS, help="form of the rows, if it is not detected")
+    bring.add_argument("--name", help=_("name of the data set (else the file's)"))
+    bring.add_argument("--form", choices=FORMS, help=_("form of the rows, if it is not detected"))
     add_map(bring)
     bring.add_argument(
-        "--eval-fraction", type=float, default=0.1, metavar="F", help="share held out (%(default)s)"
+        "--eval-fraction",
+        type=float,
+        default=0.1,
+        metavar="F",
+        help=_("share held out (%(default)s)"),
     )
     bring.add_argument(
-        "--test-fraction", type=float, default=0.0, metavar="F", help="share kept for a test"
+        "--test-fraction", type=float, default=0.0, metavar="F", help=_("share kept for a test")
     )
-    bring.add_argument("--eval-file", metavar="FILE", help="held-out rows of their own")
+    bring.add_argument("--eval-file", metavar="FILE", help=_("held-out rows of their own"))
     bring.add_argument(
-        "--recipe", type=Path, metavar="FILE", help="YAML of form, mapping and steps to use"
+        "--recipe", type=Path, metavar="FILE", help=_("YAML of form, mapping and steps to use")
     )
-    bring.add_argument("--saved-mapping", metavar="NAME", help="a mapping that was saved")
-    bring.add_argument("--save-mapping", metavar="NAME", help="save the mapping under this name")
-    bring.add_argument("--seed", type=int, default=42, help="of the split (%(default)s)")
+    bring.add_argument("--saved-mapping", metavar="NAME", help=_("a mapping that was saved"))
+    bring.add_argument("--save-mapping", metavar="NAME", help=_("save the mapping under this name"))
+    bring.add_argument("--seed", type=int, default=42, help=_("of the split (%(default)s)"))
     bring.add_argument(
-        "--system-prompt", default="", metavar="TEXT", help="for rows that have none"
+        "--system-prompt", default="", metavar="TEXT", help=_("for rows that have none")
     )
     bring.set_defaults(run=run_import)
 
     _add_looks(actions, common)
     _add_words(actions, common)
 
-    listing = actions.add_parser("list", parents=[common], help="every data set")
+    listing = actions.add_parser("list", parents=[common], help=_("every data set"))
     listing.set_defaults(run=run_list)
 
-    delete = actions.add_parser("delete", parents=[common], help="delete a data set")
+    delete = actions.add_parser("delete", parents=[common], help=_("delete a data set"))
     delete.add_argument("id", metavar="ID")
     delete.set_defaults(run=run_delete)
 
-    mappings = actions.add_parser("mappings", parents=[common], help="saved mappings of columns")
-    mappings.add_argument("--delete", metavar="NAME", help="delete one, then list the others")
+    mappings = actions.add_parser("mappings", parents=[common], help=_("saved mappings of columns"))
+    mappings.add_argument("--delete", metavar="NAME", help=_("delete one, then list the others"))
     mappings.set_defaults(run=run_mappings)
 
     data_steps.add(actions, common)
@@ -100,11 +107,13 @@ def run_import(args: argparse.Namespace, output: Output) -> int:
         ("--test-fraction", args.test_fraction),
     ):
         if not 0 <= share < 1:
-            raise UsageError(f"{option} is a share from 0 to below 1, such as 0.1.")
+            raise UsageError(
+                _("{option} is a share from 0 to below 1, such as 0.1.", option=option)
+            )
     mapping = read_map(args.map) or {}
     for source in (*args.sources, args.eval_file):
         if source and not source.startswith("hf:") and not Path(source).expanduser().exists():
-            raise DataError(f"{source} does not exist.", "Check the spelling.")
+            raise DataError(_("{path} does not exist.", path=source), _("Check the spelling."))
     if args.save_mapping:
         checked_id(args.save_mapping)  # before the work, not after it
     workspace = open_workspace(args, *args.sources, args.eval_file)
@@ -136,7 +145,7 @@ def run_import(args: argparse.Namespace, output: Output) -> int:
             info.columns,
         )
     for warning in warnings(info):
-        output.say(f"Warning: {warning}")
+        output.say(_("Warning: {warning}", warning=warning))
     say_dropped(info, output)
     if info.unused_keys:
         output.say(unused_text(info.unused_keys))
@@ -163,9 +172,12 @@ def run_list(args: argparse.Namespace, output: Output) -> int:
         )
         for info in infos
     ]
-    titles = ("ID", "NAME", "FORM", "TRAIN", "HELD OUT", "VERSION", "SIZE")
-    text = table(titles, rows) if rows else "There are none yet. Bring one: data import FILE"
-    for _, reason in damaged:
+    titles = (
+        "ID",
+        *(_("NAME"), _("FORM"), _("TRAIN"), _("HELD OUT"), _("VERSION"), _("SIZE")),
+    )
+    text = table(titles, rows) if rows else _("There are none yet. Bring one: data import FILE")
+    for _name, reason in damaged:
         output.say(reason)
     output.result(
         {
@@ -183,7 +195,7 @@ def run_delete(args: argparse.Namespace, output: Output) -> int:
 
     workspace = open_workspace(args)
     delete_dataset(workspace, args.id, Store.open(workspace))
-    output.result({"deleted": args.id}, f"{args.id} is deleted.")
+    output.result({"deleted": args.id}, _("{name} is deleted.", name=args.id))
     return DONE
 
 
@@ -201,8 +213,9 @@ def run_mappings(args: argparse.Namespace, output: Output) -> int:
             rows.append((found.name, found.form, columns))
         else:
             records.append({"name": found.name, "problem": found.problem})
-            rows.append((found.name, "damaged", found.problem))
-    text = table(("NAME", "FORM", "COLUMNS"), rows) if rows else "There are no saved mappings."
+            rows.append((found.name, _("damaged"), found.problem))
+    titles = (_("NAME"), _("FORM"), _("COLUMNS"))
+    text = table(titles, rows) if rows else _("There are no saved mappings.")
     output.result({"mappings": records}, text)
     return DONE
 
@@ -210,27 +223,33 @@ def run_mappings(args: argparse.Namespace, output: Output) -> int:
 def _add_looks(actions: Any, common: argparse.ArgumentParser) -> None:
     """The actions below `data` that only look."""
     inspect = actions.add_parser(
-        "inspect", parents=[common], help="what a data set or a source holds, row by row"
+        "inspect", parents=[common], help=_("what a data set or a source holds, row by row")
     )
-    inspect.add_argument("id", metavar="ID|SOURCE", help="a data set, file, folder, hf:owner/name")
-    inspect.add_argument("--form", choices=FORMS, help="read a source as this form")
+    inspect.add_argument(
+        "id", metavar="ID|SOURCE", help=_("a data set, file, folder, hf:owner/name")
+    )
+    inspect.add_argument("--form", choices=FORMS, help=_("read a source as this form"))
     add_map(inspect)
     inspect.add_argument("--part", choices=_PARTS, default="train")
-    inspect.add_argument("--row", type=int, default=1, metavar="N", help="first row (1)")
-    inspect.add_argument("--rows", type=int, default=_SHOWN, metavar="N", help="rows to show")
+    inspect.add_argument("--row", type=int, default=1, metavar="N", help=_("first row (1)"))
+    inspect.add_argument("--rows", type=int, default=_SHOWN, metavar="N", help=_("rows to show"))
     inspect.set_defaults(run=run_inspect)
 
     statistics = actions.add_parser(
         "statistics",
         parents=[common],
-        help="lengths in tokens, labels, languages, duplicates",
-        description="Counts the rows to learn with a model's own tokenizer.",
+        help=_("lengths in tokens, labels, languages, duplicates"),
+        description=_("Counts the rows to learn with a model's own tokenizer."),
     )
     statistics.add_argument("id", metavar="ID")
-    statistics.add_argument("--model", metavar="MODEL", help="whose tokenizer (else the starter's)")
-    statistics.add_argument("--max-length", type=int, metavar="TOKENS", help="where rows are cut")
+    statistics.add_argument(
+        "--model", metavar="MODEL", help=_("whose tokenizer (else the starter's)")
+    )
+    statistics.add_argument(
+        "--max-length", type=int, metavar="TOKENS", help=_("where rows are cut")
+    )
     statistics.add_argument("--chat-template", default="", metavar="NAME")
-    statistics.add_argument("--rows", type=int, metavar="N", help="look at so many (else all)")
+    statistics.add_argument("--rows", type=int, metavar="N", help=_("look at so many (else all)"))
     templates.add_learn(statistics)
     statistics.set_defaults(run=run_statistics)
 
@@ -242,7 +261,9 @@ def run_inspect(args: argparse.Namespace, output: Output) -> int:
     if args.id.startswith("hf:") or path.is_file():
         return _inspect_source(args, output)
     if not path.exists() and (path.suffix or len(path.parts) > 1):
-        raise DataError(f"{args.id} does not exist.", "Check the spelling of the path.")
+        raise DataError(
+            _("{path} does not exist.", path=args.id), _("Check the spelling of the path.")
+        )
     workspace = open_workspace(args)
     if path.is_dir() and args.id not in {info.id for info in list_datasets(workspace)}:
         return _inspect_source(args, output)
@@ -267,29 +288,33 @@ def _inspect_source(args: argparse.Namespace, output: Output) -> int:
         progress=fetch_progress,
     )
     rows = report.rows[: args.rows]
+    within = _("{format} in {container}", format=report.format, container=report.container)
     text = pairs(
         [
-            ("source", args.id),
-            ("format", " in ".join(part for part in (report.format, report.container) if part)),
-            ("encoding", report.encoding),
-            ("files", len(report.files) if len(report.files) > 1 else None),
-            ("rows", report.total_rows),
-            ("columns", ", ".join(report.columns)),
-            ("form", report.form or "not recognised"),
-            ("because", report.form_reason),
-            ("to do", report.hint),
-            ("mapping", ", ".join(f"{a}={b}" for a, b in report.mapping.items())),
+            (_("source"), args.id),
+            (_("format"), within if report.container else report.format),
+            (_("encoding"), report.encoding),
+            (_("files"), len(report.files) if len(report.files) > 1 else None),
+            (_("rows"), report.total_rows),
+            (_("columns"), ", ".join(report.columns)),
+            (_("form"), report.form or _("not recognised")),
+            (_("because"), report.form_reason),
+            (_("to do"), report.hint),
+            (_("mapping"), ", ".join(f"{a}={b}" for a, b in report.mapping.items())),
         ]
     )
     for warning in report.warnings:
-        output.say(f"Warning: {warning}")
+        output.say(_("Warning: {warning}", warning=warning))
     for left_out in report.skipped[:LISTED]:
-        output.say(f"Left out: {left_out}")
+        output.say(_("Left out: {what}", what=left_out))
     for problem in report.problems[:LISTED]:
-        file = f"{problem['file']}, line" if len(report.files) > 1 else "Line"
-        output.say(f"{file} {problem['line']} would be dropped: {problem['reason']}")
+        output.say(
+            _("{file}, line {line} would be dropped: {reason}", **problem)
+            if len(report.files) > 1
+            else _("Line {line} would be dropped: {reason}", **problem)
+        )
     if report.problem_count > LISTED:
-        output.say(f"and {report.problem_count - LISTED} more")
+        output.say(_("and {n:,} more", n=report.problem_count - LISTED))
     if report.unused_keys:
         output.say(unused_text(report.unused_keys))
     data = {**dataclasses.asdict(report), "path": args.id, "rows": rows}
@@ -306,7 +331,7 @@ def run_statistics(args: argparse.Namespace, output: Output) -> int:
 
     for option, number in (("--max-length", args.max_length), ("--rows", args.rows)):
         if number is not None and number < 1:
-            raise UsageError(f"{option} is a number of at least 1.")
+            raise UsageError(_("{option} is a number of at least 1.", option=option))
     defaults = RunConfig()
     name = args.model or defaults.model.model_name_or_path
     workspace = open_workspace(args, name)
@@ -318,11 +343,11 @@ def run_statistics(args: argparse.Namespace, output: Output) -> int:
         args.id,
         Lens(name, max_length, chat_template=args.chat_template, **templates.learned(args)),
         max_rows=args.rows,
-        progress=lambda fraction: fetch_progress(fraction, "Counting"),
+        progress=lambda fraction: fetch_progress(fraction, _("Counting")),
     )
     alike = about_alike(args.id, dict(found["labels"]))
     if alike:
-        output.say(f"Warning: {alike}")
+        output.say(_("Warning: {warning}", warning=alike))
     told = {"dataset": args.id, "model": name, **found, "warnings": [alike] if alike else []}
     output.result(told, _statistics_text(name, found))
     return DONE
@@ -332,23 +357,24 @@ def _statistics_text(model: str, found: dict[str, Any]) -> str:
     from core.tokens.thoughts import taken_out
 
     lengths = [
-        (f"{what} tokens", _percentiles(told["percentiles"]))
+        (_("{what} tokens", what=what), _percentiles(told["percentiles"]))
         for what, told in found["lengths"].items()
     ]
     suggested = found.get("suggested") or {}
     repeated = found.get("duplicates")
+    cut = {name: found[name] for name in ("cut_rows", "cut_tokens")}
     rows: list[tuple[str, Any]] = [
-        ("model", model),
-        ("rows", f"{found['rows']:,} of {found['rows_total']:,}"),
+        (_("model"), model),
+        (_("rows"), _("{done:,} of {total:,}", done=found["rows"], total=found["rows_total"])),
         *lengths,
-        ("cut", f"{found['cut_rows']:,} rows lose {found['cut_tokens']:,} tokens"),
-        ("an epoch", f"{found['epoch']['tokens']:,} tokens"),
-        ("nothing learned", found["rows_without_loss"] or None),
-        ("thoughts", taken_out(*found["lost_thoughts"]) or None),
-        ("repeated rows", repeated or None),
-        ("labels", _counted(found["labels"])),
-        ("languages", _counted(found["languages"])),
-        ("turns", _counted(found["turns"])),
+        (_("cut"), _("{cut_rows:,} rows lose {cut_tokens:,} tokens", **cut)),
+        (_("an epoch"), _("{n:,} tokens", n=found["epoch"]["tokens"])),
+        (_("nothing learned"), found["rows_without_loss"] or None),
+        (_("thoughts"), taken_out(*found["lost_thoughts"]) or None),
+        (_("repeated rows"), repeated or None),
+        (_("labels"), _counted(found["labels"])),
+        (_("languages"), _counted(found["languages"])),
+        (_("turns"), _counted(found["turns"])),
         ("max_length", f"{suggested['value']}: {suggested['reason']}" if suggested else None),
     ]
     return pairs(rows)
@@ -366,19 +392,21 @@ def _add_words(actions: Any, common: argparse.ArgumentParser) -> None:
     words = actions.add_parser(
         "words",
         parents=[common],
-        help="words that the model's tokenizer breaks into many pieces",
-        description="Lists frequent words of the rows to learn that the model's tokenizer breaks "
-        "into many pieces, and what a token of their own would save. Give them to a run with "
-        "--vocabulary.new_tokens.",
+        help=_("words that the model's tokenizer breaks into many pieces"),
+        description=_(
+            "Lists frequent words of the rows to learn that the model's tokenizer breaks "
+            "into many pieces, and what a token of their own would save. Give them to a run "
+            "with --vocabulary.new_tokens."
+        ),
     )
     words.add_argument("id", metavar="ID")
-    words.add_argument("--model", metavar="MODEL", help="whose tokenizer (else the starter's)")
-    words.add_argument("--most", type=int, default=20, metavar="N", help="list so many (20)")
+    words.add_argument("--model", metavar="MODEL", help=_("whose tokenizer (else the starter's)"))
+    words.add_argument("--most", type=int, default=20, metavar="N", help=_("list so many (20)"))
     words.add_argument(
-        "--min-count", type=int, default=5, metavar="N", help="only words that come so often (5)"
+        "--min-count", type=int, default=5, metavar="N", help=_("only words that come so often (5)")
     )
     words.add_argument(
-        "--min-pieces", type=int, default=3, metavar="N", help="only words of so many tokens (3)"
+        "--min-pieces", type=int, default=3, metavar="N", help=_("only words of so many tokens (3)")
     )
     words.set_defaults(run=run_words)
 
@@ -391,7 +419,9 @@ def run_words(args: argparse.Namespace, output: Output) -> int:
 
     for option in ("most", "min_count", "min_pieces"):
         if getattr(args, option) < 1:
-            raise UsageError(f"--{option.replace('_', '-')} is a number of at least 1.")
+            raise UsageError(
+                _("{option} is a number of at least 1.", option=f"--{option.replace('_', '-')}")
+            )
     name = args.model or RunConfig().model.model_name_or_path
     workspace = open_workspace(args, name)
     ensure_model(name, workspace, fetch_progress)
@@ -403,7 +433,7 @@ def run_words(args: argparse.Namespace, output: Output) -> int:
         most=args.most,
         min_count=args.min_count,
         min_pieces=args.min_pieces,
-        progress=lambda share: fetch_progress(share, "Counting words"),
+        progress=lambda share: fetch_progress(share, _("Counting words")),
     )
     rows = [
         (
@@ -414,9 +444,9 @@ def run_words(args: argparse.Namespace, output: Output) -> int:
         )
         for one in found["words"]
     ]
-    text = table(("word", "times", "tokens now", "tokens saved"), rows)
+    text = table((_("word"), _("times"), _("tokens now"), _("tokens saved")), rows)
     if not rows:
-        text = "No word that comes often enough falls into so many pieces."
+        text = _("No word that comes often enough falls into so many pieces.")
     output.result({"dataset": args.id, "model": name, **found}, text)
     return DONE
 
@@ -427,7 +457,7 @@ def add_map(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="FIELD=COLUMN",
-        help="which column holds which field, such as prompt=question; may be repeated",
+        help=_("which column holds which field, such as prompt=question; may be repeated"),
     )
 
 
@@ -437,7 +467,9 @@ def read_map(texts: list[str]) -> dict[str, str] | None:
     for text in texts:
         field, equals, column = text.partition("=")
         if not (field and equals and column):
-            raise UsageError(f"--map takes FIELD=COLUMN, such as prompt=question, not {text!r}.")
+            raise UsageError(
+                _("--map takes FIELD=COLUMN, such as prompt=question, not {text!r}.", text=text)
+            )
         found[field] = column
     return found or None
 
@@ -465,7 +497,8 @@ def about_alike(dataset: str, labels: Mapping[str, int]) -> str:
     names = yaml.safe_dump(step.names, default_flow_style=True, allow_unicode=True, width=10**9)
     spec = f"{step.op} names={shlex.quote(names.strip())}"
     quoted = shlex.quote(spec) if set(spec) & set('"$`\\!') else f'"{spec}"'
-    return f"{about_alike(labels)} Merge them: data prepare {dataset} --step {quoted}"
+    command = f"data prepare {dataset} --step {quoted}"
+    return _("{alike} Merge them: {command}", alike=about_alike(labels), command=command)
 
 
 def dropped_rows(info: DatasetInfo) -> list[dict[str, Any]]:
@@ -474,25 +507,35 @@ def dropped_rows(info: DatasetInfo) -> list[dict[str, Any]]:
 
 def say_dropped(info: DatasetInfo, output: Output) -> None:
     for row in info.dropped[:LISTED]:
-        file = f"{row.file}, " if len(info.sources) > 1 else ""
-        output.say(f"Dropped: {file}line {row.line}: {row.reason}")
+        told = {"line": row.line, "reason": row.reason}
+        output.say(
+            _("Dropped: {file}, line {line}: {reason}", file=row.file, **told)
+            if len(info.sources) > 1
+            else _("Dropped: line {line}: {reason}", **told)
+        )
     more = info.counts.dropped - min(len(info.dropped), LISTED)
     if more > 0:
-        output.say(f"and {more:,} more; dataset.json lists {len(info.dropped):,} of them")
+        output.say(
+            _(
+                "and {n:,} more; dataset.json lists {listed:,} of them",
+                n=more,
+                listed=len(info.dropped),
+            )
+        )
 
 
 def info_text(info: DatasetInfo) -> str:
     return pairs(
         [
-            ("data set", info.id),
-            ("name", info.name),
-            ("form", f"{info.form} ({info.form_reason})" if info.form_reason else info.form),
-            ("training rows", info.counts.train),
-            ("held-out rows", info.counts.eval),
-            ("test rows", info.counts.test or None),
-            ("dropped rows", info.counts.dropped or None),
-            ("not used in turns", _counted(list(info.unused_keys.items()))),
-            ("from", ", ".join(source.file for source in info.sources)),
+            (_("data set"), info.id),
+            (_("name"), info.name),
+            (_("form"), f"{info.form} ({info.form_reason})" if info.form_reason else info.form),
+            (_("training rows"), info.counts.train),
+            (_("held-out rows"), info.counts.eval),
+            (_("test rows"), info.counts.test or None),
+            (_("dropped rows"), info.counts.dropped or None),
+            (_("not used in turns"), _counted(list(info.unused_keys.items()))),
+            (_("from"), ", ".join(source.file for source in info.sources)),
         ]
     )
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from core.commands.opening import open_workspace
 from core.commands.output import DONE, Output, UsageError, pairs, table
+from core.language import N_, _
 
 if TYPE_CHECKING:
     from core.data.drafts.tasks import Draft, DraftTask
@@ -22,6 +23,18 @@ SETTINGS = (
     "output_price max_cost seed"
 ).split()
 _EMPTY = ("", "none", "empty")
+_STATES = {
+    "working": N_("working"),
+    "stopped": N_("stopped"),
+    "finished": N_("finished"),
+    "failed": N_("failed"),
+}
+_STATUSES = {
+    "new": N_("new"),
+    "accepted": N_("accepted"),
+    "rejected": N_("rejected"),
+    "taken": N_("taken over"),
+}
 _SHOWN = 10
 
 
@@ -30,16 +43,19 @@ def add(actions: Any, common: argparse.ArgumentParser) -> None:
     generate = actions.add_parser(
         "generate",
         parents=[common],
-        help="let a model write rows, as drafts",
-        description="A model writes rows after those of a data set: by an OpenAI-compatible "
-        "endpoint, whose URL and key stand in TUNESMITH_OPENAI_BASE_URL and "
-        "TUNESMITH_OPENAI_API_KEY (else OPENAI_BASE_URL and OPENAI_API_KEY), or on this machine. "
-        "They are drafts: `data drafts` accepts, edits, rejects them and takes them over.",
+        help=_("let a model write rows, as drafts"),
+        description=_(
+            "A model writes rows after those of a data set: by an OpenAI-compatible "
+            "endpoint, whose URL and key stand in TUNESMITH_OPENAI_BASE_URL and "
+            "TUNESMITH_OPENAI_API_KEY (else OPENAI_BASE_URL and OPENAI_API_KEY), or on this "
+            "machine. They are drafts: `data drafts` accepts, edits, rejects them and takes "
+            "them over."
+        ),
         late_epilog=_settings_help,
     )
     generate.add_argument("id", metavar="ID")
     generate.add_argument(
-        "--resume", metavar="TASK", help="go on with a task, with other limits if they are given"
+        "--resume", metavar="TASK", help=_("go on with a task, with other limits if they are given")
     )
     for name in SETTINGS:
         option = "--" + name.replace("_", "-")
@@ -47,27 +63,28 @@ def add(actions: Any, common: argparse.ArgumentParser) -> None:
     generate.set_defaults(run=run_generate)
 
     drafts = actions.add_parser(
-        "drafts", parents=[common], help="accept, edit or reject drafts, and take them over"
+        "drafts", parents=[common], help=_("accept, edit or reject drafts, and take them over")
     )
     drafts.add_argument("id", metavar="ID")
-    drafts.add_argument("--task", metavar="TASK", help="which drafts (else the newest)")
+    drafts.add_argument("--task", metavar="TASK", help=_("which drafts (else the newest)"))
     drafts.add_argument(
-        "--status", choices=("new", "accepted", "rejected", "taken"), help="show only these"
+        "--status", choices=("new", "accepted", "rejected", "taken"), help=_("show only these")
     )
-    drafts.add_argument("--offset", type=int, default=0, metavar="N", help="show from here on")
-    drafts.add_argument("--rows", type=int, default=_SHOWN, metavar="N", help="drafts to show")
-    for verb in ("accept", "reject"):
-        drafts.add_argument(
-            f"--{verb}", metavar="all|NUMBERS", help=f"{verb} all new ones, or such as 1,4,7-9"
-        )
+    drafts.add_argument("--offset", type=int, default=0, metavar="N", help=_("show from here on"))
+    drafts.add_argument("--rows", type=int, default=_SHOWN, metavar="N", help=_("drafts to show"))
+    for verb, does in (
+        ("accept", _("accept all new ones, or such as 1,4,7-9")),
+        ("reject", _("reject all new ones, or such as 1,4,7-9")),
+    ):
+        drafts.add_argument(f"--{verb}", metavar="all|NUMBERS", help=does)
     drafts.add_argument(
-        "--edit", nargs=2, metavar=("NUMBER", "JSON"), help="put another row in a draft's place"
+        "--edit", nargs=2, metavar=("NUMBER", "JSON"), help=_("put another row in a draft's place")
     )
     drafts.add_argument(
-        "--apply", action="store_true", help="take the accepted drafts over into the data set"
+        "--apply", action="store_true", help=_("take the accepted drafts over into the data set")
     )
-    drafts.add_argument("--name", help="of the data set, if the drafts become one of their own")
-    drafts.add_argument("--delete", action="store_true", help="delete the task and its drafts")
+    drafts.add_argument("--name", help=_("of the data set, if the drafts become one of their own"))
+    drafts.add_argument("--delete", action="store_true", help=_("delete the task and its drafts"))
     drafts.set_defaults(run=run_drafts)
 
 
@@ -86,11 +103,17 @@ def run_generate(args: argparse.Namespace, output: Output) -> int:
         task = tasks.change_task(workspace, args.id, args.resume, values)
     else:
         task = tasks.begin(workspace, args.id, values)
-    output.say(f"Task {task.id}" + (f", asking {task.host}" if task.host else ""))
+    output.say(
+        _("Task {task}, asking {host}", task=task.id, host=task.host)
+        if task.host
+        else _("Task {task}", task=task.id)
+    )
     try:
         task = run.run_drafts(workspace.root, task.dataset, task.id, fetch_progress)
     except BaseException:
-        output.say(f"To go on: data generate {task.dataset} --resume {task.id}")
+        output.say(
+            _("To go on: {command}", command=f"data generate {task.dataset} --resume {task.id}")
+        )
         raise
     output.result(_record(task), _text(task))
     return DONE
@@ -110,11 +133,11 @@ def run_drafts(args: argparse.Namespace, output: Output) -> int:
     known = tasks.list_tasks(workspace, args.id)
     task_id = args.task or (known[0].id if known else None)
     if task_id is None:
-        output.result({"tasks": []}, "There are no drafts yet. Begin some: data generate ID")
+        output.result({"tasks": []}, _("There are no drafts yet. Begin some: data generate ID"))
         return DONE
     if args.delete:
         tasks.delete_task(workspace, args.id, task_id)
-        output.result({"deleted": task_id}, f"{task_id} is deleted.")
+        output.result({"deleted": task_id}, _("{name} is deleted.", name=task_id))
         return DONE
     for verb, change in (("accept", review.accept), ("reject", review.reject)):
         text = getattr(args, verb)
@@ -139,7 +162,8 @@ def run_drafts(args: argparse.Namespace, output: Output) -> int:
     }
     text = _text(task) + ("\n\n" + _table(drafts) if drafts else "")
     if made:
-        text += f"\n\nTaken over into {made.id}: {made.counts.train} training rows."
+        rows = made.counts.train
+        text += "\n\n" + _("Taken over into {data}: {rows} training rows.", data=made.id, rows=rows)
     output.result(data, text)
     return DONE
 
@@ -151,13 +175,16 @@ def _ids(
     if text.strip() == "all" and workspace is not None:
         from core.data.drafts.review import read_drafts
 
-        drafts, _ = read_drafts(workspace, dataset_id, task_id, 0, 10**9, "new")
+        drafts, _count = read_drafts(workspace, dataset_id, task_id, 0, 10**9, "new")
         return [draft.id for draft in drafts]
     ids: list[int] = []
     for part in text.split(","):
         first, dash, last = part.strip().partition("-")
         if not first.isdecimal() or (dash and not last.isdecimal()):
-            raise UsageError(f"{text!r} names no drafts.", "Write all, or numbers such as 1,4,7-9.")
+            raise UsageError(
+                _("{text!r} names no drafts.", text=text),
+                _("Write all, or numbers such as 1,4,7-9."),
+            )
         ids += range(int(first), int(last or first) + 1)
     return ids
 
@@ -166,9 +193,13 @@ def _row(text: str) -> dict[str, Any]:
     try:
         row = json.loads(text)
     except ValueError as error:
-        raise UsageError(f"The row is not JSON: {error}.", "Quote it for the shell.") from error
+        raise UsageError(
+            _("The row is not JSON: {error}.", error=error), _("Quote it for the shell.")
+        ) from error
     if not isinstance(row, dict):
-        raise UsageError("The row is no JSON object.", 'Such as {"text": "..."}.')
+        raise UsageError(
+            _("The row is no JSON object."), _("Such as {row}.", row='{"text": "..."}')
+        )
     return row
 
 
@@ -189,21 +220,27 @@ def _draft_record(draft: Draft) -> dict[str, Any]:
 def _text(task: DraftTask) -> str:
     tally = task.tally
     cost = None if tally.cost is None or task.settings.source == "local" else f"{tally.cost:.4f}"
-    guessed = " (estimated)" if tally.estimated else ""
+    counts = {"read": tally.input_tokens, "written": tally.output_tokens}
+    tokens = (
+        _("{read} read, {written} written (estimated)", **counts)
+        if tally.estimated
+        else _("{read} read, {written} written", **counts)
+    )
+    state = _STATES[task.state]
     return pairs(
         [
-            ("task", task.id),
-            ("state", f"{task.state}: {task.reason}" if task.reason else task.state),
-            ("drafts", f"{tally.drafts} of {task.settings.rows}"),
-            ("new", tally.new),
-            ("accepted", tally.accepted or None),
-            ("rejected", tally.rejected or None),
-            ("taken over", tally.taken or None),
-            ("there already", tally.duplicates or None),
-            ("no rows", ", ".join(f"{n} x {why}" for why, n in tally.unusable.items())),
-            ("requests", tally.requests),
-            ("tokens", f"{tally.input_tokens} read, {tally.output_tokens} written{guessed}"),
-            ("cost", cost),
+            (_("task"), task.id),
+            (_("state"), f"{state}: {task.reason}" if task.reason else state),
+            (_("drafts"), _("{done} of {total}", done=tally.drafts, total=task.settings.rows)),
+            (_("new"), tally.new),
+            (_("accepted"), tally.accepted or None),
+            (_("rejected"), tally.rejected or None),
+            (_("taken over"), tally.taken or None),
+            (_("there already"), tally.duplicates or None),
+            (_("no rows"), ", ".join(f"{n} x {why}" for why, n in tally.unusable.items())),
+            (_("requests"), tally.requests),
+            (_("tokens"), tokens),
+            (_("cost"), cost),
         ]
     )
 
@@ -216,19 +253,19 @@ def _table(drafts: Sequence[Draft]) -> str:
         text = " ".join(row_text(draft.row).split())
         label = ", ".join(draft.row.get("labels", []))
         shown = f"[{label}] {text}" if label else text
-        status = "taken" if draft.taken else draft.status
+        status = _STATUSES["taken" if draft.taken else draft.status]
         short = shown if len(shown) <= 80 else shown[:77] + "..."
         lines.append((draft.id, status, short))
-    return table(("NO", "STATUS", "ROW"), lines)
+    return table(("#", _("STATUS"), _("ROW")), lines)
 
 
 def _settings_help() -> str:
     from core.config.fields import field_specs
     from core.data.drafts.settings import DraftSettings
 
-    lines = ["settings:"]
+    lines: list[str] = [_("settings:")]
     for spec in field_specs(DraftSettings):
-        default = "empty" if spec.default in (None, "") else spec.default
-        lines += [f"  --{spec.name.replace('_', '-')}", f"      {spec.help}"]
-        lines += [f"      Takes {spec.allowed}. Default: {default}."]
+        default = _("empty") if spec.default in (None, "") else spec.default
+        takes = _("Takes {allowed}. Default: {default}.", allowed=spec.allowed, default=default)
+        lines += [f"  --{spec.name.replace('_', '-')}", f"      {spec.help}", f"      {takes}"]
     return "\n".join(lines)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from core.commands.opening import open_workspace
 from core.commands.output import DONE, Output, UsageError, pairs, table
+from core.language import _
 
 if TYPE_CHECKING:
     from core.data.record import DatasetInfo, StepResult
@@ -22,9 +23,11 @@ def add(actions: Any, common: argparse.ArgumentParser) -> None:
     prepare = actions.add_parser(
         "prepare",
         parents=[common],
-        help="clean and shape a data set by recorded steps",
-        description="Adds steps to those of the data set, or replaces them by those of a YAML "
-        "file, and makes a new version of it. `data undo` goes back.",
+        help=_("clean and shape a data set by recorded steps"),
+        description=_(
+            "Adds steps to those of the data set, or replaces them by those of a YAML file, "
+            "and makes a new version of it. `data undo` goes back."
+        ),
     )
     prepare.add_argument("id", metavar="ID")
     prepare.add_argument(
@@ -32,46 +35,52 @@ def add(actions: Any, common: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="'OP NAME=VALUE ...'",
-        help="a step to add, such as 'cap_per_class most=500'; may be repeated",
+        help=_("a step to add, such as 'cap_per_class most=500'; may be repeated"),
     )
-    prepare.add_argument("--steps", type=Path, metavar="FILE", help="YAML that replaces all steps")
-    prepare.add_argument("--note", default="", help="what the new version is for")
     prepare.add_argument(
-        "--try", action="store_true", dest="only_try", help="only say what the first rows become"
+        "--steps", type=Path, metavar="FILE", help=_("YAML that replaces all steps")
+    )
+    prepare.add_argument("--note", default="", help=_("what the new version is for"))
+    prepare.add_argument(
+        "--try", action="store_true", dest="only_try", help=_("only say what the first rows become")
     )
     prepare.set_defaults(run=run_prepare)
 
-    steps = actions.add_parser("steps", parents=[common], help="every kind of step, or one")
+    steps = actions.add_parser("steps", parents=[common], help=_("every kind of step, or one"))
     steps.add_argument("op", nargs="?", metavar="OP")
     steps.set_defaults(run=run_steps)
 
-    undo = actions.add_parser("undo", parents=[common], help="go back to the version before")
+    undo = actions.add_parser("undo", parents=[common], help=_("go back to the version before"))
     undo.add_argument("id", metavar="ID")
     undo.set_defaults(run=run_undo)
 
-    versions = actions.add_parser("versions", parents=[common], help="list, choose, prune versions")
+    versions = actions.add_parser(
+        "versions", parents=[common], help=_("list, choose, prune versions")
+    )
     versions.add_argument("id", metavar="ID")
-    versions.add_argument("--use", type=int, metavar="N", help="make this version the current one")
     versions.add_argument(
-        "--prune", action="store_true", help="delete those that no waiting run needs"
+        "--use", type=int, metavar="N", help=_("make this version the current one")
+    )
+    versions.add_argument(
+        "--prune", action="store_true", help=_("delete those that no waiting run needs")
     )
     versions.set_defaults(run=run_versions)
 
     export = actions.add_parser(
-        "export", parents=[common], help="write the rows to a file, or the recipe to YAML"
+        "export", parents=[common], help=_("write the rows to a file, or the recipe to YAML")
     )
     export.add_argument("id", metavar="ID")
-    export.add_argument("path", type=Path, metavar="FILE", help="in .jsonl, .parquet or .yaml")
+    export.add_argument("path", type=Path, metavar="FILE", help=_("in .jsonl, .parquet or .yaml"))
     export.add_argument("--part", action="append", default=[], choices=("train", "eval", "test"))
     export.set_defaults(run=run_export)
 
-    combine = actions.add_parser("combine", parents=[common], help="put data sets together")
+    combine = actions.add_parser("combine", parents=[common], help=_("put data sets together"))
     combine.add_argument("sets", nargs="+", metavar="ID[:WEIGHT]")
     combine.add_argument("--name")
     combine.add_argument("--seed", type=int, default=42)
     combine.set_defaults(run=run_combine)
 
-    rename = actions.add_parser("rename", parents=[common], help="another name or description")
+    rename = actions.add_parser("rename", parents=[common], help=_("another name or description"))
     rename.add_argument("id", metavar="ID")
     rename.add_argument("name", metavar="NAME")
     rename.add_argument("--description")
@@ -85,7 +94,7 @@ def run_prepare(args: argparse.Namespace, output: Output) -> int:
     from core.data.versions import apply_steps, recorded_steps, try_in_order
 
     if not args.step and not args.steps:
-        raise UsageError("Name a --step, or a file of --steps. `data steps` lists them.")
+        raise UsageError(_("Name a --step, or a file of --steps. `data steps` lists them."))
     workspace = open_workspace(args)
     added = [read_step(text) for text in args.step]
     if args.only_try:
@@ -125,12 +134,19 @@ def read_step(text: str) -> Step:
     try:
         op, *settings = shlex.split(text)
     except ValueError as error:
-        raise UsageError(f"--step {text!r} cannot be read: {error}.") from error
+        raise UsageError(
+            _("--step {text!r} cannot be read: {error}.", text=text, error=error)
+        ) from error
     spec: dict[str, Any] = {"op": op}
     for setting in settings:
         name, equals, value = setting.partition("=")
         if not equals:
-            raise UsageError(f"--step takes NAME=VALUE after the step's name, not {setting!r}.")
+            raise UsageError(
+                _(
+                    "--step takes NAME=VALUE after the step's name, not {text!r}.",
+                    text=setting,
+                )
+            )
         try:
             spec[name] = yaml.safe_load(value)
         except yaml.YAMLError:
@@ -143,23 +159,32 @@ def say_dropped(result: StepResult, output: Output) -> None:
     if result.remark:
         output.say(f"{result.step['op']}: {result.remark}")
     for drop in result.listed[:_LISTED]:
-        output.say(f"{result.step['op']}: {drop.part} row {drop.index + 1} dropped: {drop.reason}")
+        output.say(
+            _(
+                "{step}: {part} row {row} dropped: {reason}",
+                step=result.step["op"],
+                part=drop.part,
+                row=drop.index + 1,
+                reason=drop.reason,
+            )
+        )
     if result.dropped > _LISTED:
-        output.say(f"{result.step['op']}: and {result.dropped - _LISTED:,} more")
+        n = result.dropped - _LISTED
+        output.say(_("{step}: and {n:,} more", step=result.step["op"], n=n))
 
 
 def result_text(result: StepResult) -> str:
     reasons = sorted(result.reasons.items(), key=lambda item: -item[1])
     return pairs(
         [
-            ("step", f"{result.step['op']} ({result.title})"),
-            ("rows in", result.rows_in),
-            ("rows out", result.rows_out),
-            ("dropped", result.dropped or None),
-            ("changed", result.changed or None),
-            ("parts", ", ".join(f"{part} {rows:,}" for part, rows in result.parts.items())),
-            *(("because", f"{reason} ({count:,})") for reason, count in reasons[:_LISTED]),
-            ("note", result.remark),
+            (_("step"), f"{result.step['op']} ({result.title})"),
+            (_("rows in"), result.rows_in),
+            (_("rows out"), result.rows_out),
+            (_("dropped"), result.dropped or None),
+            (_("changed"), result.changed or None),
+            (_("parts"), ", ".join(f"{part} {rows:,}" for part, rows in result.parts.items())),
+            *((_("because"), f"{reason} ({count:,})") for reason, count in reasons[:_LISTED]),
+            (_("note"), result.remark),
         ]
     )
 
@@ -220,14 +245,16 @@ def run_versions(args: argparse.Namespace, output: Output) -> int:
         )
         for one in info.versions
     ]
-    titles = ("", "VERSION", "MADE", "TRAIN", "HELD OUT", "TEST", "STEPS", "NOTE")
+    titles = (
+        *("", _("VERSION"), _("MADE"), _("TRAIN"), _("HELD OUT"), _("TEST"), _("STEPS"), _("NOTE")),
+    )
     data = {
         "dataset": info.id,
         "version": info.version,
         "versions": [one.model_dump(exclude={"steps"}) for one in info.versions],
         "pruned": pruned,
     }
-    output.result(data, table(titles, rows) if rows else "It has one version.")
+    output.result(data, table(titles, rows) if rows else _("It has one version."))
     return DONE
 
 
@@ -241,10 +268,13 @@ def run_export(args: argparse.Namespace, output: Output) -> int:
     workspace = open_workspace(args)
     if args.path.suffix in (".yaml", ".yml"):
         write_atomic(args.path, write_recipe(recipe_of(load_dataset_info(workspace, args.id))))
-        output.result({"path": str(args.path)}, f"The recipe is in {args.path}.")
+        output.result({"path": str(args.path)}, _("The recipe is in {path}.", path=args.path))
         return DONE
     count = export_rows(workspace, args.id, args.path, parts=args.part, progress=fetch_progress)
-    output.result({"path": str(args.path), "rows": count}, f"{count:,} rows are in {args.path}.")
+    output.result(
+        {"path": str(args.path), "rows": count},
+        _("{rows:,} rows are in {path}.", rows=count, path=args.path),
+    )
     return DONE
 
 
@@ -265,14 +295,19 @@ def _weighted(text: str) -> tuple[str, float]:
     try:
         return dataset_id, float(weight) if colon else 1.0
     except ValueError as error:
-        raise UsageError(f"{text!r} has no number after the colon, such as tickets:0.5.") from error
+        raise UsageError(
+            _("{text!r} has no number after the colon, such as tickets:0.5.", text=text)
+        ) from error
 
 
 def run_rename(args: argparse.Namespace, output: Output) -> int:
     from core.data.registry import rename_dataset
 
     info = rename_dataset(open_workspace(args), args.id, args.name, args.description)
-    output.result({"dataset": info.id, "name": info.name}, f"{info.id} is now called {info.name}.")
+    output.result(
+        {"dataset": info.id, "name": info.name},
+        _("{data} is now called {name}.", data=info.id, name=info.name),
+    )
     return DONE
 
 
@@ -285,11 +320,11 @@ def _version_text(info: DatasetInfo) -> str:
     labels = ", ".join(f"{name} {count:,}" for name, count in info.labels.items())
     return pairs(
         [
-            ("data set", info.id),
-            ("version", info.version),
-            ("training rows", info.counts.train),
-            ("held-out rows", info.counts.eval),
-            ("test rows", info.counts.test or None),
-            ("labels", labels),
+            (_("data set"), info.id),
+            (_("version"), info.version),
+            (_("training rows"), info.counts.train),
+            (_("held-out rows"), info.counts.eval),
+            (_("test rows"), info.counts.test or None),
+            (_("labels"), labels),
         ]
     )

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from core.commands.opening import open_workspace
 from core.commands.output import DONE, Output, pairs, spell_bytes, spell_seconds
+from core.language import _
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,26 +23,30 @@ def add(commands: Any, common: argparse.ArgumentParser) -> None:
     parser = commands.add_parser(
         "estimate",
         parents=[common],
-        help="tell what a run would be, whether it fits and how long it takes",
-        description="Rows, tokens and steps of a run, its memory part by part, what would make it "
-        "fit, and its time, without starting it. Every setting is an option: "
-        "--training.max_length 256.",
+        help=_("tell what a run would be, whether it fits and how long it takes"),
+        description=_(
+            "Rows, tokens and steps of a run, its memory part by part, what would make it "
+            "fit, and its time, without starting it. Every setting is an option: "
+            "--training.max_length 256."
+        ),
         usage="%(prog)s CONFIG|PRESET [--section.field VALUE ...] [--tokens] [--trial] "
         "[--device-memory SIZE]",
     )
-    parser.add_argument("config", metavar="CONFIG|PRESET", help="a YAML file or a preset's name")
+    parser.add_argument("config", metavar="CONFIG|PRESET", help=_("a YAML file or a preset's name"))
     parser.add_argument(
-        "--tokens", action="store_true", help="count the tokens too (takes the model's tokenizer)"
+        "--tokens",
+        action="store_true",
+        help=_("count the tokens too (takes the model's tokenizer)"),
     )
     parser.add_argument(
         "--trial",
         action="store_true",
-        help="train two steps on the longest rows to measure time and memory; nothing is kept",
+        help=_("train two steps on the longest rows to measure time and memory; nothing is kept"),
     )
     parser.add_argument(
         "--device-memory",
         metavar="SIZE",
-        help="ask for a GPU with so much memory, such as 24GB, that need not be here",
+        help=_("ask for a GPU with so much memory, such as 24GB, that need not be here"),
     )
     parser.set_defaults(run=run)
 
@@ -78,8 +83,15 @@ def run(args: argparse.Namespace, output: Output) -> int:
     }
     parts = [_plan_text(summary), *_memory_text(estimate, changes), _time_text(pace, seconds)]
     if trial:
-        parts.append(f"The trial took {spell_bytes(trial['memory_bytes'])} of memory at most.")
-    parts += [f"Note: {warning}" for warning in (*summary.refused, *summary.warnings)]
+        parts.append(
+            _(
+                "The trial took {size} of memory at most.",
+                size=spell_bytes(trial["memory_bytes"]),
+            )
+        )
+    parts += [
+        _("Note: {warning}", warning=warning) for warning in (*summary.refused, *summary.warnings)
+    ]
     output.result(record, "\n".join(parts))
     return DONE
 
@@ -95,70 +107,70 @@ def _folder(workspace: Workspace, name: str) -> Path | None:
 
 
 def _plan_text(summary: Any) -> str:
-    about = "" if summary.parameters_exact else "about "
     share = f" ({summary.trainable_share:.2%})" if summary.trainable_share is not None else ""
+    parameters = _count(summary.parameters or None, exact=summary.parameters_exact)
     return pairs(
         [
-            ("base", summary.base),
-            ("parameters", f"{about}{summary.parameters:,}" if summary.parameters else None),
-            ("trained", f"{summary.trainable:,}{share}" if summary.trainable else None),
-            ("training rows", _count(summary.train_rows)),
-            ("held-out rows", _count(summary.eval_rows)),
-            ("tokens in a pass", _count(summary.tokens)),
-            ("steps", _steps(summary)),
+            (_("base"), summary.base),
+            (_("parameters"), parameters),
+            (_("trained"), f"{summary.trainable:,}{share}" if summary.trainable else None),
+            (_("training rows"), _count(summary.train_rows)),
+            (_("held-out rows"), _count(summary.eval_rows)),
+            (_("tokens in a pass"), _count(summary.tokens)),
+            (_("steps"), _count(summary.steps, exact=summary.steps_exact)),
         ]
     )
 
 
-def _steps(summary: Any) -> str | None:
-    if summary.steps is None or summary.steps_exact:
-        return _count(summary.steps)
-    return f"about {summary.steps:,}"
-
-
-def _count(number: int | None) -> str | None:
-    return None if number is None else f"{number:,}"
+def _count(number: int | None, *, exact: bool = True) -> str | None:
+    if number is None or exact:
+        return None if number is None else f"{number:,}"
+    return _("about {n:,}", n=number)
 
 
 def _memory_text(estimate: RunEstimate, changes: list[Change]) -> list[str]:
     """The parts, whether they fit, and what would help."""
     memory = estimate.memory
     if memory is None:
-        return [f"Memory: {estimate.why_not}."]
-    free = memory.free_bytes or 0
-    word = "fits" if memory.fits else "does not fit"
-    rows = [(f"  {name}", spell_bytes(size)) for name, size in memory.parts.items()]
+        return [_("Memory: {why}.", why=estimate.why_not)]
+    told = {
+        "size": spell_bytes(memory.total),
+        "free": spell_bytes(memory.free_bytes or 0),
+        "device": estimate.device.name,
+    }
+    rows = [(f"  {_(name)}", spell_bytes(size)) for name, size in memory.parts.items()]
     lines = [
-        f"Memory: {word}, {spell_bytes(memory.total)} of {spell_bytes(free)} free on "
-        f"{estimate.device.name}",
+        _("Memory: fits, {size} of {free} free on {device}", **told)
+        if memory.fits
+        else _("Memory: does not fit, {size} of {free} free on {device}", **told),
         pairs(rows),
     ]
     if estimate.chosen:
         said = ", ".join(f"{path.rpartition('.')[2]} {value}" for path, value in estimate.chosen)
-        lines.append(f"On auto: {said}")
+        lines.append(_("On auto: {settings}", settings=said))
     if memory.batch and memory.batch.is_assumed:
-        lines.append("Each row is taken to be as long as it may be; --tokens counts them.")
+        lines.append(_("Each row is taken to be as long as it may be; --tokens counts them."))
     if memory.doubt:
-        lines.append(f"Less sure: {memory.doubt}.")
+        lines.append(_("Less sure: {why}.", why=memory.doubt))
     if changes and not changes[0].fits:
-        lines.append("Nothing makes it fit here; the smallest is:")
+        lines.append(_("Nothing makes it fit here; the smallest is:"))
     elif changes:
-        lines.append("Any of these makes it fit:")
+        lines.append(_("Any of these makes it fit:"))
     for change in changes:
         options = " ".join(f"--{path} {value}" for path, value in change.settings.items())
-        lines.append(
-            f"  {change.title}: {spell_bytes(change.total)}. {change.costs}\n    {options}"
-        )
+        size = spell_bytes(change.total)
+        told = {"change": change.title, "size": size, "costs": change.costs}
+        lines.append(f"  {_('{change}: {size}. {costs}', **told)}\n    {options}")
     return lines
 
 
 def _time_text(pace: Pace | None, seconds: float | None) -> str:
     if pace is None:
-        return "Time: not known; --trial tries two steps."
-    speed = f"{pace.tokens_per_second:,.0f} tokens a second, {pace.origin}"
+        return _("Time: not known; --trial tries two steps.")
+    speed = _("{n:,.0f} tokens a second, {origin}", n=pace.tokens_per_second, origin=pace.origin)
     if seconds is None:
-        return f"Time: {speed}; --tokens counts how many there are."
-    return f"Time: about {spell_seconds(seconds)} of training ({speed})"
+        return _("Time: {speed}; --tokens counts how many there are.", speed=speed)
+    return _("Time: about {time} of training ({speed})", time=spell_seconds(seconds), speed=speed)
 
 
 def _pace(workspace: Workspace, estimate: RunEstimate, trial: dict[str, Any] | None) -> Pace | None:
@@ -166,7 +178,7 @@ def _pace(workspace: Workspace, estimate: RunEstimate, trial: dict[str, Any] | N
     from core.jobs.store import Store
 
     if trial:
-        return Pace(trial["tokens_per_second"], "from a trial of two steps", True)
+        return Pace(trial["tokens_per_second"], _("from a trial of two steps"), True)
     if estimate.config is None:
         return None
     store = Store.open(workspace)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from core.commands.opening import open_for_run, open_workspace
 from core.commands.output import Output, UsageError, table
+from core.language import _, n_
 
 if TYPE_CHECKING:
     from core.evaluation.intervals import Estimate
@@ -17,19 +18,21 @@ def add(commands: Any, common: argparse.ArgumentParser) -> None:
     parser = commands.add_parser(
         "evaluate",
         parents=[common],
-        help="measure a run on its held-out rows, against its base",
-        description="Loss, perplexity and, where the task has fields, the share of right ones.",
+        help=_("measure a run on its held-out rows, against its base"),
+        description=_("Loss, perplexity and, where the task has fields, the share of right ones."),
     )
     parser.add_argument("run_id", metavar="RUN")
-    parser.add_argument("--checkpoint", default="final", help="such as checkpoint-40 (%(default)s)")
-    parser.add_argument("--max-rows", type=int, metavar="N", help="only so many rows")
+    parser.add_argument(
+        "--checkpoint", default="final", help=_("such as checkpoint-40 (%(default)s)")
+    )
+    parser.add_argument("--max-rows", type=int, metavar="N", help=_("only so many rows"))
     parser.add_argument(
         "--max-new-tokens",
         type=int,
         metavar="N",
-        help="longest answer (else half as long again as the longest expected one)",
+        help=_("longest answer (else half as long again as the longest expected one)"),
     )
-    parser.add_argument("--no-base", action="store_true", help="leave the base model out")
+    parser.add_argument("--no-base", action="store_true", help=_("leave the base model out"))
     parser.set_defaults(run=run)
 
 
@@ -42,7 +45,7 @@ def run(args: argparse.Namespace, output: Output) -> int:
     from core.runs.submit import submit_evaluation
 
     if any(number is not None and number < 1 for number in (args.max_rows, args.max_new_tokens)):
-        raise UsageError("--max-rows and --max-new-tokens are at least 1.")
+        raise UsageError(_("--max-rows and --max-new-tokens are at least 1."))
     store = Store.open(open_workspace(args))
     run_id = find_run(store, args.run_id)
     workspace = open_for_run(args, run_id)
@@ -53,7 +56,7 @@ def run(args: argparse.Namespace, output: Output) -> int:
         "compare_base": not args.no_base,
     }
     job = submit_evaluation(workspace, store, run_id, params)
-    job, _ = follow(workspace, store, job, output)
+    job, _result = follow(workspace, store, job, output)
     say_end(job, output)
     folder = workspace.root / job.folder
     report = read_report(folder)
@@ -80,11 +83,12 @@ def report_text(report: Report) -> str:
         if sides[1] is not None:
             rows.append((key.replace("_", " "), *map(_value, sides)))
         before = report.parts(key, "base")
-        what = "{} right" if key == "fields" else "reward {}"
         for name, number in report.parts(key).items():
-            rows.append((what.format(name), _value(before.get(name)), _value(number)))
-    titles = (f"{report.rows} rows", "BASE", "TUNED")
-    told = [f"Note: {note}" for note in notes(report)]
+            is_field = key == "fields"
+            what = _("{name} right", name=name) if is_field else _("reward {name}", name=name)
+            rows.append((what, _value(before.get(name)), _value(number)))
+    titles = (n_("{n} row", "{n} rows", report.rows), _("BASE"), _("TUNED"))
+    told = [_("Note: {note}", note=note) for note in notes(report)]
     return "\n".join([verdict(report), "", table(titles, rows), *told])
 
 
@@ -94,4 +98,9 @@ def _value(number: Estimate | None) -> str:
         return "-"
     if number.low is None or number.high is None:
         return f"{number.value:.4g}"
-    return f"{number.value:.4g} ({number.low:.4g} to {number.high:.4g})"
+    return _(
+        "{value:.4g} ({low:.4g} to {high:.4g})",
+        value=number.value,
+        low=number.low,
+        high=number.high,
+    )

@@ -10,27 +10,32 @@ from typing import Any
 from core.commands.opening import open_for_run, open_workspace
 from core.commands.output import Output, UsageError, pairs, spell_bytes
 from core.export.formats import format_names
+from core.language import _
 
 
 def add(commands: Any, common: argparse.ArgumentParser) -> None:
     parser = commands.add_parser(
         "export",
         parents=[common],
-        help="write a run's adapter or merged model, checked",
-        description="Writes the model with its tokenizer and a README. A merged model is checked "
-        "to answer as base and adapter do together, and not as the base alone.",
+        help=_("write a run's adapter or merged model, checked"),
+        description=_(
+            "Writes the model with its tokenizer and a README. A merged model is checked to "
+            "answer as base and adapter do together, and not as the base alone."
+        ),
     )
     parser.add_argument("run_id", metavar="RUN")
     parser.add_argument("--format", required=True, choices=format_names())
-    parser.add_argument("--checkpoint", default="final", help="such as checkpoint-40 (%(default)s)")
+    parser.add_argument(
+        "--checkpoint", default="final", help=_("such as checkpoint-40 (%(default)s)")
+    )
     parser.add_argument(
         "--dtype",
         default="auto",
         choices=["auto", "float32", "bfloat16", "float16"],
-        help="of the merged weights; auto is the base's (%(default)s)",
+        help=_("of the merged weights; auto is the base's (%(default)s)"),
     )
     parser.add_argument(
-        "--output", type=Path, metavar="PATH", help="copy it to this new folder, or file.zip"
+        "--output", type=Path, metavar="PATH", help=_("copy it to this new folder, or file.zip")
     )
     parser.set_defaults(run=run)
 
@@ -42,7 +47,7 @@ def run(args: argparse.Namespace, output: Output) -> int:
     from core.runs.submit import submit_export
 
     if args.output is not None and args.output.expanduser().exists():
-        raise UsageError(f"{args.output} is there already. Name a new folder or file.")
+        raise UsageError(_("{path} is there already. Name a new folder or file.", path=args.output))
     store = Store.open(open_workspace(args))
     run_id = find_run(store, args.run_id)
     workspace = open_for_run(args, run_id)
@@ -79,16 +84,16 @@ def _copy(data: dict[str, Any], place: Path) -> Path:
 def _text(data: dict[str, Any]) -> str:
     result = data["result"]
     checks = [
-        (check["name"], f"{'yes' if check['ok'] else 'NO'}, {check['detail']}")
+        (str(check["name"]), f"{_('yes') if check['ok'] else _('NO')}, {check['detail']}")
         for check in result["checks"]
     ]
     return pairs(
         [
-            ("format", result["format"]),
-            ("size", spell_bytes(result["size_bytes"])),
+            (_("format"), result["format"]),
+            (_("size"), spell_bytes(result["size_bytes"])),
             *checks,
-            ("folder", data.get("folder")),
+            (_("folder"), data.get("folder")),
             ("zip", data.get("zip")),
-            ("copied to", data.get("output")),
+            (_("copied to"), data.get("output")),
         ]
     )

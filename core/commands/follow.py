@@ -8,6 +8,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from core.commands.output import DONE, FAILED, STOPPED, Output, spell_seconds
+from core.language import _
 
 if TYPE_CHECKING:
     from core.jobs.job import Job
@@ -31,12 +32,14 @@ def follow(
     if not is_served:
         scheduler.warm()
     view = JobView()
-    kind = "with a checkpoint" if job.kind == "train" else "at the next chance"
 
     def tell(pressed: int) -> None:
-        view.say(
-            f"\nStopping {kind}; Ctrl-C again stops at once." if pressed == 1 else "\nStopping now."
-        )
+        told = _("Stopping now.")
+        if pressed == 1 and job.kind == "train":
+            told = _("Stopping with a checkpoint; Ctrl-C again stops at once.")
+        elif pressed == 1:
+            told = _("Stopping at the next chance; Ctrl-C again stops at once.")
+        view.say(f"\n{told}")
 
     try:
         ended = scheduler.run_until_done(job.id, view, tell)
@@ -52,19 +55,21 @@ def exit_code(job: Job) -> int:
 
 def say_end(job: Job, output: Output) -> None:
     """How the job ended, and what to do next where it did not finish."""
-    name = "Run" if job.kind == "train" else job.kind.capitalize()
+    from core.jobs.kinds import KINDS
+
+    told = {"what": _("Run") if job.kind == "train" else KINDS[job.kind].doing, "id": job.id}
     if job.state == "finished":
         return
     if job.state == "died":
-        output.say(f"{name} {job.id} died (signal {job.signal}).")
+        output.say(_("{what} {id} died (signal {signal}).", **told, signal=job.signal))
     elif job.state == "failed":
-        output.say(f"{name} {job.id} failed: {job.error}")
+        output.say(_("{what} {id} failed: {error}", **told, error=job.error))
         if job.advice:
             output.say(job.advice)
     else:
-        output.say(f"{name} {job.id} stopped at step {job.step}.")
+        output.say(_("{what} {id} stopped at step {step}.", **told, step=job.step))
     if job.kind == "train":
-        output.say(f"Go on from its last checkpoint: runs resume {job.id}")
+        output.say(_("Go on from its last checkpoint: {command}", command=f"runs resume {job.id}"))
 
 
 # How often progress is told where no bar can be drawn (seconds).
@@ -104,7 +109,7 @@ class JobView:
             self.say(str(event["message"]))
 
     def _show_error(self, event: dict[str, Any]) -> None:
-        self.say(f"Error: {event.get('message', '')}")
+        self.say(_("Error: {error}", error=event.get("message", "")))
 
     def _show_result(self, event: dict[str, Any]) -> None:
         self.last_result = {k: v for k, v in event.items() if k not in ("kind", "time")}
@@ -113,13 +118,20 @@ class JobView:
         if event.get("loss") is not None:
             self._loss = float(event["loss"])
         if event.get("eval_loss") is not None:
-            self.say(f"Step {event.get('step')}: eval loss {event['eval_loss']:.4f}")
+            self.say(
+                _(
+                    "Step {step}: eval loss {loss:.4f}",
+                    step=event.get("step"),
+                    loss=event["eval_loss"],
+                )
+            )
 
     def _show_sample(self, event: dict[str, Any]) -> None:
         prompt = event.get("prompt") or []
         last = prompt[-1] if isinstance(prompt, list) and prompt else prompt
         question = str(last.get("content", "") if isinstance(last, dict) else last)
-        self.say(f"Step {event.get('step')}: {_short(question)}\n  -> {_short(event['answer'])}")
+        asked = _("Step {step}: {prompt}", step=event.get("step"), prompt=_short(question))
+        self.say(f"{asked}\n  -> {_short(event['answer'])}")
 
     def _show_progress(self, event: dict[str, Any]) -> None:
         if not event.get("max_steps") and event.get("fraction") is None:
@@ -160,16 +172,20 @@ class JobView:
         self._bar.refresh()
 
     def _plain(self, done: float, total: float, event: dict[str, Any]) -> str:
-        place = f"step {done:.0f} of {total:.0f}" if event.get("max_steps") else f"{done:.0f} %"
+        place = (
+            _("step {done:.0f} of {total:.0f}", done=done, total=total)
+            if event.get("max_steps")
+            else f"{done:.0f} %"
+        )
         return ", ".join([place, *self._facts(event)])
 
     def _facts(self, event: dict[str, Any]) -> list[str]:
         message = str(event.get("message") or "")
-        facts = [message] if message not in ("", "Training") else []
+        facts = [message] if message not in ("", _("Training")) else []
         if self._loss is not None:
-            facts.append(f"loss {self._loss:.4f}")
+            facts.append(_("loss {loss:.4f}", loss=self._loss))
         if event.get("eta_seconds") is not None:
-            facts.append(f"{spell_seconds(event['eta_seconds'])} left")
+            facts.append(_("{time} left", time=spell_seconds(event["eta_seconds"])))
         return facts
 
 

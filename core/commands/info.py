@@ -7,18 +7,19 @@ from typing import Any
 
 from core.commands.opening import open_workspace
 from core.commands.output import DONE, FAILED, Output, table
+from core.language import _
 
 
 def add(commands: Any, common: argparse.ArgumentParser) -> None:
     presets = commands.add_parser(
-        "presets", parents=[common], help="list the presets, or show one as YAML"
+        "presets", parents=[common], help=_("list the presets, or show one as YAML")
     )
     presets.add_argument("action", nargs="?", choices=["list", "show"], default="list")
     presets.add_argument("name", nargs="?", metavar="NAME")
     presets.set_defaults(run=run_presets)
 
     doctor = commands.add_parser(
-        "doctor", parents=[common], help="check Python, packages, devices, memory and disk"
+        "doctor", parents=[common], help=_("check Python, packages, devices, memory and disk")
     )
     doctor.set_defaults(run=run_doctor)
 
@@ -33,7 +34,7 @@ def run_presets(args: argparse.Namespace, output: Output) -> int:
     workspace = open_workspace(args)
     if args.action == "show":
         if not args.name:
-            raise UsageError("presets show needs a preset's name: presets show quickstart")
+            raise UsageError(_("presets show needs a preset's name: presets show quickstart"))
         preset = load_preset(args.name, workspace)
         settings = nest(preset.settings)
         record = {**_record(preset), "settings": settings, "config": preset.config().model_dump()}
@@ -42,7 +43,9 @@ def run_presets(args: argparse.Namespace, output: Output) -> int:
         return DONE
     presets = list_presets(workspace)
     rows = [(p.name, p.title, p.problem or p.when or p.description) for p in presets]
-    output.result({"presets": [_record(p) for p in presets]}, table(("NAME", "TITLE", ""), rows))
+    output.result(
+        {"presets": [_record(p) for p in presets]}, table((_("NAME"), _("TITLE"), ""), rows)
+    )
     return DONE
 
 

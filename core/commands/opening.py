@@ -16,13 +16,13 @@ def common_arguments() -> argparse.ArgumentParser:
     parser.add_argument(
         "--workspace",
         metavar="FOLDER",
-        help="where data sets, runs and models are kept (else TUNESMITH_WORKSPACE, ./workspace)",
+        help=_("where data sets, runs and models are kept (else TUNESMITH_WORKSPACE, ./workspace)"),
     )
     parser.add_argument(
         "--allow",
         metavar="FOLDER",
         action="append",
-        help="a further folder to read data and models from; may be repeated",
+        help=_("a further folder to read data and models from; may be repeated"),
     )
     parser.add_argument(
         "--language",
@@ -30,7 +30,7 @@ def common_arguments() -> argparse.ArgumentParser:
         help=_("the language to speak (else what LANG and its like ask for, or English)"),
     )
     parser.add_argument(
-        "--json", action="store_true", help="print one JSON object on standard output"
+        "--json", action="store_true", help=_("print one JSON object on standard output")
     )
     return parser
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, TextIO
 
 from core.errors import ConfigError, TunesmithError
-from core.language import unpack
+from core.language import _, unpack
 
 DONE, FAILED, WRONG_USE, STOPPED = 0, 1, 2, 130
 
@@ -60,24 +60,26 @@ def error_record(error: BaseException) -> dict[str, Any]:
 
 def error_lines(error: BaseException) -> list[str]:
     if isinstance(error, ConfigError):
-        lines = [f"Error: {problem}" for problem in error.problems]
+        lines: list[str] = [_("Error: {error}", error=problem) for problem in error.problems]
         return [*lines, error.hint] if error.hint else lines
     if isinstance(error, TunesmithError):
-        return [f"Error: {error.message}"] + ([error.hint] if error.hint else [])
-    return [f"Error: {error}" if str(error) else f"Error: {type(error).__name__}"]
+        return [_("Error: {error}", error=error.message), *([error.hint] if error.hint else [])]
+    return [_("Error: {error}", error=str(error) or type(error).__name__)]
 
 
 def table(titles: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     """Columns as wide as they need to be; numbers to the right."""
+    from wcwidth import ljust, rjust, width
+
     texts = [[_cell(value) for value in row] for row in rows]
-    widths = [max(len(line[i]) for line in [list(titles), *texts]) for i in range(len(titles))]
+    widths = [max(width(line[i]) for line in [list(titles), *texts]) for i in range(len(titles))]
     right = [
         all(isinstance(row[i], int | float | None) for row in rows) for i in range(len(titles))
     ]
     lines = [
         "  ".join(
-            text.rjust(width) if is_right else text.ljust(width)
-            for text, width, is_right in zip(line, widths, right, strict=True)
+            rjust(text, cells) if is_right else ljust(text, cells)
+            for text, cells, is_right in zip(line, widths, right, strict=True)
         ).rstrip()
         for line in [list(titles), *texts]
     ]
@@ -86,9 +88,11 @@ def table(titles: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
 
 def pairs(rows: Sequence[tuple[str, Any]]) -> str:
     """Names and values, one pair a line; pairs without a value are left out."""
+    from wcwidth import ljust, width
+
     shown = [(name, _cell(value)) for name, value in rows if value not in (None, "")]
-    width = max((len(name) for name, _ in shown), default=0)
-    return "\n".join(f"{name.ljust(width)}  {value}" for name, value in shown)
+    cells = max((width(name) for name, _value in shown), default=0)
+    return "\n".join(f"{ljust(name, cells)}  {value}" for name, value in shown)
 
 
 def _cell(value: Any) -> str:

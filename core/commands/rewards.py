@@ -7,6 +7,7 @@ from typing import Any
 
 from core.commands.opening import open_workspace
 from core.commands.output import DONE, Output, UsageError, pairs, table
+from core.language import _
 
 # Named here so that parsing needs no imports; a test holds them against the kinds.
 OPTIONS = (
@@ -18,29 +19,34 @@ OPTIONS = (
 
 
 def add(commands: Any, common: argparse.ArgumentParser) -> None:
-    parser = commands.add_parser("rewards", help="list and try reward functions")
-    actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
+    parser = commands.add_parser("rewards", help=_("list and try reward functions"))
+    actions = parser.add_subparsers(title=_("actions"), metavar="ACTION", required=True)
 
     listing = actions.add_parser(
-        "list", parents=[common], help="every kind of reward function, or one with its options"
+        "list", parents=[common], help=_("every kind of reward function, or one with its options")
     )
-    listing.add_argument("kind", metavar="KIND", nargs="?", help="such as regex")
+    listing.add_argument("kind", metavar="KIND", nargs="?", help=_("such as regex"))
     listing.set_defaults(run=run_list)
 
     trial = actions.add_parser(
         "try",
         parents=[common],
-        help="what a function says of one answer",
-        description="Gives an answer to a reward function as a run would. Its options are those of "
-        "`rewards list KIND`, each as --NAME VALUE. Own functions come from the workspace's folder "
-        "rewards; a judge is asked at TUNESMITH_OPENAI_BASE_URL with TUNESMITH_OPENAI_API_KEY.",
+        help=_("what a function says of one answer"),
+        description=_(
+            "Gives an answer to a reward function as a run would. Its options are those of "
+            "`rewards list KIND`, each as --NAME VALUE. Own functions come from the "
+            "workspace's folder rewards; a judge is asked at TUNESMITH_OPENAI_BASE_URL with "
+            "TUNESMITH_OPENAI_API_KEY."
+        ),
     )
-    trial.add_argument("kind", metavar="KIND", help="such as json_valid")
-    trial.add_argument("--completion", required=True, metavar="TEXT", help="the answer to reward")
-    trial.add_argument("--prompt", default="", metavar="TEXT", help="what was asked")
-    trial.add_argument("--answer", metavar="TEXT", help="the reference answer, if there is one")
+    trial.add_argument("kind", metavar="KIND", help=_("such as json_valid"))
     trial.add_argument(
-        "--tokenizer", default="", metavar="MODEL", help="whose tokens a length counts"
+        "--completion", required=True, metavar="TEXT", help=_("the answer to reward")
+    )
+    trial.add_argument("--prompt", default="", metavar="TEXT", help=_("what was asked"))
+    trial.add_argument("--answer", metavar="TEXT", help=_("the reference answer, if there is one"))
+    trial.add_argument(
+        "--tokenizer", default="", metavar="MODEL", help=_("whose tokens a length counts")
     )
     for name in OPTIONS:
         option = "--" + name.replace("_", "-")
@@ -56,7 +62,7 @@ def run_list(args: argparse.Namespace, output: Output) -> int:
     found = catalogue()
     if args.kind is None:
         rows = [(one["kind"], one["title"], one["sentence"]) for one in found]
-        output.result({"rewards": found}, table(("KIND", "TITLE", "REWARDS"), rows))
+        output.result({"rewards": found}, table((_("KIND"), _("TITLE"), _("REWARDS")), rows))
         return DONE
     for one in found:
         if one["kind"] == args.kind:
@@ -64,8 +70,12 @@ def run_list(args: argparse.Namespace, output: Output) -> int:
             return DONE
     names = [one["kind"] for one in found]
     raise UsageError(
-        f"There is no kind {args.kind!r}{did_you_mean(args.kind, names)}",
-        f"There are: {', '.join(names)}.",
+        _(
+            "There is no kind {name!r}{end}",
+            name=args.kind,
+            end=did_you_mean(args.kind, names),
+        ),
+        _("There are: {names}.", names=", ".join(names)),
     )
 
 
@@ -83,22 +93,22 @@ def run_try(args: argparse.Namespace, output: Output) -> int:
         workspace.root, value, args.prompt, args.completion, args.answer, args.tokenizer
     )
     reward = found["reward"]
-    text = f"{reward:.6g}" if reward is not None else "none: it does not apply to this answer"
+    text = f"{reward:.6g}" if reward is not None else _("none: it does not apply to this answer")
     weighted = found["weighted"]
     if reward is not None and weighted != reward:
-        text += f", weighted {weighted:.6g}"
+        text = _("{reward:.6g}, weighted {weighted:.6g}", reward=reward, weighted=weighted)
     output.result(found, text)
     return DONE
 
 
 def _described(one: dict[str, Any]) -> str:
-    lines = [f"{one['title']}: {one['sentence']}"]
+    lines: list[str] = [f"{one['title']}: {one['sentence']}"]
     if one["needs_answer"]:
-        lines.append("The rows need reference answers.")
+        lines.append(_("The rows need reference answers."))
     for option in one["options"]:
         default = option["default"]
         shown = "" if default in (None, "", {}) else str(default)
-        told = [("default", shown), ("takes", option["allowed"])]
+        told = [(_("default"), shown), (_("takes"), option["allowed"])]
         lines += ["", f"--{option['name'].replace('_', '-')}", _indented(option["help"])]
         lines.append(_indented(pairs(told)))
     return "\n".join(lines)
@@ -115,5 +125,6 @@ def _mapping(text: str) -> Any:
         return json.loads(text)
     except ValueError as error:
         raise UsageError(
-            f"--json-schema is not JSON: {error}.", "Give it in one line, or as --schema-file."
+            _("--json-schema is not JSON: {error}.", error=error),
+            _("Give it in one line, or as --schema-file."),
         ) from error

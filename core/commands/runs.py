@@ -17,6 +17,7 @@ from core.commands.output import (
     spell_time,
     table,
 )
+from core.language import N_, _
 
 if TYPE_CHECKING:
     from core.jobs.store import Store
@@ -24,22 +25,22 @@ if TYPE_CHECKING:
     from core.workspace import Workspace
 
 _ACTIONS = {
-    "list": "every run, newest first",
-    "show": "one run: settings, results, checkpoints",
-    "diff": "the settings in which runs differ",
-    "stop": "stop with a checkpoint, or take out of the queue",
-    "resume": "go on from the last checkpoint; with settings (--training.num_train_epochs 5) as a "
-    "new run",
-    "delete": "delete a run's folder and all in it",
-    "rename": "change the name in lists and charts",
-    "note": "keep a note with the run",
+    "list": N_("every run, newest first"),
+    "show": N_("one run: settings, results, checkpoints"),
+    "diff": N_("the settings in which runs differ"),
+    "stop": N_("stop with a checkpoint, or take out of the queue"),
+    "resume": N_(
+        "go on from the last checkpoint; with settings (--training.num_train_epochs 5) as a new run"
+    ),
+    "delete": N_("delete a run's folder and all in it"),
+    "rename": N_("change the name in lists and charts"),
+    "note": N_("keep a note with the run"),
 }
 
 
 def add(commands: Any, common: argparse.ArgumentParser) -> None:
-    does = "list, show, diff, stop, resume, delete, rename, note"
-    parser = commands.add_parser("runs", help=does)
-    actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
+    parser = commands.add_parser("runs", help=", ".join(_ACTIONS))
+    actions = parser.add_subparsers(title=_("actions"), metavar="ACTION", required=True)
     handlers: dict[str, Callable[..., int]] = {
         "list": _list,
         "show": _show,
@@ -51,34 +52,37 @@ def add(commands: Any, common: argparse.ArgumentParser) -> None:
         "note": _note,
     }
     for name, handler in handlers.items():
+        does = _(_ACTIONS[name])
         action = actions.add_parser(
-            name, parents=[common], help=_ACTIONS[name], description=_ACTIONS[name].capitalize()
+            name, parents=[common], help=does, description=f"{does[0].upper()}{does[1:]}"
         )
         if name != "list":
-            action.add_argument("id", metavar="ID", help="the run's id, or the start of it")
+            action.add_argument("id", metavar="ID", help=_("the run's id, or the start of it"))
         if name == "diff":
-            action.add_argument("others", metavar="ID", nargs="+", help="the runs beside it")
+            action.add_argument("others", metavar="ID", nargs="+", help=_("the runs beside it"))
         if name == "stop":
             action.add_argument(
-                "--now", action="store_true", help="end it at once, without a checkpoint"
+                "--now", action="store_true", help=_("end it at once, without a checkpoint")
             )
         if name == "resume":
             action.add_argument(
-                "--queue", action="store_true", help="hand it to the running app and come back"
+                "--queue", action="store_true", help=_("hand it to the running app and come back")
             )
             action.add_argument(
-                "--checkpoint", metavar="NAME", help="with settings: the checkpoint to go on from"
+                "--checkpoint",
+                metavar="NAME",
+                help=_("with settings: the checkpoint to go on from"),
             )
             action.add_argument(
                 "--half-batch",
                 action="store_true",
-                help="half the rows at once, and as many in each step as before",
+                help=_("half the rows at once, and as many in each step as before"),
             )
         if name == "delete":
             action.add_argument(
                 "--though-built-on",
                 action="store_true",
-                help="also when other runs began with it; they keep what they need",
+                help=_("also when other runs began with it; they keep what they need"),
             )
         if name in ("rename", "note"):
             action.add_argument("text", metavar="NAME" if name == "rename" else "TEXT")
@@ -94,11 +98,13 @@ def find_run(store: Store, text: str) -> str:
         return text
     found = [run_id for run_id in ids if text and run_id.startswith(text)]
     if len(found) > 1:
+        shown = ", ".join(found[:5])
         raise JobError(
-            f"{text} begins {len(found)} runs: {', '.join(found[:5])}.", "Say more of it."
+            _("{text} begins {n} runs: {runs}.", text=text, n=len(found), runs=shown),
+            _("Say more of it."),
         )
     if not found:
-        raise JobError(f"There is no run {text}.", "See which there are: runs list")
+        raise JobError(_("There is no run {run}.", run=text), _("See which there are: runs list."))
     return found[0]
 
 
@@ -117,7 +123,10 @@ def _with_store(handler: Callable[..., int]) -> Callable[[argparse.Namespace, Ou
         from core.jobs.store import Store
 
         if args.overrides and handler is not _resume:
-            raise UsageError(f"There is no option {args.overrides[0]}.", "Only resume takes it.")
+            raise UsageError(
+                _("There is no option {option}.", option=args.overrides[0]),
+                _("Only resume takes it."),
+            )
         workspace = open_workspace(args)
         store = Store.open(workspace)
         try:
@@ -147,8 +156,11 @@ def _list(args: argparse.Namespace, output: Output, workspace: Workspace, store:
         )
         for run in summaries
     ]
-    titles = ("RUN", "NAME", "STATE", "STEP", "EVAL LOSS", "TIME", "SIZE", "MODEL", "DATA")
-    text = table(titles, rows) if rows else "There are no runs yet. Start one: train quickstart"
+    titles = (
+        *(_("RUN"), _("NAME"), _("STATE"), _("STEP"), _("EVAL LOSS"), _("TIME"), _("SIZE")),
+        *(_("MODEL"), _("DATA")),
+    )
+    text = table(titles, rows) if rows else _("There are no runs yet. Start one: train quickstart")
     output.result({"runs": [_record(workspace, run) for run in summaries]}, text)
     return DONE
 
@@ -156,7 +168,7 @@ def _list(args: argparse.Namespace, output: Output, workspace: Workspace, store:
 def _show(args: argparse.Namespace, output: Output, workspace: Workspace, store: Store) -> int:
     from core.models.checkpoints import checkpoints
     from core.runs.lineage import built_on, lineage, lineage_text
-    from core.runs.records import load_run
+    from core.runs.records import STATE_WORDS, load_run
 
     run = load_run(workspace, store, find_run(store, args.id))
     saved = checkpoints(run.folder.root)
@@ -173,28 +185,29 @@ def _show(args: argparse.Namespace, output: Output, workspace: Workspace, store:
         ],
     }
     job = run.job
+    steps = _("{done} of {total}", done=job.step, total=job.max_steps)
     text = pairs(
         [
-            ("run", run.id),
-            ("name", job.name if job.name != run.id else None),
-            ("state", _state(run)),
-            ("error", job.error),
-            ("advice", job.advice),
-            ("model", job.model),
-            ("came", lineage_text(run.folder) or None),
-            ("built on it", ", ".join(later.id for later in built_on(store, run.id)) or None),
-            ("data", job.dataset),
-            ("step", f"{job.step} of {job.max_steps}" if job.max_steps else job.step),
-            ("best eval loss", job.best_eval_loss),
-            ("made", spell_time(job.created_at)),
-            ("took", spell_seconds(run.duration_seconds)),
-            ("device", job.device),
-            ("size", spell_bytes(run.size_bytes)),
-            ("checkpoints", ", ".join(c.name for c in saved)),
-            *((task.kind, f"{task.id} ({task.state})") for task in tasks),
-            ("note", job.note),
-            ("folder", run.folder.root),
-            ("resume", f"runs resume {run.id}" if run.resumable else None),
+            (_("run"), run.id),
+            (_("name"), job.name if job.name != run.id else None),
+            (_("state"), _state(run)),
+            (_("error"), job.error),
+            (_("advice"), job.advice),
+            (_("model"), job.model),
+            (_("came"), lineage_text(run.folder) or None),
+            (_("built on it"), ", ".join(later.id for later in built_on(store, run.id)) or None),
+            (_("data"), job.dataset),
+            (_("steps"), steps if job.max_steps else job.step),
+            (_("best eval loss"), job.best_eval_loss),
+            (_("made"), spell_time(job.created_at)),
+            (_("took"), spell_seconds(run.duration_seconds)),
+            (_("device"), job.device),
+            (_("size"), spell_bytes(run.size_bytes)),
+            (_("checkpoints"), ", ".join(c.name for c in saved)),
+            *((task.kind, f"{task.id} ({STATE_WORDS[task.state]})") for task in tasks),
+            (_("note"), job.note),
+            (_("folder"), run.folder.root),
+            (_("resume"), f"runs resume {run.id}" if run.resumable else None),
         ]
     )
     output.result(data, text)
@@ -208,7 +221,7 @@ def _diff(args: argparse.Namespace, output: Output, workspace: Workspace, store:
     ids = [find_run(store, text) for text in (args.id, *args.others)]
     found = differences([load_config(workspace.run(run_id).config) for run_id in ids])
     rows = [(path, *(str(value) for value in values)) for path, values in found.items()]
-    text = table(("setting", *ids), rows) if rows else "Their settings are the same."
+    text = table((_("setting"), *ids), rows) if rows else _("Their settings are the same.")
     output.result({"runs": ids, "differences": found}, text)
     return DONE
 
@@ -222,8 +235,12 @@ def _stop(args: argparse.Namespace, output: Output, workspace: Workspace, store:
     job = stop_job(workspace, store, job_id, now=args.now)
     if args.now:
         settle(workspace, store)  # without a server it is this process that ends the worker
-    done = "is out of the queue" if job.state == "stopped" else "is stopping"
-    output.result(record(workspace, job), f"{job.id} {done}.")
+    told = (
+        _("{run} is out of the queue.", run=job.id)
+        if job.state == "stopped"
+        else _("{run} is stopping.", run=job.id)
+    )
+    output.result(record(workspace, job), told)
     return DONE
 
 
@@ -238,7 +255,14 @@ def _resume(args: argparse.Namespace, output: Output, workspace: Workspace, stor
     if args.overrides or args.checkpoint:
         changes = apply_overrides({}, args.overrides)
         job = train_longer(workspace, store, run_id, changes, checkpoint=args.checkpoint)
-        output.say(f"{job.id} goes on from {run_id} at step {job.step}.")
+        output.say(
+            _(
+                "{run} goes on from {before} at step {step}.",
+                run=job.id,
+                before=run_id,
+                step=job.step,
+            )
+        )
     elif args.half_batch:
         job = resume_with_half(workspace, store, run_id)
     else:
@@ -251,9 +275,9 @@ def _delete(args: argparse.Namespace, output: Output, workspace: Workspace, stor
 
     run_id = find_run(store, args.id)
     if run_id != args.id:
-        raise UsageError(f"Deleting takes the whole id: runs delete {run_id}")
+        raise UsageError(_("Deleting takes the whole id: runs delete {run}", run=run_id))
     delete_run(workspace, store, run_id, though_built_on=args.though_built_on)
-    output.result({"deleted": run_id}, f"{run_id} is deleted.")
+    output.result({"deleted": run_id}, _("{name} is deleted.", name=run_id))
     return DONE
 
 
@@ -262,7 +286,7 @@ def _rename(args: argparse.Namespace, output: Output, workspace: Workspace, stor
     from core.runs.records import rename_run
 
     job = rename_run(workspace, store, find_run(store, args.id), args.text)
-    output.result(record(workspace, job), f"{job.id} is called {job.name}.")
+    output.result(record(workspace, job), _("{run} is called {name}.", run=job.id, name=job.name))
     return DONE
 
 
@@ -271,14 +295,18 @@ def _note(args: argparse.Namespace, output: Output, workspace: Workspace, store:
     from core.runs.records import note_run
 
     job = note_run(workspace, store, find_run(store, args.id), args.text)
-    output.result(record(workspace, job), f"The note is kept with {job.id}.")
+    output.result(record(workspace, job), _("The note is kept with {run}.", run=job.id))
     return DONE
 
 
 def _state(run: RunSummary) -> str:
+    from core.runs.records import STATE_WORDS
+
     if run.state == "died" and run.job.signal:
-        return f"died (signal {run.job.signal})"
-    return f"queued ({run.queue_position}.)" if run.queue_position else run.state
+        return _("died (signal {signal})", signal=run.job.signal)
+    if run.queue_position:
+        return _("queued ({place}.)", place=run.queue_position)
+    return str(STATE_WORDS[run.state])
 
 
 def _record(workspace: Workspace, run: RunSummary) -> dict[str, Any]:

@@ -12,40 +12,42 @@ import shlex
 
 from core.commands.opening import open_workspace
 from core.commands.output import DONE, Output, UsageError
+from core.language import _
 from core.workspace import Workspace, write_atomic
 
 _TOKEN = re.compile(r"[A-Za-z0-9_.~-]{16,200}")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("the page (without a command)")
-    group.add_argument("--host", default="127.0.0.1", help="address to serve at (%(default)s)")
+    group = parser.add_argument_group(_("the page (without a command)"))
+    group.add_argument("--host", default="127.0.0.1", help=_("address to serve at (%(default)s)"))
     group.add_argument(
-        "--port", type=_port, default=7860, help="first port to try (%(default)s)", metavar="N"
+        "--port", type=_port, default=7860, help=_("first port to try (%(default)s)"), metavar="N"
     )
     group.add_argument(
         "--auth",
         metavar="USER:PASSWORD",
-        help="ask for this name and password; TUNESMITH_AUTH keeps them off the command line",
+        help=_("ask for this name and password; TUNESMITH_AUTH keeps them off the command line"),
     )
     group.add_argument(
         "--no-token",
         action="store_true",
-        help="let everyone in who reaches the page from this machine, without a token",
+        help=_("let everyone in who reaches the page from this machine, without a token"),
     )
     group.add_argument(
         "--allow-host",
         metavar="NAME",
         action="append",
         default=[],
-        help="a name that a proxy shows the page under, with its port if it has one; may be "
-        "repeated",
+        help=_(
+            "a name that a proxy shows the page under, with its port if it has one; may be repeated"
+        ),
     )
     group.add_argument(
-        "--no-browser", action="store_true", help="print the address and open no browser"
+        "--no-browser", action="store_true", help=_("print the address and open no browser")
     )
     group.add_argument(
-        "--root-path", metavar="/PATH", help="path under which a proxy shows the page"
+        "--root-path", metavar="/PATH", help=_("path under which a proxy shows the page")
     )
 
 
@@ -53,21 +55,29 @@ def run(args: argparse.Namespace, output: Output) -> int:
     auth = _auth(args.auth or os.environ.get("TUNESMITH_AUTH") or "")
     if auth is None and not is_loopback(args.host):
         raise UsageError(
-            f"Serving at {args.host} lets everyone who reaches this machine train, read and "
-            "delete. Add --auth USER:PASSWORD, or serve at 127.0.0.1 and reach it through SSH: "
-            f"ssh -L {args.port}:127.0.0.1:{args.port} THIS-MACHINE"
+            _(
+                "Serving at {host} lets everyone who reaches this machine train, read and delete. "
+                "Add --auth USER:PASSWORD, or serve at 127.0.0.1 and reach it through SSH: "
+                "{command}",
+                host=args.host,
+                command=f"ssh -L {args.port}:127.0.0.1:{args.port} THIS-MACHINE",
+            )
         )
     if output.as_json:
-        raise UsageError("--json belongs to a command; the page only prints its address.")
+        raise UsageError(_("--json belongs to a command; the page only prints its address."))
     if args.no_token and auth:
-        raise UsageError("--no-token is for a page without a password; leave it or --auth out.")
+        raise UsageError(_("--no-token is for a page without a password; leave it or --auth out."))
     workspace = open_workspace(args)
     secret = "" if args.no_token else _secret(workspace)
     if os.name != "nt" and workspace.root.stat().st_mode & 0o077:
         root = shlex.quote(str(workspace.root))
         output.say(
-            f"Other users of this machine can look into {workspace.root}, which was made before. "
-            f"To keep them out: chmod -R go= {root}"
+            _(
+                "Other users of this machine can look into {folder}, which was made before. To "
+                "keep them out: {command}",
+                folder=workspace.root,
+                command=f"chmod -R go= {root}",
+            )
         )
     # By name: core has no import of webui, which is the layer above it. This is the one place
     # where the command line hands over to the page.
@@ -100,7 +110,7 @@ def _auth(text: str) -> tuple[str, str] | None:
         return None
     user, colon, password = text.partition(":")
     if not (user and colon and password):
-        raise UsageError("--auth takes a name and a password with a colon between: ada:secret")
+        raise UsageError(_("--auth takes a name and a password with a colon between: ada:secret"))
     return user, password
 
 
@@ -111,9 +121,12 @@ def _secret(workspace: Workspace) -> str:
     if given:
         if not _TOKEN.fullmatch(given):
             raise UsageError(
-                "TUNESMITH_TOKEN is not a token.",
-                "Take 16 letters, digits, hyphens or underscores at least, such as those of "
-                "python -c 'import secrets; print(secrets.token_urlsafe())'",
+                _("TUNESMITH_TOKEN is not a token."),
+                _(
+                    "Take 16 letters, digits, hyphens or underscores at least, such as those of "
+                    "{command}",
+                    command="python -c 'import secrets; print(secrets.token_urlsafe())'",
+                ),
             )
         return given
     try:
@@ -129,5 +142,5 @@ def _secret(workspace: Workspace) -> str:
 def _port(text: str) -> int:
     port = int(text)
     if not 1 <= port <= 65535:
-        raise argparse.ArgumentTypeError("a port is a number from 1 to 65535")
+        raise argparse.ArgumentTypeError(_("a port is a number from 1 to 65535"))
     return port

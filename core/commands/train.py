@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from core.commands.opening import open_workspace
 from core.commands.output import DONE, Output, UsageError, pairs, spell_seconds
+from core.language import _
 
 if TYPE_CHECKING:
     from core.config import RunConfig
@@ -20,9 +21,11 @@ def add(commands: Any, common: argparse.ArgumentParser) -> None:
     parser = commands.add_parser(
         "train",
         parents=[common],
-        help="start a run from a preset or a YAML file",
-        description="Starts a run and shows its progress. Ctrl-C stops it with a checkpoint. "
-        "Every setting is an option: --training.learning_rate 1e-4.",
+        help=_("start a run from a preset or a YAML file"),
+        description=_(
+            "Starts a run and shows its progress. Ctrl-C stops it with a checkpoint. Every "
+            "setting is an option: --training.learning_rate 1e-4."
+        ),
         usage="%(prog)s CONFIG|PRESET [--section.field VALUE ...] [--name NAME] [--queue]\n"
         "       %(prog)s --from-run RUN [CONFIG|PRESET] [--section.field VALUE ...]",
         late_epilog=_field_help,
@@ -31,18 +34,20 @@ def add(commands: Any, common: argparse.ArgumentParser) -> None:
         "config",
         metavar="CONFIG|PRESET",
         nargs="?",
-        help="a YAML file or a preset's name; with --from-run else the settings of that run",
+        help=_("a YAML file or a preset's name; with --from-run else the settings of that run"),
     )
     parser.add_argument(
         "--from-run",
         metavar="RUN",
-        help="begin with the model of this run (RUN@checkpoint-40 for a checkpoint), merged unless "
-        "--model.start_from says stack or continue",
+        help=_(
+            "begin with the model of this run (RUN@checkpoint-40 for a checkpoint), merged "
+            "unless --model.start_from says stack or continue"
+        ),
     )
     parser.add_argument(
         "--queue",
         action="store_true",
-        help="put it in the queue of the running app and come back at once",
+        help=_("put it in the queue of the running app and come back at once"),
     )
     parser.set_defaults(run=run)
 
@@ -58,7 +63,7 @@ def run(args: argparse.Namespace, output: Output) -> int:
     from core.runs.submit import submit_run
 
     if args.config is None and args.from_run is None:
-        raise UsageError("Nothing to train is named.", "Name a preset, such as quickstart.")
+        raise UsageError(_("Nothing to train is named."), _("Name a preset, such as quickstart."))
     config = read_config(open_workspace(args), args.config, args.overrides, args.from_run)
     model = config.model.model_name_or_path
     workspace = open_workspace(args, model)
@@ -98,7 +103,7 @@ def _of_run(workspace: Workspace, named: str, *, whole: bool) -> dict[str, Any]:
     from core.jobs.store import Store
     from core.runs.lineage import values_to_continue
 
-    text, _, checkpoint = named.partition("@")
+    text, _at, checkpoint = named.partition("@")
     store = Store.open(workspace)
     try:
         run_id = find_run(store, text)
@@ -120,11 +125,15 @@ def see_through(
 
     if queue:
         is_served = live_server(workspace) is not None
-        when = "The running app takes it." if is_served else "It starts when the app runs."
-        output.result(record(workspace, job), f"{job.id} is queued. {when}")
+        told = (
+            _("{run} is queued. The running app takes it.", run=job.id)
+            if is_served
+            else _("{run} is queued. It starts when the app runs.", run=job.id)
+        )
+        output.result(record(workspace, job), told)
         return DONE
-    output.say(f"Run {job.id} in {workspace.root / job.folder}")
-    job, _ = follow(workspace, store, job, output)
+    output.say(_("Run {run} in {folder}", run=job.id, folder=workspace.root / job.folder))
+    job, _result = follow(workspace, store, job, output)
     say_end(job, output)
     output.result(record(workspace, job), _text(workspace, job))
     return exit_code(job)
@@ -151,15 +160,17 @@ def record(workspace: Workspace, job: Job) -> dict[str, Any]:
 
 
 def _text(workspace: Workspace, job: Job) -> str:
-    steps = f"{job.step} of {job.max_steps}" if job.max_steps else str(job.step)
+    from core.runs.records import STATE_WORDS
+
+    steps = _("{done} of {total}", done=job.step, total=job.max_steps)
     return pairs(
         [
-            ("run", job.id),
-            ("state", job.state),
-            ("steps", steps),
-            ("best eval loss", job.best_eval_loss),
-            ("took", spell_seconds(job.seconds())),
-            ("folder", workspace.root / job.folder),
+            (_("run"), job.id),
+            (_("state"), STATE_WORDS[job.state]),
+            (_("steps"), steps if job.max_steps else job.step),
+            (_("best eval loss"), job.best_eval_loss),
+            (_("took"), spell_seconds(job.seconds())),
+            (_("folder"), workspace.root / job.folder),
         ]
     )
 
@@ -167,4 +178,4 @@ def _text(workspace: Workspace, job: Job) -> str:
 def _field_help() -> str:
     from core.rules.command import field_help
 
-    return "every setting:\n" + field_help()
+    return _("every setting:") + "\n" + field_help()

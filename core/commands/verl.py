@@ -8,27 +8,34 @@ from typing import Any
 
 from core.commands.opening import open_workspace
 from core.commands.output import DONE, FAILED, Output, pairs
+from core.language import _
 
 
 def add(commands: Any, common: argparse.ArgumentParser) -> None:
     parser = commands.add_parser(
         "verl",
         parents=[common],
-        help="write a verl job for PPO with a critic on a Ray cluster",
-        description="Writes a folder with settings, rows, reward functions, a command and a README "
-        "for verl. Nothing is run here: PPO with a critic is not in TRL. The run's method is grpo "
-        "or rloo, whose rewards and settings the job takes.",
+        help=_("write a verl job for PPO with a critic on a Ray cluster"),
+        description=_(
+            "Writes a folder with settings, rows, reward functions, a command and a README "
+            "for verl. Nothing is run here: PPO with a critic is not in TRL. The run's "
+            "method is grpo or rloo, whose rewards and settings the job takes."
+        ),
         usage="%(prog)s CONFIG|PRESET --output FOLDER [--section.field VALUE ...]",
     )
-    parser.add_argument("config", metavar="CONFIG|PRESET", help="a YAML file or a preset's name")
-    parser.add_argument("--output", type=Path, required=True, metavar="FOLDER", help="a new folder")
-    parser.add_argument("--nodes", type=_count, default=1, help="machines (%(default)s)")
-    parser.add_argument("--gpus", type=_count, default=8, help="GPUs of each (%(default)s)")
+    parser.add_argument("config", metavar="CONFIG|PRESET", help=_("a YAML file or a preset's name"))
+    parser.add_argument(
+        "--output", type=Path, required=True, metavar="FOLDER", help=_("a new folder")
+    )
+    parser.add_argument("--nodes", type=_count, default=1, help=_("machines (%(default)s)"))
+    parser.add_argument("--gpus", type=_count, default=8, help=_("GPUs of each (%(default)s)"))
     parser.add_argument(
         "--check-with",
         metavar="PYTHON",
-        help="the Python of an environment with verl, against whose own config the settings are "
-        "held; without it against the keys of one version that Tunesmith knows",
+        help=_(
+            "the Python of an environment with verl, against whose own config the settings "
+            "are held; without it against the keys of one version that Tunesmith knows"
+        ),
     )
     parser.set_defaults(run=run)
 
@@ -48,7 +55,7 @@ def run(args: argparse.Namespace, output: Output) -> int:
     from core.verl.settings import Cluster, check_with
 
     workspace = open_workspace(args)
-    values, _ = open_config(args.config, workspace)
+    values, _preset = open_config(args.config, workspace)
     config = parse_config(apply_overrides(values, args.overrides))
     folder = args.output.expanduser().resolve()
     job = write_job(workspace, config, folder, Cluster(args.nodes, args.gpus))
@@ -61,10 +68,14 @@ def run(args: argparse.Namespace, output: Output) -> int:
         "verl": checked.version,
         "unknown": dict(checked.wrong),
     }
-    lines = [("folder", str(job.folder)), ("rows", rows), ("left out", job.left_out)]
-    told = "all known" if not checked.wrong else f"{len(checked.wrong)} not known"
-    lines.append((f"keys in verl {checked.version}", told))
+    lines: list[tuple[str, Any]] = [
+        (_("folder"), job.folder),
+        (_("rows"), rows),
+        (_("rows left out"), job.left_out),
+    ]
+    told = _("{n} not known", n=len(checked.wrong)) if checked.wrong else _("all known")
+    lines.append((_("keys in verl {version}", version=checked.version), told))
     lines += [(key, why) for key, why in checked.wrong]
-    lines.append(("next", "read its README.md; it was written, not run"))
+    lines.append((_("next"), _("read its README.md; it was written, not run")))
     output.result(data, pairs(lines))
     return FAILED if checked.wrong else DONE

@@ -11,6 +11,7 @@ from core.config import RunConfig
 from core.data.registry import load_dataset_info
 from core.errors import Problem, TunesmithError
 from core.jobs.devices import serves
+from core.language import _
 from core.models.hardware import local_devices
 from core.rules.base_model import adapter_problems, model_problems
 from core.rules.data import data_problems, reward_problems
@@ -47,10 +48,16 @@ def _device_problems(config: RunConfig, devices: Sequence[str] | None) -> list[P
     found = []
     if not serves(here, device):
         known = ", ".join(here)
-        message = f"{device} is not on this machine, which has {known}. Choose one, or auto."
+        message = _(
+            "{device} is not on this machine, which has {known}. Choose one, or auto.",
+            device=device,
+            known=known,
+        )
         found.append(Problem("training.device", message))
     if config.training.precision == "fp16" and (device == "cpu" or not accelerators):
-        message = "fp16 needs an accelerator; a CPU trains in bf16 or fp32. Set precision to auto."
+        message = _(
+            "fp16 needs an accelerator; a CPU trains in bf16 or fp32. Set precision to auto."
+        )
         found.append(Problem("training.precision", message, ("training.device",)))
     return found
 

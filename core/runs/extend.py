@@ -12,9 +12,10 @@ from core.data.registry import load_dataset_info
 from core.errors import ConfigError, JobError, Problem
 from core.jobs.job import Job
 from core.jobs.store import Store
+from core.language import _
 from core.models.checkpoints import Checkpoint, broken, last_good_checkpoint
 from core.rules import load_config, parse_config
-from core.runs.records import run_job
+from core.runs.records import STATE_WORDS, run_job
 from core.runs.submit import submit_run
 from core.workspace import RunFolder, Workspace
 
@@ -40,9 +41,6 @@ CHANGEABLE = (
 _SCHEDULE = "training.lr_scheduler_type"
 # These remember the rate itself, so that neither it nor they can be changed on the way.
 _REMEMBERING = ("reduce_lr_on_plateau", "greedy")
-_NO_CHECKPOINT = (
-    "Continue from its model instead, which begins a new training: train --from-run {run}."
-)
 
 
 def train_longer(
@@ -62,11 +60,14 @@ def train_longer(
     """
     job = run_job(store, run_id)
     if not job.ended:
-        raise JobError(f"{run_id} is {job.state}.", "Wait for its end, or stop it first.")
+        raise JobError(
+            _("{run} is {state}.", run=run_id, state=STATE_WORDS[job.state]),
+            _("Wait for its end, or stop it first."),
+        )
     run = workspace.run(run_id)
     start = _checkpoint(run, checkpoint)
     before = load_config(run.config)
-    own_name = {"name": changes.get("name") or f"{job.name}, longer"[:80]}
+    own_name = {"name": changes.get("name") or _("{name}, longer", name=job.name)[:80]}
     config = parse_config(before.values() | dict(changes) | own_name)
     problems = [
         *_change_problems(before, config),
@@ -88,15 +89,25 @@ def train_longer(
 def _checkpoint(run: RunFolder, name: str | None) -> Checkpoint:
     run_id = run.root.name
     if name is None:
-        found, _ = last_good_checkpoint(run.checkpoints)
+        found, _broken = last_good_checkpoint(run.checkpoints)
         if found is None:
-            hint = _NO_CHECKPOINT.format(run=run_id)
-            raise JobError(f"{run_id} left no checkpoint to go on from.", hint)
+            raise JobError(
+                _("{run} left no checkpoint to go on from.", run=run_id),
+                _(
+                    "Continue from its model instead, which begins a new training: "
+                    "train --from-run {run}.",
+                    run=run_id,
+                ),
+            )
         return found
     path = run.checkpoints / Path(name).name
     why = broken(path, resumable=True)
     if why is not None:
-        raise JobError(f"{run_id} has no {name} to go on from: {why}.", "Take another one.")
+        given = {"run": run_id, "checkpoint": name, "why": why}
+        raise JobError(
+            _("{run} has no {checkpoint} to go on from: {why}.", **given),
+            _("Take another one."),
+        )
     return Checkpoint(path.name, int(path.name.rpartition("-")[2]), path)
 
 
@@ -109,8 +120,12 @@ def _change_problems(before: RunConfig, config: RunConfig) -> list[Problem]:
             found.append(
                 Problem(
                     path,
-                    f"{value} instead of {old[path]} cannot be changed while a training goes on. "
-                    "Leave it, or begin a new training that continues from the run's model.",
+                    _(
+                        "{value} instead of {old} cannot be changed while a training goes on. "
+                        "Leave it, or begin a new training that continues from the run's model.",
+                        value=value,
+                        old=old[path],
+                    ),
                 )
             )
     types = {before.training.lr_scheduler_type, config.training.lr_scheduler_type}
@@ -119,8 +134,11 @@ def _change_problems(before: RunConfig, config: RunConfig) -> list[Problem]:
         found.append(
             Problem(
                 _SCHEDULE,
-                f"{' and '.join(sorted(types))}: this schedule keeps its own rate, so neither it "
-                "nor the learning rate can be changed on the way.",
+                _(
+                    "{schedules}: this schedule keeps its own rate, so neither it nor the "
+                    "learning rate can be changed on the way.",
+                    schedules=", ".join(sorted(types)),
+                ),
                 ("training.learning_rate",),
             )
         )
@@ -132,7 +150,10 @@ def _rows_problems(workspace: Workspace, before: RunConfig) -> list[Problem]:
     known = before.data.dataset_fingerprint
     if not known or info.fingerprint == known:
         return []
-    words = f"{info.name} has changed since the run. Bring the old rows back, or begin a new run."
+    words = _(
+        "{name} has changed since the run. Bring the old rows back, or begin a new run.",
+        name=info.name,
+    )
     return [Problem("data.dataset", words)]
 
 
@@ -143,10 +164,20 @@ def _length_problems(start: Checkpoint, before: RunConfig, config: RunConfig) ->
     if training.max_steps > 0:
         if training.max_steps > start.step:
             return []
-        message = f"{training.max_steps} steps, but {start.name} has {start.step}. Take more."
+        message = _(
+            "{steps} steps, but {checkpoint} has {done}. Take more.",
+            steps=training.max_steps,
+            checkpoint=start.name,
+            done=start.step,
+        )
         return [Problem("training.max_steps", message)]
     epochs = float(state.get("epoch") or 0.0)
     if training.num_train_epochs > epochs + 1e-6:
         return []
-    message = f"{training.num_train_epochs:g}, but {start.name} has seen {epochs:g}. Take more."
+    message = _(
+        "{epochs:g}, but {checkpoint} has seen {done:g}. Take more.",
+        epochs=training.num_train_epochs,
+        checkpoint=start.name,
+        done=epochs,
+    )
     return [Problem("training.num_train_epochs", message)]

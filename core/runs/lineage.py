@@ -10,6 +10,7 @@ from core.config.run import continues, run_and_checkpoint
 from core.errors import ConfigError, ModelError, Problem, WorkspaceError
 from core.jobs.job import Job
 from core.jobs.store import Store
+from core.language import N_, _
 from core.models.origin import Origin, read_origin
 from core.models.trained import TrainedModel, adapter_settings, find_trained
 from core.rules import load_config
@@ -17,10 +18,10 @@ from core.workspace import RunFolder, Workspace
 
 # What a model does, by what its method makes.
 _DOES = {
-    "writer": "writes",
-    "filler": "fills gaps",
-    "classifier": "gives labels",
-    "scorer": "gives scores",
+    "writer": N_("writes"),
+    "filler": N_("fills gaps"),
+    "classifier": N_("gives labels"),
+    "scorer": N_("gives scores"),
 }
 # A run can begin with what is of its own kind, and with what stands here.
 _ALSO = {"classifier": ("filler", "writer"), "scorer": ("writer",)}
@@ -29,10 +30,10 @@ _NOT_IN_WEIGHTS = ("PROMPT_TUNING", "MULTITASK_PROMPT_TUNING", "P_TUNING", "PREF
 # Settings of the adapter that may change while it is trained further.
 _FREE = ("lora_dropout", "quantization", "bnb_", "loraplus_")
 _HOW = {
-    "merge": "merged",
-    "stack": "stacked",
-    "continue": "continued",
-    "longer": "trained longer",
+    "merge": N_("merged"),
+    "stack": N_("stacked"),
+    "continue": N_("continued"),
+    "longer": N_("trained longer"),
 }
 
 
@@ -56,22 +57,39 @@ def _base_problems(parent: TrainedModel, config: RunConfig) -> Iterator[Problem]
         if theirs != ours:
             yield Problem(
                 f"model.{field}",
-                f"{ours}, but {name} was trained from {theirs}. Set it to {theirs}.",
+                _(
+                    "{ours}, but {run} was trained from {theirs}. Set it to {theirs}.",
+                    ours=ours,
+                    run=name,
+                    theirs=theirs,
+                ),
                 ("model.from_run",),
             )
     made, needed = parent.config.training_method.makes, config.training_method.makes
     if made != needed and made not in _ALSO.get(needed, ()):
         yield Problem(
             "model.from_run",
-            f"{name} was trained by {parent.config.method}: its model {_DOES[made]}, and "
-            f"method {config.method} needs one that {_DOES[needed]}. Choose another run.",
+            _(
+                "{run} was trained by {before}: its model {does}, and method {method} needs one "
+                "that {needed}. Choose another run.",
+                run=name,
+                before=parent.config.method,
+                does=_DOES[made],
+                method=config.method,
+                needed=_DOES[needed],
+            ),
             ("method",),
         )
     elif made != needed and config.model.start_from != "merge" and parent.is_adapter:
         yield Problem(
             "model.start_from",
-            f"{config.model.start_from} with method {config.method}: the adapter of {name} was "
-            "made for another output. Take merge.",
+            _(
+                "{way} with method {method}: the adapter of {run} was made for another output. "
+                "Take merge.",
+                way=config.model.start_from,
+                method=config.method,
+                run=name,
+            ),
             ("method",),
         )
 
@@ -83,8 +101,12 @@ def _way_problems(parent: TrainedModel, config: RunConfig) -> Iterator[Problem]:
         if way == "stack" or (way == "continue" and config.adapter.is_adapter):
             yield Problem(
                 "model.start_from",
-                f"{way}, but {name} trained the model itself: there is no adapter. Take merge, "
-                "which begins with its model.",
+                _(
+                    "{way}, but {run} trained the model itself: there is no adapter. Take merge, "
+                    "which begins with its model.",
+                    way=way,
+                    run=name,
+                ),
                 ("model.from_run",),
             )
         return
@@ -92,15 +114,23 @@ def _way_problems(parent: TrainedModel, config: RunConfig) -> Iterator[Problem]:
     if way in ("merge", "stack") and kind in _NOT_IN_WEIGHTS:
         yield Problem(
             "model.start_from",
-            f"{way}, but {name} has an adapter of the kind {kind}, which is no part of the "
-            "weights. Take continue.",
+            _(
+                "{way}, but {run} has an adapter of the kind {kind}, which is no part of the "
+                "weights. Take continue.",
+                way=way,
+                run=name,
+                kind=kind,
+            ),
             ("model.from_run",),
         )
     made = parent.config.training_method.makes
     if way == "stack" and made == config.training_method.makes != "writer":
         yield Problem(
             "model.start_from",
-            f"stack with method {config.method}: only models that write are stacked. Take merge.",
+            _(
+                "stack with method {method}: only models that write are stacked. Take merge.",
+                method=config.method,
+            ),
             ("method",),
         )
     if way == "continue":
@@ -114,8 +144,13 @@ def _other_settings(parent: TrainedModel, config: RunConfig) -> Iterator[Problem
             continue
         yield Problem(
             f"adapter.{field}",
-            f"{_said(value)} with model.start_from continue: the adapter of "
-            f"{parent.run.root.name} has {_said(theirs[field])}. Set it to that, or take merge.",
+            _(
+                "{ours} with model.start_from continue: the adapter of {run} has {theirs}. Set "
+                "it to that, or take merge.",
+                ours=_said(value),
+                run=parent.run.root.name,
+                theirs=_said(theirs[field]),
+            ),
             ("model.start_from",),
         )
 
@@ -131,13 +166,14 @@ def lineage(run: RunFolder) -> tuple[Origin, ...]:
 
 def lineage_text(run: RunFolder) -> str:
     """`from quiet-otter (sft, merged), which came from calm-owl (cpt, merged)`; empty for none."""
-    parts = [
-        f"{one.name} ({one.method}, {_HOW[one.how]}"
-        + ("" if one.checkpoint == "final" else f" from {one.checkpoint}")
-        + ")"
-        for one in lineage(run)
-    ]
-    return f"from {', which came from '.join(parts)}" if parts else ""
+    told = ""
+    for one in reversed(lineage(run)):
+        how: str = _HOW[one.how]
+        if one.checkpoint != "final":
+            how = _("{how} from {checkpoint}", how=how, checkpoint=one.checkpoint)
+        came = _("{run} ({method}, {how})", run=one.name, method=one.method, how=how)
+        told = _("{run}, which came from {before}", run=came, before=told) if told else came
+    return _("from {run}", run=told) if told else ""
 
 
 def built_on(store: Store, run_id: str) -> list[Job]:
@@ -163,4 +199,4 @@ def values_to_continue(workspace: Workspace, run_id: str, checkpoint: str = "fin
 
 
 def _said(value: Any) -> str:
-    return "nothing" if value in (None, "", [], {}) else str(value)
+    return _("nothing") if value in (None, "", [], {}) else str(value)

@@ -8,23 +8,26 @@ from core.config import SPEC_BY_PATH, RunConfig
 from core.config.adapter import NAMES
 from core.data.registry import load_dataset_info
 from core.errors import TunesmithError
+from core.language import _
 from core.workspace import Workspace
 
 MOST = 80
 
 
 def run_title(workspace: Workspace, config: RunConfig) -> str:
-    """Such as `SmolLM2-135M-Instruct on Support tickets, LoRA r16`; at most 80 characters."""
+    """Such as `SmolLM2-135M-Instruct on Support tickets, LoRA r16`; at most 80 characters. A name
+    that stays as it is now, whoever reads it."""
     how = []
     if config.method != SPEC_BY_PATH["method"].default:
         how.append(config.method.upper() if len(config.method) <= len("RLOO") else config.method)
     adapter = config.adapter
-    kind = ("Q" if adapter.quantization != "none" else "") + NAMES[adapter.method]
+    kind = f"{'Q' if adapter.quantization != 'none' else ''}{NAMES[adapter.method]}"
     ranked = SPEC_BY_PATH["adapter.r"].shown(config.values())
     how.append(f"{kind} r{adapter.r}" if ranked else kind)
     model = PurePosixPath(config.model.model_name_or_path.replace("\\", "/")).name
     end = f", {', '.join(how)}"
-    return f"{model} on {dataset_title(workspace, config.data.dataset)}"[: MOST - len(end)] + end
+    data = dataset_title(workspace, config.data.dataset)
+    return _("{model} on {data}", model=model, data=data)[: MOST - len(end)] + end
 
 
 def dataset_title(workspace: Workspace, dataset: str) -> str:

@@ -12,6 +12,7 @@ from core.config import RunConfig, read_config
 from core.config.run import continues, run_and_checkpoint
 from core.errors import ModelError
 from core.jobs.job import read_record
+from core.language import _
 from core.models.hub import STACK
 from core.models.location import local_model
 from core.models.origin import How, Origin, own_base, read_origin, read_stack
@@ -165,6 +166,7 @@ def _on_disk(name: str, workspace: Workspace) -> Path:
     found = local_model(workspace, name)
     if found is None:
         raise ModelError(
-            f"{name} is not on this machine any more.", "Fetch it again, then start the run."
+            _("{model} is not on this machine any more.", model=name),
+            _("Fetch it again, then start the run."),
         )
     return found

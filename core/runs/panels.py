@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from core.language import N_, Said
 from core.methods import METHODS
 
 Style = Literal["line", "dots", "dashed"]
@@ -24,7 +25,7 @@ class Curve:
     """One line: the metric's name in the events, its name on the page, what it is divided by."""
 
     metric: str
-    name: str = ""
+    name: Said = Said("")
     style: Style = "line"
     divisor: float = 1.0
 
@@ -34,9 +35,9 @@ class Panel:
     """One chart with its title and a sentence on how to read it."""
 
     key: str
-    title: str
-    sentence: str
-    curves: tuple[Curve, ...]
+    title: Said = Said()
+    sentence: Said = Said()
+    curves: tuple[Curve, ...] = ()
 
     def of(self, metrics: Mapping[str, float]) -> Panel | None:
         """This panel with the curves that were measured; None when none was."""
@@ -73,16 +74,16 @@ def _measured(curve: Curve, metrics: Mapping[str, float]) -> Iterable[Curve]:
 
 def _pair(metric: str) -> tuple[Curve, Curve]:
     """A metric of the training batches and of the held-out rows."""
-    return Curve(metric, "Training"), Curve(f"eval_{metric}", "Held out", "dots")
+    return Curve(metric, N_("Training")), Curve(f"eval_{metric}", N_("Held out"), "dots")
 
 
 def _both_sides(metric: str) -> tuple[Curve, ...]:
     """A metric of the better and of the worse answers."""
     return (
-        Curve(f"{metric}/chosen", "Better"),
-        Curve(f"{metric}/rejected", "Worse"),
-        Curve(f"eval_{metric}/chosen", "Better, held out", "dots"),
-        Curve(f"eval_{metric}/rejected", "Worse, held out", "dots"),
+        Curve(f"{metric}/chosen", N_("Better")),
+        Curve(f"{metric}/rejected", N_("Worse")),
+        Curve(f"eval_{metric}/chosen", N_("Better, held out"), "dots"),
+        Curve(f"eval_{metric}/rejected", N_("Worse, held out"), "dots"),
     )
 
 
@@ -90,188 +91,192 @@ def _both_sides(metric: str) -> tuple[Curve, ...]:
 _TABLE = {
     "perplexity": Panel(
         "perplexity",
-        "Perplexity",
-        "Between how many tokens the model wavers at each place; 1 is certain.",
+        N_("Perplexity"),
+        N_("Between how many tokens the model wavers at each place; 1 is certain."),
         _pair("perplexity"),
     ),
     "tokens_right": Panel(
         "token_accuracy",
-        "Tokens guessed right",
-        "Share of tokens that the model would have written itself.",
+        N_("Tokens guessed right"),
+        N_("Share of tokens that the model would have written itself."),
         _pair("mean_token_accuracy"),
     ),
     "labels_right": Panel(
         "scores",
-        "Labels right",
-        "On the held-out rows. Macro F1 counts each label alike, however rare it is.",
+        N_("Labels right"),
+        N_("On the held-out rows. Macro F1 counts each label alike, however rare it is."),
         (
-            Curve("eval_accuracy", "Accuracy", "dots"),
-            Curve("eval_f1_macro", "F1, macro", "dots"),
-            Curve("eval_f1_weighted", "F1, weighted", "dots"),
+            Curve("eval_accuracy", N_("Accuracy"), "dots"),
+            Curve("eval_f1_macro", N_("F1, macro"), "dots"),
+            Curve("eval_f1_weighted", N_("F1, weighted"), "dots"),
         ),
     ),
     "labels": Panel(
         "labels",
-        "F1 of each label",
-        "On the held-out rows; of many labels those that stand lowest.",
+        N_("F1 of each label"),
+        N_("On the held-out rows; of many labels those that stand lowest."),
         (Curve(f"{LABEL_F1}*", style="dots"),),
     ),
     "pairs_right": Panel(
         "accuracies",
-        "Pairs ordered right",
-        "Share of pairs whose better answer gets the higher reward; 0.5 is chance.",
+        N_("Pairs ordered right"),
+        N_("Share of pairs whose better answer gets the higher reward; 0.5 is chance."),
         _pair("rewards/accuracies"),
     ),
     "margins": Panel(
         "margins",
-        "Margin",
-        "By how much the better answer's reward is higher. It should rise.",
+        N_("Margin"),
+        N_("By how much the better answer's reward is higher. It should rise."),
         _pair("rewards/margins"),
     ),
     "rewards": Panel(
         "rewards",
-        "Rewards of both answers",
-        "How much likelier than at the start each answer has become. They should part.",
+        N_("Rewards of both answers"),
+        N_("How much likelier than at the start each answer has become. They should part."),
         _both_sides("rewards"),
     ),
     "logps": Panel(
         "logps",
-        "Log probability of both answers",
-        "If the better answer's falls too, the model unlearns both: lower the learning rate.",
+        N_("Log probability of both answers"),
+        N_("If the better answer's falls too, the model unlearns both: lower the learning rate."),
         _both_sides("logps"),
     ),
     "learned": Panel(
         "nll",
-        "Loss of the better answer",
-        "How well the better answer itself is learned, beside the preference.",
+        N_("Loss of the better answer"),
+        N_("How well the better answer itself is learned, beside the preference."),
         _pair("nll_loss"),
     ),
     "pairs_scored_right": Panel(
         "accuracy",
-        "Pairs ordered right",
-        "Share of pairs whose better answer scores higher; 0.5 is chance.",
+        N_("Pairs ordered right"),
+        N_("Share of pairs whose better answer scores higher; 0.5 is chance."),
         _pair("accuracy"),
     ),
     "score_margin": Panel(
         "margin",
-        "Margin",
-        "By how much the better answer scores higher. It should rise.",
+        N_("Margin"),
+        N_("By how much the better answer scores higher. It should rise."),
         _pair("margin"),
     ),
     "scores": Panel(
         "scores",
-        "Scores",
-        "The scores that answers get. Only their differences mean something.",
+        N_("Scores"),
+        N_("The scores that answers get. Only their differences mean something."),
         (
-            Curve("mean_reward", "Mean"),
-            Curve("min_reward", "Lowest", "dashed"),
-            Curve("max_reward", "Highest", "dashed"),
+            Curve("mean_reward", N_("Mean")),
+            Curve("min_reward", N_("Lowest"), "dashed"),
+            Curve("max_reward", N_("Highest"), "dashed"),
         ),
     ),
     "reward": Panel(
         "reward",
-        "Mean reward",
-        "What the answers of each step got, all functions together. It should rise.",
+        N_("Mean reward"),
+        N_("What the answers of each step got, all functions together. It should rise."),
         _pair("reward"),
     ),
     "functions": Panel(
         "functions",
-        "Reward of each function",
-        "Which of them the model has learned to please.",
+        N_("Reward of each function"),
+        N_("Which of them the model has learned to please."),
         (Curve("rewards/*/mean"),),
     ),
     "spread": Panel(
         "spread",
-        "Spread of the rewards",
-        "Answers to the same prompt have to differ in reward, or nothing can be learned.",
+        N_("Spread of the rewards"),
+        N_("Answers to the same prompt have to differ in reward, or nothing can be learned."),
         (
-            Curve("reward_std", "Spread"),
-            Curve("frac_reward_zero_std", "Share of prompts without any", "dashed"),
+            Curve("reward_std", N_("Spread")),
+            Curve("frac_reward_zero_std", N_("Share of prompts without any"), "dashed"),
         ),
     ),
     "distance": Panel(
         "kl",
-        "Distance from the reference (KL)",
-        "How far the model has moved. A steep rise means that it drifts off.",
+        N_("Distance from the reference (KL)"),
+        N_("How far the model has moved. A steep rise means that it drifts off."),
         (Curve("kl", "KL"),),
     ),
     "distance_pair": Panel(
         "kl",
-        "Distance from the reference (KL)",
-        "How far the model has moved. A steep rise means that it drifts off.",
+        N_("Distance from the reference (KL)"),
+        N_("How far the model has moved. A steep rise means that it drifts off."),
         _pair("kl"),
     ),
     "answer_length": Panel(
         "length",
-        "Length of the answers",
-        "Tokens of the answers written. A sudden rise or fall often goes with a trick on the "
-        "reward.",
+        N_("Length of the answers"),
+        N_(
+            "Tokens of the answers written. A sudden rise or fall often goes with a trick on "
+            "the reward."
+        ),
         (
-            Curve("completions/mean_length", "Mean"),
-            Curve("completions/max_length", "Longest", "dashed"),
+            Curve("completions/mean_length", N_("Mean")),
+            Curve("completions/max_length", N_("Longest"), "dashed"),
         ),
     ),
     "cut_off": Panel(
         "clip",
-        "Cut off",
-        "Share of answers that reached the length limit, and of updates that were clipped.",
+        N_("Cut off"),
+        N_("Share of answers that reached the length limit, and of updates that were clipped."),
         (
-            Curve("completions/clipped_ratio", "Answers at the limit"),
-            Curve("clip_ratio/region_mean", "Updates clipped"),
-            Curve("clip_ratio/high_mean", "Clipped above", "dashed"),
-            Curve("clip_ratio/low_mean", "Clipped below", "dashed"),
+            Curve("completions/clipped_ratio", N_("Answers at the limit")),
+            Curve("clip_ratio/region_mean", N_("Updates clipped")),
+            Curve("clip_ratio/high_mean", N_("Clipped above"), "dashed"),
+            Curve("clip_ratio/low_mean", N_("Clipped below"), "dashed"),
         ),
     ),
     "entropy": Panel(
         "entropy",
-        "Entropy",
-        "How undecided the model is between tokens. Near 0 it says the same thing each time.",
+        N_("Entropy"),
+        N_("How undecided the model is between tokens. Near 0 it says the same thing each time."),
         _pair("entropy"),
     ),
 }
 _OF_ALL = (
     Panel(
         "learning_rate",
-        "Learning rate",
-        "The size of the steps, as the schedule has it.",
-        (Curve("learning_rate", "Learning rate"),),
+        N_("Learning rate"),
+        N_("The size of the steps, as the schedule has it."),
+        (Curve("learning_rate", N_("Learning rate")),),
     ),
     Panel(
         "grad_norm",
-        "Gradient norm",
-        "How strongly each batch pulls. Single spikes are usual; a steady rise is not.",
-        (Curve("grad_norm", "Gradient norm"),),
+        N_("Gradient norm"),
+        N_("How strongly each batch pulls. Single spikes are usual; a steady rise is not."),
+        (Curve("grad_norm", N_("Gradient norm")),),
     ),
     Panel(
         "speed",
-        "Tokens per second",
-        "Real tokens, padding left out.",
-        (Curve("tokens_per_second", "Tokens/s"),),
+        N_("Tokens per second"),
+        N_("Real tokens, padding left out."),
+        (Curve("tokens_per_second", N_("Tokens/s")),),
     ),
     Panel(
         "rows_speed",
-        "Rows per second",
-        "Rows of the data set, whatever their length.",
-        (Curve("samples_per_second", "Rows/s"),),
+        N_("Rows per second"),
+        N_("Rows of the data set, whatever their length."),
+        (Curve("samples_per_second", N_("Rows/s")),),
     ),
     Panel(
         "memory",
-        "Memory (GiB)",
-        "The peak on the GPU, or what the process holds on the CPU.",
+        N_("Memory (GiB)"),
+        N_("The peak on the GPU, or what the process holds on the CPU."),
         (
             Curve("gpu_memory_bytes", "GPU", divisor=GIB),
-            Curve("memory_bytes", "Process", divisor=GIB),
+            Curve("memory_bytes", N_("Process"), divisor=GIB),
         ),
     ),
     Panel(
         "device",
-        "Device in use (%)",
-        "Far below 100 the device waits, mostly for rows or for the disk.",
-        (Curve("gpu_percent", "GPU"), Curve("cpu_percent", "CPU, all cores")),
+        N_("Device in use (%)"),
+        N_("Far below 100 the device waits, mostly for rows or for the disk."),
+        (Curve("gpu_percent", "GPU"), Curve("cpu_percent", N_("CPU, all cores"))),
     ),
 )
 # Drawn large, above the others.
-LOSS = Panel("loss", "Loss", "", (Curve("loss", "Loss"), Curve("eval_loss", "Eval loss", "dots")))
+LOSS = Panel(
+    "loss", N_("Loss"), "", (Curve("loss", N_("Loss")), Curve("eval_loss", N_("Eval loss"), "dots"))
+)
 
 
 def panels(method: str, metrics: Mapping[str, float], *, everything: bool = False) -> list[Panel]:

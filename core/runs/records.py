@@ -10,13 +10,25 @@ from pathlib import Path
 
 from core.errors import ConfigError, JobError
 from core.jobs.job import QUEUED, Job, update_record
+from core.jobs.kinds import KINDS
 from core.jobs.store import Store
+from core.language import N_, _
 from core.rules import load_config
 from core.runs.lineage import built_on
 from core.runs.naming import run_title
 from core.workspace import RunFolder, Workspace
 
 RESUMABLE = frozenset({"stopped", "failed", "died"})
+STATE_WORDS = {
+    "queued": N_("queued"),
+    "starting": N_("starting"),
+    "running": N_("running"),
+    "stopping": N_("stopping"),
+    "finished": N_("finished"),
+    "stopped": N_("stopped"),
+    "failed": N_("failed"),
+    "died": N_("died"),
+}
 
 
 @dataclass(frozen=True)
@@ -62,7 +74,9 @@ def run_job(store: Store, run_id: str) -> Job:
     """The training with this id. Raises JobError when there is none."""
     job = store.find(run_id)
     if job is None or job.kind != "train":
-        raise JobError(f"There is no run {run_id}.", "See which there are: runs list.")
+        raise JobError(
+            _("There is no run {run}.", run=run_id), _("See which there are: runs list.")
+        )
     return job
 
 
@@ -79,9 +93,12 @@ def delete_run(
     if later:
         names = ", ".join(job.name for job in later)
         raise JobError(
-            f"{run_id} is what {names} began with.",
-            "They keep what they need of it. To delete it all the same: runs delete "
-            f"{run_id} --though-built-on",
+            _("{run} is what {names} began with.", run=run_id, names=names),
+            _(
+                "They keep what they need of it. To delete it all the same: runs delete {run} "
+                "--though-built-on",
+                run=run_id,
+            ),
         )
     folder = workspace.run(run_id).root
     going = folder.with_name(f".deleting-{run_id}")
@@ -90,7 +107,13 @@ def delete_run(
         busy = [job for job in jobs if job.active]
         if busy:
             raise JobError(
-                f"{run_id} is at work ({busy[0].kind}: {busy[0].state}).", "Stop it first."
+                _(
+                    "{run} is at work ({kind}: {state}).",
+                    run=run_id,
+                    kind=KINDS[busy[0].kind].doing,
+                    state=STATE_WORDS[busy[0].state],
+                ),
+                _("Stop it first."),
             )
         if folder.exists():
             folder.rename(going)  # at once, so that a half deleted folder is never read as a run
@@ -103,7 +126,9 @@ def delete_run(
 def rename_run(workspace: Workspace, store: Store, run_id: str, name: str) -> Job:
     """Changes the name that lists and charts show; an empty one is made of what the run is."""
     if len(name) > 80:
-        raise JobError(f"A name of {len(name)} characters is too long.", "Take at most 80.")
+        raise JobError(
+            _("A name of {n} characters is too long.", n=len(name)), _("Take at most 80.")
+        )
     return _describe(workspace, store, run_id, name=name.strip() or _title(workspace, run_id))
 
 
@@ -122,7 +147,7 @@ def note_run(workspace: Workspace, store: Store, run_id: str, note: str) -> Job:
 def folder_size_bytes(folder: Path) -> int:
     """Bytes of all files below `folder`; links are not followed."""
     total = 0
-    for parent, _, names in os.walk(folder):
+    for parent, _folders, names in os.walk(folder):
         for name in names:
             try:
                 total += os.lstat(os.path.join(parent, name)).st_size

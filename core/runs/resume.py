@@ -11,10 +11,11 @@ from core.jobs.devices import asked_device
 from core.jobs.events import EventWriter, read_attempt
 from core.jobs.job import QUEUED, Job, write_record
 from core.jobs.store import Store
+from core.language import _
 from core.models.checkpoints import last_good_checkpoint
 from core.rules import load_config, parse_config
 from core.rules.half_batch import halved
-from core.runs.records import RESUMABLE, run_job
+from core.runs.records import RESUMABLE, STATE_WORDS, run_job
 from core.workspace import RunFolder, Workspace
 
 
@@ -29,14 +30,17 @@ def resume_run(
     job = run_job(store, run_id)
     run = workspace.run(run_id)
     if job.state not in RESUMABLE:
-        longer = f"Train it longer: runs resume {run_id} --training.num_train_epochs 5."
-        hint = "It goes on already." if not job.ended else longer
-        raise JobError(f"{run_id} is {job.state} and cannot be resumed.", hint)
+        longer = _("Train it longer: runs resume {run} --training.num_train_epochs 5.", run=run_id)
+        hint = _("It goes on already.") if not job.ended else longer
+        raise JobError(
+            _("{run} is {state} and cannot be resumed.", run=run_id, state=STATE_WORDS[job.state]),
+            hint,
+        )
     checkpoint, broken = last_good_checkpoint(run.checkpoints)
     if checkpoint is None and not changes:
         raise JobError(
-            f"{run_id} left no checkpoint to resume from.",
-            "Start it again, and save more often with tracking.save_steps.",
+            _("{run} left no checkpoint to resume from.", run=run_id),
+            _("Start it again, and save more often with tracking.save_steps."),
         )
     step = checkpoint.step if checkpoint else 0
     place = f"checkpoints/{checkpoint.name}" if checkpoint else None
@@ -58,19 +62,27 @@ def resume_run(
     }
     with store.transaction():
         if not store.enqueue(run_id, RESUMABLE, **row):
-            raise JobError(f"{run_id} was resumed already.", "Look at it in Runs.")
+            raise JobError(_("{run} was resumed already.", run=run_id), _("Look at it in Runs."))
         run.stop_request.unlink(missing_ok=True)
         events = EventWriter(run.events)
         events.write("state", state=QUEUED, resumed_from_step=step)
         if changes:
             parse_config(load_config(run.config).values() | dict(changes)).save(run.config)
         for field, value in (changes or {}).items():
-            choice = {"field": field, "value": value, "reason": "changed when it was resumed"}
-            message = f"{field.rpartition('.')[2]}: {value} (changed when it was resumed)"
+            choice = {"field": field, "value": value, "reason": _("changed when it was resumed")}
+            message = _(
+                "{setting}: {value} (changed when it was resumed)",
+                setting=field.rpartition(".")[2],
+                value=value,
+            )
             events.write("log", level="info", message=message, choice=choice)
         for path, why in broken:
-            went = checkpoint.name if checkpoint else "the start"
-            message = f"{path.name} cannot be used ({why}); going on from {went}."
+            message = _(
+                "{checkpoint} cannot be used ({why}); going on from {place}.",
+                checkpoint=path.name,
+                why=why,
+                place=checkpoint.name if checkpoint else _("the start"),
+            )
             events.write("log", level="warning", message=message)
         write_record(run.root, store.get(run_id))
     return store.get(run_id)
@@ -106,10 +118,12 @@ def resume_with_half(workspace: Workspace, store: Store, run_id: str) -> Job:
     if change is None:
         rows = config.training.per_device_train_batch_size
         raise JobError(
-            f"{run_id} cannot go on with less: it has {rows} rows at once."
-            if rows != 1
-            else f"{run_id} cannot go on with less: it has one row at once.",
-            "Lower training.max_length, quantize the base, or choose a smaller model.",
+            _(
+                "{run} cannot go on with less: its batch of {rows} cannot be halved.",
+                run=run_id,
+                rows=rows,
+            ),
+            _("Lower training.max_length, quantize the base, or choose a smaller model."),
         )
     return resume_run(workspace, store, run_id, changes=change)
 

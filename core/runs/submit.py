@@ -18,6 +18,7 @@ from core.jobs.job import Job
 from core.jobs.kinds import KINDS
 from core.jobs.queue import enqueue, new_folder
 from core.jobs.store import Store
+from core.language import _
 from core.models.trained import FINAL, find_trained
 from core.rules import parse_config
 from core.runs.check import start_problems
@@ -119,7 +120,8 @@ def _take_over(
     parent = workspace.run(parent_id)
     if checkpoint.parent != parent.checkpoints.resolve():
         raise JobError(
-            f"{checkpoint} is no checkpoint of {parent_id}.", "Choose one that the run left."
+            _("{path} is no checkpoint of {run}.", path=checkpoint, run=parent_id),
+            _("Choose one that the run left."),
         )
     place = lay_longer(run, parent, checkpoint.name)
     step = int(checkpoint.name.rpartition("-")[2])

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from core.errors import SetupError
+from core.language import _, n_
 from core.progress import Tell
 from core.setup.extras import EXTRAS, Extra, find, is_installed
 from core.setup.report import (
@@ -84,7 +85,7 @@ class Environment:
                 self._set_up(locks, turn)
         except OSError as error:
             raise explain_os_error(error, self.venv) from error
-        say(f"Ready after {spell(time.monotonic() - started)}.")
+        say(_("Ready after {time}.", time=spell(time.monotonic() - started)))
         return True
 
     def add(self, extras: list[Extra], tell: Tell | None = None) -> None:
@@ -131,15 +132,15 @@ class Environment:
 
     def count_installed(self) -> int:
         pattern = "Lib/site-packages/*.dist-info" if WINDOWS else "lib/*/site-packages/*.dist-info"
-        return sum(1 for _ in self.venv.glob(pattern))
+        return sum(1 for _found in self.venv.glob(pattern))
 
     def _set_up(self, locks: list[str], turn: OneAtATime) -> None:
         state = self.state()
         if not self.is_whole(state):
-            say(f"Setting up Tunesmith in {self.venv}; this takes a few minutes.")
+            say(_("Setting up Tunesmith in {folder}; this takes a few minutes.", folder=self.venv))
             state = self._make(turn)
         else:
-            say(f"Updating {self.venv}: the list of packages has changed.")
+            say(_("Updating {folder}: the list of packages has changed.", folder=self.venv))
         if not self._are_installed(locks, state):
             # What is there already is named too, so that all pins are kept.
             locks = sorted({*locks, *state["locks"]})
@@ -155,13 +156,20 @@ class Environment:
             try:
                 self._add([extra], turn)
             except SetupError as error:
-                say(f"{extra.title} was not brought along: {error} Later: {extra.command}")
+                say(
+                    _(
+                        "{package} was not brought along: {error} Later: {command}",
+                        package=extra.title,
+                        error=error,
+                        command=extra.command,
+                    )
+                )
                 self._remember(extra)
 
     def _add(self, extras: list[Extra], turn: OneAtATime, tell: Tell | None = None) -> None:
         """pip installs `extras` without replacing anything that requirements.lock names."""
         for extra in extras:
-            step = Step(f"Adding {extra.title}")
+            step = Step(_("Adding {package}", package=extra.title))
 
             def follow(output: str, extra: Extra = extra, step: Step = step) -> None:
                 step.tick()
@@ -173,7 +181,7 @@ class Environment:
             command = [*self._pip(), "--prefer-binary", "--progress-bar", "raw"]
             command += ["--no-deps"] if extra.alone else ["-c", str(constraints)]
             self._run([*command, *extra.packages], turn, follow)
-            step.end("done")
+            step.end(_("done"))
             self._remember(extra)
 
     def _constraints(self) -> str:
@@ -206,7 +214,7 @@ class Environment:
 
     def _make(self, turn: OneAtATime) -> dict[str, Any]:
         """A fresh .venv with pip in it, after what an unfinished set-up left is gone."""
-        step = Step("1/4 Making the environment")
+        step = Step(_("1/4 Making the environment"))
         # Their packages go with the old environment; a new one gets them again.
         extras: dict[str, list[str]] = {name: [] for name in self.state().get("extras", {})}
         self._clear()
@@ -232,8 +240,8 @@ class Environment:
         inside = list(self.venv.iterdir())
         if inside and self.state_file not in inside:
             raise SetupError(
-                f"{self.venv} is there, but Tunesmith did not make it.",
-                "Move or delete it, then start again.",
+                _("{folder} is there, but Tunesmith did not make it.", folder=self.venv),
+                _("Move or delete it, then start again."),
             )
         for path in inside:
             if path.is_dir() and not path.is_symlink():
@@ -254,17 +262,17 @@ class Environment:
             if not watch.installing:  # nothing was touched: what was there still works
                 self._write_state(state)
             raise
-        watch.step.end(f"{watch.total} packages")
+        watch.step.end(n_("{n} package", "{n} packages", watch.total))
         self._compile(turn)
 
     def _compile(self, turn: OneAtATime) -> None:
         """Bytecode for quick starts, on all cores: pip would take several times as long."""
-        step = Step("4/4 Preparing quick starts")
+        step = Step(_("4/4 Preparing quick starts"))
         library = self._libraries()[0]
         command = [self.python, "-m", "compileall", "-q", "-j", "0", "-x", _NEVER_IMPORTED]
         # It fails if only one file of the thousands is a template with odd syntax.
         self._run([*command, str(library)], turn, lambda output: step.tick(), check=False)
-        step.end("done")
+        step.end(_("done"))
 
     def _pip(self) -> list[str]:
         pip = [self.python, "-m", "pip", "install", "--no-input", "--no-user"]
@@ -342,8 +350,12 @@ def install(name: str, tell: Tell | None = None) -> None:
     Environment.running().add([extra], tell)
     if not is_installed(name):
         raise SetupError(
-            f"pip says that {extra.title} is installed, but {extra.import_name} is not found.",
-            f"Try it in a shell: {extra.command}",
+            _(
+                "pip says that {package} is installed, but {module} is not found.",
+                package=extra.title,
+                module=extra.import_name,
+            ),
+            _("Try it in a shell: {command}", command=extra.command),
         )
 
 
@@ -360,7 +372,12 @@ class OneAtATime:
         while not self._try():
             if not told:
                 holder = self.path.read_text("ascii", "replace").strip()
-                say(f"Another set-up (process {holder}) is at work here; waiting for its end.")
+                say(
+                    _(
+                        "Another set-up (process {pid}) is at work here; waiting for its end.",
+                        pid=holder,
+                    )
+                )
                 told = True
             time.sleep(0.2)
         os.ftruncate(self.descriptor, 0)

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from core.errors import SetupError, did_you_mean
+from core.language import N_, Said, _
 
 # How far an installation is: the share done, and what is going on.
 
@@ -27,13 +28,13 @@ class Extra:
     name: str
     packages: tuple[str, ...]
     import_name: str
-    sentence: str
+    sentence: Said = Said()
     alone: bool = True
 
     @property
     def title(self) -> str:
         """The packages by name: galore-torch."""
-        return " and ".join(package.partition("==")[0] for package in self.packages)
+        return ", ".join(package.partition("==")[0] for package in self.packages)
 
     @property
     def command(self) -> str:
@@ -46,77 +47,82 @@ _TABLE = (
         "galore",
         ("galore-torch==1.0",),
         "galore_torch",
-        "GaLore's optimizers: full training with the optimizer's memory of a small adapter.",
+        N_("GaLore's optimizers: full training with the optimizer's memory of a small adapter."),
     ),
     Extra(
         "apollo",
         ("apollo-torch==1.0.3",),
         "apollo_torch",
-        "APOLLO's optimizers: AdamW's results with nearly the memory of SGD. Its licence, "
-        "CC BY-NC, allows no commercial use.",
+        N_(
+            "APOLLO's optimizers: AdamW's results with nearly the memory of SGD. Its "
+            "licence, CC BY-NC, allows no commercial use."
+        ),
     ),
     Extra(
         "lomo",
         ("lomo-optim==0.1.1",),
         "lomo_optim",
-        "LOMO and AdaLOMO: full training that keeps no gradients.",
+        N_("LOMO and AdaLOMO: full training that keeps no gradients."),
     ),
     Extra(
         "grokadamw",
         ("grokadamw==0.1.2",),
         "grokadamw",
-        "GrokAdamW: AdamW that strengthens slowly changing gradients.",
+        N_("GrokAdamW: AdamW that strengthens slowly changing gradients."),
     ),
     Extra(
         "optimi",
         ("torch-optimi==0.3.3",),
         "optimi",
-        "StableAdamW: AdamW with each step's size held in bounds.",
+        N_("StableAdamW: AdamW with each step's size held in bounds."),
     ),
     Extra(
         "schedulefree",
         ("schedulefree==1.4.1",),
         "schedulefree",
-        "Schedule-free AdamW, RAdam and SGD: no decay of the learning rate to plan.",
+        N_("Schedule-free AdamW, RAdam and SGD: no decay of the learning rate to plan."),
     ),
     Extra(
         "torchao",
         ("torchao==0.18.0",),
         "torchao",
-        "torchao's AdamW with 8 or 4 bits of state.",
+        N_("torchao's AdamW with 8 or 4 bits of state."),
     ),
     Extra(
         "tensorboard",
         ("tensorboard==2.21.0",),
         "tensorboard",
-        "TensorBoard: the curves as files in the run's folder, for its own page.",
+        N_("TensorBoard: the curves as files in the run's folder, for its own page."),
         alone=False,
     ),
     Extra(
         "trackio",
         ("trackio==0.43.0",),
         "trackio",
-        "trackio: the curves in a small database in the run's folder, with a page of its own.",
+        N_("trackio: the curves in a small database in the run's folder, with a page of its own."),
     ),
     Extra(
         "wandb",
         ("wandb==0.31.0",),
         "wandb",
-        "Weights & Biases: curves and settings on their servers, or offline in the run's folder.",
+        N_(
+            "Weights & Biases: curves and settings on their servers, or offline in the run's "
+            "folder."
+        ),
         alone=False,
     ),
     Extra(
         "swanlab",
         ("swanlab==0.10.3",),
         "swanlab",
-        "SwanLab: curves and settings on their servers, or offline in the run's folder.",
+        N_("SwanLab: curves and settings on their servers, or offline in the run's folder."),
         alone=False,
     ),
     Extra(
         "mlflow",
         ("mlflow-skinny==3.17.2", "sqlalchemy==2.1.9", "alembic==1.20.1"),
         "mlflow",
-        "MLflow's client: curves and settings in a server of yours, or in the run's folder.",
+        N_("MLflow's client: curves and settings in a server of yours, or in the run's folder."),
         alone=False,
     ),
 )
@@ -128,8 +134,10 @@ def find(names: Iterable[str]) -> list[Extra]:
     found = []
     for name in names:
         if name not in EXTRAS:
-            near = did_you_mean(name, EXTRAS)
-            raise SetupError(f"There is no extra {name!r}{near}", f"There are: {listed()}.")
+            raise SetupError(
+                _("There is no extra {name!r}{end}", name=name, end=did_you_mean(name, EXTRAS)),
+                _("There are: {names}.", names=listed()),
+            )
         found.append(EXTRAS[name])
     return found
 

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from core.errors import SetupError
+from core.language import _
 
 # Room for the largest set: on Linux the torch of the default index brings CUDA's libraries.
 DISK_GB = 8
@@ -72,50 +73,57 @@ class PipWatch:
         self.count_installed = count_installed
         self.installing = False
         self.installed_before = 0
-        self.step = Step("2/4 Fetching packages")
+        self.step = Step(_("2/4 Fetching packages"))
 
     def look(self, output: str) -> None:
         lines = output.splitlines()
         begun = [line for line in lines if line.startswith(_INSTALLING)]
         if begun and not self.installing:
             self.installing = True
-            self.step.end("all here")
+            self.step.end(_("all here"))
             self.total = begun[0].count(",") + 1
             self.installed_before = self.count_installed()
-            self.step = Step("3/4 Installing packages")
+            self.step = Step(_("3/4 Installing packages"))
         if self.installing:
             # pip is silent meanwhile; a package's folder of metadata shows that it is there.
             done = self.count_installed() - self.installed_before
-            self.step.tick(f"{min(max(done, 0), self.total)} of {self.total}")
+            self.step.tick(self._counted(max(done, 0)))
         elif lines and "Retrying" in lines[-1]:
-            self.step.tick("the package index does not answer, trying again")
+            self.step.tick(_("the package index does not answer, trying again"))
         else:
             found = sum(line.startswith(_FOUND) for line in lines)
-            self.step.tick(f"{min(found, self.total)} of {self.total}{self._current(output)}")
+            counted, wheel = self._counted(found), _current(output)
+            self.step.tick(
+                _("{counted}, now {wheel}", counted=counted, wheel=wheel) if wheel else counted
+            )
 
-    def _current(self, output: str) -> str:
-        """ ", now torch 2.13.0 (191.8 MB, 40 %)", or nothing before the first download."""
-        wheels = list(_DOWNLOADING.finditer(output))
-        if not wheels:
-            return ""
-        name, version, size = wheels[-1].groups()
-        progress = _PROGRESS.findall(output, wheels[-1].end())
-        share = f", {100 * int(progress[-1][0]) / int(progress[-1][1]):.0f} %" if progress else ""
-        return f", now {name} {version} ({size}{share})"
+    def _counted(self, done: int) -> str:
+        return _("{done} of {total}", done=min(done, self.total), total=self.total)
+
+
+def _current(output: str) -> str:
+    """`torch 2.13.0 (191.8 MB, 40 %)`, or nothing before the first download."""
+    wheels = list(_DOWNLOADING.finditer(output))
+    if not wheels:
+        return ""
+    name, version, size = wheels[-1].groups()
+    progress = _PROGRESS.findall(output, wheels[-1].end())
+    share = f", {100 * int(progress[-1][0]) / int(progress[-1][1]):.0f} %" if progress else ""
+    return f"{name} {version} ({size}{share})"
 
 
 def progress_of(output: str, title: str) -> tuple[float, str]:
     """How far pip is by what it has written: a share from 0 to 1, and a sentence."""
     if _INSTALLING in output:
-        return 0.9, f"Installing {title}"
+        return 0.9, _("Installing {package}", package=title)
     if "Retrying" in output[-500:]:
-        return 0.0, "The package index does not answer, trying again"
+        return 0.0, _("The package index does not answer, trying again")
     done = _PROGRESS.findall(output)
     if not done:
-        return 0.05, f"Looking for {title}"
-    name, version, size = next(iter(_DOWNLOADING.findall(output)[-1:]), (title, "", ""))
+        return 0.05, _("Looking for {package}", package=title)
+    wheels = [f"{name} {version} ({size})" for name, version, size in _DOWNLOADING.findall(output)]
     share = int(done[-1][0]) / int(done[-1][1])
-    return 0.1 + 0.7 * share, f"Fetching {name} {version} ({size})".replace(" ()", "")
+    return 0.1 + 0.7 * share, _("Fetching {package}", package=wheels[-1] if wheels else title)
 
 
 def plain_name(package: str) -> str:
@@ -129,37 +137,50 @@ def explain(output: str, log: Path, needed_gb: int = DISK_GB) -> SetupError:
     errors = [line[7:] for line in output.splitlines() if line.startswith("ERROR: ")]
     missing = [line.split()[5] for line in errors if line.startswith("No matching distribution")]
     version = "{}.{}".format(*sys.version_info)
-    more = f"All of pip's output: {log}"
+    more = _("All of pip's output: {log}", log=log)
     if any(words in text for words in _DISK_FULL):
         return disk_full(log.parent, needed_gb)
     if "ensurepip" in text or "no module named venv" in text:
         return SetupError(
-            "This Python cannot make environments.",
-            f"On Debian and Ubuntu install what it lacks: sudo apt install python{version}-venv",
+            _("This Python cannot make environments."),
+            _(
+                "On Debian and Ubuntu install what it lacks: sudo apt install python{version}-venv",
+                version=version,
+            ),
         )
     if "certificate_verify_failed" in text:
         return SetupError(
-            "The package index shows a certificate that is not trusted here.",
-            f"Behind a company's proxy, name its certificate file in PIP_CERT. {more}",
+            _("The package index shows a certificate that is not trusted here."),
+            _("Behind a company's proxy, name its certificate file in PIP_CERT. {more}", more=more),
         )
     if any(words in text for words in _NO_NETWORK):
         return SetupError(
-            "The package index cannot be reached.",
-            f"Check the network (behind a proxy, set HTTPS_PROXY) and start again. {more}",
+            _("The package index cannot be reached."),
+            _(
+                "Check the network (behind a proxy, set HTTPS_PROXY) and start again. {more}",
+                more=more,
+            ),
         )
     if "resolutionimpossible" in text:
         reasons = [line.strip() for line in output.splitlines() if " depends on " in line]
         return SetupError(
-            f"It needs other versions than Tunesmith runs on: {', '.join(reasons)}.",
-            f"Nothing was changed. {more}",
+            _(
+                "It needs other versions than Tunesmith runs on: {reasons}.",
+                reasons=", ".join(reasons),
+            ),
+            _("Nothing was changed. {more}", more=more),
         )
     if missing:
         return SetupError(
-            f"No build of {missing[-1]} was found for Python {version} on this kind of machine.",
-            f"Try another Python, 3.11 to 3.13. {more}",
+            _(
+                "No build of {package} was found for Python {version} on this kind of machine.",
+                package=missing[-1],
+                version=version,
+            ),
+            _("Try another Python, 3.11 to 3.13. {more}", more=more),
         )
-    last = errors[-1:] or output.strip().splitlines()[-1:] or ["no reason given"]
-    return SetupError(f"The packages could not be installed: {last[0]}", more)
+    last = errors[-1:] or output.strip().splitlines()[-1:] or [_("no reason given")]
+    return SetupError(_("The packages could not be installed: {reason}", reason=last[0]), more)
 
 
 def explain_os_error(error: OSError, venv: Path) -> SetupError:
@@ -167,8 +188,14 @@ def explain_os_error(error: OSError, venv: Path) -> SetupError:
         return disk_full(venv)
     place = error.filename or venv
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return SetupError(f"{place} cannot be written.", "Move Tunesmith to a folder of your own.")
-    return SetupError(f"{place}: {error.strerror or error}.", "Set that right, then start again.")
+        return SetupError(
+            _("{place} cannot be written.", place=place),
+            _("Move Tunesmith to a folder of your own."),
+        )
+    why = error.strerror or error
+    return SetupError(
+        _("{place}: {why}.", place=place, why=why), _("Set that right, then start again.")
+    )
 
 
 def disk_full(folder: Path, needed_gb: int = DISK_GB) -> SetupError:
@@ -176,12 +203,16 @@ def disk_full(folder: Path, needed_gb: int = DISK_GB) -> SetupError:
     import tempfile
 
     places = [
-        f"{shutil.disk_usage(place).free / 1e9:.1f} GB free in {place}"
+        _(
+            "{free:.1f} GB free in {place}",
+            free=shutil.disk_usage(place).free / 1e9,
+            place=place,
+        )
         for place in (folder.parent, Path(tempfile.gettempdir()))
     ]
     return SetupError(
-        f"The disk is full ({', '.join(places)}).",
-        f"Make room, up to {needed_gb} GB, and start again.",
+        _("The disk is full ({places}).", places=", ".join(places)),
+        _("Make room, up to {size} GB, and start again.", size=needed_gb),
     )
 
 

@@ -227,7 +227,7 @@ def test_a_run_at_work_is_not_deleted(bench: Bench) -> None:
     bench.wait_state(run, "finished")
     task = bench.add("export", run_id=run.id, gated=True)
     bench.wait_state(task, "running")
-    with pytest.raises(JobError, match="export: running"):
+    with pytest.raises(JobError, match="Export: running"):
         delete_run(bench.workspace, bench.store, run.id)
     bench.allow(task, 1)
     bench.wait_state(task, "finished")
