@@ -10,25 +10,24 @@ from pydantic import ValidationError
 from core.config.fields import Section, field_specs, knob
 from core.config.problems import problems_of
 from core.errors import ConfigError
-from core.language import N_
 
 
 class ChatSettings(Section):
     """How an answer is written."""
 
-    temperature: float = knob(0.7, N_("Temperature"), level="basic", ge=0, le=2)
+    temperature: float = knob(0.7, "Temperature", level="basic", ge=0, le=2)
     """0 always takes the most probable word; higher is more varied and less reliable."""
 
-    top_p: float = knob(0.95, N_("Top-p"), level="basic", gt=0, le=1)
+    top_p: float = knob(0.95, "Top-p", level="basic", gt=0, le=1)
     """Leaves out improbable words: only the most probable, which together have this probability,
     can be taken. 1 leaves out none."""
 
     max_new_tokens: int = knob(
-        256, N_("Longest answer"), level="basic", unit=N_("tokens"), ge=1, le=1048576
+        256, "Longest answer", level="basic", unit="tokens", ge=1, le=1048576
     )
     """An answer is cut here if it has not ended before."""
 
-    seed: int | None = knob(None, N_("Seed"), ge=0, le=2**63 - 1)
+    seed: int | None = knob(None, "Seed", ge=0, le=2**63 - 1)
     """The same seed and conversation give the same answer. Empty gives another one each time."""
 
 

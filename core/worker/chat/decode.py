@@ -14,6 +14,11 @@ from core.errors import ModelError
 from core.language import _
 from core.worker.models.loading import after_virtual_tokens, virtual_tokens
 
+
+class TooLong(ModelError):
+    """A conversation that leaves no room for an answer."""
+
+
 # A long prompt is read in parts of so many tokens: a stop need not wait for all of it.
 _PROMPT_PART = 256
 
@@ -59,13 +64,13 @@ def next_tokens(
 
 
 def room_for_answer(model: Any, prompt: list[int], wanted: int) -> int:
-    """How many tokens can follow the prompt. Raises ModelError when none can."""
+    """How many tokens can follow the prompt. Raises TooLong when none can."""
     most = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     if most is None:
         return wanted
     most -= virtual_tokens(model)
     if len(prompt) >= most:
-        raise ModelError(
+        raise TooLong(
             _(
                 "The conversation has {tokens} tokens; the model reads at most {most}.",
                 tokens=len(prompt),

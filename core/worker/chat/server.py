@@ -6,7 +6,8 @@ started it ends, however that happens.
 
 Messages to it: ("load", language, columns, bases), ("ask", language, number, {column: messages},
 settings), ("stop", number), ("close",). From it: ("progress", share, message),
-("ready", LoadedModels), ("failed", message, hint), ("piece", number, column, Piece), ("answered", number).
+("ready", LoadedModels), ("failed", message, hint), ("piece", number, column, Piece),
+("answered", number).
 """
 
 from __future__ import annotations

@@ -56,7 +56,7 @@ class RewardedWriter(Evaluator[Rewarded]):
                 self.ids.append(prompt_ids(row.prompt, self.tokenizer, tools=row.tools))
                 kept.append((place, row))
             except (DataError, ModelError) as error:
-                reasons.append(error.message)
+                reasons.append(str(error))
         found = raw.measurable(kept, reasons)
         self.tokens = sum(map(len, self.ids))
         unread = too_long(model, self.ids, self.max_new_tokens)

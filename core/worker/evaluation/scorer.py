@@ -51,7 +51,7 @@ class PairScorer(Evaluator[Paired]):
                 kept.append((place, found.rows[place]))
                 self.ids += texts
             else:
-                told = [one.message for one in tokens if not isinstance(one, TokenizedRow)]
+                told = [str(one) for one in tokens if not isinstance(one, TokenizedRow)]
                 reasons.append(
                     told[0] if told else _("both answers are the same where they are cut.")
                 )
