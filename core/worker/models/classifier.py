@@ -5,6 +5,7 @@ Weights come from safetensors alone and no code of a model's repository is run."
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -230,7 +231,7 @@ def in_words(chances: Any, labels: Labels, most: int = 5) -> str:
     With several labels a text a first line says how many are given: those that come first.
     """
     order = chances.argsort(descending=True).tolist()
-    lines = [f"{labels.names[i]}: {100 * float(chances[i]):.1f} %" for i in order[:most]]
+    lines: list[str] = [f"{labels.names[i]}: {100 * float(chances[i]):.1f} %" for i in order[:most]]
     if labels.multi:
         count = sum(float(chances[i]) >= labels.threshold for i in order)
         share = 100 * labels.threshold
@@ -243,7 +244,7 @@ def in_words(chances: Any, labels: Labels, most: int = 5) -> str:
         lines.insert(0, given if count else _("No label from {share:.0f} % on.", share=share))
     if len(order) > most:
         lines.append(_("and {count} less probable", count=len(order) - most))
-    return "\n".join(lines)
+    return reduce(lambda told, line: _("{told}\n{line}", told=told, line=line), lines)
 
 
 def text_ids(tokenizer: Any, texts: Sequence[str], longest: int) -> list[list[int]]:
