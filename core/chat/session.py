@@ -22,6 +22,7 @@ from core.chat.settings import ChatSettings, Column, ColumnState, LoadedModels, 
 from core.data.registry import read_rows
 from core.errors import DataError, JobError, ModelError
 from core.jobs.process import WorkerContext, call_named, context
+from core.language import _, language
 from core.models.location import ensure_model
 from core.models.trained import FINAL, find_trained
 from core.progress import Tell
@@ -121,7 +122,7 @@ class ChatSession:
         self, column_index: int, messages: Sequence[Message], settings: ChatSettings
     ) -> Iterator[Piece]:
         """One column's answer, piece by piece. Raises ModelError when it cannot answer."""
-        for _, piece, _ in self._ask({column_index: list(messages)}, settings):
+        for _column, piece, _more in self._ask({column_index: list(messages)}, settings):
             if piece.error:
                 raise ModelError(piece.error)
             yield piece
@@ -165,7 +166,7 @@ class ChatSession:
 
     def _start(self, columns: Sequence[Column], progress: Tell) -> LoadedModels:
         if not columns:
-            raise ModelError("No model was chosen.", "Choose at least one.")
+            raise ModelError(_("No model was chosen."), _("Choose at least one."))
         loaded = self.loaded
         if loaded is not None and self.columns == tuple(columns):
             return loaded
@@ -174,7 +175,7 @@ class ChatSession:
             self._base(column, lambda share, message: progress(share / 2, message))
             for column in columns
         ]
-        progress(0.5, "Starting")
+        progress(0.5, _("Starting"))
         ours, theirs = self._processes.Pipe()
         arguments = (theirs, str(self.workspace.root), self.idle_seconds)
         process = self._processes.Process(
@@ -186,7 +187,7 @@ class ChatSession:
         process.start()
         theirs.close()
         worker = self._worker = _Worker(process, ours)
-        worker.send("load", [_labelled(column) for column in columns], bases)
+        worker.send("load", language(), [_labelled(column) for column in columns], bases)
         while True:
             match self._receive(worker):
                 case ("progress", share, message):
@@ -197,7 +198,7 @@ class ChatSession:
                 case ("ready", models):
                     self.columns = tuple(columns)
                     self._loaded = replace(models, columns=self.columns)
-                    progress(1.0, "Ready")
+                    progress(1.0, _("Ready"))
                     return self._loaded
 
     def _base(self, column: Column, progress: Tell) -> str:
@@ -218,7 +219,7 @@ class ChatSession:
             self._number += 1
             number, answered = self._number, False
             try:
-                self._send(worker, "ask", number, asked, settings)
+                self._send(worker, "ask", language(), number, asked, settings)
                 while not answered:
                     match self._receive(worker):
                         case ("piece", _, column, piece):
@@ -232,7 +233,7 @@ class ChatSession:
     def _awake(self) -> _Worker:
         """The worker, with its models loaded again if it had gone to sleep."""
         if self._worker is None:
-            raise ModelError("No model is loaded.", "Load one first.")
+            raise ModelError(_("No model is loaded."), _("Load one first."))
         process = self._worker.process
         if not process.is_alive() and process.exitcode == 0:
             self._start(self.columns, lambda share, message: None)
@@ -263,21 +264,26 @@ class ChatSession:
     def _gone(self, worker: _Worker) -> ModelError:
         """What to say when the worker has ended."""
         if self._worker is not worker:
-            return ModelError("The models were unloaded.", "Load them again.")
+            return ModelError(_("The models were unloaded."), _("Load them again."))
         worker.process.join(_END_SECONDS)
         code = worker.process.exitcode
         self.close()
         if code is not None and code < 0:
             return ModelError(
-                f"The chat's process died ({_signal_name(-code)}), most often for want of memory.",
-                "Load the models again, fewer or smaller ones if it happens again.",
+                _(
+                    "The chat's process died ({signal}), most often for want of memory.",
+                    signal=_signal_name(-code),
+                ),
+                _("Load the models again, fewer or smaller ones if it happens again."),
             )
-        return ModelError(f"The chat's process ended (code {code}).", "Load the models again.")
+        return ModelError(
+            _("The chat's process ended (code {code}).", code=code), _("Load the models again.")
+        )
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
         if not self._busy.acquire(timeout=1.0):
-            raise JobError("The models are still busy.", "Wait for the answer, or stop it.")
+            raise JobError(_("The models are still busy."), _("Wait for the answer, or stop it."))
         try:
             yield
         finally:
@@ -290,9 +296,9 @@ def _labelled(column: Column) -> Column:
 
 def _signal_name(number: int) -> str:
     try:
-        return f"signal {number}, {signal.Signals(number).name}"
+        return _("signal {number}, {name}", number=number, name=signal.Signals(number).name)
     except ValueError:
-        return f"signal {number}"
+        return _("signal {number}", number=number)
 
 
 # One question, one answer; and what a run's model expects to be told first. No torch.

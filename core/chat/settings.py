@@ -7,8 +7,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from core.config.fields import Section, knob
-from core.errors import ConfigError, Problem
+from core.config.fields import Section, field_specs, knob
+from core.config.problems import problems_of
+from core.errors import ConfigError
 
 
 class ChatSettings(Section):
@@ -35,14 +36,8 @@ def chat_settings(values: dict[str, Any]) -> ChatSettings:
     try:
         return ChatSettings.model_validate(values)
     except ValidationError as error:
-        raise ConfigError(
-            [
-                Problem(
-                    ".".join(map(str, item["loc"])), f"{item['msg']} (given: {item['input']!r})"
-                )
-                for item in error.errors()
-            ]
-        ) from error
+        specs = {spec.path: spec for spec in field_specs(ChatSettings)}
+        raise ConfigError(problems_of(error, specs)) from error
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from core.evaluation.intervals import Estimate, clustered_share, mean, ratio, share
 from core.evaluation.label_scores import Flags, Truth, macro_f1, means, right_rows
 from core.evaluation.scoring import FieldRule, Scored
+from core.language import N_, Said
 
 Array = NDArray[np.float64]
 Parts = dict[str, Estimate]
@@ -34,11 +35,11 @@ class Metric:
     """A number of a report; one of parts has a line for each, titled with the part's name too."""
 
     key: str
-    title: str
-    meaning: str
     count: Callable[[Any], Estimate | Parts | None]
     unit: Literal["share", "nats", ""]
     better: Literal["higher", "lower"]
+    title: Said = Said()
+    meaning: Said = Said()
 
     @property
     def is_share(self) -> bool:
@@ -58,7 +59,7 @@ def metric(
     """Declares a method as a metric."""
 
     def declare(count: Any) -> Any:
-        METRICS[count.__name__] = Metric(count.__name__, title, meaning, count, unit, better)
+        METRICS[count.__name__] = Metric(count.__name__, count, unit, better, title, meaning)
         return count
 
     return declare
@@ -83,41 +84,48 @@ class Written:
     def as_whole(self) -> Scored | None:
         return None if self.rules else self.scored
 
-    @metric("Fields right", "Share of the fields of all answers that are right", "share")
+    @metric(N_("Fields right"), N_("Share of the fields of all answers that are right"), "share")
     def all_fields(self) -> Estimate | None:
         found = self.by_field
         return clustered_share(found.scores, len(self.rules)) if found else None
 
-    @metric("Rows right", "Share of rows with every exact field right", "share")
+    @metric(N_("Rows right"), N_("Share of rows with every exact field right"), "share")
     def exact_rows(self) -> Estimate | None:
         found, exact = self.by_field, {r.name for r in self.rules if r.score == "exact"}
         if not (found and exact):
             return None
         return share(sum(exact <= set(names) for names in found.right), len(found.right))
 
-    @metric("Valid JSON", "Share of answers that can be read as JSON", "share")
+    @metric(N_("Valid JSON"), N_("Share of answers that can be read as JSON"), "share")
     def valid_json(self) -> Estimate | None:
         found = self.by_field
         return share(float(found.parsed.sum()), len(found.parsed)) if found else None
 
-    @metric("Same answer", "Share of answers equal to the expected one", "share")
+    @metric(N_("Same answer"), N_("Share of answers equal to the expected one"), "share")
     def exact_match(self) -> Estimate | None:
         found = self.as_whole
         return share(float(found.equal.sum()), len(found.equal)) if found else None
 
-    @metric("Words in common", "F1 of the words of answer and expected answer", "share")
+    @metric(N_("Words in common"), N_("F1 of the words of answer and expected answer"), "share")
     def token_f1(self) -> Estimate | None:
         return mean(self.as_whole.scores) if self.as_whole else None
 
-    @metric("Eval loss", "Mean of -ln p over the tokens of the expected answers", "nats", "lower")
+    @metric(
+        N_("Eval loss"),
+        N_("Mean of -ln p over the tokens of the expected answers"),
+        "nats",
+        "lower",
+    )
     def eval_loss(self) -> Estimate:
         return ratio(self.sums, self.tokens)
 
-    @metric("Perplexity", "exp of the loss: choices the model wavers between", better="lower")
+    @metric(
+        N_("Perplexity"), N_("exp of the loss: choices the model wavers between"), better="lower"
+    )
     def perplexity(self) -> Estimate:
         return ratio(self.sums, self.tokens).mapped(perplexity)
 
-    @metric("Field", "Right means exactly the same", "share")
+    @metric(N_("Field"), N_("Right means exactly the same"), "share")
     def fields(self) -> Parts | None:
         if self.by_field is None:
             return None
@@ -137,24 +145,24 @@ class Labelled:
     def _mean(self, key: str) -> Estimate:
         return Estimate(means(self.given, self.truth)[key])
 
-    @metric("Labels right", "Share of rows that were given exactly their labels", "share")
+    @metric(N_("Labels right"), N_("Share of rows that were given exactly their labels"), "share")
     def accuracy(self) -> Estimate:
         right = right_rows(self.given, self.truth)
         return share(float(right.sum()), len(right))
 
-    @metric("F1, macro", "Mean over the labels of precision and recall together", "share")
+    @metric(N_("F1, macro"), N_("Mean over the labels of precision and recall together"), "share")
     def f1_macro(self) -> Estimate:
         return macro_f1(self.given, self.truth)
 
-    @metric("F1, weighted", "The same, each label by how many rows have it", "share")
+    @metric(N_("F1, weighted"), N_("The same, each label by how many rows have it"), "share")
     def f1_weighted(self) -> Estimate:
         return self._mean("f1_weighted")
 
-    @metric("Precision, macro", "Of rows given a label, the share that has it", "share")
+    @metric(N_("Precision, macro"), N_("Of rows given a label, the share that has it"), "share")
     def precision_macro(self) -> Estimate:
         return self._mean("precision_macro")
 
-    @metric("Recall, macro", "Of rows that have a label, the share given it", "share")
+    @metric(N_("Recall, macro"), N_("Of rows that have a label, the share given it"), "share")
     def recall_macro(self) -> Estimate:
         return self._mean("recall_macro")
 
@@ -166,19 +174,19 @@ class Paired:
     better: Array
     worse: Array
 
-    @metric("Pairs right", "Share of pairs whose better answer scores higher", "share")
+    @metric(N_("Pairs right"), N_("Share of pairs whose better answer scores higher"), "share")
     def pair_accuracy(self) -> Estimate:
         return share(float((self.better > self.worse).sum()), len(self.better))
 
-    @metric("Margin", "Mean score of the better answers less that of the worse ones")
+    @metric(N_("Margin"), N_("Mean score of the better answers less that of the worse ones"))
     def margin(self) -> Estimate:
         return mean(self.better - self.worse)
 
-    @metric("Better answers", "Their mean score")
+    @metric(N_("Better answers"), N_("Their mean score"))
     def score_chosen(self) -> Estimate:
         return mean(self.better)
 
-    @metric("Worse answers", "Their mean score", better="lower")
+    @metric(N_("Worse answers"), N_("Their mean score"), better="lower")
     def score_rejected(self) -> Estimate:
         return mean(self.worse)
 
@@ -199,11 +207,11 @@ class Rewarded:
         found[np.isnan(self.given).all(axis=1)] = np.nan
         return found
 
-    @metric("Mean reward", "Sum of all functions, each times its weight")
+    @metric(N_("Mean reward"), N_("Sum of all functions, each times its weight"))
     def reward(self) -> Estimate:
         return _mean_of_known(self.totals)
 
-    @metric("Reward", "Mean of this function alone")
+    @metric(N_("Reward"), N_("Mean of this function alone"))
     def rewards(self) -> Parts | None:
         if len(self.names) < 2:
             return None

@@ -6,16 +6,18 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, PlainSerializer, ValidationError, model_validator
 
 from core.evaluation.intervals import Estimate
 from core.evaluation.metrics import Numbers, Parts
 from core.evaluation.scoring import FieldRule
 from core.jobs.job import read_record
 from core.jobs.task import read_result
+from core.language import pack
 from core.methods import METHODS
+from core.sentence import Sentence
 from core.workspace import RunFolder
 
 log = logging.getLogger(__name__)
@@ -64,7 +66,7 @@ class Note(_Part):
     `core.evaluation.verdict`, and the values in it."""
 
     key: str
-    values: dict[str, Any] = {}
+    values: Annotated[dict[str, Any], PlainSerializer(pack, when_used="json")] = {}
 
 
 def note(key: str, **values: Any) -> Note:
@@ -96,9 +98,9 @@ class Row(_Part):
 
     index: int
     prompt: list[dict[str, Any]] | None = None
-    expected: str | None = None
+    expected: Sentence | None = None
     base: str | None = None
-    tuned: str | None = None
+    tuned: Sentence | None = None
     base_fields_right: list[str] | None = None
     tuned_fields_right: list[str] | None = None
     base_score: float | None = None

@@ -9,6 +9,7 @@ from typing import Any
 from core.evaluation.intervals import Estimate
 from core.evaluation.metrics import METRICS, perplexity
 from core.evaluation.report import Kind, Note, Report
+from core.language import N_, _, n_, unpack
 from core.methods import METHODS
 
 # With fewer rows than this even a clear difference is a hint only.
@@ -16,39 +17,58 @@ _FEW_ROWS = 20
 _CHANCE = 0.5  # the share of pairs that guessing puts in order
 
 _NOTES = {
-    "changed_data": "The data set was changed after this run was trained: some of these rows may "
-    "have been among those it learned from.",
-    "training_rows": "The data set has no held-out rows. These are rows that the model was trained "
-    "on, so the numbers say how well it remembers, not how well it does on new rows.",
-    "spread": "{measured} of {total} rows were measured, spread evenly.",
-    "left_out": "{rows} cannot be measured; the first: {reason}",
-    "empty_texts": "{rows} without a text left out.",
-    "better_expected": "The better answer of each pair counts as the expected one.",
-    "good_expected": "{rows} with a good answer were measured; {others} with a bad one were left "
-    "out.",
-    "new_tokens": "The run added {tokens} tokens. Both models read the rows with them; in the base "
-    "each is the mean of the pieces that it was before.",
-    "too_long_wrong": "Too long for the model to read and answer with {limit} tokens, and counted "
-    "as wrong: {rows}.",
-    "too_long_empty": "Too long for the model to read and answer with {limit} tokens, and counted "
-    "with an empty answer: {rows}.",
-    "order_in_training": "In training, at step {step}, the better of two held-out answers had the "
-    "higher reward in {accuracy:.1%} of cases.",
-    "margin_in_training": "In training, at step {step}, the better of two held-out answers had the "
-    "higher reward in {accuracy:.1%} of cases, by {margin:.3g} on average.",
-    "hidden_tokens": "{percent:.0f} % of the tokens were hidden, the same ones for both models; "
-    "the perplexity is that of guessing them.",
-    "unknown_labels": "Carry a label that training never saw, and count as wrong: {rows}.",
-    "ties": "Both answers score the same, and count as wrong: {rows}.",
-    "no_reward": "No function applies, as where a reference answer is missing, and they are left "
-    "out: {rows}.",
+    "changed_data": N_(
+        "The data set was changed after this run was trained: some of these rows may have been "
+        "among those it learned from."
+    ),
+    "training_rows": N_(
+        "The data set has no held-out rows. These are rows that the model was trained on, so the "
+        "numbers say how well it remembers, not how well it does on new rows."
+    ),
+    "spread": N_("{measured} of {total} rows were measured, spread evenly."),
+    "left_out": N_("{rows} cannot be measured; the first: {reason}"),
+    "empty_texts": N_("{rows} without a text left out."),
+    "better_expected": N_("The better answer of each pair counts as the expected one."),
+    "good_expected": N_(
+        "{rows} with a good answer were measured; {others} with a bad one were left out."
+    ),
+    "new_tokens": N_(
+        "The run added {tokens} tokens. Both models read the rows with them; in the base each is "
+        "the mean of the pieces that it was before."
+    ),
+    "too_long_wrong": N_(
+        "Too long for the model to read and answer with {limit} tokens, and counted as wrong: "
+        "{rows}."
+    ),
+    "too_long_empty": N_(
+        "Too long for the model to read and answer with {limit} tokens, and counted with an empty "
+        "answer: {rows}."
+    ),
+    "order_in_training": N_(
+        "In training, at step {step}, the better of two held-out answers had the higher reward in "
+        "{accuracy:.1%} of cases."
+    ),
+    "margin_in_training": N_(
+        "In training, at step {step}, the better of two held-out answers had the higher reward in "
+        "{accuracy:.1%} of cases, by {margin:.3g} on average."
+    ),
+    "hidden_tokens": N_(
+        "{percent:.0f} % of the tokens were hidden, the same ones for both models; the perplexity "
+        "is that of guessing them."
+    ),
+    "unknown_labels": N_("Carry a label that training never saw, and count as wrong: {rows}."),
+    "ties": N_("Both answers score the same, and count as wrong: {rows}."),
+    "no_reward": N_(
+        "No function applies, as where a reference answer is missing, and they are left out: "
+        "{rows}."
+    ),
 }
 
 
 def shown(report: Report) -> dict[str, Any]:
     """The report as JSON for people and programs, with its sentences."""
     sentences = {"verdict": verdict(report), "notes": notes(report)}
-    return {**report.model_dump(mode="json"), **sentences}
+    return {**unpack(report.model_dump(mode="json")), **sentences}
 
 
 def notes(report: Report) -> list[str]:
@@ -60,52 +80,92 @@ def verdict(report: Report) -> str:
     """Says how good the model is, against its base or chance, and how sure that is."""
     parts = _VERDICTS[report.measured](report)
     if report.rows < _FEW_ROWS:
-        parts.append(f"With {_rows(report.rows)} this is a hint, not a proof.")
+        parts.append(
+            n_(
+                "With {n} row this is a hint, not a proof.",
+                "With {n} rows this is a hint, not a proof.",
+                report.rows,
+            )
+        )
     if report.part == "train":
-        what = {"texts": "texts", "rewards": "prompts"}.get(report.measured, "rows")
-        parts.append(f"These are {what} that it was trained on.")
+        parts.append(_(_TRAINED_ON.get(report.measured, _TRAINED_ON["answers"])))
     return " ".join(parts)
+
+
+_TRAINED_ON = {
+    "answers": N_("These are rows that it was trained on."),
+    "texts": N_("These are texts that it was trained on."),
+    "rewards": N_("These are prompts that it was trained on."),
+}
+# What is said of the tuned model alone, and beside its base.
+_MEASURES = {
+    "all_fields": (
+        N_("The tuned model gets {tuned} of fields right."),
+        N_("The tuned model gets {tuned} of fields right, the base {base}."),
+    ),
+    "token_f1": (
+        N_("The tuned model has {tuned} of the expected words (F1)."),
+        N_("The tuned model has {tuned} of the expected words (F1), the base {base}."),
+    ),
+    "eval_loss": (
+        N_("The tuned model has a loss of {tuned}."),
+        N_("The tuned model has a loss of {tuned}, the base {base}."),
+    ),
+}
 
 
 def _answers(report: Report) -> list[str]:
     """The answers decide where there are any, else the loss."""
-    measures = {
-        "all_fields": "gets {} of fields right",
-        "token_f1": "has {} of the expected words (F1)",
-        "eval_loss": "has a loss of {}",
-    }
-    key = next(key for key in measures if key in report.tuned)
+    key = next(key for key in _MEASURES if key in report.tuned)
     show = _percent if METRICS[key].is_share else _decimal(".3f")
-    tuned, base = _of(report, key), report.number(key, "base")
-    sentence = f"The tuned model {measures[key].format(show(tuned))}"
+    alone, beside = _MEASURES[key]
+    tuned, base = show(_of(report, key)), report.number(key, "base")
     if base is None or report.difference is None:
-        return [f"{sentence}."]
-    parts = [f"{sentence}, the base {show(base)}."]
+        return [_(alone).format(tuned=tuned)]
+    parts: list[str] = [_(beside).format(tuned=tuned, base=show(base))]
     if key == "eval_loss":
-        return [*parts, _loss_judgement(report.difference["eval_loss"])]
-    parts.append(_score_judgement(report.difference["score"]))
+        return [*parts, *_loss_judgement(report.difference["eval_loss"])]
     before, after = _of(report, "eval_loss", "base").value, _of(report, "eval_loss").value
-    verb = "fell" if after < before else "rose" if after > before else "stayed"
-    parts.append(f"Its loss on the expected answers {verb} from {before:.3f} to {after:.3f}.")
-    return parts
+    return [*parts, *_score_judgement(report.difference["score"]), _loss_change(before, after)]
 
 
-def _loss_judgement(apart: Estimate) -> str:
+def _loss_change(before: float, after: float) -> str:
+    if after == before:
+        return _("Its loss on the expected answers stayed at {loss:.3f}.", loss=after)
+    if after < before:
+        return _(
+            "Its loss on the expected answers fell from {before:.3f} to {after:.3f}.",
+            before=before,
+            after=after,
+        )
+    return _(
+        "Its loss on the expected answers rose from {before:.3f} to {after:.3f}.",
+        before=before,
+        after=after,
+    )
+
+
+_UNDECIDED = N_("The difference of {size} is within chance ({low} to {high}): no clear winner.")
+_UNDECIDED_ON_REWARDS = N_("The difference of {size} is within chance ({low} to {high}).")
+_ADVICE = N_("Try a lower learning rate or fewer epochs, and look at the rows below.")
+_ADVICE_ON_REWARDS = N_("Try a lower learning rate, or a higher reinforcement.kl_beta.")
+
+
+def _loss_judgement(apart: Estimate) -> list[str]:
     spelled = [f"{end:+.3g}" for end in _ends(apart)]
     return _judgement(apart, f"{abs(apart.value):.3g}", spelled, apart.value < 0)
 
 
-def _score_judgement(apart: Estimate) -> str:
-    points = round(100 * abs(apart.value))
+def _score_judgement(apart: Estimate) -> list[str]:
     spelled = [f"{100 * end:+.0f}" for end in _ends(apart)]
-    size = f"{points} point" if points == 1 else f"{points} points"
+    size = n_("{n} point", "{n} points", round(100 * abs(apart.value)))
     return _judgement(apart, size, spelled, apart.value > 0)
 
 
-def _rewards_judgement(apart: Estimate) -> str:
-    spelled = [f"{end:+.2f}" for end in _ends(apart)]
-    advice = "Try a lower learning rate, or a higher reinforcement.kl_beta."
-    return _judgement(apart, f"{abs(apart.value):.2f}", spelled, apart.value > 0, advice, "")
+def _rewards_judgement(apart: Estimate) -> list[str]:
+    spelled, size = [f"{end:+.2f}" for end in _ends(apart)], f"{abs(apart.value):.2f}"
+    words = _ADVICE_ON_REWARDS, _UNDECIDED_ON_REWARDS
+    return _judgement(apart, size, spelled, apart.value > 0, *words)
 
 
 def _judgement(
@@ -113,87 +173,128 @@ def _judgement(
     size: str,
     ends: list[str],
     is_better: bool,
-    advice: str = "Try a lower learning rate or fewer epochs, and look at the rows below.",
-    undecided: str = ": no clear winner",
-) -> str:
+    advice: str = _ADVICE,
+    undecided: str = _UNDECIDED,
+) -> list[str]:
     """What the paired difference allows to say."""
     if not ends:
-        return "One row says nothing about others."
-    between = f" ({ends[0]} to {ends[1]})" if ends[0] != ends[1] else ""
+        return [_("One row says nothing about others.")]
+    low, high = ends
     if _has_zero(apart):
         if apart.value == 0:
-            return "There is no difference on these rows."
-        return f"The difference of {size} is within chance{between}{undecided}."
+            return [_("There is no difference on these rows.")]
+        return [_(undecided).format(size=size, low=low, high=high)]
+    if low != high:
+        size = _("{number} ({low} to {high})", number=size, low=low, high=high)
     if is_better:
-        return f"That is better by {size}{between}."
-    return f"That is worse by {size}{between}: the training did harm. {advice}"
+        return [_("That is better by {size}.", size=size)]
+    return [_("That is worse by {size}: the training did harm.", size=size), _(advice)]
+
+
+_HELD_OUT, _ALL_TEXTS = N_("held-out texts"), N_("texts")
 
 
 def _texts(report: Report) -> list[str]:
-    where = "held-out texts" if report.part == "eval" else "texts"
+    texts = _(_HELD_OUT if report.part == "eval" else _ALL_TEXTS)
     fills_gaps = METHODS[report.method].makes == "filler"
-    what = "Guessing hidden tokens of" if fills_gaps else "Reading"
-    told = _spelled(_of(report, "perplexity"), _choices)
-    sentence = f"{what} {where}, the tuned model has a perplexity of {told}"
+    tuned = _spelled(_of(report, "perplexity"), _choices)
     base = report.number("perplexity", "base")
     if base is None or report.difference is None:
-        return [f"{sentence}."]
-    judged = _texts_judgement(report.difference["eval_loss"])
-    return [f"{sentence}, the base one of {_spelled(base, _choices)}.", judged]
+        if fills_gaps:
+            alone = N_(
+                "Guessing hidden tokens of {texts}, the tuned model has a perplexity of {tuned}."
+            )
+        else:
+            alone = N_("Reading {texts}, the tuned model has a perplexity of {tuned}.")
+        return [_(alone).format(texts=texts, tuned=tuned)]
+    if fills_gaps:
+        beside = N_(
+            "Guessing hidden tokens of {texts}, the tuned model has a perplexity of {tuned}, the "
+            "base one of {base}."
+        )
+    else:
+        beside = N_(
+            "Reading {texts}, the tuned model has a perplexity of {tuned}, the base one of {base}."
+        )
+    said = _(beside).format(texts=texts, tuned=tuned, base=_spelled(base, _choices))
+    return [said, _texts_judgement(report.difference["eval_loss"])]
 
 
 def _texts_judgement(apart: Estimate) -> str:
     """What the paired difference of the losses allows to say. exp of it is the ratio of the two
     perplexities."""
     if not _ends(apart):
-        return "One text says nothing about others."
+        return _("One text says nothing about others.")
     if _has_zero(apart):
-        return "The difference is within chance: the run may have taught it nothing of these texts."
+        return _(
+            "The difference is within chance: the run may have taught it nothing of these texts."
+        )
     low, high = sorted(100 * abs(perplexity(end) - 1) for end in _ends(apart))
-    size = f"{100 * abs(perplexity(apart.value) - 1):.0f} % ({low:.0f} to {high:.0f} %)"
+    size = _(
+        "{share:.0f} % ({low:.0f} to {high:.0f} %)",
+        share=100 * abs(perplexity(apart.value) - 1),
+        low=low,
+        high=high,
+    )
     if apart.value < 0:
-        return f"That is lower by {size}: it has learned how such texts go."
-    return (
-        f"That is higher by {size}: the training did harm. Try a lower learning rate or fewer "
-        "epochs."
+        return _("That is lower by {size}: it has learned how such texts go.", size=size)
+    return _(
+        "That is higher by {size}: the training did harm. Try a lower learning rate or fewer "
+        "epochs.",
+        size=size,
     )
 
 
 def _labels(report: Report) -> list[str]:
     accuracy = _of(report, "accuracy")
-    what = "all labels of" if report.confusion is None else "the label of"
-    parts = [
-        f"The model gives {what} {100 * accuracy.value:.0f} % of rows right "
-        f"({_span(accuracy)}), with a macro F1 of {_of(report, 'f1_macro').value:.2f}."
-    ]
+    if report.confusion is None:
+        said = N_(
+            "The model gives all labels of {share:.0f} % of rows right ({low:.0f} to {high:.0f} "
+            "%), with a macro F1 of {f1:.2f}."
+        )
+    else:
+        said = N_(
+            "The model gives the label of {share:.0f} % of rows right ({low:.0f} to {high:.0f} "
+            "%), with a macro F1 of {f1:.2f}."
+        )
+    parts = [_(said).format(**_percents(accuracy), f1=_of(report, "f1_macro").value)]
     if report.majority is not None:
         usual = report.majority.accuracy
-        guess = ", ".join(report.majority.labels) or "no label"
-        parts.append(f"Always saying {guess} would get {100 * usual:.0f} %.")
-        worse = "That is worse than guessing: look at the labels and the learning rate."
+        guess = ", ".join(report.majority.labels) or _("no label")
+        parts.append(
+            _("Always saying {guess} would get {share:.0f} %.", guess=guess, share=100 * usual)
+        )
+        worse = _("That is worse than guessing: look at the labels and the learning rate.")
         parts.append(_against(accuracy, usual, worse))
     occurring = [label for label in report.by_label if label.rows]
     if len(occurring) > 1:
         worst = min(occurring, key=lambda label: label.f1)
-        parts.append(f"Hardest is {worst.label} (F1 {worst.f1:.2f}).")
+        parts.append(_("Hardest is {label} (F1 {f1:.2f}).", label=worst.label, f1=worst.f1))
     return parts
 
 
 def _pairs(report: Report) -> list[str]:
     right, margin = _of(report, "pair_accuracy"), _of(report, "margin")
-    parts = [
-        f"The better answer gets the higher score in {100 * right.value:.0f} % of pairs "
-        f"({_span(right)}), by {margin.value:.2f} on average; chance is 50 %."
+    parts: list[str] = [
+        _(
+            "The better answer gets the higher score in {share:.0f} % of pairs ({low:.0f} to "
+            "{high:.0f} %), by {margin:.2f} on average; chance is 50 %.",
+            **_percents(right),
+            margin=margin.value,
+        )
     ]
     length = report.longer_is_right
     always = 0.0 if length is None else max(length, 1 - length)
     if length is not None:
-        which = "longer" if length >= 0.5 else "shorter"
-        parts.append(f"Always taking the {which} answer would get {100 * always:.0f} %.")
-    worse = "That is worse than guessing: are the columns chosen and rejected swapped?"
+        if length >= 0.5:
+            usual = N_("Always taking the longer answer would get {share:.0f} %.")
+        else:
+            usual = N_("Always taking the shorter answer would get {share:.0f} %.")
+        parts.append(_(usual).format(share=100 * always))
+    worse = _("That is worse than guessing: are the columns chosen and rejected swapped?")
     parts.append(_against(right, _CHANCE, worse))
     if (right.low or 0.0) > _CHANCE and right.value <= always:
-        parts.append("Whether it sees more than the length is not shown by these pairs.")
+        parts.append(_("Whether it sees more than the length is not shown by these pairs."))
     return parts
 
 
@@ -201,18 +302,21 @@ def _against(number: Estimate, guess: float, worse: str) -> str:
     """What a share allows to say against what guessing would get."""
     low, high = _ends(number) or (number.value, number.value)
     if low > guess:
-        return "It has learned to tell them apart."
-    return worse if high < guess else "That is within chance: it may have learned nothing."
+        return _("It has learned to tell them apart.")
+    return worse if high < guess else _("That is within chance: it may have learned nothing.")
 
 
 def _rewards(report: Report) -> list[str]:
     show = _decimal(".2f")
-    sentence = "The answers of the tuned model get a mean reward of " + show(_of(report, "reward"))
-    base = report.number("reward", "base")
+    tuned, base = show(_of(report, "reward")), report.number("reward", "base")
     if base is None or report.difference is None:
-        return [f"{sentence}."]
-    judged = _rewards_judgement(report.difference["reward"])
-    return [f"{sentence}, those of the base {show(base)}.", judged]
+        return [_("The answers of the tuned model get a mean reward of {tuned}.", tuned=tuned)]
+    said = _(
+        "The answers of the tuned model get a mean reward of {tuned}, those of the base {base}.",
+        tuned=tuned,
+        base=show(base),
+    )
+    return [said, *_rewards_judgement(report.difference["reward"])]
 
 
 _VERDICTS: dict[Kind, Callable[[Report], list[str]]] = {
@@ -226,10 +330,10 @@ _VERDICTS: dict[Kind, Callable[[Report], list[str]]] = {
 
 def _note(note: Note) -> str:
     spelled = {
-        name: _rows(value) if name in ("rows", "others") else value
+        name: n_("{n} row", "{n} rows", value) if name in ("rows", "others") else value
         for name, value in note.values.items()
     }
-    return _NOTES.get(note.key, note.key).format(**spelled)
+    return _(_NOTES.get(note.key, note.key)).format(**spelled)
 
 
 def _of(report: Report, key: str, side: Any = "tuned") -> Estimate:
@@ -252,8 +356,11 @@ def _has_zero(apart: Estimate) -> bool:
 
 def _spelled(number: Estimate, one: Callable[[float], str]) -> str:
     """A number with its interval, where it has one."""
-    interval = " to ".join(one(end) for end in _ends(number))
-    return f"{one(number.value)} ({interval})" if interval else one(number.value)
+    value = one(number.value)
+    if not _ends(number):
+        return value
+    low, high = (one(end) for end in _ends(number))
+    return _("{number} ({low} to {high})", number=value, low=low, high=high)
 
 
 def _decimal(form: str) -> Callable[[Estimate], str]:
@@ -265,13 +372,12 @@ def _choices(value: float) -> str:
 
 
 def _percent(number: Estimate) -> str:
-    return f"{100 * number.value:.0f} %" + (f" ({_span(number)})" if _ends(number) else "")
+    if not _ends(number):
+        return f"{100 * number.value:.0f} %"
+    return _("{share:.0f} % ({low:.0f} to {high:.0f} %)", **_percents(number))
 
 
-def _span(number: Estimate) -> str:
+def _percents(number: Estimate) -> dict[str, float]:
+    """A share and its interval, in percent."""
     low, high = _ends(number) or (number.value, number.value)
-    return f"{100 * low:.0f} to {100 * high:.0f} %"
-
-
-def _rows(number: int) -> str:
-    return f"{number} row" if number == 1 else f"{number} rows"
+    return {"share": 100 * number.value, "low": 100 * low, "high": 100 * high}

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from core.errors import ExportError
+from core.language import _
 from core.progress import Tell
 
 _CHUNK = 4 * 2**20
@@ -27,9 +28,12 @@ def need_room(folder: Path, size_bytes: int) -> None:
     free = shutil.disk_usage(folder).free
     if free < size_bytes + _SPARE_BYTES:
         raise ExportError(
-            f"The disk is full: the export needs {_gigabytes(size_bytes + _SPARE_BYTES)} of disk, "
-            f"and {_gigabytes(free)} are free.",
-            "Delete runs or exports that you no longer need, or move the workspace.",
+            _(
+                "The disk is full: the export needs {needed} of disk, and {free} are free.",
+                needed=_gigabytes(size_bytes + _SPARE_BYTES),
+                free=_gigabytes(free),
+            ),
+            _("Delete runs or exports that you no longer need, or move the workspace."),
         )
 
 
@@ -54,7 +58,8 @@ def forget_machine(folder: Path, private: Iterable[str | Path]) -> None:
             text = path.read_text(encoding="utf-8", errors="replace")
             if any(name in text for name in names):
                 raise ExportError(
-                    f"{path.name} names a folder of this machine.", "Report this: it should not."
+                    _("{name} names a folder of this machine.", name=path.name),
+                    _("Report this: it should not."),
                 )
 
 
@@ -76,7 +81,7 @@ def write_zip(folder: Path, archive: Path, tell: Tell) -> int:
                     while chunk := source.read(_CHUNK):
                         target.write(chunk)
                         done += len(chunk)
-                        tell(done / max(total, 1), "Packing")
+                        tell(done / max(total, 1), _("Packing"))
         os.chmod(temporary, 0o644)
         os.replace(temporary, archive)
     except BaseException:

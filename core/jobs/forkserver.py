@@ -29,6 +29,7 @@ from typing import IO, Any
 import psutil
 
 from core.errors import SetupError
+from core.language import _
 
 _TAIL_BYTES = 2000
 
@@ -143,8 +144,12 @@ class _Popen(popen_forkserver.Popen):
             self.pid = forkserver.read_signed(self.sentinel)
         except (OSError, EOFError) as error:
             raise SetupError(
-                f"No worker process could be started ({error}). {server.last_output()}",
-                "Look at what python launch.py doctor says.",
+                _(
+                    "No worker process could be started ({error}). {output}",
+                    error=str(error),
+                    output=server.last_output(),
+                ),
+                _("Look at what python launch.py doctor says."),
             ) from error
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from core.errors import JobError, TunesmithError
 from core.jobs.limits import Limit, limited
 from core.jobs.process import WorkerContext, context, exit_with_parent, let_others_first, named
-from core.language import language, use
+from core.language import _, language, use
 from core.progress import Tell
 
 _GRACE_SECONDS = 5.0
@@ -40,7 +40,7 @@ def call_isolated(
     process = workers.Process(target=_work, args=asked, daemon=True)
     process.start()
     theirs.close()
-    said = (0.0, "Starting")
+    said = (0.0, _("Starting"))
     try:
         while True:
             while tell and not ours.poll(_SILENCE_SECONDS):
@@ -65,8 +65,11 @@ def received(pipe: Any, process: Any) -> tuple[str, Any]:
     except (EOFError, OSError):
         process.join(timeout=_GRACE_SECONDS)
         raise JobError(
-            f"The process that was to do this was killed (exit code {process.exitcode}).",
-            "Is the machine short of memory? Nothing was left half done; try again.",
+            _(
+                "The process that was to do this was killed (exit code {exitcode}).",
+                exitcode=process.exitcode,
+            ),
+            _("Is the machine short of memory? Nothing was left half done; try again."),
         ) from None
     return said
 
@@ -93,7 +96,7 @@ def _work(
     exit_with_parent()
     let_others_first()
     # A stop must run the `finally` blocks: they take away what is half written.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    signal.signal(signal.SIGTERM, lambda *_given: sys.exit(1))
 
     def progress(fraction: float, message: str = "") -> None:
         pipe.send(("progress", (fraction, message)))
@@ -105,6 +108,6 @@ def _work(
     except TunesmithError as error:
         pipe.send(("error", error))
     except Exception as error:
-        hint = "This is a fault of Tunesmith; the server's log says where."
+        hint = _("This is a fault of Tunesmith; the server's log says where.")
         pipe.send(("error", JobError(f"{type(error).__name__}: {error}", hint)))
         raise

@@ -22,7 +22,7 @@ from core.jobs.events import event_seconds, read_events
 from core.jobs.kinds import KINDS
 from core.jobs.process import named
 from core.jobs.told import Told
-from core.language import pack, unpack
+from core.language import _, pack, unpack
 from core.workspace import Workspace, checked_id, write_atomic
 
 log = logging.getLogger(__name__)
@@ -124,7 +124,7 @@ def scan(workspace: Workspace, known: Collection[str] = ()) -> Iterator[Job]:
     A folder whose name is no id is passed over, with a warning in the log.
     """
     folders = [(run, run.name, "train") for run in _named_by_id(workspace.runs)]
-    for run, run_id, _ in list(folders):
+    for run, run_id, _kind in list(folders):
         for kind in KINDS.values():
             tasks = _named_by_id(run / kind.folder) if kind.folder else ()
             folders += [(task, run_id, kind.name) for task in tasks]
@@ -204,8 +204,8 @@ def _recalled(
     state = str(told.state.get("state")) if told.state else ""
     # What was asked of one that has not begun stands in job.json alone, where nothing recalls it.
     if state not in (ENDED | {"running"} | ({QUEUED, "starting"} if recall else set())):
-        lost = "Its job.json cannot be read, so nobody knows how it ended."
-        known |= {"error": lost, "advice": "Look at its files, or start it again."}
+        lost = _("Its job.json cannot be read, so nobody knows how it ended.")
+        known |= {"error": lost, "advice": _("Look at its files, or start it again.")}
         state = "failed"
     elif told.state is not None and state in ENDED:
         known |= told.end

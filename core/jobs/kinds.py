@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from core.language import N_, Said
+
 
 @dataclass(frozen=True)
 class Kind:
@@ -30,13 +32,13 @@ class Kind:
     name: str
     target: str
     room: Literal["train", "short", "data"]
-    doing: str
+    doing: Said = Said()
     folder: str = ""
     stop_seconds: float | None = None
-    stopped: str = "Stopped."
-    failed: str = "{error}"
+    stopped: Said = Said(N_("Stopped."))
+    failed: Said = Said("{error}")
     result: str = ""
-    with_less: str = "Nothing was left half done."
+    with_less: Said = Said(N_("Nothing was left half done."))
     way_on: str = ""
     recall: str = ""
 
@@ -46,8 +48,8 @@ _KINDS = (
         "train",
         "core.worker.training.run:run_training",
         "train",
-        "Training",
-        with_less="Go on with half the batch, or with shorter rows.",
+        N_("Training"),
+        with_less=N_("Go on with half the batch, or with shorter rows."),
         way_on="core.models.checkpoints:way_on",
         recall="core.runs.resume:recall",
     ),
@@ -55,36 +57,36 @@ _KINDS = (
         "evaluate",
         "core.worker.evaluation.run:run_evaluation",
         "short",
-        "Evaluation",
+        N_("Evaluation"),
         folder="evaluations",
-        stopped="Evaluation stopped. Nothing was kept.",
+        stopped=N_("Evaluation stopped. Nothing was kept."),
     ),
     Kind(
         "export",
         "core.worker.export.run:run_export",
         "short",
-        "Export",
+        N_("Export"),
         folder="exports",
-        stopped="Export stopped. Nothing was kept.",
+        stopped=N_("Export stopped. Nothing was kept."),
     ),
     Kind(
         "import",
         "core.data.jobs:run_import",
         "data",
-        "Importing {name}",
+        N_("Importing {name}"),
         stop_seconds=10.0,
-        stopped="Stopped. {name} was not imported.",
-        failed="{name} was not imported: {error}",
+        stopped=N_("Stopped. {name} was not imported."),
+        failed=N_("{name} was not imported: {error}"),
         result="core.data.jobs:imported",
     ),
     Kind(
         "combine",
         "core.data.jobs:run_combine",
         "data",
-        "Putting together {name}",
+        N_("Putting together {name}"),
         stop_seconds=10.0,
-        stopped="Stopped. {name} was not made.",
-        failed="{name} was not made: {error}",
+        stopped=N_("Stopped. {name} was not made."),
+        failed=N_("{name} was not made: {error}"),
         result="core.data.jobs:combined",
     ),
     Kind(
@@ -93,25 +95,25 @@ _KINDS = (
         "data",
         "{name}",
         stop_seconds=10.0,
-        stopped="Stopped. The data set is as it was.",
+        stopped=N_("Stopped. The data set is as it was."),
         result="core.data.jobs:prepared",
     ),
     Kind(
         "drafts",
         "core.data.jobs:run_writing",
         "data",
-        "Writing drafts",
+        N_("Writing drafts"),
         stop_seconds=10.0,
-        stopped="Stopped. What was written is kept; Go on continues.",
-        with_less="What was written is kept.",
+        stopped=N_("Stopped. What was written is kept; Go on continues."),
+        with_less=N_("What was written is kept."),
     ),
     Kind(
         "add-drafts",
         "core.data.jobs:run_adding",
         "data",
-        "Adding the accepted rows",
+        N_("Adding the accepted rows"),
         stop_seconds=10.0,
-        stopped="Stopped. The data set is as it was.",
+        stopped=N_("Stopped. The data set is as it was."),
         result="core.data.jobs:added",
     ),
 )

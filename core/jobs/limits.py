@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import psutil
 
 from core.errors import JobError
+from core.language import _
 
 if sys.platform != "win32":
     import resource
@@ -60,14 +61,14 @@ def limited(limit: Limit | None) -> Iterator[Callable[[], None]]:
             yield anew
     except _Over:
         raise JobError(
-            f"It took longer than {limit.seconds:g} seconds and was ended.",
-            "Look for a loop that does not end, or for too much at once.",
+            _("It took longer than {seconds:g} seconds and was ended.", seconds=limit.seconds),
+            _("Look for a loop that does not end, or for too much at once."),
         ) from None
     except MemoryError:
         size = (limit.memory_bytes or 0) / 2**30
         raise JobError(
-            f"It needed more than {size:g} GB of memory and was ended.",
-            "Look for a text or a list that grows without end.",
+            _("It needed more than {size:g} GB of memory and was ended.", size=size),
+            _("Look for a text or a list that grows without end."),
         ) from None
 
 

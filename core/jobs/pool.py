@@ -16,7 +16,7 @@ from typing import Any
 from core.errors import JobError
 from core.jobs.limits import SHORT, Limit, limited
 from core.jobs.process import WorkerContext, context, exit_with_parent, named
-from core.language import language, speaking
+from core.language import _, language, speaking
 
 
 class Pool:
@@ -72,7 +72,7 @@ class Pool:
         spoken: str,
     ) -> Any:
         # Twice: the first time it may only meet a process that was killed while it was idle.
-        for _ in range(2):
+        for _attempt in range(2):
             executor = self._current()
             try:
                 return executor.submit(_work, function, args, within, spoken).result()
@@ -80,14 +80,14 @@ class Pool:
                 self._drop(executor)
                 killed = error
         raise JobError(
-            "The process that was to do this was killed.",
-            "Is the machine short of memory? Try again with fewer rows.",
+            _("The process that was to do this was killed."),
+            _("Is the machine short of memory? Try again with fewer rows."),
         ) from killed
 
     def _current(self) -> ProcessPoolExecutor:
         with self._lock:
             if self._closed:
-                raise JobError("The program is ending.", "Start it again.")
+                raise JobError(_("The program is ending."), _("Start it again."))
             if self._executor is None:
                 self._executor = ProcessPoolExecutor(
                     self._processes, mp_context=self._workers, initializer=exit_with_parent

@@ -14,11 +14,18 @@ from core.errors import JobError
 from core.jobs.events import EventWriter
 from core.jobs.job import ACTIVE, ENDED, QUEUED, Job, update_record, write_record
 from core.jobs.store import Store
+from core.language import N_, _
 from core.workspace import Workspace, new_id
 
 STOP_GENTLY, STOP_NOW = "", "now"
 # How long what is left of a job on data is kept once it has ended, seen by somebody or not.
 _SEEN_DAYS, _UNSEEN_DAYS = 1, 30
+_ENDED = {
+    "finished": N_("It has finished already."),
+    "stopped": N_("It has stopped already."),
+    "failed": N_("It has failed already."),
+    "died": N_("It has died already."),
+}
 
 
 def enqueue(workspace: Workspace, store: Store, job: Job) -> Job:
@@ -68,7 +75,8 @@ def stop_job(workspace: Workspace, store: Store, job_id: str, *, now: bool = Fal
     if store.transition(job_id, ACTIVE, "stopping"):
         (folder / "STOP").write_text(STOP_NOW if now else STOP_GENTLY, encoding="utf-8")
         return store.get(job_id)
-    raise JobError(f"{job_id} is not running.", f"It has {store.get(job_id).state} already.")
+    ended = _ENDED.get(store.get(job_id).state, "")
+    raise JobError(_("{job} is not running.", job=job_id), _(ended) if ended else "")
 
 
 def dismiss_job(workspace: Workspace, store: Store, job_id: str) -> None:

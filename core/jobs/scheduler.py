@@ -37,6 +37,7 @@ from core.jobs.supervise import (
     conclude,
     this_process,
 )
+from core.language import _
 from core.workspace import Workspace, write_atomic
 
 log = logging.getLogger(__name__)
@@ -225,10 +226,10 @@ class Scheduler:
         try:
             process = self._start_despite_kills(job, folder)
         except (TunesmithError, OSError) as error:
-            what, advice = str(error), "Mend this, then start it again."
+            end = {"error": str(error), "advice": _("Mend this, then start it again.")}
             if isinstance(error, TunesmithError):
-                what, advice = error.message, error.hint
-            self._give_up(job, {"error": what, "advice": advice})
+                end = {"error": error.message, "advice": error.hint}
+            self._give_up(job, end)
             return None
         return Supervisor(self.workspace, self.store, job, process, **self._patience)
 
@@ -329,8 +330,12 @@ class Scheduler:
                     self.workspace.root / job.folder,
                     job.id,
                     "failed",
-                    error=f"This machine has no {job.device}, only {', '.join(self.devices)}.",
-                    advice="Start it again on another device, or with device auto.",
+                    error=_(
+                        "This machine has no {device}, only {devices}.",
+                        device=job.device,
+                        devices=", ".join(self.devices),
+                    ),
+                    advice=_("Start it again on another device, or with device auto."),
                 )
 
     def _take_over(self, job: Job) -> None:
@@ -393,12 +398,19 @@ def live_server(workspace: Workspace) -> dict[str, Any] | None:
 
 def _taken(workspace: Workspace) -> JobError:
     server = live_server(workspace) or {}
-    where = f" at {server['address']}" if server.get("address") else ""
-    who = f"process {server['pid']}{where}" if server else "another process"
-    return JobError(
-        f"The workspace {workspace.root} is looked after by {who}.",
-        "Use that one, stop it, or choose another --workspace.",
-    )
+    root, pid, address = workspace.root, server.get("pid"), server.get("address")
+    if address:
+        message = _(
+            "The workspace {root} is looked after by process {pid} at {address}.",
+            root=root,
+            pid=pid,
+            address=address,
+        )
+    elif server:
+        message = _("The workspace {root} is looked after by process {pid}.", root=root, pid=pid)
+    else:
+        message = _("The workspace {root} is looked after by another process.", root=root)
+    return JobError(message, _("Use that one, stop it, or choose another --workspace."))
 
 
 def _has_begun(folder: Path) -> bool:

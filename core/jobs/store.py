@@ -21,7 +21,7 @@ from typing import Any
 
 from core.errors import JobError, WorkspaceError, disk_full, reason_of
 from core.jobs.job import ACTIVE, ENDED, QUEUED, Job, scan
-from core.language import Text, pack, unpack
+from core.language import Text, _, pack, unpack
 from core.workspace import Workspace
 
 # Columns whose text may be a sentence, which is kept as its template and values.
@@ -97,7 +97,9 @@ class Store:
         """The job. Raises JobError when there is none."""
         job = self.find(job_id)
         if job is None:
-            raise JobError(f"There is no job {job_id}.", "See which there are: runs list.")
+            raise JobError(
+                _("There is no job {job}.", job=job_id), _("See which there are: runs list.")
+            )
         return job
 
     def list(
@@ -195,7 +197,10 @@ class Store:
         with self.transaction() as sql:
             ids = [job.id for job in self.list(states={QUEUED})]
             if job_id not in ids:
-                raise JobError(f"{job_id} is not waiting.", "Only queued jobs can be moved.")
+                raise JobError(
+                    _("{job} is not waiting.", job=job_id),
+                    _("Only queued jobs can be moved."),
+                )
             ids.remove(job_id)
             ids.insert(max(0, position), job_id)
             sql.executemany(
@@ -251,13 +256,16 @@ class Store:
 
 def _not_written(path: Path, error: sqlite3.Error) -> WorkspaceError:
     why = reason_of(error)
-    hint = "Look at the rights of the workspace's folder, then try again."
+    hint = _("Look at the rights of the workspace's folder, then try again.")
     # What SQLite maps into memory is refused with other words.
     if disk_full(error) or shutil.disk_usage(path.parent).free < _LEAST_BYTES:
-        why, hint = "the disk is full", "Make room on the disk of the workspace, then try again."
+        why = _("the disk is full")
+        hint = _("Make room on the disk of the workspace, then try again.")
     elif "locked" in why:
-        hint = "Another process holds it: wait for that, or end it, then try again."
-    return WorkspaceError(f"The job store {path} cannot be written: {why}.", hint)
+        hint = _("Another process holds it: wait for that, or end it, then try again.")
+    return WorkspaceError(
+        _("The job store {path} cannot be written: {why}.", path=path, why=why), hint
+    )
 
 
 def _open(path: Path) -> sqlite3.Connection:
@@ -372,8 +380,11 @@ def migrate(sql: sqlite3.Connection) -> bool:
         unknown = applied - {step.__name__ for step in MIGRATIONS}
         if unknown:
             raise JobError(
-                f"The job store was written by a newer Tunesmith ({', '.join(sorted(unknown))}).",
-                "Update Tunesmith, or choose another --workspace.",
+                _(
+                    "The job store was written by a newer Tunesmith ({changes}).",
+                    changes=", ".join(sorted(unknown)),
+                ),
+                _("Update Tunesmith, or choose another --workspace."),
             )
         for step in MIGRATIONS:
             if step.__name__ not in applied:

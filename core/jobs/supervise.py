@@ -25,6 +25,7 @@ from core.jobs.process import kill_worker, named, same_process, start_time
 from core.jobs.store import Store
 from core.jobs.told import Told
 from core.jobs.worker import FOLDER_TAKEN
+from core.language import _
 from core.workspace import Workspace
 
 log = logging.getLogger(__name__)
@@ -169,31 +170,38 @@ class Supervisor:
     def _verdict(self, code: int | None) -> tuple[str, dict[str, Any]]:
         """(state, error, advice and signal) of a worker that is gone without having said why."""
         if self._killed and self._stop_seen is None:
-            error = f"The worker was {self._killed}."
-            return "failed", {"error": error, "advice": "See worker.log, then start it again."}
+            error = _(
+                "The worker was killed: it did not begin within {seconds:g} s.",
+                seconds=self.start_seconds,
+            )
+            return "failed", {"error": error, "advice": _("See worker.log, then start it again.")}
         if self._killed:
             return "stopped", {"signal": 9}
         if code is not None and code >= 0:
             if shutil.disk_usage(self.folder).free < _DISK_FULL_BYTES:
-                error, advice = "The disk is full.", "Make room, then resume the run."
+                error, mend = _("The disk is full."), _("Make room, then resume the run.")
             else:
-                error = f"The worker ended with exit code {code} before its work was done."
-                advice = "See the end of worker.log."
-            return "failed", {"error": error, "advice": advice}
+                error = _(
+                    "The worker ended with exit code {code} before its work was done.", code=code
+                )
+                mend = _("See the end of worker.log.")
+            return "failed", {"error": error, "advice": mend}
         if code is None:
-            error = (
+            error = _(
                 "The worker is gone, and nobody saw why: it was killed, or the machine restarted."
             )
             return "died", {"error": error, "advice": self._way_on()}
-        advice = self._way_on()
+        advice: str = self._way_on()
         if code == -9:
-            advice = f"Short of memory? {KINDS[self._kind].with_less} {advice}"
-        error = f"The worker was killed (signal {-code})."
+            with_less = KINDS[self._kind].with_less
+            advice = _("Short of memory? {less} {or_else}", less=with_less, or_else=advice)
+        error = _("The worker was killed (signal {number}).", number=-code)
         return "died", {"signal": -code, "error": error, "advice": advice}
 
     def _way_on(self) -> str:
         way_on = KINDS[self._kind].way_on
-        return str(named(way_on)(self.folder)) if way_on else "Start it again."
+        advice: str = named(way_on)(self.folder) if way_on else _("Start it again.")
+        return advice
 
 
 def conclude(

@@ -15,7 +15,7 @@ from typing import Any
 
 from core.jobs.events import EventWriter
 from core.jobs.job import read_record
-from core.language import pack, unpack
+from core.language import _, pack, unpack
 from core.progress import Stopped, Tell
 from core.workspace import RunFolder, Workspace, write_atomic
 
@@ -101,7 +101,7 @@ class Task:
         """Writes result.json, whole or not at all, and then the event that tells of it."""
         text = json.dumps(pack(result), ensure_ascii=False, indent=1, allow_nan=False)
         write_atomic(self.folder / RESULT, text + "\n")
-        self._events.write("progress", fraction=1.0, message="Done", eta_seconds=0.0)
+        self._events.write("progress", fraction=1.0, message=_("Done"), eta_seconds=0.0)
         self._events.write("result", **result)
 
 

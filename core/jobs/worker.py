@@ -23,6 +23,7 @@ from core.jobs.events import EventWriter, event_seconds, read_attempt
 from core.jobs.job import ENDED, read_record, update_record
 from core.jobs.kinds import KINDS
 from core.jobs.process import leave_server, let_others_first, named, start_time
+from core.language import _
 
 # Tells the job which device it was given, as it is called in this process: cpu, cuda or mps.
 DEVICE_VARIABLE = "TUNESMITH_DEVICE"
@@ -103,7 +104,10 @@ def _do(folder: Path, root: Path, resume_from: str | None, target: str | None) -
         arguments.append(Path(resume_from) if resume_from else None)
     state = named(target or KINDS[kind].target)(*arguments)
     if state not in ("finished", "stopped"):
-        raise JobError(f"The {kind} job returned {state!r}, not how it ended.", "Report this.")
+        raise JobError(
+            _("The {kind} job returned {state!r}, not how it ended.", kind=kind, state=state),
+            _("Report this."),
+        )
     return str(state)
 
 
@@ -136,12 +140,12 @@ def _explain(error: Exception) -> tuple[str, str]:
     """(what went wrong, what to do) in words for the person who started the job."""
     try:
         advice = named("core.worker.training.advice:advise")(error)
-        return str(advice.message), str(advice.hint)
+        return advice.message, advice.hint
     except Exception:
         _log_traceback()  # what went wrong with the job matters more than this
     if isinstance(error, TunesmithError):
         return error.message, error.hint
-    return f"{type(error).__name__}: {error}", "See worker.log in the run's folder."
+    return f"{type(error).__name__}: {error}", _("See worker.log in the run's folder.")
 
 
 def _log_traceback() -> None:

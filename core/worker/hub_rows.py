@@ -21,6 +21,7 @@ from core.data.read.row import Row
 from core.data.read.sources import HubSource
 from core.data.read.tables import table_rows
 from core.errors import DataError
+from core.language import _
 from core.progress import Tell
 
 SEED = 42
@@ -97,27 +98,29 @@ def _check_reachable(source: HubSource) -> None:
 
     if is_offline_mode():
         raise DataError(
-            f"{source.id} cannot be fetched: HF_HUB_OFFLINE forbids asking the Hub.",
-            "Unset HF_HUB_OFFLINE, or bring the data as a file.",
+            _("{id} cannot be fetched: HF_HUB_OFFLINE forbids asking the Hub.", id=source.id),
+            _("Unset HF_HUB_OFFLINE, or bring the data as a file."),
         )
     try:
         HfApi().dataset_info(source.id, revision=source.revision, timeout=_ANSWER_SECONDS)
     except GatedRepoError as error:
         raise DataError(
-            f"{source.id} is gated: its owner gives access on request.",
-            f"Ask for it on the page of {source.id}, then log in with `hf auth login`.",
+            _("{id} is gated: its owner gives access on request.", id=source.id),
+            _("Ask for it on the page of {id}, then log in with `hf auth login`.", id=source.id),
         ) from error
     except RevisionNotFoundError as error:
         raise DataError(
-            f"{source.id} has no revision {source.revision}.",
-            "Use main, or a branch, tag or commit that it has.",
+            _("{id} has no revision {revision}.", id=source.id, revision=source.revision),
+            _("Use main, or a branch, tag or commit that it has."),
         ) from error
     except RepositoryNotFoundError as error:
         if get_token():
-            hint = "Check the spelling, and that your Hub token may read it."
+            hint = _("Check the spelling, and that your Hub token may read it.")
         else:
-            hint = "Check the spelling. If it is private, log in first with `hf auth login`."
-        raise DataError(f"The Hub has no data set {source.id}, or hides it.", hint) from error
+            hint = _("Check the spelling. If it is private, log in first with `hf auth login`.")
+        raise DataError(
+            _("The Hub has no data set {id}, or hides it.", id=source.id), hint
+        ) from error
     except HfHubHTTPError as error:
         raise _refused(source, error.response.status_code) from error
     except (httpx2.HTTPError, OSError, ValueError) as error:  # ValueError: a network's login page
@@ -127,11 +130,12 @@ def _check_reachable(source: HubSource) -> None:
 def _refused(source: HubSource, status: int) -> DataError:
     if status in (401, 403):
         return DataError(
-            f"The Hub refused your token for {source.id} (HTTP {status}).",
-            "Log in again with `hf auth login`, or set HF_TOKEN to a token that may read it.",
+            _("The Hub refused your token for {id} (HTTP {status}).", id=source.id, status=status),
+            _("Log in again with `hf auth login`, or set HF_TOKEN to a token that may read it."),
         )
     return DataError(
-        f"The Hub answered HTTP {status} when asked for {source.id}.", "Try again in a while."
+        _("The Hub answered HTTP {status} when asked for {id}.", status=status, id=source.id),
+        _("Try again in a while."),
     )
 
 
@@ -139,8 +143,13 @@ def _unreachable(source: HubSource, error: BaseException) -> DataError:
     from huggingface_hub.constants import ENDPOINT
 
     return DataError(
-        f"{source.id} cannot be fetched: {ENDPOINT} does not answer ({type(error).__name__}).",
-        "Look at the network (and HF_ENDPOINT, if it is set), or bring the data as a file.",
+        _(
+            "{id} cannot be fetched: {endpoint} does not answer ({error}).",
+            id=source.id,
+            endpoint=ENDPOINT,
+            error=type(error).__name__,
+        ),
+        _("Look at the network (and HF_ENDPOINT, if it is set), or bring the data as a file."),
     )
 
 
@@ -160,15 +169,15 @@ def _told_plainly(source: HubSource) -> Iterator[None]:
         raise _unreachable(source, error) from error
     except DataFilesNotFoundError as error:
         raise DataError(
-            f"{source.id} has no files of rows that are known.",
-            "Choose a data set with JSON, CSV, Parquet, Arrow or text files.",
+            _("{id} has no files of rows that are known.", id=source.id),
+            _("Choose a data set with JSON, CSV, Parquet, Arrow or text files."),
         ) from error
     except (DatasetsError, pa.ArrowException, RuntimeError, ValueError, FileNotFoundError) as error:
         detail = _SECRET.sub("(token)", str(error)).strip().splitlines()
         reason = detail[0].rstrip(".") if detail else type(error).__name__
         raise DataError(
-            f"{source} cannot be read: {reason}.",
-            "Look at its page on the Hub, or choose another config, split or data set.",
+            _("{source} cannot be read: {reason}.", source=str(source), reason=reason),
+            _("Look at its page on the Hub, or choose another config, split or data set."),
         ) from error
 
 
@@ -186,14 +195,17 @@ def _builder(source: HubSource) -> Any:
         names = get_dataset_config_names(path, revision=source.revision)
         if source.config in names or (not source.config and len(names) < 2):
             raise
-        what = f"no config {source.config}" if source.config else "several configs"
-        raise DataError(
-            f"{source.id} has {what}.", f"Choose one of {', '.join(names[:50])}."
-        ) from error
+        if source.config:
+            what = _("{id} has no config {config}.", id=source.id, config=source.config)
+        else:
+            what = _("{id} has several configs.", id=source.id)
+        hint = _("Choose one of {names}.", names=", ".join(names[:50]))
+        raise DataError(what, hint) from error
     splits = _split_names(builder, source)
     if source.split not in splits:
         raise DataError(
-            f"{source.id} has no split {source.split}.", f"Choose one of {', '.join(splits)}."
+            _("{id} has no split {split}.", id=source.id, split=source.split),
+            _("Choose one of {names}.", names=", ".join(splits)),
         )
     return builder
 
@@ -224,7 +236,7 @@ def _streamed(builder: Any, split: str, limit: int | None) -> Iterator[Any]:
 
 def _downloaded(builder: Any, source: HubSource, progress: Tell | None) -> Any:
     if progress:
-        progress(0.0, f"Downloading {source.id}")
+        progress(0.0, _("Downloading {id}", id=source.id))
     builder.download_and_prepare()
     return builder.as_dataset(split=source.split)
 
@@ -245,11 +257,16 @@ def _write(
                 file.write(orjson.dumps(row if row is not None else problem) + b"\n")
             if progress:
                 share = min(count / wanted, 1.0) if wanted else 0.0
-                of = f" of {wanted:,}" if wanted else ""
-                progress(share, f"Downloading {source.id}: {count:,}{of} rows")
+                progress(share, _so_far(source.id, count, wanted))
     if not count:
-        raise DataError(f"{source} has no rows.", "Choose another split.")
+        raise DataError(_("{source} has no rows.", source=str(source)), _("Choose another split."))
     return count
+
+
+def _so_far(name: str, rows: int, wanted: int | None) -> str:
+    if not wanted:
+        return _("Downloading {id}: {rows:,} rows", id=name, rows=rows)
+    return _("Downloading {id}: {rows:,} of {all:,} rows", id=name, rows=rows, all=wanted)
 
 
 def _plain(name: str) -> str:

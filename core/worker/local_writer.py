@@ -12,6 +12,7 @@ from typing import Any
 
 from core.data.drafts.settings import DraftSettings
 from core.errors import ModelError, WorkspaceError
+from core.language import _
 from core.remote.endpoint import Message, Refused, Reply
 from core.workspace import Workspace
 
@@ -99,6 +100,8 @@ def _open(workspace: Workspace, name: str) -> tuple[Any, Any]:
 
 
 def _short(error: ModelError) -> str:
-    if "reads at most" in error.message:
-        return "the request has more tokens than the model reads; show it fewer example rows"
-    return error.message.rstrip(".")
+    from core.worker.chat.decode import TooLong
+
+    if isinstance(error, TooLong):
+        return _("the request has more tokens than the model reads; show it fewer example rows")
+    return error.message

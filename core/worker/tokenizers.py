@@ -14,6 +14,7 @@ from typing import Any
 from core.data.registry import load_dataset_info
 from core.errors import ModelError
 from core.jobs.limits import SHORT, limited
+from core.language import _
 from core.models.describe import describe_model
 from core.models.location import local_model
 from core.progress import Tell
@@ -103,7 +104,7 @@ def count_every_row(workspace: Workspace, dataset_id: str, lens: Lens, progress:
     For a process of its own (`core.jobs.isolated`): a million rows take minutes.
     """
     dataset_statistics(
-        workspace, dataset_id, lens, progress=lambda share: progress(share, "Counting the rest")
+        workspace, dataset_id, lens, progress=lambda share: progress(share, _("Counting the rest"))
     )
 
 
@@ -147,8 +148,12 @@ def _tokenizer(where: str) -> Any:
         return AutoTokenizer.from_pretrained(where, trust_remote_code=False)
     except (OSError, ValueError, ImportError) as error:
         raise ModelError(
-            f"The tokenizer of {Path(where).name} cannot be loaded: {error}",
-            "Choose another model, or a folder that has tokenizer.json in it.",
+            _(
+                "The tokenizer of {name} cannot be loaded: {error}",
+                name=Path(where).name,
+                error=str(error),
+            ),
+            _("Choose another model, or a folder that has tokenizer.json in it."),
         ) from error
 
 

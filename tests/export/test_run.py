@@ -17,6 +17,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from core.errors import ExportError
 from core.export.reports import list_exports
+from core.jobs.task import read_result
 from core.worker.export import run as export_run
 from core.worker.export.run import run_export
 from core.workspace import RunFolder
@@ -59,7 +60,7 @@ def lora(world: TinyWorld) -> RunFolder:
 def export(world: TinyWorld, run: RunFolder, name: str, **params: Any) -> dict[str, Any]:
     folder = world.task(run, "export", name, params)
     assert run_export(folder, world.root) == "finished"
-    return dict(json.loads((folder / "result.json").read_text(encoding="utf-8")))
+    return read_result(folder) or {}
 
 
 def logits(model: Any) -> Any:

@@ -10,6 +10,7 @@ from core.config import RunConfig
 from core.config.adapter import NAMES
 from core.export.format import Base, Exporting, Format, auto_class, scorer_code
 from core.export.package import folder_bytes
+from core.language import N_, _
 from core.methods import Makes
 from core.models.trained import TrainedModel, adapter_settings
 
@@ -33,8 +34,8 @@ model = PeftModel.from_pretrained(base, folder)"""
 
 class Adapter(Format):
     name = "adapter"
-    title = "Adapter"
-    meaning = "Only what was learned: a few megabytes, to be loaded onto the base with PEFT."
+    title = N_("Adapter")
+    meaning = N_("Only what was learned: a few megabytes, to be loaded onto the base with PEFT.")
     place = 1
     is_whole = False
     library = "peft"
@@ -43,14 +44,14 @@ class Adapter(Format):
     def why_not(self, config: RunConfig) -> tuple[str, str] | None:
         if config.adapter.is_adapter:
             return None
-        why = "This run trained the weights of its model: there is no adapter."
-        return why, "Export it as a merged model."
+        why = _("This run trained the weights of its model: there is no adapter.")
+        return why, _("Export it as a merged model.")
 
     def size_bytes(self, trained: TrainedModel, whole_bytes: int) -> int:
         return folder_bytes(trained.folder)
 
     def write(self, work: Exporting, model: Any) -> None:
-        work.tell(0.4, "Copying the adapter")
+        work.tell(0.4, _("Copying the adapter"))
         work.folder.mkdir()
         for path in work.trained.folder.glob("adapter_model*.safetensors"):
             shutil.copyfile(path, work.folder / path.name)

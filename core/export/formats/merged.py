@@ -7,6 +7,7 @@ from typing import Any
 from core.config import RunConfig
 from core.errors import ExportError
 from core.export.format import Base, Exporting, Format, auto_class, scorer_code
+from core.language import N_, _
 from core.methods import Makes
 from core.models.trained import TrainedModel
 
@@ -15,10 +16,10 @@ _FOLDER = '"path/to/this/folder"'
 
 class Merged(Format):
     name = "merged"
-    title = "Merged model"
-    meaning = (
-        "One folder of safetensors that works wherever transformers works. As large as the base "
-        "model."
+    title = N_("Merged model")
+    meaning = N_(
+        "One folder of safetensors that works wherever transformers works. As large as "
+        "the base model."
     )
     place = 0
     is_whole = True
@@ -29,26 +30,28 @@ class Merged(Format):
         if not config.adapter.is_prompt:
             return None
         kind = config.adapter.method.replace("_", " ")
-        why = (
-            f"This run learned virtual tokens ({kind}), which stand before each text: no weights "
-            "of the base can hold them."
+        why = _(
+            "This run learned virtual tokens ({kind}), which stand before each text: no "
+            "weights of the base can hold them.",
+            kind=kind,
         )
-        return why, "Export it as an adapter."
+        return why, _("Export it as an adapter.")
 
     def size_bytes(self, trained: TrainedModel, whole_bytes: int) -> int:
         return whole_bytes
 
     def write(self, work: Exporting, model: Any) -> None:
-        work.tell(0.35, "Merging")
+        work.tell(0.35, _("Merging"))
         if work.trained.is_adapter:
             try:
                 model = model.merge_and_unload(safe_merge=True)
             except ValueError as error:
                 raise ExportError(
-                    f"The adapter cannot be merged: {error}", "Export it as an adapter."
+                    _("The adapter cannot be merged: {error}", error=str(error)),
+                    _("Export it as an adapter."),
                 ) from error
         _untie_if_parted(model)
-        work.tell(0.45, "Saving the merged model")
+        work.tell(0.45, _("Saving the merged model"))
         model.to(work.dtype).save_pretrained(work.folder, max_shard_size="5GB")
 
     def load(self, work: Exporting) -> Any:

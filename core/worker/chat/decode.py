@@ -11,7 +11,13 @@ from transformers import TemperatureLogitsWarper, TopPLogitsWarper
 
 from core.chat.settings import ChatSettings
 from core.errors import ModelError
+from core.language import _
 from core.worker.models.loading import after_virtual_tokens, virtual_tokens
+
+
+class TooLong(ModelError):
+    """A conversation that leaves no room for an answer."""
+
 
 # A long prompt is read in parts of so many tokens: a stop need not wait for all of it.
 _PROMPT_PART = 256
@@ -38,7 +44,7 @@ def next_tokens(
     all_ids, unread, cache = list(prompt), list(prompt), None
     if has_cache:
         model, cache = after_virtual_tokens(model)
-    for _ in range(most):
+    for _token in range(most):
         while unread:
             if has_cache:
                 part, unread = unread[:prompt_part], unread[prompt_part:]
@@ -58,15 +64,19 @@ def next_tokens(
 
 
 def room_for_answer(model: Any, prompt: list[int], wanted: int) -> int:
-    """How many tokens can follow the prompt. Raises ModelError when none can."""
+    """How many tokens can follow the prompt. Raises TooLong when none can."""
     most = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     if most is None:
         return wanted
     most -= virtual_tokens(model)
     if len(prompt) >= most:
-        raise ModelError(
-            f"The conversation has {len(prompt)} tokens; the model reads at most {most}.",
-            "Clear the chat, or ask with fewer words.",
+        raise TooLong(
+            _(
+                "The conversation has {tokens} tokens; the model reads at most {most}.",
+                tokens=len(prompt),
+                most=most,
+            ),
+            _("Clear the chat, or ask with fewer words."),
         )
     return min(wanted, int(most) - len(prompt))
 

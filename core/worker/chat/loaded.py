@@ -13,6 +13,7 @@ from core.chat.settings import Column
 from core.config import RunConfig
 from core.data.record import read_record
 from core.errors import DataError, ModelError
+from core.language import _
 from core.models.trained import FINAL, TrainedModel, find_trained
 from core.progress import Tell
 from core.tokens.chat_templates import MODELS_OWN
@@ -109,7 +110,7 @@ class Models:
         order = sorted(range(len(columns)), key=lambda place: columns[place].run_id is None)
         for count, place in enumerate(order):
             column = columns[place]
-            tell(count / len(columns), f"Loading {column.label}")
+            tell(count / len(columns), _("Loading {name}", name=column.label))
             if column.run_id is None:
                 found[place] = self._base_voice(bases[place])
             else:
@@ -204,6 +205,6 @@ def out_of_memory(error: Exception) -> ModelError | None:
     if not is_torch and "allocate memory" not in str(error):
         return None
     return ModelError(
-        "There is not enough memory for this.",
-        "Clear the chat or load fewer models; a run that is training holds memory too.",
+        _("There is not enough memory for this."),
+        _("Clear the chat or load fewer models; a run that is training holds memory too."),
     )

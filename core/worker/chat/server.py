@@ -4,9 +4,10 @@ It does one thing at a time and looks into the pipe after each token, so a stop 
 once. It ends when it is told to, when nobody has asked for a while, and when the process that
 started it ends, however that happens.
 
-Messages to it: ("load", columns, bases), ("ask", number, {column: messages}, settings),
-("stop", number), ("close",). From it: ("progress", share, message), ("ready", LoadedModels),
-("failed", message, hint), ("piece", number, column, Piece), ("answered", number).
+Messages to it: ("load", language, columns, bases), ("ask", language, number, {column: messages},
+settings), ("stop", number), ("close",). From it: ("progress", share, message),
+("ready", LoadedModels), ("failed", message, hint), ("piece", number, column, Piece),
+("answered", number).
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from transformers.utils import logging as transformers_logging
 from core.chat.settings import ChatSettings, Column, LoadedModels, Piece
 from core.errors import ModelError, TunesmithError
 from core.jobs.process import exit_with_parent
+from core.language import use
 from core.tokens.prompts import Message
 from core.worker.chat.decode import TextPieces, next_tokens, room_for_answer
 from core.worker.chat.loaded import Models, Voice, out_of_memory
@@ -114,9 +116,11 @@ class _Worker:
 
     def handle(self, message: tuple[Any, ...]) -> None:
         match message:
-            case ("load", columns, bases):
+            case ("load", spoken, columns, bases):
+                use(spoken)
                 self.load(columns, bases)
-            case ("ask", number, asked, settings):
+            case ("ask", spoken, number, asked, settings):
+                use(spoken)
                 self.answer(number, asked, settings)
             case ("close",):
                 raise _Closed

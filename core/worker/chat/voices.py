@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from core.errors import ModelError
+from core.language import N_, _, n_
 from core.models.labels import Labels
 from core.tokens.prompts import Message
 from core.worker.models.classifier import (
@@ -40,16 +41,17 @@ class GapVoice:
         text = next((str(m["content"]) for m in reversed(messages) if m["role"] == "user"), "")
         if not text.strip():
             raise ModelError(
-                "There is nothing to fill.", f"Write a text with {self.tokenizer.mask_token} in it."
+                _("There is nothing to fill."),
+                _("Write a text with {mask} in it.", mask=self.tokenizer.mask_token),
             )
         longest = longest_input(self.model, self.tokenizer, self.max_length)
         found = guesses(self.model, self.tokenizer, text, longest, _MOST_GUESSES)
         parts = []
         for number, gap in enumerate(found[:_MOST_GAPS], 1):
-            lines = [f"{token or '(space)'}: {100 * chance:.1f} %" for token, chance in gap]
-            parts.append("\n".join([f"Gap {number}"] * (len(found) > 1) + lines))
+            lines = [f"{token or _('(space)')}: {100 * chance:.1f} %" for token, chance in gap]
+            parts.append("\n".join([_("Gap {number}", number=number)] * (len(found) > 1) + lines))
         if len(found) > _MOST_GAPS:
-            parts.append(f"and {len(found) - _MOST_GAPS} more gaps")
+            parts.append(n_("and {n} more gap", "and {n} more gaps", len(found) - _MOST_GAPS))
         return "\n\n".join(parts)
 
 
@@ -72,7 +74,7 @@ class LabelVoice:
         longest = longest_input(self.model, self.tokenizer, self.max_length)
         rows = text_ids(self.tokenizer, [text], longest)
         if not text.strip() or not rows[0]:
-            raise ModelError("There is nothing to label.", "Write a text first.")
+            raise ModelError(_("There is nothing to label."), _("Write a text first."))
         logits = label_logits(self.model, self.tokenizer, rows)
         return in_words(probabilities(logits, self.labels)[0], self.labels, most=10)
 
@@ -82,17 +84,23 @@ class SilentVoice:
     """A model that can do nothing in a chat."""
 
     name: str
-    dtype: str = "not loaded"
+
+    @property
+    def dtype(self) -> str:
+        return _("not loaded")
 
     def answer(self, messages: list[Message]) -> str:
         raise ModelError(
-            f"{self.name} is an encoder: before a training it neither writes nor gives labels.",
-            "Ask the run beside it.",
+            _(
+                "{name} is an encoder: before a training it neither writes nor gives labels.",
+                name=self.name,
+            ),
+            _("Ask the run beside it."),
         )
 
 
 _PARTED = re.compile(r"^[ \t]*-{3,}[ \t]*$", re.MULTILINE)
-HOW_TO = (
+HOW_TO = N_(
     "Write the prompt, a line of three hyphens (---), and an answer; more answers the same way."
 )
 
@@ -116,7 +124,7 @@ class ScoreVoice:
         text = next((str(m["content"]) for m in reversed(messages) if m["role"] == "user"), "")
         prompt, *answers = [part.strip() for part in _PARTED.split(text)]
         if not prompt or not answers or not all(answers):
-            raise ModelError("There is no answer to score.", HOW_TO)
+            raise ModelError(_("There is no answer to score."), _(HOW_TO))
         system = [dict(m) for m in messages[:1] if m["role"] == "system"]
         asked = [
             ([*system, *turns(prompt, "user")], turns(answer, "assistant")) for answer in answers
@@ -127,8 +135,12 @@ class ScoreVoice:
 def scores_in_words(scores: list[float]) -> str:
     """One answer: its score. Several: a line each by number, the best first."""
     if len(scores) == 1:
-        return f"Score {scores[0]:.3f}"
+        return _("Score {score:.3f}", score=scores[0])
     order = sorted(range(len(scores)), key=lambda place: -scores[place])
-    lines = [f"Answer {place + 1}: {scores[place]:.3f}" for place in order]
+    lines = [
+        _("Answer {number}: {score:.3f}", number=place + 1, score=scores[place]) for place in order
+    ]
     ahead = scores[order[0]] - scores[order[1]]
-    return "\n".join([*lines, f"Answer {order[0] + 1} is ahead by {ahead:.3f}."])
+    return "\n".join(
+        [*lines, _("Answer {number} is ahead by {ahead:.3f}.", number=order[0] + 1, ahead=ahead)]
+    )

@@ -14,6 +14,7 @@ from core.errors import DataError
 from core.evaluation.label_scores import by_label, confusion, means, right_rows, truth_of
 from core.evaluation.metrics import Labelled
 from core.evaluation.report import Note, Row, Usual, note
+from core.language import _
 from core.progress import Tell
 from core.worker.evaluation.evaluator import MOST_SHOWN, Evaluator
 from core.worker.evaluation.rows import HeldOut
@@ -42,7 +43,8 @@ class Classifier(Evaluator[Labelled]):
         found = self.held_out()
         if not found.rows:
             raise DataError(
-                f"There is no row of {found.info.name} to measure.", "Look at its preview."
+                _("There is no row of {name} to measure.", name=found.info.name),
+                _("Look at its preview."),
             )
         self.max_length = longest_input(model, self.tokenizer, self.max_length)
         texts = [row.get("text") or "" for row in found.rows]
@@ -53,7 +55,7 @@ class Classifier(Evaluator[Labelled]):
 
     def measure(self, model: Any, tell: Tell, which: str) -> Labelled:
         logits = label_logits(
-            model, self.tokenizer, self.ids, lambda done: tell(done, "Giving labels")
+            model, self.tokenizer, self.ids, lambda done: tell(done, _("Giving labels"))
         )
         chances = probabilities(logits, self.labels)
         said = given(chances, self.labels).numpy()
@@ -95,7 +97,7 @@ class Classifier(Evaluator[Labelled]):
             Row(
                 index=self.found.indices[place],
                 prompt=[{"role": "user", "content": self.found.rows[place].get("text") or ""}],
-                expected=", ".join(self.names[place]) or "none",
+                expected=", ".join(self.names[place]) or _("none"),
                 tuned=self._said(tuned, place),
                 tuned_score=0.0,
                 sureness=float(tuned.chances[place].max()),
@@ -106,7 +108,7 @@ class Classifier(Evaluator[Labelled]):
     def _said(self, tuned: Labelled, place: int) -> str:
         said, chances = tuned.given[place], tuned.chances[place]
         names = [f"{self.labels.names[i]} ({100 * chances[i]:.0f} %)" for i in np.flatnonzero(said)]
-        return ", ".join(names) or "none"
+        return ", ".join(names) or _("none")
 
     def answers(self, tuned: Labelled, base: Labelled | None) -> Iterator[dict[str, Any]]:
         names = self.labels.names

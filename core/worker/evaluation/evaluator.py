@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 from core.evaluation.metrics import Measured
 from core.evaluation.report import Kind, Note, Row, Settings
 from core.jobs.task import Task
+from core.language import N_
 from core.models.trained import TrainedModel
 from core.progress import Tell
 from core.worker.evaluation.rows import HeldOut, held_out
@@ -17,6 +18,9 @@ from core.workspace import Workspace
 
 MOST_SHOWN = 200
 """So many rows a report shows; answers.jsonl has every one."""
+
+LOSS_OF = {"tuned": N_("Loss of the tuned model"), "base": N_("Loss of the base model")}
+ANSWERS_OF = {"tuned": N_("Answers of the tuned model"), "base": N_("Answers of the base model")}
 
 M = TypeVar("M", bound=Measured)
 

@@ -14,11 +14,12 @@ import numpy as np
 from core.errors import DataError, ModelError
 from core.evaluation.metrics import Rewarded
 from core.evaluation.report import Note, Row, note
+from core.language import _
 from core.progress import Tell
 from core.rewards.build import reward_functions
 from core.rewards.specs import parse_rewards
 from core.tokens.prompts import Prompted, prompt_ids, prompted
-from core.worker.evaluation.evaluator import MOST_SHOWN, Evaluator, sides_of
+from core.worker.evaluation.evaluator import ANSWERS_OF, MOST_SHOWN, Evaluator, sides_of
 from core.worker.evaluation.measure import too_long, write_answers
 from core.worker.evaluation.rows import HeldOut
 from core.worker.models.loading import open_trained
@@ -70,7 +71,7 @@ class RewardedWriter(Evaluator[Rewarded]):
             self.tokenizer,
             self.ids,
             max_new_tokens=self.max_new_tokens,
-            tell=lambda done: tell(done, f"Answers of the {which} model"),
+            tell=lambda done: tell(done, ANSWERS_OF[which]),
         )
         prompts = [row.prompt for row in self.found.rows]
         completions = [[{"role": "assistant", "content": answer}] for answer in answers]
@@ -88,8 +89,8 @@ class RewardedWriter(Evaluator[Rewarded]):
         )
         if np.isnan(found.totals).all():
             raise DataError(
-                "No reward function applies to any of the rows.",
-                "Give the data set reference answers, or train with another function.",
+                _("No reward function applies to any of the rows."),
+                _("Give the data set reference answers, or train with another function."),
             )
         return found
 

@@ -13,6 +13,7 @@ from core.data.registry import load_dataset_info
 from core.data.rowfile import read_slice
 from core.errors import DataError
 from core.evaluation.report import Note, note
+from core.language import _
 from core.tokens.learn import Learn, last_good_answer
 from core.tokens.prompts import Message, prompt_ids
 from core.tokens.tokenize import TokenizedRow, as_answered, tokenize_rows, with_system_prompt
@@ -56,15 +57,16 @@ class HeldOut(Generic[R]):
         """The rows that can be measured, each with the place that it has in `rows`; a note tells of
         the others. Raises DataError when there are none."""
         if not kept:
-            why = reasons[0] if reasons else "it is empty"
+            why = reasons[0] if reasons else _("it is empty")
             raise DataError(
-                f"No row of {self.info.name} can be measured: {why}", "Look at its preview."
+                _("No row of {name} can be measured: {why}", name=self.info.name, why=why),
+                _("Look at its preview."),
             )
         notes = list(self.notes)
         if reasons:
             notes.append(note("left_out", rows=len(reasons), reason=reasons[0]))
-        indices = [self.indices[place] for place, _ in kept]
-        return HeldOut(self.info, self.part, indices, [row for _, row in kept], notes)
+        indices = [self.indices[place] for place, _row in kept]
+        return HeldOut(self.info, self.part, indices, [row for _place, row in kept], notes)
 
 
 def held_out(
@@ -78,9 +80,14 @@ def held_out(
     info = load_dataset_info(workspace, config.data.dataset, config.data.dataset_fingerprint)
     if forms and info.form not in forms:
         raise DataError(
-            f"{info.name} holds {info.form} rows now; {config.method} is measured on "
-            f"{' or '.join(forms)} rows.",
-            "Go back to the version of the data set that the run learned from.",
+            _(
+                "{name} holds {form} rows now; {method} is measured on {forms} rows.",
+                name=info.name,
+                form=info.form,
+                method=config.method,
+                forms=" / ".join(forms),
+            ),
+            _("Go back to the version of the data set that the run learned from."),
         )
     notes = notes_on_data(info, config)
     part, total = "eval", info.counts.eval

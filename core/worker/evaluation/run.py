@@ -11,6 +11,7 @@ from typing import Any
 from core.evaluation.metrics import difference_of, numbers_of
 from core.evaluation.report import DatasetName, Report, has_base, kind_of
 from core.jobs.task import Task
+from core.language import _
 from core.models.trained import find_trained
 from core.progress import Stopped
 from core.worker.evaluation.classifier import Classifier
@@ -48,7 +49,7 @@ def run_evaluation(folder: Path, workspace_root: Path) -> str:
 def _evaluate(task: Task, workspace: Workspace) -> tuple[Report, str]:
     """(the report, what each row was answered as JSON lines)."""
     begun = time.time()
-    task.tell(0.0, "Loading the model")
+    task.tell(0.0, _("Loading the model"))
     trained = find_trained(task.run, str(task.params.get("checkpoint") or "final"))
     kind = kind_of(trained.config.method)
     evaluator = EVALUATORS[kind](task, workspace, trained)
@@ -66,7 +67,7 @@ def _evaluate(task: Task, workspace: Workspace) -> tuple[Report, str]:
             del model
             free_memory()
             base = evaluator.measure(evaluator.open_before(), tell, "base")
-    task.tell(0.98, "Counting")
+    task.tell(0.98, _("Counting"))
     info = found.info
     report = Report(
         measured=kind,

@@ -12,6 +12,7 @@ import numpy as np
 
 from core.evaluation.metrics import Paired
 from core.evaluation.report import Note, Row, note
+from core.language import _
 from core.progress import Tell
 from core.tokens.sides import sides_of_rows
 from core.tokens.tokenize import TokenizedRow
@@ -51,12 +52,14 @@ class PairScorer(Evaluator[Paired]):
                 self.ids += texts
             else:
                 told = [str(one) for one in tokens if not isinstance(one, TokenizedRow)]
-                reasons.append(told[0] if told else "both answers are the same where they are cut.")
+                reasons.append(
+                    told[0] if told else _("both answers are the same where they are cut.")
+                )
         self.tokens = sum(map(len, self.ids))
         return found.measurable(kept, reasons)
 
     def measure(self, model: Any, tell: Tell, which: str) -> Paired:
-        told = self.scorer.scores_of(self.ids, lambda done: tell(done, "Scoring answers"))
+        told = self.scorer.scores_of(self.ids, lambda done: tell(done, _("Scoring answers")))
         scores = np.array(told)
         return Paired(scores[0::2], scores[1::2])
 

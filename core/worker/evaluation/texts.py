@@ -14,9 +14,10 @@ import numpy as np
 from core.errors import DataError
 from core.evaluation.metrics import Written, perplexity
 from core.evaluation.report import KnownText, Row, note
+from core.language import _
 from core.progress import Tell
 from core.tokens.tokenize import NO_LOSS, TokenizedRow, tokenize_all
-from core.worker.evaluation.evaluator import Evaluator, sides_of
+from core.worker.evaluation.evaluator import LOSS_OF, Evaluator, sides_of
 from core.worker.evaluation.measure import answer_losses
 from core.worker.evaluation.rows import HeldOut
 from core.worker.models.loading import grow, open_trained
@@ -63,7 +64,8 @@ class Texts(Evaluator[Written]):
         kept = [place for place, of_text in enumerate(pieces) if of_text]
         if not kept:
             raise DataError(
-                f"No text of {found.info.name} can be measured.", "Look at its preview."
+                _("No text of {name} can be measured.", name=found.info.name),
+                _("Look at its preview."),
             )
         self.pieces = [piece for place in kept for piece in pieces[place]]
         # Of each piece the place of its text, and of each text its tokens that carry loss.
@@ -98,7 +100,7 @@ class Texts(Evaluator[Written]):
 
     def measure(self, model: Any, tell: Tell, which: str) -> Written:
         def told(done: float) -> None:
-            tell(done, f"Loss of the {which} model")
+            tell(done, LOSS_OF[which])
 
         if self.is_masked:
             losses = hidden_losses(model, self.tokenizer, self.pieces, told)

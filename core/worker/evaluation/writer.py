@@ -10,9 +10,10 @@ from core.evaluation.metrics import Written
 from core.evaluation.report import Note, Row, note
 from core.evaluation.scoring import field_rules, score_answers
 from core.jobs.events import Event, read_events
+from core.language import _
 from core.models.trained import FINAL, TrainedModel
 from core.progress import Tell
-from core.worker.evaluation.evaluator import MOST_SHOWN, Evaluator, sides_of
+from core.worker.evaluation.evaluator import ANSWERS_OF, LOSS_OF, MOST_SHOWN, Evaluator, sides_of
 from core.worker.evaluation.measure import answer_losses, too_long, write_answers
 from core.worker.evaluation.rows import EvalRow, HeldOut, load_eval_set, prompts_of
 from core.worker.models.loading import open_trained
@@ -57,7 +58,7 @@ class Writer(Evaluator[Written]):
         losses = answer_losses(
             model,
             [row.tokens for row in self.found.rows],
-            lambda share: tell(0.25 * share, f"Loss of the {which} model"),
+            lambda share: tell(0.25 * share, LOSS_OF[which]),
         )
         scored = None
         if self.is_asked:
@@ -66,7 +67,7 @@ class Writer(Evaluator[Written]):
                 self.tokenizer,
                 self.prompts,
                 max_new_tokens=self.max_new_tokens,
-                tell=lambda share: tell(0.25 + 0.75 * share, f"Answers of the {which} model"),
+                tell=lambda share: tell(0.25 + 0.75 * share, ANSWERS_OF[which]),
                 lengths=list(map(len, self.expected)),
             )
             scored = score_answers(answers, self.expected, self.rules)
@@ -114,7 +115,7 @@ class Writer(Evaluator[Written]):
         if asked is not None:
             if int(asked) < 1:
                 raise TunesmithError(
-                    "max_new_tokens must be at least 1.", "Leave it out, or raise it."
+                    _("max_new_tokens must be at least 1."), _("Leave it out, or raise it.")
                 )
             return int(asked)
         expected = [text for text in self.expected if text]

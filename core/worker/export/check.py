@@ -23,6 +23,7 @@ from typing import Any
 import torch
 
 from core.errors import ExportError
+from core.language import _
 from core.models.labels import Labels, read_labels
 from core.worker.models.classifier import given, probabilities
 
@@ -87,10 +88,10 @@ def check_trained(base: Any, trained: Any) -> Check:
     apart = distance(base, trained)
     if not apart > SAME:
         raise ExportError(
-            "The trained model answers exactly as its base: there is nothing to export.",
-            "Look at the run's loss; train longer or with a higher learning rate.",
+            _("The trained model answers exactly as its base: there is nothing to export."),
+            _("Look at the run's loss; train longer or with a higher learning rate."),
         )
-    return Check("Differs from its base", True, f"logits {_percent(apart)} apart")
+    return Check(_("Differs from its base"), True, _("logits {apart} apart", apart=_percent(apart)))
 
 
 def check_exported(exported: Any, trained: Any, base: Any, dtype: Any) -> list[Check]:
@@ -102,43 +103,80 @@ def check_exported(exported: Any, trained: Any, base: Any, dtype: Any) -> list[C
     kind = str(dtype).removeprefix("torch.")
     allowed = TOLERANCE[dtype]
     if not _LEAST < learned < _MOST:
-        what = "equals its base" if abs(learned) < 0.1 else "is not the trained one"
-        raise ExportError(
-            f"The exported model {what}: it carries {100 * learned:.0f} % of what was learned.",
-            "Try another checkpoint, or export the adapter."
-            if dtype == torch.float32
-            else f"What was learned may be smaller than {kind} can hold: export as float32, or "
-            "train longer.",
-        )
+        raise _not_learned(learned, kind)
     if not apart <= allowed:
         raise ExportError(
-            "The exported model does not answer as the trained one: its logits are "
-            f"{_percent(apart)} off, where {kind} allows {_percent(allowed)}.",
-            "Export as float32, or export the adapter.",
+            _(
+                "The exported model does not answer as the trained one: its logits are {apart} "
+                "off, where {dtype} allows {allowed}.",
+                apart=_percent(apart),
+                dtype=kind,
+                allowed=_percent(allowed),
+            ),
+            _("Export as float32, or export the adapter."),
         )
     same, clear = _same_words(exported, trained, allowed)
     if same < clear:
         raise ExportError(
-            f"The exported model would write another word at {clear - same} of {clear} places.",
-            "Export as float32, or export the adapter.",
+            _(
+                "The exported model would write another word at {wrong} of {clear} places.",
+                wrong=clear - same,
+                clear=clear,
+            ),
+            _("Export as float32, or export the adapter."),
         )
     return [
         Check(
-            "Answers as the trained model",
+            _("Answers as the trained model"),
             True,
-            f"logits {_percent(apart)} apart, where {kind} allows {_percent(allowed)}",
+            _(
+                "logits {apart} apart, where {dtype} allows {allowed}",
+                apart=_percent(apart),
+                dtype=kind,
+                allowed=_percent(allowed),
+            ),
         ),
         Check(
-            "Carries what was learned",
+            _("Carries what was learned"),
             True,
-            f"{100 * learned:.0f} % of the way from the base to the trained model",
+            _(
+                "{learned:.0f} % of the way from the base to the trained model",
+                learned=100 * learned,
+            ),
         ),
         Check(
-            "Chooses the same next token",
+            _("Chooses the same next token"),
             True,
-            f"at each of the {clear} places, of {len(trained)}, where the choice is clear",
+            _(
+                "at each of the {clear} places, of {total}, where the choice is clear",
+                clear=clear,
+                total=len(trained),
+            ),
         ),
     ]
+
+
+def _not_learned(learned: float, dtype: str) -> ExportError:
+    """What to say of an export that carries little of what was learned, or too much."""
+    if abs(learned) < 0.1:
+        message = _(
+            "The exported model equals its base: it carries {share:.0f} % of what was learned.",
+            share=100 * learned,
+        )
+    else:
+        message = _(
+            "The exported model is not the trained one: it carries {share:.0f} % of what was "
+            "learned.",
+            share=100 * learned,
+        )
+    if dtype == "float32":
+        return ExportError(message, _("Try another checkpoint, or export the adapter."))
+    hint = _(
+        "What was learned may be smaller than {dtype} can hold: export as float32, or train "
+        "longer.",
+        dtype=dtype,
+    )
+    return ExportError(message, hint)
 
 
 def check_learned(base: Any, trained: Any) -> Check:
@@ -146,10 +184,12 @@ def check_learned(base: Any, trained: Any) -> Check:
     apart = _score_distance(base, trained)
     if not apart > SAME:
         raise ExportError(
-            "The trained model scores exactly as it did before: there is nothing to export.",
-            "Look at the run's loss; train longer or with a higher learning rate.",
+            _("The trained model scores exactly as it did before: there is nothing to export."),
+            _("Look at the run's loss; train longer or with a higher learning rate."),
         )
-    return Check("Differs from its beginning", True, f"scores {_percent(apart)} apart")
+    return Check(
+        _("Differs from its beginning"), True, _("scores {apart} apart", apart=_percent(apart))
+    )
 
 
 def check_scores(exported: Any, trained: Any, labels: Labels, dtype: Any) -> list[Check]:
@@ -160,7 +200,11 @@ def check_scores(exported: Any, trained: Any, labels: Labels, dtype: Any) -> lis
     same = int((said == wanted).all(dim=1).sum())
     return [
         scored,
-        Check("Gives the same labels", same == len(said), f"to {same} of {len(said)} texts"),
+        Check(
+            _("Gives the same labels"),
+            same == len(said),
+            _("to {same} of {total} texts", same=same, total=len(said)),
+        ),
     ]
 
 
@@ -171,14 +215,24 @@ def check_distance(exported: Any, trained: Any, dtype: Any) -> Check:
     kind = str(dtype).removeprefix("torch.")
     if not apart <= allowed:
         raise ExportError(
-            "The exported model does not score as the trained one: its scores are "
-            f"{_percent(apart)} off, where {kind} allows {_percent(allowed)}.",
-            "Export as float32, or export the adapter.",
+            _(
+                "The exported model does not score as the trained one: its scores are {apart} "
+                "off, where {dtype} allows {allowed}.",
+                apart=_percent(apart),
+                dtype=kind,
+                allowed=_percent(allowed),
+            ),
+            _("Export as float32, or export the adapter."),
         )
     return Check(
-        "Scores as the trained model",
+        _("Scores as the trained model"),
         True,
-        f"scores {_percent(apart)} apart, where {kind} allows {_percent(allowed)}",
+        _(
+            "scores {apart} apart, where {dtype} allows {allowed}",
+            apart=_percent(apart),
+            dtype=kind,
+            allowed=_percent(allowed),
+        ),
     )
 
 
@@ -191,8 +245,10 @@ def check_names(folder: Path, labels: Labels, *, merged: bool) -> Check:
         written = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         config = {int(number): name for number, name in written.get("id2label", {}).items()}
     if found.names != labels.names or config != names:
-        raise ExportError("The export has lost its labels.", "Export it again, or report this.")
-    return Check("Knows its labels", True, f"{len(names)} of them, by name")
+        raise ExportError(
+            _("The export has lost its labels."), _("Export it again, or report this.")
+        )
+    return Check(_("Knows its labels"), True, _("{count} of them, by name", count=len(names)))
 
 
 def check_same_scores(exported: Any, trained: Any, dtype: Any) -> list[Check]:
@@ -205,7 +261,14 @@ def check_same_scores(exported: Any, trained: Any, dtype: Any) -> list[Check]:
     ]
     same = int((pairs[0] == pairs[1]).sum())
     total = len(pairs[0])
-    return [apart, Check("Prefers the same answers", same == total, f"in {same} of {total} pairs")]
+    return [
+        apart,
+        Check(
+            _("Prefers the same answers"),
+            same == total,
+            _("in {same} of {total} pairs", same=same, total=total),
+        ),
+    ]
 
 
 def check_one_score(folder: Path, *, merged: bool) -> Check:
@@ -214,16 +277,22 @@ def check_one_score(folder: Path, *, merged: bool) -> Check:
     if merged:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         if len(config.get("id2label") or {}) != 1:
-            raise ExportError("The export has lost its head.", "Export it again, or report this.")
-        return Check("Gives one score", True, "its config says so")
+            raise ExportError(
+                _("The export has lost its head."), _("Export it again, or report this.")
+            )
+        return Check(_("Gives one score"), True, _("its config says so"))
     settings = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
     saved = settings.get("modules_to_save") or []
     if not saved:
         raise ExportError(
-            "The adapter has no head: the scores would be drawn at random.",
-            "Export it as a merged model, or report this.",
+            _("The adapter has no head: the scores would be drawn at random."),
+            _("Export it as a merged model, or report this."),
         )
-    return Check("Gives one score", True, f"its head is saved with it ({', '.join(saved)})")
+    return Check(
+        _("Gives one score"),
+        True,
+        _("its head is saved with it ({modules})", modules=", ".join(saved)),
+    )
 
 
 def _same_words(exported: Any, trained: Any, allowed: float) -> tuple[int, int]:

@@ -24,6 +24,7 @@ from core.export.format import base_of_run
 from core.export.formats import format_names, formats
 from core.export.package import folder_bytes, forget_machine, need_room, write_zip
 from core.jobs.task import Task
+from core.language import _
 from core.models.describe import describe_model
 from core.models.trained import find_trained
 from core.progress import Stopped
@@ -81,10 +82,12 @@ class _Export:
         self.task, self.workspace, self.folder = task, workspace, folder
         asked = str(task.params.get("format") or "")
         if asked not in formats():
-            names = " or ".join(format_names())
-            raise ExportError(f"There is no format {asked!r}.", f"Take {names}.")
+            names = ", ".join(format_names())
+            raise ExportError(
+                _("There is no format {asked!r}.", asked=asked), _("Take {names}.", names=names)
+            )
         self.format = formats()[asked]
-        self.tell(0.0, "Looking at the model")
+        self.tell(0.0, _("Looking at the model"))
         self.trained = find_trained(task.run, str(task.params.get("checkpoint") or "final"))
         why_not = self.format.why_not(self.trained.config)
         if why_not:
@@ -113,9 +116,9 @@ class _Export:
             self.comparison.labels.save(self.folder)
         del model
         free_memory()
-        self.tell(0.6, "Loading the export to check it")
+        self.tell(0.6, _("Loading the export to check it"))
         exported = self.format.load(self)
-        self.tell(0.7, "Comparing its answers")
+        self.tell(0.7, _("Comparing its answers"))
         scores = self.comparison.scores(exported, reference.rows)
         del exported
         free_memory()
@@ -138,8 +141,11 @@ class _Export:
         local = Path(path) / "config.json"
         if local.is_file() and "quantization_config" in json.loads(local.read_text("utf-8")):
             raise ExportError(
-                f"{Path(path).name} is itself quantized, so nothing can be merged or compared.",
-                "Train from the model's unquantized form.",
+                _(
+                    "{name} is itself quantized, so nothing can be merged or compared.",
+                    name=Path(path).name,
+                ),
+                _("Train from the model's unquantized form."),
             )
         return self.comparison.open(
             path, device=self.device, dtype=self.working_dtype, revision=revision
@@ -162,7 +168,11 @@ class _Export:
         if need < psutil.virtual_memory().available:
             return "cpu", torch.float32
         self.task.log(
-            f"Merged in {_spelled(self.dtype)}: 32 bits would need {need / 1e9:.0f} GB of memory.",
+            _(
+                "Merged in {dtype}: 32 bits would need {needed:.0f} GB of memory.",
+                dtype=_spelled(self.dtype),
+                needed=need / 1e9,
+            ),
             level="warning",
         )
         return "cpu", self.dtype
@@ -170,13 +180,13 @@ class _Export:
     def _reference(self) -> tuple[Any, _Reference, list[Check]]:
         """(the trained model, what it and its base answer, that they differ)."""
         rows = self.comparison.rows()
-        self.tell(0.05, "Loading the base model")
+        self.tell(0.05, _("Loading the base model"))
         model = self._open_base()
-        self.tell(0.15, "What the base answers")
+        self.tell(0.15, _("What the base answers"))
         if self.trained.new_tokens is not None:
             grow(model, self.trained.new_tokens)
         base = self.comparison.scores(model, rows)
-        self.tell(0.25, "What the trained model answers")
+        self.tell(0.25, _("What the trained model answers"))
         if self.trained.adapter is not None:
             model = with_adapter(model, self.trained.adapter)
         else:
@@ -234,7 +244,10 @@ def _dtype(asked: str, of_base: str) -> torch.dtype:
     if asked == "auto":
         asked = of_base if of_base in _DTYPES else "float32"
     if asked not in _DTYPES:
-        raise ExportError(f"{asked} is no type of weights.", f"Take {', '.join(_DTYPES)}.")
+        raise ExportError(
+            _("{asked} is no type of weights.", asked=asked),
+            _("Take {dtypes}.", dtypes=", ".join(_DTYPES)),
+        )
     return _DTYPES[asked]
 
 

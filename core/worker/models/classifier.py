@@ -5,6 +5,7 @@ Weights come from safetensors alone and no code of a model's repository is run."
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,13 @@ from transformers.utils import logging as transformers_logging
 
 from core.config import RunConfig
 from core.errors import ModelError
+from core.language import _, n_
 from core.models.labels import Labels, labels_of
 from core.models.trainable import freeze
 from core.models.trained import TrainedModel
 from core.worker.models.loading import (
     DTYPES,
+    first_line,
     keep_unpacked,
     plain_config,
     quantization_config,
@@ -133,11 +136,16 @@ def _load(path: str | Path, labels: Labels, *, seed: int, **options: Any) -> tup
                 **options,
             )
     except (OSError, ValueError, KeyError, ImportError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
         raise ModelError(
-            f"The model {Path(path).name} cannot be loaded to give labels: {reason}.",
-            "It must be an encoder or a decoder that transformers can classify with, with its "
-            "weights as safetensors.",
+            _(
+                "The model {name} cannot be loaded to give labels: {reason}.",
+                name=Path(path).name,
+                reason=first_line(error),
+            ),
+            _(
+                "It must be an encoder or a decoder that transformers can classify with, with "
+                "its weights as safetensors."
+            ),
         ) from error
     finally:
         transformers_logging.set_verbosity(verbosity)
@@ -155,8 +163,8 @@ def pad_alike(model: Any, tokenizer: Any) -> None:
     """Tells the model which token is padding: a decoder looks at the last one that is none."""
     if tokenizer.pad_token_id is None:
         raise ModelError(
-            "The model's tokenizer has no token to pad with.",
-            "Choose a model whose tokenizer has a padding, an end or an unknown token.",
+            _("The model's tokenizer has no token to pad with."),
+            _("Choose a model whose tokenizer has a padding, an end or an unknown token."),
         )
     model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
     model.config.pad_token_id = tokenizer.pad_token_id
@@ -223,14 +231,20 @@ def in_words(chances: Any, labels: Labels, most: int = 5) -> str:
     With several labels a text a first line says how many are given: those that come first.
     """
     order = chances.argsort(descending=True).tolist()
-    lines = [f"{labels.names[i]}: {100 * float(chances[i]):.1f} %" for i in order[:most]]
+    lines: list[str] = [f"{labels.names[i]}: {100 * float(chances[i]):.1f} %" for i in order[:most]]
     if labels.multi:
         count = sum(float(chances[i]) >= labels.threshold for i in order)
-        number = "No label" if not count else "1 label" if count == 1 else f"{count} labels"
-        lines.insert(0, f"{number} from {100 * labels.threshold:.0f} % on.")
+        share = 100 * labels.threshold
+        given = n_(
+            "{n} label from {share:.0f} % on.",
+            "{n} labels from {share:.0f} % on.",
+            count,
+            share=share,
+        )
+        lines.insert(0, given if count else _("No label from {share:.0f} % on.", share=share))
     if len(order) > most:
-        lines.append(f"and {len(order) - most} less probable")
-    return "\n".join(lines)
+        lines.append(_("and {count} less probable", count=len(order) - most))
+    return reduce(lambda told, line: _("{told}\n{line}", told=told, line=line), lines)
 
 
 def text_ids(tokenizer: Any, texts: Sequence[str], longest: int) -> list[list[int]]:

@@ -11,17 +11,19 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from core.language import N_
+
 # Fills a batch up. Not the end-of-turn token, which has to be learned as an answer's end.
 PAD_TOKEN = "<|endoftext|>"
 
 
 def convert(gguf: Path, folder: Path) -> None:
     """Writes `gguf`, dequantized to bfloat16, into `folder` as transformers loads it."""
-    report(0.0, "loading torch")
+    report(0.0, N_("loading torch"))
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    report(0.2, "reading the weights")
+    report(0.2, N_("reading the weights"))
     loaded = AutoModelForCausalLM.from_pretrained(
         gguf.parent, gguf_file=gguf.name, dtype=torch.bfloat16
     )
@@ -34,7 +36,7 @@ def convert(gguf: Path, folder: Path) -> None:
     prepare_tokenizer(tokenizer, config.max_position_embeddings)
     config.pad_token_id = tokenizer.pad_token_id
 
-    report(0.6, "writing safetensors")
+    report(0.6, N_("writing safetensors"))
     model = type(loaded)(config).to(torch.bfloat16)
     model.load_state_dict(loaded.state_dict())
     model.tie_weights()
@@ -43,7 +45,7 @@ def convert(gguf: Path, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer.save_pretrained(folder)
     model.save_pretrained(folder)
-    report(1.0, "done")
+    report(1.0, N_("done"))
 
 
 def prepare_tokenizer(tokenizer: Any, max_length: int) -> None:

@@ -29,6 +29,7 @@ from transformers import (
 
 from core.config import RunConfig
 from core.errors import ModelError
+from core.language import _
 from core.models.hardware import CpuFlags, auto_precision
 from core.models.kinds import Kind, kind_of, need_kind
 from core.models.location import ensure_model
@@ -71,15 +72,21 @@ def _load(config: RunConfig, model_path: str | Path, *, device: str, precision: 
             use_safetensors=True,
         )
     except (OSError, ValueError, KeyError, ImportError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
         raise ModelError(
-            f"The model {model_path} cannot be loaded: {reason}.",
-            "It must be a causal language model with its weights as safetensors.",
+            _(
+                "The model {name} cannot be loaded: {reason}.",
+                name=str(model_path),
+                reason=first_line(error),
+            ),
+            _("It must be a causal language model with its weights as safetensors."),
         ) from error
     if model.config.is_encoder_decoder:
         raise ModelError(
-            f"{model_path} is an encoder-decoder model, not a causal language model.",
-            "Choose one that writes on from a text, such as SmolLM2-135M-Instruct.",
+            _(
+                "{name} is an encoder-decoder model, not a causal language model.",
+                name=str(model_path),
+            ),
+            _("Choose one that writes on from a text, such as SmolLM2-135M-Instruct."),
         )
     need_kind(model.config.to_dict(), config)
     if config.adapter.method == "freeze":
@@ -195,9 +202,13 @@ def grow(model: Any, tokens: NewTokens) -> None:
     rows = int(model.get_input_embeddings().weight.shape[0])
     if rows > tokens.rows:
         raise ModelError(
-            f"The base has {rows} rows of embeddings, and the run's had {tokens.rows} with its new "
-            "tokens: it is another model.",
-            "Choose the base that the run was trained from.",
+            _(
+                "The base has {rows} rows of embeddings, and the run's had {wanted} with its new "
+                "tokens: it is another model.",
+                rows=rows,
+                wanted=tokens.rows,
+            ),
+            _("Choose the base that the run was trained from."),
         )
     if rows < tokens.rows:
         model.resize_token_embeddings(tokens.rows, mean_resizing=False)
@@ -295,7 +306,12 @@ def open_tokenizer(path: str | Path, revision: str = "main") -> Any:
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, revision=revision, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
-        raise _unloadable(f"tokenizer of {Path(path).name}", error) from error
+        message = _(
+            "The tokenizer of {name} cannot be loaded: {reason}.",
+            name=Path(path).name,
+            reason=first_line(error),
+        )
+        raise _unloadable(message) from error
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
     return tokenizer
@@ -315,7 +331,12 @@ def open_model(path: str | Path, *, device: str, dtype: torch.dtype, revision: s
                 trust_remote_code=False,
             )
         except (OSError, ValueError, KeyError, ImportError) as error:
-            raise _unloadable(f"model {Path(path).name}", error) from error
+            message = _(
+                "The model {name} cannot be loaded: {reason}.",
+                name=Path(path).name,
+                reason=first_line(error),
+            )
+            raise _unloadable(message) from error
 
     return open_stacked(path, open_one, with_adapter).to(device).eval()
 
@@ -353,16 +374,10 @@ def with_adapter(model: Any, adapter: Path, name: str = "default") -> Any:
                 model, str(adapter), adapter_name=name, autocast_adapter_dtype=False
             )
     except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise ModelError(
-            f"The adapter {adapter.name} does not fit its base: {str(error).splitlines()[0]}",
-            "Was the base model changed since the run? Choose another checkpoint or run.",
-        ) from error
+        raise _unfit(adapter, str(error).splitlines()[0]) from error
     misfit = adapter_misfit(model, adapter, name)
     if misfit:  # PEFT passes over weights that have no place in the model
-        raise ModelError(
-            f"The adapter {adapter.name} does not fit its base: {misfit}",
-            "Was the base model changed since the run? Choose another checkpoint or run.",
-        )
+        raise _unfit(adapter, misfit)
     return model.eval()
 
 
@@ -376,8 +391,12 @@ def open_trained(
     method = trained.config.training_method
     if method.has_head:
         raise ModelError(
-            f"{trained.run.root.name} was trained to give {method.outputs}: it writes no text.",
-            "Choose a run or a model that writes.",
+            _(
+                "{name} was trained to give {outputs}: it writes no text.",
+                name=trained.run.root.name,
+                outputs=method.outputs,
+            ),
+            _("Choose a run or a model that writes."),
         )
     tokenizer = tokenizer_of(trained, base_path)
     if trained.adapter is None:
@@ -410,11 +429,21 @@ def free_memory() -> None:
         torch.cuda.empty_cache()
 
 
-def _unloadable(what: str, error: Exception) -> ModelError:
-    reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+def first_line(error: Exception) -> str:
+    """The first line of what an error says, without its full stop."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+
+
+def _unloadable(message: str) -> ModelError:
     return ModelError(
-        f"The {what} cannot be loaded: {reason}.",
-        "Fetch or choose it again; models that bring code of their own are not run.",
+        message, _("Fetch or choose it again; models that bring code of their own are not run.")
+    )
+
+
+def _unfit(adapter: Path, reason: str) -> ModelError:
+    return ModelError(
+        _("The adapter {name} does not fit its base: {reason}", name=adapter.name, reason=reason),
+        _("Was the base model changed since the run? Choose another checkpoint or run."),
     )
 
 
@@ -430,11 +459,13 @@ def adapter_misfit(model: PeftModel, folder: Path, name: str = "default") -> str
     saved, own = adapter_settings(folder), model.peft_config[name]
     kind = str(getattr(own.peft_type, "value", own.peft_type))
     if saved.get("peft_type") != kind:
-        return f"it is of the kind {saved.get('peft_type')}, not {kind}."
+        return _("it is of the kind {kind}, not {own}.", kind=saved.get("peft_type"), own=kind)
     for field in ("r", "lora_alpha", "bias", "use_dora", "use_rslora"):
         here = getattr(own, field, None)
         if field in saved and here is not None and saved[field] != here:
-            return f"its {field} is {saved[field]}, not {here}."
+            return _(
+                "its {field} is {value}, not {own}.", field=field, value=saved[field], own=here
+            )
     shapes = {
         key: tuple(value.shape)
         for key, value in get_peft_model_state_dict(
@@ -466,19 +497,16 @@ def _misfit(
     *,
     may_lack: bool = False,
 ) -> str | None:
-    other = [
-        f"{key} is {_shape(saved[key])}, not {_shape(own[key])}"
-        for key in saved
-        if key in own and saved[key] != own[key]
-    ]
+    other = [key for key in saved if key in own and saved[key] != own[key]]
     if other:
-        return f"{_some(other)}."
+        shapes = {"saved": _shape(saved[other[0]]), "own": _shape(own[other[0]])}
+        return _("{names}: the first is {saved}, not {own}.", names=_some(other), **shapes)
     # Embeddings that were saved along with an adapter on them are the base's own.
     unknown = [key for key in saved if key not in own and not _EMBEDDING.search(key)]
     if unknown:
-        return f"this model has no {_some(unknown)}."
+        return _("this model has no {names}.", names=_some(unknown))
     missing = [] if may_lack else [key for key in own if key not in saved]
-    return f"it lacks {_some(missing)}." if missing else None
+    return _("it lacks {names}.", names=_some(missing)) if missing else None
 
 
 def _shape(shape: tuple[int, ...]) -> str:
@@ -486,5 +514,5 @@ def _shape(shape: tuple[int, ...]) -> str:
 
 
 def _some(texts: list[str]) -> str:
-    more = len(texts) - _TOLD
-    return ", ".join(texts[:_TOLD]) + (f" and {more} more" if more > 0 else "")
+    more, told = len(texts) - _TOLD, ", ".join(texts[:_TOLD])
+    return _("{names} and {more} more", names=told, more=more) if more > 0 else told

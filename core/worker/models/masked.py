@@ -14,10 +14,12 @@ from transformers.utils import logging as transformers_logging
 
 from core.config import RunConfig
 from core.errors import ModelError
+from core.language import _
 from core.models.trainable import freeze
 from core.models.trained import TrainedModel
 from core.worker.models.loading import (
     DTYPES,
+    first_line,
     keep_unpacked,
     plain_config,
     quantization_config,
@@ -100,10 +102,13 @@ def _load(path: str | Path, *, seed: int, **options: Any) -> tuple[Any, list[str
                 **options,
             )
     except (OSError, ValueError, KeyError, ImportError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
         raise ModelError(
-            f"The model {Path(path).name} cannot be loaded to fill gaps: {reason}.",
-            "It must be an encoder such as BERT or ModernBERT, with its weights as safetensors.",
+            _(
+                "The model {name} cannot be loaded to fill gaps: {reason}.",
+                name=Path(path).name,
+                reason=first_line(error),
+            ),
+            _("It must be an encoder such as BERT or ModernBERT, with its weights as safetensors."),
         ) from error
     finally:
         transformers_logging.set_verbosity(verbosity)
@@ -126,8 +131,8 @@ def need_mask(tokenizer: Any, name: str) -> None:
     """Raises ModelError when a tokenizer has no mask to put in a token's place."""
     if tokenizer.mask_token_id is None:
         raise ModelError(
-            f"The tokenizer of {name} has no mask token.",
-            "Choose an encoder that was trained to fill gaps, such as a BERT or ModernBERT.",
+            _("The tokenizer of {name} has no mask token.", name=name),
+            _("Choose an encoder that was trained to fill gaps, such as a BERT or ModernBERT."),
         )
 
 
@@ -264,12 +269,20 @@ def guesses(model: Any, tokenizer: Any, text: str, longest: int, most: int = 5) 
     places = [place for place, token in enumerate(ids) if token == tokenizer.mask_token_id]
     if not places:
         raise ModelError(
-            f"There is no gap to fill: the text has no {tokenizer.mask_token}.",
-            f"Put {tokenizer.mask_token} where a word is to be guessed.",
+            _(
+                "There is no gap to fill: the text has no {mask}.",
+                mask=tokenizer.mask_token,
+            ),
+            _("Put {mask} where a word is to be guessed.", mask=tokenizer.mask_token),
         )
     if len(ids) > longest:
         raise ModelError(
-            f"The text has {len(ids)} tokens, and the model reads {longest}.", "Shorten it."
+            _(
+                "The text has {tokens} tokens, and the model reads {longest}.",
+                tokens=len(ids),
+                longest=longest,
+            ),
+            _("Shorten it."),
         )
     rows = torch.tensor([ids], device=model.device)
     logits = model(input_ids=rows, attention_mask=torch.ones_like(rows)).logits[0, places]

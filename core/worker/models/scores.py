@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from core.errors import DataError, ModelError, WorkspaceError
+from core.language import _, n_
 from core.models.labels import ScoreHead
 from core.models.trained import TrainedModel, find_trained
 from core.tokens.sides import sides_of_rows
@@ -65,7 +66,10 @@ class Scorer:
         )
         for (side,) in sides:
             if isinstance(side.tokens, DataError):
-                raise ModelError(f"This cannot be scored: {side.tokens.message}", side.tokens.hint)
+                raise ModelError(
+                    _("This cannot be scored: {message}", message=side.tokens.message),
+                    side.tokens.hint,
+                )
             found.append(side.tokens.input_ids)
         return found
 
@@ -83,11 +87,14 @@ def open_scorer(trained: TrainedModel, base_path: str, *, device: str, dtype: An
     method: str = config.method
     if config.training_method.makes != "scorer":
         raise ModelError(
-            f"The run {trained.run.root.name} was trained with method {method} and gives no "
-            "scores.",
-            "Choose a finished run of method reward.",
+            _(
+                "The run {name} was trained with method {method} and gives no scores.",
+                name=trained.run.root.name,
+                method=method,
+            ),
+            _("Choose a finished run of method reward."),
         )
-    model, tokenizer, _ = open_classifier(trained, base_path, device=device, dtype=dtype)
+    model, tokenizer, _labels = open_classifier(trained, base_path, device=device, dtype=dtype)
     longest = longest_input(model, tokenizer, config.training.max_length)
     return Scorer(model, tokenizer, longest, config.data.system_prompt)
 
@@ -130,18 +137,27 @@ def _need_score(path: str) -> None:
         return
     if (folder / "adapter_config.json").is_file():
         raise ModelError(
-            f"{folder.name} holds an adapter, not a whole reward model.",
-            "Name its run, or export it as a merged model.",
+            _("{name} holds an adapter, not a whole reward model.", name=folder.name),
+            _("Name its run, or export it as a merged model."),
         )
     try:
         config: Mapping[str, Any] = json.loads((folder / "config.json").read_text("utf-8"))
     except (OSError, ValueError) as error:
-        raise ModelError(f"The config of {folder.name} cannot be read: {error}.") from error
+        raise ModelError(
+            _("The config of {name} cannot be read: {error}.", name=folder.name, error=str(error))
+        ) from error
     named = config.get("architectures") or [""]
     labels = config.get("id2label") or {}
     if "SequenceClassification" not in str(named[0]) or len(labels) != 1:
+        if labels:
+            what = n_(
+                "{name} is no reward model: it gives {n} label, not one score.",
+                "{name} is no reward model: it gives {n} labels, not one score.",
+                len(labels),
+                name=folder.name,
+            )
+        else:
+            what = _("{name} is no reward model: it gives text, not one score.", name=folder.name)
         raise ModelError(
-            f"{folder.name} is no reward model: it gives "
-            f"{'text' if not labels else f'{len(labels)} labels'}, not one score.",
-            "Choose a finished run of method reward, or a model with one score.",
+            what, _("Choose a finished run of method reward, or a model with one score.")
         )

@@ -38,6 +38,7 @@ from transformers import TrainerCallback, set_seed
 from core.config import RunConfig
 from core.config.adapter import FROM_BASE, AdapterSection
 from core.errors import ModelError, TrainingError
+from core.language import _
 from core.models.origin import own_adapter
 from core.models.trainable import FEEDFORWARD
 from core.worker.models.loading import adapter_misfit
@@ -70,8 +71,8 @@ def peft_config(config: RunConfig, task_type: str = "CAUSAL_LM") -> PeftConfig |
 def _need_gpu(config: RunConfig) -> None:
     if config.training.device in ("cpu", "mps"):  # what was on auto is known by now
         raise TrainingError(
-            "LoftQ is computed on a GPU alone, and this run trains without one.",
-            "Set adapter.init_lora_weights to pissa, or train on a GPU.",
+            _("LoftQ is computed on a GPU alone, and this run trains without one."),
+            _("Set adapter.init_lora_weights to pissa, or train on a GPU."),
         )
 
 
@@ -240,8 +241,11 @@ def take_adapter(model: Any, run: RunFolder) -> None:
     misfit = adapter_misfit(model, folder)
     if misfit:
         raise ModelError(
-            f"The adapter of the run to go on with does not fit this run: {misfit}",
-            "Give adapter.* the settings of that run, or set model.start_from to merge.",
+            _(
+                "The adapter of the run to go on with does not fit this run: {misfit}",
+                misfit=misfit,
+            ),
+            _("Give adapter.* the settings of that run, or set model.start_from to merge."),
         )
     set_peft_model_state_dict(model, load_peft_weights(str(folder), device="cpu"))
 
@@ -304,7 +308,7 @@ def _keep_beginning(model: Any, start: Beginning) -> None:
 def _look_at_rows(trainer: Any, start: Beginning) -> None:
     """EVA: each adapter begins with the directions in which the run's rows differ most at its
     layer (Paischer et al. 2024)."""
-    start.reporter.doing("Looking at the rows for EVA")
+    start.reporter.doing(_("Looking at the rows for EVA"))
     settings = trainer.model.peft_config["default"]
     ranks = [settings.r, *settings.rank_pattern.values()]
     most = max(_EVA_TOKENS, int(4 * max(ranks) * settings.eva_config.rho))
@@ -312,9 +316,13 @@ def _look_at_rows(trainer: Any, start: Beginning) -> None:
     tokens = sum(int(batch["attention_mask"].sum()) for batch in batches)
     if tokens < most // 2:
         raise TrainingError(
-            f"EVA needs about {most} tokens to find {max(ranks)} directions; the rows have "
-            f"{tokens}.",
-            "Lower adapter.r, take more rows, or set adapter.init_lora_weights to default.",
+            _(
+                "EVA needs about {most} tokens to find {ranks} directions; the rows have {tokens}.",
+                most=most,
+                ranks=max(ranks),
+                tokens=tokens,
+            ),
+            _("Lower adapter.r, take more rows, or set adapter.init_lora_weights to default."),
         )
     seen = 0
 
@@ -324,8 +332,11 @@ def _look_at_rows(trainer: Any, start: Beginning) -> None:
         start.reporter.check_stop()
         if seen > _EVA_BATCHES:
             raise TrainingError(
-                f"EVA found no steady directions in {_EVA_BATCHES} batches.",
-                "Lower adapter.r, or set adapter.init_lora_weights to default.",
+                _(
+                    "EVA found no steady directions in {batches} batches.",
+                    batches=_EVA_BATCHES,
+                ),
+                _("Lower adapter.r, or set adapter.init_lora_weights to default."),
             )
         given = {name: inputs[name] for name in ("input_ids", "attention_mask")}
         with trainer.accelerator.autocast():
@@ -338,7 +349,9 @@ def _look_at_rows(trainer: Any, start: Beginning) -> None:
             trainer.model, batches, forward_fn=forward, show_progress_bar=False
         )
     start.reporter.note(
-        "adapter.init_lora_weights", "eva", f"directions of {tokens} tokens, found in {seen} looks"
+        "adapter.init_lora_weights",
+        "eva",
+        _("directions of {tokens} tokens, found in {seen} looks", tokens=tokens, seen=seen),
     )
 
 
@@ -348,8 +361,8 @@ def _eva_batches(rows: Any, pad: int, tokens: int) -> Iterator[dict[str, torch.T
     names = next((pair for pair in _COLUMNS if pair[0] in rows.column_names), None)
     if names is None:
         raise TrainingError(
-            "EVA needs rows that are tokenized before the training, which this method has not.",
-            "Set adapter.init_lora_weights to default.",
+            _("EVA needs rows that are tokenized before the training, which this method has not."),
+            _("Set adapter.init_lora_weights to default."),
         )
     batch: list[tuple[list[int], list[int]]] = []
     batches: list[list[tuple[list[int], list[int]]]] = []
@@ -359,7 +372,7 @@ def _eva_batches(rows: Any, pad: int, tokens: int) -> Iterator[dict[str, torch.T
         # A classifier's labels are those of the text, not of its tokens.
         of_tokens = isinstance(labels, list) and len(labels) == len(ids)
         batch.append((ids, list(labels) if of_tokens else ids))
-        if sum(len(one) for one, _ in batch) >= tokens:
+        if sum(len(one) for one, _labels in batch) >= tokens:
             batches.append(batch)
             batch = []
         if len(batches) == 64:
@@ -367,7 +380,7 @@ def _eva_batches(rows: Any, pad: int, tokens: int) -> Iterator[dict[str, torch.T
     if batch:
         batches = [*batches[:-1], [*batches[-1], *batch]] if batches else [batch]
     for part in batches:
-        width = max(len(ids) for ids, _ in part)
+        width = max(len(ids) for ids, _labels in part)
         filled = {"input_ids": pad, "attention_mask": 0, "labels": -100}
         made = {name: torch.full((len(part), width), value) for name, value in filled.items()}
         for place, (ids, labels) in enumerate(part):
@@ -383,8 +396,8 @@ def _begin_with_words(model: Any, start: Beginning) -> None:
     ids = start.tokenizer(adapter.prompt_tuning_init_text, add_special_tokens=False)["input_ids"]
     if not ids:
         raise TrainingError(
-            "The text that the virtual tokens begin with has no tokens.",
-            "Write a text in adapter.prompt_tuning_init_text.",
+            _("The text that the virtual tokens begin with has no tokens."),
+            _("Write a text in adapter.prompt_tuning_init_text."),
         )
     wanted = (list(ids) * -(-adapter.num_virtual_tokens // len(ids)))[: adapter.num_virtual_tokens]
     place = model.prompt_encoder["default"].embedding.weight
@@ -452,14 +465,19 @@ class AllocateRanks(TrainerCallback):
         plain = self._layers.model
         self._layers.forward = lambda *given, **options: plain(*given, **options)
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+    def on_train_begin(self, args: Any, state: Any, control: Any, **given: Any) -> None:
         settings = self._settings
         settings.total_step = state.max_steps
         if settings.tinit + settings.tfinal >= state.max_steps:
             raise TrainingError(
-                f"AdaLoRA has no step to take ranks away in: the run has {state.max_steps}, of "
-                f"which {settings.tinit} come before (tinit) and {settings.tfinal} after (tfinal).",
-                "Lower adapter.tinit and adapter.tfinal, or train longer.",
+                _(
+                    "AdaLoRA has no step to take ranks away in: the run has {max_steps}, of which "
+                    "{tinit} come before (tinit) and {tfinal} after (tfinal).",
+                    max_steps=state.max_steps,
+                    tinit=settings.tinit,
+                    tfinal=settings.tfinal,
+                ),
+                _("Lower adapter.tinit and adapter.tfinal, or train longer."),
             )
         if state.global_step:
             self._go_on(Path(args.output_dir) / f"checkpoint-{state.global_step}")

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from core.errors import TunesmithError, disk_full
+from core.language import _
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ def advise(error: BaseException) -> Advice:
                 return advice
         if isinstance(one, TunesmithError):
             return Advice(one.message, one.hint)
-    return Advice(_sentence(error), "See worker.log in the run's folder for where it happened.")
+    return Advice(_sentence(error), _("See worker.log in the run's folder for where it happened."))
 
 
 def _chain(error: BaseException) -> list[BaseException]:
@@ -46,10 +47,12 @@ def _out_of_memory(error: BaseException) -> Advice | None:
     if not on_cpu and type(error).__name__ != "OutOfMemoryError" and "out of memory" not in text:
         return None
     return Advice(
-        f"The {'machine' if on_cpu else 'GPU'} is out of memory.",
-        "Lower training.per_device_train_batch_size or training.max_length, turn "
-        "training.gradient_checkpointing on, quantize the base (adapter.quantization nf4), or "
-        "choose a smaller model.",
+        _("The machine is out of memory.") if on_cpu else _("The GPU is out of memory."),
+        _(
+            "Lower training.per_device_train_batch_size or training.max_length, turn "
+            "training.gradient_checkpointing on, quantize the base (adapter.quantization "
+            "nf4), or choose a smaller model."
+        ),
     )
 
 
@@ -57,9 +60,11 @@ def _disk_full(error: BaseException) -> Advice | None:
     if not disk_full(error):
         return None
     return Advice(
-        "The disk is full.",
-        "Free some space, or lower tracking.save_total_limit; then resume the run from its last "
-        "whole checkpoint.",
+        _("The disk is full."),
+        _(
+            "Free some space, or lower tracking.save_total_limit; then resume the run from "
+            "its last whole checkpoint."
+        ),
     )
 
 
@@ -69,8 +74,8 @@ def _no_such_module(error: BaseException) -> Advice | None:
     if not isinstance(error, ValueError) or "arget modules" not in text or "not found" not in text:
         return None
     return Advice(
-        f"The model has no such modules: {_sentence(error)}",
-        "Set adapter.target_modules to all-linear, or to names from the model's own list.",
+        _("The model has no such modules: {error}", error=_sentence(error)),
+        _("Set adapter.target_modules to all-linear, or to names from the model's own list."),
     )
 
 
@@ -78,8 +83,11 @@ def _adapter_on_head(error: BaseException) -> Advice | None:
     if "adapter to `lm_head`" not in str(error):
         return None
     return Advice(
-        "The output layer (lm_head) cannot have an adapter: it would never be trained.",
-        "Take lm_head out of adapter.target_modules; name it in adapter.modules_to_save instead.",
+        _("The output layer (lm_head) cannot have an adapter: it would never be trained."),
+        _(
+            "Take lm_head out of adapter.target_modules; name it in adapter.modules_to_save "
+            "instead."
+        ),
     )
 
 
@@ -87,8 +95,8 @@ def _template(error: BaseException) -> Advice | None:
     if not type(error).__module__.startswith("jinja2"):
         return None
     return Advice(
-        f"The chat template cannot be rendered: {_sentence(error)}",
-        "Look at the rows in Data with this model; choose a model whose template takes them.",
+        _("The chat template cannot be rendered: {error}", error=_sentence(error)),
+        _("Look at the rows in Data with this model; choose a model whose template takes them."),
     )
 
 
@@ -96,8 +104,10 @@ def _missing_package(error: BaseException) -> Advice | None:
     if not isinstance(error, ModuleNotFoundError):
         return None
     return Advice(
-        f"The Python package {error.name or 'that is needed'} is not installed.",
-        "Run python launch.py setup, then python launch.py doctor.",
+        _("The Python package {name} is not installed.", name=error.name)
+        if error.name
+        else _("The Python package that is needed is not installed."),
+        _("Run python launch.py setup, then python launch.py doctor."),
     )
 
 
@@ -105,8 +115,8 @@ def _not_finite(error: BaseException) -> Advice | None:
     if "probability tensor contains" not in str(error):
         return None
     return Advice(
-        f"The numbers ran out of range: {_sentence(error)}",
-        "Lower training.learning_rate, or use bf16 or fp32 as training.precision.",
+        _("The numbers ran out of range: {error}", error=_sentence(error)),
+        _("Lower training.learning_rate, or use bf16 or fp32 as training.precision."),
     )
 
 

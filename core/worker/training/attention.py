@@ -18,6 +18,7 @@ from transformers.masking_utils import AttentionMaskInterface
 
 from core.config import RunConfig
 from core.errors import TrainingError
+from core.language import _
 
 if TYPE_CHECKING:  # which imports this module again
     from core.worker.training.reporter import Reporter
@@ -50,8 +51,8 @@ def attend_rows(
     """
     if row_lengths is None:
         raise TrainingError(
-            "The model did not hand the rows' lengths on to its attention.",
-            "Set model.attn_implementation to sdpa.",
+            _("The model did not hand the rows' lengths on to its attention."),
+            _("Set model.attn_implementation to sdpa."),
         )
     kind, before = query.device.type, query.dtype
     if kind == "cpu":
@@ -102,16 +103,16 @@ def choose_attention(model: Any, config: RunConfig, reporter: Reporter) -> bool:
     if config.adapter.is_prompt:
         kind = "sdpa" if wanted == "auto" else wanted
         model.set_attn_implementation(kind)
-        reporter.note("model.attn_implementation", kind, "virtual tokens stand before each row")
+        reporter.note("model.attn_implementation", kind, _("virtual tokens stand before each row"))
         return False
     if wanted != "auto":
         model.set_attn_implementation(wanted)
         return wanted == "flash_attention_2"
     if use_row_attention(model):
-        reporter.note("model.attn_implementation", "auto", "no padding is computed")
+        reporter.note("model.attn_implementation", "auto", _("no padding is computed"))
         return True
     kind = model.config._attn_implementation
-    reporter.note("model.attn_implementation", kind, "this model needs its rows padded")
+    reporter.note("model.attn_implementation", kind, _("this model needs its rows padded"))
     return False
 
 

@@ -15,6 +15,7 @@ from core.config import RunConfig
 from core.data.record import DatasetInfo
 from core.data.registry import load_dataset_info
 from core.errors import DataError
+from core.language import _
 from core.methods import METHODS
 from core.models.describe import describe_model
 from core.models.labels import labels_of
@@ -76,7 +77,7 @@ def begin(
     reporter = Reporter(run)
     config = reporter.chosen(config, [resolve.choose_device(config)])
     config = reporter.chosen(config, resolve.choose_precision(config, config.training.device))
-    reporter.doing("Reading the rows")
+    reporter.doing(_("Reading the rows"))
     base = _starting_base(run, workspace, config, reporter)
     keep_with_run(run.root, config.data.chat_template, workspace)
     tokenizer = use_runs_own(_tokenizer(_with_tokenizer(run, base), config), run.root)
@@ -106,8 +107,8 @@ def _same_data(config: RunConfig, info: DatasetInfo, resume_from: Path | None) -
     before = config.data.dataset_fingerprint
     if resume_from is not None and before and before != info.fingerprint:
         raise DataError(
-            f"The data set {info.name} has changed since the run began.",
-            "Start a new run on it, or bring the old rows back.",
+            _("The data set {name} has changed since the run began.", name=info.name),
+            _("Start a new run on it, or bring the old rows back."),
         )
     changed = config.model_copy(deep=True)
     changed.data.dataset_fingerprint = info.fingerprint
@@ -124,13 +125,18 @@ def _starting_base(
     lay_origin(run, config, workspace)
     origin, folder = read_origin(run), own_base(run)
     if origin is not None:
-        words = f"{origin.name} at {origin.checkpoint}"
-        reporter.note("model.from_run", origin.run, f"{origin.how}: begins with {words}")
+        reason = _(
+            "{how}: begins with {name} at {checkpoint}",
+            how=origin.how,
+            name=origin.name,
+            checkpoint=origin.checkpoint,
+        )
+        reporter.note("model.from_run", origin.run, reason)
     if folder is None:
         return ensure_model(config.model.model_name_or_path, workspace, reporter.tell)
     stack = read_stack(folder)
     if stack is not None and stack.whole:
-        reporter.doing("Merging the model to start from")
+        reporter.doing(_("Merging the model to start from"))
         _write_whole(folder, stack.method)
     return folder
 

@@ -16,6 +16,7 @@ from transformers import TrainerCallback
 
 from core.config.schedules import STAYS_AT_ZERO
 from core.jobs.events import EventWriter
+from core.language import _
 from core.models.hardware import probe
 from core.worker.training.trackers import Trackers
 from core.worker.training.trainer import WatchedTrainer
@@ -55,36 +56,43 @@ class ReportEvents(TrainerCallback):
         self._trainer.go_on_counting(state.log_history)
         rates = [group["lr"] for group in getattr(given.get("optimizer"), "param_groups", ())]
         if state.global_step + 1 == state.max_steps and rates and not any(rates):
-            self.events.write("log", level="warning", message=STAYS_AT_ZERO)
+            self.events.write("log", level="warning", message=_(STAYS_AT_ZERO))
         if self._trackers is not None:
             self._trackers.begin(state.global_step)
         self._evaluation_began = time.monotonic()  # some methods evaluate before the first step
-        self._progress(state, "Training")
+        self._progress(state, _("Training"))
 
-    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+    def on_step_begin(self, args: Any, state: Any, control: Any, **given: Any) -> None:
         self._step_began = time.monotonic()
         self._batches = 0
         if self._evaluating:  # a step may take minutes
-            self._progress(state, "Training")
+            self._progress(state, _("Training"))
 
-    def on_substep_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+    def on_substep_end(self, args: Any, state: Any, control: Any, **given: Any) -> None:
         self._batches += 1
         if time.monotonic() - self._told >= self._seconds_between:
             step = state.global_step + 1
-            self._progress(state, f"Training: batch {self._batches} of step {step}")
+            self._progress(
+                state,
+                _("Training: batch {batch} of step {step}", batch=self._batches, step=step),
+            )
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+    def on_step_end(self, args: Any, state: Any, control: Any, **given: Any) -> None:
         self._steps.append(time.monotonic() - self._step_began)
         self._seconds_untold += self._steps[-1]
         self._evaluation_began = time.monotonic()
         last = state.global_step >= state.max_steps
         if last or time.monotonic() - self._told >= self._seconds_between:
-            self._progress(state, "Training")
+            self._progress(state, _("Training"))
 
     def on_log(self, args: Any, state: Any, control: Any, **given: Any) -> None:
         logs: dict[str, Any] = dict(given.get("logs") or {})
         if "train_runtime" in logs:
-            message = f"Trained to step {state.global_step} in {logs['train_runtime']:.0f} s."
+            message = _(
+                "Trained to step {step} in {seconds:.0f} s.",
+                step=state.global_step,
+                seconds=logs["train_runtime"],
+            )
             self.events.write("log", level="info", message=message)
             return
         if "loss" in logs:
@@ -106,16 +114,16 @@ class ReportEvents(TrainerCallback):
             "samples_per_second": round(rows / seconds, 2),
         }
 
-    def on_evaluate(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+    def on_evaluate(self, args: Any, state: Any, control: Any, **given: Any) -> None:
         self._evaluation_seconds = time.monotonic() - self._evaluation_began
 
-    def on_prediction_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+    def on_prediction_step(self, args: Any, state: Any, control: Any, **given: Any) -> None:
         if time.monotonic() - self._told >= self._seconds_between:
-            self._progress(state, "Evaluating")
+            self._progress(state, _("Evaluating"))
             self._evaluating = True
 
-    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        message = f"Saved checkpoint-{state.global_step}."
+    def on_save(self, args: Any, state: Any, control: Any, **given: Any) -> None:
+        message = _("Saved checkpoint-{step}.", step=state.global_step)
         self.events.write("log", level="info", message=message)
 
     def _progress(self, state: Any, message: str) -> None:
@@ -154,7 +162,7 @@ class StopOnRequest(TrainerCallback):
         self.stopped = False
         self._needs_every_evaluation = needs_every_evaluation
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+    def on_step_end(self, args: Any, state: Any, control: Any, **given: Any) -> None:
         if state.global_step >= state.max_steps or not self.request.exists():
             return
         self.stopped = True
@@ -163,7 +171,7 @@ class StopOnRequest(TrainerCallback):
         # An evaluation may take minutes; it is left out unless the choice of the best needs it.
         control.should_evaluate &= self._needs_every_evaluation
 
-    def on_epoch_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+    def on_epoch_end(self, args: Any, state: Any, control: Any, **given: Any) -> None:
         if self.stopped:  # this is no epoch's end: the checkpoint is written
             control.should_evaluate = control.should_save = False
 

@@ -23,6 +23,7 @@ from core.data.rowfile import iter_rows, read_slice
 from core.errors import ConfigError, DataError, Problem
 from core.evaluation.label_scores import by_label, confusion, means, truth_of
 from core.jobs.events import EventWriter
+from core.language import _
 from core.models.labels import MULTI, SINGLE, UNKNOWN, Labels
 from core.worker.models.classifier import (
     given,
@@ -54,12 +55,16 @@ class Classification(HeadedRecipe):
     def __init__(self, start: Beginning) -> None:
         super().__init__(start)
         quick = quick_settings(self.config)
-        start.decide([Choice(path, value, "a quick trial") for path, value in quick.items()])
+        start.decide([Choice(path, value, _("a quick trial")) for path, value in quick.items()])
         self.labels = learn_labels(start.info, self.config)
         names = ", ".join(self.labels.names[:10])
         names += ", ..." if len(self.labels.names) > 10 else ""
-        kind = "any number of them a row" if self.labels.multi else "one of them a row"
-        self._tell(f"{len(self.labels.names)} labels, {kind}: {names}.")
+        count = len(self.labels.names)
+        if self.labels.multi:
+            told = _("{count} labels, any number of them a row: {names}.", count=count, names=names)
+        else:
+            told = _("{count} labels, one of them a row: {names}.", count=count, names=names)
+        self._tell(told)
 
     def _tell(self, message: str, level: str = "info") -> None:
         self.start.reporter.events.write("log", level=level, message=message)
@@ -90,7 +95,7 @@ class Classification(HeadedRecipe):
                         counts[labels.ids[name]] += 1
                     else:
                         unseen[name] += 1
-                yield [(ids, labels.ids_of(names))] if ids else "Its text is empty."
+                yield [(ids, labels.ids_of(names))] if ids else _("Its text is empty.")
 
         kind = pa.list_(pa.float32()) if labels.multi else pa.int64()
         rows = load_rows(
@@ -112,17 +117,27 @@ class Classification(HeadedRecipe):
         part, total = rows.part, len(rows.lengths)
         if cut:
             self._tell(
-                f"{cut:,} of {total:,} {part} rows are longer than "
-                f"{self.config.training.max_length} tokens: their end is cut off.",
+                _(
+                    "{cut:,} of {total:,} {part} rows are longer than {length} tokens: their end "
+                    "is cut off.",
+                    cut=cut,
+                    total=total,
+                    part=part,
+                    length=self.config.training.max_length,
+                ),
                 "warning",
             )
         if unseen:
             some = unseen.most_common(_LISTED)
             names = ", ".join(f"{name} ({count:,})" for name, count in some)
-            more = ", ..." if len(unseen) > _LISTED else ""
             self._tell(
-                f"{sum(unseen.values()):,} {part} rows carry labels that no train row has, and "
-                f"count as wrong: {names}{more}",
+                _(
+                    "{rows:,} {part} rows carry labels that no train row has, and count as wrong: "
+                    "{names}",
+                    rows=sum(unseen.values()),
+                    part=part,
+                    names=names + (", ..." if len(unseen) > _LISTED else ""),
+                ),
                 "warning",
             )
 
@@ -173,21 +188,29 @@ def learn_labels(info: DatasetInfo, config: RunConfig) -> Labels:
         several = _several(_labels_of(info, "eval", None), Counter()) + several
     if wanted == SINGLE and several:
         raise DataError(
-            f"{several:,} rows of {info.name} have not exactly one label, and "
-            "classification.problem_type is single_label_classification.",
-            "Set it to auto, or drop these rows in Data.",
+            _(
+                "{several:,} rows of {name} have not exactly one label, and "
+                "classification.problem_type is single_label_classification.",
+                several=several,
+                name=info.name,
+            ),
+            _("Set it to auto, or drop these rows in Data."),
         )
     multi = wanted == MULTI or (wanted == "auto" and several > 0)
     names = _in_order(counts)
     if not names:
         raise DataError(
-            f"No train row of {info.name} has a label.", "Map a label column when you import it."
+            _("No train row of {name} has a label.", name=info.name),
+            _("Map a label column when you import it."),
         )
     if len(names) == 1 and (not multi or counts[names[0]] == _train_rows(info, limit)):
         raise DataError(
-            f"All train rows of {info.name} have the label {names[0]}: there is nothing to tell "
-            "apart.",
-            "Add rows with another label.",
+            _(
+                "All train rows of {name} have the label {label}: there is nothing to tell apart.",
+                name=info.name,
+                label=names[0],
+            ),
+            _("Add rows with another label."),
         )
     return Labels(tuple(names), multi, config.classification.threshold)
 
@@ -249,8 +272,11 @@ def class_weights(
     if unknown:
         problem = Problem(
             "classification.own_weights",
-            f"no train row has the label {', '.join(unknown)}. There are: "
-            f"{', '.join(labels.names[:20])}.",
+            _(
+                "no train row has the label {unknown}. There are: {names}.",
+                unknown=", ".join(unknown),
+                names=", ".join(labels.names[:20]),
+            ),
         )
         raise ConfigError([problem])
     return [float(section.own_weights.get(name, 1.0)) for name in labels.names]
@@ -336,7 +362,7 @@ class ReportLabels(TrainerCallback):
         self._trainer = trainer
         self._events = events
 
-    def on_evaluate(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+    def on_evaluate(self, args: Any, state: Any, control: Any, **given: Any) -> None:
         if self._trainer.measured is None:
             return
         said, truth = self._trainer.measured
@@ -351,8 +377,12 @@ class ReportLabels(TrainerCallback):
         self._events.write(
             "log",
             level="info",
-            message=f"Step {state.global_step}: the label with the lowest F1 is {worst['label']} "
-            f"({worst['f1']:.2f}).",
+            message=_(
+                "Step {step}: the label with the lowest F1 is {label} ({f1:.2f}).",
+                step=state.global_step,
+                label=worst["label"],
+                f1=worst["f1"],
+            ),
             step=state.global_step,
             by_label=numbers,
             confusion=confusion(said, truth, labels),
@@ -419,7 +449,7 @@ def watched_texts(config: RunConfig, info: DatasetInfo) -> list[tuple[str, str |
     part = "eval" if info.counts.eval else "train"
     rows = read_slice(info.rows_path(part), 0, _LOOKED_AT)
     pairs: list[tuple[str, str | None]] = [
-        (row.get("text") or "", ", ".join(row.get("labels") or ()) or "none") for row in rows
+        (row.get("text") or "", ", ".join(row.get("labels") or ()) or _("none")) for row in rows
     ]
     first = {expected: (text, expected) for text, expected in reversed(pairs)}
     chosen = [pair for pair in pairs if first[pair[1]] == pair][:_ROWS]

@@ -13,6 +13,7 @@ from transformers import DataCollatorForLanguageModeling, TrainerCallback, Train
 
 from core.data.record import Part
 from core.data.rowfile import read_slice
+from core.language import _
 from core.worker.models.masked import guesses, hidden, load_masked, masking, need_mask, text_pieces
 from core.worker.training.adapters import with_head
 from core.worker.training.beginning import Beginning
@@ -39,8 +40,11 @@ class MLM(HeadedRecipe):
         make_room_for_new_tokens(model, start)
         if new:
             self._tell(
-                f"The base comes without {', '.join(new)} of the head that guesses hidden tokens: "
-                "they are drawn at random and learned with the rest, so the loss begins high.",
+                _(
+                    "The base comes without {modules} of the head that guesses hidden tokens: they "
+                    "are drawn at random and learned with the rest, so the loss begins high.",
+                    modules=", ".join(new),
+                ),
                 "warning",
             )
         return model, new
@@ -67,7 +71,7 @@ class MLM(HeadedRecipe):
                     made.append(tuple(piece[name] for name in schema.names))
                     pieces += 1
                 texts += bool(made)
-                yield made or "Its text is empty."
+                yield made or _("Its text is empty.")
 
         schema = pa.schema([(name, _COLUMNS[name]) for name in self._columns(fixed)])
         tell = start.reporter.tell
@@ -76,8 +80,13 @@ class MLM(HeadedRecipe):
         )
         if part == "train" and texts < pieces:
             self._tell(
-                f"{texts:,} train texts make {pieces:,} rows of at most "
-                f"{config.training.max_length} tokens: longer ones go on in the next row."
+                _(
+                    "{texts:,} train texts make {rows:,} rows of at most {length} tokens: "
+                    "longer ones go on in the next row.",
+                    texts=texts,
+                    rows=pieces,
+                    length=config.training.max_length,
+                )
             )
         return rows
 

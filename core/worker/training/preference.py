@@ -20,6 +20,7 @@ from core.config import RunConfig
 from core.config.preference import dpo_losses
 from core.data.record import DatasetInfo, Part
 from core.errors import ModelError
+from core.language import _
 from core.models.origin import own_adapter
 from core.models.trained import find_trained
 from core.progress import Tell
@@ -71,7 +72,9 @@ class Preference(Recipe):
         rows = self.fewest_rows
         if choice.field != "training.per_device_train_batch_size" or choice.value >= rows:
             return choice
-        reason = f"the method compares at least {rows} rows; {choice.reason}"
+        reason = _(
+            "the method compares at least {rows} rows; {reason}", rows=rows, reason=choice.reason
+        )
         return replace(choice, value=rows, reason=reason)
 
     def make_trainer(self) -> PreferenceTrainer:
@@ -115,7 +118,9 @@ def comparing(start: Beginning) -> dict[str, Any]:
 def note_no_dropout(start: Beginning) -> None:
     adapter = start.config.adapter
     if adapter.lora_dropout > 0 and adapter.method == "lora":
-        reason = "TRL compares answers without dropout; training.extra disable_dropout=false does"
+        reason = _(
+            "TRL compares answers without dropout; training.extra disable_dropout=false does"
+        )
         start.reporter.note("adapter.lora_dropout", 0.0, reason)
 
 
@@ -151,15 +156,18 @@ def _judged(row: dict[str, Any], sides: list[Side]) -> Made:
     for side in sides:
         problem = side.problem()
         if problem:
-            return f"{side.title}: {problem}" if len(sides) > 1 else problem
+            if len(sides) == 1:
+                return problem
+            return _("{title}: {problem}", title=side.title, problem=problem)
     tokens = [side.tokens for side in sides if isinstance(side.tokens, TokenizedRow)]
     values = [ids for one in tokens for ids in (one.input_ids, one.labels)]
     if len(tokens) == 1:
         return [(*values, row["label"])]
     if tokens[0].input_ids == tokens[1].input_ids:
-        return (
-            f"Both answers are the same in their first {tokens[0].length} tokens. Raise max_length "
-            "or drop the row."
+        return _(
+            "Both answers are the same in their first {tokens} tokens. Raise max_length or "
+            "drop the row.",
+            tokens=tokens[0].length,
         )
     return [tuple(values)]
 
@@ -193,13 +201,15 @@ class Referenced(Preference):
             return _other_run(section.ref_model, start)
         alone = True
         if own_adapter(start.run) is not None:
-            how = "a second copy of the model, as it began"
+            how = _("a second copy of the model, as it began")
         elif config.adapter.is_adapter:
-            how, alone = "the model with its adapter switched off", False
+            how, alone = _("the model with its adapter switched off"), False
         elif section.precompute_ref_log_probs:
-            how, alone = "asked once before the training", False
+            how, alone = _("asked once before the training"), False
         else:
-            how = "a second copy of the model stays in memory; precompute_ref_log_probs avoids it"
+            how = _(
+                "a second copy of the model stays in memory; precompute_ref_log_probs avoids it"
+            )
         start.reporter.note("preference.ref_model", "base", how)
         return self.frozen_copy() if alone else None
 
@@ -218,10 +228,14 @@ def _other_run(run_id: str, start: Beginning) -> Any:
     model, tokenizer = open_trained(trained, base, device=start.device, dtype=dtype)
     if tokenizer.get_vocab() != start.tokenizer.get_vocab():
         raise ModelError(
-            f"The run {run_id} cannot be the reference: its model has other tokens.",
-            "Set preference.ref_model to base, or to a run of the same model family.",
+            _(
+                "The run {run} cannot be the reference: its model has other tokens.",
+                run=run_id,
+            ),
+            _("Set preference.ref_model to base, or to a run of the same model family."),
         )
-    start.reporter.note("preference.ref_model", run_id, f"what it made of {trained.base}")
+    reason = _("what it made of {base}", base=trained.base)
+    start.reporter.note("preference.ref_model", run_id, reason)
     if hasattr(model, "get_base_model"):
         model = model.get_base_model()  # its adapter stays in the layers
     return model.requires_grad_(False).eval()
@@ -361,19 +375,26 @@ def balance_note(rows: Rows, config: RunConfig) -> str | None:
     good = int(pc.sum(labels).as_py() or 0)
     bad = len(labels) - good
     if not good or not bad:
-        kind = "good" if good else "bad"
-        return f"All {len(labels)} train rows are {kind} answers: KTO learns from both kinds."
+        if good:
+            return _(
+                "All {rows} train rows are good answers: KTO learns from both kinds.", rows=good
+            )
+        return _("All {rows} train rows are bad answers: KTO learns from both kinds.", rows=bad)
     section = config.preference
     share = good * section.desirable_weight / (bad * section.undesirable_weight)
     if 0.99 <= share <= 1.34:
         return None
     if share < 1:
-        advice = f"desirable_weight {section.undesirable_weight * bad / good:.3g}"
+        setting = f"preference.desirable_weight {section.undesirable_weight * bad / good:.3g}"
     else:
-        advice = f"undesirable_weight {section.desirable_weight * good / bad:.3g}"
-    return (
-        f"{good} good and {bad} bad answers weigh {share:.2g} to 1. To even them out, set "
-        f"preference.{advice}."
+        setting = f"preference.undesirable_weight {section.desirable_weight * good / bad:.3g}"
+    return _(
+        "{good} good and {bad} bad answers weigh {share:.2g} to 1. To even them out, set "
+        "{setting}.",
+        good=good,
+        bad=bad,
+        share=share,
+        setting=setting,
     )
 
 

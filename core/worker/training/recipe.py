@@ -13,6 +13,7 @@ from transformers import EarlyStoppingCallback, TrainerCallback
 from core.config import RunConfig
 from core.data.record import Part
 from core.jobs.process import named
+from core.language import _
 from core.models.origin import maker_of, own_adapter, own_base, read_origin
 from core.models.starter import STARTER_MODELS
 from core.worker.models.classifier import longest_input
@@ -43,7 +44,7 @@ def run(folder: RunFolder, workspace: Workspace, config: RunConfig, resume: Path
     trainer.train(resume_from_checkpoint=str(resume) if resume else None)
     if stop.stopped:
         return "stopped"
-    reporter.doing("Saving")
+    reporter.doing(_("Saving"))
     recipe.save(trainer)
     return "finished"
 
@@ -60,22 +61,23 @@ def prepare(
     if recipe.opens_model_first:
         recipe.open_model()
         reporter.check_stop()
-        reporter.doing("Reading the rows")
+        reporter.doing(_("Reading the rows"))
         recipe.read_rows()
     else:
         recipe.read_rows()
         recipe.open_model()
     asked = attention_asked_for(start.base, recipe.config.model.model_revision)
     if asked and recipe.config.model.attn_implementation == "auto":
-        message = (
-            f"The model's config.json asks for the attention {asked}, which is not heeded: "
-            "model.attn_implementation is auto."
+        message = _(
+            "The model's config.json asks for the attention {name}, which is not heeded: "
+            "model.attn_implementation is auto.",
+            name=asked,
         )
         reporter.events.write("log", level="warning", message=message)
     recipe.choose_batch()
     recipe.config.save(folder.config)
     reporter.check_stop()
-    reporter.doing("Preparing the trainer")
+    reporter.doing(_("Preparing the trainer"))
     return recipe, recipe.make_trainer()
 
 
@@ -110,7 +112,7 @@ class Recipe:
         raise NotImplementedError
 
     def open_model(self) -> None:
-        self.start.reporter.doing("Loading the model")
+        self.start.reporter.doing(_("Loading the model"))
         self.model = self.load_base()
 
     def load_base(self) -> Any:
@@ -166,14 +168,14 @@ class HeadedRecipe(Recipe):
 
     def open_model(self) -> None:
         start = self.start
-        start.reporter.doing("Loading the model")
+        start.reporter.doing(_("Loading the model"))
         self.model, self.drawn = self.open_headed()
         if self.config.model.attn_implementation != "auto":
             self.model.set_attn_implementation(self.config.model.attn_implementation)
         wanted = self.config.training.max_length
         longest = longest_input(self.model, start.tokenizer, wanted)
         if longest != wanted:
-            why = "the model reads no more"
+            why = _("the model reads no more")
             start.decide([resolve.Choice("training.max_length", longest, why)])
 
     def open_headed(self) -> tuple[Any, list[str]]:

@@ -23,6 +23,7 @@ from core.config.run import answers_a_step, nearest_batch
 from core.data.record import Part
 from core.errors import DataError, ModelError
 from core.jobs.events import EventWriter
+from core.language import _
 from core.models.origin import own_adapter
 from core.rewards.build import reward_functions
 from core.rewards.specs import RewardSpec, parse_rewards
@@ -79,14 +80,16 @@ class Reinforcement(Recipe):
         try:
             made = prompted(row, config.data.system_prompt)
             if self._needs_answer and not (made.answer or "").strip():
-                return "It has no reference answer to compare with. Map a column to answer."
+                return _("It has no reference answer to compare with. Map a column to answer.")
             ids = prompt_ids(made.prompt, tokenizer, tools=made.tools)
         except (DataError, ModelError) as error:
             return str(error)
         if len(ids) > config.training.max_length:
-            return (
-                f"Its prompt has {len(ids)} tokens, more than max_length "
-                f"{config.training.max_length}. Raise training.max_length or shorten the prompt."
+            return _(
+                "Its prompt has {tokens} tokens, more than max_length {most}. Raise "
+                "training.max_length or shorten the prompt.",
+                tokens=len(ids),
+                most=config.training.max_length,
             )
         return [(json.dumps(made.prompt, ensure_ascii=False), made.answer, number, ids)]
 
@@ -106,9 +109,9 @@ class Reinforcement(Recipe):
             return None
         switches_off = self.config.adapter.is_adapter and own_adapter(self.start.run) is None
         how = (
-            "the reference is the model with its adapter switched off"
+            _("the reference is the model with its adapter switched off")
             if switches_off
-            else "a second copy of the model, as it began, is the reference"
+            else _("a second copy of the model, as it began, is the reference")
         )
         self.start.reporter.note("reinforcement.kl_beta", beta, how)
         return None if switches_off else self.frozen_copy()
@@ -126,7 +129,7 @@ class Reinforcement(Recipe):
 
     def make_trainer(self) -> RewardedTrainer:
         start = self.start
-        start.reporter.doing("Preparing the reward functions")
+        start.reporter.doing(_("Preparing the reward functions"))
         trainer = self.trainer(
             model=self.model,
             reward_funcs=reward_functions(
@@ -202,12 +205,20 @@ def _need_room(model: Any, rows: Rows, held_out: Rows | None, config: RunConfig)
     answer = config.reinforcement.max_completion_length
     if most is not None and longest + answer > most:
         raise ModelError(
-            f"A prompt of {longest} tokens and an answer of {answer} are more than the {most} "
-            "tokens that the model was made for.",
-            f"Lower reinforcement.max_completion_length to {most - longest} or less, or "
-            "training.max_length, which leaves long prompts out."
+            _(
+                "A prompt of {longest} tokens and an answer of {answer} are more than the {most} "
+                "tokens that the model was made for.",
+                longest=longest,
+                answer=answer,
+                most=most,
+            ),
+            _(
+                "Lower reinforcement.max_completion_length to {most} or less, or "
+                "training.max_length, which leaves long prompts out.",
+                most=most - longest,
+            )
             if most > longest
-            else "Lower training.max_length, which leaves long prompts out.",
+            else _("Lower training.max_length, which leaves long prompts out."),
         )
 
 
@@ -224,7 +235,11 @@ def _whole_groups(choice: Choice, config: RunConfig, rows: Rows) -> Choice:
     return replace(
         choice,
         value=batch,
-        reason=f"whole groups of {section.num_generations} answers to a prompt; {choice.reason}",
+        reason=_(
+            "whole groups of {group} answers to a prompt; {reason}",
+            group=section.num_generations,
+            reason=choice.reason,
+        ),
     )
 
 
@@ -235,10 +250,15 @@ def _need_prompts(config: RunConfig, rows: Rows) -> None:
     wanted = answers_a_step(config, batch) // config.reinforcement.num_generations
     if wanted > len(rows.lengths):
         raise DataError(
-            f"A step takes {wanted} different prompts, and there are {len(rows.lengths)} train "
-            "rows.",
-            "Lower training.per_device_train_batch_size or training.gradient_accumulation_steps, "
-            "or raise reinforcement.num_generations.",
+            _(
+                "A step takes {wanted} different prompts, and there are {rows} train rows.",
+                wanted=wanted,
+                rows=len(rows.lengths),
+            ),
+            _(
+                "Lower training.per_device_train_batch_size or "
+                "training.gradient_accumulation_steps, or raise reinforcement.num_generations."
+            ),
         )
 
 
@@ -375,11 +395,15 @@ class ReportCompletions(TrainerCallback):
         elif step - self._last_signal >= _STEPS_WITHOUT:
             self._warn(
                 "signal",
-                f"For {step - self._last_signal} steps all answers to each prompt got the same "
-                f"reward (mean {logs['reward']:.3g}): nothing is learned from them. If it is low, "
-                "add a function that rewards a part of what is wanted, begin with a run of "
-                "supervised fine-tuning, or raise reinforcement.num_generations or temperature. If "
-                "it is high, the task is learned: stop the run.",
+                _(
+                    "For {steps} steps all answers to each prompt got the same reward (mean "
+                    "{reward:.3g}): nothing is learned from them. If it is low, add a function "
+                    "that rewards a part of what is wanted, begin with a run of supervised "
+                    "fine-tuning, or raise reinforcement.num_generations or temperature. If it is "
+                    "high, the task is learned: stop the run.",
+                    steps=step - self._last_signal,
+                    reward=logs["reward"],
+                ),
             )
 
     def _watch_ends(self, step: int, logs: dict[str, Any]) -> None:
@@ -388,9 +412,12 @@ class ReportCompletions(TrainerCallback):
         elif step - self._last_end >= _STEPS_WITHOUT:
             self._warn(
                 "ends",
-                f"For {step - self._last_end} steps every answer was cut at "
-                "reinforcement.max_completion_length. Raise it, ask for short answers in "
-                "data.system_prompt, or add a reward for length.",
+                _(
+                    "For {steps} steps every answer was cut at "
+                    "reinforcement.max_completion_length. Raise it, ask for short answers in "
+                    "data.system_prompt, or add a reward for length.",
+                    steps=step - self._last_end,
+                ),
             )
 
     def _warn(self, what: str, message: str) -> None:

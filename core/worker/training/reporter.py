@@ -8,6 +8,7 @@ from typing import Any
 
 from core.config import RunConfig
 from core.jobs.events import EventWriter
+from core.language import _
 from core.progress import Stopped
 from core.worker.training.resolve import Choice, with_choices
 from core.worker.training.rows import Rows
@@ -53,7 +54,8 @@ class Reporter:
     def note(self, field: str, value: Any, reason: str) -> None:
         choice = {"field": field, "value": value, "reason": reason}
         name = field.rpartition(".")[2]
-        self.events.write("log", level="info", message=f"{name}: {value} ({reason})", choice=choice)
+        message = _("{name}: {value} ({reason})", name=name, value=value, reason=reason)
+        self.events.write("log", level="info", message=message, choice=choice)
 
     def rows(self, train: Rows, held_out: Rows | None) -> None:
         """How much there is to learn from, and what had to be left out."""
@@ -61,14 +63,24 @@ class Reporter:
             warning = rows.warning() if rows else None
             if warning:
                 self.events.write("log", level="warning", message=warning)
-        message = f"{len(train.lengths):,} train rows of {train.tokens:,} tokens"
+        counts = {"rows": len(train.lengths), "tokens": train.tokens}
+        message = _("{rows:,} train rows of {tokens:,} tokens.", **counts)
         if held_out:
-            message += f", {len(held_out.lengths):,} held out"
-        self.events.write("log", level="info", message=f"{message}.")
+            message = _(
+                "{rows:,} train rows of {tokens:,} tokens, {held_out:,} held out.",
+                **counts,
+                held_out=len(held_out.lengths),
+            )
+        self.events.write("log", level="info", message=message)
 
     def trainable(self, model: Any) -> None:
         """How many weights are trained."""
         total = sum(parameter.numel() for parameter in model.parameters())
         trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
-        share = f"{trained:,} weights are trained, {trained / total:.2%} of {total:,}."
-        self.events.write("log", level="info", message=share)
+        message = _(
+            "{trained:,} weights are trained, {share:.2%} of {total:,}.",
+            trained=trained,
+            share=trained / total,
+            total=total,
+        )
+        self.events.write("log", level="info", message=message)

@@ -13,6 +13,7 @@ from core.config import RunConfig
 from core.estimate.auto import USABLE, choose_rows, with_values
 from core.estimate.memory import estimate_memory
 from core.estimate.sizes import ModelShape, largest_batch, shape_of
+from core.language import _
 from core.models.describe import facts_of
 from core.worker.models.loading import pick_device, precision_on
 from core.worker.training.attention import NAME as ROW_ATTENTION
@@ -30,7 +31,8 @@ class Choice:
     reason: str
 
     def __str__(self) -> str:
-        return f"{self.field.rpartition('.')[2]}: {self.value} ({self.reason})"
+        name = self.field.rpartition(".")[2]
+        return _("{name}: {value} ({reason})", name=name, value=self.value, reason=self.reason)
 
 
 def with_choices(config: RunConfig, choices: Sequence[Choice]) -> RunConfig:
@@ -48,13 +50,15 @@ def choose_device(config: RunConfig) -> Choice:
     device = pick_device() if wanted == "auto" else wanted
     kind = device.partition(":")[0]
     if kind == "cuda" and not torch.cuda.is_available():
-        kind, reason = "cpu", "no GPU can be used here"
+        kind, reason = "cpu", _("no GPU can be used here")
     elif kind == "cuda":
         reason = torch.cuda.get_device_name(0)
     elif wanted == "auto":
-        reason = "no accelerator was found" if kind == "cpu" else "the accelerator that is there"
+        reason = (
+            _("no accelerator was found") if kind == "cpu" else _("the accelerator that is there")
+        )
     else:
-        reason = "as set"
+        reason = _("as set")
     return Choice("training.device", kind, reason)
 
 
@@ -66,7 +70,7 @@ def choose_precision(config: RunConfig, device: str) -> list[Choice]:
     if config.adapter.quantization in ("nf4", "fp4"):
         wanted = config.training.precision
         name = DTYPE_NAMES[value if wanted == "auto" else wanted]
-        found.append(Choice("adapter.bnb_4bit_compute_dtype", name, "follows the precision"))
+        found.append(Choice("adapter.bnb_4bit_compute_dtype", name, _("follows the precision")))
     return found
 
 
@@ -149,18 +153,26 @@ def choose_batch(
         wanted = training.per_device_train_batch_size
         rows = 1 if wanted == "auto" else int(wanted)
         checkpointing = training.gradient_checkpointing in (True, "auto")
-        estimate = "the model's sizes are not known"
+        estimate = _("the model's sizes are not known")
     else:
         room = int(free * USABLE)
         rows, checkpointing = choose_rows(
             config, total, device=device, room=room, rows=len(longest)
         )
         needed = total(rows, checkpointing)
-        estimate = f"about {needed / 1e9:.1f} GB of {free / 1e9:.1f} GB free"
+        estimate = _(
+            "about {needed:.1f} GB of {free:.1f} GB free",
+            needed=needed / 1e9,
+            free=free / 1e9,
+        )
     found = []
     if training.gradient_checkpointing == "auto":
-        why = "the activations would not fit" if checkpointing else "the activations fit"
-        reason = f"{why}: {estimate}" if need else estimate
+        if need is None:
+            reason = estimate
+        elif checkpointing:
+            reason = _("the activations would not fit: {estimate}", estimate=estimate)
+        else:
+            reason = _("the activations fit: {estimate}", estimate=estimate)
         found.append(Choice("training.gradient_checkpointing", checkpointing, reason))
     if training.per_device_train_batch_size == "auto":
         found.append(Choice(_BATCH, rows, estimate))

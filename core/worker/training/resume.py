@@ -24,6 +24,7 @@ from trl.trainer.base_trainer import _BaseTrainer
 from core.config import RunConfig
 from core.errors import ModelError, TrainingError
 from core.jobs.events import EventWriter
+from core.language import _
 from core.models.checkpoints import checkpoint_before, last_good_checkpoint
 from core.rules import load_config, parse_config
 from core.rules.half_batch import halved
@@ -58,7 +59,8 @@ class BrokenCheckpoint(TrainingError):
 
     def __init__(self, path: Path, reason: str) -> None:
         super().__init__(
-            f"{path.name} cannot be read: {reason}", "Resume from another one, or start again."
+            _("{name} cannot be read: {reason}", name=path.name, reason=reason),
+            _("Resume from another one, or start again."),
         )
         self.path = path
         self.reason = reason
@@ -84,7 +86,12 @@ def _one_before(error: BrokenCheckpoint, events: EventWriter) -> Path:
     before = checkpoint_before(error.path)
     if before is None:
         raise error
-    message = f"{error.path.name} cannot be read ({error.reason}); going on from {before.name}."
+    message = _(
+        "{name} cannot be read ({reason}); going on from {before}.",
+        name=error.path.name,
+        reason=error.reason,
+        before=before.name,
+    )
     events.write("log", level="warning", message=message)
     return before.path
 
@@ -99,17 +106,23 @@ def _with_less(run: RunFolder, error: Exception, events: EventWriter) -> Path | 
         advice = advise(error)
         hint = advice.hint
         if change is not None:
-            hint = f"Go on with half the batch, which learns the same. Or: {hint}"
+            hint = _("Go on with half the batch, which learns the same. Or: {hint}", hint=hint)
         raise MemoryRanOut(advice.message, hint) from error
     parse_config(config.values() | change).save(run.config)
-    checkpoint, _ = last_good_checkpoint(run.checkpoints)
-    place = checkpoint.name if checkpoint else "the start"
-    reason = f"the memory ran out; as many rows a step as before, going on from {place}"
-    events.write("log", level="warning", message=f"Out of memory: {str(error).splitlines()[0]}")
+    checkpoint, _broken = last_good_checkpoint(run.checkpoints)
+    place = checkpoint.name if checkpoint else _("the start")
+    reason = _(
+        "the memory ran out; as many rows a step as before, going on from {place}", place=place
+    )
+    events.write(
+        "log",
+        level="warning",
+        message=_("Out of memory: {error}", error=str(error).splitlines()[0]),
+    )
     for field, value in change.items():
         choice = {"field": field, "value": value, "reason": reason}
         name = field.rpartition(".")[2]
-        message = f"{name}: {value} ({reason})"
+        message = _("{name}: {value} ({reason})", name=name, value=value, reason=reason)
         events.write("log", level="warning", message=message, choice=choice)
     return checkpoint.path if checkpoint else None
 
@@ -146,8 +159,12 @@ class ResumedTrainer(_BaseTrainer):
             misfit = _misfit(own, folder)
             if misfit:
                 raise TrainingError(
-                    f"{folder.name} is a checkpoint of another model: {misfit}",
-                    "Resume from a checkpoint of this run, or give it the settings of that one.",
+                    _(
+                        "{name} is a checkpoint of another model: {misfit}",
+                        name=folder.name,
+                        misfit=misfit,
+                    ),
+                    _("Resume from a checkpoint of this run, or give it the settings of that one."),
                 )
             super()._load_from_checkpoint(resume_from_checkpoint, model)
 
@@ -183,7 +200,7 @@ def _set_rates(optimizer: Any, schedule: LambdaLR, rates: list[float]) -> None:
 def _misfit(model: Any, folder: Path) -> str | None:
     is_adapter = (folder / "adapter_config.json").is_file()
     if is_adapter != isinstance(model, PeftModel):
-        return "it is an adapter." if is_adapter else "it is a whole model, not an adapter."
+        return _("it is an adapter.") if is_adapter else _("it is a whole model, not an adapter.")
     if is_adapter:
         return adapter_misfit(model, folder, model.active_adapters[0])
     return weights_misfit(model, folder)

@@ -12,6 +12,7 @@ from trl import RewardConfig, RewardTrainer
 
 from core.data.record import Part
 from core.data.rowfile import read_slice
+from core.language import _
 from core.models.labels import ScoreHead
 from core.tokens.sides import sides_of_rows
 from core.tokens.tokenize import TokenizedRow
@@ -135,17 +136,21 @@ class PairSampler:
         with same_randomness(), autocast:
             model.eval()
             try:
-                rows = [ids for _, both in self._watched for ids in both]
+                rows = [ids for _prompt, both in self._watched for ids in both]
                 scores = label_logits(model, self._tokenizer, rows)[:, 0].tolist()
             finally:
                 model.train(was_training)
-        for index, (prompt, _) in enumerate(self._watched):
+        for index, (prompt, _ids) in enumerate(self._watched):
             better, worse = scores[2 * index : 2 * index + 2]
             self._events.write(
                 "sample",
                 step=step,
                 index=index,
                 prompt=prompt,
-                answer=f"{better:.2f} for the better answer, {worse:.2f} for the worse one",
-                expected="a higher score for the better answer",
+                answer=_(
+                    "{better:.2f} for the better answer, {worse:.2f} for the worse one",
+                    better=better,
+                    worse=worse,
+                ),
+                expected=_("a higher score for the better answer"),
             )

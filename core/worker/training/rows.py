@@ -17,6 +17,7 @@ from core.config import RunConfig
 from core.data.record import DatasetInfo, Part
 from core.data.rowfile import iter_rows
 from core.errors import DataError
+from core.language import _
 from core.progress import Tell
 from core.rules.data import need_form
 from core.tokens.tokenize import TokenizedRow, no_loss_reason
@@ -56,9 +57,20 @@ class Rows:
         if not self.left_out:
             return None
         total = len(self.lengths) + len(self.left_out)
-        some = "; ".join(f"row {index + 1}: {reason}" for index, reason in self.left_out[:_LISTED])
-        more = ", ..." if len(self.left_out) > _LISTED else ""
-        return f"{len(self.left_out)} of {total} {self.part} rows are left out: {some}{more}"
+        told: Iterable[str] = (
+            _("row {number}: {reason}", number=index + 1, reason=reason)
+            for index, reason in self.left_out[:_LISTED]
+        )
+        some = reduce(lambda one, other: _("{one}; {other}", one=one, other=other), told)
+        if len(self.left_out) > _LISTED:
+            some = _("{some}, ...", some=some)
+        return _(
+            "{count} of {total} {part} rows are left out: {some}",
+            count=len(self.left_out),
+            total=total,
+            part=self.part,
+            some=some,
+        )
 
 
 def load_rows(
@@ -90,17 +102,22 @@ def load_rows(
                 left_out.append((place, made))
             else:
                 kept += made
-        values = list(zip(*kept, strict=True)) or [() for _ in schema]
+        values = list(zip(*kept, strict=True)) or [() for _field in schema]
         arrays = [pa.array(one, field.type) for one, field in zip(values, schema, strict=True)]
         batches.append(pa.record_batch(arrays, schema=schema))
         seen += len(rows)
         if tell:
-            tell(seen / max(total, 1), f"Reading the {part} rows")
+            tell(seen / max(total, 1), _("Reading the {part} rows", part=part))
     if not any(batch.num_rows for batch in batches):
-        why = left_out[0][1] if left_out else "it is empty"
+        why = left_out[0][1] if left_out else _("it is empty")
         raise DataError(
-            f"Nothing can be learned from the {part} rows of {info.name}: {why}",
-            "Look at the rows in Data with this model.",
+            _(
+                "Nothing can be learned from the {part} rows of {name}: {why}",
+                part=part,
+                name=info.name,
+                why=why,
+            ),
+            _("Look at the rows in Data with this model."),
         )
     table = pa.Table.from_batches(batches, schema=schema)
     return Rows(part, Dataset(InMemoryTable(table)), left_out)

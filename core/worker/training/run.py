@@ -26,6 +26,7 @@ from core.data.rowfile import RowWriter, iter_rows
 from core.data.rowtext import texts
 from core.errors import TrainingError
 from core.jobs.events import read_events
+from core.language import _
 from core.models.hardware import probe
 from core.progress import Stopped, Tell
 from core.rules import parse_config
@@ -47,8 +48,8 @@ def run_training(folder: Path, workspace_root: Path, resume_from: Path | None) -
         resume_from = run.root / resume_from
         if not (resume_from / "trainer_state.json").is_file():
             raise TrainingError(
-                f"There is no checkpoint in {resume_from}.",
-                "Resume from another one, or start the run again.",
+                _("There is no checkpoint in {folder}.", folder=str(resume_from)),
+                _("Resume from another one, or start the run again."),
             )
     _be_quiet()
     _be_quick()
@@ -107,17 +108,17 @@ def try_two_steps(workspace_root: str, values: dict[str, Any], progress: Tell) -
     real = Workspace.open(workspace_root)
     config = _as_trial(values)
     with tempfile.TemporaryDirectory(prefix=".trial-", dir=real.root) as folder:
-        progress(0.1, "Looking for the longest rows")
+        progress(0.1, _("Looking for the longest rows"))
         root = _workspace_beside(real, Path(folder), config)
         run = RunFolder(root / _ID)
         run.root.mkdir()
         config.data.dataset = _ID
         config.save(run.config)
-        progress(0.3, "Trying two steps")
+        progress(0.3, _("Trying two steps"))
         with _may_read(real.root):
             state = run_training(run.root, root, None)
         if state != "finished":
-            raise TrainingError("The trial was stopped.", "Try again.")
+            raise TrainingError(_("The trial was stopped."), _("Try again."))
         return _measured(run)
 
 
@@ -147,7 +148,9 @@ def _may_read(folder: Path) -> Iterator[None]:
 def _measured(run: RunFolder) -> dict[str, Any]:
     speeds = curves(run.root).get("tokens_per_second", [])
     if not speeds:
-        raise TrainingError("The trial made no step.", "Look at the rows in Data with this model.")
+        raise TrainingError(
+            _("The trial made no step."), _("Look at the rows in Data with this model.")
+        )
     chosen = [event["choice"] for event in read_events(run.events) if "choice" in event]
     return {
         "tokens_per_second": speeds[-1][1],

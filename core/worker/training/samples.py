@@ -15,6 +15,7 @@ from core.data.record import DatasetInfo
 from core.data.rowfile import read_slice
 from core.errors import ModelError
 from core.jobs.events import EventWriter
+from core.language import _
 from core.progress import Stopped
 from core.tokens.learn import last_good_answer
 from core.tokens.prompts import prompt_ids
@@ -97,7 +98,9 @@ class Sampler:
                     prompt.messages, tokenizer, continue_text=is_text, tools=prompt.tools
                 )
             except ModelError as error:
-                message = f"Prompt {index + 1} is not watched: {error}"
+                message = _(
+                    "Prompt {number} is not watched: {error}", number=index + 1, error=str(error)
+                )
                 events.write("log", level="warning", message=message)
                 continue
             self._prompts.append((index, prompt, ids))
@@ -123,7 +126,7 @@ class Sampler:
                 answers = write_answers(
                     model,
                     self._tokenizer,
-                    [ids for _, _, ids in self._prompts],
+                    [ids for _index, _prompt, ids in self._prompts],
                     max_new_tokens=self.max_new_tokens,
                     tell=self._check_stop,
                 )
@@ -131,7 +134,7 @@ class Sampler:
                 return
             finally:
                 model.train(was_training)
-        for (index, prompt, _), answer in zip(self._prompts, answers, strict=True):
+        for (index, prompt, _ids), answer in zip(self._prompts, answers, strict=True):
             self.events.write(
                 "sample",
                 step=step,

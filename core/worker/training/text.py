@@ -101,11 +101,15 @@ class SFT(Text):
             return self.rows.dataset
         if training.packing_strategy == "bfd" and not self.no_padding:
             raise DataError(
-                "training.packing needs an attention that keeps packed rows apart, which this "
-                "model does not have with model.attn_implementation "
-                f"{self.config.model.attn_implementation}.",
-                "Turn packing off, set attn_implementation to auto, or training.packing_strategy "
-                "to wrapped.",
+                _(
+                    "training.packing needs an attention that keeps packed rows apart, which this "
+                    "model does not have with model.attn_implementation {name}.",
+                    name=self.config.model.attn_implementation,
+                ),
+                _(
+                    "Turn packing off, set attn_implementation to auto, or "
+                    "training.packing_strategy to wrapped."
+                ),
             )
         return packed(self.rows, training.max_length, training.packing_strategy)
 
@@ -173,32 +177,39 @@ class CPT(Text):
         texts, longest = self.rows, self.config.training.max_length
         apart = self.config.text.documents == "apart"
         self.rows = in_blocks(texts, longest, apart=apart)
-        message = f"{len(texts.lengths):,} train texts make {len(self.rows.lengths):,} blocks of "
-        message += f"{longest} tokens"
+        counts = {"texts": len(texts.lengths), "blocks": len(self.rows.lengths), "length": longest}
+        message = _("{texts:,} train texts make {blocks:,} blocks of {length} tokens.", **counts)
         if self.held_out:
             self.held_out = in_blocks(self.held_out, longest, apart=apart)
-            message += f"; {len(self.held_out.lengths):,} blocks are held out"
+            message = _(
+                "{texts:,} train texts make {blocks:,} blocks of {length} tokens; {held_out:,} "
+                "blocks are held out.",
+                **counts,
+                held_out=len(self.held_out.lengths),
+            )
         events = self.start.reporter.events
         if self.start.tokenizer.eos_token_id is None:
-            warning = "The tokenizer has no end token: texts follow each other without a mark."
+            warning = _("The tokenizer has no end token: texts follow each other without a mark.")
             events.write("log", level="warning", message=warning)
-        events.write("log", level="info", message=f"{message}.")
+        events.write("log", level="info", message=message)
 
     def _keep_apart_or_join(self) -> None:
         """Chooses what becomes of several texts in one block."""
         if self.config.text.documents == "apart" and not self.no_padding:
             raise DataError(
-                "text.documents apart needs an attention that keeps texts apart, which this model "
-                "does not have with model.attn_implementation "
-                f"{self.config.model.attn_implementation}.",
-                "Set text.documents to auto or joined, or attn_implementation to auto.",
+                _(
+                    "text.documents apart needs an attention that keeps texts apart, which this "
+                    "model does not have with model.attn_implementation {name}.",
+                    name=self.config.model.attn_implementation,
+                ),
+                _("Set text.documents to auto or joined, or attn_implementation to auto."),
             )
         choice = resolve.Choice(
             "text.documents",
             "apart" if self.no_padding else "joined",
-            "no text sees the one before it"
+            _("no text sees the one before it")
             if self.no_padding
-            else "this attention sees whole blocks",
+            else _("this attention sees whole blocks"),
         )
         self.start.config = self.start.reporter.chosen(self.config, [choice])
 

@@ -24,6 +24,7 @@ from transformers.integrations.integration_utils import rewrite_logs
 from core.config import RunConfig
 from core.config.tracking import TITLES
 from core.jobs.events import EventWriter
+from core.language import _
 from core.workspace import RunFolder
 
 # How long the end of a run waits for a tracker to send the rest, in seconds.
@@ -265,18 +266,24 @@ class Trackers:
         for one in self._told:
             one.given.put((step, numbers))
 
-    def __exit__(self, kind: Any, *_: Any) -> None:
+    def __exit__(self, kind: Any, *more: Any) -> None:
         """Waits a little for what is still to be sent."""
         for one in self._told:
             one.given.put(kind is not None)
         if any(one.is_alive() for one in self._told):
-            self._events.write("progress", message="Sending the last numbers to the trackers")
+            self._events.write("progress", message=_("Sending the last numbers to the trackers"))
         end = time.monotonic() + self._patience
         for one in self._told:
             one.join(max(0.0, end - time.monotonic()))
             if one.is_alive():
-                waited = f"{self._patience:.0f} s"
-                one.warn(f"is still busy after {waited} and may lack the end of the run.")
+                one.warn(
+                    _(
+                        "{tracker} is still busy after {seconds:.0f} s and may lack the end of the "
+                        "run. The run goes on without it.",
+                        tracker=one.title,
+                        seconds=self._patience,
+                    )
+                )
 
 
 class _Told(threading.Thread):
@@ -296,10 +303,19 @@ class _Told(threading.Thread):
             tracker.finish(item)
         except (Exception, SystemExit) as error:  # some packages end the program they are in
             told = str(error).strip().partition("\n")[0] or type(error).__name__
-            self.warn(f"is told nothing more: {without_secrets(told)}")
+            self.warn(
+                _(
+                    "{tracker} is told nothing more: {error} The run goes on without it.",
+                    tracker=self.title,
+                    error=without_secrets(told),
+                )
+            )
 
-    def warn(self, what: str) -> None:
-        message = f"{TITLES[self._kind]} {what} The run goes on without it."
+    @property
+    def title(self) -> str:
+        return TITLES[self._kind]
+
+    def warn(self, message: str) -> None:
         self._events.write("log", level="warning", message=message)
 
 

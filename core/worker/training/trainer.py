@@ -14,12 +14,13 @@ from transformers.trainer_pt_utils import get_length_grouped_indices
 
 from core.config import RunConfig
 from core.errors import TrainingError
+from core.language import N_, _
 from core.worker.training.optimizers import OptimizedTrainer
 from core.worker.training.resume import ResumedTrainer
 
-_NOT_FINITE_HINT = (
-    "Lower training.learning_rate, or raise training.warmup_steps; with fp16, use bf16 or fp32. "
-    "Then resume from the last checkpoint or start again."
+_NOT_FINITE_HINT = N_(
+    "Lower training.learning_rate, or raise training.warmup_steps; with fp16, use "
+    "bf16 or fp32. Then resume from the last checkpoint or start again."
 )
 
 # exp of more says nothing, and overflows later.
@@ -64,8 +65,12 @@ class WatchedTrainer(OptimizedTrainer, ResumedTrainer):
         loss = super().training_step(model, inputs, *arguments)
         if not math.isfinite(loss.item()):  # waits for the device
             raise TrainingError(
-                f"The loss at step {self.state.global_step + 1} is {loss.item()}, not a number.",
-                _NOT_FINITE_HINT,
+                _(
+                    "The loss at step {step} is {loss}, not a number.",
+                    step=self.state.global_step + 1,
+                    loss=str(loss.item()),
+                ),
+                _(_NOT_FINITE_HINT),
             )
         self.tokens_trained += tokens
         self.rows_trained += rows
@@ -83,9 +88,12 @@ class WatchedTrainer(OptimizedTrainer, ResumedTrainer):
         # With fp16 the scaler meets infinite gradients itself: it leaves the step out.
         if self.accelerator.scaler is None and not math.isfinite(float(norm)):
             raise TrainingError(
-                f"The gradient at step {self.state.global_step + 1} is {float(norm)}, not a "
-                "number.",
-                _NOT_FINITE_HINT,
+                _(
+                    "The gradient at step {step} is {norm}, not a number.",
+                    step=self.state.global_step + 1,
+                    norm=str(float(norm)),
+                ),
+                _(_NOT_FINITE_HINT),
             )
         return norm
 

@@ -10,6 +10,7 @@ from peft import LoraConfig, PeftConfig
 from transformers import TrainerCallback
 
 from core.errors import TrainingError
+from core.language import _
 from core.models.origin import own_adapter
 from core.models.trained import NewTokens, read_new_tokens
 from core.tokens.words import add_tokens
@@ -23,13 +24,16 @@ def add_new_tokens(start: Beginning) -> None:
     pieces = start.new_pieces = add_tokens(start.tokenizer, wanted)
     known = [token for token in wanted if token not in pieces]
     if known:
-        message = f"The tokenizer has these already: {', '.join(known[:10])}."
+        message = _("The tokenizer has these already: {tokens}.", tokens=", ".join(known[:10]))
         events.write("log", level="warning", message=message)
     if pieces:
         most = max(pieces, key=lambda token: len(pieces[token]))
-        message = (
-            f"{len(pieces)} new tokens, such as {most}, which was {len(pieces[most])} tokens "
-            "before. Each begins at the mean of its former pieces."
+        message = _(
+            "{count} new tokens, such as {token}, which was {pieces} tokens before. Each "
+            "begins at the mean of its former pieces.",
+            count=len(pieces),
+            token=most,
+            pieces=len(pieces[most]),
         )
         events.write("log", level="info", message=message)
 
@@ -42,9 +46,11 @@ def make_room_for_new_tokens(model: Any, start: Beginning) -> None:
     if earlier is not None:
         if start.new_pieces:
             raise TrainingError(
-                "The adapter that is trained further has new tokens of its own, and no more can "
-                "be added to it.",
-                "Let the run begin with the other one merged, or take the new tokens out.",
+                _(
+                    "The adapter that is trained further has new tokens of its own, and no more "
+                    "can be added to it."
+                ),
+                _("Let the run begin with the other one merged, or take the new tokens out."),
             )
         grow(model, earlier)
         start.new_tokens = earlier
@@ -54,9 +60,9 @@ def make_room_for_new_tokens(model: Any, start: Beginning) -> None:
     before = int(model.get_input_embeddings().weight.shape[0])
     found = start.new_tokens = make_room(model, start.tokenizer, start.new_pieces)
     message = (
-        f"The embeddings grew from {before:,} to {found.rows:,} rows."
+        _("The embeddings grew from {before:,} to {rows:,} rows.", before=before, rows=found.rows)
         if found.rows > before
-        else f"The embeddings have room for them: they keep their {before:,} rows."
+        else _("The embeddings have room for them: they keep their {before:,} rows.", before=before)
     )
     start.reporter.events.write("log", level="info", message=message)
 
@@ -80,9 +86,11 @@ def with_new_tokens(adapter: PeftConfig | None, model: Any, start: Beginning) ->
         return adapter
     if getattr(output, "bias", None) is not None:
         raise TrainingError(
-            "The output layer of this model has a bias, which PEFT would leave out while it trains "
-            "the new tokens' rows alone.",
-            "Set vocabulary.train to embeddings.",
+            _(
+                "The output layer of this model has a bias, which PEFT would leave out while it "
+                "trains the new tokens' rows alone."
+            ),
+            _("Set vocabulary.train to embeddings."),
         )
     adapter.trainable_token_indices = {name: list(tokens.ids.values()) for name in names}
     return adapter
