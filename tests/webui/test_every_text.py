@@ -46,7 +46,9 @@ TEXTS = """(theirs) => {
   }
   for (const one of document.querySelectorAll("[title], [placeholder], [aria-label]")) {
     if (one.closest(theirs) || !shown(one)) continue;
-    for (const name of ["title", "placeholder", "aria-label"]) seen.add(one.getAttribute(name) || "");
+    for (const name of ["title", "placeholder", "aria-label"]) {
+      seen.add(one.getAttribute(name) || "");
+    }
   }
   return [...seen];
 }"""
