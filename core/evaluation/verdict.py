@@ -4,6 +4,7 @@ whenever it is shown."""
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import reduce
 from typing import Any
 
 from core.evaluation.intervals import Estimate
@@ -89,7 +90,7 @@ def verdict(report: Report) -> str:
         )
     if report.part == "train":
         parts.append(_(_TRAINED_ON.get(report.measured, _TRAINED_ON["answers"])))
-    return " ".join(parts)
+    return reduce(lambda told, more: _("{told} {more}", told=told, more=more), parts)
 
 
 _TRAINED_ON = {

@@ -10,6 +10,7 @@ import torch
 from core.chat.session import chat_once, conversation
 from core.chat.settings import Column
 from core.errors import ModelError
+from core.language import PSEUDO, speaking
 from core.models.trained import find_trained
 from core.worker.chat.loaded import Models
 from core.worker.chat.voices import LabelVoice
@@ -36,6 +37,11 @@ def test_a_text_is_answered_with_its_labels(world: LabelWorld) -> None:
     first, *others = text.splitlines()
     assert first.startswith("animal: ") and first.endswith(" %")
     assert float(first.removeprefix("animal: ").removesuffix(" %")) > 50 and len(others) == 2
+
+
+def test_it_says_why_not_in_the_language_of_who_asks(world: LabelWorld) -> None:
+    with speaking(PSEUDO), pytest.raises(ModelError, match="⟦"):
+        chat_once(world.workspace, "learned", None, " ")
 
 
 def test_its_base_beside_it_says_why_it_cannot_answer(world: LabelWorld) -> None:

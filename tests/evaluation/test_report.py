@@ -13,6 +13,7 @@ from core.commands.evaluate import report_text
 from core.evaluation.metrics import METRICS
 from core.evaluation.report import Report, list_evaluations, note, read_report
 from core.evaluation.verdict import notes, shown, verdict
+from core.language import PSEUDO, _, speaking
 from webui.report import report as drawn
 
 WRITTEN_BEFORE = Path(__file__).parent / "written_before"
@@ -66,6 +67,19 @@ def test_what_is_stored_has_no_sentences_and_is_read_again_as_it_was() -> None:
     again = Report.model_validate(json.loads(json.dumps(written)))
     assert again == found
     assert notes(again) == ["2 of 6 rows were measured, spread evenly."]
+
+
+def test_why_a_row_was_left_out_is_said_in_the_readers_language(tmp_path: Path) -> None:
+    numbers = {"eval_loss": {"value": 1.0, "low": 0.9, "high": 1.1}}
+    told = note("left_out", rows=2, reason=_("Its text is empty."))
+    written = Report(rows=2, tuned=numbers, notes=[told]).model_dump(mode="json")  # type: ignore[arg-type]
+    (tmp_path / "result.json").write_text(json.dumps(written))
+    again = read_report(tmp_path)
+    assert again is not None
+    assert notes(again) == ["2 rows cannot be measured; the first: Its text is empty."]
+    with speaking(PSEUDO):
+        assert notes(again)[0].count("⟦") == 3
+        assert verdict(again).startswith("⟦") and METRICS["eval_loss"].title.startswith("⟦")
 
 
 @pytest.mark.parametrize(

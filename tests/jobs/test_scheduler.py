@@ -15,6 +15,7 @@ from core.jobs.process import WorkerContext, same_process
 from core.jobs.queue import stop_job
 from core.jobs.scheduler import live_server
 from core.jobs.store import Store
+from core.language import PSEUDO, speaking
 from tests.jobs.bench import LIGHT, Bench
 from tests.waiting import until
 
@@ -137,6 +138,9 @@ def test_a_killed_worker_died_and_says_by_which_signal(bench: Bench) -> None:
     assert "Resume goes on from checkpoint-2" in died.advice
     assert states(bench, job)[-1] == "died"
     assert read_record(bench.folder(job))["signal"] == 9
+    with speaking(PSEUDO):  # whoever reads it may speak another language
+        assert bench.store.get(job.id).error.startswith("⟦")
+        assert read_record(bench.folder(job))["error"].startswith("⟦")
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from core.data.prepare import import_dataset
 from core.errors import DataError, TrainingError
+from core.language import PSEUDO, speaking
 from core.rules import load_config
 from core.worker.training.advice import advise
 from core.worker.training.attention import other_attention
@@ -242,6 +243,8 @@ def test_rows_that_teach_nothing_are_counted_and_named(train: Train, world: Tiny
     run = train("mixed", **{"data.dataset": mixed.id, "training.max_length": 25})
     (warning,) = [event for event in events(run, "log") if event["level"] == "warning"]
     assert "1 of 5 train rows are left out: row 5: No answer" in warning["message"]
+    with speaking(PSEUDO):
+        assert all("⟦" in event["message"] for event in events(run, "log"))
     with pytest.raises(DataError, match="Nothing can be learned"):
         train("none", **{"training.max_length": 8})
 

@@ -246,7 +246,7 @@ def _dtype(asked: str, of_base: str) -> torch.dtype:
     if asked not in _DTYPES:
         raise ExportError(
             _("{asked} is no type of weights.", asked=asked),
-            _("Take {dtypes}.", dtypes=", ".join(_DTYPES)),
+            _("Take {names}.", names=", ".join(_DTYPES)),
         )
     return _DTYPES[asked]
 
