@@ -179,7 +179,7 @@ class Supervisor:
             return "stopped", {"signal": 9}
         if code is not None and code >= 0:
             if shutil.disk_usage(self.folder).free < _DISK_FULL_BYTES:
-                error, mend = _("The disk is full."), _("Make room, then resume the run.")
+                error, mend = _("The disk is full."), _("Make room. {then}", then=self._way_on())
             else:
                 error = _(
                     "The worker ended with exit code {code} before its work was done.", code=code

@@ -62,8 +62,8 @@ def _disk_full(error: BaseException) -> Advice | None:
     return Advice(
         _("The disk is full."),
         _(
-            "Free some space, or lower tracking.save_total_limit; then resume the run from "
-            "its last whole checkpoint."
+            "Free some space, then start it again; a training is resumed from its last whole "
+            "checkpoint, and keeps fewer of them with tracking.save_total_limit."
         ),
     )
 
