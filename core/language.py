@@ -206,7 +206,7 @@ def _plain(value: Any) -> Any:
     """A value as JSON keeps it: what else may stand in a sentence stands there as text."""
     if value is None or isinstance(value, str | int | float | Mapping | list | tuple):
         return value
-    return str(value)
+    return value.item() if hasattr(value, "item") else str(value)  # numpy's and torch's numbers
 
 
 def unpack(value: Any) -> Any:

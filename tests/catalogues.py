@@ -103,7 +103,7 @@ def texts_of_chat_template(
 def texts_of_preset(
     file: IO[bytes], keywords: Mapping[str, Any], tags: Sequence[str], options: Mapping[str, Any]
 ) -> Iterator[tuple[int, str, str, list[str]]]:
-    """What a shipped preset says of itself."""
+    """What a shipped preset, or the sample data set, says of itself."""
     document = yaml.safe_load(file)
     for key in ("title", "description", "when"):
         if key in document:

@@ -43,7 +43,7 @@ from core.data.trees import chained
 from core.data.turn_keys import note_keys
 from core.data.values import APART, BEHIND, counted, joined
 from core.errors import DataError
-from core.language import _, n_
+from core.language import N_, _, n_
 from core.progress import Tell
 from core.workspace import Workspace
 
@@ -151,8 +151,8 @@ def ensure_sample(workspace: Workspace) -> DatasetInfo:
     found = choose_together(read_heads([Gathered(train, train.name)]))
     info = DatasetInfo(
         id="",
-        name=task.get("title", "Sample"),
-        description=task.get("description", ""),
+        name=N_(task["title"]),
+        description=N_(task["description"]),
         form=FORMS[found.form or ""].standard,
         split=SplitRecord(eval_source=held_out.name),
         task=task,

@@ -170,8 +170,8 @@ class DatasetInfo(_Record):
     """A prepared data set. `form` is the standard form on disk, `source_form` that of the files."""
 
     id: str
-    name: str
-    description: str = ""
+    name: Sentence
+    description: Sentence = ""
     form: StandardForm
     form_reason: Sentence = ""
     source_form: str = ""
