@@ -16,6 +16,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from core.errors import reason_of
 from core.language import N_, _, n_
 from core.models import hub
 from core.models.hardware import Hardware, probe
@@ -179,7 +180,7 @@ def check_workspace(workspace_root: Path) -> Check:
         return Check(
             N_("Workspace"),
             False,
-            _("{place} cannot be written: {why}", place=place, why=error.strerror),
+            _("{place} cannot be written: {why}", place=place, why=reason_of(error)),
             _("Choose another folder with --workspace or TUNESMITH_WORKSPACE."),
         )
     return Check(N_("Workspace"), True, str(workspace_root))

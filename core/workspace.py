@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from core.errors import WorkspaceError
+from core.errors import WorkspaceError, reason_of
 from core.language import _
 
 _ID = re.compile(r"[a-z0-9][a-z0-9-]{0,79}")
@@ -137,7 +137,7 @@ class Workspace:
                 _(
                     "The workspace {folder} cannot be made: {why}.",
                     folder=folder,
-                    why=error.strerror,
+                    why=reason_of(error),
                 ),
                 _("Choose another folder with --workspace or TUNESMITH_WORKSPACE."),
             ) from error

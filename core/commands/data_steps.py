@@ -45,26 +45,11 @@ def add(actions: Any, common: argparse.ArgumentParser) -> None:
         "--try", action="store_true", dest="only_try", help=_("only say what the first rows become")
     )
     prepare.set_defaults(run=run_prepare)
+    _add_versions(actions, common)
 
     steps = actions.add_parser("steps", parents=[common], help=_("every kind of step, or one"))
     steps.add_argument("op", nargs="?", metavar="OP")
     steps.set_defaults(run=run_steps)
-
-    undo = actions.add_parser("undo", parents=[common], help=_("go back to the version before"))
-    undo.add_argument("id", metavar="ID")
-    undo.set_defaults(run=run_undo)
-
-    versions = actions.add_parser(
-        "versions", parents=[common], help=_("list, choose, prune versions")
-    )
-    versions.add_argument("id", metavar="ID")
-    versions.add_argument(
-        "--use", type=int, metavar="N", help=_("make this version the current one")
-    )
-    versions.add_argument(
-        "--prune", action="store_true", help=_("delete those that no waiting run needs")
-    )
-    versions.set_defaults(run=run_versions)
 
     export = actions.add_parser(
         "export", parents=[common], help=_("write the rows to a file, or the recipe to YAML")
@@ -85,6 +70,24 @@ def add(actions: Any, common: argparse.ArgumentParser) -> None:
     rename.add_argument("name", metavar="NAME")
     rename.add_argument("--description")
     rename.set_defaults(run=run_rename)
+
+
+def _add_versions(actions: Any, common: argparse.ArgumentParser) -> None:
+    undo = actions.add_parser("undo", parents=[common], help=_("go back to the version before"))
+    undo.add_argument("id", metavar="ID")
+    undo.set_defaults(run=run_undo)
+
+    versions = actions.add_parser(
+        "versions", parents=[common], help=_("list, choose, prune versions")
+    )
+    versions.add_argument("id", metavar="ID")
+    versions.add_argument(
+        "--use", type=int, metavar="N", help=_("make this version the current one")
+    )
+    versions.add_argument(
+        "--prune", action="store_true", help=_("delete those that no waiting run needs")
+    )
+    versions.set_defaults(run=run_versions)
 
 
 def run_prepare(args: argparse.Namespace, output: Output) -> int:

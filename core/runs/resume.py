@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from core.jobs.events import EventWriter, read_attempt
 from core.jobs.job import QUEUED, Job, write_record
 from core.jobs.store import Store
 from core.language import _
-from core.models.checkpoints import last_good_checkpoint
+from core.models.checkpoints import Checkpoint, last_good_checkpoint
 from core.rules import load_config, parse_config
 from core.rules.half_batch import halved
 from core.runs.records import RESUMABLE, STATE_WORDS, run_job
@@ -68,24 +68,34 @@ def resume_run(
         events.write("state", state=QUEUED, resumed_from_step=step)
         if changes:
             parse_config(load_config(run.config).values() | dict(changes)).save(run.config)
-        for field, value in (changes or {}).items():
-            choice = {"field": field, "value": value, "reason": _("changed when it was resumed")}
-            message = _(
-                "{setting}: {value} (changed when it was resumed)",
-                setting=field.rpartition(".")[2],
-                value=value,
-            )
-            events.write("log", level="info", message=message, choice=choice)
-        for path, why in broken:
-            message = _(
-                "{checkpoint} cannot be used ({why}); going on from {place}.",
-                checkpoint=path.name,
-                why=why,
-                place=checkpoint.name if checkpoint else _("the start"),
-            )
-            events.write("log", level="warning", message=message)
+        _tell(events, changes or {}, checkpoint, broken)
         write_record(run.root, store.get(run_id))
     return store.get(run_id)
+
+
+def _tell(
+    events: EventWriter,
+    changes: Mapping[str, Any],
+    checkpoint: Checkpoint | None,
+    broken: Sequence[tuple[Path, str]],
+) -> None:
+    """What is other than the run was, in its events."""
+    for field, value in changes.items():
+        choice = {"field": field, "value": value, "reason": _("changed when it was resumed")}
+        message = _(
+            "{setting}: {value} (changed when it was resumed)",
+            setting=field.rpartition(".")[2],
+            value=value,
+        )
+        events.write("log", level="info", message=message, choice=choice)
+    for path, why in broken:
+        message = _(
+            "{checkpoint} cannot be used ({why}); going on from {place}.",
+            checkpoint=path.name,
+            why=why,
+            place=checkpoint.name if checkpoint else _("the start"),
+        )
+        events.write("log", level="warning", message=message)
 
 
 def recall(folder: Path) -> dict[str, Any]:

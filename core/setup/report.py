@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from core.errors import SetupError
+from core.errors import SetupError, reason_of
 from core.language import _
 
 # Room for the largest set: on Linux the torch of the default index brings CUDA's libraries.
@@ -192,9 +192,9 @@ def explain_os_error(error: OSError, venv: Path) -> SetupError:
             _("{place} cannot be written.", place=place),
             _("Move Tunesmith to a folder of your own."),
         )
-    why = error.strerror or error
     return SetupError(
-        _("{place}: {why}.", place=place, why=why), _("Set that right, then start again.")
+        _("{place}: {why}.", place=place, why=reason_of(error)),
+        _("Set that right, then start again."),
     )
 
 

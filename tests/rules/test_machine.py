@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -28,7 +29,7 @@ def config(name: str, **settings: Any) -> RunConfig:
 def nothing_installed(monkeypatch) -> None:
     """A machine with Tunesmith's own packages and no others."""
     for extra in EXTRAS.values():
-        lacking = type(extra)(**{**vars(extra), "import_name": "not_here_" + extra.import_name})
+        lacking = replace(extra, import_name="not_here_" + extra.import_name)
         monkeypatch.setitem(EXTRAS, extra.name, lacking)
 
 

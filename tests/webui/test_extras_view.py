@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import gradio as gr
@@ -32,8 +33,7 @@ class Request:
 
 @pytest.fixture
 def view(monkeypatch) -> ExtrasView:
-    lacking = EXTRAS["lomo"]
-    absent = type(lacking)(**{**vars(lacking), "import_name": "lomo_not_here"})
+    absent = replace(EXTRAS["lomo"], import_name="lomo_not_here")
     monkeypatch.setitem(EXTRAS, "lomo", absent)
     with gr.Blocks():
         return ExtrasView(Renewed())
