@@ -116,11 +116,11 @@ def test_a_command_its_help_and_its_errors_are_in_the_language_asked_for(
             monkeypatch.delenv(name, raising=False)
         monkeypatch.setenv("LANG", "zh_CN.UTF-8")
     with speaking("zh"):
-        none = _("There are no runs yet. Start one: train quickstart")
-        helped = _("show this help message and exit")
-        own = _("the language to speak (else what LANG and its like ask for, or English)")
+        none = str(_("There are no runs yet. Start one: train quickstart"))
+        helped = str(_("show this help message and exit"))
+        own = str(_("the language to speak (else what LANG and its like ask for, or English)"))
         missing = _("the following arguments are required: %s") % "ID"
-        unknown = _("There is no run {run}.", run="nothing")
+        unknown = str(_("There is no run {run}.", run="nothing"))
     assert not own.isascii()
     assert typed("runs", "list", *asked)[:2] == (0, f"{none}\n")
     code, out, _err = typed("runs", "list", "--help", *asked)
