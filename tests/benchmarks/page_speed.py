@@ -4,7 +4,8 @@ Gradio in the same run; then a tab, a changed setting and a preset.
     python -m tests.benchmarks.page_speed [--times 10] [--training]
 
 Each page is opened in a browser context of its own, the two in turn, so that a busy machine slows
-both. `--training` measures beside a run at work on a tiny model.
+both. `--training` measures beside a run at work on a tiny model, and what it costs to watch that:
+the bytes that the page gets, for each second and each step, and the web process's share of a core.
 """
 
 from __future__ import annotations
@@ -17,10 +18,12 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
+import psutil
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from core.config import RunConfig
@@ -107,6 +110,33 @@ def used(page: Page, times: int) -> dict[str, list[float]]:
     return found
 
 
+def watched(page: Page, served: Served, job: str, seconds: float = 20.0) -> dict[str, float]:
+    """What the page costs while it shows a run that learns."""
+    got = [0]
+    network = page.context.new_cdp_session(page)
+    network.on("Network.dataReceived", lambda data: got.__setitem__(0, got[0] + data["dataLength"]))
+    page.goto(f"{served.address}/?tab=train&run={job}")
+    page.locator("#run .headline").wait_for()
+    page.wait_for_timeout(5000)  # what is drawn once is not counted
+    network.send("Network.enable")
+    server = psutil.Process(served.process.pid)
+    events = served.workspace / "runs" / job / "events.jsonl"
+
+    def state() -> tuple[float, float, int]:
+        used = server.cpu_times()
+        return time.monotonic(), used.user + used.system, events.read_text().count('"loss"')
+
+    before = state()
+    page.wait_for_timeout(seconds * 1000)
+    took, spent, steps = (now - then for now, then in zip(state(), before, strict=True))
+    return {
+        "bytes_a_second": round(got[0] / took),
+        "bytes_a_step": round(got[0] / max(steps, 1)),
+        "steps_a_second": round(steps / took, 1),
+        "share_of_a_core": round(spent / took, 3),
+    }
+
+
 def stocked(root: Path) -> Workspace:
     """A workspace with a tiny model in the starter's place."""
     workspace = Workspace.open(root)
@@ -116,13 +146,13 @@ def stocked(root: Path) -> Workspace:
 
 
 @contextmanager
-def training(workspace: Workspace) -> Iterator[None]:
+def training(workspace: Workspace) -> Iterator[str]:
     """A run that lasts as long as the measuring."""
     store = Store.open(workspace)
     config = RunConfig.model_validate({"training": {"max_steps": 1_000_000}})
     job = submit_run(workspace, store, config)
     try:
-        yield
+        yield job.id
     finally:
         stop_job(workspace, store, job.id)
         until(lambda: store.get(job.id).ended)
@@ -146,7 +176,7 @@ def minimal_page() -> tuple[subprocess.Popen[bytes], str]:
     raise SystemExit("The minimal page was not served within a minute.")
 
 
-def measure(times: int, served: Served) -> None:
+def measure(times: int, served: Served, job: str | None) -> None:
     bare, bare_address = minimal_page()
     try:
         with sync_playwright() as playwright:
@@ -161,6 +191,8 @@ def measure(times: int, served: Served) -> None:
                 if number < times:
                     page.context.close()
             tell(pairs, used(page, times))
+            if job:
+                print(json.dumps(watched(page, served, job)))
             browser.close()
     finally:
         bare.terminate()
@@ -184,8 +216,8 @@ def main() -> None:
         workspace = stocked(Path(folder) / "workspace")
         served = Served(workspace.root, "--port", str(free_port()))
         try:
-            with training(workspace) if given.training else nullcontext():
-                measure(given.times, served)
+            with training(workspace) if given.training else nullcontext() as job:
+                measure(given.times, served, job)
         finally:
             served.end()
 
