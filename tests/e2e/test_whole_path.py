@@ -1,12 +1,15 @@
 """From an empty workspace to a tuned model on disk, as a person does it: in a real browser, on the
 starter model, with few steps. If this fails, the product's first promise is broken. What the model
-has learned after all of them is measured by tests/benchmarks/quickstart.py."""
+has learned after all of them is measured by tests/benchmarks/quickstart.py. Each test goes on where
+the one before it ended."""
 
 from __future__ import annotations
 
 import json
 import signal
 import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -16,6 +19,7 @@ from tests.e2e.serving import Served
 from tests.waiting import until
 
 STEPS = 12
+ROWS = 4
 FEW = (
     ("training", "max_steps", STEPS),
     ("training", "per_device_train_batch_size", 2),
@@ -23,19 +27,41 @@ FEW = (
 )
 
 
-@pytest.mark.e2e
-@pytest.mark.slow
-def test_one_click_to_a_tuned_model(serve, page: Page, tmp_path: Path) -> None:
-    served = serve(tmp_path / "workspace")
-    start_the_quick_start(served, page)
-    run = the_only_run(served)
-    see_it_learn(page, run)
-    come_back_after_a_killed_server(serve, served, page, run)
-    wait_for_its_end(page, run)
-    evaluate(page, run)
-    chat_with_both(page)
-    export_and_download(page, tmp_path)
+pytestmark = [pytest.mark.e2e, pytest.mark.slow]
+
+
+@dataclass
+class Way:
+    """What the tests hand on: the server at work, and the run once there is one."""
+
+    served: Served
+    run: Path = Path()
+
+
+@pytest.fixture(scope="module")
+def way(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Way]:
+    way = Way(Served(tmp_path_factory.mktemp("whole") / "workspace"))
+    yield way
+    way.served.end()
+
+
+@pytest.fixture(autouse=True)
+def alone(page: Page) -> Iterator[None]:
+    """Nothing is asked for elsewhere."""
+    yield
     assert page.foreign == []  # type: ignore[attr-defined]
+
+
+def test_one_click_starts_a_run_that_is_seen_to_learn(way: Way, page: Page) -> None:
+    start_the_quick_start(way.served, page)
+    way.run = the_only_run(way.served)
+    see_it_learn(page, way.run)
+
+
+def test_the_run_goes_on_without_its_server(way: Way, page: Page) -> None:
+    page.goto(f"{way.served.address}/?tab=train&run={way.run.name}")
+    way.served = come_back_after_a_killed_server(way.served, page, way.run)
+    wait_for_its_end(page, way.run)
 
 
 def start_the_quick_start(served: Served, page: Page) -> None:
@@ -92,17 +118,18 @@ def see_it_learn(page: Page, run: Path) -> None:
     assert run.name in page.url
 
 
-def come_back_after_a_killed_server(serve, served: Served, page: Page, run: Path) -> None:
+def come_back_after_a_killed_server(served: Served, page: Page, run: Path) -> Served:
     """The run goes on without its server, and the next server shows it: on a quick machine it may
     have come to its end by then."""
     before = len(losses(run))
     page.loses_server = True  # type: ignore[attr-defined]
     served.end(signal.SIGKILL)
     until(lambda: len(losses(run)) > before or has_ended(run))
-    again = serve(served.workspace)
+    again = Served(served.workspace)
     page.goto(f"{again.address}/?tab=train&run={run.name}")
     until(lambda: drawn_points(page) >= before)
     expect(page.locator("#run .badge-running, #run .badge-finished").first).to_be_visible()
+    return again
 
 
 def wait_for_its_end(page: Page, run: Path) -> None:
@@ -118,20 +145,22 @@ def wait_for_its_end(page: Page, run: Path) -> None:
     assert steps == {0, STEPS}  # one watched it learn
 
 
-def evaluate(page: Page, run: Path) -> None:
+def test_it_is_measured_against_its_base(way: Way, page: Page) -> None:
+    run = way.run
+    page.goto(f"{way.served.address}/?tab=train&run={run.name}")
     page.locator("#run").get_by_role("button", name="Evaluate").click()
-    page.locator("#evaluate-rows input[type=number]").fill("10")
+    page.locator("#evaluate-rows input[type=number]").fill(str(ROWS))
     page.locator("#evaluate-start").click()
     expect(page.locator("#evaluate-report .verdict")).to_contain_text("of fields right")
     [path] = run.glob("evaluations/*/result.json")
     result = json.loads(path.read_text(encoding="utf-8"))
-    assert result["rows"] == 10
+    assert result["rows"] == ROWS
     assert result["base"]["eval_loss"]["value"] > result["tuned"]["eval_loss"]["value"]
     assert page.locator("#evaluate-report .compared").count() > 0
 
 
-def chat_with_both(page: Page) -> None:
-    page.get_by_role("tab", name="Chat").click()
+def test_both_answer(way: Way, page: Page) -> None:
+    page.goto(f"{way.served.address}/?tab=chat&run={way.run.name}")
     page.get_by_text("System prompt and sampling").click()
     page.locator("#chat-max_new_tokens input").fill("24")
     page.locator("#chat-row").click()
@@ -147,8 +176,8 @@ def chat_with_both(page: Page) -> None:
     expect(page.locator("#chat-memory")).to_contain_text("No model is in memory")
 
 
-def export_and_download(page: Page, tmp_path: Path) -> None:
-    page.get_by_role("tab", name="Export").click()
+def test_it_is_exported_and_downloaded(way: Way, page: Page, tmp_path: Path) -> None:
+    page.goto(f"{way.served.address}/?tab=export&run={way.run.name}")
     page.locator("#export-start").click()
     card = page.locator("#export-list .export").first
     expect(card).to_be_visible()
