@@ -215,20 +215,35 @@ class ChatSession:
     ) -> Iterator[tuple[int, Piece, bool]]:
         """(column, piece, whether more has come already), until all columns are done."""
         with self._alone():
-            worker = self._awake()
             self._number += 1
             number, answered = self._number, False
+            worker, said = self._asked("ask", language(), number, asked, settings)
             try:
-                self._send(worker, "ask", language(), number, asked, settings)
                 while not answered:
-                    match self._receive(worker):
+                    match said:
                         case ("piece", _, column, piece):
                             yield column, piece, worker.connection.poll()
+                            said = self._receive(worker)
                         case ("answered", _):
                             answered = True
+                        case _:
+                            said = self._receive(worker)
             finally:
                 if not answered:
                     self._abandon(worker, number)
+
+    def _asked(self, *message: Any) -> tuple[_Worker, Any]:
+        """The worker that was asked, and the first that it says."""
+        while True:
+            worker = self._awake()
+            try:
+                worker.send(*message)
+                return worker, worker.connection.recv()
+            except (EOFError, OSError) as error:
+                worker.process.join(_END_SECONDS)
+                if self._worker is not worker or worker.process.exitcode != 0:
+                    raise self._gone(worker) from error
+                # It went to sleep just then.
 
     def _awake(self) -> _Worker:
         """The worker, with its models loaded again if it had gone to sleep."""
@@ -248,12 +263,6 @@ class ChatSession:
                 if worker.connection.recv()[0] == "answered":
                     return
             worker.end()  # it does not listen either
-
-    def _send(self, worker: _Worker, *message: Any) -> None:
-        try:
-            worker.send(*message)
-        except OSError as error:
-            raise self._gone(worker) from error
 
     def _receive(self, worker: _Worker) -> Any:
         try:
