@@ -24,7 +24,8 @@ window.tunesmith = window.tunesmith || {};
   const CONFIG = {
     displaylogo: false,
     responsive: true,
-    modeBarButtonsToRemove: ["select2d", "lasso2d", "zoomIn2d", "zoomOut2d"],
+    // Nothing of a chart goes to anybody: plotly would offer to send it to its makers.
+    modeBarButtonsToRemove: ["select2d", "lasso2d", "zoomIn2d", "zoomOut2d", "sendChartToCloud"],
     // plotly's own words, for the buttons that are left.
     locales: { "en-US": { dictionary: {
       "Download plot as a PNG": _("Download plot as a PNG"), "Zoom": _("Zoom"), "Pan": _("Pan"),
@@ -147,7 +148,7 @@ window.tunesmith = window.tunesmith || {};
         const element = document.createElement("figure");
         element.append(document.createElement("figcaption"), document.createElement("div"));
         element.lastChild.className = "chart";
-        element.lastChild.setAttribute("role", "img");
+        element.lastChild.setAttribute("role", "figure");
         box.append(element);
       }
       const [title, chart] = box.children[place].children;
@@ -221,7 +222,7 @@ window.tunesmith = window.tunesmith || {};
       }
       const chart = document.createElement("div");
       chart.className = "chart";
-      chart.setAttribute("role", "img");
+      chart.setAttribute("role", "figure");
       chart.setAttribute("aria-label", _("{title}. {what}", { title: panel.title, what: panel.sentence }));
       figure.append(caption, sentence, names, chart);
       return figure;

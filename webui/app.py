@@ -49,9 +49,10 @@ def build(app: App) -> gr.Blocks:
         _wire_selection(page, app, shared)
         header.build(app, shared)
         with shared.tabs.render():
-            for name, _title in TABS:
+            for name, title in TABS:
                 shared.building = name
                 with shared.tab[name].render():
+                    gr.HTML(f"<h2>{_(title)}</h2>", elem_classes="sr-only", apply_default_css=False)
                     _BUILDERS[name](app, shared)
         for wire in shared.finally_wire:
             wire()
@@ -128,10 +129,10 @@ def _plain_errors() -> Iterator[None]:
     except gr.Error:
         raise
     except TunesmithError as error:
-        raise gr.Error(str(error)) from error
+        raise _told(error) from error
     except OSError as error:
         reason = reason_of(error).capitalize()
-        raise gr.Error(
+        raise _told(
             _(
                 "{reason}. Look at the workspace's folder: its rights, and the room on its disk.",
                 reason=reason,
@@ -139,7 +140,11 @@ def _plain_errors() -> Iterator[None]:
         ) from error
     except Exception as error:
         log.exception("a handler failed")
-        raise gr.Error(_(_FAULT)) from error
+        raise _told(_(_FAULT)) from error
+
+
+def _told(problem: object) -> gr.Error:
+    return gr.Error(str(problem), title=_("Error"))
 
 
 def serve(

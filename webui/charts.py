@@ -122,7 +122,7 @@ def chart(label: str, *, height: int = 320, elem_id: str | None = None) -> gr.HT
     `figure(...)`, or to None for an empty frame."""
     return gr.HTML(
         value=None,
-        html_template=f'<div class="chart" role="img" aria-label="{label}" '
+        html_template=f'<div class="chart" role="figure" aria-label="{label}" '
         f'style="height:{height}px"></div>',
         js_on_load="const draw = () => tunesmith.draw(element.querySelector('.chart'), "
         "props.value); draw(); watch('value', draw);",

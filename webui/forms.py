@@ -61,7 +61,14 @@ FOLD_TITLES = {
 READ_ONLY = frozenset({"data.dataset_fingerprint"})
 # Choices that fit beside each other; more become a list.
 MOST_BUTTONS = 4
-_WORDS = {"lora": "LoRA", "none": N_("none"), "lora_only": N_("LoRA only"), "no": N_("never")}
+_WORDS = {
+    "auto": N_("auto"),
+    "all": N_("all"),
+    "lora": "LoRA",
+    "none": N_("none"),
+    "lora_only": N_("LoRA only"),
+    "no": N_("never"),
+}
 
 
 _SPECIAL_WORDS = {
@@ -99,6 +106,7 @@ _SPECIAL_WORDS = {
         "answers": N_("every answer"),
         "last_answer": N_("the last answer"),
         "marked": N_("answers that are marked"),
+        "everything": N_("everything"),
     },
     "data.learn_thoughts": {"not_empty": N_("all but empty ones"), "none": N_("none (only read)")},
     "evaluation.eval_strategy": {

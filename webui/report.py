@@ -57,7 +57,8 @@ def _numbers(found: Report) -> str:
             is_near = key == "fields" and kinds.get(name) == "token_f1"
             meaning = _("Right means half of the words or more") if is_near else metric.meaning
             sides = [part] if base is None else [(before or {}).get(name), part]
-            lines.append(_line(f"{metric.title} {name}", meaning, sides, metric.is_share))
+            label = _("{metric} {field}", metric=metric.title, field=name)
+            lines.append(_line(label, meaning, sides, metric.is_share))
     head = f"<th>{messages.escape(before_name)}</th>" if base else ""
     return (
         '<div class="table-scroll"><table class="numbers"><thead><tr><td></td>'

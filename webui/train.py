@@ -191,7 +191,7 @@ def _html(classes: str = "") -> gr.HTML:
 def _curves_html() -> str:
     """The large chart; the small ones are added as there is something to show in them."""
     return (
-        '<div class="curves"><div class="chart large" data-curve="loss" role="img" '
+        '<div class="curves"><div class="chart large" data-curve="loss" role="figure" '
         f'aria-label="{_("Loss")}"></div><div class="multiples"></div></div>'
     )
 

@@ -19,16 +19,16 @@ STARTER = "SmolLM2-135M-Instruct"
 # Drawn last in a tab or a part of Data.
 DRAWN = {
     "rows": "#rows .row-card",
-    "numbers": "#numbers .figures",
-    "shape": "#steps",
-    "drafts": "#part-drafts button",
-    "manage": "#library-detail",
-    "configure": "#summary .figures, #summary dl",
-    "train": "#run .headline",
+    "numbers": "#part-numbers .charts .main-svg",
+    "shape": "#step-chooser button, #steps .empty",
+    "drafts": "#part-drafts .empty",
+    "manage": "#library-detail h3",
+    "configure": "#summary .need-bar",
+    "train": "#curves .large .legendtext",
     "evaluate": "#evaluate-report .verdict",
-    "chat": "#tab-chat button",
-    "export": "#export-form",
-    "runs": "#runs-table table",
+    "chat": "#chat-memory .soft",
+    "export": "#export-list .export",
+    "runs": "#runs-chart .legendtext",
 }
 
 
@@ -56,12 +56,15 @@ def stocked_workspace(root: Path) -> tuple[Workspace, Job]:
 
 def show(page: Page, served: Served, place: str, run: str) -> None:
     """Opens a tab, or a part of Data, and waits for what is drawn there last."""
-    parts = dict(DATA_PARTS)
-    page.goto(f"{served.address}/?tab={'data' if place in parts else place}&run={run}")
-    expect(page.locator("#header .head")).to_be_visible()
-    if place in parts:
+    part = place in dict(DATA_PARTS)
+    if not page.url.startswith(served.address):
+        page.goto(f"{served.address}/?run={run}")
+    page.locator(f"#tab-{'data' if part else place}-button").click()
+    if part:
         page.locator(f"#part-{place}-button").click()
-    expect(page.locator(DRAWN[place]).first).to_be_visible()
+    if place == "runs":
+        page.locator(f'#runs-table [data-tick="{run}"]').check()
+    expect(page.locator(DRAWN[place]).locator("visible=true").first).to_be_visible()
 
 
 def open_folds(page: Page) -> None:

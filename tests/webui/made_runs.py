@@ -13,6 +13,7 @@ from core.config import RunConfig
 from core.jobs.events import EventWriter
 from core.jobs.job import Job, write_record
 from core.jobs.store import Store
+from core.language import _, pack
 from core.workspace import RunFolder, Workspace, new_id
 
 WRITTEN_BEFORE = Path(__file__).parents[1] / "evaluation" / "written_before"
@@ -96,7 +97,13 @@ def exported(run: RunFolder) -> None:
     folder = run.exports / new_id()
     (folder / "run-merged").mkdir(parents=True)
     (folder / "run-merged.zip").write_bytes(b"PK")
-    checks = [{"name": "Answers as the trained model", "ok": True, "detail": "logits 0 % apart"}]
+    checks = [
+        {
+            "name": _("Answers as the trained model"),
+            "ok": True,
+            "detail": _("logits {apart} apart", apart="0 %"),
+        }
+    ]
     names = {"path": "run-merged", "zip": "run-merged.zip", "size_bytes": 2, "checks": checks}
     result = {"format": "merged", "checkpoint": "final", **names}
-    (folder / "result.json").write_text(json.dumps(result))
+    (folder / "result.json").write_text(json.dumps(pack(result)))

@@ -6,51 +6,64 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from core.jobs.job import Job
+from core.jobs.store import Store
 from core.language import PSEUDO, VARIABLE, _, speaking
 from core.workspace import Workspace
 from tests.e2e.serving import Served
 from tests.webui.every_place import open_folds, places, show, stocked_workspace
+from tests.webui.made_runs import make_run
 from webui.context import TABS
 
 pytestmark = pytest.mark.e2e
-# What is nobody's language: names, units, what a person or a model wrote, what Gradio says itself
-# (in the browser's language).
+# What is nobody's language: names, units, examples of a path, what Gradio says itself (in the
+# browser's language).
 NO_LANGUAGE = re.compile(
     r"""
-    \b(Tunesmith|English|LoRA|QLoRA|DoRA|Hugging\ Face|Hub|GPU|CPU|JSON|YAML|HTML|GGUF|OpenAI|README
-    |Ollama|vLLM|TRL|PEFT|AdamW?|SmolLM2\S*|[KMGT]i?B|min|ms|ID)\b
-    |[\w-]+(?:\.[\w-]+)+            # a field's path, a file
+    \b(Tunesmith|JSON\ Lines|Parquet|README|owner/name|SmolLM2-135M-Instruct|[KMGT]i?B)\b
+    |range\ slider\ for|number\ input\ for|Reset\ to\ default\ value
+    |^\s*(?:sample|en)\s*$           # the sample's id, a language's code
+    |[\w-]+(?:[./][\w-]+)*\.[\w-]+    # a field's path, a file
     |\b[a-z0-9]+(?:[_-][a-z0-9]+)+\b  # a name with hyphens or underscores
+    |\b(?:cpu|fp32|bf16)\b
     |\d+(?:\.\d+)?\ ?[a-zA-Z]{1,3}\b  # 30 s, 135M
     """,
     re.VERBOSE,
 )
-THEIRS = ", ".join(
-    "pre code samp .content .role .tokens .mono .num .hash .made-of .row-card [data-theirs] "
-    "select option[data-theirs] .upload-container .wrap-inner-theirs script style noscript "
-    ".head .mark [lang]:not(html) .js-plotly-plot .tick".split()
+# What a person, a file or a model wrote or is called, and what Gradio says.
+THEIRS = (
+    "pre, code, .content, .role, .prompt, .question, .fields dt, .fields dd, "
+    "#library-detail h3 small, .reply, .need p small, .mark, [lang]:not(html), .upload-container, "
+    ".toast-title, script, style, noscript"
 )
+# By the block that they stand in, the texts that are seen; a choice that is called as in a config
+# is a name.
 TEXTS = """(theirs) => {
-  const seen = new Set(), shown = (one) => one.checkVisibility({ checkVisibilityCSS: true });
-  const blocks = "p, li, td, th, dt, dd, summary, label, button, h1, h2, h3, h4, span, div";
+  const shown = (one) => one.checkVisibility({ checkVisibilityCSS: true });
+  const blocks = "p, li, td, th, dt, dd, summary, label, button, h1, h2, h3, h4, div, option, text";
+  const isName = (one, text) => JSON.stringify(text.trim()) === (
+    one.closest("option")?.value ?? one.closest("label")?.querySelector("input")?.dataset.value);
+  const texts = new Map();
   const walk = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
   while (walk.nextNode()) {
-    const parent = walk.currentNode.parentElement;
-    if (!parent || parent.closest(theirs) || !shown(parent)) continue;
-    if (walk.currentNode.textContent.trim()) seen.add(parent.closest(blocks).innerText);
+    const text = walk.currentNode.textContent, parent = walk.currentNode.parentElement;
+    if (!text.trim() || parent.closest(theirs) || isName(parent, text)) continue;
+    if (!shown(parent.closest("select") || parent)) continue;
+    const block = parent.closest(blocks);
+    texts.set(block, `${texts.get(block) || ""} ${text}`);
   }
-  for (const one of document.querySelectorAll("[title], [placeholder], [aria-label]")) {
-    if (one.closest(theirs) || !shown(one)) continue;
-    for (const name of ["title", "placeholder", "aria-label"]) {
-      seen.add(one.getAttribute(name) || "");
+  const found = [...texts.values()];
+  for (const name of ["title", "placeholder", "aria-label", "alt", "data-title", "data-note"]) {
+    for (const one of document.querySelectorAll(`[${name}]`)) {
+      if (!one.closest(theirs) && shown(one)) found.push(one.getAttribute(name));
     }
   }
-  return [...seen];
+  return found;
 }"""
 
 
@@ -77,36 +90,79 @@ def outside(text: str) -> str:
     return " ".join(re.findall(r"[^\W\d_]{2,}", NO_LANGUAGE.sub(" ", rest)))
 
 
-@pytest.mark.parametrize("place", places())
+def escaped(page: Page, place: str) -> list[str]:
+    """What of the texts that are seen is in a language, each with its place."""
+    texts = dict.fromkeys(page.evaluate(TEXTS, THEIRS))
+    assert any("⟦" in text for text in texts), place
+    return [f"{place}: {out!r} in {text[:200]!r}" for text in texts if (out := outside(text))]
+
+
 def test_no_text_escapes_its_language(
-    served: Served, stocked: tuple[Workspace, Job], page: Page, place: str
+    served: Served, stocked: tuple[Workspace, Job], page: Page
 ) -> None:
-    show(page, served, place, stocked[1].id)
-    expect(page.locator("#header .head")).to_contain_text("⟦")
-    open_folds(page)
-    escaped = {text: out for text in page.evaluate(TEXTS, THEIRS) if (out := outside(text))}
-    assert not escaped, "\n".join(f"{out!r} in {text[:200]!r}" for text, out in escaped.items())
+    found = []
+    for place in places():
+        show(page, served, place, stocked[1].id)
+        open_folds(page)
+        found += escaped(page, place)
+    assert not found, "\n".join(found)
+
+
+def test_no_error_escapes_its_language(
+    served: Served, stocked: tuple[Workspace, Job], page: Page
+) -> None:
+    show(page, served, "configure", stocked[1].id)
+    page.locator("#field-training-learning_rate-input").fill("quick")
+    expect(page.locator("#field-training-learning_rate .field-error")).to_contain_text("⟦")
+    expect(page.locator("#summary .notice-failed")).to_contain_text("⟦")
+    found = escaped(page, "a wrong setting")
+
+    show(page, served, "runs", stocked[1].id)
+    row = page.locator(f'#runs-table tr[data-run="{stocked[1].id}"] td').last
+    row.evaluate("(cell) => cell.innerHTML = '<button data-act=stop>⟦⟧</button>'")
+    row.locator("button").click()
+    expect(page.locator(".toast-body.error")).to_contain_text("⟦")
+    found += escaped(page, "a handler that fails")
+    page.errors.clear()  # type: ignore[attr-defined]
+    assert not found, "\n".join(found)
+
+
+def test_the_gate_speaks_the_language(served: Served, browser: Browser) -> None:
+    page = browser.new_page()
+    page.goto(f"{served.address}/?token=wrong")
+    assert not escaped(page, "the gate")
+    page.close()
+
+
+def test_a_text_that_escapes_is_found(served: Served, browser: Browser) -> None:
+    page = browser.new_page()
+    page.set_content("⟦Öné⟧<p>⟦Twõ⟧ <b>rows</b> ⟦öf⟧ <code>theirs</code></p><i title='Help'></i>")
+    assert [one.split("'")[1] for one in escaped(page, "here")] == ["rows", "Help"]
+    page.close()
 
 
 def test_the_page_speaks_the_browsers_language_and_the_chosen_one(
-    served: Served, stocked: tuple[Workspace, Job], browser: Browser, page: Page
+    tmp_path: Path, page: Page
 ) -> None:
     """A run stays the one that is shown, whatever language it is shown in."""
     with speaking("zh"):
         data, train = (str(_(title)) for name, title in TABS if name in ("data", "train"))
-    server = Served(stocked[0].root, "--port", "7975")
+    workspace = Workspace.open(tmp_path / "workspace")
+    store = Store.open(workspace)
+    job = make_run(workspace, store, name="r-1")
+    make_run(workspace, store, name="r-2")
+    store.close()
+    server = Served(workspace.root, "--port", "7975")
     try:
         page.set_extra_http_headers({"Accept-Language": "zh-CN,zh;q=0.9,en;q=0.5"})
-        page.goto(f"{server.address}/?tab=train&run={stocked[1].id}")
+        page.goto(f"{server.address}/?tab=train&run={job.id}")
         expect(page.locator("html")).to_have_attribute("lang", "zh-CN")
         expect(page.get_by_role("tab", name=train, exact=True)).to_be_visible()
         expect(page.get_by_role("tab", name=data, exact=True)).to_be_visible()
-        expect(page.locator("#run .headline")).to_contain_text("r-2")
+        expect(page.locator("#run .headline")).to_contain_text("r-1")
         page.locator("[data-language=en]").click()
         expect(page.get_by_role("tab", name="Train", exact=True)).to_be_visible()
-        expect(page.locator("#run .headline")).to_contain_text("r-2")
-        page.reload()
-        expect(page.get_by_role("tab", name="Train", exact=True)).to_be_visible()
+        expect(page.locator("#run .headline")).to_contain_text("r-1")
         page.locator("[data-language=zh]").click()
         expect(page.get_by_role("tab", name=train, exact=True)).to_be_visible()
         page.goto("about:blank")

@@ -21,7 +21,7 @@ from core.language import _, n_
 from core.tokens.lens import Lens
 from webui import messages
 from webui.background import Newest
-from webui.context import CHOICE, QUIET, App, Shared, stamp
+from webui.context import CHOICE, DATA_PARTS, QUIET, App, Shared, stamp
 from webui.data.drafts import Desk, DraftsView
 from webui.data.import_form import ImportForm
 from webui.data.import_sources import dropped, line_of
@@ -67,9 +67,10 @@ class _Data:
         self.newest = gr.State(Newest())
         self.views: dict[str, Any] = {}
         with gr.Tabs(elem_id="parts", overflow_behavior="wrap"):
-            for name, view in _PARTS.items():
+            for name, title in DATA_PARTS:
                 with shared.part[name].render():
-                    self.views[name] = view(app, shared)
+                    gr.HTML(f"<h3>{_(title)}</h3>", elem_classes="sr-only", apply_default_css=False)
+                    self.views[name] = _PARTS[name](app, shared)
 
         self.at_work = [
             self.importing,
