@@ -14,7 +14,7 @@ tunesmith.form = (() => {
   // The parts' shares are asked for before a part that was not opened yet is drawn.
   function formOf(name, shares = []) {
     const form = forms[name] || (forms[name] = {
-      values: {}, choices: {}, edits: {}, count: 0, parts: [], marks: NONE, marksAt: 0, draft: null,
+      values: {}, choices: {}, edits: {}, count: 0, parts: [], marks: NONE, marksAt: 0, draft: null, recalled: "",
     });
     for (const share of shares) form.values = { ...(share || {}).values, ...form.values };
     return form;
@@ -104,7 +104,8 @@ tunesmith.form = (() => {
   function changed(form, part, path, value) {
     form.values[path] = value;
     form.edits[path] = ++form.count;
-    if (form.draft) form.draft.held[path] = value;
+    if (path === form.draft?.by) turnTo(form, value);
+    else if (form.draft) form.draft.held[path] = value;
     keep(form);
     part.props.value = share(form, part.paths);
     clearTimeout(part.soon);
@@ -114,8 +115,31 @@ tunesmith.form = (() => {
 
   function keep(form) {
     if (!form.draft) return;
-    const { key, preset, held: mine } = form.draft;
-    localStorage.setItem(key, JSON.stringify({ preset, held: mine }));
+    const { key, preset, held: mine, about } = form.draft;
+    // The last one, and that of each data set.
+    for (const place of [key, `${key} ${about}`]) {
+      localStorage.setItem(place, JSON.stringify({ preset, held: mine, about }));
+    }
+  }
+
+  function kept(place) {
+    try {
+      return JSON.parse(localStorage.getItem(place));
+    } catch {
+      return null; // not ours
+    }
+  }
+
+  // Another data set: what is set from now on is kept for it, and what was last set with it comes
+  // back; without such a draft all stays. `recalled` takes it to the server, which fills it in.
+  function turnTo(form, about) {
+    const draft = form.draft;
+    if (draft.about === about) return;
+    const found = kept(`${draft.key} ${about}`) || draft;
+    const { preset, held: mine } = found;
+    const stays = preset === draft.preset && same(mine, draft.held);
+    form.recalled = stays ? "" : JSON.stringify({ preset, held: mine, back: true, at: form.count });
+    Object.assign(draft, { about, preset, held: { ...mine } });
   }
 
   // The server's answer (`Form.fill`): which it is, and the new values of the parts, for Gradio.
@@ -135,25 +159,29 @@ tunesmith.form = (() => {
       const stays = (path) => filled.kept.includes(path) || (form.edits[path] || 0) > at;
       draft.held = Object.fromEntries(Object.entries(draft.held).filter(([path]) => stays(path)));
     }
-    for (const [path, value] of Object.entries(filled.values || {})) {
+    const values = Object.entries(filled.values || {});
+    for (const [path, value] of values) {
       if ((form.edits[path] || 0) > at || same(form.values[path], value)) continue;
       take(form, path, value);
-      if (draft && !filled.preset) draft.held[path] = value;
+      if (path === draft?.by) {
+        // With other values beside it, those are what is wanted with it.
+        if (values.length > 1) draft.about = value;
+        else turnTo(form, value);
+      } else if (draft && !filled.preset) draft.held[path] = value;
     }
     for (const path of Object.keys(filled.choices || {})) take(form, path, form.values[path]);
     keep(form);
     return [form.filled, ...shares.map((one) => share(form, Object.keys(one.values)))];
   }
 
-  // What was typed before the page was loaded again; from now on what is typed is kept under `key`.
-  function restore(name, key, preset) {
-    const text = localStorage.getItem(key) || "";
-    let before = {};
-    try {
-      before = JSON.parse(text || "{}");
-    } catch { /* not ours */ }
-    formOf(name).draft = { key, preset: before.preset || preset, held: before.held || {} };
-    return text;
+  // What was typed before the page was loaded again, with the data set `about` if there is such a
+  // draft; from now on what is typed is kept under `key`, by what the field `by` holds.
+  function restore(name, key, preset, by, about) {
+    const last = kept(key), before = kept(`${key} ${about}`) || last;
+    const form = formOf(name);
+    form.draft = { key, by, about, preset, held: {}, ...before, about };
+    form.recalled = before ? JSON.stringify({ ...before, back: last?.about !== before.about }) : "";
+    return form.recalled;
   }
 
   // -- marks: which fields matter, differ from the preset or are wrong
@@ -344,5 +372,9 @@ tunesmith.form = (() => {
     });
   }
 
-  return { mount, mark, fill, restore, value: (name, path) => forms[name].values[path] };
+  return {
+    mount, mark, fill, restore,
+    recalled: (name) => forms[name].recalled,
+    value: (name, path) => forms[name].values[path],
+  };
 })();

@@ -123,3 +123,28 @@ tunesmith.setLanguage = (code) => {
 tunesmith.copy = async (text) => {
   if (navigator.clipboard) await navigator.clipboard.writeText(text);
 };
+
+// A table (webui/tables.py): a heading sorts, a button turns the page or acts, a tick gathers, a row
+// opens. Of the ticks only those of this page are known here.
+tunesmith.table = (element, trigger) => {
+  element.addEventListener("click", (event) => {
+    const at = (name) => event.target.closest(`[data-${name}]`)?.dataset;
+    const head = at("sort"), page = at("first"), act = at("act"), row = at("id");
+    if (head) trigger("input", { sort: head.sort });
+    else if (page) trigger("input", { first: Number(page.first) });
+    else if (act) trigger("apply", { act: act.act, id: act.id });
+    else if (row && !event.target.closest("label, input")) trigger("select", { id: row.id });
+  });
+  element.addEventListener("change", (event) => {
+    if (!event.target.matches("input[data-tick]")) return;
+    const boxes = [...element.querySelectorAll("input[data-tick]")];
+    const names = (some) => some.map((box) => box.dataset.tick);
+    trigger("like", { ticked: names(boxes.filter((box) => box.checked)), shown: names(boxes) });
+  });
+  // Gradio puts another row into the same box, which a person's tick has made deaf to `checked`.
+  new MutationObserver((changes) => {
+    for (const { target } of changes) {
+      if (target.dataset.tick) target.checked = target.hasAttribute("checked");
+    }
+  }).observe(element, { subtree: true, attributeFilter: ["checked", "data-tick"] });
+};

@@ -101,6 +101,10 @@ def _formats(app: App, run_id: str) -> list[tuple[str, str]]:
     ]
 
 
+# Of many exports the others open at a click.
+OPEN_EXPORTS = 8
+
+
 def exports(run: RunFolder) -> str:
     """Every finished export of a run, newest first."""
     cards = [_card(item) for item in list_exports(run.root) if item.state == "finished"]
@@ -112,7 +116,7 @@ def exports(run: RunFolder) -> str:
                 "offered."
             ),
         )
-    return f"<h3>{_('Exports')}</h3>{''.join(cards)}"
+    return f"<h3>{_('Exports')}</h3>{messages.folded(cards, OPEN_EXPORTS)}"
 
 
 def _card(item: Export) -> str:

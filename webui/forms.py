@@ -269,11 +269,12 @@ class Form:
         held: Mapping[str, Any] | None = None,
         preset: str = "",
         kept: Sequence[str] = (),
+        at: int | None = None,
     ) -> dict[Component, Any]:
         """What the form is to hold from now on, by path, and to offer: `values`, and what is
-        `held` as controls hold it. With `data`, which the handler was given, what a person changed
-        meanwhile stays. `values` that are those of a `preset` are no draft, but for those that are
-        `kept` from before."""
+        `held` as controls hold it. With `data`, which the handler was given, or the number of a
+        change as `at`, what a person changed meanwhile stays. `values` that are those of a `preset`
+        are no draft, but for those that are `kept` from before."""
         said: dict[str, Any] = {
             "values": {p: write(self.specs[p], v) for p, v in (values or {}).items()}
             | dict(held or {}),
@@ -281,9 +282,8 @@ class Form:
             "preset": preset,
             "kept": list(kept),
             "asked": uuid4().hex,
+            "at": at if data is None else max(data[part]["at"] for part in self.parts),
         }
-        if data is not None:
-            said["at"] = max(data[part]["at"] for part in self.parts)
         return {self.filled: json.dumps(said)}
 
     def render(self) -> None:
@@ -300,6 +300,7 @@ class Form:
             [self.filled, *self.parts],
             [self.taken, *self.parts],
             js=f"(...given) => tunesmith.form.fill('{self.name}', ...given)",
+            trigger_mode="multiple",
             **QUIET,
         )
 

@@ -7,7 +7,7 @@ answers are not to be trusted. Functions here take plain text and return HTML.
 from __future__ import annotations
 
 import html
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -102,6 +102,17 @@ def facts(items: Mapping[str, str]) -> str:
         for label, value in items.items()
     )
     return f'<dl class="facts">{rows}</dl>'
+
+
+def folded(pieces: Sequence[str], first: int, last: int = 0) -> str:
+    """Pieces of HTML; what is between the `first` and the `last` of them opens at a click."""
+    end = max(first, len(pieces) - last)
+    between = pieces[first:end]
+    if len(between) < 2:
+        return "".join(pieces)
+    more = _("{n:,} more", n=len(between))
+    fold = f'<details class="more"><summary>{more}</summary>{"".join(between)}</details>'
+    return "".join([*pieces[:first], fold, *pieces[end:]])
 
 
 def turn(role: str, content: Any, extra: str = "") -> str:

@@ -15,6 +15,8 @@ from core.language import _, n_
 from webui import messages
 
 SHOWN_ROWS = 20
+# The others open at a click.
+_OPEN_ROWS = 6
 
 
 def report(found: Report, rows_shown: int = SHOWN_ROWS) -> str:
@@ -96,7 +98,8 @@ def _cell(number: Estimate | None, share: bool, kind: str) -> str:
 def _texts(found: Report) -> str:
     """The texts that the tuned model knows least, with the perplexity of each."""
     title = _("Texts that the tuned model knows least")
-    return f"<h3>{title}</h3>{''.join(map(_text, found.texts))}"
+    texts = messages.folded([_text(text) for text in found.texts], _OPEN_ROWS)
+    return f"<h3>{title}</h3>{texts}"
 
 
 def _text(text: KnownText) -> str:
@@ -135,7 +138,8 @@ def _rows(found: Report, shown: int) -> str:
     if not rows:
         return messages.note(empty[found.measured], "finished") if found.measured in empty else ""
     draw = _pair if found.measured == "pairs" else _row
-    return f"<h3>{titles[found.measured]}</h3>" + "".join(map(draw, rows[:shown]))
+    drawn = messages.folded([draw(row) for row in rows[:shown]], _OPEN_ROWS)
+    return f"<h3>{titles[found.measured]}</h3>{drawn}"
 
 
 def _pair(row: Row) -> str:

@@ -18,7 +18,8 @@ from core.runs.differences import differences
 from core.runs.lineage import built_on, lineage_text
 from core.runs.records import RunSummary, delete_run, list_runs, load_run, note_run, rename_run
 from core.runs.resume import resume_run
-from webui import messages
+from webui import messages, tables
+from webui.beginning import Beginning
 from webui.charts import RUN_COLOURS, Line, chart, figure, run_colour
 from webui.context import CHOICE, QUIET, App, Shared
 from webui.forms import said, setting_label
@@ -41,17 +42,17 @@ class _Runs:
     def __init__(self, app: App, shared: Shared) -> None:
         self.app, self.shared = app, shared
         self.drawer = RunTable()
-        self.order = gr.State({"by": "created", "descending": True})
+        self.order = gr.State(tables.NEWEST)
         self.ticked = gr.State([])
         self.deleting = gr.State("")
         self.table = gr.HTML(
-            elem_id="runs-table", js_on_load=CLICKS, apply_default_css=False, show_label=False
+            elem_id="runs-table",
+            js_on_load=tables.CLICKS,
+            apply_default_css=False,
+            show_label=False,
         )
-        with gr.Column(visible=False, elem_classes="nothing") as self.nothing:
-            text = _("Start the sample run: a few minutes on this machine, and nothing of yours.")
-            gr.HTML(messages.empty(_("No runs yet"), text), apply_default_css=False)
-            sample = gr.Button(_("Start the sample run"), variant="primary", scale=0)
-            shared.sample_buttons.append(sample)
+        text = _("Start the sample run: a few minutes on this machine, and nothing of yours.")
+        self.nothing = Beginning(app, shared, _("No runs yet"), text).box
         self.told = gr.HTML(elem_id="runs-told")
         with gr.Column(visible=False, elem_id="runs-detail", elem_classes="card") as self.detail:
             self._build_detail()
@@ -113,15 +114,12 @@ class _Runs:
         )
         return gr.Column(visible=True), words, run.job.name, run.job.note, hidden, ""
 
-    def sort_by(self, sort: dict[str, Any], event: gr.EventData):
-        same = sort["by"] == event.sort
-        return {"by": event.sort, "descending": not sort["descending"] if same else True}
-
     def select(self, event: gr.EventData):
-        return event.run
+        return event.id
 
-    def tick(self, event: gr.EventData):
-        return list(event.runs), gr.Column(visible=len(event.runs) > 0)
+    def tick(self, before: list[str], event: gr.EventData):
+        ticked = tables.tick(before, event)
+        return ticked, gr.Column(visible=bool(ticked))
 
     def compare(self, ticks: list[str], which: str, log: bool):
         """The ticked runs' curves over one another, and the settings in which they differ."""
@@ -148,7 +146,7 @@ class _Runs:
     def act(self, event: gr.EventData):
         """A button in a row: stop, resume, or run next."""
         try:
-            return _act(self.app, event.act, event.run)
+            return _act(self.app, event.act, event.id)
         except TunesmithError as problem:
             return messages.error(problem)
 
@@ -207,9 +205,9 @@ class _Runs:
         shared.on_show("runs", self.draw, redraw["inputs"], redraw["outputs"])
         shared.on_show("runs", self.show_detail, [run], details)
         shared.ticker.tick(**redraw)
-        self.table.input(self.sort_by, self.order, self.order, **each).then(**redraw)
+        self.table.input(tables.reorder, self.order, self.order, **each).then(**redraw)
         self.table.select(self.select, None, run, **each)
-        ticking = self.table.like(self.tick, None, [self.ticked, self.overlay], **each)
+        ticking = self.table.like(self.tick, self.ticked, [self.ticked, self.overlay], **each)
         ticking.then(self.compare, compared, drawn, **quiet)
         gr.on([self.metric.input, self.log.input], self.compare, compared, drawn, **CHOICE)
         self.table.apply(self.act, None, told, **quiet).then(**redraw)
@@ -287,23 +285,6 @@ SORT_KEYS: dict[str, tuple[str, Callable[[RunSummary], Any]]] = {
     "size": (N_("Size"), lambda run: run.size_bytes),
     "created": (N_("Started"), lambda run: run.job.created_at),
 }
-# Clicks on the table: a heading sorts, a tick compares, a row opens, a button acts.
-CLICKS = """
-element.addEventListener('click', (event) => {
-  const head = event.target.closest('[data-sort]');
-  if (head) return trigger('input', {sort: head.dataset.sort});
-  const act = event.target.closest('[data-act]');
-  if (act) return trigger('apply', {act: act.dataset.act, run: act.dataset.run});
-  if (event.target.closest('label, input')) return;
-  const row = event.target.closest('[data-run]');
-  if (row) trigger('select', {run: row.dataset.run});
-});
-element.addEventListener('change', (event) => {
-  if (!event.target.matches('input[data-tick]')) return;
-  const ticked = [...element.querySelectorAll('input[data-tick]:checked')];
-  trigger('like', {runs: ticked.map((box) => box.dataset.tick)});
-});
-"""
 
 
 def sort(runs: Sequence[RunSummary], by: str, descending: bool) -> list[RunSummary]:
@@ -363,29 +344,19 @@ class RunTable:
         *,
         by: str = "created",
         descending: bool = True,
+        first: int = 0,
         ticked: Sequence[str] = (),
         selected: str = "",
     ) -> str:
-        heads = "".join(
-            self._head(key, _(label), by, descending) for key, (label, _value) in SORT_KEYS.items()
-        )
-        rows = "".join(
-            self._row(run, run.id in ticked, run.id == selected)
-            for run in sort(runs, by, descending)
-        )
+        titles = [(key, _(label)) for key, (label, _value) in SORT_KEYS.items()]
+        heads = tables.heads(titles, by, descending)
+        shown, pager = tables.page(sort(runs, by, descending), first)
+        rows = "".join(self._row(run, run.id in ticked, run.id == selected) for run in shown)
         return (
             '<div class="table-scroll"><table class="runs"><thead><tr>'
             f'<th><span class="sr-only">{_("Compare")}</span></th>{heads}<th>{_("Loss")}</th>'
             f'<th><span class="sr-only">{_("Actions")}</span></th></tr></thead>'
-            f"<tbody>{rows}</tbody></table></div>"
-        )
-
-    def _head(self, key: str, label: str, by: str, descending: bool) -> str:
-        order = ("descending" if descending else "ascending") if key == by else "none"
-        arrow = {"descending": "\u2193", "ascending": "\u2191", "none": ""}[order]
-        return (
-            f'<th aria-sort="{order}"><button type="button" class="sort" data-sort="{key}">'
-            f"{label} <span aria-hidden='true'>{arrow}</span></button></th>"
+            f"<tbody>{rows}</tbody></table></div>{pager}"
         )
 
     def _row(self, run: RunSummary, ticked: bool, selected: bool) -> str:
@@ -414,7 +385,7 @@ class RunTable:
             f'<td data-label="{label}">{cell}</td>'
             for label, cell in zip(labels, cells, strict=True)
         )
-        return f'<tr data-run="{run.id}" class="{"selected" if selected else ""}">{body}</tr>'
+        return f'<tr data-id="{run.id}" class="{"selected" if selected else ""}">{body}</tr>'
 
 
 def actions(run: RunSummary) -> str:
@@ -429,6 +400,6 @@ def actions(run: RunSummary) -> str:
     elif run.resumable:
         offered.append(("resume", _("Resume")))
     return "".join(
-        f'<button type="button" class="small" data-act="{act}" data-run="{run.id}">{word}</button>'
+        f'<button type="button" class="small" data-act="{act}" data-id="{run.id}">{word}</button>'
         for act, word in offered
     )

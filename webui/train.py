@@ -295,21 +295,27 @@ def choices(live: LiveRun) -> str:
     return f'<h3 class="section">{_("Chosen automatically")}</h3><dl class="choices">{rows}</dl>'
 
 
+# Of many prompts, and of many answers to one, the others open at a click.
+OPEN_SAMPLES, LATEST_ANSWERS = 6, 4
+
+
 def samples(live: LiveRun) -> str:
     """For each watched prompt its answers, the same prompt's under one another."""
     if not live.samples:
         return ""
-    cards = "".join(_sample(live.samples[index]) for index in sorted(live.samples))
+    drawn = [_sample(live.samples[index]) for index in sorted(live.samples)]
+    cards = messages.folded(drawn, OPEN_SAMPLES)
     return f'<h3 class="section">{_("Sample answers")}</h3><div class="samples">{cards}</div>'
 
 
 def _sample(sample: Sample) -> str:
     turns = [str(turn.get("content", "")) for turn in sample.prompt if turn.get("role") == "user"]
-    rows = "".join(
+    answers = [
         f'<div class="answer"><span class="num">{_("step {step}", step=step)}</span>'
         f"{_answer(text, sample.expected)}</div>"
         for step, text in sample.answers
-    )
+    ]
+    rows = messages.folded(answers, 1, LATEST_ANSWERS)
     if sample.expected is not None:
         rows += (
             f'<div class="answer expected"><span>{_("wanted")}</span>'

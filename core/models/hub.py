@@ -38,6 +38,15 @@ class HubFailed(Exception):
     """A download from the Hub that broke off; the message says why."""
 
 
+def way_round() -> str:
+    """What helps where the Hub itself cannot be reached."""
+    return _(
+        "Where the Hub cannot be reached, set HF_ENDPOINT=https://hf-mirror.com before the start. "
+        "A model's folder, such as one from ModelScope, can be used by its path: start with "
+        "--allow FOLDER."
+    )
+
+
 def is_model_folder(folder: Path) -> bool:
     """Whether `folder` has a config in it, and safetensors or a stack."""
     if not os.path.isfile(folder / "config.json"):  # a name may be too long to be a file's

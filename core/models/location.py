@@ -167,7 +167,8 @@ def _checked_hub_id(name: str, seconds: float) -> str:
                     seconds=seconds,
                 ),
                 _(
-                    "Check the network and HF_HUB_OFFLINE, or name a model's folder. {choice}",
+                    "Check the network and HF_HUB_OFFLINE. {way_round} {choice}",
+                    way_round=hub.way_round(),
                     choice=choice,
                 ),
             )

@@ -22,6 +22,7 @@ from core.data.read.sources import HubSource
 from core.data.read.tables import table_rows
 from core.errors import DataError
 from core.language import _
+from core.models.hub import way_round
 from core.progress import Tell
 
 SEED = 42
@@ -149,7 +150,7 @@ def _unreachable(source: HubSource, error: BaseException) -> DataError:
             endpoint=ENDPOINT,
             error=type(error).__name__,
         ),
-        _("Look at the network (and HF_ENDPOINT, if it is set), or bring the data as a file."),
+        _("Look at the network, or bring the data as a file. {way_round}", way_round=way_round()),
     )
 
 

@@ -202,7 +202,7 @@ def test_without_a_network_it_ends_soon(tmp_path: Path) -> None:
     found = worker.fetch("hf:me/plain")
     worker.end()
     assert f"{nobody} does not answer" in found["error"]
-    assert "network" in found["hint"]
+    assert "network" in found["hint"] and "HF_ENDPOINT=https://hf-mirror.com" in found["hint"]
 
 
 def test_offline_nothing_is_asked(hub: DatasetHub, tmp_path: Path) -> None:

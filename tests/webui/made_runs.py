@@ -28,10 +28,11 @@ def make_run(
     state: str = "finished",
     steps: int = 90,
     name: str = "a run",
+    run_id: str = "",
     **fields: Any,
 ) -> Job:
     """A run of `steps` logged steps that is now in `state`."""
-    run_id = new_id()
+    run_id = run_id or new_id()
     folder = workspace.run(run_id)
     folder.root.mkdir(parents=True)
     RunConfig().save(folder.config)
@@ -93,8 +94,8 @@ def evaluated(run: RunFolder, report: str) -> None:
     shutil.copy(WRITTEN_BEFORE / f"{report}.json", folder / "result.json")
 
 
-def exported(run: RunFolder) -> None:
-    folder = run.exports / new_id()
+def exported(run: RunFolder, identity: str = "") -> None:
+    folder = run.exports / (identity or new_id())
     (folder / "run-merged").mkdir(parents=True)
     (folder / "run-merged.zip").write_bytes(b"PK")
     checks = [

@@ -56,12 +56,13 @@ def test_the_table_names_each_set_and_lets_no_name_become_html(app: App) -> None
         damaged_datasets(app.workspace),
         by="rows",
         descending=True,
+        first=0,
         ticked=[info.id],
         selected=info.id,
     )
     assert "&lt;script&gt;" in shown and "<script>" not in shown
     assert "Prompt and answer" in shown and f'data-tick="{info.id}" checked' in shown
-    assert 'data-act="delete" data-set="broken"' in shown and "damaged" in shown
+    assert 'data-act="delete" data-id="broken"' in shown and "damaged" in shown
 
 
 @pytest.mark.parametrize(("kind", "part", "rows"), [("jsonl", "", 8), ("parquet", "train", 7)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import gradio as gr
@@ -82,6 +83,24 @@ def test_a_time_names_where_it_comes_from(app: App) -> None:
     text = time_text(app, estimate, ROWS, trial)
     assert "about 1 h 00 min" in text
     assert "100 tokens/s from a trial of two steps, 1.9 GB measured" in text
+
+
+@pytest.mark.parametrize(
+    ("device", "flags", "slow"),
+    [
+        (replace(GPU, kind="cpu"), CpuFlags(False, False), True),
+        (replace(GPU, kind="cpu"), CpuFlags(True, False), False),
+        (GPU, CpuFlags(False, False), False),
+    ],
+)
+def test_a_cpu_without_bf16_is_said_to_be_slow_before_the_start(
+    app: App, device: Device, flags: CpuFlags, slow: bool
+) -> None:
+    """Somebody would take a step of ten seconds for a run that stands still."""
+    app.hardware = Hardware((device,), 2, flags, 10**10, 10**10)
+    told = time_text(app, estimate_of(app, settings(app, 1), 240, ROWS), ROWS, None)
+    assert "try two steps" in told
+    assert ("about ten minutes here" in told) is slow
 
 
 def test_amounts_are_rounded_to_what_is_meant() -> None:

@@ -10,6 +10,7 @@ import psutil
 import pytest
 from playwright.sync_api import Page, expect
 
+from core.data.prepare import import_dataset
 from core.jobs.job import Job
 from core.jobs.store import Store
 from core.workspace import Workspace
@@ -194,6 +195,45 @@ def test_what_was_typed_is_there_again_when_the_page_is_loaded_again(
 
 _DRAFT = """() => Object.entries(localStorage).some(([key, draft]) =>
   key.startsWith("tunesmith-draft") && draft.includes("mine") && draft.includes("3e-4"))"""
+
+
+def test_settings_come_back_with_their_data_set(
+    served: Served, page: Page, stocked: tuple[Workspace, Job]
+) -> None:
+    """What was found out for one data set would be run with the next, or be lost for the first."""
+    rows = stocked[0].root / "other.jsonl"
+    rows.write_text('{"prompt": "a", "completion": "b"}\n' * 4, encoding="utf-8")
+    other = import_dataset(stocked[0], [rows], name="the other", eval_fraction=0.0)
+    rate = page.locator(f"#field-{RATE} textarea")
+    came_back = page.get_by_text("The settings that you last used with this data set.")
+
+    def choose(dataset: str) -> None:
+        page.locator("#tab-configure .form-part").first.wait_for()
+        box = page.locator("#field-data-dataset input, #field-data-dataset textarea").first
+        box.click()
+        page.locator("#field-data-dataset [role=option]", has_text=dataset).click()
+
+    visit(page, served, "?tab=configure")
+    rate.fill("3e-4")
+    choose("the other")
+    expect(page).to_have_url(re.compile(other.id))
+    expect(rate).to_have_value("3e-4")
+    expect(came_back).to_have_count(0)
+    page.locator("#preset").get_by_text("Full fine-tune of a small model").click()
+    expect(rate).not_to_have_value("3e-4")
+    rate.fill("7e-5")
+    choose("upport tickets")
+    expect(rate).to_have_value("3e-4")
+    expect(came_back).to_be_visible()
+    expect(page.locator("#preset label.selected")).not_to_contain_text("Full fine-tune")
+    # In Data, too; and after a reload.
+    visit(page, served, f"?tab=data&dataset={other.id}")
+    open_tab(page, "configure")
+    expect(rate).to_have_value("7e-5")
+    expect(page.locator("#preset label.selected")).to_contain_text("Full fine-tune")
+    page.locator("#reset-settings").click()
+    expect(rate).not_to_have_value("7e-5")
+    expect(came_back).to_have_count(0)
 
 
 def test_a_dropped_file_becomes_the_selected_data_set(

@@ -23,7 +23,7 @@ from core.estimate.pace import Pace, pace_from_runs, seconds_of, try_run
 from core.estimate.plan import RunEstimate, estimate_run
 from core.estimate.summary import Summary, optimizer_steps, rows_of_trainer, summarize
 from core.language import _, n_
-from core.models.hardware import Hardware
+from core.models.hardware import Device, Hardware
 from core.models.location import ensure_model, local_model
 from core.rules import parse_config
 from core.runs.naming import dataset_title
@@ -335,7 +335,7 @@ def time_text(
         kind = estimate.device.kind
         pace = pace_from_runs(app.workspace, app.store, estimate.config, kind)
     if pace is None:
-        return _("not known: try two steps")
+        return _("not known: try two steps") + _slow(app.hardware, estimate.device)
     seconds = seconds_of(estimate.config, pace, counts)
     speed = _("{speed:,.0f} tokens/s {origin}", speed=pace.tokens_per_second, origin=pace.origin)
     if trial:
@@ -344,6 +344,17 @@ def time_text(
     known = _("known when the tokens are")
     told = known if seconds is None else _about(messages.duration(seconds))
     return f"{told}<small>{messages.escape(speed)}</small>"
+
+
+def _slow(hardware: Hardware, device: Device) -> str:
+    """What to be ready for on a CPU that computes in 32 bits only."""
+    if device.kind != "cpu" or hardware.precision_on(device)[0] == "bf16":
+        return ""
+    told = _(
+        "This CPU has no bf16 instructions: training on it is slow. The quick start takes about "
+        "ten minutes here."
+    )
+    return f"<small>{told}</small>"
 
 
 def gigabytes(size: float) -> str:

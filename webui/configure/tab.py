@@ -22,7 +22,7 @@ from core.runs.check import start_problems
 from core.tokens.lens import Lens
 from webui import background, forms, messages
 from webui.configure import plan
-from webui.configure.draft import Draft
+from webui.configure.draft import DATASET, Draft
 from webui.configure.extras import ExtrasView
 from webui.configure.plan import MemoryView
 from webui.configure.presets import PresetChoice, when
@@ -37,7 +37,7 @@ from webui.tokens import count_tokens
 # How long the page waits for a count of tokens, in seconds; it is asked for again at a change.
 PATIENCE = 120
 MODULES = "adapter.target_modules"
-MODEL, TEMPLATE, DATASET = "model.model_name_or_path", "data.chat_template", "data.dataset"
+MODEL, TEMPLATE = "model.model_name_or_path", "data.chat_template"
 
 
 def build(app: App, shared: Shared) -> None:
@@ -56,6 +56,7 @@ class _Configure:
             with gr.Column(scale=7, min_width=320):
                 self.presets = PresetChoice(app, first)
                 self.preset, self.when = self.presets.field, self.presets.when
+                self.came_back = gr.HTML(apply_default_css=False, elem_id="came-back")
                 self.reset = gr.Button(_("Back to the preset"), size="sm", elem_id="reset-settings")
                 self.form = Form("run", first.config().values(), self._choices(), [DATASET])
                 self.form.part([forms.basics()])
@@ -168,19 +169,24 @@ class _Configure:
         """The form with the values of a preset, but for those that are kept."""
         values = preset.config().values()
         changed = {path: value for path, value in values.items() if path not in kept}
-        return self.form.fill(changed, data=data, preset=preset.name, kept=kept)
+        filled = self.form.fill(changed, data=data, preset=preset.name, kept=kept)
+        return {**filled, self.came_back: ""}
 
-    def restore(self, kept: Any) -> dict[Component, Any]:
-        """What was typed before the page was loaded again."""
-        found = self.draft.read(kept)
+    def restore(self, text: Any) -> dict[Component, Any]:
+        """What was typed before the page was loaded again, or the last time with this data set."""
+        found = self.draft.read(text)
         if found is None:
-            return {self.form.filled: gr.skip()}
-        preset, held = found
+            return {self.came_back: ""}
+        preset = found.preset
         values = {p: v for p, v in preset.config().values().items() if p != DATASET}
+        note = _("The settings that you last used with this data set.")
         return {
-            **self.form.fill(values, held=held, preset=preset.name, kept=list(held)),
+            **self.form.fill(
+                values, held=found.held, preset=preset.name, kept=list(found.held), at=found.at
+            ),
             **self.presets.choose(preset),
             self.when: when(preset),
+            self.came_back: f'<p class="aside">{note}</p>' if found.came_back else "",
         }
 
     def choose_sample(self) -> dict[Component, Any]:
@@ -313,8 +319,10 @@ class _Configure:
         self.rewards.wire()
         self.verl.wire(form, self.inputs)
         followed(self.extras.wire(form))
-        self.preset.input(self.choose, self.inputs, {self.when, form.filled}, **CHOICE)
-        self.reset.click(self.back, self.inputs, {form.filled}, **quiet)
+        self.preset.input(
+            self.choose, self.inputs, {self.when, self.came_back, form.filled}, **CHOICE
+        )
+        self.reset.click(self.back, self.inputs, {self.came_back, form.filled}, **quiet)
         self.presets.wire()
         self._wire_lists()
         begun = self.start_outputs
@@ -350,7 +358,7 @@ class _Configure:
     def wire_draft(self) -> None:
         assert self.shared.page is not None
         self.form.render()
-        told = {self.presets.purpose, self.preset, self.when, self.form.filled}
+        told = {self.presets.purpose, self.preset, self.when, self.came_back, self.form.filled}
         self.draft.wire(self.shared.page, self.restore, told)
 
     def wire_sample_buttons(self) -> None:

@@ -21,6 +21,7 @@ from core.data.turn_keys import unused_text
 from core.errors import DataError, TunesmithError
 from core.jobs.isolated import call_isolated
 from core.language import N_, _, n_
+from core.models.hub import way_round
 from core.workspace import Workspace
 from webui import background, messages
 from webui.data import row_cards
@@ -84,7 +85,8 @@ class Sources:
             login="<code>hf auth login</code>",
             token="<code>HF_TOKEN</code>",
         )
-        gr.HTML(f"<p class='aside'>{about}</p>", apply_default_css=False)
+        told = f"<p class='aside'>{about}</p><p class='aside'>{messages.escape(way_round())}</p>"
+        gr.HTML(told, apply_default_css=False)
         with gr.Row():
             self.hub_id = gr.Textbox(
                 label=_("Data set"), placeholder="owner/name", max_lines=1, min_width=220, scale=2

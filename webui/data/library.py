@@ -29,7 +29,7 @@ from core.errors import TunesmithError
 from core.jobs.isolated import call_isolated
 from core.language import N_, _
 from core.workspace import Workspace
-from webui import background, messages
+from webui import background, messages, tables
 from webui.context import QUIET, App, Shared, stamp
 from webui.data.combine import Combining
 
@@ -40,13 +40,13 @@ class Library:
     def __init__(self, app: App, shared: Shared) -> None:
         self.app, self.shared = app, shared
         self.writing = background.Tasks()
-        self.order = gr.State({"by": "created", "descending": True})
+        self.order = gr.State(tables.NEWEST)
         self.ticked = gr.State([])
         self.deleting = gr.State("")
         self.shown = gr.State("")
         self.table = gr.HTML(
             elem_id="library-table",
-            js_on_load=CLICKS,
+            js_on_load=tables.CLICKS,
             apply_default_css=False,
             show_label=False,
         )
@@ -109,15 +109,8 @@ class Library:
         typed = (kept, kept) if same else (info.name, info.description)
         return title, *typed, dataset, *said
 
-    def sort_by(self, order: dict[str, Any], event: gr.EventData):
-        same = order["by"] == event.sort
-        return {"by": event.sort, "descending": not order["descending"] if same else True}
-
     def select(self, event: gr.EventData):
-        return event.dataset
-
-    def tick(self, event: gr.EventData):
-        return list(event.datasets)
+        return event.id
 
     def rename(self, dataset: str, name: str, description: str):
         """Keeps name and description."""
@@ -144,7 +137,7 @@ class Library:
         return dataset, gr.Button(visible=True), messages.note(text, "stopped")
 
     def ask_delete_damaged(self, event: gr.EventData):
-        return self.ask_delete(event.dataset)
+        return self.ask_delete(event.id)
 
     def delete_now(self, asked: str, dataset: str):
         """Deletes what was asked about; the selection moves on if it was that."""
@@ -202,9 +195,9 @@ class Library:
             self.confirm,
         ]
         shared.on_rows(self.detail, [dataset, self.shown], details).then(**draw)
-        self.table.input(self.sort_by, self.order, self.order, **each).then(**draw)
+        self.table.input(tables.reorder, self.order, self.order, **each).then(**draw)
         self.table.select(self.select, None, dataset, **each)
-        self.table.like(self.tick, None, self.ticked, **each).then(
+        self.table.like(tables.tick, self.ticked, self.ticked, **each).then(
             self.combining.show, self.ticked, self.combining.outputs, **quiet
         )
         self.save.click(
@@ -254,23 +247,6 @@ SORT_KEYS: dict[str, tuple[str, Callable[[DatasetInfo], Any]]] = {
     "size": (N_("Size"), DatasetInfo.size_bytes),
     "created": (N_("Last change"), lambda info: info.created_at),
 }
-# Clicks on the table: a heading sorts, a tick gathers, a button acts, a row opens.
-CLICKS = """
-element.addEventListener('click', (event) => {
-  const head = event.target.closest('[data-sort]');
-  if (head) return trigger('input', {sort: head.dataset.sort});
-  const act = event.target.closest('[data-act]');
-  if (act) return trigger('apply', {dataset: act.dataset.set});
-  if (event.target.closest('label, input')) return;
-  const row = event.target.closest('[data-set]');
-  if (row) trigger('select', {dataset: row.dataset.set});
-});
-element.addEventListener('change', (event) => {
-  if (!event.target.matches('input[data-tick]')) return;
-  const ticked = [...element.querySelectorAll('input[data-tick]:checked')];
-  trigger('like', {datasets: ticked.map((box) => box.dataset.tick)});
-});
-"""
 
 
 def form_title(form: str) -> str:
@@ -284,30 +260,21 @@ def render(
     *,
     by: str,
     descending: bool,
+    first: int,
     ticked: Sequence[str],
     selected: str,
 ) -> str:
     """The table in the order of one column; what cannot be opened stands below, with the reason."""
     value = SORT_KEYS.get(by, SORT_KEYS["created"])[1]
-    heads = "".join(_head(key, label, by, descending) for key, (label, _value) in SORT_KEYS.items())
-    rows = "".join(
-        _row(info, info.id in ticked, info.id == selected)
-        for info in sorted(sets, key=value, reverse=descending)
-    )
+    titles = [(key, _(label)) for key, (label, _value) in SORT_KEYS.items()]
+    heads = tables.heads(titles, by, descending)
+    shown, pager = tables.page(sorted(sets, key=value, reverse=descending), first)
+    rows = "".join(_row(info, info.id in ticked, info.id == selected) for info in shown)
     broken = "".join(_damaged(identity, reason) for identity, reason in damaged)
     return (
         '<div class="table-scroll"><table class="runs sets"><thead><tr>'
         f'<th><span class="sr-only">{_("Put together")}</span></th>{heads}</tr></thead>'
-        f"<tbody>{rows}{broken}</tbody></table></div>"
-    )
-
-
-def _head(key: str, label: str, by: str, descending: bool) -> str:
-    order = ("descending" if descending else "ascending") if key == by else "none"
-    arrow = {"descending": "\u2193", "ascending": "\u2191", "none": ""}[order]
-    return (
-        f'<th aria-sort="{order}"><button type="button" class="sort" data-sort="{key}">'
-        f"{label} <span aria-hidden='true'>{arrow}</span></button></th>"
+        f"<tbody>{rows}{broken}</tbody></table></div>{pager}"
     )
 
 
@@ -332,7 +299,7 @@ def _row(info: DatasetInfo, ticked: bool, selected: bool) -> str:
     body = "".join(
         f'<td data-label="{label}">{cell}</td>' for label, cell in zip(labels, cells, strict=True)
     )
-    return f'<tr data-set="{identity}" class="{"selected" if selected else ""}">{body}</tr>'
+    return f'<tr data-id="{identity}" class="{"selected" if selected else ""}">{body}</tr>'
 
 
 def _version(info: DatasetInfo) -> str:
@@ -354,7 +321,7 @@ def _damaged(identity: str, reason: str) -> str:
     return (
         f'<tr class="damaged"><td></td><td colspan="{len(SORT_KEYS)}"><b>{shown}</b> '
         f"{messages.escape(reason)} "
-        f'<button type="button" class="small" data-act="delete" data-set="{shown}">'
+        f'<button type="button" class="small" data-act="delete" data-id="{shown}">'
         f"{_('Delete')}</button>"
         "</td></tr>"
     )
