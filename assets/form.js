@@ -395,5 +395,5 @@ tunesmith.form = (() => {
     });
   }
 
-  return { mount, mark, fill, restore, value: (name, path) => forms[name].values[path] };
+  return { mount, mark, fill, restore, field: fieldHtml, value: (name, path) => forms[name].values[path] };
 })();

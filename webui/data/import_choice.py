@@ -49,7 +49,7 @@ class ImportChoice:
                 scale=2,
                 info=_("As it stands in lists; it can be changed later."),
             )
-        self.table = MappingTable().build()
+        self.table = MappingTable()
         self.saved.build_list()
         with gr.Row(elem_classes="split"):
             with gr.Column(min_width=300):
@@ -242,7 +242,7 @@ class ImportChoice:
             self.system,
             self.recipe.file,
             self.recipe.steps,
-            *self.table.inputs,
+            self.table.held,
             *self.hold_out.inputs,
             *self.saved.inputs,
         }
@@ -262,7 +262,8 @@ class ImportChoice:
             self.recipe.file,
             self.recipe.steps,
             self.recipe.told,
-            *self.table.outputs,
+            self.table.held,
+            self.table.told,
             *self.hold_out.outputs,
             *self.saved.outputs,
         }
@@ -276,9 +277,7 @@ class ImportChoice:
             self.saved.use.click(self.use_saved, inputs, outputs, **quiet),
             self.saved.choice.input(self.use_saved, inputs, outputs, **CHOICE),
             self.recipe.file.upload(self.take_recipe, inputs, outputs, **quiet),
-            # Apart: a list tells twice of one choice, and what is typed meanwhile would be lost.
-            gr.on(self.table.picked, self.choose_column, inputs, outputs, **latest),
-            gr.on(self.table.typed, self.choose_column, inputs, outputs, **latest),
+            self.table.held.input(self.choose_column, inputs, outputs, **latest),
         ]
         for event in chosen:
             event.then(self.count_drops, inputs, self.drops, **latest).then(
