@@ -57,7 +57,7 @@ class JobProgress:
         self.app, self.kinds, self.of = app, kinds, of
         self.stop_id, self.hides = stop_id, hides
         self.shown = gr.HTML(elem_id=elem_id, js_on_load=CLICKS, apply_default_css=False)
-        self.told = gr.Textbox(visible="hidden", label="Jobs begun and ended")
+        self.told = gr.Textbox(visible="hidden", container=False, label="Jobs begun and ended")
         # Jobs that this page showed at work: it shows their end, whoever has seen that elsewhere.
         self.known = gr.State(set())
 

@@ -49,7 +49,7 @@ class _Train:
             shared.sample_buttons.append(sample)
         with gr.Column(visible=False, elem_id="run") as self.shown:
             self._build_run()
-        self.cursor = gr.Textbox(visible="hidden", label="What is drawn")
+        self.cursor = gr.Textbox(visible="hidden", container=False, label="What is drawn")
         self.panes = [self.shown, self.nothing, self.stop, self.resume, self.next, self.choice]
         self.panes += self.after.panes
         self.texts = [getattr(self, name) for name in _PARTS]

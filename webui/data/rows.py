@@ -122,7 +122,9 @@ class RowsView:
         self.rows = gr.HTML(elem_id="rows", apply_default_css=False)
         self.model = ModelFetch(app, shared)
         self.where = gr.State(Where())
-        self.late = gr.Textbox(visible="hidden", label="What the worker was asked late")
+        self.late = gr.Textbox(
+            visible="hidden", container=False, label="What the worker was asked late"
+        )
         self.inputs = {
             shared.dataset,
             shared.lens,

@@ -77,10 +77,12 @@ class ShapeView:
 
     def _build_panel(self) -> None:
         # Which kind of step is filled in, and the place of the recorded one that is edited.
-        self.op = gr.Textbox(visible="hidden", label="Kind of step")
-        self.place = gr.Textbox(visible="hidden", label="Place of the step")
+        self.op = gr.Textbox(visible="hidden", container=False, label="Kind of step")
+        self.place = gr.Textbox(visible="hidden", container=False, label="Place of the step")
         # The job that came from the panel as it is, which its success closes.
-        self.applied = gr.Textbox(visible="hidden", label="The step that is applied")
+        self.applied = gr.Textbox(
+            visible="hidden", container=False, label="The step that is applied"
+        )
         with gr.Column(visible=False, elem_classes="card", elem_id="shape-panel") as self.panel:
             self.chooser = gr.HTML(
                 elem_id="step-chooser", js_on_load=job_progress.CLICKS, apply_default_css=False
