@@ -18,7 +18,7 @@ from core.jobs.job import Job
 from core.language import _, n_, speaking
 from core.workspace import Workspace
 from webui import messages
-from webui.context import CHOICE, QUIET, App, Shared, version_of
+from webui.context import CHOICE, QUIET, App, Shared, of_trigger, version_of
 from webui.data import draft_cards
 from webui.data.draft_form import DraftForm
 from webui.job_progress import JobProgress
@@ -152,7 +152,7 @@ class DraftsView:
     def turn(self, data: dict[Component, Any], event: gr.EventData) -> dict[Any, Any]:
         """Another task, others of its drafts, or another page of them."""
         data[self.desk].close()
-        step = {self.pages.before: -PAGE, self.pages.after: PAGE}.get(event.target)
+        step = of_trigger(event, {self.pages.before: -PAGE, self.pages.after: PAGE}, 0)
         first = max(int(data[self.first]) + step, 0) if step else 0
         return {self.first: first, **self.draw(data | {self.first: first})}
 
@@ -259,7 +259,7 @@ class DraftsView:
 
     def decide_all(self, data: dict[Component, Any], event: gr.EventData) -> dict[Any, Any]:
         """Accepts or rejects the drafts that are shown."""
-        act = "accept" if event.target is self.accept_all else "reject"
+        act = of_trigger(event, {self.accept_all: "accept"}, "reject")
         said = self.pages.decide_all(act, *(data[one] for one in self.page))
         return {self.said: said, **self.draw(data)}
 
