@@ -25,6 +25,57 @@ tunesmith.form = (() => {
     at: form.count,
   });
 
+  // -- how the fields are drawn; what they hold comes after
+
+  const SIGNS = { "&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;", "'": "&#39;" };
+  const escape = (text) => String(text ?? "").replace(/[&<>"']/g, (sign) => SIGNS[sign]);
+  const idOf = (path) => `field-${path.replaceAll(".", "-")}`;
+  const withCode = (text) => escape(text).replace(/`([^`]+)`/g, "<code>$1</code>");
+
+  function controlOf(field, id) {
+    const fixed = field.fixed ? "disabled" : "", placeholder = escape(field.placeholder);
+    const common = `id="${id}-input" aria-describedby="${id}-info" ${fixed}`;
+    const options = (field.options || []).map(([text, value]) => [escape(text), escape(value)]);
+    switch (field.control) {
+      case "radio":
+      case "checks": {
+        const type = field.control === "radio" ? "radio" : "checkbox";
+        return `<div class="wrap">${options.map(([text, value]) => `<label><input type="${type}"
+          name="${id}" data-value="${value}" ${fixed}><span>${text}</span></label>`).join("")}</div>`;
+      }
+      case "check": return `<input type="checkbox" ${common}>`;
+      case "select": return `<div class="input-container"><select ${common}>${options.map(
+        ([text, value]) => `<option value="${value}">${text}</option>`).join("")}</select></div>`;
+      case "combo":
+      case "many": return `<div class="input-container">
+        ${field.control === "many" ? '<span class="chosen"></span>' : ""}<input type="text"
+        autocomplete="off" role="combobox" aria-expanded="false" aria-controls="${id}-list" ${common}
+        placeholder="${placeholder}"><ul class="options" role="listbox" id="${id}-list" hidden></ul>
+        </div>`;
+      default: return `<div class="input-container"><textarea rows="${field.rows || 1}" ${common}
+        placeholder="${placeholder}" spellcheck="false"></textarea></div>`;
+    }
+  }
+
+  function fieldHtml(field) {
+    const id = idOf(field.path), label = escape(field.label), many = field.control === "checks";
+    const group = many || field.control === "radio";
+    const about = `<div class="info-text" id="${id}-info">${withCode(field.help)}</div>`;
+    const named = `role="${many ? "group" : "radiogroup"}" aria-labelledby="${id}-label"
+      aria-describedby="${id}-info"`;
+    return `<div class="field field-${field.kind}" id="${id}" data-path="${escape(field.path)}"
+      data-control="${field.control}"><div class="container" ${group ? named : ""}>${group
+        ? `<span class="label-text" id="${id}-label">${label}</span>`
+        : `<label class="label-text" for="${id}-input">${label}</label>`}${about}${
+        controlOf(field, id)}</div></div>`;
+  }
+
+  function groupHtml({ title, id, fields }) {
+    const settings = `<div class="settings">${fields.map(fieldHtml).join("")}</div>`;
+    return !title ? settings : `<details class="fold" id="${id}"><summary class="label-wrap"><span>${
+      escape(title)}</span></summary>${settings}</details>`;
+  }
+
   // -- what a control shows, and what a person did to it
 
   const same = (one, other) => JSON.stringify(one) === JSON.stringify(other);
@@ -257,7 +308,7 @@ tunesmith.form = (() => {
     const form = formOf(name, [props.value]);
     const paths = Object.keys(props.value.values);
     Object.assign(form.choices, { ...props.choices, ...form.choices });
-    element.innerHTML = props.form;
+    element.innerHTML = props.groups.map(groupHtml).join("");
     const fields = Object.fromEntries(
       [...element.querySelectorAll(".field")].map((field) => [field.dataset.path, field]));
     const part = { element, props, trigger, paths, fields, announced: props.announced || [] };
@@ -374,6 +425,7 @@ tunesmith.form = (() => {
 
   return {
     mount, mark, fill, restore,
+    field: fieldHtml,
     recalled: (name) => forms[name].recalled,
     value: (name, path) => forms[name].values[path],
   };

@@ -81,9 +81,13 @@ def _shared() -> Shared:
             name: gr.Tab(_(title), id=name, elem_id=f"tab-{name}", render=False)
             for name, title in TABS
         },
-        run=gr.Textbox(label="Selected run", visible="hidden", elem_id="selected-run"),
-        dataset=gr.Textbox(label="Selected data set", visible="hidden", elem_id="selected-dataset"),
-        version=gr.Textbox(label="Version of the rows", visible="hidden"),
+        run=gr.Textbox(
+            label="Selected run", visible="hidden", container=False, elem_id="selected-run"
+        ),
+        dataset=gr.Textbox(
+            label="Selected data set", visible="hidden", container=False, elem_id="selected-dataset"
+        ),
+        version=gr.Textbox(label="Version of the rows", visible="hidden", container=False),
         part={
             name: gr.Tab(_(title), id=name, elem_id=f"part-{name}", render=False)
             for name, title in DATA_PARTS
@@ -93,7 +97,7 @@ def _shared() -> Shared:
         ),
         tickers={name: gr.Timer(1, active=False) for name, _title in TABS},
         shown={
-            name: gr.Textbox(label=f"What {name} shows", visible="hidden")
+            name: gr.Textbox(label=f"What {name} shows", visible="hidden", container=False)
             for name, _title in (*TABS, *DATA_PARTS)
         },
     )

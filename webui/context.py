@@ -37,7 +37,7 @@ What a tab may not do
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -228,3 +228,9 @@ def version_of(app: App, dataset: str) -> str:
 def stamp(info: DatasetInfo) -> str:
     """What `shared.version` holds for these rows: another text for others, and for another name."""
     return f"{info.id} {info.fingerprint} {info.name}"
+
+
+def of_trigger(event: gr.EventData, choices: Mapping[Any, Any], other: Any) -> Any:
+    """What is given for the component that told the event. Gradio gives another object for one that
+    was updated; its number is the same."""
+    return next((one for block, one in choices.items() if block._id == event.target._id), other)

@@ -16,7 +16,7 @@ from core.models.checkpoints import checkpoints
 from core.rules import load_config
 from core.runs.extend import train_longer
 from core.runs.lineage import values_to_continue
-from core.runs.resume import can_halve, resume_with_half
+from core.runs.resume import can_halve
 from webui import messages
 from webui.context import QUIET, App, Shared
 
@@ -139,17 +139,9 @@ class FollowUp:
             return gr.skip(), _said(error)
         return job.id, ""
 
-    def go_on_with_half(self, run_id: str) -> Any:
-        try:
-            resume_with_half(self.app.workspace, self.app.store, run_id)
-        except TunesmithError as error:
-            return messages.error(error)
-        return gr.skip()
-
     # -- wiring
 
-    def wire(self, outcome: Component, look: dict[str, Any]) -> None:
-        """`outcome` is where is said what cannot be done, `look` what shows the run anew."""
+    def wire(self) -> None:
         shared, run = self.shared, self.shared.run
         quiet = {**QUIET, "concurrency_limit": None}
         form = shared.form
@@ -160,7 +152,6 @@ class FollowUp:
         self.close.click(_hidden, None, self.panel, **quiet)
         given = [run, self.epochs, self.steps, self.rate, self.checkpoint]
         self.begin.click(self.train_on, given, [run, self.told], **quiet)
-        self.half.click(self.go_on_with_half, run, outcome, **quiet).then(**look)
 
 
 def _hidden() -> Any:

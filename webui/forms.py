@@ -1,26 +1,22 @@
 """The settings forms, generated from declared fields (core.config.fields.FieldSpec).
 
-A form is HTML of our own (templates/form.html, assets/form.js) in one component for each part of
-it: a component of Gradio for each of 250 fields took the browser five seconds. What a control holds
-is text, a choice or a tick; `read` gives it back to core's own parser, so that the form understands
+A form is HTML of our own (assets/form.js draws it) in one component for each part of it: a
+component of Gradio for each of 250 fields took the browser five seconds. What a control holds is
+text, a choice or a tick; `read` gives it back to core's own parser, so that the form understands
 what the command line understands.
 """
 
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import gradio as gr
 import yaml
 from gradio.components import Component
-from jinja2 import Environment, FileSystemLoader
-from markupsafe import Markup, escape
 
 from core.config import SPEC_BY_PATH, SPECS, FieldSpec, RunConfig, nest
 from core.config.arguments import Argument
@@ -123,9 +119,6 @@ _SPECIAL_WORDS = {
 }
 
 
-_PAGES = Environment(loader=FileSystemLoader(Path(__file__).parent / "templates"), autoescape=True)
-
-
 @dataclass(frozen=True)
 class Group:
     """Fields under each other; with a title, in a fold."""
@@ -179,7 +172,7 @@ class Form:
             js_on_load=f"tunesmith.form.mount('{self.name}', element, props, trigger);",
             elem_classes="form-part",
             apply_default_css=False,
-            form=_PAGES.get_template("form.html").render(groups=shown),
+            groups=shown,
             choices={path: self._offered(spec) for path, spec in specs.items()},
             announced=self.announced,
         )
@@ -193,23 +186,23 @@ class Form:
         return [*(word for word in spec.words if word not in (known or [])), *(known or [])]
 
     def _drawn(self, spec: FieldSpec) -> dict[str, Any]:
-        """A field for templates/form.html."""
+        """A field for form.js, without what is empty."""
         choices = [(text, json.dumps(value)) for text, value in options(spec)]
         if spec.kind == "bool" and spec.auto:
             choices = [(_(word), json.dumps(word)) for word in (N_("auto"), N_("on"), N_("off"))]
         long = spec.kind in ("list", "records", "dict") or spec.path == "data.system_prompt"
-        return {
+        drawn = {
             "path": spec.path,
-            "id": element_id(spec.path),
             "kind": spec.kind,
             "control": self._control(spec),
             "label": _label(spec),
-            "help": _with_code(_(spec.help)),
+            "help": _(spec.help),
             "options": choices,
             "placeholder": _placeholder(spec),
-            "rows": 2 if long else 1,
+            "rows": 2 if long else 0,
             "fixed": spec.path in READ_ONLY,
         }
+        return {key: value for key, value in drawn.items() if value}
 
     def _control(self, spec: FieldSpec) -> str:
         """How a field is drawn: check, radio, select, checks, many, combo or text."""
@@ -309,11 +302,6 @@ def _label(spec: FieldSpec) -> str:
     if not spec.unit:
         return _(spec.label)
     return _("{label} ({unit})", label=_(spec.label), unit=_(spec.unit))
-
-
-def _with_code(text: str) -> Markup:
-    """What stands in backticks, as code."""
-    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))
 
 
 def unseen(value: Any, script: str | None = None) -> gr.HTML:

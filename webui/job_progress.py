@@ -57,7 +57,7 @@ class JobProgress:
         self.app, self.kinds, self.of = app, kinds, of
         self.stop_id, self.hides = stop_id, hides
         self.shown = gr.HTML(elem_id=elem_id, js_on_load=CLICKS, apply_default_css=False)
-        self.told = gr.Textbox(visible="hidden", label="Jobs begun and ended")
+        self.told = gr.Textbox(visible="hidden", container=False, label="Jobs begun and ended")
         # Jobs that this page showed at work: it shows their end, whoever has seen that elsewhere.
         self.known = gr.State(set())
 
@@ -146,18 +146,17 @@ class JobProgress:
         def news(data: dict[Component, Any]) -> dict[Component, Any]:
             return self.draw(data, data[place]) or {self.shown: gr.skip()}
 
-        def act(at: str, known: set[str], event: gr.EventData) -> dict[Component, Any]:
-            self.act(known, event)
-            return self.clear(at) or {self.shown: gr.skip()}
+        def act(data: dict[Component, Any], event: gr.EventData) -> dict[Component, Any]:
+            self.act(data[self.known], event)
+            return {**self.clear(data[place]), **news(data)}
 
         inputs = {place, *self.inputs}
-        shown = {"fn": news, "inputs": inputs, "outputs": self.outputs, **CHOICE}
-        for event in (shared.shown[tab].change, shared.ticker.tick, begun.then):
-            event(**shown)
+        gr.on([shared.shown[tab].change, shared.ticker.tick], news, inputs, self.outputs, **CHOICE)
+        begun.then(news, inputs, self.outputs, **CHOICE)
         self.told.change(
             lambda at: gr.Button(interactive=not self.at_work(at)), place, start, **QUIET
         )
-        self.shown.select(act, [place, self.known], self.shown, **CHOICE).then(**shown)
+        self.shown.select(act, inputs, self.outputs, **CHOICE)
 
     def _found(self, place: str) -> list[Job]:
         """The jobs of this place, newest first."""

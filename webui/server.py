@@ -130,6 +130,7 @@ def launch(
 _OWN_FILES: dict[str, Callable[[], Path]] = {
     "page.js": lambda: theme.ASSETS / "page.js",
     "form.js": lambda: theme.ASSETS / "form.js",
+    "mapping.js": lambda: theme.ASSETS / "mapping.js",
     "charts.js": lambda: theme.ASSETS / "charts.js",
     "logo.svg": lambda: theme.LOGO,
     "plotly.js": theme.plotly_script,

@@ -76,7 +76,7 @@ class TemplateChoice:
             gr.HTML(f'<p class="aside">{about}</p>', apply_default_css=False)
         with gr.Column(visible=False, elem_classes="card", elem_id="template-editor") as self.box:
             self._build_editor()
-        self.draft = gr.Textbox("", visible="hidden", label="Draft of a template")
+        self.draft = gr.Textbox("", visible="hidden", container=False, label="Draft of a template")
 
     @staticmethod
     def _choice_of(spec: FieldSpec) -> gr.Dropdown:

@@ -36,6 +36,7 @@ _HEAD = """
 <link rel="icon" type="image/svg+xml" href="tunesmith/logo.svg">
 <script src="tunesmith/page.js"></script>
 <script src="tunesmith/form.js"></script>
+<script src="tunesmith/mapping.js"></script>
 <script src="tunesmith/charts.js"></script>
 """
 

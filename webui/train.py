@@ -18,10 +18,10 @@ from core.jobs.queue import stop_job
 from core.language import _
 from core.runs.lineage import lineage_text
 from core.runs.records import RESUMABLE
-from core.runs.resume import resume_run
+from core.runs.resume import resume_run, resume_with_half
 from core.workspace import RunFolder
 from webui import messages
-from webui.context import CHOICE, QUIET, App, Shared
+from webui.context import CHOICE, QUIET, App, Shared, of_trigger
 from webui.follow_up import FollowUp
 from webui.forms import said, setting_label
 from webui.live import LiveRun, Sample, completions
@@ -49,7 +49,7 @@ class _Train:
             shared.sample_buttons.append(sample)
         with gr.Column(visible=False, elem_id="run") as self.shown:
             self._build_run()
-        self.cursor = gr.Textbox(visible="hidden", label="What is drawn")
+        self.cursor = gr.Textbox(visible="hidden", container=False, label="What is drawn")
         self.panes = [self.shown, self.nothing, self.stop, self.resume, self.next, self.choice]
         self.panes += self.after.panes
         self.texts = [getattr(self, name) for name in _PARTS]
@@ -123,16 +123,12 @@ class _Train:
             (_("{name}: {text}", name=job.name or job.id, text=_state(job)), job.id) for job in jobs
         ]
 
-    def stop_run(self, run_id: str):
-        return self._ask(lambda: stop_job(self.app.workspace, self.app.store, run_id))
-
-    def resume_run(self, run_id: str):
-        return self._ask(lambda: resume_run(self.app.workspace, self.app.store, run_id))
-
-    def _ask(self, what: Any):
-        """Does it; what cannot be done is said where a run's outcome is said."""
+    def act(self, run_id: str, event: gr.EventData):
+        """Stops the run, resumes it, or goes on with half the batch; what cannot be done is said
+        where a run's outcome is said."""
+        acts: dict[Any, Any] = {self.stop: stop_job, self.resume: resume_run}
         try:
-            what()
+            of_trigger(event, acts, resume_with_half)(self.app.workspace, self.app.store, run_id)
         except TunesmithError as error:
             return messages.error(error)
         return gr.skip()
@@ -154,12 +150,15 @@ class _Train:
         shown.change(self.open, run, [self.choice, run], **in_order).then(**look)
         shared.ticker.tick(**look)
         self.choice.input(lambda chosen: chosen, self.choice, run, **CHOICE)
-        self.stop.click(self.stop_run, run, self.outcome, **quiet).then(**look)
-        self.resume.click(self.resume_run, run, self.outcome, **quiet).then(**look)
-        self.after.wire(self.outcome, look)
-        steps = {"evaluate": self.evaluate, "chat": self.chat, "export": self.export}
-        for tab, button in steps.items():
-            button.click(lambda tab=tab: shared.go(tab), None, shared.tabs, **quiet)
+        acts = [self.stop.click, self.resume.click, self.after.half.click]
+        gr.on(acts, self.act, run, self.outcome, **quiet).then(**look)
+        self.after.wire()
+        steps = {self.evaluate: "evaluate", self.chat: "chat", self.export: "export"}
+
+        def go(event: gr.EventData) -> gr.Tabs:
+            return shared.go(of_trigger(event, steps, "train"))
+
+        gr.on([button.click for button in steps], go, None, shared.tabs, **quiet)
         self.log_scale.input(None, self.log_scale, js="on => tunesmith.setLogScale(on)")
         self.raw.input(None, self.raw, js="on => tunesmith.setRaw(on)")
         self.all.input(None, self.all, js="on => tunesmith.setAll(on)")

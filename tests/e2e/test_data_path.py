@@ -47,30 +47,19 @@ def upload_and_map(page: Page, path: Path) -> None:
     panel = page.locator("#import")
     expect(panel.get_by_role("button", name="Import", exact=True)).to_be_visible()
     expect(page.locator("#form input").first).to_have_value("Text with labels")
-    text, label = (field(page, name) for name in ("text", "label"))
-    choose(page, text, "A template of several columns")
-    box = text.locator("textarea")
+    panel.get_by_label("text", exact=True).select_option("A template of several columns")
+    box = panel.get_by_label("Template for text")
     box.fill("{question}\n\n{optoins}")
     box.press("Tab")
     expect(panel).to_contain_text("did you mean")
     box.fill("{question}\n\n{options}")
     box.press("Tab")
-    choose(page, label, "category")
+    panel.get_by_label("label", exact=True).select_option("category")
     preview = page.locator("#import-preview")
     expect(preview).to_contain_text("Law question 0?")
     expect(panel).not_to_contain_text("did you mean")
     panel.get_by_role("button", name="Import", exact=True).click()
     expect(panel).to_be_hidden()
-
-
-def field(page: Page, name: str):
-    """The row of the mapping table for a field of the form."""
-    return page.locator("#mapping .map-row").filter(has=page.locator(f'input[aria-label="{name}"]'))
-
-
-def choose(page: Page, dropdown, option: str) -> None:
-    dropdown.locator("input").first.click()
-    page.get_by_role("option", name=option).first.click()
 
 
 def look_at_the_rows(page: Page) -> None:

@@ -299,7 +299,15 @@ def test_behind_a_proxy_that_takes_its_path_off_the_page_has_all_its_files(
         inside = {"Cookie": token, "Host": "box.example"}
         page = client.get("/", headers=inside).text
         assert '"root":"http://box.example/tunesmith"' in page
-        for name in ("page.js", "form.js", "charts.js", "logo.svg", "plotly.js", "alive"):
+        for name in (
+            "page.js",
+            "form.js",
+            "mapping.js",
+            "charts.js",
+            "logo.svg",
+            "plotly.js",
+            "alive",
+        ):
             assert client.get(f"/tunesmith/{name}", headers=inside).is_success, name
         assert client.get("/gradio_api/info", headers=inside).status_code == 200
 

@@ -7,7 +7,6 @@ import dataclasses
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
 from typing import Any
 
 import gradio as gr
@@ -29,7 +28,7 @@ from core.rules import parse_config
 from core.runs.naming import dataset_title
 from core.tokens.lens import Lens
 from webui import background, messages
-from webui.context import QUIET, App
+from webui.context import QUIET, App, of_trigger
 from webui.forms import Form, said, setting_label
 from webui.tokens import count_tokens, finished
 
@@ -457,8 +456,9 @@ class MemoryView:
         """The event after which the plan has something new to show."""
         quiet = QUIET
 
-        def change(button: gr.Button, data: dict[Component, Any]) -> dict[Component, Any]:
-            config = self.apply(form.config(data), data[button])
+        def change(data: dict[Component, Any], event: gr.EventData) -> dict[Component, Any]:
+            label = of_trigger(event, {button: data[button] for button in self.buttons}, "")
+            config = self.apply(form.config(data), label)
             return form.fill(config.values(), data=data)
 
         def attempt(
@@ -466,8 +466,8 @@ class MemoryView:
         ) -> Iterator[dict[Component, Any]]:
             yield from self.attempt(lambda: form.config(data), request.session_hash)
 
-        for button in self.buttons:
-            button.click(partial(change, button), {*inputs, button}, {form.filled}, **quiet)
+        clicks = [button.click for button in self.buttons]
+        gr.on(clicks, change, {*inputs, *self.buttons}, {form.filled}, **quiet)
         outputs = {self.status, self.start, self.stop}
         self.stop.click(self.stop_trial, None, None, **quiet)
         return self.start.click(attempt, inputs, outputs, concurrency_limit=None, **quiet)

@@ -29,7 +29,7 @@ from webui.configure.presets import PresetChoice, when
 from webui.configure.rewards import RewardEditor
 from webui.configure.verl import VerlView
 from webui.configure.words import WordFinder
-from webui.context import CHOICE, QUIET, App, Shared
+from webui.context import CHOICE, QUIET, App, Shared, of_trigger
 from webui.forms import Form
 from webui.template_choice import template_choices
 from webui.tokens import count_tokens
@@ -276,18 +276,16 @@ class _Configure:
             self.saved: messages.note(_("Saved as {preset}.", preset=preset.title), "finished"),
         }
 
-    def copy_yaml(self, data: dict[Component, Any]) -> Any:
-        return self._copy(data, lambda config: config.to_yaml(full=False) or "{}\n")
-
-    def copy_command(self, data: dict[Component, Any]) -> Any:
-        preset = load_preset(data[self.preset], self.app.workspace)
-        return self._copy(data, lambda config: as_command(config, preset))
-
-    def _copy(self, data: dict[Component, Any], write: Any) -> Any:
+    def copy(self, data: dict[Component, Any], event: gr.EventData) -> Any:
+        """The settings as YAML, or as a command."""
         try:
-            return gr.Code(write(self.form.config(data)), visible=True)
+            config = self.form.config(data)
         except ConfigError as error:
             return gr.Code(f"# {error}", visible=True)
+        if of_trigger(event, {self.as_yaml: True}, False):
+            return gr.Code(config.to_yaml(full=False) or "{}\n", visible=True)
+        preset = load_preset(data[self.preset], self.app.workspace)
+        return gr.Code(as_command(config, preset), visible=True)
 
     # -- wiring
 
@@ -350,10 +348,10 @@ class _Configure:
         quiet = QUIET
         saved = {self.presets.purpose, self.preset, self.saved, self.form.filled}
         self.save.click(self.save_as, self.inputs, saved, **quiet)
-        for button, copy in ((self.as_yaml, self.copy_yaml), (self.as_command, self.copy_command)):
-            button.click(copy, self.inputs, self.copied, **quiet).then(
-                None, self.copied, js="text => tunesmith.copy(text)"
-            )
+        copying = [self.as_yaml.click, self.as_command.click]
+        gr.on(copying, self.copy, self.inputs, self.copied, **quiet).then(
+            None, self.copied, js="text => tunesmith.copy(text)"
+        )
 
     def wire_draft(self) -> None:
         assert self.shared.page is not None

@@ -46,7 +46,7 @@ class Combining:
             self.told = gr.HTML(apply_default_css=False)
         self.jobs = JobProgress(app, ("combine",), elem_id="combine-progress")
         # The one that was begun in this page: what comes of it is selected.
-        self.mine = gr.Textbox(visible="hidden", label="What is put together")
+        self.mine = gr.Textbox(visible="hidden", container=False, label="What is put together")
 
     @property
     def outputs(self) -> list[Any]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import gradio as gr
@@ -19,7 +18,7 @@ from core.jobs.job import Job
 from core.language import _, n_, speaking
 from core.workspace import Workspace
 from webui import messages
-from webui.context import CHOICE, QUIET, App, Shared, version_of
+from webui.context import CHOICE, QUIET, App, Shared, of_trigger, version_of
 from webui.data import draft_cards
 from webui.data.draft_form import DraftForm
 from webui.job_progress import JobProgress
@@ -45,9 +44,12 @@ class DraftsView:
         )
         self._build_task()
         # What is shown of the drafts, in the browser.
-        self.tally = gr.Textbox(visible="hidden", label="Drafts so far")
-        self.first = gr.Number(0, visible="hidden", precision=0, label="First draft")
+        self.tally = gr.Textbox(visible="hidden", container=False, label="Drafts so far")
+        self.first = gr.Number(
+            0, visible="hidden", container=False, precision=0, label="First draft"
+        )
         self.desk = gr.State(Desk())
+        self.page = [shared.dataset, self.task, self.which, self.first, self.desk]
 
     def _build_task(self) -> None:
         with gr.Column(visible=False, elem_id="drafts-task") as self.area:
@@ -130,6 +132,33 @@ class DraftsView:
             self.tally: f"{task_id} {task.tally.drafts}",
         }
 
+    def draw(self, data: dict[Component, Any]) -> dict[Any, Any]:
+        """The chosen task and its drafts."""
+        page = [data[one] for one in self.page]
+        drawn = zip(self.pages.outputs, self.pages.show(*page), strict=True)
+        return {**self.show_task(*page[:2]), **dict(drawn)}
+
+    def redraw(self, data: dict[Component, Any]) -> dict[Any, Any]:
+        """The list of tasks too: there may be another one, or the chosen one no more."""
+        opened = self.open(data[self.shared.dataset], data[self.task])
+        chosen = opened[self.task].value if self.task in opened else None
+        return {**opened, **self.draw(data | {self.task: chosen})}
+
+    def follow(self, data: dict[Component, Any]) -> dict[Any, Any]:
+        """Work has begun or ended: there may be other rows."""
+        version = version_of(self.app, data[self.shared.dataset])
+        return {**self.redraw(data), self.shared.version: version}
+
+    def turn(self, data: dict[Component, Any], event: gr.EventData) -> dict[Any, Any]:
+        """Another task, others of its drafts, or another page of them."""
+        data[self.desk].close()
+        step = of_trigger(event, {self.pages.before: -PAGE, self.pages.after: PAGE}, 0)
+        first = max(int(data[self.first]) + step, 0) if step else 0
+        return {self.first: first, **self.draw(data | {self.first: first})}
+
+    def close_panel(self, dataset: str, task_id: str) -> dict[Any, Any]:
+        return {self.form.panel: gr.Column(visible=False), **self.open(dataset, task_id)}
+
     def open_panel(self, dataset: str) -> dict[Any, Any]:
         """The settings, with what this data set and this machine offer."""
         try:
@@ -175,27 +204,30 @@ class DraftsView:
             form.wrong: "",
             **form.read_marks(data, labels),
             self.first: 0,
+            **self.news(data | {self.task: task.id}),
         }
 
-    def go_on(self, dataset: str, task_id: str, rows: str, budget: str) -> str:
+    def go_on(self, data: dict[Component, Any]) -> dict[Any, Any]:
         """Goes on with a task that was stopped, within other limits."""
-        workspace = self.app.workspace
+        workspace, dataset, task_id = self.app.workspace, data[self.shared.dataset], data[self.task]
+        budget = _number(data[self.budget]) or None
         try:
             check_free(self.app.store, dataset)
-            limits = {"rows": _number(rows), "token_budget": _number(budget) or None}
+            limits = {"rows": _number(data[self.rows]), "token_budget": budget}
             tasks.change_task(workspace, dataset, task_id, limits)
             submit_drafts(workspace, self.app.store, dataset, task_id)
         except TunesmithError as error:
-            return messages.error(error)
-        return ""
+            return {self.said: messages.error(error)}
+        return {self.said: "", **self.news(data)}
 
-    def add_rows(self, dataset: str, task_id: str) -> str:
+    def add_rows(self, data: dict[Component, Any]) -> dict[Any, Any]:
         """Takes the accepted drafts into the data set, as a new version."""
+        dataset, task_id = data[self.shared.dataset], data[self.task]
         try:
             submit_adding(self.app.workspace, self.app.store, dataset, task_id)
         except TunesmithError as error:
-            return messages.error(error)
-        return ""
+            return {self.said: messages.error(error)}
+        return {self.said: "", **self.news(data)}
 
     def news(self, data: dict[Component, Any]) -> dict[Any, Any]:
         """How far the work is, what it cost so far, and what came of it."""
@@ -215,25 +247,46 @@ class DraftsView:
             failed = job.state == "failed" and task.state == "failed"
             return failed and task.reason.startswith(str(job.error or "?"))
 
-    def act_on_job(self, dataset: str, known: set[str], event: gr.EventData) -> Any:
+    def act_on_job(self, data: dict[Component, Any], event: gr.EventData) -> dict[Any, Any]:
         """Stop it, open what it made, or put its end away."""
-        opened = self.jobs.act(known, event)
-        return opened or gr.skip()
+        opened = self.jobs.act(data[self.jobs.known], event)
+        return {self.shared.dataset: opened or gr.skip(), **self.news(data)}
 
-    def forget(self, dataset: str, task_id: str, desk: Desk) -> str:
+    def decide(self, data: dict[Component, Any], event: gr.EventData) -> dict[Any, Any]:
+        """A button on a draft; then the task has other numbers."""
+        decided = self.pages.decide(*(data[one] for one in self.page), event)
+        return {**decided, **self.show_task(data[self.shared.dataset], data[self.task])}
+
+    def decide_all(self, data: dict[Component, Any], event: gr.EventData) -> dict[Any, Any]:
+        """Accepts or rejects the drafts that are shown."""
+        act = of_trigger(event, {self.accept_all: "accept"}, "reject")
+        said = self.pages.decide_all(act, *(data[one] for one in self.page))
+        return {self.said: said, **self.draw(data)}
+
+    def forget(self, data: dict[Component, Any]) -> dict[Any, Any]:
         try:
-            tasks.delete_task(self.app.workspace, dataset, task_id)
+            tasks.delete_task(self.app.workspace, data[self.shared.dataset], data[self.task])
         except TunesmithError as error:
-            return messages.error(error)
-        desk.close()
-        return messages.note(_("The drafts are deleted."), "finished")
+            return {self.said: messages.error(error)}
+        data[self.desk].close()
+        said = messages.note(_("The drafts are deleted."), "finished")
+        return {self.said: said, **self.redraw(data)}
 
     # -- wiring
 
     @property
     def watched(self) -> tuple[set[Component], set[Any]]:
         """The inputs and outputs of `news`."""
-        return {self.task, *self.jobs.inputs}, {*self.told, *self.jobs.outputs}
+        told = {
+            self.area,
+            self.summary,
+            self.resuming,
+            self.rows,
+            self.budget,
+            self.add,
+            self.tally,
+        }
+        return {self.task, *self.jobs.inputs}, {*told, *self.jobs.outputs}
 
     def wire(self) -> None:
         shared, dataset = self.shared, self.shared.dataset
@@ -244,100 +297,53 @@ class DraftsView:
             "concurrency_id": "drafts",
             "concurrency_limit": 1,
         }
-        self.opened = {self.task, self.nothing, self.area}
-        self.told = {
-            self.area,
-            self.summary,
-            self.resuming,
-            self.rows,
-            self.budget,
-            self.add,
-            self.tally,
-        }
-        chosen = [dataset, self.task]
-        page = [dataset, self.task, self.which, self.first, self.desk]
-        show = {"fn": self.pages.show, "inputs": page, "outputs": self.pages.outputs}
-
-        def shown(event: Any) -> Any:
-            return event.then(self.show_task, chosen, self.told, **quiet).then(**show, **quiet)
-
-        def changed(event: Any) -> None:
-            """What comes after work has begun or ended."""
-            shown(event.then(self.open, chosen, self.opened, **quiet)).then(
-                lambda chosen: version_of(self.app, chosen), dataset, shared.version, **quiet
-            )
-
-        def begun(event: Any) -> None:
-            """What comes after work was begun: seen at once, not at the next tick."""
-            inputs, outputs = self.watched
-            event.then(self.jobs.at_once(self.news), {dataset, *inputs}, outputs, **quiet)
-
-        shown(shared.on_rows(self.open, chosen, list(self.opened), **quiet))
+        opened = {self.task, self.nothing, self.area}
+        page, (watched, news) = {*self.page}, self.watched
+        drawn = {*news, *self.pages.outputs} - self.jobs.outputs
+        shared.on_rows(self.redraw, page, {*opened, *drawn}, **quiet)
         closed = [self.form.panel, self.jobs.shown, self.said, self.first]
         dataset.change(None, None, closed, js=draft_cards.CLOSE, **CHOICE)
-        changed(self.jobs.told.change(lambda: None, None, None, **quiet))
-        acted = self.jobs.shown.select(
-            self.act_on_job, [dataset, self.jobs.known], dataset, trigger_mode="multiple", **quiet
+        ended = {*opened, *drawn, shared.version}
+        self.jobs.told.change(self.follow, page, ended, **quiet)
+        # Several clicks before the first is answered: each of them counts.
+        each: dict[str, Any] = {"trigger_mode": "multiple", **quiet}
+        known = {dataset, *watched}
+        self.jobs.shown.select(self.act_on_job, known, {dataset, *news}, **each)
+        self.tally.change(
+            self.pages.show, self.page, self.pages.outputs, trigger_mode="always_last", **quiet
         )
-        begun(acted)
-        self.tally.change(**show, trigger_mode="always_last", **quiet)
-        self._wire_writing(begun, quiet)
-        self._wire_deciding(shown, begun, page, quiet)
+        self._wire_writing(opened, known, news, quiet)
+        self.pages.cards.select(self.decide, page, {*drawn, self.said}, **each)
+        gr.on(
+            [self.accept_all.click, self.reject_all.click],
+            self.decide_all,
+            page,
+            {*drawn, self.said},
+            **quiet,
+        )
+        turning = [self.pages.before.click, self.pages.after.click]
+        turning += [self.which.input, self.task.input]
+        gr.on(turning, self.turn, page, {*drawn, self.first}, **each)
+        self.add.click(self.add_rows, known, {self.said, *news}, **quiet)
+        self.delete.click(self.forget, page, {*opened, *drawn, self.said}, **quiet)
 
-    def _wire_writing(self, begun: Any, quiet: dict[str, Any]) -> None:
+    def _wire_writing(
+        self, opened: set[Any], known: set[Any], news: set[Any], quiet: dict[str, Any]
+    ) -> None:
         dataset = self.shared.dataset
         form, fields = self.form, self.form.form
         inputs = {*fields.parts, dataset, self.desk}
-        beginning = {*self.opened, form.panel, form.wrong, fields.marks, self.first}
+        beginning = {*opened, form.panel, form.wrong, fields.marks, self.first, *news}
+        last: dict[str, Any] = {"trigger_mode": "always_last", **quiet}
         fields.wire()
         self.more.click(self.open_panel, dataset, {*form.shown, self.nothing}, **quiet)
-        form.close.click(lambda: gr.Column(visible=False), None, form.panel, **quiet).then(
-            self.open, [dataset, self.task], self.opened, **quiet
-        )
+        form.close.click(self.close_panel, [dataset, self.task], {*opened, form.panel}, **quiet)
         for part in fields.parts:
-            part.select(
-                form.offer_models, {part}, {fields.filled}, trigger_mode="always_last", **quiet
-            )
-        gr.on(fields.edits, self.mark, inputs, {fields.marks}, trigger_mode="always_last", **quiet)
-        begun(form.start.click(self.begin, inputs, beginning, **quiet))
-        limits = [dataset, self.task, self.rows, self.budget]
-        begun(self.resume.click(self.go_on, limits, self.said, **quiet))
-
-    def _wire_deciding(
-        self, shown: Any, begun: Any, page: list[Any], quiet: dict[str, Any]
-    ) -> None:
-        chosen = [self.shared.dataset, self.task]
-        decided = {*self.pages.outputs, self.said}
-        # Several clicks before the first is answered: each of them counts.
-        self.pages.cards.select(
-            self.pages.decide, page, decided, trigger_mode="multiple", **quiet
-        ).then(self.show_task, chosen, self.told, **quiet)
-        for button, act in ((self.accept_all, "accept"), (self.reject_all, "reject")):
-            shown(button.click(partial(self.pages.decide_all, act), page, self.said, **quiet))
-        gr.on(
-            [self.which.input, self.task.input],
-            lambda desk: desk.close() or 0,
-            self.desk,
-            self.first,
-            **CHOICE,
-        ).then(self.show_task, chosen, self.told, **quiet).then(
-            self.pages.show, page, self.pages.outputs, **quiet
-        )
-        for button, step in ((self.pages.before, -PAGE), (self.pages.after, PAGE)):
-            shown(
-                button.click(
-                    lambda first, desk, step=step: desk.close() or max(int(first) + step, 0),
-                    [self.first, self.desk],
-                    self.first,
-                    **quiet,
-                )
-            )
-        begun(self.add.click(self.add_rows, chosen, self.said, **quiet))
-        shown(
-            self.delete.click(self.forget, [*chosen, self.desk], self.said, **quiet).then(
-                self.open, chosen, self.opened, **quiet
-            )
-        )
+            part.select(form.offer_models, {part}, {fields.filled}, **last)
+        gr.on(fields.edits, self.mark, inputs, {fields.marks}, **last)
+        form.start.click(self.begin, {*inputs, *known}, beginning, **quiet)
+        limits = {self.rows, self.budget, *known}
+        self.resume.click(self.go_on, limits, {self.said, *news}, **quiet)
 
 
 def _number(text: str) -> str:

@@ -49,7 +49,7 @@ class ImportChoice:
                 scale=2,
                 info=_("As it stands in lists; it can be changed later."),
             )
-        self.table = MappingTable().build()
+        self.table = MappingTable()
         self.saved.build_list()
         with gr.Row(elem_classes="split"):
             with gr.Column(min_width=300):
@@ -181,6 +181,13 @@ class ImportChoice:
             **self._after(found, form, mapping, data[self.system] or ""),
         }
 
+    def look_closer(self, data: dict[Component, Any]) -> dict[Any, Any]:
+        """What a choice means for all rows, and for those of a second file."""
+        return {
+            self.drops: self.count_drops(data),
+            self.hold_out.problem: self.look_second(data),
+        }
+
     def count_drops(self, data: dict[Component, Any]) -> str:
         """Which rows would be dropped with the choice made; of a Hub data set only the first."""
         found, form = data[self.found], FORMS.get(data[self.form] or "")
@@ -242,7 +249,7 @@ class ImportChoice:
             self.system,
             self.recipe.file,
             self.recipe.steps,
-            *self.table.inputs,
+            self.table.held,
             *self.hold_out.inputs,
             *self.saved.inputs,
         }
@@ -262,7 +269,8 @@ class ImportChoice:
             self.recipe.file,
             self.recipe.steps,
             self.recipe.told,
-            *self.table.outputs,
+            self.table.held,
+            self.table.told,
             *self.hold_out.outputs,
             *self.saved.outputs,
         }
@@ -271,21 +279,18 @@ class ImportChoice:
         quiet = QUIET
         latest: dict[str, Any] = {"trigger_mode": "always_last", **quiet}
         inputs, outputs = self.inputs, self.outputs
+        saved = [self.saved.use.click, self.saved.choice.input]
+        recipe = [self.recipe.file.upload, self.recipe.file.clear]
+        columns = [self.table.held.input, self.system.blur]
         chosen = [
             self.form.select(self.choose_form, inputs, outputs, **latest),
-            self.saved.use.click(self.use_saved, inputs, outputs, **quiet),
-            self.saved.choice.input(self.use_saved, inputs, outputs, **CHOICE),
-            self.recipe.file.upload(self.take_recipe, inputs, outputs, **quiet),
-            # Apart: a list tells twice of one choice, and what is typed meanwhile would be lost.
-            gr.on(self.table.picked, self.choose_column, inputs, outputs, **latest),
-            gr.on(self.table.typed, self.choose_column, inputs, outputs, **latest),
+            gr.on(saved, self.use_saved, inputs, outputs, **CHOICE),
+            gr.on(recipe, self.take_recipe, inputs, outputs, **quiet),
+            gr.on(columns, self.choose_column, inputs, outputs, **latest),
         ]
+        looked = {self.drops, self.hold_out.problem}
         for event in chosen:
-            event.then(self.count_drops, inputs, self.drops, **latest).then(
-                self.look_second, inputs, self.hold_out.problem, **latest
-            )
-        self.system.blur(self.choose_column, inputs, outputs, **latest)
-        self.recipe.file.clear(self.take_recipe, inputs, outputs, **quiet)
+            event.then(self.look_closer, inputs, looked, **latest)
         self.saved.name.submit(self.save, inputs, outputs, **quiet)
         held = self.hold_out
         held.how.input(held.show, held.how, held.outputs, **CHOICE).then(

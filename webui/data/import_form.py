@@ -42,8 +42,10 @@ class ImportForm:
         self.stop = gr.Button(_("Stop"), visible=False, scale=0, min_width=100)
         # The import that the form shows: its id, the data set that was selected when it began, and
         # at its end the new one. Empty in a page that was reloaded: the import stands above then.
-        self.mine = gr.Textbox(visible="hidden", label="The import of this form")
-        self.ended = gr.Textbox(visible="hidden", label="The end of the import of this form")
+        self.mine = gr.Textbox(visible="hidden", container=False, label="The import of this form")
+        self.ended = gr.Textbox(
+            visible="hidden", container=False, label="The end of the import of this form"
+        )
         with gr.Column(visible=False, elem_classes="card", elem_id="import") as self.panel:
             self.choice = ImportChoice(app)
             with gr.Row(elem_classes="actions"):

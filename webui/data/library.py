@@ -30,7 +30,7 @@ from core.jobs.isolated import call_isolated
 from core.language import N_, _
 from core.workspace import Workspace
 from webui import background, messages, tables
-from webui.context import QUIET, App, Shared, stamp
+from webui.context import QUIET, App, Shared, of_trigger, stamp
 from webui.data.combine import Combining
 
 
@@ -150,9 +150,13 @@ class Library:
         return chosen, messages.note(_("Deleted."), "finished"), hidden, []
 
     def download(
-        self, kind: str, dataset: str, part: str, request: gr.Request
+        self, dataset: str, part: str, event: gr.EventData, request: gr.Request
     ) -> Iterator[tuple[Any, ...]]:
-        """Writes the rows to a file and links to it."""
+        """Writes the rows, or the recipe, to a file and links to it."""
+        kind = of_trigger(event, dict(zip(self.formats, ROWS, strict=True)), "")
+        if not kind:
+            yield self.recipe_link(dataset), gr.skip()
+            return
         task = background.begin(
             lambda task: write_rows(self.app.workspace, dataset, kind, part, task)
         )
@@ -162,7 +166,7 @@ class Library:
         hidden = gr.Button(visible=False)
         yield messages.error(task.error) if task.error else link(task.result), hidden
 
-    def download_recipe(self, dataset: str) -> str:
+    def recipe_link(self, dataset: str) -> str:
         """The steps of the data set as a file that other data can go through."""
         try:
             return link(write_recipe_file(self.app.workspace, dataset))
@@ -221,19 +225,14 @@ class Library:
     def _wire_downloads(self) -> None:
         dataset = self.shared.dataset
         quiet = QUIET
-        save: dict[str, Any] = {
-            "fn": None,
-            "js": "() => { document.querySelector('#library-file a')?.click(); }",
-        }
-        for kind, button in zip(ROWS, self.formats, strict=True):
-            button.click(
-                self.download,
-                [gr.State(kind), dataset, self.part],
-                [self.file, self.stop],
-                concurrency_limit=None,
-                **quiet,
-            ).then(**save)
-        self.recipe.click(self.download_recipe, dataset, self.file, **quiet).then(**save)
+        gr.on(
+            [button.click for button in (*self.formats, self.recipe)],
+            self.download,
+            [dataset, self.part],
+            [self.file, self.stop],
+            concurrency_limit=None,
+            **quiet,
+        ).then(None, js="() => { document.querySelector('#library-file a')?.click(); }")
         self.stop.click(self.stop_writing, None, None, **quiet)
 
 

@@ -4,14 +4,14 @@ of which one that fits is offered."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
+from uuid import uuid4
 
 import gradio as gr
 from gradio.components import Component
 
 from core.data.conversion import THOUGHT, UNASKED, WEIGHTS, WINNER
-from core.data.forms import FORMS, Form, check_field, is_template
+from core.data.forms import Form, check_field, is_template
 from core.data.inspection import SourceReport
 from core.data.mappings import (
     DamagedMapping,
@@ -25,6 +25,7 @@ from core.errors import DataError, TunesmithError
 from core.language import N_, _
 from webui import messages
 from webui.context import App
+from webui.forms import unseen
 
 UNUSED, NOTHING = "", N_("none")
 # Stands for a template in the list of columns: no column is called so, and it is no template.
@@ -68,121 +69,67 @@ _MEANING_IN = {
     ("unpaired-preference", "completion"): N_("The answer that was judged."),
     ("prompt-only", "prompt"): N_("What the model is asked while it is trained on rewards."),
 }
-_MOST_ROWS = max(len(form.fields) + len(form.settings) for form in FORMS.values())
 
 
-@dataclass(frozen=True)
-class _Line:
-    """One field: its column, or a template instead, what is wrong, and some values."""
-
-    row: gr.Row
-    column: gr.Dropdown
-    template: gr.Textbox
-    problem: gr.HTML
-    samples: gr.HTML
-
-
-@dataclass
 class MappingTable:
-    """The components of the table, and what they show and say."""
+    """The table, and what it shows and says: `held` holds the fields and what is chosen for each
+    (assets/mapping.js draws them), `told` what is wrong and some values, by field."""
 
-    lines: list[_Line] = field(default_factory=list)
-
-    def build(self) -> MappingTable:
-        """Makes the components where it is called."""
-        with gr.Column(elem_classes="map", elem_id="mapping"):
-            self.lines = [self._line() for _ in range(_MOST_ROWS)]
-        return self
-
-    def _line(self) -> _Line:
-        with gr.Row(elem_classes="map-row", visible=False) as row:
-            with gr.Column(scale=3, min_width=300, elem_classes="settings"):
-                column = gr.Dropdown(
-                    [(_(NOTHING), UNUSED)], value=UNUSED, label=_("Column"), elem_classes="field"
-                )
-                template = gr.Textbox(
-                    label=_("Template"),
-                    lines=3,
-                    max_lines=8,
-                    visible=False,
-                    elem_classes="field",
-                    placeholder="{question}\n\n{options}",
-                    info=_(_BRACES),
-                )
-                problem = gr.HTML(apply_default_css=False)
-            with gr.Column(scale=2, min_width=240):
-                samples = gr.HTML(apply_default_css=False)
-        return _Line(row, column, template, problem, samples)
-
-    @property
-    def inputs(self) -> list[Component]:
-        return [part for line in self.lines for part in (line.column, line.template)]
-
-    @property
-    def picked(self) -> list[Any]:
-        """The events of another column."""
-        return [line.column.select for line in self.lines]
-
-    @property
-    def typed(self) -> list[Any]:
-        """The events of another template."""
-        events = ((line.template.input, line.template.blur) for line in self.lines)
-        return [event for pair in events for event in pair]
-
-    @property
-    def outputs(self) -> list[Any]:
-        return [
-            part
-            for line in self.lines
-            for part in (line.row, line.column, line.template, line.problem, line.samples)
-        ]
+    def __init__(self) -> None:
+        self.held = gr.HTML(
+            {"asked": "", "fields": [], "held": {}},
+            html_template="",
+            js_on_load="tunesmith.mapping.mount(element, props, trigger, watch);",
+            elem_id="mapping",
+            elem_classes="form-part",
+            apply_default_css=False,
+        )
+        script = (
+            "const tell = () => tunesmith.mapping.tell(props.value); tell(); watch('value', tell);"
+        )
+        self.told = unseen({}, script)
+        self.told.render()
 
     def show(
         self, form: Form | None, report: SourceReport, mapping: Mapping[str, str]
     ) -> dict[Any, Any]:
         """Updates that put a form's fields into the table, with `mapping` chosen."""
-        names = [*form.fields, *form.settings] if form else []
-        updates: dict[Any, Any] = {}
-        for place, line in enumerate(self.lines):
-            if form is None or place >= len(names):
-                updates[line.row] = gr.Row(visible=False)
-                updates[line.column] = gr.Dropdown([(_(NOTHING), UNUSED)], value=UNUSED)
-                updates[line.template] = gr.Textbox("", visible=False)
-            else:
-                updates |= _fill(line, form, names[place], report, mapping)
-        return self.tell(form, report, mapping) | updates
+        fields = [_field(form, name, report) for name in names_of(form)] if form else []
+        chosen = {one["name"]: _chosen(one, mapping.get(one["name"], UNUSED)) for one in fields}
+        shown = {"asked": uuid4().hex, "fields": fields, "held": chosen}
+        return {self.held: shown, **self.tell(form, report, mapping)}
 
     def tell(
         self, form: Form | None, report: SourceReport, mapping: Mapping[str, str]
     ) -> dict[Any, Any]:
         """Updates that leave the choice alone: values of the columns, and what is wrong."""
         if form is None:
-            return {}
+            return {self.told: {}}
         problems = problems_of(form, report.columns, mapping)
-        updates: dict[Any, Any] = {}
-        names = (*form.fields, *form.settings)
-        for line, name in zip(self.lines, names, strict=False):
-            source = mapping.get(name, UNUSED)
-            wrong = problems.get(name, "")
-            updates[line.problem] = _problem(wrong)
-            updates[line.samples] = _samples(source, report)
-            wanted = bool(source) if _is_free(form, name) else _wants_template(source)
-            updates[line.template] = gr.Textbox(visible=wanted)
-        return updates
+        told = {
+            name: {
+                "problem": _problem(problems.get(name, "")),
+                "samples": _samples(mapping.get(name, UNUSED), report),
+            }
+            for name in names_of(form)
+        }
+        return {self.told: told}
 
     def read(self, data: Mapping[Any, Any], form: Form) -> dict[str, str]:
-        """The mapping that the components hold; an empty value takes a field away."""
-        names = (*form.fields, *form.settings)
-        return {
-            name: _source(data[line.column], data[line.template])
-            for line, name in zip(self.lines, names, strict=False)
-        }
+        """The mapping that is chosen; an empty value takes a field away."""
+        held = data[self.held]["held"]
+        return {name: _source(**held.get(name, {})) for name in names_of(form)}
+
+
+def names_of(form: Form) -> list[str]:
+    """What the table has a row for."""
+    return [*form.fields, *form.settings]
 
 
 def problems_of(form: Form, columns: list[str], mapping: Mapping[str, str]) -> dict[str, str]:
     """What is wrong, by field; empty when the mapping can be used."""
     problems: dict[str, str] = {}
-    for name in (*form.fields, *form.settings):
+    for name in names_of(form):
         source = mapping.get(name, UNUSED)
         if not source:
             if name in form.required:
@@ -203,41 +150,37 @@ def problems_of(form: Form, columns: list[str], mapping: Mapping[str, str]) -> d
     return problems
 
 
-def _fill(
-    line: _Line, form: Form, name: str, report: SourceReport, mapping: Mapping[str, str]
-) -> dict[Any, Any]:
+def _field(form: Form, name: str, report: SourceReport) -> dict[str, Any]:
+    """A row of the table: its column, and what is written where no column is enough."""
     needed = name in form.required
-    source = mapping.get(name, UNUSED)
     free = _is_free(form, name)
-    columns = [*report.columns, *columns_inside(report.rows)]
-    taken = form.settings.get(name, columns) if not free else []
-    template = bool(source) and source not in taken
-    choices = [(column, column) for column in columns]
     if free:
         choices = [(_("Names, separated by commas"), TEMPLATE)]
     elif name in form.settings:
         said = _(_SETTINGS[name])
         choices = [(said.format(value=value), value) for value in form.settings[name]]
     else:
+        choices = [(column, column) for column in [*report.columns, *columns_inside(report.rows)]]
         choices.append((_("A template of several columns"), TEMPLATE))
     about = _MEANING_IN.get((form.name, name)) or _MEANING.get(name)
     if not needed:
         choices.insert(0, (_(_UNSET.get(name, NOTHING)), UNUSED))
     return {
-        line.row: gr.Row(visible=True),
-        line.column: gr.Dropdown(
-            choices,
-            value=TEMPLATE if template else source if source or not needed else None,
-            label=name if needed else _("{name} (optional)", name=name),
-            info=_(about) if about else "",
-        ),
-        line.template: gr.Textbox(
-            source if template else "",
-            label=_("Names") if free else _("Template for {name}", name=name),
-            info=_("As many as the list has places.") if free else _(_BRACES),
-            visible=template,
-        ),
+        "name": name,
+        "label": name if needed else _("{name} (optional)", name=name),
+        "help": _(about) if about else "",
+        "options": choices,
+        "template": _("Names") if free else _("Template for {name}", name=name),
+        "template_help": _("As many as the list has places.") if free else _(_BRACES),
     }
+
+
+def _chosen(field: Mapping[str, Any], source: str) -> dict[str, str | None]:
+    """What a row holds for a source."""
+    offered = [value for _title, value in field["options"]]
+    if source and source not in offered:
+        return {"column": TEMPLATE, "template": source}
+    return {"column": source if source in offered else None, "template": ""}
 
 
 def _is_free(form: Form, name: str) -> bool:
@@ -245,10 +188,10 @@ def _is_free(form: Form, name: str) -> bool:
     return name in form.settings and not form.settings[name]
 
 
-def _source(column: str | None, template: str | None) -> str:
+def _source(column: str | None = None, template: str = "") -> str:
     if column != TEMPLATE:
         return column or UNUSED
-    return template if template and template.strip() else TEMPLATE
+    return template if template.strip() else TEMPLATE
 
 
 def _wants_template(source: str) -> bool:

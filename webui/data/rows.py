@@ -21,7 +21,7 @@ from core.language import N_, _
 from core.tokens.lens import Lens
 from webui import messages
 from webui.background import Newest
-from webui.context import CHOICE, App, Shared, version_of
+from webui.context import CHOICE, App, Shared, of_trigger, version_of
 from webui.data import row_cards
 from webui.data import row_cards as token_view
 from webui.template_choice import TemplateChoice
@@ -122,7 +122,9 @@ class RowsView:
         self.rows = gr.HTML(elem_id="rows", apply_default_css=False)
         self.model = ModelFetch(app, shared)
         self.where = gr.State(Where())
-        self.late = gr.Textbox(visible="hidden", label="What the worker was asked late")
+        self.late = gr.Textbox(
+            visible="hidden", container=False, label="What the worker was asked late"
+        )
         self.inputs = {
             shared.dataset,
             shared.lens,
@@ -175,6 +177,16 @@ class RowsView:
             return self._shown(look, moved=False) if others else self._nothing_new
         where.move(0)
         return self._shown(look) if look.dataset else {self.rows: ""}
+
+    def act(self, data: dict[Component, Any], event: gr.EventData) -> Updates:
+        """One of the controls above the rows."""
+        acts = {
+            self.part: self.choose_part,
+            self.row: self.go,
+            self.before: partial(self.turn, step=-PAGE),
+            self.after: partial(self.turn, step=PAGE),
+        }
+        return of_trigger(event, acts, self.show)(data)
 
     def show(self, data: dict[Component, Any]) -> Updates:
         """The page again, after another setting."""
@@ -356,15 +368,9 @@ class RowsView:
         }
         inputs, outputs = self.inputs, self.outputs
         shared.on_rows(self.open, inputs, outputs)
-        for trigger, handler in (
-            (self.look.input, self.show),
-            (self.templates.draft.change, self.show),
-            (self.part.input, self.choose_part),
-            (self.row.submit, self.go),
-            (self.before.click, partial(self.turn, step=-PAGE)),
-            (self.after.click, partial(self.turn, step=PAGE)),
-        ):
-            trigger(handler, inputs, outputs, **each)
+        triggers = [self.look.input, self.templates.draft.change, self.part.input]
+        triggers += [self.row.submit, self.before.click, self.after.click]
+        gr.on(triggers, self.act, inputs, outputs, **each)
         # Only when the rows could not be shown at once.
         self.late.change(self.wait, inputs, None, **each).then(self.show, inputs, outputs, **each)
         self.templates.wire(self.look, AS_TOKENS)

@@ -29,7 +29,7 @@ from core.errors import ConfigError, Problem, TunesmithError
 from core.jobs.isolated import call_isolated
 from core.language import _
 from webui import background, job_progress, messages
-from webui.context import CHOICE, QUIET, App, Shared, version_of
+from webui.context import CHOICE, QUIET, App, Shared, of_trigger, version_of
 from webui.data import step_cards
 from webui.data.step_form import StepForms
 from webui.job_progress import JobProgress, bar
@@ -77,10 +77,12 @@ class ShapeView:
 
     def _build_panel(self) -> None:
         # Which kind of step is filled in, and the place of the recorded one that is edited.
-        self.op = gr.Textbox(visible="hidden", label="Kind of step")
-        self.place = gr.Textbox(visible="hidden", label="Place of the step")
+        self.op = gr.Textbox(visible="hidden", container=False, label="Kind of step")
+        self.place = gr.Textbox(visible="hidden", container=False, label="Place of the step")
         # The job that came from the panel as it is, which its success closes.
-        self.applied = gr.Textbox(visible="hidden", label="The step that is applied")
+        self.applied = gr.Textbox(
+            visible="hidden", container=False, label="The step that is applied"
+        )
         with gr.Column(visible=False, elem_classes="card", elem_id="shape-panel") as self.panel:
             self.chooser = gr.HTML(
                 elem_id="step-chooser", js_on_load=job_progress.CLICKS, apply_default_css=False
@@ -115,6 +117,10 @@ class ShapeView:
             step_cards.recipe_link(info),
         )
 
+    def follow(self, dataset: str):
+        """The rows may be others: all parts are told."""
+        return *self.show(dataset), version_of(self.app, dataset)
+
     def close_panel(self, request: gr.Request) -> dict[Any, Any]:
         self.trial.end(request.session_hash or "")
         return self._closed()
@@ -138,9 +144,13 @@ class ShapeView:
         framed = {**self._framed(chosen=False), **self.jobs.clear(dataset)}
         return {**framed, self.place: "", self.chooser: chooser}
 
-    def choose(self, dataset: str, event: gr.EventData, request: gr.Request) -> dict[Any, Any]:
-        """One kind of step was chosen: its settings."""
+    def act(self, dataset: str, event: gr.EventData, request: gr.Request) -> dict[Any, Any]:
+        """A kind of step was chosen, or there was a click at one that is there."""
         self.trial.end(request.session_hash or "")
+        return of_trigger(event, {self.chooser: self.choose}, self.change)(dataset, event)
+
+    def choose(self, dataset: str, event: gr.EventData) -> dict[Any, Any]:
+        """The settings of a kind of step."""
         info = load_dataset_info(self.app.workspace, dataset)
         return {**self._shown(event.at, info), self.place: ""}
 
@@ -233,9 +243,8 @@ class ShapeView:
         job = submit_steps(app.workspace, app.store, dataset, steps, title=title, note=note)
         return job.id
 
-    def act(self, dataset: str, event: gr.EventData, request: gr.Request) -> dict[Any, Any]:
+    def change(self, dataset: str, event: gr.EventData) -> dict[Any, Any]:
         """A button at a step: edit it, or take it out; or the one that merges alike labels."""
-        self.trial.end(request.session_hash or "")
         try:
             at = int(event.at)
             info = load_dataset_info(self.app.workspace, dataset)
@@ -280,21 +289,19 @@ class ShapeView:
         done = bool(applied) and told == f"{applied}:finished"
         return self._closed() if done else {self.pruned: gr.skip()}
 
-    def act_on_job(self, dataset: str, known: set[str], event: gr.EventData) -> dict[Any, Any]:
+    def act_on_job(self, data: dict[Component, Any], event: gr.EventData) -> dict[Any, Any]:
         """Stop, or: its end was seen."""
-        self.jobs.act(known, event)
-        return self.jobs.clear(dataset) or {self.jobs.shown: gr.skip()}
-
-    def go_back(self, dataset: str) -> dict[Any, Any]:
-        """Undoes the last change."""
-        return self._switch(lambda: undo(self.app.workspace, dataset))
+        self.jobs.act(data[self.jobs.known], event)
+        return {**self.jobs.clear(data[self.shared.dataset]), **self.jobs.at_once(self.news)(data)}
 
     def use(self, dataset: str, event: gr.EventData) -> dict[Any, Any]:
-        return self._switch(lambda: use_version(self.app.workspace, dataset, int(event.at)))
-
-    def _switch(self, change: Any) -> dict[Any, Any]:
+        """Undoes the last change, or takes the version that was chosen."""
+        undone = of_trigger(event, {self.undo: True}, False)
         try:
-            info = change()
+            if undone:
+                info = undo(self.app.workspace, dataset)
+            else:
+                info = use_version(self.app.workspace, dataset, int(event.at))
         except TunesmithError as error:
             return {self.said: messages.error(error)}
         told = messages.note(_("Version {version} is in use.", version=info.version), "finished")
@@ -323,17 +330,15 @@ class ShapeView:
         closing |= self.trial.outputs
         frame = {self.place, self.chooser, self.form_area, self.apply, self.another, *closing}
         panel = {*frame, *self.forms.outputs, self.op, self.about}
-        shown_now = jobs.at_once(self.news)
+        known = {dataset, *jobs.inputs}
 
         def begun(event: Any) -> None:
             """What comes after work was begun: seen at once, not at the next tick."""
-            event.then(shown_now, {dataset, *jobs.inputs}, jobs.outputs, **quiet)
+            event.then(jobs.at_once(self.news), known, jobs.outputs, **quiet)
 
         def changed(event: Any) -> None:
             """What comes after the rows may be others."""
-            event.then(self.show, dataset, shown, **quiet).then(
-                lambda chosen: version_of(self.app, chosen), dataset, shared.version, **quiet
-            )
+            event.then(self.follow, dataset, [*shown, shared.version], **quiet)
 
         shared.on_rows(self.show, [dataset], shown)
         dataset.change(
@@ -344,24 +349,17 @@ class ShapeView:
             **CHOICE,
         )
         changed(jobs.told.change(self.ended, [jobs.told, self.applied], closing, **quiet))
-        begun(
-            jobs.shown.select(
-                self.act_on_job, [dataset, jobs.known], jobs.shown, trigger_mode="multiple", **quiet
-            )
-        )
-        self.add.click(self.open_chooser, dataset, frame, **quiet).then(None, js=_TO_PANEL)
-        self.another.click(self.open_chooser, dataset, frame, **quiet)
+        jobs.shown.select(self.act_on_job, known, jobs.outputs, trigger_mode="multiple", **quiet)
+        opening = [self.add.click, self.another.click]
+        gr.on(opening, self.open_chooser, dataset, frame, **quiet).then(None, js=_TO_PANEL)
         self.close.click(self.close_panel, None, closing, **quiet)
-        for event, handler in (
-            (self.chooser.select, self.choose),
-            (self.steps.select, self.act),
-        ):
-            done = event(handler, dataset, panel, **quiet)
-            done.then(None, js=_TO_PANEL)
-            begun(done)
+        acts = [self.chooser.select, self.steps.select]
+        done = gr.on(acts, self.act, dataset, panel, **quiet)
+        done.then(None, js=_TO_PANEL)
+        begun(done)
         self._wire_form(begun, quiet)
-        changed(self.undo.click(self.go_back, dataset, closing, **quiet))
-        changed(self.versions.select(self.use, dataset, closing, **quiet))
+        using = [self.undo.click, self.versions.select]
+        changed(gr.on(using, self.use, dataset, closing, **quiet))
         self.prune.click(self.delete_old, dataset, self.pruned, **quiet).then(
             self.show, dataset, shown, **quiet
         )

@@ -60,9 +60,11 @@ class StatisticsView:
         self.lengths = charts.charts(_("Lengths of rows in tokens"))
         self.shares = gr.HTML(apply_default_css=False, elem_id="numbers-shares")
         self.suggested = gr.Number(
-            0, visible="hidden", precision=0, label=_("Suggested max_length")
+            0, visible="hidden", container=False, precision=0, label=_("Suggested max_length")
         )
-        self.late = gr.Textbox(visible="hidden", label="What the worker was asked late")
+        self.late = gr.Textbox(
+            visible="hidden", container=False, label="What the worker was asked late"
+        )
         self.ticker = gr.Timer(1, active=False)
         self.newest = gr.State(Newest())
         self.inputs = {shared.dataset, shared.lens, self.newest}
