@@ -20,6 +20,7 @@ from core.language import N_, _, n_
 from core.models.starter import STARTER_MODELS
 from core.rules import load_config
 from webui import messages
+from webui.beginning import Beginning
 from webui.context import QUIET, App, Shared
 from webui.run_choice import checkpoint_choices, find_run, run_choices, trained_runs
 
@@ -37,6 +38,12 @@ class _Chat:
     def __init__(self, app: App, shared: Shared) -> None:
         self.app, self.shared = app, shared
         self.talk = gr.State([])
+        self.beginning = Beginning(
+            app,
+            shared,
+            _("No model of yours yet"),
+            _("Train one first, and ask it beside its base. The base alone can be asked already."),
+        )
         with gr.Row(elem_classes="picker"):
             self.left = gr.Dropdown([], label=_("Left"), elem_id="chat-left", min_width=200)
             self.right = gr.Dropdown([], label=_("Right"), elem_id="chat-right", min_width=200)
@@ -95,7 +102,8 @@ class _Chat:
         right = right if right in known and not run_id else tuned
         system = self._words(run_id)[0]
         nobody = [*choices, (_("Nobody"), NOBODY)]
-        return gr.Dropdown(choices, value=left), gr.Dropdown(nobody, value=right), system, [], ""
+        lists = gr.Dropdown(choices, value=left), gr.Dropdown(nobody, value=right)
+        return *self.beginning.show(not trained_runs(self.app)), *lists, system, [], ""
 
     def answer(self, data: dict[Any, Any], request: gr.Request) -> Iterator[dict[Any, Any]]:
         """Loads the models if need be and streams every column's answer."""
@@ -203,7 +211,7 @@ class _Chat:
             "chat",
             self.open,
             [self.shared.run, self.left, self.right],
-            [self.left, self.right, self.system, self.talk, self.view],
+            [*self.beginning.outputs, self.left, self.right, self.system, self.talk, self.view],
         )
         gr.on(
             [self.send.click, self.prompt.submit],

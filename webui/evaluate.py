@@ -12,6 +12,7 @@ from core.language import _
 from core.rules import load_config
 from core.runs.submit import submit_evaluation
 from webui import messages
+from webui.beginning import Beginning
 from webui.context import CHOICE, QUIET, App, Shared
 from webui.job_progress import JobProgress
 from webui.report import report
@@ -27,7 +28,15 @@ def build(app: App, shared: Shared) -> None:
 class _Evaluate:
     def __init__(self, app: App, shared: Shared) -> None:
         self.app, self.shared = app, shared
-        self.nothing = gr.HTML(apply_default_css=False)
+        self.beginning = Beginning(
+            app,
+            shared,
+            _("Nothing to evaluate yet"),
+            _(
+                "Train a model first. It is measured here on rows that it has not seen, and "
+                "against its base where that can do the same."
+            ),
+        )
         with gr.Column(visible=False, elem_id="evaluate-form") as self.form:
             _run, self.checkpoint = run_picker(app, shared, "evaluate")
             with gr.Row(elem_classes="picker"):
@@ -67,17 +76,12 @@ class _Evaluate:
     def open(self, run_id: str):
         """What the selected run has: its newest report, or what to do first."""
         if not trained_runs(self.app):
-            empty = messages.empty(
-                _("Nothing to evaluate yet"),
-                _(
-                    "Train a model in Configure. It is measured here on rows that it has not seen, "
-                    "and against its base where that can do the same."
-                ),
-            )
             hidden = gr.Column(visible=False)
-            return empty, hidden, gr.skip(), gr.Dropdown(visible=False), "", ""
+            no_report = gr.Dropdown(visible=False), "", ""
+            return *self.beginning.show(True), hidden, gr.skip(), *no_report
         compare = gr.Checkbox(visible=_has_base(self.app, run_id))
-        return "", gr.Column(visible=True), compare, *self._shown(run_id)
+        shown = gr.Column(visible=True), compare, *self._shown(run_id)
+        return *self.beginning.show(False), *shown
 
     def begin(self, run_id: str, name: str, most: float, with_base: bool):
         params = {"checkpoint": name, "max_rows": int(most), "compare_base": with_base}
@@ -109,7 +113,7 @@ class _Evaluate:
         shared, run = self.shared, self.shared.run
         quiet = QUIET
         report_boxes = [self.earlier, self.shown, self.newest]
-        parts = [self.nothing, self.form, self.compare]
+        parts = [*self.beginning.outputs, self.form, self.compare]
         shared.on_show("evaluate", self.open, [run], [*parts, *report_boxes])
         asked = [run, self.checkpoint, self.rows, self.compare]
         begun = self.start.click(self.begin, asked, self.said, **quiet)

@@ -16,6 +16,7 @@ from core.rules import load_config
 from core.runs.submit import submit_export
 from core.workspace import RunFolder
 from webui import messages
+from webui.beginning import Beginning
 from webui.context import QUIET, App, Shared
 from webui.job_progress import JobProgress
 from webui.run_choice import find_run, run_picker, trained_runs
@@ -28,7 +29,12 @@ def build(app: App, shared: Shared) -> None:
 class _Export:
     def __init__(self, app: App, shared: Shared) -> None:
         self.app, self.shared = app, shared
-        self.nothing = gr.HTML(apply_default_css=False)
+        self.beginning = Beginning(
+            app,
+            shared,
+            _("Nothing to export yet"),
+            _("Train a model first. It can then be taken away from here."),
+        )
         with gr.Column(visible=False, elem_id="export-form") as self.form:
             _run, self.checkpoint = run_picker(app, shared, "export")
             first = next(iter(formats()))
@@ -49,14 +55,11 @@ class _Export:
     def open(self, run_id: str):
         """What the selected run can be exported as, and what was exported already."""
         if not trained_runs(self.app):
-            empty = messages.empty(
-                _("Nothing to export yet"),
-                _("Train a model in Configure. It can then be taken away from here."),
-            )
-            return empty, gr.Column(visible=False), gr.skip(), ""
+            return *self.beginning.show(True), gr.Column(visible=False), gr.skip(), ""
         choices = _formats(self.app, run_id)
         kind = gr.Radio(choices, value=choices[0][1])
-        return "", gr.Column(visible=True), kind, self.show(run_id)
+        shown = gr.Column(visible=True)
+        return *self.beginning.show(False), shown, kind, self.show(run_id)
 
     def explain(self, chosen: str) -> str:
         return f"<p class='aside'>{messages.escape(formats()[chosen].meaning)}</p>"
@@ -82,7 +85,7 @@ class _Export:
     def wire(self) -> None:
         shared, run = self.shared, self.shared.run
         quiet = QUIET
-        opened = [self.nothing, self.form, self.kind, self.listed]
+        opened = [*self.beginning.outputs, self.form, self.kind, self.listed]
         shared.on_show("export", self.open, [run], opened)
         self.kind.change(self.explain, self.kind, self.meaning, **quiet)
         begun = self.start.click(self.begin, [run, self.checkpoint, self.kind], self.said, **quiet)

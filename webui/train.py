@@ -21,6 +21,7 @@ from core.runs.records import RESUMABLE
 from core.runs.resume import resume_run, resume_with_half
 from core.workspace import RunFolder
 from webui import messages
+from webui.beginning import Beginning
 from webui.context import CHOICE, QUIET, App, Shared, of_trigger
 from webui.follow_up import FollowUp
 from webui.forms import said, setting_label
@@ -39,14 +40,11 @@ class _Train:
         self.app, self.shared = app, shared
         self.after = FollowUp(app, shared)
         self.choice = gr.Dropdown([], label=_("Run"), elem_id="run-choice", visible=False)
-        with gr.Column(visible=False, elem_classes="nothing") as self.nothing:
-            text = _(
-                "While a run learns, its curves, speed and sample answers are shown here. The "
-                "sample run needs nothing of yours and takes some minutes on a laptop."
-            )
-            gr.HTML(messages.empty(_("No runs yet"), text), apply_default_css=False)
-            sample = gr.Button(_("Start the sample run"), variant="primary", scale=0)
-            shared.sample_buttons.append(sample)
+        text = _(
+            "While a run learns, its curves, speed and sample answers are shown here. The sample "
+            "run needs nothing of yours and takes some minutes on a laptop."
+        )
+        self.nothing = Beginning(app, shared, _("No runs yet"), text).box
         with gr.Column(visible=False, elem_id="run") as self.shown:
             self._build_run()
         self.cursor = gr.Textbox(visible="hidden", container=False, label="What is drawn")

@@ -301,8 +301,19 @@ def test_a_fresh_workspace_offers_the_sample_run_and_a_lost_server_is_told(
     visit(page, served)
     expect(page.get_by_role("button", name="Start the sample run").first).to_be_visible()
     expect(page.locator("#rows .row-card").first).to_be_visible()
-    open_tab(page, "train")
-    expect(page.locator("#tab-train")).to_contain_text("No runs yet")
+    expect(page.locator(".welcome li")).to_have_count(3)
+    for tab in ("train", "evaluate", "chat", "export", "runs"):
+        open_tab(page, tab)
+        empty = page.locator(f"#tab-{tab} .nothing")
+        expect(empty.get_by_role("button", name="Start the sample run")).to_be_visible()
+        expect(empty.get_by_role("button", name="Open Train")).to_have_count(0)
+        empty.get_by_role("button", name="Open Configure").click()
+        expect(page.locator("#tab-configure")).to_be_visible()
+    workspace = Workspace.open(served.workspace)
+    make_run(workspace, Store.open(workspace))
+    open_tab(page, "export")  # there is a run, but no model of it
+    page.locator("#tab-export .nothing").get_by_role("button", name="Open Train").click()
+    expect(page.locator("#run")).to_be_visible()
     page.loses_server = True  # type: ignore[attr-defined]
     served.end()
     expect(page.locator("#lost")).to_contain_text("Runs go on without it")

@@ -50,11 +50,7 @@ class _Data:
     def __init__(self, app: App, shared: Shared) -> None:
         self.app, self.shared = app, shared
         with gr.Row(visible=False, elem_classes="welcome") as self.welcome:
-            told = _(
-                "The sample data, a small model and quick settings are already chosen. One button "
-                "trains it, in some minutes on a laptop."
-            )
-            gr.HTML(f"<p><b>{_('New here?')}</b> {told}</p>", apply_default_css=False)
+            gr.HTML(_first_steps(), apply_default_css=False)
             sample = gr.Button(_("Start the sample run"), variant="primary", scale=0, min_width=200)
             shared.sample_buttons.append(sample)
         self.importing = ImportForm(app, shared)
@@ -168,6 +164,26 @@ class _Data:
             event(self.tick, {dataset, *inputs}, {self.counted, *outputs}, **quiet)
         self.choice.input(lambda chosen: chosen, self.choice, dataset, **each)
         self.train.click(lambda: shared.go("configure"), None, shared.tabs, **quiet)
+
+
+def _first_steps() -> str:
+    """The way from rows to a model of one's own, and what happens at each step."""
+    steps = {
+        _("Bring your rows, or take the sample"): _(
+            "You see what they are taken for, and mend what is wrong before anything is learned."
+        ),
+        _("Look at the settings and start"): _(
+            "A small model and quick settings are chosen in Configure already; time and memory are "
+            "told there before the start."
+        ),
+        _("Watch it learn, then use it"): _(
+            "Train shows its curves and answers. Then talk to it in Chat, measure it in Evaluate "
+            "and take it away in Export."
+        ),
+    }
+    items = "".join(f"<li><b>{step}</b> {told}</li>" for step, told in steps.items())
+    lead = _("New here? The sample run does all of it by one button, in some minutes on a laptop.")
+    return f"<p>{lead}</p><ol>{items}</ol>"
 
 
 def numbers_html(info: DatasetInfo, counts: Mapping[str, Any] | None, counting: bool) -> str:
