@@ -231,6 +231,8 @@ def stamp(info: DatasetInfo) -> str:
 
 
 def of_trigger(event: gr.EventData, choices: Mapping[Any, Any], other: Any) -> Any:
-    """What is given for the component that told the event. Gradio gives another object for one that
-    was updated; its number is the same."""
-    return next((one for block, one in choices.items() if block._id == event.target._id), other)
+    """What is given for the component that told the event. Gradio makes another one, with another
+    number, of one that was updated: it is known by its `elem_id`."""
+    by_id = {block.elem_id: one for block, one in choices.items()}
+    assert None not in by_id and len(by_id) == len(choices), "Each needs an elem_id of its own."
+    return by_id.get(event.target.elem_id, other)

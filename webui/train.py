@@ -55,16 +55,30 @@ class _Train:
     def _build_run(self) -> None:
         with gr.Row(elem_classes="toolbar"):
             self.headline = _html("grow")
-            self.stop = gr.Button(_("Stop"), variant="stop", visible=False, min_width=96, scale=0)
+            self.stop = gr.Button(
+                _("Stop"),
+                variant="stop",
+                visible=False,
+                min_width=96,
+                scale=0,
+                elem_id="train-stop",
+            )
             self.resume = gr.Button(
-                _("Resume"), variant="primary", visible=False, min_width=96, scale=0
+                _("Resume"),
+                variant="primary",
+                visible=False,
+                min_width=96,
+                scale=0,
+                elem_id="train-resume",
             )
             self.after.build_half()
         self.outcome = _html()
         with gr.Row(visible=False, elem_classes="next-steps") as self.next:
-            self.evaluate = gr.Button(_("Evaluate"), variant="primary", scale=0, min_width=140)
-            self.chat = gr.Button(_("Chat"), scale=0, min_width=140)
-            self.export = gr.Button(_("Export"), scale=0, min_width=140)
+            self.evaluate = gr.Button(
+                _("Evaluate"), variant="primary", scale=0, min_width=140, elem_id="go-evaluate"
+            )
+            self.chat = gr.Button(_("Chat"), scale=0, min_width=140, elem_id="go-chat")
+            self.export = gr.Button(_("Export"), scale=0, min_width=140, elem_id="go-export")
         self.after.build()
         self.figures = _html("strip")
         with gr.Row(elem_classes="switches"):

@@ -371,8 +371,10 @@ class MemoryView:
         with gr.Column(visible=False, elem_id="fit") as self.box:
             self.lead = gr.HTML(apply_default_css=False)
             self.buttons = [
-                gr.Button(visible=False, size="sm", elem_classes="change")
-                for _place in range(_MOST_CHANGES)
+                gr.Button(
+                    visible=False, size="sm", elem_classes="change", elem_id=f"change-{place}"
+                )
+                for place in range(_MOST_CHANGES)
             ]
         self.start = gr.Button(_("Try two steps"), size="sm", elem_id="try")
         self.stop = gr.Button(_("Stop the trial"), size="sm", visible=False)

@@ -94,7 +94,7 @@ class _Configure:
                 )
                 self.save = gr.Button(_("Save as preset"), scale=1, min_width=140)
             with gr.Row():
-                self.as_yaml = gr.Button(_("Copy as YAML"), min_width=140)
+                self.as_yaml = gr.Button(_("Copy as YAML"), min_width=140, elem_id="copy-yaml")
                 self.as_command = gr.Button(_("Copy as command"), min_width=140)
             self.copied = gr.Code(
                 label=_("Copied"), language=None, interactive=False, visible=False, elem_id="copied"

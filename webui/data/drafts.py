@@ -76,7 +76,9 @@ class DraftsView:
                     scale=0,
                     min_width=320,
                 )
-                self.accept_all = gr.Button(_("Accept all shown"), scale=0, min_width=160)
+                self.accept_all = gr.Button(
+                    _("Accept all shown"), scale=0, min_width=160, elem_id="drafts-accept-all"
+                )
                 self.reject_all = gr.Button(_("Reject all shown"), scale=0, min_width=160)
                 self.add = gr.Button(
                     _("Add the accepted rows"),
@@ -381,8 +383,8 @@ class DraftPages:
             elem_id="drafts", js_on_load=draft_cards.CLICKS, apply_default_css=False
         )
         with gr.Row(visible=False, elem_classes="toolbar pages") as self.row:
-            self.before = gr.Button(_("Previous"), scale=0, min_width=96)
-            self.after = gr.Button(_("Next"), scale=0, min_width=96)
+            self.before = gr.Button(_("Previous"), scale=0, min_width=96, elem_id="drafts-before")
+            self.after = gr.Button(_("Next"), scale=0, min_width=96, elem_id="drafts-after")
             self.where = gr.HTML(apply_default_css=False)
         self.outputs = [self.cards, self.where, self.row]
 

@@ -77,7 +77,10 @@ class Library:
                 scale=0,
                 min_width=320,
             )
-            self.formats = [gr.Button(title, scale=0, min_width=120) for title in ROWS.values()]
+            self.formats = [
+                gr.Button(title, scale=0, min_width=120, elem_id=f"download-{kind}")
+                for kind, title in ROWS.items()
+            ]
             self.recipe = gr.Button(_("Recipe (YAML)"), scale=0, min_width=120)
             self.stop = gr.Button(_("Stop"), variant="stop", visible=False, scale=0, min_width=96)
         self.file = gr.HTML(elem_id="library-file", apply_default_css=False)

@@ -99,6 +99,7 @@ class RowsView:
                 [(_(PARTS["train"]), "train")],
                 value="train",
                 label=_("Part"),
+                elem_id="rows-part",
                 scale=0,
                 min_width=120,
             )
@@ -149,8 +150,8 @@ class RowsView:
 
     def _build_place(self) -> None:
         with gr.Row(elem_classes="toolbar rows-place"):
-            self.before = gr.Button(_("Previous"), scale=0, min_width=96)
-            self.after = gr.Button(_("Next"), scale=0, min_width=96)
+            self.before = gr.Button(_("Previous"), scale=0, min_width=96, elem_id="rows-before")
+            self.after = gr.Button(_("Next"), scale=0, min_width=96, elem_id="rows-after")
             self.row = gr.Number(
                 1,
                 label=_("Go to row"),

@@ -54,7 +54,9 @@ class ShapeView:
         self.trial = StepTrial(app)
         with gr.Row(elem_classes="toolbar shape-head"):
             self.head = gr.HTML(elem_classes="grow strip", apply_default_css=False)
-            self.undo = gr.Button(_("Undo"), scale=0, min_width=96, interactive=False)
+            self.undo = gr.Button(
+                _("Undo"), scale=0, min_width=96, interactive=False, elem_id="undo"
+            )
             self.add = gr.Button(_("Add a step"), variant="primary", scale=0, min_width=120)
         self.steps = gr.HTML(
             elem_id="steps", js_on_load=job_progress.CLICKS, apply_default_css=False
