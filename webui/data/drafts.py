@@ -11,6 +11,7 @@ import gradio as gr
 from gradio.components import Component
 
 from core.data.drafts import review, tasks
+from core.data.drafts.tasks import DraftTask
 from core.data.jobs import check_free, submit_adding, submit_drafts
 from core.data.registry import load_dataset_info
 from core.errors import ConfigError, DataError, Problem, TunesmithError
@@ -98,11 +99,11 @@ class DraftsView:
             found = tasks.list_tasks(self.app.workspace, dataset) if dataset else []
         except TunesmithError as error:
             return {self.nothing: messages.error(error), self.area: gr.Column(visible=False)}
-        known = [task.id for task in found]
-        chosen = task_id if task_id in known else next(iter(known), None)
         return {
             self.task: gr.Dropdown(
-                [draft_cards.choice(task) for task in found], value=chosen, visible=bool(found)
+                [draft_cards.choice(task) for task in found],
+                value=chosen(found, task_id),
+                visible=bool(found),
             ),
             self.nothing: "" if found else draft_cards.no_drafts(),
             self.area: gr.Column(visible=bool(found)),
@@ -110,7 +111,7 @@ class DraftsView:
 
     def show_task(self, dataset: str, task_id: str) -> dict[Any, Any]:
         """What the chosen task came to, and what can be done with it."""
-        task_id = task_id or newest(self.app.workspace, dataset)
+        task_id = task_id or chosen(known_tasks(self.app.workspace, dataset), None) or ""
         try:
             task = tasks.load_task(self.app.workspace, dataset, task_id)
         except TunesmithError:
@@ -142,9 +143,10 @@ class DraftsView:
 
     def redraw(self, data: dict[Component, Any]) -> dict[Any, Any]:
         """The list of tasks too: there may be another one, or the chosen one no more."""
-        opened = self.open(data[self.shared.dataset], data[self.task])
-        chosen = opened[self.task].value if self.task in opened else None
-        return {**opened, **self.draw(data | {self.task: chosen})}
+        dataset, task_id = data[self.shared.dataset], data[self.task]
+        known = known_tasks(self.app.workspace, dataset)
+        drawn = self.draw(data | {self.task: chosen(known, task_id)})
+        return {**self.open(dataset, task_id), **drawn}
 
     def follow(self, data: dict[Component, Any]) -> dict[Any, Any]:
         """Work has begun or ended: there may be other rows."""
@@ -392,7 +394,8 @@ class DraftPages:
         """A page of drafts. While one is edited it stays: what was typed would be lost."""
         if desk.editing:
             return [gr.skip()] * 3
-        return self._drawn(dataset, task_id or newest(self.workspace, dataset), which, first)
+        task_id = task_id or chosen(known_tasks(self.workspace, dataset), None) or ""
+        return self._drawn(dataset, task_id, which, first)
 
     def _drawn(
         self,
@@ -459,9 +462,15 @@ class DraftPages:
         return ""
 
 
-def newest(workspace: Workspace, dataset: str) -> str:
-    """The task that is shown first, as after a reload; "" where there is none."""
+def known_tasks(workspace: Workspace, dataset: str) -> list[DraftTask]:
+    """The tasks of a data set, the newest first; none where there is no such data set."""
     try:
-        return next((task.id for task in tasks.list_tasks(workspace, dataset)), "")
+        return tasks.list_tasks(workspace, dataset)
     except TunesmithError:
-        return ""
+        return []
+
+
+def chosen(known: Sequence[DraftTask], task_id: str | None) -> str | None:
+    """The task that is shown: the newest if none was chosen, as after a reload, or it is gone."""
+    ids = [task.id for task in known]
+    return task_id if task_id in ids else next(iter(ids), None)
