@@ -133,10 +133,10 @@ def _plain_errors() -> Iterator[None]:
     except gr.Error:
         raise
     except TunesmithError as error:
-        raise _told(error) from error
+        raise gr.Error(str(error)) from error
     except OSError as error:
         reason = reason_of(error).capitalize()
-        raise _told(
+        raise gr.Error(
             _(
                 "{reason}. Look at the workspace's folder: its rights, and the room on its disk.",
                 reason=reason,
@@ -144,11 +144,7 @@ def _plain_errors() -> Iterator[None]:
         ) from error
     except Exception as error:
         log.exception("a handler failed")
-        raise _told(_(_FAULT)) from error
-
-
-def _told(problem: object) -> gr.Error:
-    return gr.Error(str(problem), title=_("Error"))
+        raise gr.Error(_(_FAULT)) from error
 
 
 def serve(

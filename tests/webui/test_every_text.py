@@ -39,7 +39,7 @@ NO_LANGUAGE = re.compile(
 THEIRS = (
     "pre, code, .content, .role, .prompt, .question, .fields dt, .fields dd, "
     "#library-detail h3 small, .reply, .need p small, .mark, [lang]:not(html), .upload-container, "
-    ".toast-close, script, style, noscript"
+    ".toast-title, .toast-close, script, style, noscript"
 )
 # By the block that they stand in, the texts that are seen; a choice that is called as in a config
 # is a name.
