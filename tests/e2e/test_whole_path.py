@@ -19,7 +19,7 @@ from tests.e2e.serving import Served
 from tests.waiting import until
 
 STEPS = 12
-ROWS = 4
+ROWS = 10  # the fewest
 FEW = (
     ("training", "max_steps", STEPS),
     ("training", "per_device_train_batch_size", 2),
@@ -60,6 +60,7 @@ def test_one_click_starts_a_run_that_is_seen_to_learn(way: Way, page: Page) -> N
 
 def test_the_run_goes_on_without_its_server(way: Way, page: Page) -> None:
     page.goto(f"{way.served.address}/?tab=train&run={way.run.name}")
+    until(lambda: drawn_points(page) >= 3)
     way.served = come_back_after_a_killed_server(way.served, page, way.run)
     wait_for_its_end(page, way.run)
 
