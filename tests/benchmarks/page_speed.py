@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import socket
 import statistics
 import subprocess
@@ -212,6 +213,7 @@ def main() -> None:
     parser.add_argument("--times", type=int, default=10, help="of each (%(default)s)")
     parser.add_argument("--training", action="store_true", help="beside a run at work")
     given = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # the run goes on by itself else
     with tempfile.TemporaryDirectory() as folder:
         workspace = stocked(Path(folder) / "workspace")
         served = Served(workspace.root, "--port", str(free_port()))
