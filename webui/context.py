@@ -197,11 +197,11 @@ class Shared:
         self,
         tab: str,
         refresh: Callable[..., Any],
-        inputs: Sequence[gr.components.Component],
-        outputs: Sequence[gr.blocks.Block],
+        inputs: Sequence[gr.components.Component] | set[gr.components.Component],
+        outputs: Sequence[gr.blocks.Block] | set[gr.blocks.Block],
     ) -> None:
         """Runs `refresh` when `tab` is opened and when another run is selected."""
-        self.shown[tab].change(refresh, list(inputs), list(outputs), **CHOICE)
+        self.shown[tab].change(refresh, inputs, outputs, **CHOICE)
 
     def on_rows(
         self,

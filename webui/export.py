@@ -1,5 +1,5 @@
-"""Export: an adapter or a merged model to take away, proved before it is offered; and the exports
-there are: what each is, what was checked, where it lies, a link to get it."""
+"""Export: what was trained in a form to take away, proved before it is offered; and the exports
+there are: what each is, what was checked and measured, where it lies, a link to get it."""
 
 from __future__ import annotations
 
@@ -7,17 +7,21 @@ from typing import Any
 from urllib.parse import quote
 
 import gradio as gr
+from gradio.components import Component
 
 from core.errors import TunesmithError
+from core.export.format import Option
 from core.export.formats import formats
-from core.export.reports import Export, list_exports
+from core.export.reports import Export, Measured, list_exports
 from core.language import _
 from core.rules import load_config
 from core.runs.submit import submit_export
+from core.setup.extras import Extra, missing
 from core.workspace import RunFolder
 from webui import messages
 from webui.beginning import Beginning
 from webui.context import QUIET, App, Shared
+from webui.extras import ExtrasView
 from webui.job_progress import JobProgress
 from webui.run_choice import find_run, run_picker, trained_runs
 
@@ -41,7 +45,12 @@ class _Export:
             self.kind = gr.Radio(
                 _formats(app, ""), value=first, label=_("Format"), elem_id="export-format"
             )
-            self.meaning = gr.HTML(self.explain(first), apply_default_css=False)
+            self.meaning = gr.HTML(apply_default_css=False)
+            self.options = {
+                option: _option(option)
+                for option in dict.fromkeys(o for form in formats().values() for o in form.options)
+            }
+            self.extras = ExtrasView(app, "export-extras", lambda data: _missing(data[self.kind]))
             with gr.Row(elem_classes="actions"):
                 self.start = gr.Button(_("Export"), variant="primary", elem_id="export-start")
         self.said = gr.HTML(elem_id="export-said", apply_default_css=False)
@@ -52,22 +61,44 @@ class _Export:
 
     # -- handlers
 
-    def open(self, run_id: str):
+    def open(self, data: dict[Component, Any]) -> dict[Component, Any]:
         """What the selected run can be exported as, and what was exported already."""
-        if not trained_runs(self.app):
-            return *self.beginning.show(True), gr.Column(visible=False), gr.skip(), ""
+        run_id = data[self.shared.run]
+        is_empty = not trained_runs(self.app)
+        shown = dict(zip(self.beginning.outputs, self.beginning.show(is_empty), strict=True))
+        if is_empty:
+            return {**shown, self.form: gr.Column(visible=False), self.listed: ""}
         choices = _formats(self.app, run_id)
-        kind = gr.Radio(choices, value=choices[0][1])
-        shown = gr.Column(visible=True)
-        return *self.beginning.show(False), shown, kind, self.show(run_id)
+        chosen = data[self.kind]
+        if chosen not in [name for _title, name in choices]:
+            chosen = choices[0][1]
+        return {
+            **shown,
+            self.form: gr.Column(visible=True),
+            self.kind: gr.Radio(choices, value=chosen),
+            self.listed: self.show(run_id),
+            **self.explain(chosen),
+        }
 
-    def explain(self, chosen: str) -> str:
-        return f"<p class='aside'>{messages.escape(formats()[chosen].meaning)}</p>"
+    def explain(self, chosen: str) -> dict[Component, Any]:
+        """What one gets, what can be chosen of it, and what has to be installed for it."""
+        form, missing = formats()[chosen], _missing(chosen)
+        return {
+            self.meaning: f"<p class='aside'>{messages.escape(_(form.meaning))}</p>",
+            **{
+                field: field.__class__(visible=option in form.options)
+                for option, field in self.options.items()
+            },
+            **self.extras.follow(missing),
+            self.start: gr.Button(interactive=not missing),
+        }
 
-    def begin(self, run_id: str, name: str, chosen: str):
+    def begin(self, data: dict[Component, Any]) -> str:
+        chosen = data[self.kind]
+        params = {"format": chosen, "checkpoint": data[self.checkpoint]}
+        params |= {one.name: data[self.options[one]] for one in formats()[chosen].options}
         try:
-            params = {"format": chosen, "checkpoint": name}
-            submit_export(self.app.workspace, self.app.store, run_id, params)
+            submit_export(self.app.workspace, self.app.store, data[self.shared.run], params)
         except TunesmithError as problem:
             return messages.error(problem)
         return ""
@@ -85,12 +116,36 @@ class _Export:
     def wire(self) -> None:
         shared, run = self.shared, self.shared.run
         quiet = QUIET
-        opened = [*self.beginning.outputs, self.form, self.kind, self.listed]
-        shared.on_show("export", self.open, [run], opened)
-        self.kind.change(self.explain, self.kind, self.meaning, **quiet)
-        begun = self.start.click(self.begin, [run, self.checkpoint, self.kind], self.said, **quiet)
+        explained = {self.meaning, *self.options.values(), self.start, *self.extras.outputs}
+        opened = {*self.beginning.outputs, self.form, self.kind, self.listed, *explained}
+        shared.on_show("export", self.open, {run, self.kind}, opened)
+        self.kind.change(self.explain, self.kind, explained, **quiet)
+        installed = self.extras.wire({self.kind})
+        installed.then(self.explain, self.kind, explained, **quiet)
+        chosen = {run, self.checkpoint, self.kind, *self.options.values()}
+        begun = self.start.click(self.begin, chosen, self.said, **quiet)
         self.jobs.wire(shared, "export", run, self.start, begun)
         shared.ticker.tick(self.refresh, [run, self.listed], self.listed, **quiet)
+
+
+def _option(option: Option) -> gr.Radio | gr.CheckboxGroup:
+    """What can be chosen of a form, as its field."""
+    shared = {
+        "label": _(option.title),
+        "info": _(option.help),
+        "visible": False,
+        "elem_id": f"export-{option.name}",
+    }
+    choices = [(_(title), name) for name, title in option.choices]
+    if option.several:
+        return gr.CheckboxGroup(choices, value=list(option.default), **shared)
+    return gr.Radio(choices, value=option.default[0], **shared)
+
+
+def _missing(chosen: str) -> list[Extra]:
+    """The packages that a form needs and that are not there."""
+    extra = formats()[chosen].extra
+    return missing([extra] if extra else [])
 
 
 def _formats(app: App, run_id: str) -> list[tuple[str, str]]:
@@ -126,6 +181,11 @@ def _card(item: Export) -> str:
     known = formats().get(item.format)
     title = known.title if known else item.format
     checks = "".join(_check(check) for check in item.checks)
+    if len(item.parts) > 1:
+        told = _("What was checked ({count})", count=len(item.checks))
+        checks = (
+            f"<li><details><summary>{told}</summary><ul class='checks'>{checks}</ul></details></li>"
+        )
     place = messages.escape(item.path) if item.path else _("not there any more")
     told = _(
         "{model}, {when}, {size}. Folder: {place}",
@@ -137,24 +197,61 @@ def _card(item: Export) -> str:
     return (
         f'<article class="card export"><div><h4>{messages.escape(title)}</h4>'
         f'<p class="soft">{told}</p>'
-        f"<ul class='checks'>{checks}</ul></div>{_link(item)}</article>"
+        f"{_table(item)}<ul class='checks'>{checks}</ul></div>{_link(item)}</article>"
     )
+
+
+def _table(item: Export) -> str:
+    """What was measured of each model in an export, under the trained one and its base."""
+    if not item.parts:
+        return ""
+    rows = [_measured(one, item) for one in item.parts]
+    if item.perplexity is not None:
+        for name, value in (
+            (_("Trained model"), item.perplexity),
+            (_("Its base"), item.base_perplexity),
+        ):
+            rows.append(
+                f"<tr><th scope='row'>{name}</th><td></td><td></td><td></td>{_cell(value)}</tr>"
+            )
+    heads = [_("Model"), _("Size"), _("Loaded in"), _("Tokens a second"), _("Perplexity")]
+    head = "".join(f"<th scope='col'>{one}</th>" for one in heads)
+    return (
+        "<div class='scroll'><table class='numbers measured'><thead><tr>"
+        f"{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
+    )
+
+
+def _measured(one: Measured, item: Export) -> str:
+    name = messages.escape(one.precision if one.file else formats()[item.format].title)
+    if one.error:
+        told = f"<span class='badge badge-failed'>{_('Failed')}</span> {messages.escape(one.error)}"
+        return f"<tr><th scope='row'>{name}</th><td colspan='4'>{told}</td></tr>"
+    return (
+        f"<tr><th scope='row'>{name}</th><td>{messages.size(one.size_bytes)}</td>"
+        f"<td>{_('{seconds:.1f} s', seconds=one.load_seconds)}</td>"
+        f"{_cell(one.tokens_per_second)}{_cell(one.perplexity)}</tr>"
+    )
+
+
+def _cell(value: float | None) -> str:
+    return "<td></td>" if value is None else f"<td>{value:.4g}</td>"
 
 
 def _link(item: Export) -> str:
-    if item.zip is None:
-        return f'<span class="soft">{_("The zip is not there any more.")}</span>'
+    if item.path is None:
+        return ""
     place = f"tunesmith/exports/{quote(item.folder.parents[1].name)}/{quote(item.id)}"
-    told = _("Download zip ({size})", size=messages.size(item.zip.stat().st_size))
-    return (
-        f'<a class="button" href="{place}" download="{messages.escape(item.zip.name)}">{told}</a>'
-    )
+    name = messages.escape(f"{item.path.name}.zip")
+    return f'<a class="button" href="{place}" download="{name}">{_("Download zip")}</a>'
 
 
 def _check(check: dict[str, Any]) -> str:
     word = _("Passed") if check["ok"] else _("Failed")
     state = "finished" if check["ok"] else "failed"
+    file = f" <code>{messages.escape(check['file'])}</code>" if check.get("file") else ""
+    name = messages.escape(check["name"])
     return (
-        f'<li><span class="badge badge-{state}">{word}</span> {messages.escape(check["name"])}'
+        f'<li><span class="badge badge-{state}">{word}</span> {name}{file}'
         f"<small>{messages.escape(check.get('detail', ''))}</small></li>"
     )

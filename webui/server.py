@@ -13,6 +13,7 @@ import time
 import webbrowser
 from collections.abc import Callable
 from pathlib import Path
+from urllib.parse import quote
 
 import gradio as gr
 import uvicorn
@@ -21,10 +22,11 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import Request
-from starlette.responses import FileResponse, Response
+from starlette.responses import FileResponse, Response, StreamingResponse
 from starlette.routing import BaseRoute, Route
 
 from core.errors import SetupError, TunesmithError
+from core.export.package import zip_pieces
 from core.export.reports import list_exports
 from core.language import _, n_
 from core.workspace import Workspace, write_atomic
@@ -150,17 +152,21 @@ async def _alive(request: Request) -> Response:
 def own_routes(root_path: str = "", workspace: Workspace | None = None) -> list[BaseRoute]:
     """What the page loads beside Gradio's own, below the root path too: a proxy may leave it on."""
 
-    def export(request: Request) -> FileResponse:
-        """The archive of an export: what the page links to, and no other file of a run."""
+    def export(request: Request) -> StreamingResponse:
+        """An export as a zip: what the page links to, and no other file of a run."""
         wanted = request.path_params
         try:
             exports = list_exports(workspace.run(wanted["run"]).root) if workspace else []
         except TunesmithError:
             exports = []
-        archives = [one.zip for one in exports if one.id == wanted["export"] and one.zip]
-        if not archives:
+        folders = [one.path for one in exports if one.id == wanted["export"] and one.path]
+        if not folders:
             raise HTTPException(404)
-        return FileResponse(archives[0], filename=archives[0].name)
+        name = quote(f"{folders[0].name}.zip")
+        headers = {"Content-Disposition": f"attachment; filename*=UTF-8''{name}"}
+        return StreamingResponse(
+            zip_pieces(folders[0]), media_type="application/zip", headers=headers
+        )
 
     # By their whole names: with the root path /tunesmith, Gradio's own begin like them.
     packed = [Middleware(GZipMiddleware, compresslevel=5)]

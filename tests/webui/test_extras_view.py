@@ -8,13 +8,13 @@ from typing import Any
 import gradio as gr
 import pytest
 
-from core.config import SPEC_BY_PATH, RunConfig
+from core.config import SPEC_BY_PATH
 from core.errors import SetupError
 from core.setup import environment
 from core.setup.extras import EXTRAS
-from tests.webui.fakes import held
-from webui.configure.extras import ExtrasView
-from webui.forms import Form, choice_notes, in_folds, options
+from webui.configure.tab import _extras
+from webui.extras import ExtrasView
+from webui.forms import choice_notes, options
 
 
 class Renewed:
@@ -36,22 +36,19 @@ def view(monkeypatch) -> ExtrasView:
     absent = replace(EXTRAS["lomo"], import_name="lomo_not_here")
     monkeypatch.setitem(EXTRAS, "lomo", absent)
     with gr.Blocks():
-        return ExtrasView(Renewed())
+        return ExtrasView(Renewed(), "extras", lambda data: _extras(*data.values()))
 
 
-def asks(optimizer: str) -> tuple[Form, dict[Any, Any]]:
-    """The form with this optimizer, and what the browser sends of it."""
-    with gr.Blocks():
-        form = Form("run", RunConfig().values())
-        form.part(in_folds())
-    return form, held(form, {"training.optim": optimizer})
+def asks(optimizer: str) -> dict[Any, Any]:
+    """What a handler gets of a form with this optimizer."""
+    return {"form": {"training.optim": optimizer}}
 
 
 def test_it_is_offered_only_where_something_is_lacking(view: ExtrasView) -> None:
-    shown = view.follow({"training.optim": "lomo"})
+    shown = view.follow(_extras({"training.optim": "lomo"}))
     assert shown[view.box].visible and shown[view.button].value == "Install lomo-optim"
     assert "keeps no gradients" in shown[view.told]
-    assert not view.follow({"training.optim": "adamw_torch_fused"})[view.box].visible
+    assert not view.follow(_extras({"training.optim": "adamw_torch_fused"}))[view.box].visible
 
 
 def test_a_click_installs_and_new_workers_have_it(view: ExtrasView, monkeypatch) -> None:
@@ -62,7 +59,7 @@ def test_a_click_installs_and_new_workers_have_it(view: ExtrasView, monkeypatch)
         asked.append(name)
 
     monkeypatch.setattr(environment, "install", install)
-    last = list(view.install(*asks("lomo"), Request()))[-1]
+    last = list(view.install(asks("lomo"), Request()))[-1]
     assert asked == ["lomo"] and view.app.times == 1
     assert "lomo-optim: installed" in last[view.said]
     assert last[view.button].interactive
@@ -73,7 +70,7 @@ def test_an_installation_that_fails_says_why(view: ExtrasView, monkeypatch) -> N
         raise SetupError("The package index cannot be reached.", "Check the network.")
 
     monkeypatch.setattr(environment, "install", install)
-    last = list(view.install(*asks("lomo"), Request()))[-1]
+    last = list(view.install(asks("lomo"), Request()))[-1]
     assert "The package index cannot be reached." in last[view.said]
     assert "Check the network." in last[view.said]
     assert view.app.times == 0, "nothing has changed for the workers"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import wait
 from typing import Any
 
@@ -17,19 +17,21 @@ from core.models.describe import describe_model
 from core.models.location import local_model
 from core.models.starter import STARTER_MODELS
 from core.rules.command import as_command
+from core.rules.machine import missing_extras
 from core.rules.presets import DEFAULT, Preset, load_preset, preset_id, save_preset
 from core.runs.check import start_problems
+from core.setup.extras import Extra
 from core.tokens.lens import Lens
 from webui import background, forms, messages
 from webui.configure import plan
 from webui.configure.draft import DATASET, Draft
-from webui.configure.extras import ExtrasView
 from webui.configure.plan import MemoryView
 from webui.configure.presets import PresetChoice, when
 from webui.configure.rewards import RewardEditor
 from webui.configure.verl import VerlView
 from webui.configure.words import WordFinder
 from webui.context import CHOICE, QUIET, App, Shared, of_trigger
+from webui.extras import ExtrasView
 from webui.forms import Form
 from webui.template_choice import template_choices
 from webui.tokens import count_tokens
@@ -70,7 +72,9 @@ class _Configure:
                 self._build_reuse()
             with gr.Column(scale=4, min_width=300, elem_classes="beside"):
                 self.summary = gr.HTML(elem_id="summary", apply_default_css=False)
-                self.extras = ExtrasView(app)
+                self.extras = ExtrasView(
+                    app, "extras", lambda data: _extras(self.form.gather(data)[0])
+                )
                 self.start = gr.Button(_("Start training"), variant="primary", elem_id="start")
                 self.status = gr.HTML(elem_id="start-status", apply_default_css=False)
                 self.stop = gr.Button(_("Stop the download"), size="sm", visible=False)
@@ -126,7 +130,7 @@ class _Configure:
         marks = forms.marks(values, preset.config().values(), (*problems, *refused))
         return {
             self.form.marks: {**marks, "choices": {MODULES: self._modules(held[MODEL])}},
-            **self.extras.follow(values),
+            **self.extras.follow(_extras(values)),
             **self.finder.follow(held[DATASET], held[MODEL], data[self.finder.known]),
             **self.verl.follow(held["method"]),
             self.summary: plan.card(
@@ -316,7 +320,7 @@ class _Configure:
         self.finder.wire(form)
         self.rewards.wire()
         self.verl.wire(form, self.inputs)
-        followed(self.extras.wire(form))
+        followed(self.extras.wire(set(form.parts)))
         self.preset.input(
             self.choose, self.inputs, {self.when, self.came_back, form.filled}, **CHOICE
         )
@@ -379,3 +383,10 @@ class _Configure:
         self.form.take(chosen.then).then(
             self.begin, self.inputs, self.start_outputs, concurrency_limit=None, **quiet
         )
+
+
+def _extras(values: Mapping[str, Any]) -> list[Extra]:
+    """The packages that these settings need and that are not there."""
+    asking = ("training.optim", "tracking.report_to")
+    found = [extra for path in asking for extra in missing_extras(path, values.get(path))]
+    return list(dict.fromkeys(found))

@@ -10,6 +10,9 @@ from functools import lru_cache
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from core.errors import ExportError
+from core.language import _
+
 if TYPE_CHECKING:
     from core.export.format import Format
 
@@ -26,3 +29,13 @@ def formats() -> Mapping[str, Format]:
         importlib.import_module(f"{__name__}.{name}").FORMAT for name in format_names()
     ]
     return MappingProxyType({one.name: one for one in sorted(found, key=lambda one: one.place)})
+
+
+def find_format(name: str) -> Format:
+    """The format of a name. Raises ExportError."""
+    if name not in format_names():
+        raise ExportError(
+            _("There is no format {asked!r}.", asked=name),
+            _("Take {names}.", names=", ".join(format_names())),
+        )
+    return formats()[name]

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
 from typing import Any
 
 from core.config import RunConfig
 from core.config.adapter import NAMES
-from core.export.format import Base, Exporting, Format, auto_class, scorer_code
+from core.export.format import Base, Exporting, Format, Part, auto_class, scorer_code
 from core.export.package import folder_bytes
 from core.language import N_, _
 from core.methods import Makes
@@ -47,7 +48,7 @@ class Adapter(Format):
         why = _("This run trained the weights of its model: there is no adapter.")
         return why, _("Export it as a merged model.")
 
-    def size_bytes(self, trained: TrainedModel, whole_bytes: int) -> int:
+    def size_bytes(self, trained: TrainedModel, parameters: int, dtype_bytes: int) -> int:
         return folder_bytes(trained.folder)
 
     def write(self, work: Exporting, model: Any) -> None:
@@ -63,8 +64,9 @@ class Adapter(Format):
             settings["revision"] = None
         text = json.dumps(settings, indent=2, ensure_ascii=False) + "\n"
         (work.folder / "adapter_config.json").write_text(text, encoding="utf-8")
+        work.add_tokenizer(work.folder)
 
-    def load(self, work: Exporting) -> Any:
+    def load(self, work: Exporting, part: Part) -> Any:
         return work.on_base(work.folder)
 
     def tags(self, config: RunConfig) -> list[str]:
@@ -76,7 +78,7 @@ class Adapter(Format):
             "holds only what was learned and needs its base to run."
         )
 
-    def loading(self, base: Base, makes: Makes) -> str:
+    def loading(self, base: Base, makes: Makes, parts: Sequence[Part] = ()) -> str:
         name = base.name if base.is_public else f"path/to/{base.name}"
         if makes == "classifier":
             code = _HEAD_CODE.replace("BASE", name)

@@ -23,12 +23,11 @@ from typing import Any
 import torch
 
 from core.errors import ExportError
+from core.export.precision import GGUF, PRECISIONS
 from core.language import _
 from core.models.labels import Labels, read_labels
 from core.worker.models.classifier import given, probabilities
 
-# How far rounding the weights to a type may move the answers.
-TOLERANCE = {torch.float32: 1e-3, torch.float16: 1e-2, torch.bfloat16: 5e-2}
 # A choice is clear when the first token leads the second by so many times the allowed distance.
 _CLEAR = 4
 # A trained model nearer than this to its base is its base.
@@ -51,6 +50,11 @@ class Check:
         return {"name": self.name, "ok": self.ok, "detail": self.detail}
 
 
+def most_places(vocabulary: int, rows: int) -> int:
+    """Of how many tokens of each row the logits are kept: all together take 64 MiB at most."""
+    return max(1, _LOGIT_BYTES // (4 * vocabulary * rows))
+
+
 @torch.inference_mode()
 def next_token_logits(model: Any, rows: Sequence[list[int]]) -> Any:
     """Logits at the last tokens of each row, float32 on the CPU: (positions, vocabulary).
@@ -59,8 +63,7 @@ def next_token_logits(model: Any, rows: Sequence[list[int]]) -> Any:
     """
     plain = model.get_base_model() if hasattr(model, "get_base_model") else model
     keeps_some = "logits_to_keep" in inspect.signature(plain.forward).parameters
-    vocabulary = int(model.get_input_embeddings().weight.shape[0])
-    most = max(1, _LOGIT_BYTES // (4 * vocabulary * len(rows)))
+    most = most_places(int(model.get_input_embeddings().weight.shape[0]), len(rows))
     found = []
     for row in rows:
         ids = torch.tensor([row], device=model.device)
@@ -94,26 +97,25 @@ def check_trained(base: Any, trained: Any) -> Check:
     return Check(_("Differs from its base"), True, _("logits {apart} apart", apart=_percent(apart)))
 
 
-def check_exported(exported: Any, trained: Any, base: Any, dtype: Any) -> list[Check]:
+def check_exported(exported: Any, trained: Any, base: Any, precision: str) -> list[Check]:
     """That the exported model is the trained one and not its base. Raises ExportError if not.
 
-    `dtype` is the type of the exported weights.
+    `precision` names how the exported weights are held.
     """
     apart, learned = distance(exported, trained), learned_share(exported, trained, base)
-    kind = str(dtype).removeprefix("torch.")
-    allowed = TOLERANCE[dtype]
+    allowed = PRECISIONS[precision].allowed
     if not _LEAST < learned < _MOST:
-        raise _not_learned(learned, kind)
+        raise _not_learned(learned, precision)
     if not apart <= allowed:
         raise ExportError(
             _(
                 "The exported model does not answer as the trained one: its logits are {apart} "
                 "off, where {dtype} allows {allowed}.",
                 apart=_percent(apart),
-                dtype=kind,
+                dtype=precision,
                 allowed=_percent(allowed),
             ),
-            _("Export as float32, or export the adapter."),
+            _way_on(precision),
         )
     same, clear = _same_words(exported, trained, allowed)
     if same < clear:
@@ -123,7 +125,7 @@ def check_exported(exported: Any, trained: Any, base: Any, dtype: Any) -> list[C
                 wrong=clear - same,
                 clear=clear,
             ),
-            _("Export as float32, or export the adapter."),
+            _way_on(precision),
         )
     return [
         Check(
@@ -132,7 +134,7 @@ def check_exported(exported: Any, trained: Any, base: Any, dtype: Any) -> list[C
             _(
                 "logits {apart} apart, where {dtype} allows {allowed}",
                 apart=_percent(apart),
-                dtype=kind,
+                dtype=precision,
                 allowed=_percent(allowed),
             ),
         ),
@@ -156,6 +158,13 @@ def check_exported(exported: Any, trained: Any, base: Any, dtype: Any) -> list[C
     ]
 
 
+def _way_on(precision: str) -> str:
+    """What to do where weights held so are too far from the trained ones."""
+    if PRECISIONS[precision] in GGUF:
+        return _("Take a larger kind, such as q8_0 or f16.")
+    return _("Export as float32, or export the adapter.")
+
+
 def _not_learned(learned: float, dtype: str) -> ExportError:
     """What to say of an export that carries little of what was learned, or too much."""
     if abs(learned) < 0.1:
@@ -169,6 +178,8 @@ def _not_learned(learned: float, dtype: str) -> ExportError:
             "learned.",
             share=100 * learned,
         )
+    if PRECISIONS[dtype] in GGUF:
+        return ExportError(message, _way_on(dtype))
     if dtype == "float32":
         return ExportError(message, _("Try another checkpoint, or export the adapter."))
     hint = _(
@@ -192,10 +203,11 @@ def check_learned(base: Any, trained: Any) -> Check:
     )
 
 
-def check_scores(exported: Any, trained: Any, labels: Labels, dtype: Any) -> list[Check]:
+def check_scores(exported: Any, trained: Any, labels: Labels, precision: str) -> list[Check]:
     """That the exported model scores as the trained one and gives the same labels. Raises
-    ExportError if not. `dtype` is the type of the exported weights; scores are (rows, labels)."""
-    scored = check_distance(exported, trained, dtype)
+    ExportError if not. `precision` names how the exported weights are held; scores are (rows,
+    labels)."""
+    scored = check_distance(exported, trained, precision)
     said, wanted = (given(probabilities(one, labels), labels) for one in (exported, trained))
     same = int((said == wanted).all(dim=1).sum())
     return [
@@ -208,21 +220,20 @@ def check_scores(exported: Any, trained: Any, labels: Labels, dtype: Any) -> lis
     ]
 
 
-def check_distance(exported: Any, trained: Any, dtype: Any) -> Check:
+def check_distance(exported: Any, trained: Any, precision: str) -> Check:
     """That two models' scores differ by no more than the type of the weights rounds. Raises
     ExportError if they do."""
-    apart, allowed = _score_distance(exported, trained), TOLERANCE[dtype]
-    kind = str(dtype).removeprefix("torch.")
+    apart, allowed = _score_distance(exported, trained), PRECISIONS[precision].allowed
     if not apart <= allowed:
         raise ExportError(
             _(
                 "The exported model does not score as the trained one: its scores are {apart} "
                 "off, where {dtype} allows {allowed}.",
                 apart=_percent(apart),
-                dtype=kind,
+                dtype=precision,
                 allowed=_percent(allowed),
             ),
-            _("Export as float32, or export the adapter."),
+            _way_on(precision),
         )
     return Check(
         _("Scores as the trained model"),
@@ -230,7 +241,7 @@ def check_distance(exported: Any, trained: Any, dtype: Any) -> Check:
         _(
             "scores {apart} apart, where {dtype} allows {allowed}",
             apart=_percent(apart),
-            dtype=kind,
+            dtype=precision,
             allowed=_percent(allowed),
         ),
     )
@@ -251,11 +262,11 @@ def check_names(folder: Path, labels: Labels, *, merged: bool) -> Check:
     return Check(_("Knows its labels"), True, _("{count} of them, by name", count=len(names)))
 
 
-def check_same_scores(exported: Any, trained: Any, dtype: Any) -> list[Check]:
+def check_same_scores(exported: Any, trained: Any, precision: str) -> list[Check]:
     """That the scores are the trained model's and put the answers in the same order. Raises
-    ExportError if not. `dtype` is the type of the exported weights; scores are (texts, 1), two
-    texts of a pair after each other."""
-    apart = check_distance(exported, trained, dtype)
+    ExportError if not. `precision` names how the exported weights are held; scores are (texts, 1),
+    two texts of a pair after each other."""
+    apart = check_distance(exported, trained, precision)
     pairs = [
         (scores[0::2] - scores[1::2])[: len(scores) // 2] > 0 for scores in (exported, trained)
     ]
@@ -292,6 +303,43 @@ def check_one_score(folder: Path, *, merged: bool) -> Check:
         _("Gives one score"),
         True,
         _("its head is saved with it ({modules})", modules=", ".join(saved)),
+    )
+
+
+def check_prompts(mine: Sequence[list[int]], theirs: Sequence[list[int]]) -> Check:
+    """That conversations become the same tokens as in training. Raises ExportError."""
+    wrong = next((i for i, (a, b) in enumerate(zip(mine, theirs, strict=True)) if a != b), None)
+    if wrong is not None:
+        at = next(
+            (i for i, (a, b) in enumerate(zip(mine[wrong], theirs[wrong], strict=False)) if a != b),
+            min(len(mine[wrong]), len(theirs[wrong])),
+        )
+        raise ExportError(
+            _(
+                "What opens the export makes other tokens of a conversation than training did, "
+                "from token {at} on.",
+                at=at + 1,
+            ),
+            _("Its chat template or tokenizer is not read alike: export it as a merged model."),
+        )
+    return Check(
+        _("Reads conversations as in training"),
+        True,
+        _("{count} of them, {tokens} tokens", count=len(mine), tokens=sum(map(len, mine))),
+    )
+
+
+def check_ends(stopped: Sequence[bool]) -> Check:
+    """That answers end where the trained model ends them. Raises ExportError if none does."""
+    if not any(stopped):
+        raise ExportError(
+            _("The exported model does not stop at the end of its answer."),
+            _("Its end-of-turn token is not known to what opens it: export it as a merged model."),
+        )
+    return Check(
+        _("Stops at the end of its answer"),
+        all(stopped),
+        _("{same} of {total}", same=sum(stopped), total=len(stopped)),
     )
 
 

@@ -2,34 +2,53 @@
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from core.data.record import DatasetInfo
 from core.data.rowfile import read_slice
 from core.models.labels import Labels, labels_of
 from core.models.trained import TrainedModel
-from core.tokens.learn import EVERYTHING
+from core.tokens.learn import Learn
 from core.tokens.sides import sides_of_rows
 from core.tokens.tokenize import TokenizedRow, as_answered, tokenize_rows
 from core.worker.export.check import (
     Check,
+    check_ends,
     check_exported,
     check_learned,
     check_names,
     check_one_score,
+    check_prompts,
     check_same_scores,
     check_scores,
     check_trained,
+    most_places,
     next_token_logits,
 )
+from core.worker.export.llama_cpp import LlamaCpp, TopLogits
 from core.worker.models.classifier import label_logits, open_with_head, pad_alike, text_ids
 from core.worker.models.loading import open_model
 from core.worker.models.masked import gap_rows, hidden_logits, open_masked
 
-_ROWS, _TOKENS, _MOST_TEXTS = 4, 256, 32
+_ROWS, _TOKENS, _MOST_TEXTS = 8, 256, 32
+# For the speed: so many tokens are read, and so many written.
+_PROMPT_TOKENS, _WRITTEN_TOKENS = 32, 32
+# An end that the trained model gives at least this probability is one of its own.
+_SURE = 0.8
+_CONVERSATIONS: list[list[dict[str, str]]] = [
+    [{"role": "user", "content": "What is 12 times 7?"}],
+    [
+        {"role": "user", "content": "Grüße, 你好!\n\n  def f(x): return x"},
+        {"role": "assistant", "content": "Hello."},
+        {"role": "user", "content": "Again, please: it's 3.14?"},
+    ],
+]
 # Asked where the data set is no longer there.
 _TEXTS = (
     "The quick brown fox jumps over the lazy dog, and then it asks the dog what it thinks of that.",
@@ -63,9 +82,22 @@ class Comparison(ABC):
         """That training changed the scores. Raises ExportError."""
         return check_learned(base, trained)
 
+    def perplexity(self, scores: Any, rows: Sequence[Any]) -> float | None:
+        """Of what a model is to write, at the places of its `scores`; None where it writes none."""
+        return None
+
+    def speed(self, model: Any, rows: Sequence[Any]) -> float | None:
+        """Tokens a second while it writes; None where it writes none."""
+        return None
+
+    def check_use(self, exported: Any, trained: Any, rows: Sequence[Any]) -> list[Check]:
+        """That what opened the export reads and ends texts as training did; `trained` are the
+        trained model's scores. Raises ExportError."""
+        return []
+
     @abstractmethod
     def check(
-        self, exported: Any, trained: Any, base: Any, dtype: Any, folder: Path, is_whole: bool
+        self, exported: Any, trained: Any, base: Any, precision: str, folder: Path, is_whole: bool
     ) -> list[Check]:
         """That the scores of an export are the trained model's. Raises ExportError."""
 
@@ -82,34 +114,108 @@ class Comparison(ABC):
 
 
 class Writers(Comparison):
+    vocabulary = 0  # of the model whose scores were last asked for
+
     def open(self, path: str | Path, **options: Any) -> Any:
         return open_model(path, **options)
 
-    def rows(self) -> list[list[int]]:
+    def rows(self) -> list[TokenizedRow]:
         raw = [row for one in self.held_out(_ROWS) if (row := as_answered(one)) is not None]
-        found, _ = tokenize_rows(
+        found, _unusable = tokenize_rows(
             raw,
             self.tokenizer,
             max_length=_TOKENS,
-            learn=EVERYTHING,
+            learn=Learn.of(self.config),
             system_prompt=self.config.data.system_prompt,
         )
-        rows = [row.input_ids for row in found]
-        return rows or [list(self.tokenizer(text)["input_ids"]) for text in _TEXTS]
+        if found:
+            return found
+        texts = [list(self.tokenizer(text)["input_ids"]) for text in _TEXTS]
+        return [TokenizedRow(ids, [-100, *ids[1:]], len(ids)) for ids in texts]
 
-    def scores(self, model: Any, rows: Sequence[list[int]]) -> Any:
-        return next_token_logits(model, rows)
+    def scores(self, model: Any, rows: Sequence[TokenizedRow]) -> Any:
+        ids = [row.input_ids for row in rows]
+        if isinstance(model, LlamaCpp):
+            return model.top(ids, most_places(self.vocabulary, len(rows)))
+        self.vocabulary = int(model.get_input_embeddings().weight.shape[0])
+        return next_token_logits(model, ids)
+
+    def perplexity(self, scores: Any, rows: Sequence[TokenizedRow]) -> float | None:
+        most = most_places(self.vocabulary, len(rows))
+        # What comes after a place; after the last of a row there is nothing.
+        targets = torch.tensor([label for row in rows for label in [*row.labels[1:], -100][-most:]])
+        learned = targets != -100
+        if not learned.any():
+            return None
+        wanted = targets.clamp(min=0)
+        if isinstance(scores, TopLogits):
+            found = scores.log_probabilities(wanted, self.vocabulary)
+        else:
+            found = scores.log_softmax(dim=-1).gather(-1, wanted[:, None])[:, 0]
+        return float((-found[learned].mean()).exp())
+
+    def speed(self, model: Any, rows: Sequence[TokenizedRow]) -> float | None:
+        prompt = rows[0].input_ids[:_PROMPT_TOKENS]
+        if isinstance(model, LlamaCpp):
+            return model.tokens_per_second(prompt, _WRITTEN_TOKENS)
+        ids = torch.tensor([prompt], device=model.device)
+        begun = time.perf_counter()
+        with torch.inference_mode():
+            model.generate(
+                input_ids=ids,
+                attention_mask=torch.ones_like(ids),
+                do_sample=False,
+                min_new_tokens=_WRITTEN_TOKENS,
+                max_new_tokens=_WRITTEN_TOKENS,
+                pad_token_id=self.tokenizer.pad_token_id,
+            )
+        return _WRITTEN_TOKENS / (time.perf_counter() - begun)
 
     def check_trained(self, base: Any, trained: Any) -> Check:
         return check_trained(base, trained)
 
+    def check_use(self, exported: Any, trained: Any, rows: Sequence[TokenizedRow]) -> list[Check]:
+        if not isinstance(exported, LlamaCpp):
+            return []
+        found = []
+        if self.tokenizer.chat_template:
+            mine = [self._prompt_ids(messages) for messages in _CONVERSATIONS]
+            found.append(check_prompts(mine, [exported.prompt_ids(m) for m in _CONVERSATIONS]))
+        ends = self._ends(trained, rows)
+        if ends:
+            found.append(check_ends([exported.stops_after(tokens) for tokens in ends]))
+        return found
+
+    def _prompt_ids(self, messages: list[dict[str, str]]) -> list[int]:
+        text = self.tokenizer.apply_chat_template(
+            messages, tokenize=False, add_generation_prompt=True
+        )
+        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def _ends(self, trained: Any, rows: Sequence[TokenizedRow]) -> list[list[int]]:
+        """Answers without their end, of those that the trained model would end there."""
+        most, found, place = most_places(self.vocabulary, len(rows)), [], 0
+        for row in rows:
+            first = max(0, row.length - most)
+            for at in range(first, row.length - 1):
+                is_end = row.input_ids[at + 1] == self.tokenizer.eos_token_id
+                scores = trained[place + at - first].log_softmax(dim=-1)
+                sure = float(scores[row.input_ids[at + 1]].exp()) > _SURE
+                if is_end and sure and row.labels[at + 1] != -100:
+                    found.append(row.input_ids[: at + 1])
+            place += row.length - first
+        return found[:_ROWS]
+
     def check(
-        self, exported: Any, trained: Any, base: Any, dtype: Any, folder: Path, is_whole: bool
+        self, exported: Any, trained: Any, base: Any, precision: str, folder: Path, is_whole: bool
     ) -> list[Check]:
-        return check_exported(exported, trained, base, dtype)
+        if isinstance(exported, TopLogits):
+            trained, base = exported.same_of(trained), exported.same_of(base)
+            exported = exported.logits
+        return check_exported(exported, trained, base, precision)
 
 
-class Fillers(Writers):
+class Fillers(Comparison):
     def open(self, path: str | Path, **options: Any) -> Any:
         return open_masked(path, seed=self.seed, **options)
 
@@ -118,6 +224,14 @@ class Fillers(Writers):
 
     def scores(self, model: Any, rows: Sequence[Any]) -> Any:
         return hidden_logits(model, self.tokenizer, rows)
+
+    def check_trained(self, base: Any, trained: Any) -> Check:
+        return check_trained(base, trained)
+
+    def check(
+        self, exported: Any, trained: Any, base: Any, precision: str, folder: Path, is_whole: bool
+    ) -> list[Check]:
+        return check_exported(exported, trained, base, precision)
 
 
 class Classifiers(Comparison):
@@ -135,10 +249,10 @@ class Classifiers(Comparison):
         return label_logits(model, self.tokenizer, rows)
 
     def check(
-        self, exported: Any, trained: Any, base: Any, dtype: Any, folder: Path, is_whole: bool
+        self, exported: Any, trained: Any, base: Any, precision: str, folder: Path, is_whole: bool
     ) -> list[Check]:
         return [
-            *check_scores(exported, trained, self.labels, dtype),
+            *check_scores(exported, trained, self.labels, precision),
             check_names(folder, self.labels, merged=is_whole),
         ]
 
@@ -157,10 +271,10 @@ class Scorers(Classifiers):
         return pairs or text_ids(self.tokenizer, [*_TEXTS, _TEXTS[0]], _TOKENS)
 
     def check(
-        self, exported: Any, trained: Any, base: Any, dtype: Any, folder: Path, is_whole: bool
+        self, exported: Any, trained: Any, base: Any, precision: str, folder: Path, is_whole: bool
     ) -> list[Check]:
         return [
-            *check_same_scores(exported, trained, dtype),
+            *check_same_scores(exported, trained, precision),
             check_one_score(folder, merged=is_whole),
         ]
 

@@ -1,15 +1,17 @@
-"""An export, from its folder to a checked model with its README and zip.
+"""An export, from its folder to a checked model with its README.
 
 base                        -> its scores on held-out rows
 base + what was trained     -> the scores to be had
-what the format wrote, loaded fresh from disk
+what the format wrote, opened fresh from disk by what it is for
                             -> must be the trained model's, must not be the base's"""
 
 from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import dataclass
+import time
+from contextlib import closing, nullcontext
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +22,17 @@ from core.data.record import DatasetInfo
 from core.data.registry import load_dataset_info
 from core.errors import DataError, ExportError
 from core.export.card import write_card
-from core.export.format import base_of_run
-from core.export.formats import format_names, formats
-from core.export.package import folder_bytes, forget_machine, need_room, write_zip
+from core.export.format import Part, base_of_run
+from core.export.formats import find_format, format_names
+from core.export.package import folder_bytes, forget_machine, need_room
+from core.export.reports import Measured
 from core.jobs.task import Task
 from core.language import _
 from core.models.describe import describe_model
 from core.models.trained import find_trained
-from core.progress import Stopped
+from core.progress import Stopped, Tell
 from core.runs.lineage import lineage_text
+from core.worker.export import llama_cpp
 from core.worker.export.check import Check
 from core.worker.export.compare import COMPARISONS
 from core.worker.models.loading import (
@@ -47,9 +51,9 @@ _DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch
 def run_export(folder: Path, workspace_root: Path) -> str:
     """Exports a run's checkpoint; "finished", or "stopped" with nothing left behind.
 
-    Parameters (job.json): format (one of core.export.formats), checkpoint ("final"), dtype of a
-    whole model's weights ("auto": the base's). Raises ExportError when the result is not what was
-    trained, and any other TunesmithError.
+    Parameters (job.json): format (one of core.export.formats), checkpoint ("final"), and what was
+    chosen of the format's options by their names. Raises ExportError when the result is not what
+    was trained, and any other TunesmithError.
     """
     task = Task(Path(folder))
     unfinished = task.folder / ".unfinished"
@@ -59,9 +63,8 @@ def run_export(folder: Path, workspace_root: Path) -> str:
         task.finish(result)
     except BaseException as error:
         for path in task.folder.iterdir():
-            made = path == unfinished or path.name.endswith(format_names())
-            if made or path.suffix == ".zip":
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
+            if path == unfinished or path.name.endswith(format_names()):
+                shutil.rmtree(path)
         if isinstance(error, Stopped):
             return "stopped"
         raise
@@ -78,15 +81,12 @@ class _Reference:
 
 
 class _Export:
+    """What `core.export.format.Exporting` says, and the way through it."""
+
     def __init__(self, task: Task, workspace: Workspace, folder: Path) -> None:
         self.task, self.workspace, self.folder = task, workspace, folder
-        asked = str(task.params.get("format") or "")
-        if asked not in formats():
-            names = ", ".join(format_names())
-            raise ExportError(
-                _("There is no format {asked!r}.", asked=asked), _("Take {names}.", names=names)
-            )
-        self.format = formats()[asked]
+        self.format = find_format(str(task.params.get("format") or ""))
+        self.chosen = {one.name: one.read(task.params.get(one.name)) for one in self.format.options}
         self.tell(0.0, _("Looking at the model"))
         self.trained = find_trained(task.run, str(task.params.get("checkpoint") or "final"))
         why_not = self.format.why_not(self.trained.config)
@@ -100,38 +100,70 @@ class _Export:
         local = Path(self.base_path)
         known = describe_model(local) if local.is_dir() else None
         self.parameters = (known.parameters if known else None) or 0
-        asked = str(task.params.get("dtype") or "auto")
-        self.dtype = _dtype(asked, known.dtype if known else "bfloat16")
+        asked = self.chosen.get("dtype", ["auto"])[0]
+        of_base = known.dtype if known and known.dtype in _DTYPES else "float32"
+        self.dtype = asked if asked != "auto" else of_base
         self.device, self.working_dtype = self._place()
 
     def run(self) -> dict[str, Any]:
-        whole_bytes = self.parameters * self.dtype.itemsize
-        size = self.format.size_bytes(self.trained, whole_bytes)
-        need_room(self.task.folder, 2 * size)  # the folder and its zip
         shutil.rmtree(self.folder, ignore_errors=True)  # left by a worker that was killed
-        model, reference, checks = self._reference()
+        dtype_bytes = _DTYPES[self.dtype].itemsize
+        size = self.format.size_bytes(self.trained, self.parameters, dtype_bytes)
+        need_room(self.task.folder, size)
+        model, reference, first = self._reference()
         self.format.write(self, model)
-        self.tokenizer.save_pretrained(self.folder)
-        if self.comparison.labels is not None:
-            self.comparison.labels.save(self.folder)
         del model
         free_memory()
-        self.tell(0.6, _("Loading the export to check it"))
-        exported = self.format.load(self)
-        self.tell(0.7, _("Comparing its answers"))
-        scores = self.comparison.scores(exported, reference.rows)
-        del exported
-        free_memory()
-        is_whole = self.format.is_whole
-        checks += self.comparison.check(
-            scores,
-            reference.trained,
-            reference.base,
-            self.dtype if is_whole else self.working_dtype,
-            self.folder,
-            is_whole,
-        )
-        return self._pack(checks)
+        found = self._check_parts(reference)
+        for path in self.folder.glob(".*"):  # what was needed to make and check it
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        return self._pack([first], found, reference)
+
+    def _check_parts(self, reference: _Reference) -> list[Measured]:
+        """Every part compared with the trained model. Of several, one that fails is taken away
+        and told of; raises ExportError when none is left."""
+        parts = self.format.parts(self)
+        measured: list[Measured] = []
+        for at, part in enumerate(parts):
+            tell = self.task.part(0.6 + 0.35 * at / len(parts), 0.6 + 0.35 * (at + 1) / len(parts))
+            try:
+                measured.append(self._check_part(part, reference, tell))
+            except ExportError as error:
+                if len(parts) == 1 or (at == len(parts) - 1 and all(m.error for m in measured)):
+                    raise
+                self.task.log(f"{part.file}: {error}", level="warning")
+                measured.append(Measured(part.file, part.precision, error=error.message))
+                (self.folder / part.file).unlink()
+            free_memory()
+        return measured
+
+    def _check_part(self, part: Part, reference: _Reference, tell: Tell) -> Measured:
+        tell(0.0, _("Loading the export to check it"))
+        begun = time.perf_counter()
+        exported = self.format.load(self, part)
+        seconds = time.perf_counter() - begun
+        with closing(exported) if hasattr(exported, "close") else nullcontext():
+            tell(0.3, _("Comparing its answers"))
+            scores = self.comparison.scores(exported, reference.rows)
+            checks = self.comparison.check(
+                scores,
+                reference.trained,
+                reference.base,
+                part.precision,
+                self.folder,
+                self.format.is_whole,
+            )
+            checks += self.comparison.check_use(exported, reference.trained, reference.rows)
+            tell(0.9, _("Measuring its speed"))
+            return Measured(
+                file=part.file,
+                precision=part.precision,
+                size_bytes=folder_bytes(self.folder / part.file),
+                load_seconds=round(seconds, 3),
+                tokens_per_second=self.comparison.speed(exported, reference.rows),
+                perplexity=self.comparison.perplexity(scores, reference.rows),
+                checks=tuple(check.as_dict() for check in checks),
+            )
 
     def tell(self, share: float, message: str) -> None:
         self.task.tell(share, message)
@@ -148,36 +180,71 @@ class _Export:
                 _("Train from the model's unquantized form."),
             )
         return self.comparison.open(
-            path, device=self.device, dtype=self.working_dtype, revision=revision
+            path, device=self.device, dtype=_DTYPES[self.working_dtype], revision=revision
         )
 
     def on_base(self, adapter: Path) -> Any:
         """The base, loaded afresh, with an adapter on it."""
         return with_adapter(self._open_base(), adapter)
 
+    def add_tokenizer(self, folder: Path) -> None:
+        self.tokenizer.save_pretrained(folder)
+        if self.comparison.labels is not None:
+            self.comparison.labels.save(folder)
+
+    def save_merged(self, model: Any, folder: Path) -> None:
+        """Writes the trained `model` whole, with its tokenizer and labels; it is changed."""
+        self.tell(0.35, _("Merging"))
+        if hasattr(model, "merge_and_unload"):
+            try:
+                model = model.merge_and_unload(safe_merge=True)
+            except ValueError as error:
+                raise ExportError(
+                    _("The adapter cannot be merged: {error}", error=str(error)),
+                    _("Export it as an adapter."),
+                ) from error
+        _untie_if_parted(model)
+        self.tell(0.4, _("Saving the merged model"))
+        model.to(_DTYPES[self.dtype]).save_pretrained(folder, max_shard_size="5GB")
+        self.add_tokenizer(folder)
+
+    def convert(self, whole: Path, file: Path, outtype: str) -> None:
+        self.tell(0.45, _("Writing GGUF ({kind})", kind=outtype))
+        llama_cpp.convert(whole, file, outtype, self.trained.run.root.name)
+
+    def quantize(self, source: Path, file: Path, kind: str) -> None:
+        self.tell(0.5, _("Writing GGUF ({kind})", kind=kind))
+        llama_cpp.quantize(source, file, kind, self.task.check_stop)
+
+    def convert_adapter(self, whole: Path, file: Path) -> None:
+        llama_cpp.convert_adapter(whole, self.trained.folder, file)
+
+    def in_llama_cpp(self, file: Path, adapter: Path | None = None) -> llama_cpp.LlamaCpp:
+        return llama_cpp.LlamaCpp(file, adapter, self.task.check_stop)
+
     def _open_base(self) -> Any:
         return self.open(self.base_path, self.trained.config.model.model_revision)
 
-    def _place(self) -> tuple[str, torch.dtype]:
+    def _place(self) -> tuple[str, str]:
         """Where to merge and compare: in 32 bits where the memory allows it, so that nothing is
         rounded but once, at the end."""
         need = int(self.parameters * 4 * 1.3)
         device = pick_device()
         if device.startswith("cuda") and need < torch.cuda.mem_get_info(device)[0]:
-            return device, torch.float32
+            return device, "float32"
         if need < psutil.virtual_memory().available:
-            return "cpu", torch.float32
+            return "cpu", "float32"
         self.task.log(
             _(
                 "Merged in {dtype}: 32 bits would need {needed:.0f} GB of memory.",
-                dtype=_spelled(self.dtype),
+                dtype=self.dtype,
                 needed=need / 1e9,
             ),
             level="warning",
         )
         return "cpu", self.dtype
 
-    def _reference(self) -> tuple[Any, _Reference, list[Check]]:
+    def _reference(self) -> tuple[Any, _Reference, Check]:
         """(the trained model, what it and its base answer, that they differ)."""
         rows = self.comparison.rows()
         self.tell(0.05, _("Loading the base model"))
@@ -195,7 +262,7 @@ class _Export:
             model = self.open(self.trained.folder)
         trained = self.comparison.scores(model, rows)
         check = self.comparison.check_trained(base, trained)
-        return model, _Reference(rows, base, trained), [check]
+        return model, _Reference(rows, base, trained), check
 
     def _dataset(self) -> DatasetInfo | None:
         try:
@@ -204,52 +271,59 @@ class _Export:
         except DataError:  # it was deleted since
             return None
 
-    def _pack(self, checks: list[Check]) -> dict[str, Any]:
-        """README, last look, name and zip."""
-        kind = _spelled(self.dtype)
+    def _pack(
+        self, first: list[Check], measured: list[Measured], reference: _Reference
+    ) -> dict[str, Any]:
+        """README, last look and name."""
+        self.tell(0.97, _("Writing the README"))
+        checks = [check.as_dict() for check in first]
+        checks += [
+            {**check, "file": one.file} if len(measured) > 1 else check
+            for one in measured
+            for check in one.checks
+        ]
+        kept = [one for one in measured if not one.error]
         write_card(
             self.folder,
             self.trained,
             self.base,
             self.comparison.info,
             form=self.format,
-            dtype=kind,
+            dtype=self.dtype,
+            parts=[Part(one.file, one.precision) for one in kept],
             lineage=lineage_text(self.trained.run),
-            checks=[f"{check.name}: {check.detail}." for check in checks],
+            checks=[f"{check['name']}: {check['detail']}." for check in checks],
         )
         private = [self.workspace.root]
         if Path(self.base_path).is_dir():
             private.append(Path(self.base_path))
         forget_machine(self.folder, private)
         at = "" if self.trained.checkpoint == "final" else f"-{self.trained.checkpoint}"
-        name = f"{self.trained.run.root.name}{at}-{self.format.name}"
-        place = self.folder.rename(self.task.folder / name)
-        archive = place.with_name(f"{name}.zip")
-        zip_bytes = write_zip(place, archive, self.task.part(0.8, 0.99))
+        place = self.folder.rename(
+            self.task.folder / f"{self.trained.run.root.name}{at}-{self.format.name}"
+        )
+        perplexity = self.comparison.perplexity
         return {
             "format": self.format.name,
             "checkpoint": self.trained.checkpoint,
             "path": place.name,
-            "zip": archive.name,
             "size_bytes": folder_bytes(place),
-            "zip_bytes": zip_bytes,
-            "dtype": kind if self.format.is_whole else None,
+            "dtype": self.dtype if self.format.is_whole else None,
             "base": self.base.name,
-            "checks": [check.as_dict() for check in checks],
+            "checks": checks,
+            "parts": [asdict(one) for one in measured],
+            "perplexity": perplexity(reference.trained, reference.rows),
+            "base_perplexity": perplexity(reference.base, reference.rows),
         }
 
 
-def _dtype(asked: str, of_base: str) -> torch.dtype:
-    """The type of the exported weights."""
-    if asked == "auto":
-        asked = of_base if of_base in _DTYPES else "float32"
-    if asked not in _DTYPES:
-        raise ExportError(
-            _("{asked} is no type of weights.", asked=asked),
-            _("Take {names}.", names=", ".join(_DTYPES)),
-        )
-    return _DTYPES[asked]
+def _untie_if_parted(model: Any) -> None:
+    """Says in the config that the output layer has weights of its own, if training gave it some.
 
-
-def _spelled(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
+    Else it would be left out as a copy of the input's, and what it learned would be lost.
+    """
+    output = model.get_output_embeddings()
+    if output is None or not getattr(model.config, "tie_word_embeddings", False):
+        return
+    if output.weight.data_ptr() != model.get_input_embeddings().weight.data_ptr():
+        model.config.tie_word_embeddings = False
