@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import signal
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -129,7 +130,8 @@ def test_export_writes_a_checked_model_where_it_is_asked_for(
     assert Path(told["folder"], "model.safetensors").is_file()
     assert told["output"] == str(place)
     if suffix:
-        assert place.read_bytes() == Path(told["zip"]).read_bytes()
+        names = zipfile.ZipFile(place).namelist()
+        assert f"{Path(told['folder']).name}/model.safetensors" in names
     else:
         assert (place / "model.safetensors").is_file()
     code, _, err = bench.type(*words)

@@ -29,7 +29,7 @@ def trained(folder: Path, **settings: object) -> TrainedModel:
 
 def card(folder: Path, model: TrainedModel, base: Base, format_name: str = "adapter") -> str:
     form = formats()[format_name]
-    write_card(folder, model, base, DATA, form=form, dtype="bfloat16", checks=["Same."])
+    write_card(folder, model, base, DATA, form=form, dtype="bfloat16", parts=[], checks=["Same."])
     return (folder / "README.md").read_text(encoding="utf-8")
 
 

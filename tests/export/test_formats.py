@@ -29,12 +29,12 @@ def test_each_is_found_by_the_name_of_its_file() -> None:
 @pytest.mark.parametrize(
     ("method", "fitting"),
     [
-        ("lora", {"adapter", "merged"}),
-        ("ia3", {"adapter", "merged"}),
+        ("lora", {"adapter", "merged", "gguf", "gguf_adapter"}),
+        ("ia3", {"adapter", "merged", "gguf"}),
         ("prompt_tuning", {"adapter"}),
         ("prefix_tuning", {"adapter"}),
-        ("none", {"merged"}),
-        ("freeze", {"merged"}),
+        ("none", {"merged", "gguf"}),
+        ("freeze", {"merged", "gguf"}),
     ],
 )
 def test_a_run_is_offered_what_it_has(method: str, fitting: set[str]) -> None:
@@ -52,9 +52,14 @@ def test_the_code_of_each_card_is_python(name: str, base: Base) -> None:
     """Nobody could load what was exported."""
     for makes in ("writer", "filler", "classifier", "scorer"):
         text = formats()[name].loading(base, makes)
+        if name == "gguf_adapter":  # llama.cpp's own commands
+            assert f"belongs to {base.name}" in text and "--lora adapter.gguf" in text
+            continue
         note, _, code = text.partition("```python\n")
         compile(code.removesuffix("```"), name, "exec")
         assert "path/to/this/folder" in code
+        if name == "gguf":
+            continue
         needs_a_word = not base.is_public or base.is_copy
         assert bool(note) == (name == "adapter" and needs_a_word)
 

@@ -16,6 +16,7 @@ from safetensors import safe_open
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from core.errors import ExportError
+from core.export.package import write_zip
 from core.export.reports import list_exports
 from core.jobs.task import read_result
 from core.worker.export import run as export_run
@@ -75,7 +76,8 @@ def of_run(world: TinyWorld, adapter: Path) -> Any:
 
 def unpacked(run: RunFolder, name: str, result: dict[str, Any], where: Path) -> Path:
     """The export as somebody has it who was sent the zip."""
-    with zipfile.ZipFile(run.exports / name / result["zip"]) as archive:
+    write_zip(run.exports / name / result["path"], where / "sent.zip")
+    with zipfile.ZipFile(where / "sent.zip") as archive:
         assert archive.testzip() is None
         archive.extractall(where)
     return where / result["path"]
@@ -265,7 +267,7 @@ def test_an_adapter_file_that_was_damaged_on_the_way_is_an_error(
         other = lora.checkpoints / "checkpoint-3" / "adapter_model.safetensors"
         target.write_bytes(other.read_bytes())
 
-    monkeypatch.setattr(export_run.shutil, "copyfile", copy_another)
+    monkeypatch.setattr(shutil, "copyfile", copy_another)
     folder = world.task(lora, "export", "damaged", {"format": "adapter"})
     with pytest.raises(ExportError):
         run_export(folder, world.root)
@@ -300,13 +302,13 @@ def test_an_export_that_is_stopped_leaves_nothing(
     assert left_over(folder) == set()
 
     later = world.task(lora, "export", "stopped-later", {"format": "merged"})
-    real = export_run.write_zip
+    real = export_run.write_card
 
-    def ask_to_stop_then_pack(*arguments: Any) -> int:
+    def ask_to_stop_then_write(*arguments: Any, **more: Any) -> None:
         (later / "STOP").touch()
-        return real(*arguments)
+        real(*arguments, **more)
 
-    monkeypatch.setattr(export_run, "write_zip", ask_to_stop_then_pack)
+    monkeypatch.setattr(export_run, "write_card", ask_to_stop_then_write)
     assert run_export(later, world.root) == "stopped"
     assert left_over(later) == set()
 
@@ -332,8 +334,8 @@ def test_exports_are_listed_newest_first(world: TinyWorld, lora: RunFolder) -> N
     export(world, lora, "z-listed", format="adapter")
     found = {item.id: item for item in list_exports(lora.root)}
     listed = found["z-listed"]
-    assert listed.path is not None and listed.zip is not None
-    assert listed.path.is_dir() and listed.zip.is_file()
+    assert listed.path is not None and listed.path.is_dir()
+    assert [one.precision for one in listed.parts] == ["float32"]
     assert (listed.format, listed.checkpoint) == ("adapter", "final")
     waiting = world.task(lora, "export", "waiting", {"format": "merged"})
     assert {item.id: item for item in list_exports(lora.root)}[waiting.name].path is None

@@ -97,7 +97,6 @@ def evaluated(run: RunFolder, report: str) -> None:
 def exported(run: RunFolder, identity: str = "") -> None:
     folder = run.exports / (identity or new_id())
     (folder / "run-merged").mkdir(parents=True)
-    (folder / "run-merged.zip").write_bytes(b"PK")
     checks = [
         {
             "name": _("Answers as the trained model"),
@@ -105,6 +104,6 @@ def exported(run: RunFolder, identity: str = "") -> None:
             "detail": _("logits {apart} apart", apart="0 %"),
         }
     ]
-    names = {"path": "run-merged", "zip": "run-merged.zip", "size_bytes": 2, "checks": checks}
+    names = {"path": "run-merged", "size_bytes": 2, "checks": checks}
     result = {"format": "merged", "checkpoint": "final", **names}
     (folder / "result.json").write_text(json.dumps(pack(result)))

@@ -4,10 +4,12 @@ network can do. What must not happen is that they read, upload, train or delete 
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import stat
 import threading
 import time
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -215,11 +217,14 @@ def test_a_page_that_a_run_brought_along_is_never_shown_as_ours(
 def test_an_export_is_saved_and_nothing_beside_it(served: Served, program: httpx.Client) -> None:
     folder = served.workspace / "runs" / "a-run" / "exports" / "an-export"
     folder.mkdir(parents=True)
-    (folder / "model.zip").write_bytes(b"PK" + b"\0" * 100)
-    (folder / "result.json").write_text(json.dumps({"zip": "../../model.zip", "format": "adapter"}))
+    (folder / "model").mkdir()
+    (folder / "model" / "README.md").write_text("A model.")
+    (folder / "secret").write_text("no")
+    (folder / "result.json").write_text(json.dumps({"path": "../../model", "format": "adapter"}))
     answer = program.get("/tunesmith/exports/a-run/an-export")
-    assert answer.status_code == 200 and answer.content.startswith(b"PK")
-    assert answer.headers["content-disposition"] == 'attachment; filename="model.zip"'
+    assert answer.status_code == 200
+    assert zipfile.ZipFile(io.BytesIO(answer.content)).namelist() == ["model/README.md"]
+    assert "model.zip" in answer.headers["content-disposition"]
     assert answer.headers["x-content-type-options"] == "nosniff"
     for place in ("a-run/other", "..%2F..%2F/an-export", "a-run/..%2Fan-export", "../a-run/x"):
         assert program.get(f"/tunesmith/exports/{place}").status_code == 404, place

@@ -28,8 +28,8 @@ class GgufAdapter(Format):
 
     def why_not(self, config: RunConfig) -> tuple[str, str] | None:
         adapter = config.adapter
-        plain = adapter.method == "lora" and not adapter.use_dora and adapter.bias == "none"
-        if plain and not adapter.modules_to_save:
+        more = adapter.use_dora or adapter.modules_to_save or config.vocabulary.new_tokens
+        if adapter.method == "lora" and not adapter.changes_base and not more:
             return writers_only(config)
         why = _("This run trained more than a plain LoRA, and llama.cpp reads nothing else.")
         return why, _("Export it as a merged model, or as GGUF.")

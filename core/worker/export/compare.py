@@ -36,7 +36,7 @@ from core.worker.models.classifier import label_logits, open_with_head, pad_alik
 from core.worker.models.loading import open_model
 from core.worker.models.masked import gap_rows, hidden_logits, open_masked
 
-_ROWS, _TOKENS, _MOST_TEXTS = 8, 256, 32
+_ROWS, _TOKENS, _MOST_TEXTS = 8, 192, 32
 # For the speed: so many tokens are read, and so many written.
 _PROMPT_TOKENS, _WRITTEN_TOKENS = 32, 32
 # An end that the trained model gives at least this probability is one of its own.

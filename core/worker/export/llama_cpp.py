@@ -262,13 +262,15 @@ class LlamaCpp:
         self._check_stop()
         try:
             answer = self._client.post(path, json=content)
-            answer.raise_for_status()
-        except httpx.HTTPError as error:
+            told = dict(answer.json())
+        except (httpx.HTTPError, ValueError) as error:  # it has ended
+            told = {"error": {"message": str(error)}}
+        if "error" in told:
             raise ExportError(
-                _("llama.cpp did not answer: {reason}.", reason=str(error)),
+                _("llama.cpp did not answer: {reason}.", reason=told["error"]["message"]),
                 _("What it said is in the export's worker.log."),
-            ) from error
-        return dict(answer.json())
+            )
+        return told
 
 
 def _start(*arguments: object, key: str = "", **streams: Any) -> subprocess.Popen[bytes]:
