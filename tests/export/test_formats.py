@@ -29,12 +29,12 @@ def test_each_is_found_by_the_name_of_its_file() -> None:
 @pytest.mark.parametrize(
     ("method", "fitting"),
     [
-        ("lora", {"adapter", "merged", "gguf", "gguf_adapter"}),
-        ("ia3", {"adapter", "merged", "gguf"}),
+        ("lora", {"adapter", "merged", "gguf", "gguf_adapter", "ollama", "vllm"}),
+        ("ia3", {"adapter", "merged", "gguf", "ollama", "vllm"}),
         ("prompt_tuning", {"adapter"}),
         ("prefix_tuning", {"adapter"}),
-        ("none", {"merged", "gguf"}),
-        ("freeze", {"merged", "gguf"}),
+        ("none", {"merged", "gguf", "ollama", "vllm"}),
+        ("freeze", {"merged", "gguf", "ollama", "vllm"}),
     ],
 )
 def test_a_run_is_offered_what_it_has(method: str, fitting: set[str]) -> None:
@@ -56,9 +56,10 @@ def test_the_code_of_each_card_is_python(name: str, base: Base) -> None:
             assert f"belongs to {base.name}" in text and "--lora adapter.gguf" in text
             continue
         note, _, code = text.partition("```python\n")
-        compile(code.removesuffix("```"), name, "exec")
+        code = code.partition("```")[0]
+        compile(code, name, "exec")
         assert "path/to/this/folder" in code
-        if name == "gguf":
+        if name not in ("adapter", "merged"):
             continue
         needs_a_word = not base.is_public or base.is_copy
         assert bool(note) == (name == "adapter" and needs_a_word)

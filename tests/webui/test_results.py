@@ -65,7 +65,9 @@ def test_what_a_run_has_can_be_taken_away(
     """A form would be offered that the run cannot have, or none explained."""
     open_tab(page, served, runs[1]["lora"], "export")
     forms = page.locator("#export-format label")
-    expect(forms).to_have_text(["Merged model", "Adapter"])
+    expect(forms).to_have_text(
+        ["Merged model", "Adapter", "GGUF", "GGUF adapter", "Ollama", "vLLM, SGLang"]
+    )
     expect(page.locator("#export-form")).to_contain_text("works wherever transformers works")
     forms.filter(has_text="Adapter").click()
     expect(page.locator("#export-form")).to_contain_text("loaded onto the base with PEFT")

@@ -32,6 +32,14 @@ base = AutoModelForSequenceClassification.from_pretrained(
 )
 model = PeftModel.from_pretrained(base, folder)"""
 
+_SERVED = """
+
+Served by vLLM beside its base, for requests to the model `tuned`:
+
+```sh
+vllm serve {name} --enable-lora --max-lora-rank 64 --lora-modules tuned=path/to/this/folder
+```"""
+
 
 class Adapter(Format):
     name = "adapter"
@@ -97,7 +105,8 @@ class Adapter(Format):
                 f"model = PeftModel.from_pretrained(base, {_FOLDER})\n"
                 f"tokenizer = AutoTokenizer.from_pretrained({_FOLDER})"
             )
-        return f"{_on_its_base(base)}```python\n{code}\n```"
+        served = _SERVED.format(name=name) if makes == "writer" else ""
+        return f"{_on_its_base(base)}```python\n{code}\n```{served}"
 
     def needs(self, trained: TrainedModel) -> list[str]:
         tokens = trained.new_tokens
