@@ -14,7 +14,7 @@ import yaml
 
 from core.config import RunConfig
 from core.errors import ExportError
-from core.language import N_, Said, _
+from core.language import N_, _
 from core.methods import Makes
 from core.models.origin import maker_of, own_base, read_origin
 from core.models.starter import STARTER_MODELS, StarterModel
@@ -143,8 +143,8 @@ class Format(ABC):
     """
 
     name: ClassVar[str]
-    title: ClassVar[Said]
-    meaning: ClassVar[Said]
+    title: ClassVar[str]
+    meaning: ClassVar[str]
     place: ClassVar[int]  # in the order in which a person is offered them
     is_whole: ClassVar[bool]
     library: ClassVar[str]  # that loads it, and how the Hub calls its relation to the base

@@ -16,7 +16,7 @@ from core.export.format import (
     prompt_reason,
     scorer_code,
 )
-from core.language import N_, Said
+from core.language import N_
 from core.methods import Makes
 from core.models.trained import TrainedModel
 
@@ -25,7 +25,7 @@ _FOLDER = '"path/to/this/folder"'
 
 class Merged(Format):
     name = "merged"
-    title: ClassVar[Said] = N_("Merged model")
+    title: ClassVar[str] = N_("Merged model")
     meaning = N_(
         "One folder of safetensors that works wherever transformers works. As large as "
         "the base model."
