@@ -30,6 +30,7 @@ from core.worker.models.classifier import given, probabilities
 
 # A choice is clear when the first token leads the second by so many times the allowed distance.
 _CLEAR = 4
+_MOST_FOR_WORDS = 0.3  # with more, hardly a choice would be clear
 # A trained model nearer than this to its base is its base.
 SAME = 1e-6
 # The share of what was learned that an export has to carry, and may.
@@ -117,7 +118,7 @@ def check_exported(exported: Any, trained: Any, base: Any, precision: str) -> li
             ),
             _way_on(precision),
         )
-    same, clear = _same_words(exported, trained, allowed)
+    same, clear = _same_words(exported, trained, min(allowed, _MOST_FOR_WORDS))
     if same < clear:
         raise ExportError(
             _(
@@ -305,6 +306,24 @@ def check_one_score(folder: Path, *, merged: bool) -> Check:
         True,
         _("its head is saved with it ({modules})", modules=", ".join(saved)),
     )
+
+
+def check_perplexity(exported: float, trained: float, precision: str) -> Check:
+    """That it is hardly less sure of held-out answers. Raises ExportError."""
+    told = _(
+        "{exported:.4g}, where the trained model has {trained:.4g} and {dtype} allows "
+        "{allowed:.4g}",
+        exported=exported,
+        trained=trained,
+        dtype=precision,
+        allowed=trained * PRECISIONS[precision].times,
+    )
+    if not exported <= trained * PRECISIONS[precision].times:
+        raise ExportError(
+            _("The exported model has lost too much: its perplexity is {told}.", told=told),
+            _way_on(precision),
+        )
+    return Check(_("Is as sure of held-out answers"), True, told)
 
 
 def check_prompts(mine: Sequence[list[int]], theirs: Sequence[list[int]]) -> Check:

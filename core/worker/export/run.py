@@ -33,7 +33,7 @@ from core.models.trained import find_trained
 from core.progress import Stopped, Tell
 from core.runs.lineage import lineage_text
 from core.worker.export import llama_cpp
-from core.worker.export.check import Check
+from core.worker.export.check import Check, check_perplexity
 from core.worker.export.compare import COMPARISONS
 from core.worker.models.loading import (
     free_memory,
@@ -73,11 +73,14 @@ def run_export(folder: Path, workspace_root: Path) -> str:
 
 @dataclass(frozen=True)
 class _Reference:
-    """What an export is compared with: scores of the base and of the trained model."""
+    """What an export is compared with: scores of the base and of the trained model, and the
+    perplexities that follow from them."""
 
     rows: Any
     base: Any
     trained: Any
+    base_perplexity: float | None
+    perplexity: float | None
 
 
 class _Export:
@@ -153,6 +156,9 @@ class _Export:
                 self.folder,
                 self.format.is_whole,
             )
+            perplexity = self.comparison.perplexity(scores, reference.rows)
+            if perplexity is not None and reference.perplexity is not None:
+                checks.append(check_perplexity(perplexity, reference.perplexity, part.precision))
             checks += self.comparison.check_use(exported, reference.trained, reference.rows)
             tell(0.9, _("Measuring its speed"))
             return Measured(
@@ -161,7 +167,7 @@ class _Export:
                 size_bytes=folder_bytes(self.folder / part.file),
                 load_seconds=round(seconds, 3),
                 tokens_per_second=self.comparison.speed(exported, reference.rows),
-                perplexity=self.comparison.perplexity(scores, reference.rows),
+                perplexity=perplexity,
                 checks=tuple(check.as_dict() for check in checks),
             )
 
@@ -262,7 +268,8 @@ class _Export:
             model = self.open(self.trained.folder)
         trained = self.comparison.scores(model, rows)
         check = self.comparison.check_trained(base, trained)
-        return model, _Reference(rows, base, trained), check
+        sure = [self.comparison.perplexity(scores, rows) for scores in (base, trained)]
+        return model, _Reference(rows, base, trained, *sure), check
 
     def _dataset(self) -> DatasetInfo | None:
         try:
@@ -302,7 +309,6 @@ class _Export:
         place = self.folder.rename(
             self.task.folder / f"{self.trained.run.root.name}{at}-{self.format.name}"
         )
-        perplexity = self.comparison.perplexity
         return {
             "format": self.format.name,
             "checkpoint": self.trained.checkpoint,
@@ -312,8 +318,8 @@ class _Export:
             "base": self.base.name,
             "checks": checks,
             "parts": [asdict(one) for one in measured],
-            "perplexity": perplexity(reference.trained, reference.rows),
-            "base_perplexity": perplexity(reference.base, reference.rows),
+            "perplexity": reference.perplexity,
+            "base_perplexity": reference.base_perplexity,
         }
 
 
