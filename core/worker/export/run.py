@@ -31,6 +31,7 @@ from core.language import _
 from core.models.describe import describe_model
 from core.models.trained import find_trained
 from core.progress import Stopped, Tell
+from core.runs.curves import curves
 from core.runs.lineage import lineage_text
 from core.worker.export import llama_cpp
 from core.worker.export.check import Check, check_perplexity
@@ -299,6 +300,7 @@ class _Export:
             dtype=self.dtype,
             parts=[Part(one.file, one.precision) for one in kept],
             lineage=lineage_text(self.trained.run),
+            curves=curves(self.trained.run.root),
             checks=[f"{check['name']}: {check['detail']}." for check in checks],
         )
         private = [self.workspace.root]
