@@ -181,11 +181,10 @@ def _card(item: Export) -> str:
     known = formats().get(item.format)
     title = known.title if known else item.format
     checks = "".join(_check(check) for check in item.checks)
+    checks = f"<ul class='checks'>{checks}</ul>"
     if len(item.parts) > 1:
         told = _("What was checked ({count})", count=len(item.checks))
-        checks = (
-            f"<li><details><summary>{told}</summary><ul class='checks'>{checks}</ul></details></li>"
-        )
+        checks = f"<details><summary>{told}</summary>{checks}</details>"
     place = messages.escape(item.path) if item.path else _("not there any more")
     told = _(
         "{model}, {when}, {size}. Folder: {place}",
@@ -197,7 +196,7 @@ def _card(item: Export) -> str:
     return (
         f'<article class="card export"><div><h4>{messages.escape(title)}</h4>'
         f'<p class="soft">{told}</p>'
-        f"{_table(item)}<ul class='checks'>{checks}</ul></div>{_link(item)}</article>"
+        f"{_table(item)}{checks}</div>{_link(item)}</article>"
     )
 
 

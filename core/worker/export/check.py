@@ -385,7 +385,7 @@ def _score_distance(scores: Any, reference: Any) -> float:
 
 
 def _percent(share: float) -> str:
-    return f"{100 * share:.2g} %"
+    return f"{100 * share:.0f} %" if share >= 0.1 else f"{100 * share:.2g} %"
 
 
 def _centred(logits: Any) -> Any:
