@@ -29,12 +29,12 @@ def test_each_is_found_by_the_name_of_its_file() -> None:
 @pytest.mark.parametrize(
     ("method", "fitting"),
     [
-        ("lora", {"adapter", "merged", "gguf", "gguf_adapter", "ollama", "vllm"}),
-        ("ia3", {"adapter", "merged", "gguf", "ollama", "vllm"}),
+        ("lora", {"adapter", "merged", "gguf", "gguf_adapter", "ollama", "vllm", "bitsandbytes"}),
+        ("ia3", {"adapter", "merged", "gguf", "ollama", "vllm", "bitsandbytes"}),
         ("prompt_tuning", {"adapter"}),
         ("prefix_tuning", {"adapter"}),
-        ("none", {"merged", "gguf", "ollama", "vllm"}),
-        ("freeze", {"merged", "gguf", "ollama", "vllm"}),
+        ("none", {"merged", "gguf", "ollama", "vllm", "bitsandbytes"}),
+        ("freeze", {"merged", "gguf", "ollama", "vllm", "bitsandbytes"}),
     ],
 )
 def test_a_run_is_offered_what_it_has(method: str, fitting: set[str]) -> None:
