@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass
 
 from core.errors import HubError
-from core.hub.answers import client, endpoint, offline, token_page, told_plainly
+from core.hub.answers import client, endpoint, not_the_hub, offline, token_page, told_plainly
 from core.language import N_, _
 from core.models.hub import is_offline
 
@@ -123,7 +123,9 @@ def _variable() -> str:
     return next((name for name in _VARIABLES if os.environ.get(name)), "")
 
 
-def _account(told: dict[str, object]) -> Account:
+def _account(told: object) -> Account:
+    if not isinstance(told, dict) or "name" not in told:
+        raise not_the_hub()
     auth = told.get("auth")
     token = auth.get("accessToken") if isinstance(auth, dict) else None
     token = token if isinstance(token, dict) else {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -112,6 +113,13 @@ def not_logged_in() -> HubError:
     )
 
 
+def not_the_hub() -> HubError:
+    return HubError(
+        _("What answers at {endpoint} is not the Hub.", endpoint=endpoint()),
+        _("Look at HF_ENDPOINT, and whether the network asks for a login."),
+    )
+
+
 def token_page() -> str:
     return f"{endpoint()}/settings/tokens"
 
@@ -185,13 +193,8 @@ def _silent(error: BaseException) -> HubError:
 
 def _failed(error: BaseException) -> HubError:
     """Of an answer that cannot be understood, such as the login page of a network."""
-    import json
-
     if isinstance(error, json.JSONDecodeError):
-        return HubError(
-            _("What answers at {endpoint} is not the Hub.", endpoint=endpoint()),
-            _("Look at HF_ENDPOINT, and whether the network asks for a login."),
-        )
+        return not_the_hub()
     return HubError(
         _("The Hub refused: {reason}", reason=without_token(str(error))),
         _("Mend what it names, then try again."),

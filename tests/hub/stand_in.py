@@ -55,8 +55,9 @@ class Repository:
 
 @dataclass
 class Fault:
-    """The next `times` requests whose "METHOD path" has `where` in it: refused with `status`, cut
-    off after half of what was sent, or held until `release` is set (`reached` says that one is)."""
+    """What happens to the next `times` requests whose "METHOD path" has `where` in it: they are
+    refused with `status` (with 200, `message` is the answer), cut off after half of what was sent,
+    or held until `release` is set; `reached` says that one is."""
 
     where: str
     status: int = 0
@@ -147,7 +148,10 @@ class _Handler(BaseHTTPRequestHandler):
         except _Refusal as refusal:
             self._read()
             headers = {"X-Error-Message": refusal.message, **refusal.headers}
-            self._send(refusal.status, json.dumps({"error": refusal.message}).encode(), headers)
+            body = (
+                json.dumps({"error": refusal.message}) if refusal.status != 200 else refusal.message
+            )
+            self._send(refusal.status, body.encode(), headers)
 
     do_HEAD = do_POST = do_PUT = do_GET
 
