@@ -11,13 +11,11 @@ from typing import TYPE_CHECKING, Any
 from core.commands.opening import open_workspace
 from core.commands.output import DONE, FAILED, Output, UsageError, pairs, spell_bytes, table
 from core.export.formats import format_names
-from core.language import N_, _, n_
+from core.language import _, n_
 
 if TYPE_CHECKING:
     from core.hub.account import Account
     from core.hub.plan import Plan
-
-STATES = {"new": N_("new"), "changed": N_("changed"), "same": N_("there already")}
 
 
 def add(commands: Any, common: argparse.ArgumentParser) -> None:
@@ -155,6 +153,8 @@ def _push(args: argparse.Namespace, output: Output) -> int:
 
 
 def _plan_text(plan: Plan) -> str:
+    from core.hub.plan import STATES
+
     known = plan.exists
     kind = (_("there, private") if known else _("to be made, private")) if plan.private else None
     kind = kind or (_("there, public") if known else _("to be made, public"))

@@ -16,11 +16,12 @@ from core.config.fields import Section, knob
 from core.errors import ConfigError, HubError, Problem
 from core.hub.account import READ, Account, who_am_i
 from core.hub.answers import client, endpoint, not_logged_in, told_plainly
-from core.language import _
+from core.language import N_, _
 from core.progress import Tell
 
 MAIN = "main"
 NEW, CHANGED, SAME = "new", "changed", "same"
+STATES = {NEW: N_("new"), CHANGED: N_("changed"), SAME: N_("there already")}
 LOOKED = 0.1
 """The share of a push at which all files have been looked at."""
 
