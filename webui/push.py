@@ -135,6 +135,10 @@ class _Push:
         )
         return f"<h4>{_('On the Hub')}</h4><ul>{lines}</ul>" if lines else ""
 
+    def refresh(self, run_id: str, drawn: str) -> Any:
+        fresh = self.pushed(run_id)
+        return gr.skip() if fresh == drawn else fresh
+
     def _asked(self, data: Mapping[Component, Any]) -> tuple[PushSettings, Export]:
         settings = parse_settings(read_fields(_SPECS, self.form.held(data)))
         run_id, export = data[self.shared.run], data[self.export] or ""
@@ -174,7 +178,7 @@ class _Push:
         self.look.click(self.plan, here, told, **QUIET)
         begun = self.start.click(self.begin, here, told, **QUIET)
         self.jobs.wire(shared, "export", run, self.start, begun)
-        self.jobs.told.change(self.pushed, run, self.there, **QUIET)
+        shared.ticker.tick(self.refresh, [run, self.there], self.there, **QUIET)
 
 
 def _title(export: Export) -> str:

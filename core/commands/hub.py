@@ -109,8 +109,8 @@ def _say_who(account: Account, output: Output) -> int:
             (_("name"), account.name),
             (_("organizations"), ", ".join(account.organizations)),
             (_("token"), account.token_name),
-            (_("it"), account.may()),
-            (_("at"), account.endpoint),
+            (_("rights"), account.may()),
+            (_("Hub"), account.endpoint),
         ]
     )
     output.result({"account": asdict(account)}, text)

@@ -124,11 +124,15 @@ def token_page() -> str:
     return f"{endpoint()}/settings/tokens"
 
 
+def _again() -> str:
+    return _("Try again: what is there already is not sent again.")
+
+
 def _refused(error: Any, repo_id: str) -> HubError:
     """What an answer of the Hub means, by its status."""
     from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
 
-    status, again = error.response.status_code, _("Push again: what is there is not sent again.")
+    status = error.response.status_code
     if isinstance(error, RevisionNotFoundError):
         return HubError(
             _("{repo} has no such branch.", repo=repo_id), _("Look at its branches on the Hub.")
@@ -152,7 +156,7 @@ def _refused(error: Any, repo_id: str) -> HubError:
             ),
         )
     if status in (409, 412):
-        return HubError(_("{repo} was changed by somebody else meanwhile.", repo=repo_id), again)
+        return HubError(_("{repo} was changed by somebody else meanwhile.", repo=repo_id), _again())
     if status == 429:
         seconds = _seconds_to_wait(error)
         return HubError(
@@ -162,7 +166,7 @@ def _refused(error: Any, repo_id: str) -> HubError:
     if status >= 500:
         return HubError(
             _("The Hub has a fault of its own (HTTP {status}).", status=status),
-            _("Try again in a while: what is there is not sent again."),
+            _again(),
         )
     return HubError(
         _("The Hub refused (HTTP {status}): {reason}", status=status, reason=_reason(error)),
@@ -183,11 +187,11 @@ def _silent(error: BaseException) -> HubError:
     if isinstance(error, httpx2.TimeoutException | TimeoutError):
         return HubError(
             _("{endpoint} does not answer.", endpoint=endpoint()),
-            _("Try again in a while: what is there is not sent again."),
+            _again(),
         )
     return HubError(
         _("The connection to {endpoint} broke off.", endpoint=endpoint()),
-        _("Push again: what is there is not sent again."),
+        _again(),
     )
 
 

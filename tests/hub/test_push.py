@@ -169,7 +169,7 @@ def test_too_many_requests_are_waited_for(hub: Hub, push: Push, where: str) -> N
             "pull request",
         ),
         ({"where": "/commit/", "status": 404}, "no repository ada/a-run", "Look at its name"),
-        ({"where": "/commit/", "status": 409}, "changed by somebody else", "Push again"),
+        ({"where": "/commit/", "status": 409}, "changed by somebody else", "Try again"),
         ({"where": "/commit/", "status": 400, "message": "too odd"}, "HTTP 400): too odd", "Mend"),
         ({"where": "/commit/", "status": 503}, "a fault of its own (HTTP 503)", "not sent again"),
         (
@@ -177,7 +177,7 @@ def test_too_many_requests_are_waited_for(hub: Hub, push: Push, where: str) -> N
             "too many requests",
             "in 7 s",
         ),
-        ({"where": "GET /api/models/ada/a-run", "cut": True}, "broke off", "Push again"),
+        ({"where": "GET /api/models/ada/a-run", "cut": True}, "broke off", "Try again"),
     ],
     ids=lambda one: str(one.get("status", "cut")) if isinstance(one, dict) else "",
 )
