@@ -45,16 +45,15 @@ class _Push:
                 elem_id="push-who",
                 apply_default_css=False,
             )
-            with gr.Row(elem_classes="picker"):
-                self.token = gr.Textbox(
-                    label=_("Token"),
-                    type="password",
-                    max_lines=1,
-                    visible=False,
-                    html_attributes=gr.InputHTMLAttributes(autocomplete="off"),
-                    elem_id="push-token",
-                )
-                self.login = gr.Button(_("Log in"), visible=False, scale=0, elem_id="push-login")
+            self.token = gr.Textbox(
+                label=_("Token"),
+                type="password",
+                max_lines=1,
+                visible=False,
+                submit_btn=_("Log in"),
+                html_attributes=gr.InputHTMLAttributes(autocomplete="off"),
+                elem_id="push-token",
+            )
             self.logout = gr.Button(
                 _("Log out"), visible=False, size="sm", scale=0, elem_id="push-logout"
             )
@@ -66,10 +65,11 @@ class _Push:
                 self.look = gr.Button(_("Show what would be uploaded"), elem_id="push-look")
                 self.start = gr.Button(_("Push"), variant="primary", elem_id="push-start")
             self.said = gr.HTML(elem_id="push-said", apply_default_css=False)
-            self.jobs = JobProgress(
-                app, ("push",), elem_id="push-status", of="run_id", stop_id="push-stop"
-            )
-            self.there = gr.HTML(elem_id="push-there", apply_default_css=False)
+        # Not in what is shown and hidden: Gradio would show what is hidden in it.
+        self.jobs = JobProgress(
+            app, ("push",), elem_id="push-status", of="run_id", stop_id="push-stop"
+        )
+        self.there = gr.HTML(elem_id="push-there", apply_default_css=False)
         self.form.marks.render()
 
     # -- handlers
@@ -128,12 +128,12 @@ class _Push:
         run = find_run(self.app, run_id)
         found = pushes(self.app.workspace, run_id) if run else []
         lines = "".join(
-            f'<li><a href="{messages.escape(one.url)}" target="_blank" rel="noopener noreferrer">'
-            f"{messages.escape(one.repo_id)}</a> <small>{messages.moment(one.at)}</small></li>"
+            f'<p><a href="{messages.escape(one.url)}" target="_blank" rel="noopener noreferrer">'
+            f"{messages.escape(one.repo_id)}</a> <small>{messages.moment(one.at)}</small></p>"
             for one in found
             if one.url.startswith(("https://", "http://"))
         )
-        return f"<h4>{_('On the Hub')}</h4><ul>{lines}</ul>" if lines else ""
+        return f"<h3>{_('On the Hub')}</h3>{lines}" if lines else ""
 
     def refresh(self, run_id: str, drawn: str) -> Any:
         fresh = self.pushed(run_id)
@@ -160,7 +160,6 @@ class _Push:
         return {
             self.who: _who(account),
             self.token: gr.Textbox("", visible=out),
-            self.login: gr.Button(visible=out),
             self.logout: gr.Button(visible=not out and not account.from_environment),
         }
 
@@ -169,10 +168,10 @@ class _Push:
     def wire(self) -> None:
         shared, run = self.shared, self.shared.run
         here = {run, self.export, *self.form.parts}
-        known = {self.who, self.token, self.login, self.logout}
+        known = {self.who, self.token, self.logout}
         shared.on_show("export", self.open, {run}, {self.fold, self.export, self.there, self.said})
         self.fold.expand(self.identify, None, known, **QUIET)
-        gr.on([self.login.click, self.token.submit], self.enter, self.token, known, **QUIET)
+        self.token.submit(self.enter, self.token, known, **QUIET)
         self.logout.click(self.leave, None, known, **QUIET)
         told = {self.said, self.form.marks}
         self.look.click(self.plan, here, told, **QUIET)

@@ -125,7 +125,7 @@ def token_page() -> str:
 
 
 def _again() -> str:
-    return _("Try again: what is there already is not sent again.")
+    return _("Try again in a while. What is on the Hub already is not sent again.")
 
 
 def _refused(error: Any, repo_id: str) -> HubError:

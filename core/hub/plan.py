@@ -158,6 +158,7 @@ def make_plan(folder: Path, repo_type: str, settings: PushSettings, tell: Tell) 
             _("{repo} is there already and public.", repo=repo_id),
             _("Take another name, or push without asking for a private one."),
         )
+    here = {path.relative_to(folder).as_posix() for path in files_of(folder)}
     return Plan(
         repo_id=repo_id,
         repo_type=repo_type,
@@ -169,9 +170,7 @@ def make_plan(folder: Path, repo_type: str, settings: PushSettings, tell: Tell) 
         branch_exists=branch_exists and (found is not None or branch == MAIN),
         create_pr=settings.create_pr,
         files=tuple(_compared(folder, there, tell)),
-        others=len(
-            there.keys() - {path.relative_to(folder).as_posix() for path in files_of(folder)}
-        ),
+        others=len(there.keys() - here - {".gitattributes"}),
     )
 
 

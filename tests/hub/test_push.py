@@ -81,7 +81,7 @@ def test_a_plan_changes_nothing(hub: Hub, push: Push) -> None:
 
 def test_what_is_only_there_stays_and_is_told(hub: Hub, push: Push) -> None:
     hub.add("ada/a-run").commit("main", {"old.bin": Entry(b"old", True)}, "old")
-    assert push("ada/a-run", do="plan")["others"] == 2
+    assert push("ada/a-run", do="plan")["others"] == 1
     push("ada/a-run")
     assert hub.repository("ada/a-run").files()["old.bin"] == b"old"
 
@@ -169,7 +169,7 @@ def test_too_many_requests_are_waited_for(hub: Hub, push: Push, where: str) -> N
             "pull request",
         ),
         ({"where": "/commit/", "status": 404}, "no repository ada/a-run", "Look at its name"),
-        ({"where": "/commit/", "status": 409}, "changed by somebody else", "Try again"),
+        ({"where": "/commit/", "status": 409}, "changed by somebody else", "Try again in a while"),
         ({"where": "/commit/", "status": 400, "message": "too odd"}, "HTTP 400): too odd", "Mend"),
         ({"where": "/commit/", "status": 503}, "a fault of its own (HTTP 503)", "not sent again"),
         (
@@ -177,7 +177,7 @@ def test_too_many_requests_are_waited_for(hub: Hub, push: Push, where: str) -> N
             "too many requests",
             "in 7 s",
         ),
-        ({"where": "GET /api/models/ada/a-run", "cut": True}, "broke off", "Try again"),
+        ({"where": "GET /api/models/ada/a-run", "cut": True}, "broke off", "Try again in a while"),
     ],
     ids=lambda one: str(one.get("status", "cut")) if isinstance(one, dict) else "",
 )

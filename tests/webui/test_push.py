@@ -58,7 +58,7 @@ def opened(hub: Hub, page: Page, serve: Callable[..., Served], workspace: Path, 
 
 def log_in(page: Page, token: str) -> None:
     page.locator("#push-token input").fill(token)
-    page.locator("#push-login").click()
+    page.locator("#push-token").get_by_role("button", name="Log in").click()
 
 
 def repository(page: Page, name: str) -> None:
