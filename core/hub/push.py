@@ -132,22 +132,28 @@ def _to_push(
     """(the folder with the files, what it becomes on the Hub). What was made for it goes again."""
     if export is not None:
         assert export.path is not None
-        _check_private(workspace, export.path)
+        _check_private(workspace, export.path, export.folder)
         yield export.path, "model"
         return
     workspace.uploads.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=workspace.uploads, prefix=".push-") as made:
         write_rows(workspace, dataset_id, Path(made), tell)
-        _check_private(workspace, Path(made))
+        _check_private(workspace, Path(made), Path(made))
         yield Path(made), "dataset"
 
 
-def _check_private(workspace: Workspace, folder: Path) -> None:
-    """Raises HubError if a description names a folder of this machine, or the token."""
+def _check_private(workspace: Workspace, folder: Path, within: Path) -> None:
+    """Raises HubError if a description names a folder of this machine, or the token, and for a
+    link that leads out of the job's folder: a run may come from elsewhere."""
     from huggingface_hub import get_token
 
     private = [str(workspace.root), *(filter(None, [get_token()]))]
     for path in files_of(folder):
+        if not path.resolve().is_relative_to(within.resolve()):
+            raise HubError(
+                _("{name} is a link to a file elsewhere.", name=path.name),
+                _("Put the file itself there, or export again."),
+            )
         if path.suffix in _TEXTS:
             text = path.read_text(encoding="utf-8", errors="replace")
             if any(word in text for word in private):

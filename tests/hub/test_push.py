@@ -242,3 +242,15 @@ def test_a_folder_of_this_machine_is_not_published(hub: Hub, run: RunFolder, pus
     exported(run, "telling", **{"README.md": f"from {run.root.parents[1]}/models".encode()})
     assert "README.md names a folder of this machine" in push("ada/a", export="telling")["error"]
     assert hub.repositories == {}
+
+
+def test_a_link_does_not_lead_out_of_the_export(hub: Hub, run: RunFolder, push: Push) -> None:
+    """A run may come from somebody else, who would like to have the page's token."""
+    (run.root.parents[1] / "token").write_text("secret")
+    folder = exported(run, "linked")
+    (folder / "notes.bin").symlink_to(run.root.parents[1] / "token")
+    assert "notes.bin is a link" in push("ada/a", export="linked")["error"]
+    folder.rename(folder.with_name("real"))
+    folder.symlink_to(run.root.parents[1])
+    assert "is a link" in push("ada/a", export="linked")["error"]
+    assert hub.repositories == {}
