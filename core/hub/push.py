@@ -218,7 +218,13 @@ def _push(plan: Plan, folder: Path, settings: PushSettings, title: str, tell: Te
     done = 0
     for place, one in enumerate(plan.to_send, 1):
         share = LOOKED + (_SENT - LOOKED) * done / max(plan.bytes_to_send, 1)
-        said = _("{name} ({place} of {all})", name=one.path, place=place, all=len(plan.to_send))
+        said = _(
+            "{name}, {size:.1f} MB ({place} of {all})",
+            name=one.path,
+            size=one.size_bytes / 1e6,
+            place=place,
+            all=len(plan.to_send),
+        )
         tell(share, said)
         files.append(CommitOperationAdd(one.path, folder / one.path))
         send = partial(hub.preupload_lfs_files, additions=files[-1:], free_memory=False, **to)
