@@ -7,8 +7,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
+from huggingface_hub.utils import get_session
 
+from core.errors import HubError
+from core.hub import answers
 from tests.hub.conftest import ROOT, Client, environment
 from tests.hub.stand_in import FINE, READS, WRITES, Hub
 
@@ -89,3 +93,12 @@ def test_offline_and_out_of_reach(hub: Hub, tmp_path: Path) -> None:
     refused = command(hub, tmp_path, "hub", "whoami", **nobody)
     assert refused.returncode == 1 and "cannot be reached" in refused.stderr
     assert "Traceback" not in refused.stderr
+
+
+def test_a_hub_that_says_nothing_is_given_up() -> None:
+    """Without a limit the page would wait for ever."""
+    answers.client()
+    limits = get_session().timeout
+    assert limits.connect and limits.read and limits.write
+    with pytest.raises(HubError, match="does not answer"), answers.told_plainly():
+        raise httpx2.ReadTimeout("")
