@@ -24,19 +24,20 @@ _SECRET = re.compile(r"\b(hf_|api_org_)\w+|(?<=Bearer )[^\s'\"]+")
 _MOST_CHARACTERS = 300
 
 
-@cache
 def client() -> HfApi:
-    """The client of this process. Without limits of its own it would wait for ever."""
+    """The client of this process, with limits of time: it has none, and would wait for ever."""
     import httpx2
-    from huggingface_hub import HfApi, set_client_factory
-    from huggingface_hub.utils._http import default_client_factory
+    from huggingface_hub import get_session
 
-    def limited() -> httpx2.Client:
-        made = default_client_factory()
-        made.timeout = httpx2.Timeout(_ANSWER_SECONDS, connect=_CONNECT_SECONDS)
-        return made
+    # The library makes another session after some failures.
+    get_session().timeout = httpx2.Timeout(_ANSWER_SECONDS, connect=_CONNECT_SECONDS)
+    return _client()
 
-    set_client_factory(limited)
+
+@cache
+def _client() -> HfApi:
+    from huggingface_hub import HfApi
+
     return HfApi()
 
 
@@ -80,6 +81,7 @@ def patiently(call: Callable[[], Any], wait: Callable[[int], None]) -> Any:
     from huggingface_hub.errors import HfHubHTTPError
 
     for last in (*[False] * (_TRIES - 1), True):
+        client()  # sets the limits of time
         try:
             return call()
         except HfHubHTTPError as error:
