@@ -18,7 +18,7 @@ from core.rules import load_config
 from core.runs.submit import submit_export
 from core.setup.extras import Extra, missing
 from core.workspace import RunFolder
-from webui import messages
+from webui import messages, push
 from webui.beginning import Beginning
 from webui.context import QUIET, App, Shared
 from webui.extras import ExtrasView
@@ -28,6 +28,7 @@ from webui.run_choice import find_run, run_picker, trained_runs
 
 def build(app: App, shared: Shared) -> None:
     _Export(app, shared).wire()
+    push.build(app, shared)
 
 
 class _Export:
