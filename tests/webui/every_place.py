@@ -68,7 +68,13 @@ def show(page: Page, served: Served, place: str, run: str) -> None:
 
 
 def open_folds(page: Page) -> None:
-    page.evaluate("() => document.querySelectorAll('details').forEach((one) => (one.open = true))")
-    for fold in page.locator("button.label-wrap:not(.open)").all():
-        if fold.is_visible():
-            fold.click()
+    page.evaluate(_OPEN)
+    expect(page.locator("button.label-wrap:not(.open)").locator("visible=true")).to_have_count(0)
+
+
+_OPEN = """() => {
+  for (const one of document.querySelectorAll("details")) one.open = true;
+  for (const fold of document.querySelectorAll("button.label-wrap:not(.open)")) {
+    if (fold.checkVisibility()) fold.click();
+  }
+}"""
