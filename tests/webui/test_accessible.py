@@ -12,6 +12,7 @@ from playwright.sync_api import Browser, Page
 from core.jobs.job import Job
 from core.workspace import Workspace
 from tests.e2e.serving import Served
+from tests.waiting import until
 from tests.webui.every_place import open_folds, places, show, stocked_workspace
 
 pytestmark = pytest.mark.e2e
@@ -37,6 +38,10 @@ def served(stocked: tuple[Workspace, Job]) -> Iterator[Served]:
     server.end()
 
 
+def width(page: Page) -> int:
+    return page.evaluate("() => document.documentElement.scrollWidth")
+
+
 def violations(page: Page, place: str, *rules: str) -> list[str]:
     """What axe finds by all its rules, or by these."""
     return [f"{place}: {one}" for one in page.evaluate(FOUND, rules)]
@@ -57,9 +62,7 @@ def test_every_place_is_for_everybody(
         found += violations(page, place)
         found += [f"{place}: {text}" for text in page.evaluate(CONTRAST)]
         page.set_viewport_size(NARROW)
-        width = page.evaluate("() => document.documentElement.scrollWidth")
-        if width > NARROW["width"]:
-            found.append(f"{place} is {width} pixels wide on a phone")
+        until(lambda: width(page) <= NARROW["width"], lambda at=place: f"{at}, {width(page)} wide")
         page.set_viewport_size(WIDE)
         page.locator("[data-theme-toggle]").click()
         assert page.evaluate("() => document.body.classList.contains('dark')")
