@@ -131,6 +131,13 @@ class Exporting(Protocol):
     def convert_adapter(self, whole: Path, file: Path) -> None:
         """Writes the adapter as GGUF; `whole` is a folder with its base's config and tokenizer."""
 
+    def write_onnx(self, model: Any, files: dict[str, Path]) -> None:
+        """Writes the trained `model`, a classifier, as ONNX, in the file of each kind (fp32, int8);
+        it is changed and must not be used again."""
+
+    def in_onnxruntime(self, file: Path) -> Any:
+        """The classifier in an ONNX file, opened by onnxruntime."""
+
     def in_llama_cpp(self, file: Path, adapter: Path | None = None) -> Any:
         """The model in a GGUF file, opened by llama.cpp."""
 

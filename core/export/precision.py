@@ -27,6 +27,8 @@ _ALL = (
     Precision("float32", 32, 1e-3),
     Precision("float16", 16, 1e-2),
     Precision("bfloat16", 16, 5e-2),
+    Precision("onnx_fp32", 32, 1e-3),
+    Precision("onnx_int8", 8, 0.15),
     # llama.cpp computes in 8 and 16 bits whatever the file holds.
     Precision("f32", 32, 2e-2, "f32"),
     Precision("bf16", 16, 6e-2, "bf16"),

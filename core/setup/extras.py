@@ -58,6 +58,13 @@ _TABLE = (
         N_("llama.cpp, its converter and its quantizer (50 MB): export as GGUF and for Ollama."),
     ),
     Extra(
+        "onnx",
+        ("onnx==1.23.2", "onnxscript==0.7.2", "onnxruntime==1.32.0"),
+        "onnxruntime",
+        N_("ONNX, its converter and onnxruntime (50 MB): export classifiers as ONNX."),
+        alone=False,
+    ),
+    Extra(
         "galore",
         ("galore-torch==1.0",),
         "galore_torch",

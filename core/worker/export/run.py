@@ -32,7 +32,7 @@ from core.models.describe import describe_model
 from core.models.trained import find_trained
 from core.progress import Stopped, Tell
 from core.runs.lineage import lineage_text
-from core.worker.export import llama_cpp
+from core.worker.export import llama_cpp, onnx_runtime
 from core.worker.export.check import Check
 from core.worker.export.compare import COMPARISONS
 from core.worker.models.loading import (
@@ -153,7 +153,9 @@ class _Export:
                 self.folder,
                 self.format.is_whole,
             )
-            checks += self.comparison.check_use(exported, reference.trained, reference.rows)
+            checks += self.comparison.check_use(
+                exported, reference.trained, reference.rows, part.precision
+            )
             tell(0.9, _("Measuring its speed"))
             return Measured(
                 file=part.file,
@@ -194,19 +196,33 @@ class _Export:
 
     def save_merged(self, model: Any, folder: Path) -> None:
         """Writes the trained `model` whole, with its tokenizer and labels; it is changed."""
-        self.tell(0.35, _("Merging"))
-        if hasattr(model, "merge_and_unload"):
-            try:
-                model = model.merge_and_unload(safe_merge=True)
-            except ValueError as error:
-                raise ExportError(
-                    _("The adapter cannot be merged: {error}", error=str(error)),
-                    _("Export it as an adapter."),
-                ) from error
+        model = self._merged(model)
         _untie_if_parted(model)
         self.tell(0.4, _("Saving the merged model"))
         model.to(_DTYPES[self.dtype]).save_pretrained(folder, max_shard_size="5GB")
         self.add_tokenizer(folder)
+
+    def _merged(self, model: Any) -> Any:
+        """The adapter made part of its base's weights."""
+        if not hasattr(model, "merge_and_unload"):
+            return model
+        self.tell(0.35, _("Merging"))
+        try:
+            return model.merge_and_unload(safe_merge=True)
+        except ValueError as error:
+            raise ExportError(
+                _("The adapter cannot be merged: {error}", error=str(error)),
+                _("Export it as an adapter."),
+            ) from error
+
+    def write_onnx(self, model: Any, files: dict[str, Path]) -> None:
+        model = self._merged(model)
+        self.tell(0.4, _("Writing ONNX"))
+        onnx_runtime.write(model, files)
+        model.config.save_pretrained(self.folder)
+
+    def in_onnxruntime(self, file: Path) -> onnx_runtime.OnnxClassifier:
+        return onnx_runtime.OnnxClassifier(file)
 
     def convert(self, whole: Path, file: Path, outtype: str) -> None:
         self.tell(0.45, _("Writing GGUF ({kind})", kind=outtype))
