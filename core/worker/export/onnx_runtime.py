@@ -75,12 +75,15 @@ class OnnxClassifier:
 
     device = torch.device("cpu")
 
-    def __init__(self, file: Path) -> None:
+    def __init__(self, file: Path, threads: int = 0) -> None:
+        """`threads` 0: as many as there are cores."""
         import onnxruntime
 
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
         try:
             self._session = onnxruntime.InferenceSession(
-                str(file), providers=["CPUExecutionProvider"]
+                str(file), options, providers=["CPUExecutionProvider"]
             )
         except Exception as error:  # it has a class of its own for each cause
             raise ExportError(
