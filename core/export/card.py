@@ -50,8 +50,7 @@ def write_card(
         "## How it was made",
         _settings(trained, base, dataset, lineage),
         *_measured(trained),
-        "## What was checked",
-        "\n".join(f"- {check}" for check in checks),
+        *(["## What was checked", "\n".join(f"- {check}" for check in checks)] if checks else []),
         "## Licence",
         _license(base, dataset),
     ]

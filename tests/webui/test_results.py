@@ -66,7 +66,15 @@ def test_what_a_run_has_can_be_taken_away(
     open_tab(page, served, runs[1]["lora"], "export")
     forms = page.locator("#export-format label")
     expect(forms).to_have_text(
-        ["Merged model", "Adapter", "GGUF", "GGUF adapter", "Ollama", "vLLM, SGLang"]
+        [
+            "Merged model",
+            "Adapter",
+            "GGUF",
+            "GGUF adapter",
+            "Ollama",
+            "vLLM, SGLang",
+            "Python script",
+        ]
     )
     expect(page.locator("#export-form")).to_contain_text("works wherever transformers works")
     forms.filter(has_text="Adapter").click()

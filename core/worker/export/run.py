@@ -32,7 +32,7 @@ from core.models.describe import describe_model
 from core.models.trained import find_trained
 from core.progress import Stopped, Tell
 from core.runs.lineage import lineage_text
-from core.worker.export import llama_cpp, onnx_runtime
+from core.worker.export import llama_cpp, onnx_runtime, script
 from core.worker.export.check import Check
 from core.worker.export.compare import COMPARISONS
 from core.worker.models.loading import (
@@ -110,6 +110,9 @@ class _Export:
         dtype_bytes = _DTYPES[self.dtype].itemsize
         size = self.format.size_bytes(self.trained, self.parameters, dtype_bytes)
         need_room(self.task.folder, size)
+        if not self.format.is_model:
+            self.format.write(self, None)
+            return self._pack([], [], None)
         model, reference, first = self._reference()
         self.format.write(self, model)
         del model
@@ -221,6 +224,17 @@ class _Export:
         onnx_runtime.write(model, files)
         model.config.save_pretrained(self.folder)
 
+    def write_script(self, folder: Path) -> None:
+        info = self.comparison.info
+        if info is None:
+            raise ExportError(
+                _("The data set of this run is no longer there, and a script needs its rows."),
+                _("Import it again, or export the run in another form."),
+            )
+        self.tell(0.1, _("Reading the rows"))
+        self.add_tokenizer(folder)
+        script.write(folder, self.trained, self.base, self.tokenizer, info)
+
     def in_onnxruntime(self, file: Path) -> onnx_runtime.OnnxClassifier:
         return onnx_runtime.OnnxClassifier(file)
 
@@ -288,7 +302,7 @@ class _Export:
             return None
 
     def _pack(
-        self, first: list[Check], measured: list[Measured], reference: _Reference
+        self, first: list[Check], measured: list[Measured], reference: _Reference | None
     ) -> dict[str, Any]:
         """README, last look and name."""
         self.tell(0.97, _("Writing the README"))
@@ -328,8 +342,8 @@ class _Export:
             "base": self.base.name,
             "checks": checks,
             "parts": [asdict(one) for one in measured],
-            "perplexity": perplexity(reference.trained, reference.rows),
-            "base_perplexity": perplexity(reference.base, reference.rows),
+            "perplexity": reference and perplexity(reference.trained, reference.rows),
+            "base_perplexity": reference and perplexity(reference.base, reference.rows),
         }
 
 
