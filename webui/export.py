@@ -138,7 +138,7 @@ def _option(option: Option) -> gr.Radio | gr.CheckboxGroup:
     }
     choices = [(_(title), name) for name, title in option.choices]
     if option.several:
-        return gr.CheckboxGroup(choices, value=list(option.default), **shared)
+        return gr.CheckboxGroup(choices, value=list(option.default), elem_classes="pills", **shared)
     return gr.Radio(choices, value=option.default[0], **shared)
 
 
@@ -215,9 +215,11 @@ def _table(item: Export) -> str:
                 f"<tr><th scope='row'>{name}</th><td></td><td></td><td></td>{_cell(value)}</tr>"
             )
     heads = [_("Model"), _("Size"), _("Loaded in"), _("Tokens a second"), _("Perplexity")]
-    head = "".join(f"<th scope='col'>{one}</th>" for one in heads)
+    head = "".join(
+        f"<th scope='col' class='{'num' if at else ''}'>{one}</th>" for at, one in enumerate(heads)
+    )
     return (
-        "<div class='scroll'><table class='numbers measured'><thead><tr>"
+        "<div class='table-scroll'><table class='measured'><thead><tr>"
         f"{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
     )
 
@@ -228,14 +230,14 @@ def _measured(one: Measured, item: Export) -> str:
         told = f"<span class='badge badge-failed'>{_('Failed')}</span> {messages.escape(one.error)}"
         return f"<tr><th scope='row'>{name}</th><td colspan='4'>{told}</td></tr>"
     return (
-        f"<tr><th scope='row'>{name}</th><td>{messages.size(one.size_bytes)}</td>"
-        f"<td>{_('{seconds:.1f} s', seconds=one.load_seconds)}</td>"
+        f"<tr><th scope='row'>{name}</th><td class='num'>{messages.size(one.size_bytes)}</td>"
+        f"<td class='num'>{_('{seconds:.1f} s', seconds=one.load_seconds)}</td>"
         f"{_cell(one.tokens_per_second)}{_cell(one.perplexity)}</tr>"
     )
 
 
 def _cell(value: float | None) -> str:
-    return "<td></td>" if value is None else f"<td>{value:.4g}</td>"
+    return "<td></td>" if value is None else f"<td class='num'>{value:.4g}</td>"
 
 
 def _link(item: Export) -> str:

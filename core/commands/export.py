@@ -113,7 +113,9 @@ def _text(data: dict[str, Any]) -> str:
 def _table(result: dict[str, Any]) -> str:
     """What was measured of each model in the export, under the trained model and its base."""
     rows = [
-        [
+        [one["file"] or result["format"], _("failed, see above"), "", "", ""]
+        if one["error"]
+        else [
             one["file"] or result["format"],
             spell_bytes(one["size_bytes"]),
             f"{one['load_seconds']:.1f}",
@@ -121,10 +123,6 @@ def _table(result: dict[str, Any]) -> str:
             _number(one["perplexity"]),
         ]
         for one in result["parts"]
-        if not one["error"]
-    ]
-    rows += [
-        [one["file"], str(one["error"]), "", "", ""] for one in result["parts"] if one["error"]
     ]
     if result["perplexity"] is not None:
         rows += [

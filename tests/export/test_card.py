@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import yaml
 
 from core.data.record import Counts, DatasetInfo
 from core.export.card import write_card
+from core.export.curve_picture import picture
 from core.export.format import Base, describe_base
 from core.export.formats import formats
 from core.models.trained import TrainedModel
@@ -102,3 +104,61 @@ def test_the_verdict_of_an_evaluation_is_passed_on(tmp_path: Path) -> None:
     (folder / "result.json").write_text(json.dumps(result))
     text = card(tmp_path, model, Base("org/model", True))
     assert "gets 91 % of fields right. (Measured on 40 rows.)" in text
+
+
+def test_what_was_measured_is_told_with_its_interval_and_to_the_hub(tmp_path: Path) -> None:
+    model = trained(tmp_path)
+    folder = model.run.evaluations / "an-evaluation"
+    folder.mkdir(parents=True)
+    result = {
+        "rows": 20,
+        "measured": "answers",
+        "dataset": {"id": "tickets", "name": "Tickets"},
+        "tuned": {
+            "eval_loss": {"value": 0.5, "low": 0.4, "high": 0.6},
+            "all_fields": {"value": 0.8, "low": 0.6, "high": 0.9},
+        },
+        "base": {"eval_loss": {"value": 2.5, "low": None, "high": None}},
+    }
+    (folder / "result.json").write_text(json.dumps(result))
+    text = card(tmp_path, model, Base("org/model", True, "cc-by-nc-4.0"))
+    assert "| 0.5 (0.4 to 0.6) | 2.5 |" in text and "| 0.8 (0.6 to 0.9) |  |" in text
+    index = yaml.safe_load(text.split("---")[1])["model-index"][0]
+    assert index["name"] == "Triage"
+    found = index["results"][0]
+    assert found["dataset"] == {"name": "Tickets", "type": "tickets"}
+    assert {one["type"]: one["value"] for one in found["metrics"]} == {
+        "eval_loss": 0.5,
+        "all_fields": 0.8,
+    }
+    assert "**It allows no commercial use.**" in text
+    assert "What it must not be used for: ..." in text and "transformers 5." in text
+
+
+def test_the_curves_are_a_picture(tmp_path: Path) -> None:
+    """A card is read where nobody has the run."""
+    model, form = trained(tmp_path), formats()["adapter"]
+    curves = {
+        "loss": [(1.0, 3.0), (2.0, 1.0)],
+        "eval_loss": [(2.0, 1.5)],
+        "grad_norm": [(1.0, 9.0)],
+    }
+    write_card(
+        tmp_path,
+        model,
+        Base("org/model", True),
+        DATA,
+        form=form,
+        dtype="bfloat16",
+        parts=[],
+        checks=[],
+        curves=curves,
+    )
+    drawn = ElementTree.fromstring((tmp_path / "curves.svg").read_text())
+    found = drawn.iter("{http://www.w3.org/2000/svg}polyline")
+    lines = [line.get("points", "").split() for line in found]
+    assert [len(points) for points in lines] == [2, 1]
+    (x1, y1), (x2, y2) = (map(float, point.split(",")) for point in lines[0])
+    assert x2 > x1 and y2 > y1  # lower values stand lower
+    assert "curves.svg" in (tmp_path / "README.md").read_text()
+    assert picture({"loss": []}) == ""

@@ -9,7 +9,10 @@ import torch
 
 from core.errors import ExportError
 from core.worker.export.check import (
+    check_ends,
     check_exported,
+    check_perplexity,
+    check_prompts,
     check_trained,
     distance,
     learned_share,
@@ -110,3 +113,27 @@ def test_training_that_changed_nothing_fails(base: Any, trained: Any) -> None:
     assert check_trained(base, trained).ok
     with pytest.raises(ExportError, match="nothing to export"):
         check_trained(base, base.clone())
+
+
+def test_a_model_that_is_less_sure_is_refused_where_its_precision_does_not_explain_it() -> None:
+    told = check_perplexity(2.2, 2.0, "Q4_K_M")
+    assert told.ok and told.detail == ("2.2, where the trained model has 2 and Q4_K_M allows 2.6")
+    with pytest.raises(ExportError, match="lost too much: its perplexity is 2.2"):
+        check_perplexity(2.2, 2.0, "float32")
+    with pytest.raises(ExportError, match="Take a larger kind: f32, bf16, f16"):
+        check_perplexity(float("nan"), 2.0, "q8_0")
+
+
+def test_a_prompt_that_becomes_other_tokens_is_refused() -> None:
+    """The model would be asked in another way than it was taught."""
+    assert check_prompts([[1, 2, 3], [4]], [[1, 2, 3], [4]]).detail == "2 of them, 4 tokens"
+    with pytest.raises(ExportError, match="from token 3 on"):
+        check_prompts([[1, 2, 3]], [[1, 2, 9]])
+    with pytest.raises(ExportError, match="from token 3 on"):
+        check_prompts([[1, 2]], [[1, 2, 3]])
+
+
+def test_a_model_that_never_stops_is_refused() -> None:
+    assert check_ends([True, True]).ok and not check_ends([True, False]).ok
+    with pytest.raises(ExportError, match="does not stop at the end"):
+        check_ends([False, False])

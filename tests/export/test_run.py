@@ -104,6 +104,7 @@ def test_a_merged_model_works_alone_and_answers_as_the_trained_one(
         "Answers as the trained model",
         "Carries what was learned",
         "Chooses the same next token",
+        "Is as sure of held-out answers",
     ]
     assert all(check["ok"] for check in result["checks"])
     shares = [

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import os
 import signal
+from dataclasses import replace
 
 import pytest
 
 from core.config import RunConfig
 from core.data.prepare import import_dataset
 from core.data.registry import load_dataset_info
-from core.errors import ConfigError, JobError, ModelError, WorkspaceError
+from core.errors import ConfigError, ExportError, JobError, ModelError, WorkspaceError
 from core.jobs.events import read_events
 from core.jobs.job import read_record
 from core.jobs.queue import stop_job
@@ -21,6 +22,7 @@ from core.runs.curves import curves
 from core.runs.records import delete_run, note_run, rename_run
 from core.runs.resume import resume_run
 from core.runs.submit import submit_evaluation, submit_export, submit_run
+from core.setup.extras import EXTRAS
 from core.tokens.chat_templates import delete_template, save_template
 from tests.jobs.bench import Bench
 from tests.jobs.fake_jobs import write_checkpoint
@@ -254,7 +256,8 @@ def test_evaluations_and_exports_lie_in_their_runs_folder(bench: Bench) -> None:
     write_checkpoint(bench.folder(run) / "checkpoints/checkpoint-20", 20)
     chosen = {"checkpoint": "checkpoint-20"}
     evaluation = submit_evaluation(bench.workspace, bench.store, run.id, chosen)
-    export = submit_export(bench.workspace, bench.store, run.id, chosen)
+    asked = {"format": "adapter", **chosen}
+    export = submit_export(bench.workspace, bench.store, run.id, asked)
     assert evaluation.folder == f"runs/{run.id}/evaluations/{evaluation.id}"
     assert export.folder == f"runs/{run.id}/exports/{export.id}"
     assert read_record(bench.folder(evaluation))["params"] == chosen
@@ -264,7 +267,27 @@ def test_evaluations_and_exports_lie_in_their_runs_folder(bench: Bench) -> None:
         export.id,
     }
     with pytest.raises(JobError, match="no run"):
-        submit_export(bench.workspace, bench.store, evaluation.id, {})
+        submit_export(bench.workspace, bench.store, evaluation.id, asked)
+    for wrong, said in (
+        ({"format": "tarball"}, "no format 'tarball'. Take adapter, "),
+        ({"format": "merged", "dtype": "int3"}, "'int3' is no choice for dtype. Take auto, "),
+        ({"format": "merged", "dtype": ["float16", "auto"]}, "Choose one dtype"),
+        ({"format": "gguf", "quantization": ["q8_0", "Q9"]}, "'Q9' is no choice for quantiz"),
+    ):
+        with pytest.raises(ExportError, match=said):
+            submit_export(bench.workspace, bench.store, run.id, {**chosen, **wrong})
+
+
+def test_an_export_whose_packages_are_missing_says_how_to_have_them(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would wait its turn and then fail."""
+    run = submit_run(bench.workspace, bench.store, RunConfig(), devices=CPU)
+    write_checkpoint(bench.folder(run) / "checkpoints/checkpoint-20", 20)
+    monkeypatch.setitem(EXTRAS, "gguf", replace(EXTRAS["gguf"], import_name="not_here"))
+    asked = {"format": "gguf", "checkpoint": "checkpoint-20"}
+    with pytest.raises(ExportError, match="xllamacpp, .* is not installed. Install it with: "):
+        submit_export(bench.workspace, bench.store, run.id, asked)
 
 
 def test_rows_of_a_form_that_the_method_cannot_learn_from_are_refused(

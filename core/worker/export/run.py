@@ -31,9 +31,10 @@ from core.language import _
 from core.models.describe import describe_model
 from core.models.trained import find_trained
 from core.progress import Stopped, Tell
+from core.runs.curves import curves
 from core.runs.lineage import lineage_text
 from core.worker.export import llama_cpp, onnx_runtime, script
-from core.worker.export.check import Check
+from core.worker.export.check import Check, check_perplexity
 from core.worker.export.compare import COMPARISONS
 from core.worker.models.loading import (
     free_memory,
@@ -73,11 +74,14 @@ def run_export(folder: Path, workspace_root: Path) -> str:
 
 @dataclass(frozen=True)
 class _Reference:
-    """What an export is compared with: scores of the base and of the trained model."""
+    """What an export is compared with: scores of the base and of the trained model, and the
+    perplexities that follow from them."""
 
     rows: Any
     base: Any
     trained: Any
+    base_perplexity: float | None
+    perplexity: float | None
 
 
 class _Export:
@@ -156,6 +160,9 @@ class _Export:
                 self.folder,
                 self.format.is_whole,
             )
+            perplexity = self.comparison.perplexity(scores, reference.rows)
+            if perplexity is not None and reference.perplexity is not None:
+                checks.append(check_perplexity(perplexity, reference.perplexity, part.precision))
             checks += self.comparison.check_use(
                 exported, reference.trained, reference.rows, part.precision
             )
@@ -166,7 +173,7 @@ class _Export:
                 size_bytes=folder_bytes(self.folder / part.file),
                 load_seconds=round(seconds, 3),
                 tokens_per_second=self.comparison.speed(exported, reference.rows),
-                perplexity=self.comparison.perplexity(scores, reference.rows),
+                perplexity=perplexity,
                 checks=tuple(check.as_dict() for check in checks),
             )
 
@@ -292,7 +299,8 @@ class _Export:
             model = self.open(self.trained.folder)
         trained = self.comparison.scores(model, rows)
         check = self.comparison.check_trained(base, trained)
-        return model, _Reference(rows, base, trained), check
+        sure = [self.comparison.perplexity(scores, rows) for scores in (base, trained)]
+        return model, _Reference(rows, base, trained, *sure), check
 
     def _dataset(self) -> DatasetInfo | None:
         try:
@@ -322,6 +330,7 @@ class _Export:
             dtype=self.dtype,
             parts=[Part(one.file, one.precision) for one in kept],
             lineage=lineage_text(self.trained.run),
+            curves=curves(self.trained.run.root),
             checks=[f"{check['name']}: {check['detail']}." for check in checks],
         )
         private = [self.workspace.root]
@@ -332,7 +341,6 @@ class _Export:
         place = self.folder.rename(
             self.task.folder / f"{self.trained.run.root.name}{at}-{self.format.name}"
         )
-        perplexity = self.comparison.perplexity
         return {
             "format": self.format.name,
             "checkpoint": self.trained.checkpoint,
@@ -342,8 +350,8 @@ class _Export:
             "base": self.base.name,
             "checks": checks,
             "parts": [asdict(one) for one in measured],
-            "perplexity": reference and perplexity(reference.trained, reference.rows),
-            "base_perplexity": reference and perplexity(reference.base, reference.rows),
+            "perplexity": reference.perplexity if reference else None,
+            "base_perplexity": reference.base_perplexity if reference else None,
         }
 
 
