@@ -130,7 +130,7 @@ def _table(result: dict[str, Any]) -> str:
             [_("(base)"), "", "", "", _number(result["base_perplexity"])],
         ]
     heads = [_("file"), _("size"), _("load s"), _("tokens/s"), _("perplexity")]
-    return table(heads, rows)
+    return table(heads, rows) if rows else ""
 
 
 def _number(value: float | None) -> str:

@@ -137,6 +137,17 @@ class Exporting(Protocol):
     def convert_adapter(self, whole: Path, file: Path) -> None:
         """Writes the adapter as GGUF; `whole` is a folder with its base's config and tokenizer."""
 
+    def write_onnx(self, model: Any, files: dict[str, Path]) -> None:
+        """Writes the trained `model`, a classifier, as ONNX, in the file of each kind (fp32, int8);
+        it is changed and must not be used again."""
+
+    def write_script(self, folder: Path) -> None:
+        """Writes the run as a script with its rows and tokenizer. Raises ExportError when the data
+        set is no longer there."""
+
+    def in_onnxruntime(self, file: Path) -> Any:
+        """The classifier in an ONNX file, opened by onnxruntime."""
+
     def in_llama_cpp(self, file: Path, adapter: Path | None = None) -> Any:
         """The model in a GGUF file, opened by llama.cpp."""
 
@@ -145,7 +156,8 @@ class Format(ABC):
     """One form of export; `core.export.formats` finds those that there are.
 
     `meaning` says what one gets, in a sentence or two. `options` is what can be chosen. `extra`
-    names what has to be installed (core.setup.extras). With `is_whole` it needs no base beside it.
+    names what has to be installed (core.setup.extras). With `is_whole` it needs no base beside it;
+    without `is_model` it holds no weights, and there is nothing to compare.
     """
 
     name: ClassVar[str]
@@ -153,6 +165,7 @@ class Format(ABC):
     meaning: ClassVar[str]
     place: ClassVar[int]  # in the order in which a person is offered them
     is_whole: ClassVar[bool]
+    is_model: ClassVar[bool] = True
     library: ClassVar[str]  # that loads it, and how the Hub calls its relation to the base
     relation: ClassVar[str]
     options: ClassVar[tuple[Option, ...]] = ()
@@ -169,7 +182,7 @@ class Format(ABC):
 
     @abstractmethod
     def write(self, work: Exporting, model: Any) -> None:
-        """Writes the trained `model`, which may be changed."""
+        """Writes the trained `model`, which may be changed; None for a form that is no model."""
 
     def parts(self, work: Exporting) -> list[Part]:
         """What there is to check in what was written."""

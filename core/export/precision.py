@@ -29,6 +29,8 @@ _ALL = (
     # Of bitsandbytes.
     Precision("int8", 8.5, 0.3, 1.1),
     Precision("nf4", 4.5, 0.75, 1.3),
+    Precision("onnx_fp32", 32, 1e-3),
+    Precision("onnx_int8", 8, 0.15),
     # llama.cpp computes in 8 and 16 bits whatever the file holds. The limits of the kinds in blocks
     # are for a small model (135M), which they hurt most.
     Precision("f32", 32, 2e-2, outtype="f32"),

@@ -139,6 +139,13 @@ _TABLE = (
         "xllamacpp",
         N_("llama.cpp, its converter and its quantizer (50 MB): export as GGUF and for Ollama."),
     ),
+    Extra(
+        "onnx",
+        ("onnx==1.23.2", "onnxscript==0.7.2", "onnxruntime==1.32.0"),
+        "onnxruntime",
+        N_("ONNX, its converter and onnxruntime (50 MB): export classifiers as ONNX."),
+        alone=False,
+    ),
 )
 EXTRAS: dict[str, Extra] = {extra.name: extra for extra in _TABLE}
 

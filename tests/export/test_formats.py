@@ -11,6 +11,8 @@ from core.export.format import Base
 from core.export.formats import format_names, formats
 from core.rules import parse_config
 
+# What all whole models that write have beside those.
+OTHERS = ("ollama", "vllm", "bitsandbytes")
 BASES = {
     "public": Base("org/model", True, "mit"),
     "folder": Base("my-model", False),
@@ -29,12 +31,12 @@ def test_each_is_found_by_the_name_of_its_file() -> None:
 @pytest.mark.parametrize(
     ("method", "fitting"),
     [
-        ("lora", {"adapter", "merged", "gguf", "gguf_adapter", "ollama", "vllm", "bitsandbytes"}),
-        ("ia3", {"adapter", "merged", "gguf", "ollama", "vllm", "bitsandbytes"}),
+        ("lora", {"adapter", "merged", "gguf", "gguf_adapter", *OTHERS, "script"}),
+        ("ia3", {"adapter", "merged", "gguf", *OTHERS}),
         ("prompt_tuning", {"adapter"}),
         ("prefix_tuning", {"adapter"}),
-        ("none", {"merged", "gguf", "ollama", "vllm", "bitsandbytes"}),
-        ("freeze", {"merged", "gguf", "ollama", "vllm", "bitsandbytes"}),
+        ("none", {"merged", "gguf", *OTHERS, "script"}),
+        ("freeze", {"merged", "gguf", *OTHERS}),
     ],
 )
 def test_a_run_is_offered_what_it_has(method: str, fitting: set[str]) -> None:
@@ -54,6 +56,9 @@ def test_the_code_of_each_card_is_python(name: str, base: Base) -> None:
         text = formats()[name].loading(base, makes)
         if name == "gguf_adapter":  # llama.cpp's own commands
             assert f"belongs to {base.name}" in text and "--lora adapter.gguf" in text
+            continue
+        if name == "script":
+            assert ("--model path/to/the/base" in text) is not base.is_public
             continue
         note, _, code = text.partition("```python\n")
         code = code.partition("```")[0]

@@ -74,6 +74,7 @@ def test_what_a_run_has_can_be_taken_away(
             "Ollama",
             "vLLM, SGLang",
             "bitsandbytes",
+            "Python script",
         ]
     )
     expect(page.locator("#export-form")).to_contain_text("works wherever transformers works")

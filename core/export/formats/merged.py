@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from core.config import RunConfig
+from core.export.deployment import write_deployment
 from core.export.format import (
     DTYPE,
     Base,
@@ -44,6 +45,8 @@ class Merged(Format):
 
     def write(self, work: Exporting, model: Any) -> None:
         work.save_merged(model, work.folder)
+        if work.trained.config.training_method.makes == "classifier":
+            write_deployment(work.folder, work.trained.config, "auto")
 
     def load(self, work: Exporting, part: Part) -> Any:
         return work.open(work.folder)

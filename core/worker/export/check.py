@@ -173,6 +173,10 @@ def _way_on(precision: str) -> str:
     if PRECISIONS[precision] in GGUF:
         larger = [one.name for one in GGUF if one.bits > PRECISIONS[precision].bits]
         return _("Take a larger kind: {names}.", names=", ".join(larger) or "f32")
+    if precision == "onnx_int8":
+        return _("Take fp32.")
+    if precision == "onnx_fp32":
+        return _("Export it as a merged model.")
     return _("Export as float32, or export the adapter.")
 
 
@@ -256,6 +260,44 @@ def check_distance(exported: Any, trained: Any, precision: str) -> Check:
             allowed=_percent(allowed),
         ),
     )
+
+
+def check_padding(alone: Any, together: Any, precision: str) -> Check:
+    """That a text's scores are the same alone and among longer ones. Raises ExportError if not.
+    Scores are (texts, labels)."""
+    apart, allowed = _score_distance(alone, together), PRECISIONS[precision].allowed
+    if not apart <= allowed:
+        raise ExportError(
+            _(
+                "The exported model gives a text other scores among longer ones: they are {apart} "
+                "off, where {dtype} allows {allowed}.",
+                apart=_percent(apart),
+                dtype=precision,
+                allowed=_percent(allowed),
+            ),
+            _way_on(precision),
+        )
+    return Check(
+        _("Takes texts of any number and length"),
+        True,
+        _("scores {apart} apart alone and together", apart=_percent(apart)),
+    )
+
+
+def check_tokens(mine: Sequence[list[int]], theirs: Sequence[list[int]]) -> Check:
+    """That texts become the same tokens as in training. Raises ExportError."""
+    same = sum(one == other for one, other in zip(mine, theirs, strict=True))
+    if same < len(theirs):
+        raise ExportError(
+            _(
+                "tokenizer.json alone makes other tokens of {wrong} of {total} texts than training "
+                "did.",
+                wrong=len(theirs) - same,
+                total=len(theirs),
+            ),
+            _("Export it as a merged model."),
+        )
+    return Check(_("Reads texts as in training"), True, _("{count} of them", count=same))
 
 
 def check_names(folder: Path, labels: Labels, *, merged: bool) -> Check:

@@ -24,14 +24,17 @@ from core.worker.export.check import (
     check_learned,
     check_names,
     check_one_score,
+    check_padding,
     check_prompts,
     check_same_scores,
     check_scores,
+    check_tokens,
     check_trained,
     most_places,
     next_token_logits,
 )
 from core.worker.export.llama_cpp import LlamaCpp, TopLogits
+from core.worker.export.onnx_runtime import OnnxClassifier
 from core.worker.models.classifier import label_logits, open_with_head, pad_alike, text_ids
 from core.worker.models.loading import open_model
 from core.worker.models.masked import gap_rows, hidden_logits, open_masked
@@ -39,6 +42,8 @@ from core.worker.models.masked import gap_rows, hidden_logits, open_masked
 _ROWS, _TOKENS, _MOST_TEXTS = 8, 192, 32
 # For the speed: so many tokens are read, and so many written.
 _PROMPT_TOKENS, _WRITTEN_TOKENS = 32, 32
+# Of a classifier: so many tokens a text, and so many texts.
+_READ_TOKENS, _READ_TEXTS = 128, 10
 # An end that the trained model gives at least this probability is one of its own.
 _SURE = 0.8
 _CONVERSATIONS: list[list[dict[str, str]]] = [
@@ -87,12 +92,15 @@ class Comparison(ABC):
         return None
 
     def speed(self, model: Any, rows: Sequence[Any]) -> float | None:
-        """Tokens a second while it writes; None where it writes none."""
+        """Tokens a second while it writes; of what gives labels or scores, while it reads one
+        text after the other. None where neither can be told."""
         return None
 
-    def check_use(self, exported: Any, trained: Any, rows: Sequence[Any]) -> list[Check]:
+    def check_use(
+        self, exported: Any, trained: Any, rows: Sequence[Any], precision: str
+    ) -> list[Check]:
         """That what opened the export reads and ends texts as training did; `trained` are the
-        trained model's scores. Raises ExportError."""
+        trained model's scores, `precision` is that of `check`. Raises ExportError."""
         return []
 
     @abstractmethod
@@ -174,7 +182,9 @@ class Writers(Comparison):
     def check_trained(self, base: Any, trained: Any) -> Check:
         return check_trained(base, trained)
 
-    def check_use(self, exported: Any, trained: Any, rows: Sequence[TokenizedRow]) -> list[Check]:
+    def check_use(
+        self, exported: Any, trained: Any, rows: Sequence[TokenizedRow], precision: str
+    ) -> list[Check]:
         if not isinstance(exported, LlamaCpp):
             return []
         found = []
@@ -247,6 +257,30 @@ class Classifiers(Comparison):
 
     def scores(self, model: Any, rows: Sequence[list[int]]) -> Any:
         return label_logits(model, self.tokenizer, rows)
+
+    def speed(self, model: Any, rows: Sequence[list[int]]) -> float | None:
+        """Tokens a second of texts of 128 tokens, one at a time: 128 times the texts a second."""
+        length = min(_READ_TOKENS, self.longest)
+        text = (rows[0] * length)[:length]
+        self.scores(model, [text])  # the first one takes longer
+        begun = time.perf_counter()
+        for _text in range(_READ_TEXTS):
+            self.scores(model, [text])
+        return _READ_TEXTS * length / (time.perf_counter() - begun)
+
+    def check_use(
+        self, exported: Any, trained: Any, rows: Sequence[list[int]], precision: str
+    ) -> list[Check]:
+        if not isinstance(exported, OnnxClassifier):
+            return []
+        texts = self.texts()
+        mine = exported.ids_of(texts, self.longest)
+        some = [*rows[:_ROWS], (rows[0] * self.longest)[: self.longest]]
+        alone = torch.cat([self.scores(exported, [row]) for row in some])
+        return [
+            check_tokens(mine, text_ids(self.tokenizer, texts, self.longest)),
+            check_padding(alone, self.scores(exported, some), precision),
+        ]
 
     def check(
         self, exported: Any, trained: Any, base: Any, precision: str, folder: Path, is_whole: bool

@@ -35,7 +35,7 @@ from core.models.trained import find_trained
 from core.progress import Stopped, Tell
 from core.runs.curves import curves
 from core.runs.lineage import lineage_text
-from core.worker.export import llama_cpp
+from core.worker.export import llama_cpp, onnx_runtime, script
 from core.worker.export.check import Check, check_perplexity
 from core.worker.export.compare import COMPARISONS
 from core.worker.models.loading import (
@@ -122,6 +122,9 @@ class _Export:
         dtype_bytes = _DTYPES[self.dtype].itemsize
         size = self.format.size_bytes(self.trained, self.parameters, dtype_bytes)
         need_room(self.task.folder, size)
+        if not self.format.is_model:
+            self.format.write(self, None)
+            return self._pack([], [], None)
         model, reference, first = self._reference()
         self.format.write(self, model)
         del model
@@ -168,7 +171,9 @@ class _Export:
             perplexity = self.comparison.perplexity(scores, reference.rows)
             if perplexity is not None and reference.perplexity is not None:
                 checks.append(check_perplexity(perplexity, reference.perplexity, part.precision))
-            checks += self.comparison.check_use(exported, reference.trained, reference.rows)
+            checks += self.comparison.check_use(
+                exported, reference.trained, reference.rows, part.precision
+            )
             tell(0.9, _("Measuring its speed"))
             return Measured(
                 file=part.file,
@@ -209,15 +214,7 @@ class _Export:
 
     def save_merged(self, model: Any, folder: Path) -> None:
         """Writes the trained `model` whole, with its tokenizer and labels; it is changed."""
-        self.tell(0.35, _("Merging"))
-        if hasattr(model, "merge_and_unload"):
-            try:
-                model = model.merge_and_unload(safe_merge=True)
-            except ValueError as error:
-                raise ExportError(
-                    _("The adapter cannot be merged: {error}", error=str(error)),
-                    _("Export it as an adapter."),
-                ) from error
+        model = self._merged(model)
         _untie_if_parted(model)
         self.tell(0.4, _("Saving the merged model"))
         model.to(_DTYPES[self.dtype]).save_pretrained(folder, max_shard_size="5GB")
@@ -235,6 +232,39 @@ class _Export:
         return AutoModelForCausalLM.from_pretrained(
             folder, dtype=_DTYPES[self.dtype], device_map=place, trust_remote_code=False, **options
         )
+
+    def _merged(self, model: Any) -> Any:
+        """The adapter made part of its base's weights."""
+        if not hasattr(model, "merge_and_unload"):
+            return model
+        self.tell(0.35, _("Merging"))
+        try:
+            return model.merge_and_unload(safe_merge=True)
+        except ValueError as error:
+            raise ExportError(
+                _("The adapter cannot be merged: {error}", error=str(error)),
+                _("Export it as an adapter."),
+            ) from error
+
+    def write_onnx(self, model: Any, files: dict[str, Path]) -> None:
+        model = self._merged(model)
+        self.tell(0.4, _("Writing ONNX"))
+        onnx_runtime.write(model, files)
+        model.config.save_pretrained(self.folder)
+
+    def write_script(self, folder: Path) -> None:
+        info = self.comparison.info
+        if info is None:
+            raise ExportError(
+                _("The data set of this run is no longer there, and a script needs its rows."),
+                _("Import it again, or export the run in another form."),
+            )
+        self.tell(0.1, _("Reading the rows"))
+        self.add_tokenizer(folder)
+        script.write(folder, self.trained, self.base, self.tokenizer, info)
+
+    def in_onnxruntime(self, file: Path) -> onnx_runtime.OnnxClassifier:
+        return onnx_runtime.OnnxClassifier(file)
 
     def convert(self, whole: Path, file: Path, outtype: str) -> None:
         self.tell(0.45, _("Writing GGUF ({kind})", kind=outtype))
@@ -301,7 +331,7 @@ class _Export:
             return None
 
     def _pack(
-        self, first: list[Check], measured: list[Measured], reference: _Reference
+        self, first: list[Check], measured: list[Measured], reference: _Reference | None
     ) -> dict[str, Any]:
         """README, last look and name."""
         self.tell(0.97, _("Writing the README"))
@@ -341,8 +371,8 @@ class _Export:
             "base": self.base.name,
             "checks": checks,
             "parts": [asdict(one) for one in measured],
-            "perplexity": reference.perplexity,
-            "base_perplexity": reference.base_perplexity,
+            "perplexity": reference.perplexity if reference else None,
+            "base_perplexity": reference.base_perplexity if reference else None,
         }
 
 

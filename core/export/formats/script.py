@@ -1,0 +1,95 @@
+"""As code: a Python script that trains again what the run trained, without Tunesmith."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from core.config import RunConfig
+from core.config.adapter import NAMES
+from core.config.optimizers import OPTIMIZERS
+from core.config.run import continues
+from core.export.format import Base, Exporting, Format, Part
+from core.language import N_, _
+from core.methods import Makes
+from core.models.trained import TrainedModel
+
+_DEFAULT_LORA = ("default", "gaussian")
+
+
+class Script(Format):
+    name = "script"
+    title = N_("Python script")
+    meaning = N_(
+        "The run as code: a script that trains again with TRL and PEFT alone, the versions that it "
+        "needs, and your rows as tokens. No weights."
+    )
+    place = 7
+    is_whole = False
+    is_model = False
+    library = "trl"
+    relation = "finetune"
+
+    def why_not(self, config: RunConfig) -> tuple[str, str] | None:
+        why = _beyond(config)
+        return None if why is None else (why, _("Export it in another form."))
+
+    def size_bytes(self, trained: TrainedModel, parameters: int, dtype_bytes: int) -> int:
+        return 0
+
+    def write(self, work: Exporting, model: Any) -> None:
+        work.folder.mkdir()
+        work.write_script(work.folder)
+
+    def parts(self, work: Exporting) -> list[Part]:
+        return []
+
+    def load(self, work: Exporting, part: Part) -> Any:
+        raise NotImplementedError("there is no model to load")
+
+    def what(self, of: str, data: str, config: RunConfig, dtype: str) -> str:
+        return (
+            f"A script that trains {of} on {data} with TRL and PEFT alone, and the rows of that "
+            "data set as tokens. It holds no weights."
+        )
+
+    def loading(self, base: Base, makes: Makes, parts: Sequence[Part] = ()) -> str:
+        model = "" if base.is_public else " --model path/to/the/base"
+        return (
+            "In this folder, with uv, which brings the packages that the script names, or where "
+            f"they are installed:\n\n```sh\nuv run train.py{model}\npython train.py{model}\n```\n\n"
+            "`train.jsonl` and `eval.jsonl` hold the rows as the run's trainer got them; the "
+            "script's first lines say what was done to them and where its numbers may differ."
+        )
+
+
+def _beyond(config: RunConfig) -> str | None:
+    """What such a run does that the script cannot."""
+    adapter, optimizer = config.adapter, OPTIMIZERS[config.training.optim]
+    if config.method != "sft":
+        return _(
+            "This run trained by {method}: so far there is a script for supervised fine-tuning "
+            "alone.",
+            method=config.method,
+        )
+    if continues(config):
+        return _("This run goes on from another one, which a script cannot repeat.")
+    if config.vocabulary.new_tokens:
+        return _("This run added tokens to its model: there is no script for that yet.")
+    if config.training.packing:
+        return _("This run packed its rows: there is no script for that yet.")
+    is_plain = adapter.init_lora_weights in _DEFAULT_LORA and not adapter.loraplus_lr_ratio
+    if adapter.method not in ("lora", "none") or (adapter.method == "lora" and not is_plain):
+        kind = _(NAMES[adapter.method])
+        return _("This run trained {kind} in a way that has no script yet.", kind=kind)
+    if adapter.quantization != "none":
+        return _("This run held its base in fewer bits: there is no script for that yet.")
+    if optimizer.extra or optimizer.module or optimizer.low_rank:
+        return _(
+            "This run used the optimizer {name}: there is no script for that yet.",
+            name=optimizer.name,
+        )
+    return None
+
+
+FORMAT = Script()
