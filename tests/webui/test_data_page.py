@@ -58,6 +58,26 @@ def pick(page: Page, panel: Locator, label: str, option: str) -> None:
     page.get_by_role("option", name=option, exact=True).click()
 
 
+def test_what_cannot_be_read_is_named_with_what_to_do(
+    served: Served, page: Page, tmp_path: Path
+) -> None:
+    visit(page, served)
+    picture = tmp_path / "holiday.jsonl"
+    picture.write_bytes(b"\x89PNG\r\n\x1a\n" + b"\x00" * 64)
+    page.set_input_files("#drop input[type=file]", picture)
+    told = page.locator("#tab-data .notice-failed").first
+    expect(told).to_contain_text("picture")
+    expect(page.locator("#import")).to_be_hidden()
+    page.get_by_label("or a file or folder on this machine").fill("/etc/passwd")
+    page.get_by_role("button", name="Look", exact=True).click()
+    expect(told).to_contain_text("outside the folders that may be read")
+    page.get_by_text("From the Hugging Face Hub").click()
+    page.get_by_label("Data set", exact=True).first.fill("not a name")
+    page.get_by_role("button", name="Look at it").click()
+    expect(told).to_contain_text("owner/name")
+    expect(page.locator(".toast-body.error")).to_have_count(0)
+
+
 def test_a_template_makes_labelled_text_and_the_mapping_is_offered_again(
     served: Served, page: Page, quiz: Path
 ) -> None:
@@ -96,26 +116,6 @@ def test_a_template_makes_labelled_text_and_the_mapping_is_offered_again(
     expect(offer).to_contain_text("quizzes fits these columns")
     offer.get_by_role("button", name="Use it").click()
     expect(page.get_by_label("Template for text")).to_have_value(TEMPLATE)
-
-
-def test_what_cannot_be_read_is_named_with_what_to_do(
-    served: Served, page: Page, tmp_path: Path
-) -> None:
-    visit(page, served)
-    picture = tmp_path / "holiday.jsonl"
-    picture.write_bytes(b"\x89PNG\r\n\x1a\n" + b"\x00" * 64)
-    page.set_input_files("#drop input[type=file]", picture)
-    told = page.locator("#tab-data .notice-failed").first
-    expect(told).to_contain_text("picture")
-    expect(page.locator("#import")).to_be_hidden()
-    page.get_by_label("or a file or folder on this machine").fill("/etc/passwd")
-    page.get_by_role("button", name="Look", exact=True).click()
-    expect(told).to_contain_text("outside the folders that may be read")
-    page.get_by_text("From the Hugging Face Hub").click()
-    page.get_by_label("Data set", exact=True).first.fill("not a name")
-    page.get_by_role("button", name="Look at it").click()
-    expect(told).to_contain_text("owner/name")
-    expect(page.locator(".toast-body.error")).to_have_count(0)
 
 
 def test_a_data_set_is_renamed_taken_away_and_deleted_in_the_list(

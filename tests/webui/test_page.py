@@ -73,32 +73,6 @@ def visit(page: Page, served: Served, query: str = "") -> None:
     expect(page.locator("#header .head")).to_be_visible()
 
 
-def test_every_tab_opens_without_torch_outsiders_or_errors(served: Served, page: Page) -> None:
-    """The laws of the web process, after all of it was used: small, no torch, nothing from
-    elsewhere, no script that failed, and no name of a run that became a script. Before that, the
-    keyboard reaches the tabs and shows where it is."""
-    visit(page, served)
-    expect(page.locator("#rows .row-card").first).to_be_visible()
-    reached = set()
-    for _press in range(12):
-        page.keyboard.press("Tab")
-        focus = page.evaluate(FOCUS)
-        assert focus["visible"], f"no visible focus on {focus['what']}"
-        reached.add(focus["what"])
-    assert "tab-configure-button" in reached
-    for name, _title in TABS:
-        open_drawn(page, name)
-    open_tab(page, "data")
-    page.get_by_text("As the model sees them").click()
-    expect(page.locator("#rows .tokens .t.loss").first).to_be_visible()
-    maps = {item.path for item in psutil.Process(served.process.pid).memory_maps()}
-    assert not [path for path in maps if "/torch/" in path]
-    assert served.resident_bytes() < MOST_RESIDENT
-    assert page.foreign == []  # type: ignore[attr-defined]
-    assert page.title() == "Tunesmith"
-    expect(page.locator(".toast-body.error")).to_have_count(0)
-
-
 def test_the_address_shows_the_same_run_again(
     served: Served, page: Page, stocked: tuple[Workspace, Job]
 ) -> None:
@@ -135,6 +109,32 @@ def test_a_curve_comes_when_the_server_is_back_and_stays_zoomed_when_points_come
     until(lambda: page.evaluate(dark))
     page.evaluate("() => tunesmith.setRaw(false)")
     assert page.evaluate(f"() => {curve}.layout.xaxis.range") == [10, 20]
+
+
+def test_every_tab_opens_without_torch_outsiders_or_errors(served: Served, page: Page) -> None:
+    """The laws of the web process, after all of it was used: small, no torch, nothing from
+    elsewhere, no script that failed, and no name of a run that became a script. Before that, the
+    keyboard reaches the tabs and shows where it is."""
+    visit(page, served)
+    expect(page.locator("#rows .row-card").first).to_be_visible()
+    reached = set()
+    for _press in range(12):
+        page.keyboard.press("Tab")
+        focus = page.evaluate(FOCUS)
+        assert focus["visible"], f"no visible focus on {focus['what']}"
+        reached.add(focus["what"])
+    assert "tab-configure-button" in reached
+    for name, _title in TABS:
+        open_drawn(page, name)
+    open_tab(page, "data")
+    page.get_by_text("As the model sees them").click()
+    expect(page.locator("#rows .tokens .t.loss").first).to_be_visible()
+    maps = {item.path for item in psutil.Process(served.process.pid).memory_maps()}
+    assert not [path for path in maps if "/torch/" in path]
+    assert served.resident_bytes() < MOST_RESIDENT
+    assert page.foreign == []  # type: ignore[attr-defined]
+    assert page.title() == "Tunesmith"
+    expect(page.locator(".toast-body.error")).to_have_count(0)
 
 
 def test_a_setting_in_a_closed_fold_is_kept_and_a_preset_reaches_it(
