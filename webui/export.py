@@ -27,8 +27,9 @@ from webui.run_choice import find_run, run_picker, trained_runs
 
 
 def build(app: App, shared: Shared) -> None:
-    _Export(app, shared).wire()
-    push.build(app, shared)
+    tab = _Export(app, shared)
+    tab.wire()
+    push.build(app, shared, tab.jobs.told)
 
 
 class _Export:

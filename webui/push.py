@@ -28,13 +28,14 @@ _SPECS = section_specs(PushSettings, "push")
 _NEWEST = N_("The newest export")
 
 
-def build(app: App, shared: Shared) -> None:
-    _Push(app, shared).wire()
+def build(app: App, shared: Shared, exported: gr.Textbox) -> None:
+    """`exported` changes whenever an export begins or ends."""
+    _Push(app, shared, exported).wire()
 
 
 class _Push:
-    def __init__(self, app: App, shared: Shared) -> None:
-        self.app, self.shared = app, shared
+    def __init__(self, app: App, shared: Shared, exported: gr.Textbox) -> None:
+        self.app, self.shared, self.exported = app, shared, exported
         # What was public once cannot be taken back: who wants that takes the tick away.
         self.form = Form("push", {**first_values(_SPECS), "push.private": True})
         with gr.Accordion(
@@ -76,14 +77,17 @@ class _Push:
 
     def open(self, run_id: str) -> dict[Component, Any]:
         """What of the selected run can be pushed, and where it was pushed already."""
+        offered = self.offer(run_id, "")
+        return {**offered, self.there: self.pushed(run_id), self.said: ""}
+
+    def offer(self, run_id: str, chosen: str) -> dict[Component, Any]:
+        """The exports that there are now; the chosen one stays so."""
         run = find_run(self.app, run_id)
         found = [one for one in list_exports(run.folder.root) if one.path] if run else []
         choices = [(_(_NEWEST), ""), *((_title(one), one.id) for one in found)]
         return {
             self.fold: gr.Accordion(visible=bool(found)),
-            self.export: gr.Dropdown(choices, value=""),
-            self.there: self.pushed(run_id),
-            self.said: "",
+            self.export: gr.Dropdown(choices, value=chosen),
         }
 
     def identify(self) -> dict[Component, Any]:
@@ -169,7 +173,9 @@ class _Push:
         shared, run = self.shared, self.shared.run
         here = {run, self.export, *self.form.parts}
         known = {self.who, self.token, self.logout}
-        shared.on_show("export", self.open, {run}, {self.fold, self.export, self.there, self.said})
+        offered = {self.fold, self.export}
+        shared.on_show("export", self.open, [run], {*offered, self.there, self.said})
+        self.exported.change(self.offer, [run, self.export], offered, **QUIET)
         self.fold.expand(self.identify, None, known, **QUIET)
         self.token.submit(self.enter, self.token, known, **QUIET)
         self.logout.click(self.leave, None, known, **QUIET)

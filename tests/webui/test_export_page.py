@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +18,7 @@ from core.rules import parse_config
 from core.worker.export.llama_cpp import LlamaCpp
 from core.workspace import RunFolder
 from tests.e2e.serving import Served
+from tests.hub.stand_in import WRITES, Hub
 from tests.tiny_model import (
     answer,
     colour_rows,
@@ -25,6 +29,7 @@ from tests.tiny_model import (
     tiny_world,
 )
 from tests.webui.made_runs import make_run
+from tests.webui.test_push import hub, log_in, repository  # noqa: F401
 
 pytestmark = pytest.mark.e2e
 
@@ -45,8 +50,12 @@ def taught_run(root: Path) -> Job:
     return job
 
 
-def test_a_model_is_taken_away_as_gguf(
-    page: Page, serve: Callable[..., Served], workspace: Path, tmp_path: Path
+def test_a_model_is_taken_away_as_gguf_and_by_the_hub(
+    hub: Hub,  # noqa: F811
+    page: Page,
+    serve: Callable[..., Served],
+    workspace: Path,
+    tmp_path: Path,
 ) -> None:
     job = taught_run(workspace)
     served = serve(workspace, "--port", "7976")
@@ -71,11 +80,27 @@ def test_a_model_is_taken_away_as_gguf(
     coming.value.save_as(tmp_path / "sent.zip")
     with zipfile.ZipFile(tmp_path / "sent.zip") as sent:
         assert sent.testzip() is None
-        sent.extractall(tmp_path / "got")
-    file = next((tmp_path / "got").glob("*/*-q8_0.gguf"))
-    model = LlamaCpp(file, None, lambda: None)
+        names = {Path(name).name for name in sent.namelist()}
+    page.locator("#push").get_by_role("button", name="Hugging Face Hub").click()
+    log_in(page, WRITES)
+    expect(page.locator("#push-who")).to_contain_text("read and write")
+    repository(page, "ada/colours")
+    page.locator("#push-start").click()
+    expect(page.locator("#push-there a")).to_have_text("ada/colours")
+    folder = downloaded("ada/colours", hub)
+    assert {path.name for path in folder.iterdir()} >= names
+    model = LlamaCpp(next(folder.glob("*-q8_0.gguf")), None, lambda: None)
     try:
         said = model.chat([{"role": "user", "content": "a blue hat"}])
     finally:
         model.close()
     assert said == answer("blue", "hat")
+
+
+def downloaded(repo: str, hub: Hub) -> Path:  # noqa: F811
+    """The repository as plain huggingface_hub brings it, in a process that is not offline."""
+    code = "import sys, huggingface_hub as h; print(h.snapshot_download(sys.argv[1]))"
+    settings = {**os.environ, "HF_HUB_OFFLINE": "0", "HF_TOKEN": WRITES}
+    command = [sys.executable, "-c", code, repo]
+    done = subprocess.run(command, env=settings, capture_output=True, text=True, check=True)
+    return Path(done.stdout.strip())
