@@ -66,7 +66,9 @@ def write(model: Any, files: dict[str, Path]) -> None:
 
 def _save(program: Any, file: Path) -> None:
     import onnx_ir
+    from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 
+    ClearMetadataAndDocStringPass()(program)  # it names the files of this machine's Python
     weights = program.graph.initializers.values()
     size = sum(one.const_value.nbytes for one in weights if one.const_value is not None)
     beside = f"{file.name}.data" if size > _MOST_BYTES else None
