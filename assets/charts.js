@@ -7,15 +7,21 @@ window.tunesmith = window.tunesmith || {};
   const _ = tunesmith._;
   let library = null;
 
-  // plotly.js is large: it is fetched when the first chart is drawn.
+  // plotly.js is large: it is fetched when the first chart is drawn. While the server is gone it is
+  // asked for again: charts come when it is back.
+  function fetchPlotly(resolve) {
+    const script = document.createElement("script");
+    script.src = "tunesmith/plotly.js";
+    script.onload = () => resolve(window.Plotly);
+    script.onerror = () => {
+      script.remove();
+      setTimeout(fetchPlotly, 1000, resolve);
+    };
+    document.head.append(script);
+  }
+
   function plotly() {
-    library = library || new Promise((resolve, reject) => {
-      const script = document.createElement("script");
-      script.src = "tunesmith/plotly.js";
-      script.onload = () => resolve(window.Plotly);
-      script.onerror = () => reject(new Error("plotly.js could not be loaded"));
-      document.head.append(script);
-    });
+    library = library || new Promise(fetchPlotly);
     return library;
   }
 

@@ -20,6 +20,7 @@ from core.commands import (
     estimate,
     evaluate,
     export,
+    hub,
     info,
     rewards,
     runs,
@@ -41,7 +42,10 @@ from core.errors import ConfigError, TunesmithError, WorkspaceError, reason_of
 from core.language import N_, _, known_language, language_of_shell, n_, speaking
 from core.progress import Stopped
 
-_GROUPS = (train, runs, data, templates, rewards, evaluate, chat, export, verl, estimate, info)
+_GROUPS = (
+    *(train, runs, data, templates, rewards, evaluate, chat, export, hub, verl),
+    *(estimate, info),
+)
 _TAKE_A_VALUE = (
     *("--workspace", "--language", "--host", "--port", "--auth", "--root-path"),
     *("--allow", "--allow-host"),

@@ -8,6 +8,7 @@ TunesmithError
 ├── JobError           a run that does not exist or is not in the right state
 ├── TrainingError      a training that cannot go on
 ├── ExportError        an export that failed its own check
+├── HubError           the Hub refused, or does not answer
 └── SetupError         the environment: a missing package, device, port or password
 """
 
@@ -160,6 +161,10 @@ class TrainingError(TunesmithError):
 
 class ExportError(TunesmithError):
     """An export that could not be written or failed its own check."""
+
+
+class HubError(TunesmithError):
+    """The Hub refused, or does not answer."""
 
 
 class SetupError(TunesmithError):

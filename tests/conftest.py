@@ -15,6 +15,7 @@ from typing import Any
 import psutil
 import pytest
 from hypothesis import HealthCheck, settings
+from playwright._impl.assertions import LocatorAssertions, PageAssertions
 from playwright.sync_api import (
     Browser,
     ConsoleMessage,
@@ -45,14 +46,39 @@ os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 expect.set_options(timeout=LIMIT * 1000)
+
+
+def look_often(kind: type[LocatorAssertions] | type[PageAssertions]) -> None:
+    """Playwright looks every half second for what it waits for, but every tenth where it may take
+    two seconds at most: so for the first two. Pages show thousands of things that take a little."""
+    look = kind._call_expect
+
+    async def soon(self: Any, expression: str, options: Any, title: str | None) -> Any:
+        found = await look(self, expression, {**options, "timeout": 2000}, title)
+        if found["matches"] == options["isNot"]:
+            found = await look(self, expression, options, title)
+        return found
+
+    kind._call_expect = soon  # type: ignore[method-assign]
+
+
+look_often(LocatorAssertions)
+look_often(PageAssertions)
 # An example may take as long as the machine likes.
 settings.register_profile(
     "any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("any machine")
+# The address bar's suggestions are pages of the browser's own, made for each of ours though nobody
+# sees an address bar: a second's work. The other features are Playwright's, which these replace.
+_NO_FEATURES = (
+    "WebUIOmniboxPopup,WebUIOmniboxAimPopup,AimEnabled,HttpsUpgrades,LensOverlay,MediaRouter,"
+    "OptimizationHints,PreconnectToSearch,NetworkTimeServiceQuerying,DestroyProfileOnBrowserClose,"
+    "AvoidUnnecessaryBeforeUnloadCheckSync,ThirdPartyStoragePartitioning"
+)
 CHROMIUM = (
     "--no-sandbox --disable-gpu --disable-background-networking --disable-component-update "
-    "--disable-sync --no-first-run"
+    f"--disable-sync --no-first-run --disable-features={_NO_FEATURES}"
 ).split()
 # What the console may show: Gradio ends its own stream when a page is left, and what was asked for
 # in that moment gets no answer,

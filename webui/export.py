@@ -18,7 +18,7 @@ from core.rules import load_config
 from core.runs.submit import submit_export
 from core.setup.extras import Extra, missing
 from core.workspace import RunFolder
-from webui import messages
+from webui import messages, push
 from webui.beginning import Beginning
 from webui.context import QUIET, App, Shared
 from webui.extras import ExtrasView
@@ -27,7 +27,9 @@ from webui.run_choice import find_run, run_picker, trained_runs
 
 
 def build(app: App, shared: Shared) -> None:
-    _Export(app, shared).wire()
+    tab = _Export(app, shared)
+    tab.wire()
+    push.build(app, shared, tab.jobs.told)
 
 
 class _Export:
@@ -181,11 +183,10 @@ def _card(item: Export) -> str:
     known = formats().get(item.format)
     title = known.title if known else item.format
     checks = "".join(_check(check) for check in item.checks)
+    checks = f"<ul class='checks'>{checks}</ul>"
     if len(item.parts) > 1:
         told = _("What was checked ({count})", count=len(item.checks))
-        checks = (
-            f"<li><details><summary>{told}</summary><ul class='checks'>{checks}</ul></details></li>"
-        )
+        checks = f"<details><summary>{told}</summary>{checks}</details>"
     place = messages.escape(item.path) if item.path else _("not there any more")
     told = _(
         "{model}, {when}, {size}. Folder: {place}",
@@ -197,7 +198,7 @@ def _card(item: Export) -> str:
     return (
         f'<article class="card export"><div><h4>{messages.escape(title)}</h4>'
         f'<p class="soft">{told}</p>'
-        f"{_table(item)}<ul class='checks'>{checks}</ul></div>{_link(item)}</article>"
+        f"{_table(item)}{checks}</div>{_link(item)}</article>"
     )
 
 

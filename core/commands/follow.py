@@ -66,8 +66,10 @@ def say_end(job: Job, output: Output) -> None:
         output.say(_("{what} {id} failed: {error}", **told, error=job.error))
         if job.advice:
             output.say(job.advice)
-    else:
+    elif job.kind == "train":
         output.say(_("{what} {id} stopped at step {step}.", **told, step=job.step))
+    else:
+        output.say(_("{what} {id} stopped.", **told))
     if job.kind == "train":
         output.say(_("Go on from its last checkpoint: {command}", command=f"runs resume {job.id}"))
 

@@ -122,6 +122,12 @@ class Exporting(Protocol):
         """Writes the trained `model` whole, with its tokenizer and labels; it is changed and must
         not be used again."""
 
+    def save_in_bits(self, whole: Path, folder: Path, bits: str) -> None:
+        """Writes the whole model in a folder again, its weights as "nf4" or "int8"."""
+
+    def open_in_bits(self, folder: Path) -> Any:
+        """The model with such weights in a folder."""
+
     def convert(self, whole: Path, file: Path, outtype: str) -> None:
         """Writes the whole model in a folder as GGUF; `outtype` as llama.cpp's converter has it."""
 

@@ -70,6 +70,16 @@ _KINDS = (
         stopped=N_("Export stopped. Nothing was kept."),
     ),
     Kind(
+        "push",
+        "core.hub.push:run_push",
+        "data",
+        N_("Push to the Hub"),
+        folder="pushes",
+        stop_seconds=10.0,
+        stopped=N_("Push stopped. What was sent already is not sent again."),
+        result="core.hub.push:pushed",
+    ),
+    Kind(
         "import",
         "core.data.jobs:run_import",
         "data",

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.sync_api import Page, expect
 
+from tests.e2e.serving import Served
 from tests.waiting import LIMIT
 
 
@@ -68,13 +69,23 @@ def proxy(target: str, prefix: str, *, takes_off: bool) -> Iterator[tuple[str, l
     thread.join(LIMIT)
 
 
+PREFIX = "/tunesmith"
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    server = Served(tmp_path_factory.mktemp("proxied") / "workspace", "--root-path", PREFIX)
+    yield server
+    server.end()
+
+
 @pytest.mark.e2e
 @pytest.mark.parametrize("takes_off", [True, False], ids=["path taken off", "path left on"])
-def test_the_page_works_under_a_path(serve, page: Page, tmp_path: Path, takes_off: bool) -> None:
+def test_the_page_works_under_a_path(
+    served: Served, page: Page, tmp_path: Path, takes_off: bool
+) -> None:
     """The path of the README's example is the one of our own files too."""
-    prefix = "/tunesmith"
-    served = serve(tmp_path / "workspace", "--root-path", prefix)
-    with proxy(served.address, prefix, takes_off=takes_off) as (address, outside):
+    with proxy(served.address, PREFIX, takes_off=takes_off) as (address, outside):
         page.goto(f"{address}?tab=data")
         expect(page.locator("#rows")).to_contain_text("Triage the ticket")
         path = tmp_path / "words.csv"

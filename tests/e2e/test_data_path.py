@@ -67,6 +67,11 @@ def look_at_the_rows(page: Page) -> None:
     expect(rows).to_contain_text("question")
     assert "dataset=questions" in page.url
     expect(page.locator("#rows-where")).to_contain_text("of 86")  # 95 less 9
+    numbers = page.locator("#tab-data .figures").first
+    expect(numbers).to_contain_text("Dropped\n2", use_inner_text=True)
+    page.get_by_role("tab", name="Configure").click()
+    expect(page.locator("#field-data-dataset input")).to_have_value("questions")
+    page.get_by_role("tab", name="Data", exact=True).click()
 
 
 def record(served: Served) -> dict:

@@ -11,6 +11,8 @@ from core.export.format import Base
 from core.export.formats import format_names, formats
 from core.rules import parse_config
 
+# What all whole models that write have beside those.
+OTHERS = ("ollama", "vllm", "bitsandbytes")
 BASES = {
     "public": Base("org/model", True, "mit"),
     "folder": Base("my-model", False),
@@ -29,12 +31,12 @@ def test_each_is_found_by_the_name_of_its_file() -> None:
 @pytest.mark.parametrize(
     ("method", "fitting"),
     [
-        ("lora", {"adapter", "merged", "gguf", "gguf_adapter", "ollama", "vllm", "script"}),
-        ("ia3", {"adapter", "merged", "gguf", "ollama", "vllm"}),
+        ("lora", {"adapter", "merged", "gguf", "gguf_adapter", *OTHERS, "script"}),
+        ("ia3", {"adapter", "merged", "gguf", *OTHERS}),
         ("prompt_tuning", {"adapter"}),
         ("prefix_tuning", {"adapter"}),
-        ("none", {"merged", "gguf", "ollama", "vllm", "script"}),
-        ("freeze", {"merged", "gguf", "ollama", "vllm"}),
+        ("none", {"merged", "gguf", *OTHERS, "script"}),
+        ("freeze", {"merged", "gguf", *OTHERS}),
     ],
 )
 def test_a_run_is_offered_what_it_has(method: str, fitting: set[str]) -> None:
@@ -52,7 +54,7 @@ def test_a_run_is_offered_what_it_has(method: str, fitting: set[str]) -> None:
         ("classification", {"adapter", "merged", "onnx"}),
         ("mlm", {"adapter", "merged"}),
         ("reward", {"adapter", "merged"}),
-        ("dpo", {"adapter", "merged", "gguf", "gguf_adapter", "ollama", "vllm"}),
+        ("dpo", {"adapter", "merged", "gguf", "gguf_adapter", *OTHERS}),
     ],
 )
 def test_what_a_method_makes_decides_too(method: str, fitting: set[str]) -> None:

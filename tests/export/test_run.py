@@ -199,6 +199,24 @@ def test_a_quantized_run_is_merged_onto_the_unquantized_base(world: TinyWorld) -
     assert "In training the base was held in nf4" in (folder / "README.md").read_text()
 
 
+@pytest.mark.parametrize("bits", ["nf4", "int8"])
+def test_a_model_in_few_bits_opens_by_itself_and_is_the_trained_one(
+    world: TinyWorld, lora: RunFolder, bits: str
+) -> None:
+    result = export(world, lora, f"few-{bits}", format="bitsandbytes", bits=bits)
+    folder = lora.exports / f"few-{bits}" / result["path"]
+    assert not list(folder.glob(".*"))
+    settings = json.loads((folder / "config.json").read_text())["quantization_config"]
+    assert settings[f"load_in_{8 if bits == 'int8' else 4}bit"] is True
+    part = result["parts"][0]
+    assert part["precision"] == bits and part["perplexity"] < 1.3 * result["perplexity"]
+    # The tiny model's large matrices are the smaller part of it, and so less is saved.
+    merged = export(world, lora, f"beside-{bits}", format="merged")
+    assert result["size_bytes"] < 0.8 * merged["size_bytes"]
+    card = (folder / "README.md").read_text()
+    assert "quantized by bitsandbytes" in card and "base_model_relation: quantized" not in card
+
+
 def test_biases_that_were_trained_come_along(tmp_path: Path) -> None:
     world = tiny_world(tmp_path / "ws")
     tiny_model(attention_bias=True).save_pretrained(world.base)

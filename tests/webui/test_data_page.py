@@ -16,7 +16,7 @@ from core.workspace import Workspace
 from tests.e2e.serving import Served
 
 pytestmark = pytest.mark.e2e
-NARROW = {"width": 390, "height": 844}
+NARROW, WIDE = {"width": 390, "height": 844}, {"width": 1280, "height": 900}
 TEMPLATE = "{question}\n\n{options}"
 
 
@@ -58,43 +58,6 @@ def pick(page: Page, panel: Locator, label: str, option: str) -> None:
     page.get_by_role("option", name=option, exact=True).click()
 
 
-def test_a_template_makes_labelled_text_and_the_mapping_is_offered_again(
-    served: Served, page: Page, quiz: Path
-) -> None:
-    """The whole way that needs code elsewhere: columns joined, a class chosen, rows held out."""
-    visit(page, served)
-    panel = bring(page, quiz)
-    pick(page, panel, "What the rows are", "Text with labels")
-    panel.get_by_label("text", exact=True).select_option("A template of several columns")
-    template = panel.get_by_label("Template for text")
-    expect(panel.locator(".map-problem")).to_contain_text("Write a template")
-    expect(panel.get_by_role("button", name="Import", exact=True)).to_be_disabled()
-    template.fill("{question} {optons}")
-    template.blur()
-    expect(panel.locator(".map-problem")).to_contain_text("did you mean options?")
-    template.fill(TEMPLATE)
-    template.blur()
-    expect(panel.locator(".pair").first).to_contain_text("law")
-    expect(panel.locator(".dropped")).to_contain_text("1 row would be dropped")
-    panel.get_by_label("Save this mapping as").fill("quizzes")
-    panel.locator(".saved-mappings .submit-button").click()
-    expect(panel).to_contain_text("Saved as quizzes")
-    panel.get_by_role("button", name="Import", exact=True).click()
-    expect(panel).to_be_hidden()
-    expect(page).to_have_url(re.compile("dataset=quiz"))
-    workspace = Workspace.open(served.workspace)
-    assert load_mapping(workspace, "quizzes").mapping["text"] == TEMPLATE
-    info = load_dataset_info(workspace, "quiz")
-    assert (info.form, info.counts.train, info.counts.eval) == ("labelled-text", 18, 2)
-    assert info.steps[0].step["stratify"] is True
-    page.reload()
-    expect(page.locator("#rows")).to_contain_text("physics")
-    offer = bring(page, quiz).locator(".offer")
-    expect(offer).to_contain_text("quizzes fits these columns")
-    offer.get_by_role("button", name="Use it").click()
-    expect(page.get_by_label("Template for text")).to_have_value(TEMPLATE)
-
-
 def test_what_cannot_be_read_is_named_with_what_to_do(
     served: Served, page: Page, tmp_path: Path
 ) -> None:
@@ -113,6 +76,46 @@ def test_what_cannot_be_read_is_named_with_what_to_do(
     page.get_by_role("button", name="Look at it").click()
     expect(told).to_contain_text("owner/name")
     expect(page.locator(".toast-body.error")).to_have_count(0)
+
+
+def test_a_template_makes_labelled_text_and_the_mapping_is_offered_again(
+    served: Served, page: Page, quiz: Path
+) -> None:
+    """The whole way that needs code elsewhere: columns joined, a class chosen, rows held out."""
+    visit(page, served)
+    panel = bring(page, quiz)
+    pick(page, panel, "What the rows are", "Text with labels")
+    panel.get_by_label("text", exact=True).select_option("A template of several columns")
+    template = panel.get_by_label("Template for text")
+    expect(panel.locator(".map-problem")).to_contain_text("Write a template")
+    expect(panel.get_by_role("button", name="Import", exact=True)).to_be_disabled()
+    template.fill("{question} {optons}")
+    template.blur()
+    expect(panel.locator(".map-problem")).to_contain_text("did you mean options?")
+    template.fill(TEMPLATE)
+    template.blur()
+    expect(panel.locator(".pair").first).to_contain_text("law")
+    expect(panel.locator(".dropped")).to_contain_text("1 row would be dropped")
+    page.set_viewport_size(NARROW)  # a phone shows it without scrolling sideways
+    assert page.evaluate("() => document.documentElement.scrollWidth") <= NARROW["width"]
+    page.set_viewport_size(WIDE)
+    panel.get_by_label("Save this mapping as").fill("quizzes")
+    panel.locator(".saved-mappings .submit-button").click()
+    expect(panel).to_contain_text("Saved as quizzes")
+    panel.get_by_role("button", name="Import", exact=True).click()
+    expect(panel).to_be_hidden()
+    expect(page).to_have_url(re.compile("dataset=quiz"))
+    workspace = Workspace.open(served.workspace)
+    assert load_mapping(workspace, "quizzes").mapping["text"] == TEMPLATE
+    info = load_dataset_info(workspace, "quiz")
+    assert (info.form, info.counts.train, info.counts.eval) == ("labelled-text", 18, 2)
+    assert info.steps[0].step["stratify"] is True
+    page.reload()
+    expect(page.locator("#rows")).to_contain_text("physics")
+    offer = bring(page, quiz).locator(".offer")
+    expect(offer).to_contain_text("quizzes fits these columns")
+    offer.get_by_role("button", name="Use it").click()
+    expect(page.get_by_label("Template for text")).to_have_value(TEMPLATE)
 
 
 def test_a_data_set_is_renamed_taken_away_and_deleted_in_the_list(
@@ -137,13 +140,3 @@ def test_a_data_set_is_renamed_taken_away_and_deleted_in_the_list(
     page.get_by_role("button", name="Delete for good").click()
     expect(page.locator("#library-table")).not_to_contain_text("Questions")
     expect(page).to_have_url(re.compile("dataset=sample"))
-
-
-def test_a_phone_shows_the_mapping_without_scrolling_sideways(
-    served: Served, page: Page, quiz: Path
-) -> None:
-    page.set_viewport_size(NARROW)
-    visit(page, served)
-    panel = bring(page, quiz)
-    expect(panel.locator(".pair").first).to_be_visible()
-    assert page.evaluate("() => document.documentElement.scrollWidth") <= NARROW["width"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -12,7 +13,10 @@ from core.config import SPEC_BY_PATH
 from core.errors import SetupError
 from core.setup import environment
 from core.setup.extras import EXTRAS
+from tests.webui.fakes import fake_app
 from webui.configure.tab import _extras
+from webui.context import Shared
+from webui.export import _Export
 from webui.extras import ExtrasView
 from webui.forms import choice_notes, options
 
@@ -84,3 +88,21 @@ def test_each_choice_has_its_sentence_and_its_arguments() -> None:
     assert "training.optim_args" not in choice_notes({"training.optim": "adafactor"})
     offered = options(SPEC_BY_PATH["training.optim"])
     assert ("AdamW in few bits: adamw_8bit", "adamw_8bit") in offered
+
+
+def test_a_form_of_export_without_its_packages_offers_them(tmp_path: Path, monkeypatch) -> None:
+    """The export would wait its turn and fail, or the button do nothing."""
+    monkeypatch.setitem(EXTRAS, "gguf", replace(EXTRAS["gguf"], import_name="not_here"))
+    with gr.Blocks():
+        boxes = [gr.Textbox() for _name in range(4)]
+        run, dataset, version, lens = boxes
+        shown = {"export": gr.Textbox()}
+        tickers = {"export": gr.Timer()}
+        shared = Shared(
+            gr.Tabs(), {}, run, dataset, version, {}, lens, tickers, shown, building="export"
+        )
+        tab = _Export(fake_app(tmp_path / "workspace"), shared)
+    lacking, there = tab.explain("gguf"), tab.explain("merged")
+    assert not lacking[tab.start].interactive and there[tab.start].interactive
+    assert lacking[tab.extras.box].visible and not there[tab.extras.box].visible
+    assert lacking[tab.extras.button].value.startswith("Install xllamacpp, ")

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,11 +33,8 @@ def chat_rows() -> list[dict[str, Any]]:
     return rows
 
 
-def stock(root: Path, *, model: bool) -> Workspace:
+def stock(root: Path) -> Workspace:
     workspace = Workspace.open(root)
-    if model:
-        tiny_model().save_pretrained(workspace.models / STARTER)
-        tiny_tokenizer().save_pretrained(workspace.models / STARTER)
     workspace.uploads.mkdir(exist_ok=True)
     pair = {"prompt": turns("which"), "chosen": turns("", "this one")[1:]}
     sets = {
@@ -54,11 +51,20 @@ def stock(root: Path, *, model: bool) -> Workspace:
 
 
 @pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    workspace = stock(tmp_path_factory.mktemp("model-view") / "workspace", model=True)
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """Without a model, until `served` brings it."""
+    workspace = stock(tmp_path_factory.mktemp("model-view") / "workspace")
     server = Served(workspace.root, "--port", "7940")
     yield server
     server.end()
+
+
+@pytest.fixture(scope="module")
+def served(server: Served) -> Served:
+    models = Workspace.open(server.workspace).models
+    tiny_model().save_pretrained(models / STARTER)
+    tiny_tokenizer().save_pretrained(models / STARTER)
+    return server
 
 
 def visit(page: Page, served: Served, dataset: str) -> None:
@@ -73,6 +79,22 @@ def as_tokens(page: Page) -> None:
 
 def open_part(page: Page, name: str) -> None:
     page.locator(f"#part-{name}-button").click()
+
+
+def test_without_a_model_the_rest_is_shown_and_fetching_is_offered(
+    server: Served, page: Page
+) -> None:
+    """The first here: the others bring the model."""
+    visit(page, server, "chats")
+    page.get_by_text("As the model sees them").click()
+    fetch = page.get_by_role("button", name="Fetch the model")
+    expect(fetch).to_be_visible()
+    expect(page.locator("#rows")).to_contain_text("not on this machine yet")
+    open_part(page, "numbers")
+    expect(page.locator("#numbers-state")).to_contain_text("not on this machine")
+    expect(page.locator("#numbers")).to_contain_text("Duplicates")
+    expect(page.locator("#numbers-shares")).to_contain_text("Languages")
+    expect(fetch).to_be_visible()
 
 
 def test_any_row_is_reached_by_its_number_and_by_its_words(served: Served, page: Page) -> None:
@@ -109,8 +131,8 @@ def test_tokens_show_the_loss_the_marks_and_what_the_cut_takes(served: Served, p
     cut = page.locator("#rows [data-row='41']")
     expect(cut.locator(".cut")).to_contain_text("cut at 192")
     expect(cut.locator(".tokens.behind .t").first).to_be_visible()
-    visit(page, served, "pairs")
-    as_tokens(page)
+    page.get_by_label("Data set", exact=True).last.click()
+    page.get_by_role("option", name="pairs", exact=True).click()
     expect(page.locator("#rows .row-card").first.locator(".side")).to_have_count(2)
 
 
@@ -176,20 +198,3 @@ def test_the_suggested_length_goes_into_the_settings_and_ends_the_cut(
     page.locator("#tab-configure-button").click()
     field = page.locator("#field-training-max_length").get_by_role("textbox")
     expect(field).to_have_value(chosen)
-
-
-def test_without_a_model_the_rest_is_shown_and_fetching_is_offered(
-    page: Page, tmp_path: Path, serve: Callable[..., Served]
-) -> None:
-    workspace = stock(tmp_path / "workspace", model=False)
-    server = serve(workspace.root, "--port", "7945")
-    visit(page, server, "chats")
-    page.get_by_text("As the model sees them").click()
-    fetch = page.get_by_role("button", name="Fetch the model")
-    expect(fetch).to_be_visible()
-    expect(page.locator("#rows")).to_contain_text("not on this machine yet")
-    open_part(page, "numbers")
-    expect(page.locator("#numbers-state")).to_contain_text("not on this machine")
-    expect(page.locator("#numbers")).to_contain_text("Duplicates")
-    expect(page.locator("#numbers-shares")).to_contain_text("Languages")
-    expect(fetch).to_be_visible()

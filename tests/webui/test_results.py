@@ -73,6 +73,7 @@ def test_what_a_run_has_can_be_taken_away(
             "GGUF adapter",
             "Ollama",
             "vLLM, SGLang",
+            "bitsandbytes",
             "Python script",
         ]
     )

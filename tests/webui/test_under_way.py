@@ -16,12 +16,14 @@ from playwright.sync_api import Locator, Page, expect
 
 from core.data.prepare import import_dataset
 from core.data.registry import list_datasets, load_dataset_info
+from core.jobs.store import Store
 from core.workspace import Workspace
 from tests.e2e.serving import Served
 from tests.waiting import until
 
 pytestmark = pytest.mark.e2e
 PAIR = json.dumps({"prompt": "What is it?", "completion": "It is that."}) + "\n"
+ROWS = 20_000  # an import of so many is not done before it can be held
 
 
 @pytest.fixture(scope="module")
@@ -30,9 +32,9 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     workspace = Workspace.open(tmp_path_factory.mktemp("under-way") / "workspace")
     chance = random.Random(7)
     words = [f"word{n}" for n in range(3000)]
-    pieces = [" ".join(chance.choices(words, k=200)) for _ in range(600)]
+    pieces = [" ".join(chance.choices(words, k=200)) for _ in range(200)]
     path = workspace.root / "texts.jsonl"
-    lines = (json.dumps({"text": " ".join(chance.choices(pieces, k=4))}) for _ in range(6_000))
+    lines = (json.dumps({"text": " ".join(chance.choices(pieces, k=4))}) for _ in range(2_000))
     path.write_text("\n".join(lines), encoding="utf-8")
     import_dataset(workspace, [path], name="texts", eval_fraction=0.0)
     import_dataset(workspace, [write(workspace.root, 20, "few")])
@@ -93,6 +95,14 @@ def held(served: Served, bar: Locator, begin: Callable[[], None]) -> Iterator[No
                 process.resume()
 
 
+def stopping(workspace: Workspace) -> bool:
+    """What was held hears that it is to stop only when it may go on."""
+    store = Store.open(workspace)
+    states = [job.state for job in store.list()]
+    store.close()
+    return "stopping" in states
+
+
 def card(page: Page, text: str) -> Locator:
     return page.locator("#imports li", has_text=text)
 
@@ -102,7 +112,7 @@ def test_an_import_is_there_after_a_reload_and_in_a_second_page_where_it_can_be_
 ) -> None:
     """It goes on in its process: who reloads must not lose sight of it, nor the way to end it."""
     visit(page, served)
-    panel = bring(page, write(tmp_path, 300_000, "endless"))
+    panel = bring(page, write(tmp_path, ROWS, "endless"))
     with held(served, panel.locator(".progress"), button(panel, "Import").click):
         expect(page.locator("#imports li")).to_have_count(0)
         page.reload()
@@ -111,28 +121,13 @@ def test_an_import_is_there_after_a_reload_and_in_a_second_page_where_it_can_be_
         visit(second, served)
         expect(card(second, "Importing endless")).to_be_visible()
         second.get_by_role("button", name="Stop: endless").click()
-        for one in (page, second):
-            expect(card(one, "Stopped. endless was not imported")).to_be_visible()
+        until(lambda: stopping(workspace))
     for one in (page, second):
+        expect(card(one, "Stopped. endless was not imported")).to_be_visible()
         one.get_by_role("button", name="Dismiss: endless").click()
         expect(one.locator("#imports li")).to_have_count(0)
     assert "endless" not in [info.id for info in list_datasets(workspace)]
     second.close()
-
-
-def test_an_import_that_ends_after_a_reload_is_offered(
-    served: Served, page: Page, workspace: Workspace, tmp_path: Path
-) -> None:
-    visit(page, served)
-    panel = bring(page, write(tmp_path, 60_000, "away"))
-    with held(served, panel.locator(".progress"), button(panel, "Import").click):
-        page.reload()
-        expect(card(page, "Importing away")).to_be_visible()
-    expect(card(page, "away is imported: 54,000 rows to learn")).to_be_visible()
-    page.get_by_role("button", name="Open it: away").click()
-    expect(page).to_have_url(re.compile("dataset=away"))
-    expect(card(page, "away")).to_have_count(0)
-    assert load_dataset_info(workspace, "away").counts.eval == 6_000
 
 
 def test_an_import_that_fails_after_a_reload_says_why(
@@ -142,7 +137,7 @@ def test_an_import_that_fails_after_a_reload_says_why(
     held_out = tmp_path / "other.jsonl"
     held_out.write_text(json.dumps({"prompt": "Why?", "completion": ""}) + "\n", encoding="utf-8")
     visit(page, served)
-    panel = bring(page, write(tmp_path, 60_000, "wrong"))
+    panel = bring(page, write(tmp_path, ROWS, "wrong"))
     panel.get_by_text("a second file").click()
     panel.locator("#second input[type=file]").set_input_files(held_out)
     expect(panel.locator("#second-told")).to_contain_text("cannot be used")
@@ -155,36 +150,12 @@ def test_an_import_that_fails_after_a_reload_says_why(
     expect(told).to_have_count(0)
 
 
-def test_an_import_is_found_again_when_the_server_was_killed_and_started_again(
-    page: Page, tmp_path: Path
-) -> None:
-    """Whoever brought a large file must not bring it again because the server was restarted."""
-    page.loses_server = True  # type: ignore[attr-defined]
-    place = tmp_path / "workspace", "--port", "8110"
-    served = Served(*place)
-    try:
-        visit(page, served)
-        panel = bring(page, write(tmp_path, 60_000, "kept"))
-        with held(served, panel.locator(".progress"), button(panel, "Import").click):
-            page.goto("about:blank")
-            served.end(signal.SIGKILL)
-            served = Served(*place)
-            visit(page, served)
-            expect(card(page, "Importing kept")).to_be_visible()
-        expect(card(page, "kept is imported: 54,000 rows")).to_be_visible()
-        page.get_by_role("button", name="Open it: kept").click()
-        expect(page).to_have_url(re.compile("dataset=kept"))
-        page.goto("about:blank")
-    finally:
-        served.end()
-
-
 def test_what_was_chosen_while_an_import_went_on_stays_chosen(
     served: Served, page: Page, tmp_path: Path
 ) -> None:
     """And a file that was brought meanwhile is not put away with the import's end."""
     visit(page, served, "?dataset=sample")
-    panel = bring(page, write(tmp_path, 60_000, "late"))
+    panel = bring(page, write(tmp_path, ROWS, "late"))
     name = page.get_by_label("Name of the data set")
     with held(served, panel.locator(".progress"), button(panel, "Import").click):
         select(page, "few")
@@ -229,8 +200,9 @@ def test_a_step_at_work_is_there_after_a_reload_and_only_at_its_own_data_set(
         select(page, "texts")
         expect(bar).to_contain_text("near duplicates")
         stop.click()
-        told = page.locator("#shape-progress")
-        expect(told).to_contain_text("Stopped. The data set is as it was.")
+        until(lambda: stopping(workspace))
+    told = page.locator("#shape-progress")
+    expect(told).to_contain_text("Stopped. The data set is as it was.")
     assert load_dataset_info(workspace, "texts").version == 1
 
 
@@ -253,3 +225,28 @@ def test_a_trial_tells_how_far_it_is_and_can_be_stopped_or_left(
     again.click()
     expect(trial.locator(".trial")).to_contain_text("Drop exact duplicates")
     expect(trial.locator(".step")).to_have_count(1)
+
+
+def test_an_import_is_found_again_when_the_server_was_killed_and_started_again(
+    served: Served,
+    page: Page,
+    workspace: Workspace,
+    tmp_path: Path,
+    serve: Callable[..., Served],
+) -> None:
+    """Whoever brought a large file must not bring it again because the server was restarted. The
+    last one here: it kills the server of them all."""
+    page.loses_server = True  # type: ignore[attr-defined]
+    visit(page, served)
+    panel = bring(page, write(tmp_path, ROWS, "kept"))
+    with held(served, panel.locator(".progress"), button(panel, "Import").click):
+        page.goto("about:blank")
+        served.end(signal.SIGKILL)
+        again = serve(workspace.root, "--port", "8110")
+        visit(page, again)
+        expect(card(page, "Importing kept")).to_be_visible()
+    expect(card(page, "kept is imported: 18,000 rows to learn")).to_be_visible()
+    page.get_by_role("button", name="Open it: kept").click()
+    expect(page).to_have_url(re.compile("dataset=kept"))
+    expect(card(page, "kept")).to_have_count(0)
+    assert load_dataset_info(workspace, "kept").counts.eval == 2_000

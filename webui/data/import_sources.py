@@ -79,10 +79,10 @@ class Sources:
     def _build_hub(self) -> None:
         about = _(
             "Rows come from the Hugging Face Hub (or {endpoint}). A private or gated data set "
-            "needs a token: log in once with {login}, or start this program with {token} set. The "
-            "page neither asks for a token nor keeps one.",
+            "needs a token: log in once in Export or with {login}, or start this program with "
+            "{token} set.",
             endpoint="<code>HF_ENDPOINT</code>",
-            login="<code>hf auth login</code>",
+            login="<code>hub login</code>",
             token="<code>HF_TOKEN</code>",
         )
         told = f"<p class='aside'>{about}</p><p class='aside'>{messages.escape(way_round())}</p>"

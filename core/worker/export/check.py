@@ -119,17 +119,6 @@ def check_exported(exported: Any, trained: Any, base: Any, precision: str) -> li
             ),
             _way_on(precision),
         )
-    same, clear = _same_words(exported, trained, min(allowed, _MOST_FOR_WORDS))
-    loose = allowed > _MOST_FOR_WORDS
-    if same < clear * (_LEAST_WORDS if loose else 1):
-        raise ExportError(
-            _(
-                "The exported model would write another word at {wrong} of {clear} places.",
-                wrong=clear - same,
-                clear=clear,
-            ),
-            _way_on(precision),
-        )
     return [
         Check(
             _("Answers as the trained model"),
@@ -149,23 +138,40 @@ def check_exported(exported: Any, trained: Any, base: Any, precision: str) -> li
                 learned=100 * learned,
             ),
         ),
-        Check(
-            _("Chooses the same next token"),
-            True,
-            _(
-                "at each of the {clear} places, of {total}, where the choice is clear",
-                clear=clear,
-                total=len(trained),
-            )
-            if same == clear
-            else _(
-                "at {same} of the {clear} places, of {total}, where the choice is clear",
-                same=same,
-                clear=clear,
-                total=len(trained),
-            ),
-        ),
+        _check_words(exported, trained, precision),
     ]
+
+
+def _check_words(exported: Any, trained: Any, precision: str) -> Check:
+    """That it would write the same next tokens. Raises ExportError."""
+    allowed = PRECISIONS[precision].allowed
+    same, clear = _same_words(exported, trained, min(allowed, _MOST_FOR_WORDS))
+    loose = allowed > _MOST_FOR_WORDS
+    if same < clear * (_LEAST_WORDS if loose else 1):
+        raise ExportError(
+            _(
+                "The exported model would write another word at {wrong} of {clear} places.",
+                wrong=clear - same,
+                clear=clear,
+            ),
+            _way_on(precision),
+        )
+    return Check(
+        _("Chooses the same next token"),
+        True,
+        _(
+            "at each of the {clear} places, of {total}, where the choice is clear",
+            clear=clear,
+            total=len(trained),
+        )
+        if same == clear
+        else _(
+            "at {same} of the {clear} places, of {total}, where the choice is clear",
+            same=same,
+            clear=clear,
+            total=len(trained),
+        ),
+    )
 
 
 def _way_on(precision: str) -> str:
@@ -427,7 +433,7 @@ def _score_distance(scores: Any, reference: Any) -> float:
 
 
 def _percent(share: float) -> str:
-    return f"{100 * share:.2g} %"
+    return f"{100 * share:.0f} %" if share >= 0.1 else f"{100 * share:.2g} %"
 
 
 def _centred(logits: Any) -> Any:

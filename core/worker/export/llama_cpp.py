@@ -249,6 +249,12 @@ class LlamaCpp:
         asked = {"content": prompt, "add_special": True, "parse_special": True}
         return list(self._post("/tokenize", asked)["tokens"])
 
+    def chat(self, messages: list[dict[str, str]]) -> str:
+        """What it answers to a conversation, taking the most probable token each time."""
+        asked = {"messages": messages, "temperature": 0.0}
+        answer = self._post("/v1/chat/completions", asked)
+        return str(answer["choices"][0]["message"]["content"])
+
     def tokens_per_second(self, tokens: list[int], count: int) -> float:
         """While it writes `count` tokens after these."""
         answer = self._ask(tokens, n_predict=count, ignore_eos=True)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
+from collections.abc import Callable
 from contextlib import closing, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import Any
 
 import psutil
 import torch
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
 from core.data.record import DatasetInfo
 from core.data.registry import load_dataset_info
@@ -47,6 +49,12 @@ from core.worker.models.loading import (
 from core.workspace import Workspace
 
 _DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+
+# What bitsandbytes makes of weights: 4 bits as its own paper has them, or 8 with outliers apart.
+_BITS: dict[str, Callable[[], BitsAndBytesConfig]] = {
+    "nf4": lambda: BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4"),
+    "int8": lambda: BitsAndBytesConfig(load_in_8bit=True),
+}
 
 
 def run_export(folder: Path, workspace_root: Path) -> str:
@@ -211,6 +219,19 @@ class _Export:
         self.tell(0.4, _("Saving the merged model"))
         model.to(_DTYPES[self.dtype]).save_pretrained(folder, max_shard_size="5GB")
         self.add_tokenizer(folder)
+
+    def save_in_bits(self, whole: Path, folder: Path, bits: str) -> None:
+        self.tell(0.45, _("Writing the weights as {bits}", bits=bits))
+        self._open_in_bits(whole, quantization_config=_BITS[bits]()).save_pretrained(folder)
+
+    def open_in_bits(self, folder: Path) -> Any:
+        return self._open_in_bits(folder).eval()
+
+    def _open_in_bits(self, folder: Path, **options: Any) -> Any:
+        place = None if self.device == "cpu" else {"": self.device}
+        return AutoModelForCausalLM.from_pretrained(
+            folder, dtype=_DTYPES[self.dtype], device_map=place, trust_remote_code=False, **options
+        )
 
     def _merged(self, model: Any) -> Any:
         """The adapter made part of its base's weights."""

@@ -1,0 +1,178 @@
+"""`hub`: who is logged in to the Hugging Face Hub; `push`: an export or a data set goes there."""
+
+from __future__ import annotations
+
+import argparse
+import getpass
+import sys
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from core.commands.opening import open_workspace
+from core.commands.output import DONE, FAILED, Output, UsageError, pairs, spell_bytes, table
+from core.export.formats import format_names
+from core.language import _, n_
+
+if TYPE_CHECKING:
+    from core.hub.account import Account
+    from core.hub.plan import Plan
+
+
+def add(commands: Any, common: argparse.ArgumentParser) -> None:
+    parser = commands.add_parser(
+        "hub",
+        parents=[common],
+        help=_("log in to the Hugging Face Hub, and out"),
+        description=_(
+            "The token is kept where huggingface_hub keeps it, and nowhere else. It is read from "
+            "the keyboard or from standard input, never from the command line, which others can "
+            "see."
+        ),
+    )
+    actions = parser.add_subparsers(title=_("actions"), metavar="ACTION", required=True)
+    for name, told, run in (
+        ("login", _("keep a token, once the Hub knows it"), _login),
+        ("logout", _("forget every token that is kept"), _logout),
+        ("whoami", _("whose token is kept, and what it may do"), _whoami),
+    ):
+        action = actions.add_parser(name, parents=[common], help=told, description=told)
+        action.set_defaults(run=run)
+    _add_push(commands, common)
+
+
+def _add_push(commands: Any, common: argparse.ArgumentParser) -> None:
+    parser = commands.add_parser(
+        "push",
+        parents=[common],
+        help=_("push an export of a run, or a data set, to the Hugging Face Hub"),
+        description=_(
+            "Sends what is new or changed, in one commit. A push that broke off goes on when it is "
+            "started again."
+        ),
+    )
+    parser.add_argument("run_id", metavar="RUN", nargs="?")
+    parser.add_argument("--dataset", metavar="ID", help=_("push this data set instead of a run"))
+    parser.add_argument("--repo", required=True, metavar="OWNER/NAME")
+    parser.add_argument("--export", metavar="ID", default="", help=_("else the newest"))
+    parser.add_argument(
+        "--format", choices=format_names(), default="", help=_("the newest export of this format")
+    )
+    parser.add_argument(
+        "--private", action="store_true", help=_("a repository that is made is for you alone")
+    )
+    parser.add_argument("--branch", default="main", help=_("made if it is not there (%(default)s)"))
+    parser.add_argument("--pr", action="store_true", help=_("as a pull request"))
+    parser.add_argument("--message", default="", help=_("what the commit is called"))
+    parser.add_argument(
+        "--dry-run", action="store_true", help=_("only say what would be done; change nothing")
+    )
+    parser.add_argument(
+        "--force", action="store_true", help=_("push an export though a check of it failed")
+    )
+    parser.set_defaults(run=_push)
+
+
+def _login(args: argparse.Namespace, output: Output) -> int:
+    from core.hub.account import log_in
+    from core.hub.answers import token_page
+
+    if sys.stdin.isatty():
+        output.say(_("Make a token that may write at {place}.", place=token_page()))
+        token = getpass.getpass(_("Token (it is not shown): "))
+    else:
+        token = sys.stdin.readline()
+    return _say_who(log_in(token), output)
+
+
+def _logout(args: argparse.Namespace, output: Output) -> int:
+    from core.hub.account import log_out
+
+    known = log_out()
+    told = _("Logged out: the token is forgotten.") if known else _("Nobody was logged in.")
+    output.result({"logged_out": known}, told)
+    return DONE
+
+
+def _whoami(args: argparse.Namespace, output: Output) -> int:
+    from core.hub.account import who_am_i
+
+    account = who_am_i(anew=True)
+    if account is None:
+        output.result({"account": None}, _("Nobody is logged in. Log in: hub login"))
+        return FAILED
+    return _say_who(account, output)
+
+
+def _say_who(account: Account, output: Output) -> int:
+    text = pairs(
+        [
+            (_("name"), account.name),
+            (_("organizations"), ", ".join(account.organizations)),
+            (_("token"), account.token_name),
+            (_("rights"), account.may()),
+            (_("Hub"), account.endpoint),
+        ]
+    )
+    output.result({"account": asdict(account)}, text)
+    return DONE
+
+
+def _push(args: argparse.Namespace, output: Output) -> int:
+    from core.commands.follow import exit_code, follow, say_end
+    from core.commands.runs import find_run
+    from core.hub.plan import parse_settings
+    from core.hub.push import export_to_push, plan_push, pushed, submit_push
+    from core.jobs.store import Store
+
+    if (args.run_id is None) == (args.dataset is None):
+        raise UsageError(_("Name a run or, with --dataset, a data set."))
+    settings = parse_settings(
+        {
+            "repo_id": args.repo,
+            "private": args.private,
+            "branch": args.branch,
+            "create_pr": args.pr,
+            "message": args.message,
+        }
+    )
+    workspace = open_workspace(args)
+    store = Store.open(workspace)
+    what: dict[str, Any] = {"dataset_id": args.dataset or ""}
+    if args.run_id is not None:
+        run_id = find_run(store, args.run_id)
+        what["export"] = export_to_push(workspace, run_id, args.export, args.format, args.force)
+    if args.dry_run:
+        plan = plan_push(workspace, settings, **what)
+        output.result({"plan": plan.as_dict()}, _plan_text(plan))
+        return DONE
+    job, result = follow(workspace, store, submit_push(workspace, store, settings, **what), output)
+    say_end(job, output)
+    data = {"push": job.id, "state": job.state, "error": job.error, "result": result or None}
+    output.result(data, pushed(job, result) if result else "")
+    return exit_code(job)
+
+
+def _plan_text(plan: Plan) -> str:
+    from core.hub.plan import STATES
+
+    known = plan.exists
+    kind = (_("there, private") if known else _("to be made, private")) if plan.private else None
+    kind = kind or (_("there, public") if known else _("to be made, public"))
+    branch = plan.branch if plan.branch_exists else _("{name} (new)", name=plan.branch)
+    if plan.create_pr:
+        branch = _("a pull request to main")
+    rows = [[one.path, spell_bytes(one.size_bytes), _(STATES[one.state])] for one in plan.files]
+    files = table([_("file"), _("size"), _("state")], rows)
+    others = (
+        n_("{n} more file is only there, and stays.", "{n} more are only there, and stay.", n)
+        if (n := plan.others)
+        else ""
+    )
+    sums = n_(
+        "{n} file to send, {size}.",
+        "{n} files to send, {size}.",
+        len(plan.to_send),
+        size=spell_bytes(plan.bytes_to_send),
+    )
+    head = pairs([(_("repository"), plan.url), (_("it is"), kind), (_("branch"), branch)])
+    return "\n".join(part for part in (head, "", files, "", sums, others) if part or part == "")

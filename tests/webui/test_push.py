@@ -1,0 +1,115 @@
+"""The Hugging Face Hub in Export, in a real browser and with a stand-in for the Hub."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from core.jobs.job import Job
+from core.jobs.store import Store
+from core.rules import parse_config
+from core.workspace import Workspace
+from tests.e2e.serving import Served
+from tests.hub.conftest import FILES, exported
+from tests.hub.stand_in import READS, WRITES, Hub, serving
+from tests.tiny_model import tiny_adapter, tiny_model
+from tests.webui.made_runs import make_run
+
+pytestmark = pytest.mark.e2e
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    """The stand-in, which every process that is started now takes for the Hub."""
+    with serving(Hub()) as hub:
+        for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
+            monkeypatch.delenv(name, raising=False)
+        monkeypatch.setenv("HF_ENDPOINT", hub.endpoint)
+        monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
+        monkeypatch.setenv("HF_HUB_DISABLE_XET", "1")
+        yield hub
+
+
+@pytest.fixture
+def run(workspace: Path) -> Job:
+    opened = Workspace.open(workspace)
+    store = Store.open(opened)
+    job = make_run(opened, store, steps=2, name="colours")
+    store.close()
+    folder = opened.run(job.id)
+    parse_config({}).save(folder.config)
+    tiny_adapter(tiny_model()).save_pretrained(folder.adapter)
+    exported(folder, "20260101-1000-first-export")
+    return job
+
+
+@pytest.fixture
+def opened(hub: Hub, page: Page, serve: Callable[..., Served], workspace: Path, run: Job) -> Page:
+    """The Hub's part of Export, open."""
+    served = serve(workspace, "--port", "7975")
+    page.goto(f"{served.address}/?tab=export&run={run.id}")
+    page.locator("#push").get_by_role("button", name="Hugging Face Hub").click()
+    expect(page.locator("#push-who")).to_contain_text("Nobody is logged in")
+    return page
+
+
+def log_in(page: Page, token: str) -> None:
+    page.locator("#push-token input").fill(token)
+    page.locator("#push-token").get_by_role("button", name="Log in").click()
+
+
+def repository(page: Page, name: str) -> None:
+    page.get_by_label("Repository", exact=True).fill(name)
+
+
+def test_an_export_is_pushed(hub: Hub, opened: Page, workspace: Path, run: Job) -> None:
+    page = opened
+    log_in(page, "hf_nobodyHasThis")
+    expect(page.locator("#push-who")).to_contain_text("does not accept your token")
+    expect(page.locator("#push-token input")).to_have_value("")
+    log_in(page, READS)
+    expect(page.locator("#push-who")).to_contain_text("Logged in as ada. The token may read.")
+    expect(page.locator("#push-token")).to_be_hidden()
+    repository(page, "ada/colours")
+    page.locator("#push-look").click()
+    plan = page.locator("#push-said")
+    expect(plan).to_contain_text("may only read")
+    expect(plan).to_contain_text("Log in with one that may write")
+    page.locator("#push-logout").click()
+    log_in(page, WRITES)
+    expect(page.locator("#push-who")).to_contain_text("read and write")
+
+    repository(page, "colours")
+    page.locator("#push-look").click()
+    wrong = page.locator("#push .field.is-wrong")
+    expect(wrong).to_contain_text("Write it as OWNER/NAME")
+    assert hub.repositories == {}
+
+    repository(page, "ada/colours")
+    page.locator("#push-look").click()
+    expect(plan).to_contain_text("ada/colours (is made, private)")
+    expect(plan.locator("tbody tr")).to_have_count(len(FILES))
+    expect(plan).to_contain_text("adapter_model.safetensors")
+    expect(wrong).to_have_count(0)
+    assert hub.repositories == {}
+
+    page.locator("#push-start").click()
+    link = page.locator("#push-there a")
+    expect(link).to_have_text("ada/colours")
+    assert link.get_attribute("href") == f"{hub.endpoint}/ada/colours"
+    expect(page.locator("#push-status")).to_contain_text("4 files were pushed to")
+    there = hub.repository("ada/colours")
+    assert there.private and there.files().items() >= FILES.items()
+    page.locator("#push-look").click()
+    expect(plan).to_contain_text("There already")
+
+    page.locator("#push-logout").click()
+    expect(page.locator("#push-who")).to_contain_text("Nobody is logged in")
+    page.locator("#push-start").click()
+    expect(plan).to_contain_text("You are not logged in")
+    for path in workspace.rglob("*"):
+        assert not path.is_file() or WRITES.encode() not in path.read_bytes(), path
+    assert WRITES not in page.content()

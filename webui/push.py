@@ -1,0 +1,244 @@
+"""The Hugging Face Hub in Export: who is logged in, what a push would do, and pushing an export."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import gradio as gr
+from gradio.components import Component
+
+from core.errors import ConfigError, TunesmithError
+from core.export.formats import formats
+from core.export.reports import Export, list_exports
+from core.hub.account import Account, log_in, log_out, who_am_i
+from core.hub.answers import token_page
+from core.hub.plan import SAME, STATES, Plan, PushSettings, parse_settings
+from core.hub.push import export_to_push, plan_push, pushes, submit_push
+from core.language import N_, _, n_
+from webui import messages
+from webui.context import QUIET, App, Shared
+from webui.data.step_form import first_values, groups, marks, read_fields, section_specs
+from webui.forms import Form
+from webui.job_progress import JobProgress
+from webui.run_choice import find_run
+
+_SPECS = section_specs(PushSettings, "push")
+_NEWEST = N_("The newest export")
+
+
+def build(app: App, shared: Shared, exported: gr.Textbox) -> None:
+    """`exported` changes whenever an export begins or ends."""
+    _Push(app, shared, exported).wire()
+
+
+class _Push:
+    def __init__(self, app: App, shared: Shared, exported: gr.Textbox) -> None:
+        self.app, self.shared, self.exported = app, shared, exported
+        # What was public once cannot be taken back: who wants that takes the tick away.
+        self.form = Form("push", {**first_values(_SPECS), "push.private": True})
+        with gr.Accordion(
+            _("Hugging Face Hub"), open=False, visible=False, elem_classes="fold", elem_id="push"
+        ) as self.fold:
+            self.who = gr.HTML(
+                messages.note(_("Asking the Hub who you are")),
+                elem_id="push-who",
+                apply_default_css=False,
+            )
+            self.token = gr.Textbox(
+                label=_("Token"),
+                type="password",
+                max_lines=1,
+                visible=False,
+                submit_btn=_("Log in"),
+                html_attributes=gr.InputHTMLAttributes(autocomplete="off"),
+                elem_id="push-token",
+            )
+            self.logout = gr.Button(
+                _("Log out"), visible=False, size="sm", scale=0, elem_id="push-logout"
+            )
+            self.export = gr.Dropdown(
+                [(_(_NEWEST), "")], value="", label=_("Export"), elem_id="push-export"
+            )
+            self.form.part(groups(_SPECS, "", ""))
+            with gr.Row(elem_classes="actions"):
+                self.look = gr.Button(_("Show what would be uploaded"), elem_id="push-look")
+                self.start = gr.Button(_("Push"), variant="primary", elem_id="push-start")
+            self.said = gr.HTML(elem_id="push-said", apply_default_css=False)
+        # Not in what is shown and hidden: Gradio would show what is hidden in it.
+        self.jobs = JobProgress(
+            app, ("push",), elem_id="push-status", of="run_id", stop_id="push-stop"
+        )
+        self.there = gr.HTML(elem_id="push-there", apply_default_css=False)
+        self.form.marks.render()
+
+    # -- handlers
+
+    def open(self, run_id: str) -> dict[Component, Any]:
+        """What of the selected run can be pushed, and where it was pushed already."""
+        offered = self.offer(run_id, "")
+        return {**offered, self.there: self.pushed(run_id), self.said: ""}
+
+    def offer(self, run_id: str, chosen: str) -> dict[Component, Any]:
+        """The exports that there are now; the chosen one stays so."""
+        run = find_run(self.app, run_id)
+        found = [one for one in list_exports(run.folder.root) if one.path] if run else []
+        choices = [(_(_NEWEST), ""), *((_title(one), one.id) for one in found)]
+        return {
+            self.fold: gr.Accordion(visible=bool(found)),
+            self.export: gr.Dropdown(choices, value=chosen),
+        }
+
+    def identify(self) -> dict[Component, Any]:
+        try:
+            return self._show_who(who_am_i())
+        except TunesmithError as problem:
+            return {**self._show_who(None), self.who: messages.error(problem)}
+
+    def enter(self, token: str) -> dict[Component, Any]:
+        """Logs in; the token is taken out of the page, whatever comes of it."""
+        try:
+            return self._show_who(log_in(token))
+        except TunesmithError as problem:
+            return {self.token: "", self.who: messages.error(problem)}
+
+    def leave(self) -> dict[Component, Any]:
+        try:
+            log_out()
+        except TunesmithError as problem:
+            return {self.who: messages.error(problem)}
+        return self._show_who(None)
+
+    def plan(self, data: dict[Component, Any]) -> dict[Component, Any]:
+        """What a push would do."""
+        try:
+            settings, export = self._asked(data)
+            plan = plan_push(self.app.workspace, settings, export=export)
+        except TunesmithError as problem:
+            return self._wrong(problem)
+        return {self.said: _planned(plan), **self._marks()}
+
+    def begin(self, data: dict[Component, Any]) -> dict[Component, Any]:
+        try:
+            settings, export = self._asked(data)
+            submit_push(self.app.workspace, self.app.store, settings, export=export)
+        except TunesmithError as problem:
+            return self._wrong(problem)
+        return {self.said: "", **self._marks()}
+
+    def pushed(self, run_id: str) -> str:
+        """Where what of this run lies on the Hub."""
+        run = find_run(self.app, run_id)
+        found = pushes(self.app.workspace, run_id) if run else []
+        lines = "".join(
+            f'<p><a href="{messages.escape(one.url)}" target="_blank" rel="noopener noreferrer">'
+            f"{messages.escape(one.repo_id)}</a> <small>{messages.moment(one.at)}</small></p>"
+            for one in found
+            if one.url.startswith(("https://", "http://"))
+        )
+        return f"<h3>{_('On the Hub')}</h3>{lines}" if lines else ""
+
+    def refresh(self, run_id: str, drawn: str) -> Any:
+        fresh = self.pushed(run_id)
+        return gr.skip() if fresh == drawn else fresh
+
+    def _asked(self, data: Mapping[Component, Any]) -> tuple[PushSettings, Export]:
+        settings = parse_settings(read_fields(_SPECS, self.form.held(data)))
+        run_id, export = data[self.shared.run], data[self.export] or ""
+        return settings, export_to_push(self.app.workspace, run_id, export)
+
+    def _wrong(self, problem: TunesmithError) -> dict[Component, Any]:
+        """What is wrong, at its field where it has one."""
+        if isinstance(problem, ConfigError):
+            return {self.said: "", **self._marks(problem)}
+        return {self.said: messages.error(problem), **self._marks()}
+
+    def _marks(self, error: ConfigError | None = None) -> dict[Component, Any]:
+        found = error.problems if error else ()
+        named = tuple(replace(one, field=f"push.{one.field}") for one in found)
+        return marks(self.form, _SPECS, {}, named)
+
+    def _show_who(self, account: Account | None) -> dict[Component, Any]:
+        out = account is None
+        return {
+            self.who: _who(account),
+            self.token: gr.Textbox("", visible=out),
+            self.logout: gr.Button(visible=not out and not account.from_environment),
+        }
+
+    # -- wiring
+
+    def wire(self) -> None:
+        shared, run = self.shared, self.shared.run
+        here = {run, self.export, *self.form.parts}
+        known = {self.who, self.token, self.logout}
+        offered = {self.fold, self.export}
+        shared.on_show("export", self.open, [run], {*offered, self.there, self.said})
+        self.exported.change(self.offer, [run, self.export], offered, **QUIET)
+        self.fold.expand(self.identify, None, known, **QUIET)
+        self.token.submit(self.enter, self.token, known, **QUIET)
+        self.logout.click(self.leave, None, known, **QUIET)
+        told = {self.said, self.form.marks}
+        self.look.click(self.plan, here, told, **QUIET)
+        begun = self.start.click(self.begin, here, told, **QUIET)
+        self.jobs.wire(shared, "export", run, self.start, begun)
+        shared.ticker.tick(self.refresh, [run, self.there], self.there, **QUIET)
+
+
+def _title(export: Export) -> str:
+    known = formats().get(export.format)
+    return _(
+        "{format}, {model}, {when}",
+        format=_(known.title) if known else export.format,
+        model=messages.checkpoint(export.checkpoint),
+        when=messages.moment(export.created_at),
+    )
+
+
+def _who(account: Account | None) -> str:
+    if account is None:
+        link = f'<a href="{token_page()}" target="_blank" rel="noopener noreferrer">'
+        told = _(
+            "Nobody is logged in. {link}Make a token that may write{end}, and log in with it. It "
+            "is kept by huggingface_hub on the machine that runs Tunesmith, and whoever "
+            "can open this page pushes with it.",
+            link=link,
+            end="</a>",
+        )
+        return f"<p class='aside'>{told}</p>"
+    told = _(
+        "Logged in as {name}. The token {may}.",
+        name=f"<strong>{messages.escape(account.name)}</strong>",
+        may=messages.escape(account.may()),
+    )
+    return f"<p class='aside'>{told}</p>"
+
+
+def _planned(plan: Plan) -> str:
+    """What a push would do, as HTML."""
+    kind = _("private") if plan.private else _("public")
+    state = _("is there, {kind}", kind=kind) if plan.exists else _("is made, {kind}", kind=kind)
+    branch = plan.branch if plan.branch_exists else _("{name} (new)", name=plan.branch)
+    facts = {
+        _("Repository"): f"{plan.repo_id} ({state})",
+        _("Goes to"): _("a pull request to main") if plan.create_pr else branch,
+        _("To send"): n_(
+            "{n} file, {size}",
+            "{n} files, {size}",
+            len(plan.to_send),
+            size=messages.size(plan.bytes_to_send),
+        ),
+    }
+    if same := sum(one.state == SAME for one in plan.files):
+        facts[_("There already")] = n_("{n} file", "{n} files", same)
+    if plan.others:
+        facts[_("Only there, and stays")] = n_("{n} file", "{n} files", plan.others)
+    rows = "".join(
+        f"<tr><td>{messages.escape(one.path)}</td><td>{messages.size(one.size_bytes)}</td>"
+        f"<td>{_(STATES[one.state])}</td></tr>"
+        for one in plan.files
+    )
+    head = f"<th>{_('File')}</th><th>{_('Size')}</th><th>{_('State')}</th>"
+    table = f"<table class='numbers'><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
+    return f"{messages.facts(facts)}<div class='table-scroll'>{table}</div>"
