@@ -17,10 +17,10 @@ from core.language import _
 
 _CHUNK = 4 * 2**20
 # Weights do not get smaller; texts do.
-_STORED = (".safetensors", ".bin", ".gguf")
+_STORED = (".safetensors", ".bin", ".gguf", ".onnx")
 # What libraries note of the machine that they ran on, in files that describe the model.
 _OF_THIS_MACHINE = ("_name_or_path", "name_or_path", "is_local", "local_files_only")
-_TEXTS = (".json", ".md", ".jinja", ".yaml", ".txt")
+_TEXTS = (".json", ".md", ".jinja", ".yaml", ".txt", ".py")
 _SPARE_BYTES = 200 * 2**20
 
 

@@ -143,7 +143,7 @@ _TABLE = (
         "onnx",
         ("onnx==1.23.2", "onnxscript==0.7.2", "onnxruntime==1.32.0"),
         "onnxruntime",
-        N_("ONNX, its converter and onnxruntime (50 MB): export classifiers as ONNX."),
+        N_("ONNX, its converter and onnxruntime (40 MB): export classifiers as ONNX."),
         alone=False,
     ),
 )

@@ -48,6 +48,20 @@ def test_a_run_is_offered_what_it_has(method: str, fitting: set[str]) -> None:
         assert told is None or (told[0].startswith("This run ") and told[1].startswith("Export it"))
 
 
+@pytest.mark.parametrize(
+    ("method", "fitting"),
+    [
+        ("classification", {"adapter", "merged", "onnx"}),
+        ("mlm", {"adapter", "merged"}),
+        ("reward", {"adapter", "merged"}),
+        ("dpo", {"adapter", "merged", "gguf", "gguf_adapter", *OTHERS}),
+    ],
+)
+def test_what_a_method_makes_decides_too(method: str, fitting: set[str]) -> None:
+    config = parse_config({"method": method})
+    assert {name for name, form in formats().items() if form.why_not(config) is None} == fitting
+
+
 @pytest.mark.parametrize("name", format_names())
 @pytest.mark.parametrize("base", BASES.values(), ids=BASES)
 def test_the_code_of_each_card_is_python(name: str, base: Base) -> None:

@@ -99,8 +99,9 @@ EVALUATING = {"evaluation.eval_strategy": "epoch", "tracking.save_strategy": "ep
             },
         ),
         (of_messages, {"adapter.method": "none", "training.learning_rate": 1e-3}),
+        (of_messages, {"adapter.quantization": "nf4", "training.num_train_epochs": 1.0}),
     ],
-    ids=["messages", "prompt-completion", "every weight"],
+    ids=["messages", "prompt-completion", "every weight", "base in 4 bits"],
 )
 def test_its_losses_are_the_runs(
     world: TinyWorld,
@@ -163,7 +164,6 @@ def test_without_the_rows_there_is_no_script(world: TinyWorld) -> None:
         ({"adapter.method": "vera"}, "trained VeRA in a way that has no script yet"),
         ({"adapter.init_lora_weights": "pissa"}, "trained LoRA in a way that has no script yet"),
         ({"adapter.loraplus_lr_ratio": 16.0}, "trained LoRA in a way that has no script yet"),
-        ({"adapter.quantization": "nf4"}, "held its base in fewer bits"),
         ({"training.packing": True}, "packed its rows"),
         ({"vocabulary.new_tokens": ["<x>"]}, "added tokens"),
         ({"training.optim": "adalomo", "adapter.method": "none"}, "the optimizer adalomo"),

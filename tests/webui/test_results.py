@@ -78,7 +78,7 @@ def test_what_a_run_has_can_be_taken_away(
         ]
     )
     expect(page.locator("#export-form")).to_contain_text("works wherever transformers works")
-    forms.filter(has_text="Adapter").click()
+    page.locator("#export-format").get_by_text("Adapter", exact=True).click()
     expect(page.locator("#export-form")).to_contain_text("loaded onto the base with PEFT")
     card = page.locator("#export-list .export")
     expect(card.locator("h4")).to_have_text("Merged model")

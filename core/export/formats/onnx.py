@@ -25,7 +25,7 @@ class Onnx(Format):
         "A classifier that runs without torch, on any machine that has onnxruntime, with a small "
         "script that gives labels."
     )
-    place = 6
+    place = 7
     is_whole = True
     library = "onnx"
     relation = "quantized"

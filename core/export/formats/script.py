@@ -24,7 +24,7 @@ class Script(Format):
         "The run as code: a script that trains again with TRL and PEFT alone, the versions that it "
         "needs, and your rows as tokens. No weights."
     )
-    place = 7
+    place = 8
     is_whole = False
     is_model = False
     library = "trl"
@@ -82,8 +82,6 @@ def _beyond(config: RunConfig) -> str | None:
     if adapter.method not in ("lora", "none") or (adapter.method == "lora" and not is_plain):
         kind = _(NAMES[adapter.method])
         return _("This run trained {kind} in a way that has no script yet.", kind=kind)
-    if adapter.quantization != "none":
-        return _("This run held its base in fewer bits: there is no script for that yet.")
     if optimizer.extra or optimizer.module or optimizer.low_rank:
         return _(
             "This run used the optimizer {name}: there is no script for that yet.",

@@ -19,6 +19,9 @@ _MOST_BYTES = 1.5 * 2**30
 # Weights in 7 of 8 bits, a scale for each column: processors without VNNI add up two products in 16
 # bits, where larger ones overflow.
 _INT8 = {"per_channel": True, "reduce_range": True}
+# On a CPU this joined step takes longer than the two that it joins; assets/export/predict.py leaves
+# it out too.
+_SLOWER = ["SkipLayerNormFusion"]
 
 
 def write(model: Any, files: dict[str, Path]) -> None:
@@ -43,6 +46,7 @@ def write(model: Any, files: dict[str, Path]) -> None:
     any_size = {0: torch.export.Dim.AUTO, 1: torch.export.Dim.AUTO}
     config = OnnxConfig(dynamic=True, dynamic_shapes=dict.fromkeys(inputs, any_size))
     try:
+        model.set_attn_implementation("eager")  # the plainest graph, and the fastest
         program = OnnxExporter().export(model, dict(inputs), config).program
         if "fp32" in files:
             _save(program, files["fp32"])
@@ -62,7 +66,9 @@ def write(model: Any, files: dict[str, Path]) -> None:
 
 def _save(program: Any, file: Path) -> None:
     import onnx_ir
+    from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 
+    ClearMetadataAndDocStringPass()(program)  # it names the files of this machine's Python
     weights = program.graph.initializers.values()
     size = sum(one.const_value.nbytes for one in weights if one.const_value is not None)
     beside = f"{file.name}.data" if size > _MOST_BYTES else None
@@ -83,7 +89,10 @@ class OnnxClassifier:
         options.intra_op_num_threads = threads
         try:
             self._session = onnxruntime.InferenceSession(
-                str(file), options, providers=["CPUExecutionProvider"]
+                str(file),
+                options,
+                providers=["CPUExecutionProvider"],
+                disabled_optimizers=_SLOWER,
             )
         except Exception as error:  # it has a class of its own for each cause
             raise ExportError(

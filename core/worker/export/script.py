@@ -15,7 +15,7 @@ from core.config import RunConfig
 from core.data.record import DatasetInfo, Part
 from core.export.format import Base
 from core.models.trained import TrainedModel
-from core.worker.models.loading import DTYPES
+from core.worker.models.loading import DTYPES, quantization_config
 
 _PACKAGES = ("torch", "transformers", "trl", "peft", "datasets", "accelerate")
 _SCRIPT = Template('''\
@@ -110,7 +110,10 @@ def script(trained: TrainedModel, base: Base) -> str:
     from core.worker.training.adapters import peft_config
 
     config = trained.config
-    transformers, more = ["AutoModelForCausalLM", "AutoTokenizer"], []
+    transformers, more, packages = ["AutoModelForCausalLM", "AutoTokenizer"], [], list(_PACKAGES)
+    if config.adapter.quantization != "none":
+        transformers.append("BitsAndBytesConfig")
+        packages.append("bitsandbytes")
     adapter = peft_config(config)
     imports = [] if adapter is None else [f"from peft import {type(adapter).__name__}"]
     if adapter is not None:
@@ -124,7 +127,7 @@ def script(trained: TrainedModel, base: Base) -> str:
     imports.append("from trl import SFTConfig, SFTTrainer")
     note = "\nThe run took its base from a quantized copy: here it is the exact one."
     return _SCRIPT.substitute(
-        dependencies="\n".join(f'#     "{name}=={_version(name)}",' for name in _PACKAGES),
+        dependencies="\n".join(f'#     "{name}=={_version(name)}",' for name in packages),
         run=trained.run.root.name,
         max_length=config.training.max_length,
         learn=config.data.learn,
@@ -144,7 +147,18 @@ def _loading(config: RunConfig) -> list[str]:
         found.append(f"revision={config.model.model_revision!r},")
     if config.model.attn_implementation != "auto":
         found.append(f"attn_implementation={config.model.attn_implementation!r},")
-    return found
+    bits = quantization_config(config, precision)
+    if bits is None:
+        return found
+    found.append(f"device_map={ {'': config.training.device}!r},")
+    given = "load_in_8bit=True"
+    if bits.load_in_4bit:
+        given = (
+            f"load_in_4bit=True, bnb_4bit_quant_type={bits.bnb_4bit_quant_type!r}, "
+            f"bnb_4bit_use_double_quant={bits.bnb_4bit_use_double_quant}, "
+            f"bnb_4bit_compute_dtype={bits.bnb_4bit_compute_dtype}"
+        )
+    return [*found, f"quantization_config=BitsAndBytesConfig({given}),"]
 
 
 def _settings(trained: TrainedModel) -> dict[str, Any]:
