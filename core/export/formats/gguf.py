@@ -9,7 +9,7 @@ from typing import Any
 from core.config import RunConfig
 from core.export.format import Base, Exporting, Format, Option, Part, writers_only
 from core.export.precision import GGUF, PRECISIONS
-from core.language import N_
+from core.language import N_, _
 from core.methods import Makes
 from core.models.trained import TrainedModel
 
@@ -20,7 +20,7 @@ QUANTIZATION = Option(
         "q8_0 answers nearly as the trained model. The K kinds are smaller and lose more, much "
         "more on a small model: the table of exports shows how much."
     ),
-    tuple((one.name, f"{one.name} ({one.bits:g} bits)") for one in GGUF),
+    tuple((one.name, _("{name} ({bits:g} bits)", name=one.name, bits=one.bits)) for one in GGUF),
     ("q8_0",),
     several=True,
 )
