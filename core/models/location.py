@@ -150,7 +150,8 @@ def _checked_hub_id(name: str, seconds: float) -> str:
             raise ModelError(
                 _("There is no model {name} on the Hub, or it is private.", name=name),
                 _(
-                    "Check the spelling; for a private one log in with `hf auth login`. {choice}",
+                    "Check the spelling; for a private one log in with "
+                    "`python launch.py hub login`. {choice}",
                     choice=choice,
                 ),
             )

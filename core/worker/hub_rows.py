@@ -107,7 +107,10 @@ def _check_reachable(source: HubSource) -> None:
     except GatedRepoError as error:
         raise DataError(
             _("{id} is gated: its owner gives access on request.", id=source.id),
-            _("Ask for it on the page of {id}, then log in with `hf auth login`.", id=source.id),
+            _(
+                "Ask for it on the page of {id}, then log in with `python launch.py hub login`.",
+                id=source.id,
+            ),
         ) from error
     except RevisionNotFoundError as error:
         raise DataError(
@@ -118,7 +121,10 @@ def _check_reachable(source: HubSource) -> None:
         if get_token():
             hint = _("Check the spelling, and that your Hub token may read it.")
         else:
-            hint = _("Check the spelling. If it is private, log in first with `hf auth login`.")
+            hint = _(
+                "Check the spelling. If it is private, log in first with "
+                "`python launch.py hub login`."
+            )
         raise DataError(
             _("The Hub has no data set {id}, or hides it.", id=source.id), hint
         ) from error
@@ -132,7 +138,9 @@ def _refused(source: HubSource, status: int) -> DataError:
     if status in (401, 403):
         return DataError(
             _("The Hub refused your token for {id} (HTTP {status}).", id=source.id, status=status),
-            _("Log in again with `hf auth login`, or set HF_TOKEN to a token that may read it."),
+            _(
+                "Log in again with `python launch.py hub login`, or set HF_TOKEN to a token that may read it."
+            ),
         )
     return DataError(
         _("The Hub answered HTTP {status} when asked for {id}.", status=status, id=source.id),
