@@ -139,7 +139,8 @@ def _refused(source: HubSource, status: int) -> DataError:
         return DataError(
             _("The Hub refused your token for {id} (HTTP {status}).", id=source.id, status=status),
             _(
-                "Log in again with `python launch.py hub login`, or set HF_TOKEN to a token that may read it."
+                "Log in again with `python launch.py hub login`, or set HF_TOKEN to a token that "
+                "may read it."
             ),
         )
     return DataError(
