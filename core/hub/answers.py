@@ -132,9 +132,22 @@ def _again() -> str:
 
 def _refused(error: Any, repo_id: str) -> HubError:
     """What an answer of the Hub means, by its status."""
-    from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
 
     status = error.response.status_code
+    if isinstance(error, GatedRepoError):
+        return HubError(
+            _("{repo} is gated: its owner gives access on request.", repo=repo_id),
+            _(
+                "Ask for it on the page of {repo} at {place}, then log in with: hub login",
+                repo=repo_id,
+                place=endpoint(),
+            ),
+        )
     if isinstance(error, RevisionNotFoundError):
         return HubError(
             _("{repo} has no such branch.", repo=repo_id), _("Look at its branches on the Hub.")

@@ -11,6 +11,7 @@ import os
 import threading
 from collections.abc import Callable
 from enum import Enum
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +102,7 @@ def _ask(hub_id: str, seconds: float) -> Answer:
     return Answer.THERE
 
 
-def download(hub_id: str, tell: Tell) -> Path:
+def download(hub_id: str, tell: Tell, revision: str | None = None) -> Path:
     """Fetches a model's files into the Hub cache, where a later call goes on after a break.
 
     Returns the folder. Raises HubFailed.
@@ -111,12 +112,13 @@ def download(hub_id: str, tell: Tell) -> Path:
 
     name = hub_id.rsplit("/", 1)[-1]
     try:
-        wanted = snapshot_download(
-            hub_id, allow_patterns=MODEL_FILES, dry_run=True, tqdm_class=_bar(lambda done: None)
+        fetch: Callable[..., Any] = partial(
+            snapshot_download, hub_id, revision=revision, allow_patterns=MODEL_FILES
         )
+        wanted = fetch(dry_run=True, tqdm_class=_bar(lambda done: None))
         size = sum(file.file_size or 0 for file in wanted if file.will_download)
         bar = _bar(lambda done: tell(min(done / max(size, 1), 1.0), downloading(name, done, size)))
-        folder = Path(snapshot_download(hub_id, allow_patterns=MODEL_FILES, tqdm_class=bar))
+        folder = Path(fetch(tqdm_class=bar))
     except (OSError, httpx2.HTTPError, ValueError) as error:
         raise HubFailed(
             str(error).splitlines()[0] if str(error) else type(error).__name__
