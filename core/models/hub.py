@@ -11,7 +11,6 @@ import os
 import threading
 from collections.abc import Callable
 from enum import Enum
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -112,13 +111,13 @@ def download(hub_id: str, tell: Tell, revision: str | None = None) -> Path:
 
     name = hub_id.rsplit("/", 1)[-1]
     try:
-        fetch: Callable[..., Any] = partial(
-            snapshot_download, hub_id, revision=revision, allow_patterns=MODEL_FILES
-        )
-        wanted = fetch(dry_run=True, tqdm_class=_bar(lambda done: None))
+        how: dict[str, Any] = {"revision": revision, "allow_patterns": MODEL_FILES}
+        quiet = _bar(lambda done: None)
+        wanted: Any = snapshot_download(hub_id, dry_run=True, tqdm_class=quiet, **how)
         size = sum(file.file_size or 0 for file in wanted if file.will_download)
         bar = _bar(lambda done: tell(min(done / max(size, 1), 1.0), downloading(name, done, size)))
-        folder = Path(fetch(tqdm_class=bar))
+        folder = Path(snapshot_download(hub_id, tqdm_class=bar, **how))
+        tell(1.0, downloading(name, size, size))
     except (OSError, httpx2.HTTPError, ValueError) as error:
         raise HubFailed(
             str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -146,7 +145,14 @@ def _bar(tell: Callable[[float], None]) -> type[Any]:
             super().__init__(*arguments, **{**options, "file": io.StringIO()})
 
         def display(self, *_: Any, **__: Any) -> None:
-            if self.unit == "B" and self.n:
+            pass
+
+        def update(self, n: float | None = 1) -> bool | None:
+            # Not in `display`, during which tqdm holds a lock that whatever `tell` raises would
+            # leave taken.
+            is_due = super().update(n)
+            if is_due and self.unit == "B" and self.n:
                 tell(self.n)
+            return is_due
 
     return Bar
