@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from core.errors import HubError
-from core.hub.answers import client, told_plainly
+from core.hub.answers import ANSWER_SECONDS, client, not_the_hub, told_plainly
 from core.hub.search import DATASET, MODEL
 from core.language import _
 from core.models.hub import MODEL_FILES, HubFailed, download
@@ -33,12 +33,19 @@ class Download:
 def look(repo_id: str, kind: str = MODEL, revision: str | None = None) -> Download:
     """Of a model the files that are fetched; of a data set all its files of rows, of which an
     import reads those of a split. Raises HubError also for what is no model that can be used."""
-    with told_plainly(repo_id):
-        info: Any = client().repo_info(
-            repo_id, repo_type=kind, revision=revision, files_metadata=True
-        )
-        if info.gated:
-            client().auth_check(repo_id, repo_type=kind)
+    try:
+        with told_plainly(repo_id):
+            info: Any = client().repo_info(
+                repo_id,
+                repo_type=kind,
+                revision=revision,
+                files_metadata=True,
+                timeout=ANSWER_SECONDS,
+            )
+            if info.gated:
+                client().auth_check(repo_id, repo_type=kind)
+    except KeyError as error:  # the answer describes no repository
+        raise not_the_hub() from error
     there = {one.rfilename: one.size or 0 for one in info.siblings or ()}
     if kind == DATASET:
         wanted = [path for path in there if _ROWS & {*PurePosixPath(path).suffixes}]

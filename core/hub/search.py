@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,22 +52,24 @@ class Found:
 def search(words: str, kind: str = MODEL) -> list[Found]:
     """The repositories that have the words in their name, those that are downloaded most first; at
     most 12. Raises HubError when the Hub refuses or does not answer."""
-    asked: dict[str, Any] = {"search": words.strip(), "sort": "downloads", "limit": _LOOKED_AT}
-    told: list[Any] = ["downloads", "gated", "tags"]
+    from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status
+
+    own = ["library_name", "pipeline_tag", "safetensors"] if kind == MODEL else ["mainSize"]
+    asked: dict[str, Any] = {
+        "search": words.strip(),
+        "filter": "safetensors" if kind == MODEL else "modality:text",
+        "expand": ["downloads", "gated", "tags", *own],
+        "sort": "downloads",
+        "limit": _LOOKED_AT,
+    }
+    client()  # sets the limits of time, which its own search does without
     try:
         with told_plainly():
-            if kind == DATASET:
-                found: Iterable[Any] = client().list_datasets(
-                    filter="modality:text", expand=[*told, "mainSize"], **asked
-                )
-            else:
-                found = client().list_models(
-                    filter="safetensors",
-                    expand=[*told, "library_name", "pipeline_tag", "safetensors"],
-                    **asked,
-                )
-            usable = [one for one in found if _is_usable(one, kind)]
-    except (AttributeError, KeyError, TypeError) as error:  # it is no list of repositories
+            headers = build_hf_headers()
+            answer = get_session().get(f"{endpoint()}/api/{kind}s", params=asked, headers=headers)
+            hf_raise_for_status(answer)
+            usable = [one for one in answer.json() if _is_usable(one, kind)]
+    except (AttributeError, TypeError) as error:  # it is no list of repositories
         raise not_the_hub() from error
     return [_found(one, kind) for one in usable[:MOST]]
 
@@ -77,37 +79,40 @@ def page_of(repo_id: str, kind: str = MODEL) -> str:
     return f"{endpoint()}/{'datasets/' if kind == DATASET else ''}{repo_id}"
 
 
-def _is_usable(one: Any, kind: str) -> bool:
-    tags = {*(one.tags or ())}
+def _is_usable(one: Mapping[str, Any], kind: str) -> bool:
+    tags = {*(one.get("tags") or ())}
     if kind == DATASET:
         return bool(tags & _FORMATS)
+    library = one.get("library_name")
     return (
-        one.pipeline_tag in _TASKS
-        and bool({one.library_name, *tags} & _LIBRARIES)
-        and one.library_name != "peft"
+        one.get("pipeline_tag") in _TASKS
+        and bool({library, *tags} & _LIBRARIES)
+        and library != "peft"
         and not tags & _UNUSABLE
         and not any(tag.startswith("base_model:adapter:") for tag in tags)
     )
 
 
-def _found(one: Any, kind: str) -> Found:
-    weights = one.safetensors if kind == MODEL else None
-    tags = one.tags or ()
+def _found(one: Mapping[str, Any], kind: str) -> Found:
+    weights = one.get("safetensors") or {}
+    size = one.get("mainSize") if kind == DATASET else _bytes(weights.get("parameters") or {})
+    licences = (tag[8:] for tag in one.get("tags") or () if tag.startswith("license:"))
     return Found(
-        repo_id=one.id,
+        repo_id=one["id"],
         kind=kind,
-        size_bytes=one.main_size if kind == DATASET else _bytes(weights),
-        parameters=weights.total if weights else None,
-        licence=next((tag[8:] for tag in tags if tag.startswith("license:")), ""),
-        downloads=one.downloads or 0,
-        gated=bool(one.gated),
-        url=page_of(one.id, kind),
+        size_bytes=size,
+        parameters=weights.get("total"),
+        licence=next(licences, ""),
+        downloads=one.get("downloads") or 0,
+        gated=bool(one.get("gated")),
+        url=page_of(one["id"], kind),
     )
 
 
-def _bytes(weights: Any) -> int | None:
-    """What the weights take, by the bits of their types: BF16, F8_E4M3, BOOL."""
-    counts: Mapping[str, int] = weights.parameters if weights else {}
-    bits = {name: re.search(r"\d+", name) for name in counts}
-    size = sum(n * (int(bit[0]) if (bit := bits[name]) else 8) for name, n in counts.items())
+def _bytes(parameters: Mapping[str, int]) -> int | None:
+    """What weights take, by the bits of their types: BF16, F8_E4M3, BOOL."""
+    size = sum(
+        count * int(bits[0] if (bits := re.search(r"\d+", name)) else 8)
+        for name, count in parameters.items()
+    )
     return size // 8 or None

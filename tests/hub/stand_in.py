@@ -200,7 +200,7 @@ class _Handler(BaseHTTPRequestHandler):
             told = self._body()
             assert len(hub.large[told["oid"]]) == told["size"]
             self._json({})
-        elif parts[0] == "api" and len(parts) == 2:
+        elif parts in (["api", "models"], ["api", "datasets"]):
             self._search(parts[1])
         elif parts[0] == "api":
             self._api(self._found("/".join(parts[1:4])), "/".join(parts[2:4]), parts[4:])
