@@ -69,17 +69,17 @@ def _table(found: Sequence[Found]) -> str:
     titles = (_("Model"), _("Size"), _("Licence"), _("Downloads"), "")
     head = "".join(f"<th>{title}</th>" for title in titles)
     rows = "".join(map(_row, found))
-    table = f"<table class='numbers'><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
+    table = f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
     return f"<div class='table-scroll'>{table}</div>"
 
 
 def _row(one: Found) -> str:
     name, url = messages.escape(one.repo_id), messages.escape(one.url)
     to = f'href="{url}" target="_blank" rel="noopener noreferrer"'
-    asks = f"<br><a {to}>{_('Ask for access')}</a>" if one.gated else ""
+    asks = f"<small><a {to}>{_('Ask for access')}</a></small>" if one.gated else ""
     size = messages.size(one.size_bytes)
     if one.parameters:
-        size = f"{size}<br><small>{_('{n} parameters', n=messages.short(one.parameters))}</small>"
+        size = f"{size}<small>{_('{n} parameters', n=messages.short(one.parameters))}</small>"
     return (
         f"<tr><td><a {to}>{name}</a>{asks}</td><td>{size}</td>"
         f"<td>{messages.escape(one.licence or '-')}</td><td>{messages.count(one.downloads)}</td>"

@@ -62,8 +62,11 @@ class _Configure:
                 self.came_back = gr.HTML(apply_default_css=False, elem_id="came-back")
                 self.reset = gr.Button(_("Back to the preset"), size="sm", elem_id="reset-settings")
                 self.form = Form("run", first.config().values(), self._choices(), [DATASET])
-                self.form.part([forms.basics()])
+                basics = forms.basics().specs
+                place = [spec.path for spec in basics].index(MODEL) + 1
+                self.form.part([forms.Group(basics[:place])])
                 self.models = ModelFinder(self.form)
+                self.form.part([forms.Group(basics[place:])])
                 self.rewards = RewardEditor(app, self.form)
                 self.form.part(forms.in_folds())
                 with gr.Accordion(
