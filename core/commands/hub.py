@@ -1,28 +1,44 @@
-"""`hub`: who is logged in to the Hugging Face Hub; `push`: an export or a data set goes there."""
+"""`hub`: who is logged in to the Hugging Face Hub, finding and fetching models, and the cache that
+they lie in; `push`: an export or a data set goes there."""
 
 from __future__ import annotations
 
 import argparse
 import getpass
+import signal
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from core.commands.opening import open_workspace
-from core.commands.output import DONE, FAILED, Output, UsageError, pairs, spell_bytes, table
+from core.commands.output import (
+    DONE,
+    FAILED,
+    Output,
+    UsageError,
+    pairs,
+    spell_bytes,
+    spell_time,
+    table,
+)
 from core.export.formats import format_names
 from core.language import _, n_
+from core.progress import Stopped, Tell
 
 if TYPE_CHECKING:
     from core.hub.account import Account
     from core.hub.plan import Plan
+    from core.hub.search import Found
 
 
 def add(commands: Any, common: argparse.ArgumentParser) -> None:
     parser = commands.add_parser(
         "hub",
         parents=[common],
-        help=_("log in to the Hugging Face Hub, and out"),
+        help=_("log in to the Hugging Face Hub, find and fetch models there"),
         description=_(
             "The token is kept where huggingface_hub keeps it, and nowhere else. It is read from "
             "the keyboard or from standard input, never from the command line, which others can "
@@ -37,7 +53,34 @@ def add(commands: Any, common: argparse.ArgumentParser) -> None:
     ):
         action = actions.add_parser(name, parents=[common], help=told, description=told)
         action.set_defaults(run=run)
+    _add_pull(actions, common)
     _add_push(commands, common)
+
+
+def _add_pull(actions: Any, common: argparse.ArgumentParser) -> None:
+    told = _("find models by words, those alone that can be used here")
+    action = actions.add_parser("search", parents=[common], help=told, description=told)
+    action.add_argument("words", metavar="WORDS", nargs="+")
+    action.add_argument("--datasets", action="store_true", help=_("find data sets"))
+    action.set_defaults(run=_search)
+    told = _("fetch a model into the Hub's cache; one that broke off goes on")
+    action = actions.add_parser("pull", parents=[common], help=told, description=told)
+    action.add_argument("repo", metavar="OWNER/NAME")
+    action.add_argument("--revision", help=_("a branch, tag or commit (else main)"))
+    action.set_defaults(run=_pull)
+    told = _("what lies in the Hub's cache")
+    cache = actions.add_parser("cache", parents=[common], help=told, description=told)
+    cached = cache.add_subparsers(title=_("actions"), metavar="ACTION", required=True)
+    told = _("list it, what was used last first")
+    action = cached.add_parser("list", parents=[common], help=told, description=told)
+    action.set_defaults(run=_cache_list)
+    told = _("delete a repository from it, with all its revisions")
+    action = cached.add_parser("delete", parents=[common], help=told, description=told)
+    action.add_argument("repo", metavar="OWNER/NAME")
+    action.add_argument(
+        "--dataset", action="store_true", help=_("the data set of that name, not the model")
+    )
+    action.set_defaults(run=_cache_delete)
 
 
 def _add_push(commands: Any, common: argparse.ArgumentParser) -> None:
@@ -114,6 +157,99 @@ def _say_who(account: Account, output: Output) -> int:
         ]
     )
     output.result({"account": asdict(account)}, text)
+    return DONE
+
+
+def _search(args: argparse.Namespace, output: Output) -> int:
+    from core.hub.search import DATASET, MODEL, search
+
+    found = search(" ".join(args.words), DATASET if args.datasets else MODEL)
+    text = _found_text(found) if found else _("Nothing that can be used here has these words.")
+    output.result({"found": [asdict(one) for one in found]}, text)
+    return DONE
+
+
+def _found_text(found: list[Found]) -> str:
+    head = [_("name"), _("parameters"), _("size"), _("licence"), _("downloads"), _("access")]
+    rows = [
+        [
+            one.repo_id,
+            "-" if one.parameters is None else f"{one.parameters:,}",
+            "-" if one.size_bytes is None else spell_bytes(one.size_bytes),
+            one.licence or "-",
+            f"{one.downloads:,}",
+            _("on request: {place}", place=one.url) if one.gated else _("open"),
+        ]
+        for one in found
+    ]
+    return table(head, rows)
+
+
+def _pull(args: argparse.Namespace, output: Output) -> int:
+    from core.hub.pull import look, pull
+
+    with _until_interrupted() as tell:
+        asked = look(args.repo, revision=args.revision)
+        output.say(
+            n_(
+                "{repo}: {n} file, {size}",
+                "{repo}: {n} files, {size}",
+                asked.files,
+                repo=asked.repo_id,
+                size=spell_bytes(asked.size_bytes),
+            )
+        )
+        folder = pull(asked, tell)
+    text = _("{repo} is here: {folder}", repo=asked.repo_id, folder=folder)
+    output.result({"pulled": asdict(asked), "folder": str(folder)}, text)
+    return DONE
+
+
+@contextmanager
+def _until_interrupted() -> Iterator[Tell]:
+    """Ctrl-C ends the threads of a download, too: they stop at their next sign of progress."""
+    from core.commands.follow import fetch_progress
+
+    pressed = threading.Event()
+
+    def tell(share: float, message: str) -> None:
+        if pressed.is_set():
+            raise Stopped
+        fetch_progress(share, message)
+
+    def interrupt(*_: object) -> None:
+        pressed.set()
+        raise Stopped
+
+    before = signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield tell
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _cache_list(args: argparse.Namespace, output: Output) -> int:
+    from core.hub.cache import list_cached
+
+    cached = list_cached()
+    rows = [
+        [one.repo_id, one.kind, spell_bytes(one.size_bytes), spell_time(one.last_used)]
+        for one in cached
+    ]
+    head = [_("repository"), _("kind"), _("size"), _("last used")]
+    text = table(head, rows) if rows else _("The Hub's cache is empty.")
+    output.result({"cached": [asdict(one) for one in cached]}, text)
+    return DONE
+
+
+def _cache_delete(args: argparse.Namespace, output: Output) -> int:
+    from core.hub.cache import delete_cached
+    from core.hub.search import DATASET, MODEL
+
+    gone = delete_cached(args.repo, DATASET if args.dataset else MODEL)
+    size = spell_bytes(gone.size_bytes)
+    text = _("{repo} is deleted, which frees {size}.", repo=gone.repo_id, size=size)
+    output.result({"deleted": asdict(gone)}, text)
     return DONE
 
 

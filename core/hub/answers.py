@@ -17,7 +17,8 @@ from core.models.hub import way_round
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
-_CONNECT_SECONDS, _ANSWER_SECONDS = 10.0, 60.0
+ANSWER_SECONDS = 60.0
+_CONNECT_SECONDS = 10.0
 _TRIES = 5  # of what the Hub asked to send later
 _LONGEST_WAIT = 600
 _SECRET = re.compile(r"\b(hf_|api_org_)\w+|(?<=Bearer )[^\s'\"]+")
@@ -30,7 +31,7 @@ def client() -> HfApi:
     from huggingface_hub import get_session
 
     # The library makes another session after some failures.
-    get_session().timeout = httpx2.Timeout(_ANSWER_SECONDS, connect=_CONNECT_SECONDS)
+    get_session().timeout = httpx2.Timeout(ANSWER_SECONDS, connect=_CONNECT_SECONDS)
     return _client()
 
 
@@ -132,9 +133,22 @@ def _again() -> str:
 
 def _refused(error: Any, repo_id: str) -> HubError:
     """What an answer of the Hub means, by its status."""
-    from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
 
     status = error.response.status_code
+    if isinstance(error, GatedRepoError):
+        return HubError(
+            _("{repo} is gated: its owner gives access on request.", repo=repo_id),
+            _(
+                "Ask for it on the page of {repo} at {place}, then log in with: hub login",
+                repo=repo_id,
+                place=endpoint(),
+            ),
+        )
     if isinstance(error, RevisionNotFoundError):
         return HubError(
             _("{repo} has no such branch.", repo=repo_id), _("Look at its branches on the Hub.")

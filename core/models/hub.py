@@ -101,7 +101,7 @@ def _ask(hub_id: str, seconds: float) -> Answer:
     return Answer.THERE
 
 
-def download(hub_id: str, tell: Tell) -> Path:
+def download(hub_id: str, tell: Tell, revision: str | None = None) -> Path:
     """Fetches a model's files into the Hub cache, where a later call goes on after a break.
 
     Returns the folder. Raises HubFailed.
@@ -111,12 +111,13 @@ def download(hub_id: str, tell: Tell) -> Path:
 
     name = hub_id.rsplit("/", 1)[-1]
     try:
-        wanted = snapshot_download(
-            hub_id, allow_patterns=MODEL_FILES, dry_run=True, tqdm_class=_bar(lambda done: None)
-        )
+        how: dict[str, Any] = {"revision": revision, "allow_patterns": MODEL_FILES}
+        quiet = _bar(lambda done: None)
+        wanted: Any = snapshot_download(hub_id, dry_run=True, tqdm_class=quiet, **how)
         size = sum(file.file_size or 0 for file in wanted if file.will_download)
         bar = _bar(lambda done: tell(min(done / max(size, 1), 1.0), downloading(name, done, size)))
-        folder = Path(snapshot_download(hub_id, allow_patterns=MODEL_FILES, tqdm_class=bar))
+        folder = Path(snapshot_download(hub_id, tqdm_class=bar, **how))
+        tell(1.0, downloading(name, size, size))
     except (OSError, httpx2.HTTPError, ValueError) as error:
         raise HubFailed(
             str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -144,7 +145,14 @@ def _bar(tell: Callable[[float], None]) -> type[Any]:
             super().__init__(*arguments, **{**options, "file": io.StringIO()})
 
         def display(self, *_: Any, **__: Any) -> None:
-            if self.unit == "B" and self.n:
+            pass
+
+        def update(self, n: float | None = 1) -> bool | None:
+            # Not in `display`, during which tqdm holds a lock that whatever `tell` raises would
+            # leave taken.
+            is_due = super().update(n)
+            if is_due and self.unit == "B" and self.n:
                 tell(self.n)
+            return is_due
 
     return Bar

@@ -1,4 +1,5 @@
-"""A Hub on loopback: as much of its API as huggingface_hub asks for when it pushes and downloads.
+"""A Hub on loopback: as much of its API as huggingface_hub asks for when it searches, pushes and
+downloads.
 
 Repositories are in memory. `fails` makes it refuse, cut off or hold a request.
 """
@@ -40,6 +41,8 @@ class Repository:
     commits: dict[str, dict[str, Entry]] = field(default_factory=dict)
     branches: dict[str, str] = field(default_factory=dict)
     titles: list[str] = field(default_factory=list)
+    told: dict[str, Any] = field(default_factory=dict)
+    """What the Hub says of it besides, such as `gated`, `tags` and `safetensors`."""
 
     def commit(self, branch: str, files: Mapping[str, Entry], title: str, parent: str = "") -> str:
         before = self.commits.get(self.branches.get(parent or branch, ""), {})
@@ -90,6 +93,15 @@ class Hub:
         made = self.repositories[f"{kind}s/{name}"] = Repository(kind, private)
         made.commit("main", {".gitattributes": Entry(b"*.safetensors filter=lfs\n")}, "initial")
         return made
+
+    def holds(
+        self, name: str, files: Mapping[str, bytes], kind: str = "model", **told: Any
+    ) -> None:
+        """A repository with files, of which the Hub says `told`."""
+        made = self.add(name, kind)
+        made.told = {"gated": False, "downloads": 0, "tags": [], **told}
+        entries = {p: Entry(content, p.endswith(_LARGE)) for p, content in files.items()}
+        made.commit("main", entries, "all")
 
     def fails(self, where: str, **how: Any) -> Fault:
         self.faults.append(Fault(where, **how))
@@ -188,6 +200,8 @@ class _Handler(BaseHTTPRequestHandler):
             told = self._body()
             assert len(hub.large[told["oid"]]) == told["size"]
             self._json({})
+        elif parts in (["api", "models"], ["api", "datasets"]):
+            self._search(parts[1])
         elif parts[0] == "api":
             self._api(self._found("/".join(parts[1:4])), "/".join(parts[2:4]), parts[4:])
         elif "info" in parts and parts[-1] == "batch":
@@ -248,6 +262,26 @@ class _Handler(BaseHTTPRequestHandler):
             raise _Refusal(404 if role else 401, "Repository not found", "RepoNotFound")
         return found
 
+    def _search(self, plural: str) -> None:
+        """Those with the words in their name and every tag that is asked for, as far as the fields
+        that are asked for."""
+        self._role()
+        words, tags = self.query.get("search", [""])[0].lower(), self.query.get("filter", [])
+        answer = [
+            {"_id": "1", "id": name}
+            | {key: one.told[key] for key in self.query["expand"] if key in one.told}
+            for key, one in self.the_hub.repositories.items()
+            for kind, name in [key.split("/", 1)]
+            if kind == plural and words in name.lower() and {*tags} <= {*one.told.get("tags", ())}
+        ]
+        by = self.query["sort"][0]
+        answer.sort(key=lambda one: -one.get(by, 0))
+        self._json(answer[: int(self.query["limit"][0])])
+
+    def _check_access(self, repository: Repository) -> None:
+        if repository.told.get("gated"):
+            raise _Refusal(403, "Access is restricted", "GatedRepo")
+
     def _revision(self, repository: Repository, name: str) -> str:
         sha = name if name in repository.commits else repository.branches.get(name)
         if sha is None:
@@ -258,9 +292,17 @@ class _Handler(BaseHTTPRequestHandler):
         what = rest[0] if rest else "revision"
         if what == "revision":
             sha = self._revision(repository, rest[1] if rest else "main")
-            siblings = [{"rfilename": path} for path in repository.commits[sha]]
+            sized = "blobs" in self.query
+            siblings = [
+                {"rfilename": path, **({"size": len(entry.content)} if sized else {})}
+                for path, entry in repository.commits[sha].items()
+            ]
             known = {"_id": "1", "id": name, "private": repository.private, "tags": []}
-            self._json({**known, "sha": sha, "siblings": siblings, "downloads": 0, "likes": 0})
+            known |= {"sha": sha, "siblings": siblings, "downloads": 0, "likes": 0}
+            self._json(known | repository.told)
+        elif what == "auth-check":
+            self._check_access(repository)
+            self._json({})
         elif what == "tree":
             files = repository.commits[self._revision(repository, rest[1])]
             self._json([_listed(path, entry) for path, entry in files.items()])
@@ -342,6 +384,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._json(told)
 
     def _file(self, repository: Repository, rest: list[str]) -> None:
+        self._check_access(repository)
         sha = self._revision(repository, rest[0])
         entry = repository.commits[sha].get("/".join(rest[1:]))
         if entry is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,23 +14,11 @@ from core.rules import parse_config
 from core.workspace import Workspace
 from tests.e2e.serving import Served
 from tests.hub.conftest import FILES, exported
-from tests.hub.stand_in import READS, WRITES, Hub, serving
+from tests.hub.stand_in import READS, WRITES, Hub
 from tests.tiny_model import tiny_adapter, tiny_model
 from tests.webui.made_runs import make_run
 
 pytestmark = pytest.mark.e2e
-
-
-@pytest.fixture
-def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    """The stand-in, which every process that is started now takes for the Hub."""
-    with serving(Hub()) as hub:
-        for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
-            monkeypatch.delenv(name, raising=False)
-        monkeypatch.setenv("HF_ENDPOINT", hub.endpoint)
-        monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
-        monkeypatch.setenv("HF_HUB_DISABLE_XET", "1")
-        yield hub
 
 
 @pytest.fixture

@@ -25,6 +25,7 @@ from core.tokens.lens import Lens
 from webui import background, forms, messages
 from webui.configure import plan
 from webui.configure.draft import DATASET, Draft
+from webui.configure.find_model import ModelFinder
 from webui.configure.plan import MemoryView
 from webui.configure.presets import PresetChoice, when
 from webui.configure.rewards import RewardEditor
@@ -61,7 +62,11 @@ class _Configure:
                 self.came_back = gr.HTML(apply_default_css=False, elem_id="came-back")
                 self.reset = gr.Button(_("Back to the preset"), size="sm", elem_id="reset-settings")
                 self.form = Form("run", first.config().values(), self._choices(), [DATASET])
-                self.form.part([forms.basics()])
+                basics = forms.basics().specs
+                place = [spec.path for spec in basics].index(MODEL) + 1
+                self.form.part([forms.Group(basics[:place])])
+                self.models = ModelFinder(self.form)
+                self.form.part([forms.Group(basics[place:])])
                 self.rewards = RewardEditor(app, self.form)
                 self.form.part(forms.in_folds())
                 with gr.Accordion(
@@ -317,6 +322,7 @@ class _Configure:
 
         counted(gr.on(form.edits, self.edited, self.inputs, {*shown, self.status}, **last))
         counted(form.taken.change(self.follow, self.inputs, shown, **last))
+        self.models.wire()
         self.finder.wire(form)
         self.rewards.wire()
         self.verl.wire(form, self.inputs)

@@ -1,0 +1,73 @@
+"""What lies in huggingface_hub's cache, and taking a repository out of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from core.errors import HubError
+from core.hub.search import MODEL
+from core.language import _
+
+
+@dataclass(frozen=True)
+class Cached:
+    """A repository in the cache; `last_used` is when a file of it was last read, in seconds since
+    the epoch."""
+
+    repo_id: str
+    kind: str
+    size_bytes: int
+    revisions: int
+    last_used: float
+    path: Path
+
+
+def list_cached() -> list[Cached]:
+    """What was used last comes first."""
+    cache = _scanned()
+    found = [_cached(repo) for repo in cache.repos if repo.revisions] if cache else []
+    return sorted(found, key=lambda one: (-one.last_used, one.repo_id))
+
+
+def delete_cached(repo_id: str, kind: str = MODEL) -> Cached:
+    """Takes a repository out of the cache with all its revisions; tells what it was. The name is
+    looked for among what is in the cache. Raises HubError where it is not there, or stays."""
+    cache = _scanned()
+    repos = cache.repos if cache else ()
+    repo = next((o for o in repos if (o.repo_id, o.repo_type) == (repo_id, kind)), None)
+    if cache is None or repo is None or not repo.revisions:
+        raise HubError(
+            _("There is no {repo} in the Hub's cache.", repo=repo_id),
+            _("See what is there: hub cache list. Data sets are deleted with --dataset."),
+        )
+    cache.delete_revisions(*(one.commit_hash for one in repo.revisions)).execute()
+    if repo.repo_path.exists():
+        raise HubError(
+            _("{path} could not be deleted.", path=repo.repo_path),
+            _("Look at who owns it, and whether something uses it."),
+        )
+    return _cached(repo)
+
+
+def _scanned() -> Any:
+    """The cache as huggingface_hub sees it; None where there is none yet."""
+    from huggingface_hub import scan_cache_dir
+    from huggingface_hub.errors import CacheNotFound
+
+    try:
+        return scan_cache_dir()
+    except CacheNotFound:
+        return None
+
+
+def _cached(repo: Any) -> Cached:
+    return Cached(
+        repo_id=repo.repo_id,
+        kind=repo.repo_type,
+        size_bytes=repo.size_on_disk,
+        revisions=len(repo.revisions),
+        last_used=repo.last_accessed,
+        path=repo.repo_path,
+    )

@@ -1,0 +1,89 @@
+"""Models on the Hub in Configure: found by words, and one of them taken as the base model.
+
+Nothing is asked of the Hub until somebody searches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import gradio as gr
+from gradio.components import Component
+
+from core.errors import TunesmithError
+from core.hub.search import Found, search
+from core.language import _
+from webui import messages
+from webui.context import CHOICE, QUIET
+from webui.forms import Form
+from webui.job_progress import CLICKS
+
+FIELD = "model.model_name_or_path"
+
+
+class ModelFinder:
+    """A field for words, and the models that have them in their name."""
+
+    def __init__(self, form: Form) -> None:
+        self.form = form
+        with gr.Accordion(
+            _("Find a model on the Hub"), open=False, elem_classes="fold", elem_id="find-model"
+        ):
+            self.words = gr.Textbox(
+                label=_("Words in its name"),
+                placeholder=_("such as qwen instruct"),
+                max_lines=1,
+                submit_btn=_("Search"),
+                elem_id="find-model-words",
+            )
+            self.found = gr.HTML(elem_id="found-models", js_on_load=CLICKS, apply_default_css=False)
+
+    # -- handlers
+
+    def search(self, words: str) -> str:
+        try:
+            found = search(words)
+        except TunesmithError as problem:
+            return messages.error(problem)
+        if not found:
+            told = _("No model that can be trained here has these words in its name.")
+            return messages.note(told)
+        return _table(found)
+
+    def take(self, data: dict[Component, Any], event: gr.EventData) -> dict[Component, Any]:
+        """The model of this row becomes the base model; a run fetches it when it starts."""
+        return self.form.fill({FIELD: str(event.at)}, data=data)
+
+    # -- wiring
+
+    def wire(self) -> None:
+        self.words.submit(
+            lambda: messages.progress(None, _("Asking the Hub")), None, self.found, **QUIET
+        ).then(self.search, self.words, self.found, **QUIET)
+        form = self.form
+        self.found.select(self.take, set(form.parts), {form.filled}, **CHOICE)
+
+
+def _table(found: Sequence[Found]) -> str:
+    titles = (_("Model"), _("Size"), _("Licence"), _("Downloads"), "")
+    head = "".join(f"<th>{title}</th>" for title in titles)
+    rows = "".join(map(_row, found))
+    table = f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
+    return f"<div class='table-scroll'>{table}</div>"
+
+
+def _row(one: Found) -> str:
+    name, url = messages.escape(one.repo_id), messages.escape(one.url)
+    to = f'href="{url}" target="_blank" rel="noopener noreferrer"'
+    asks = f"<small><a {to}>{_('Ask for access')}</a></small>" if one.gated else ""
+    size = messages.size(one.size_bytes)
+    if one.parameters:
+        size = f"{size}<small>{_('{n} parameters', n=messages.short(one.parameters))}</small>"
+    return (
+        f"<tr><td><a {to}>{name}</a>{asks}</td><td>{size}</td>"
+        f"<td>{messages.escape(one.licence or '-')}</td><td>{messages.count(one.downloads)}</td>"
+        f'<td><button type="button" class="small" data-act="use" data-at="{name}" '
+        f'aria-label="{messages.escape(_("Use {name}", name=one.repo_id))}">{_("Use")}</button>'
+        "</td></tr>"
+    )
