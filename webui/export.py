@@ -29,7 +29,7 @@ from webui.run_choice import find_run, run_picker, trained_runs
 def build(app: App, shared: Shared) -> None:
     tab = _Export(app, shared)
     tab.wire()
-    push.build(app, shared, tab.jobs.told)
+    push.build(app, shared, tab.listed)
 
 
 class _Export:

@@ -28,13 +28,13 @@ _SPECS = section_specs(PushSettings, "push")
 _NEWEST = N_("The newest export")
 
 
-def build(app: App, shared: Shared, exported: gr.Textbox) -> None:
-    """`exported` changes whenever an export begins or ends."""
+def build(app: App, shared: Shared, exported: gr.HTML) -> None:
+    """`exported` changes when there is another export."""
     _Push(app, shared, exported).wire()
 
 
 class _Push:
-    def __init__(self, app: App, shared: Shared, exported: gr.Textbox) -> None:
+    def __init__(self, app: App, shared: Shared, exported: gr.HTML) -> None:
         self.app, self.shared, self.exported = app, shared, exported
         # What was public once cannot be taken back: who wants that takes the tick away.
         self.form = Form("push", {**first_values(_SPECS), "push.private": True})

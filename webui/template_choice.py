@@ -119,13 +119,12 @@ class TemplateChoice:
 
     # -- handlers
 
-    def follow(self, lens_text: str, look: str, shown_for: str) -> tuple[Any, ...]:
-        """The lists as they are now, with what Configure has; beside the tokens only."""
+    def follow(self, lens_text: str) -> tuple[Any, ...]:
+        """The lists as they are now, with what Configure has."""
         lens = Lens.read(lens_text)
         values = {"method": lens.method, **dict(zip(LEARNED, _learned(lens), strict=True))}
         return (
             gr.Dropdown(template_choices(self.app), value=lens.chat_template),
-            gr.Row(visible=look == shown_for),
             *(
                 gr.Dropdown(value=values[path], visible=SPEC_BY_PATH[path].shown(values))
                 for path in LEARNED
@@ -214,11 +213,13 @@ class TemplateChoice:
         quiet = QUIET
         gr.on(
             [shared.shown["rows"].change, look.change],
-            lambda lens, how: self.follow(lens, how, shown_for),
-            [shared.lens, look],
-            [self.choice, self.bar, *self.learned],
+            self.follow,
+            shared.lens,
+            [self.choice, *self.learned],
             **CHOICE,
         )
+        # By itself: an answer from before the click, which comes after it, would hide the bar.
+        look.change(lambda how: gr.Row(visible=how == shown_for), look, self.bar, **CHOICE)
         self.edit.click(
             self.open,
             shared.lens,

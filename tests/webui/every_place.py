@@ -27,7 +27,7 @@ DRAWN = {
     "train": "#curves .large .legendtext",
     "evaluate": "#evaluate-report .verdict",
     "chat": "#chat-memory .soft",
-    "export": "#export-list .export",
+    "export": "#push .label-wrap",
     "runs": "#runs-chart .legendtext",
 }
 

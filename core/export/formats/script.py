@@ -66,7 +66,8 @@ class Script(Format):
 def _beyond(config: RunConfig) -> str | None:
     """What such a run does that the script cannot."""
     adapter, optimizer = config.adapter, OPTIMIZERS[config.training.optim]
-    if config.method != "sft":
+    method = config.training_method
+    if method.trainer != "trl.SFTTrainer" or method.section == "text":
         return _(
             "This run trained by {method}: so far there is a script for supervised fine-tuning "
             "alone.",
