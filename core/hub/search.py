@@ -52,7 +52,9 @@ class Found:
 def search(words: str, kind: str = MODEL) -> list[Found]:
     """The repositories that have the words in their name, those that are downloaded most first; at
     most 12. Raises HubError when the Hub refuses or does not answer."""
-    from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status
+    from huggingface_hub import get_session
+    from huggingface_hub.utils._headers import build_hf_headers
+    from huggingface_hub.utils._http import hf_raise_for_status
 
     own = ["library_name", "pipeline_tag", "safetensors"] if kind == MODEL else ["mainSize"]
     asked: dict[str, Any] = {

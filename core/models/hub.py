@@ -150,7 +150,7 @@ def _bar(tell: Callable[[float], None]) -> type[Any]:
         def update(self, n: float | None = 1) -> bool | None:
             # Not in `display`, during which tqdm holds a lock that whatever `tell` raises would
             # leave taken.
-            is_due = super().update(n)
+            is_due: bool | None = super().update(n)
             if is_due and self.unit == "B" and self.n:
                 tell(self.n)
             return is_due
