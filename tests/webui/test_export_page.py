@@ -29,7 +29,7 @@ from tests.tiny_model import (
     tiny_world,
 )
 from tests.webui.made_runs import make_run
-from tests.webui.test_push import hub, log_in, repository  # noqa: F401
+from tests.webui.test_push import log_in, repository
 
 pytestmark = pytest.mark.e2e
 
@@ -51,7 +51,7 @@ def taught_run(root: Path) -> Job:
 
 
 def test_a_model_is_taken_away_as_gguf_and_by_the_hub(
-    hub: Hub,  # noqa: F811
+    hub: Hub,
     page: Page,
     serve: Callable[..., Served],
     workspace: Path,
@@ -97,7 +97,7 @@ def test_a_model_is_taken_away_as_gguf_and_by_the_hub(
     assert said == answer("blue", "hat")
 
 
-def downloaded(repo: str, hub: Hub) -> Path:  # noqa: F811
+def downloaded(repo: str, hub: Hub) -> Path:
     """The repository as plain huggingface_hub brings it, in a process that is not offline."""
     code = "import sys, huggingface_hub as h; print(h.snapshot_download(sys.argv[1]))"
     settings = {**os.environ, "HF_HUB_OFFLINE": "0", "HF_TOKEN": WRITES}
