@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +42,9 @@ def delete_cached(repo_id: str, kind: str = MODEL) -> Cached:
             _("There is no {repo} in the Hub's cache.", repo=repo_id),
             _("See what is there: hub cache list. Data sets are deleted with --dataset."),
         )
-    cache.delete_revisions(*(one.commit_hash for one in repo.revisions)).execute()
+    # Alone: a copy of a repository has its commits, and the library would take either.
+    alone = replace(cache, repos=frozenset({repo}))
+    alone.delete_revisions(*(one.commit_hash for one in repo.revisions)).execute()
     if repo.repo_path.exists():
         raise HubError(
             _("{path} could not be deleted.", path=repo.repo_path),
