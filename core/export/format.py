@@ -51,9 +51,13 @@ class Option:
     several: bool = False
 
     def read(self, given: Any) -> list[str]:
-        """The names in what was chosen: a name, some of them, or nothing for the default. Raises
-        ExportError for what there is not."""
-        asked = [given] if isinstance(given, str) else list(given or self.default)
+        """The names in what was chosen: a name, some of them, or None for the default. Raises
+        ExportError for what there is not, and for none of them."""
+        asked = (
+            [given] if isinstance(given, str) else list(self.default if given is None else given)
+        )
+        if not asked:
+            raise ExportError(_("Choose at least one."))
         known = [name for name, _title in self.choices]
         for name in asked:
             if name not in known:

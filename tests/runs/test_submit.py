@@ -273,6 +273,7 @@ def test_evaluations_and_exports_lie_in_their_runs_folder(bench: Bench) -> None:
         ({"format": "merged", "dtype": "int3"}, "'int3' is no choice for dtype. Take auto, "),
         ({"format": "merged", "dtype": ["float16", "auto"]}, "Choose one dtype"),
         ({"format": "gguf", "quantization": ["q8_0", "Q9"]}, "'Q9' is no choice for quantiz"),
+        ({"format": "gguf", "quantization": []}, "Choose at least one"),
     ):
         with pytest.raises(ExportError, match=said):
             submit_export(bench.workspace, bench.store, run.id, {**chosen, **wrong})

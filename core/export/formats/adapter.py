@@ -38,7 +38,9 @@ Served by vLLM beside its base, for requests to the model `tuned`:
 
 ```sh
 vllm serve {name} --enable-lora --max-lora-rank 64 --lora-modules tuned=path/to/this/folder
-```"""
+```
+
+`--max-lora-rank` must be at least `r` in adapter_config.json."""
 
 
 class Adapter(Format):
