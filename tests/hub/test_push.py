@@ -14,6 +14,7 @@ import pytest
 from core.workspace import RunFolder
 from tests.hub.conftest import FILES, Client, environment, exported
 from tests.hub.stand_in import FINE, READS, Entry, Hub
+from tests.waiting import LIMIT
 
 Push = Callable[..., dict[str, Any]]
 LARGE = "adapter_model.safetensors"
@@ -141,7 +142,7 @@ def test_a_stop_ends_an_upload_in_the_middle(
     settings = {"repo_id": "ada/a-run"}
     client.begin(do="push", workspace=str(workspace), run="a-run", settings=settings)
     folder = Path(client.line()["folder"])
-    assert held.reached.wait(60)
+    assert held.reached.wait(LIMIT)
     (folder / "STOP").touch()
     assert client.end()["state"] == "stopped"
     assert set(hub.repository("ada/a-run").files()) == {".gitattributes"}, "nothing half done"
