@@ -21,6 +21,7 @@ from core.models.starter import STARTER_MODELS
 from core.rules import load_config
 from webui import messages
 from webui.beginning import Beginning
+from webui.choice import Dropdown
 from webui.context import QUIET, App, Shared
 from webui.run_choice import checkpoint_choices, find_run, run_choices, trained_runs
 
@@ -45,8 +46,8 @@ class _Chat:
             _("Train one first, and ask it beside its base. The base alone can be asked already."),
         )
         with gr.Row(elem_classes="picker"):
-            self.left = gr.Dropdown([], label=_("Left"), elem_id="chat-left", min_width=200)
-            self.right = gr.Dropdown([], label=_("Right"), elem_id="chat-right", min_width=200)
+            self.left = Dropdown([], label=_("Left"), elem_id="chat-left", min_width=200)
+            self.right = Dropdown([], label=_("Right"), elem_id="chat-right", min_width=200)
         self.view = gr.HTML(elem_id="chat-view", apply_default_css=False, autoscroll=True)
         self.told = gr.HTML(elem_id="chat-told", apply_default_css=False)
         with gr.Row(elem_classes="ask", equal_height=False):

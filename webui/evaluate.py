@@ -13,6 +13,7 @@ from core.rules import load_config
 from core.runs.submit import submit_evaluation
 from webui import messages
 from webui.beginning import Beginning
+from webui.choice import Dropdown
 from webui.context import CHOICE, QUIET, App, Shared
 from webui.job_progress import JobProgress
 from webui.report import report
@@ -65,7 +66,7 @@ class _Evaluate:
         self.jobs = JobProgress(
             app, ("evaluate",), elem_id="evaluate-status", of="run_id", stop_id="evaluate-stop"
         )
-        self.earlier = gr.Dropdown(
+        self.earlier = Dropdown(
             [], label=_("Report"), visible=False, elem_id="evaluate-earlier", min_width=200
         )
         self.shown = gr.HTML(elem_id="evaluate-report", apply_default_css=False)

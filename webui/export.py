@@ -20,6 +20,7 @@ from core.setup.extras import Extra, missing
 from core.workspace import RunFolder
 from webui import messages, push
 from webui.beginning import Beginning
+from webui.choice import Radio
 from webui.context import QUIET, App, Shared
 from webui.extras import ExtrasView
 from webui.job_progress import JobProgress
@@ -44,7 +45,7 @@ class _Export:
         with gr.Column(visible=False, elem_id="export-form") as self.form:
             _run, self.checkpoint = run_picker(app, shared, "export")
             first = next(iter(formats()))
-            self.kind = gr.Radio(
+            self.kind = Radio(
                 _formats(app, ""), value=first, label=_("Format"), elem_id="export-format"
             )
             self.meaning = gr.HTML(apply_default_css=False)

@@ -18,6 +18,7 @@ from core.runs.extend import train_longer
 from core.runs.lineage import values_to_continue
 from core.runs.resume import can_halve
 from webui import messages
+from webui.choice import Dropdown
 from webui.context import QUIET, App, Shared
 
 _EPOCHS, _STEPS = "training.num_train_epochs", "training.max_steps"
@@ -66,7 +67,7 @@ class FollowUp:
                     label=_("Steps in all"), precision=0, minimum=1, elem_id="longer-steps"
                 )
                 self.rate = gr.Textbox(label=_("Learning rate"), max_lines=1, elem_id="longer-rate")
-                self.checkpoint = gr.Dropdown([], label=_("From"), elem_id="longer-checkpoint")
+                self.checkpoint = Dropdown([], label=_("From"), elem_id="longer-checkpoint")
             with gr.Row(elem_classes="actions"):
                 self.begin = gr.Button(
                     _("Start training"), variant="primary", scale=0, elem_id="longer-start"

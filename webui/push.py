@@ -18,6 +18,7 @@ from core.hub.plan import SAME, STATES, Plan, PushSettings, parse_settings
 from core.hub.push import export_to_push, plan_push, pushes, submit_push
 from core.language import N_, _, n_
 from webui import messages
+from webui.choice import Dropdown
 from webui.context import QUIET, App, Shared
 from webui.data.step_form import first_values, groups, marks, read_fields, section_specs
 from webui.forms import Form
@@ -58,7 +59,7 @@ class _Push:
             self.logout = gr.Button(
                 _("Log out"), visible=False, size="sm", scale=0, elem_id="push-logout"
             )
-            self.export = gr.Dropdown(
+            self.export = Dropdown(
                 [(_(_NEWEST), "")], value="", label=_("Export"), elem_id="push-export"
             )
             self.form.part(groups(_SPECS, "", ""))

@@ -10,6 +10,7 @@ from core.errors import TunesmithError
 from core.language import _
 from core.models.checkpoints import checkpoints
 from core.runs.records import RunSummary, list_runs, load_run
+from webui.choice import Dropdown
 from webui.context import CHOICE, App, Shared
 
 
@@ -52,8 +53,8 @@ def checkpoint_choices(run: RunSummary | None) -> list[tuple[str, str]]:
 def run_picker(app: App, shared: Shared, tab: str) -> tuple[gr.Dropdown, gr.Dropdown]:
     """Two lists that follow the selection: the runs that left a model, and the checkpoints."""
     with gr.Row(elem_classes="picker"):
-        run = gr.Dropdown([], label=_("Run"), elem_id=f"{tab}-run", scale=3, min_width=200)
-        checkpoint = gr.Dropdown(
+        run = Dropdown([], label=_("Run"), elem_id=f"{tab}-run", scale=3, min_width=200)
+        checkpoint = Dropdown(
             [], label=_("Checkpoint"), elem_id=f"{tab}-checkpoint", scale=2, min_width=160
         )
 

@@ -29,6 +29,7 @@ from core.tokens.chat_templates import (
 )
 from core.tokens.lens import Lens
 from webui import forms, messages
+from webui.choice import Dropdown
 from webui.context import CHOICE, QUIET, App, Shared
 
 FIELD = "data.chat_template"
@@ -59,7 +60,7 @@ class TemplateChoice:
     def __init__(self, app: App, shared: Shared) -> None:
         self.app, self.shared = app, shared
         with gr.Row(visible=False, elem_classes="toolbar template-bar") as self.bar:
-            self.choice = gr.Dropdown(
+            self.choice = Dropdown(
                 template_choices(app),
                 value=MODELS_OWN,
                 label=_("Chat template"),

@@ -22,6 +22,7 @@ from core.runs.resume import resume_run, resume_with_half
 from core.workspace import RunFolder
 from webui import messages
 from webui.beginning import Beginning
+from webui.choice import Dropdown
 from webui.context import CHOICE, QUIET, App, Shared, of_trigger
 from webui.follow_up import FollowUp
 from webui.forms import said, setting_label
@@ -39,7 +40,7 @@ class _Train:
     def __init__(self, app: App, shared: Shared) -> None:
         self.app, self.shared = app, shared
         self.after = FollowUp(app, shared)
-        self.choice = gr.Dropdown([], label=_("Run"), elem_id="run-choice", visible=False)
+        self.choice = Dropdown([], label=_("Run"), elem_id="run-choice", visible=False)
         text = _(
             "While a run learns, its curves, speed and sample answers are shown here. The sample "
             "run needs nothing of yours and takes some minutes on a laptop."

@@ -11,6 +11,7 @@ from core.language import N_, _
 from core.methods import METHODS
 from core.rules.presets import Preset, list_presets
 from webui import messages
+from webui.choice import Radio
 from webui.context import CHOICE, App
 
 # As core.methods.Purpose has them.
@@ -29,7 +30,7 @@ class PresetChoice:
             label=_("Learn from"),
             elem_id="preset-purpose",
         )
-        self.field = gr.Radio(
+        self.field = Radio(
             self._choices(purpose, first.name),
             value=first.name,
             label=_("Preset"),

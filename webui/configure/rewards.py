@@ -24,6 +24,7 @@ from core.methods import METHODS
 from core.rewards.kinds import KINDS, Reward
 from core.rewards.specs import FIELD, parse_reward, plain_reward
 from webui import forms, messages
+from webui.choice import Dropdown
 from webui.context import CHOICE, QUIET, App
 from webui.data.step_form import first_values, groups, marks, read_fields, section_specs
 from webui.forms import Form
@@ -50,7 +51,7 @@ class RewardEditor:
             gr.HTML(f"<h3>{_('Reward functions')}</h3>", apply_default_css=False)
             self.listed = gr.HTML(apply_default_css=False, elem_id="reward-list")
             with gr.Row():
-                self.entry = gr.Dropdown(
+                self.entry = Dropdown(
                     [(_("A new function"), NEW)],
                     value=NEW,
                     label=_("Write or change"),

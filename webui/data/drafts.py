@@ -19,6 +19,7 @@ from core.jobs.job import Job
 from core.language import _, n_, speaking
 from core.workspace import Workspace
 from webui import messages
+from webui.choice import Dropdown
 from webui.context import CHOICE, QUIET, App, Shared, of_trigger, version_of
 from webui.data import draft_cards
 from webui.data.draft_form import DraftForm
@@ -31,7 +32,7 @@ class DraftsView:
     def __init__(self, app: App, shared: Shared) -> None:
         self.app, self.shared = app, shared
         with gr.Row(elem_classes="toolbar drafts-head"):
-            self.task = gr.Dropdown([], label=_("Drafts"), scale=3, min_width=240, visible=False)
+            self.task = Dropdown([], label=_("Drafts"), scale=3, min_width=240, visible=False)
             self.more = gr.Button(_("Write more rows"), variant="primary", scale=0, min_width=160)
         self.nothing = gr.HTML(apply_default_css=False)
         self.form = DraftForm(app)

@@ -25,6 +25,7 @@ from core.data.turn_keys import note_keys
 from core.errors import ConfigError, DataError, TunesmithError
 from core.language import N_, _, n_
 from webui import background, messages
+from webui.choice import Dropdown
 from webui.context import CHOICE, QUIET, App
 from webui.data import import_sources
 from webui.data.import_sources import Found, look_at, look_at_held_out
@@ -42,7 +43,7 @@ class ImportChoice:
         self.recognised = gr.HTML(apply_default_css=False)
         self.saved = SavedMappings(app)
         with gr.Row(elem_classes="form-choice"):
-            self.form = gr.Dropdown([], label=_("What the rows are"), elem_id="form", scale=3)
+            self.form = Dropdown([], label=_("What the rows are"), elem_id="form", scale=3)
             self.name = gr.Textbox(
                 label=_("Name of the data set"),
                 max_lines=1,
@@ -362,7 +363,7 @@ class HoldOut:
             visible=False,
             info=_("Each part gets its share of every label."),
         )
-        self.group = gr.Dropdown(
+        self.group = Dropdown(
             [(_("nothing"), NO_GROUP)],
             label=_("Keep together by column"),
             value=NO_GROUP,

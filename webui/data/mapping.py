@@ -24,6 +24,7 @@ from core.data.values import columns_inside, root_of
 from core.errors import DataError, TunesmithError
 from core.language import N_, _
 from webui import messages
+from webui.choice import Dropdown
 from webui.context import App
 from webui.forms import unseen
 
@@ -227,9 +228,7 @@ class SavedMappings:
     def build_list(self) -> None:
         """Makes the list, and the field that keeps this mapping, where it is called."""
         with gr.Row(elem_classes="saved-mappings"):
-            self.choice = gr.Dropdown(
-                [], label=_("Use a saved mapping"), min_width=200, visible=False
-            )
+            self.choice = Dropdown([], label=_("Use a saved mapping"), min_width=200, visible=False)
             self.name = gr.Textbox(
                 label=_("Save this mapping as"),
                 placeholder="a-name",

@@ -21,6 +21,7 @@ from core.language import N_, _
 from core.tokens.lens import Lens
 from webui import messages
 from webui.background import Newest
+from webui.choice import Radio
 from webui.context import CHOICE, App, Shared, of_trigger, version_of
 from webui.data import row_cards
 from webui.data import row_cards as token_view
@@ -95,7 +96,7 @@ class RowsView:
     def __init__(self, app: App, shared: Shared) -> None:
         self.app, self.shared = app, shared
         with gr.Row(elem_classes="toolbar rows-bar"):
-            self.part = gr.Radio(
+            self.part = Radio(
                 [(_(PARTS["train"]), "train")],
                 value="train",
                 label=_("Part"),

@@ -21,6 +21,7 @@ from core.language import _, n_
 from core.tokens.lens import Lens
 from webui import messages
 from webui.background import Newest
+from webui.choice import Dropdown
 from webui.context import CHOICE, DATA_PARTS, QUIET, App, Shared, stamp
 from webui.data.drafts import Desk, DraftsView
 from webui.data.import_form import ImportForm
@@ -55,7 +56,7 @@ class _Data:
             shared.sample_buttons.append(sample)
         self.importing = ImportForm(app, shared)
         with gr.Row(elem_classes="toolbar"):
-            self.choice = gr.Dropdown([], label=_("Data set"), scale=3, min_width=240)
+            self.choice = Dropdown([], label=_("Data set"), scale=3, min_width=240)
             self.train = gr.Button(_("Train on this data"), scale=0, min_width=160)
         self.numbers = gr.HTML(elem_classes="strip", apply_default_css=False)
         self.about = gr.HTML(apply_default_css=False)
