@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from core.commands.opening import open_for_run, open_workspace
@@ -10,8 +11,8 @@ from core.commands.output import Output, UsageError, table
 from core.language import _, n_
 
 if TYPE_CHECKING:
-    from core.evaluation.intervals import Estimate
     from core.evaluation.report import Report
+    from core.workspace import Workspace
 
 
 def add(commands: Any, common: argparse.ArgumentParser) -> None:
@@ -33,33 +34,71 @@ def add(commands: Any, common: argparse.ArgumentParser) -> None:
         help=_("longest answer (else half as long again as the longest expected one)"),
     )
     parser.add_argument("--no-base", action="store_true", help=_("leave the base model out"))
+    rows = parser.add_mutually_exclusive_group()
+    rows.add_argument("--dataset", metavar="ID", help=_("the rows of another data set"))
+    rows.add_argument(
+        "--file", metavar="FILE", help=_("the rows of a file, which becomes a data set")
+    )
+    parser.add_argument(
+        "--against",
+        action="append",
+        default=[],
+        metavar="MODEL",
+        help=_(
+            "another model on the same rows, as often as you like: run:ID, run:ID@checkpoint-40, "
+            "model:FOLDER, gguf:FILE, endpoint:MODEL"
+        ),
+    )
+    parser.add_argument(
+        "--pattern", metavar="REGEX", help=_("what a right answer contains, as its own number")
+    )
+    parser.add_argument(
+        "--no-general", action="store_true", help=_("leave the general prompts out")
+    )
+    parser.add_argument(
+        "--report",
+        type=Path,
+        metavar="FILE",
+        help=_("also write the report there, by its ending: .html, .md, .json, .jsonl (the rows)"),
+    )
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace, output: Output) -> int:
     from core.commands.follow import exit_code, follow, say_end
     from core.commands.runs import find_run
+    from core.evaluation.document import ENDINGS, write_document
     from core.evaluation.report import read_report
     from core.evaluation.verdict import shown
     from core.jobs.store import Store
     from core.runs.submit import submit_evaluation
 
+    if args.report is not None and args.report.suffix not in ENDINGS:
+        raise UsageError(_("--report takes a file that ends in {names}.", names=", ".join(ENDINGS)))
     if any(number is not None and number < 1 for number in (args.max_rows, args.max_new_tokens)):
         raise UsageError(_("--max-rows and --max-new-tokens are at least 1."))
     store = Store.open(open_workspace(args))
     run_id = find_run(store, args.run_id)
-    workspace = open_for_run(args, run_id)
+    named = [target.partition(":")[2] for target in args.against]
+    workspace = open_for_run(args, run_id, args.file, *named)
     params = {
         "checkpoint": args.checkpoint,
         "max_rows": args.max_rows,
         "max_new_tokens": args.max_new_tokens,
         "compare_base": not args.no_base,
+        "dataset": args.dataset or _imported(workspace, args.file, output),
+        "against": args.against,
+        "pattern": args.pattern,
+        "general": not args.no_general,
     }
     job = submit_evaluation(workspace, store, run_id, params)
     job, _result = follow(workspace, store, job, output)
     say_end(job, output)
     folder = workspace.root / job.folder
     report = read_report(folder)
+    if report and args.report is not None:
+        write_document(folder, args.report)
+        output.say(_("Written: {file}", file=args.report))
     data = {
         "evaluation": job.id,
         "run": job.run_id,
@@ -72,30 +111,61 @@ def run(args: argparse.Namespace, output: Output) -> int:
     return exit_code(job)
 
 
+def _imported(workspace: Workspace, file: str | None, output: Output) -> str | None:
+    """The data set that a file becomes, all of it to be measured."""
+    if file is None:
+        return None
+    from core.commands.follow import fetch_progress
+    from core.data.prepare import import_dataset
+
+    info = import_dataset(workspace, [Path(file)], eval_fraction=0.0, progress=fetch_progress)
+    output.say(_("{file} is the data set {id} now.", file=file, id=info.id))
+    return info.id
+
+
 def report_text(report: Report) -> str:
     """The verdict, and below it base and tuned model side by side."""
+    from core.evaluation.general import AREAS
     from core.evaluation.metrics import METRICS
     from core.evaluation.verdict import notes, verdict
 
+    sides = [report.base or {}, *(other.numbers for other in report.others), report.tuned]
     rows = []
     for key in METRICS:
-        sides = report.number(key, "base"), report.number(key)
-        if sides[1] is not None:
-            rows.append((key.replace("_", " "), *map(_value, sides)))
-        before = report.parts(key, "base")
-        for name, number in report.parts(key).items():
-            is_field = key == "fields"
-            what = _("{name} right", name=name) if is_field else _("reward {name}", name=name)
-            rows.append((what, _value(before.get(name)), _value(number)))
-    titles = (n_("{n} row", "{n} rows", report.rows), _("BASE"), _("TUNED"))
+        number = report.tuned.get(key)
+        if isinstance(number, dict):
+            for name in number:
+                what = _("{name} right", name=name) if key == "fields" else name
+                what = _("reward {name}", name=name) if key == "rewards" else what
+                found = [side.get(key) for side in sides]
+                parts = [one.get(name) if isinstance(one, dict) else None for one in found]
+                rows.append((what, *map(_value, parts)))
+        elif number is not None:
+            rows.append((key.replace("_", " "), *(_value(side.get(key)) for side in sides)))
+    for skill in report.general:
+        others = [_NONE] * len(report.others)
+        base = _NONE if skill.base is None else f"{skill.base}/{skill.prompts}"
+        what = f"{_(AREAS.get(skill.area, skill.area))} ({skill.language})"
+        rows.append((what, base, *others, f"{skill.tuned}/{skill.prompts}"))
+    titles = (
+        n_("{n} row", "{n} rows", report.rows),
+        _("BASE"),
+        *(other.title for other in report.others),
+        _("TUNED"),
+    )
     told = [_("Note: {note}", note=note) for note in notes(report)]
     return "\n".join([verdict(report), "", table(titles, rows), *told])
 
 
-def _value(number: Estimate | None) -> str:
+_NONE = "-"
+
+
+def _value(number: object) -> str:
     """A number with its 95 % interval, where it has one."""
-    if number is None:
-        return "-"
+    from core.evaluation.intervals import Estimate
+
+    if not isinstance(number, Estimate):
+        return _NONE
     if number.low is None or number.high is None:
         return f"{number.value:.4g}"
     return _(

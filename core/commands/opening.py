@@ -35,8 +35,9 @@ def common_arguments() -> argparse.ArgumentParser:
     return parser
 
 
-def open_for_run(args: argparse.Namespace, run_id: str) -> Workspace:
-    """The workspace, with leave to read the base model that the run was started from."""
+def open_for_run(args: argparse.Namespace, run_id: str, *named: str | None) -> Workspace:
+    """The workspace, with leave to read the base model that the run was started from, and what the
+    shell's user `named`."""
     from core.errors import ConfigError
     from core.rules import load_config
 
@@ -45,7 +46,7 @@ def open_for_run(args: argparse.Namespace, run_id: str) -> Workspace:
         base = load_config(workspace.run(run_id).config).model.model_name_or_path
     except ConfigError:  # whoever needs the config says so
         return workspace
-    return open_workspace(args, base)
+    return open_workspace(args, base, *named)
 
 
 def open_workspace(args: argparse.Namespace, *named: Path | str | None) -> Workspace:

@@ -2,8 +2,8 @@
 
 A metric is a method of what was measured, and so of the models that it applies to. It is named by
 its key (transformers' or TRL's name where they have one), gives its number with the 95 % interval,
-None where the rows do not have it, and is declared with its title and meaning. Reports, page and
-shell find it here.
+None where the rows do not have it, and is declared with its title and meaning. What is counted from
+answers alone stands in `core.evaluation.answers`. Reports, page and shell find all of them here.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from core.evaluation.answers import answer_metrics
+from core.evaluation.answers.metric import Answered
 from core.evaluation.intervals import Estimate, clustered_share, mean, ratio, share
 from core.evaluation.label_scores import Flags, Truth, macro_f1, means, right_rows
 from core.evaluation.scoring import FieldRule, Scored
@@ -40,6 +42,8 @@ class Metric:
     better: Literal["higher", "lower"]
     title: Said = Said()
     meaning: Said = Said()
+    of: type | None = None
+    """Of what was measured; None of the class in which it is declared."""
 
     @property
     def is_share(self) -> bool:
@@ -68,12 +72,16 @@ def metric(
 @dataclass(frozen=True)
 class Written:
     """What a model that writes or fills gaps did: for each row the sum of its loss (nats) and the
-    tokens that carry it; its answers, None where the rows have no question."""
+    tokens that carry it, None where nobody can tell; its answers, None where the rows have no
+    question, and how fast they came."""
 
-    sums: Array
-    tokens: Array
+    sums: Array | None
+    tokens: Array | None
     scored: Scored | None = None
     rules: Sequence[FieldRule] = ()
+    expected: Sequence[str] = ()
+    pattern: str = ""
+    speed: float | None = None
 
     @property
     def by_field(self) -> Scored | None:
@@ -116,14 +124,21 @@ class Written:
         "nats",
         "lower",
     )
-    def eval_loss(self) -> Estimate:
+    def eval_loss(self) -> Estimate | None:
+        if self.sums is None or self.tokens is None:
+            return None
         return ratio(self.sums, self.tokens)
 
     @metric(
         N_("Perplexity"), N_("exp of the loss: choices the model wavers between"), better="lower"
     )
-    def perplexity(self) -> Estimate:
-        return ratio(self.sums, self.tokens).mapped(perplexity)
+    def perplexity(self) -> Estimate | None:
+        loss = self.eval_loss()
+        return loss.mapped(perplexity) if loss else None
+
+    @metric(N_("Tokens a second"), N_("Written while the rows were answered, several at once"))
+    def tokens_per_second(self) -> Estimate | None:
+        return None if self.speed is None else Estimate(self.speed)
 
     @metric(N_("Field"), N_("Right means exactly the same"), "share")
     def fields(self) -> Parts | None:
@@ -224,9 +239,23 @@ Measured = Written | Labelled | Paired | Rewarded
 
 def numbers_of(measured: Measured) -> Numbers:
     """All numbers that what was measured has."""
-    its_own = [m for m in METRICS.values() if getattr(type(measured), m.key, None) is m.count]
+    kind = type(measured)
+    its_own = [m for m in METRICS.values() if m.of is kind or getattr(kind, m.key, None) is m.count]
     found = {metric.key: metric.count(measured) for metric in its_own}
     return {key: number for key, number in found.items() if number is not None}
+
+
+def _of_answers(key: str) -> Callable[[Written], Estimate | None]:
+    def count(written: Written) -> Estimate | None:
+        if written.scored is None:
+            return None
+        rows = Answered(
+            written.scored.answers, written.expected, bool(written.rules), written.pattern
+        )
+        one = answer_metrics()[key]
+        return one.count(rows) if one.fits(rows) else None
+
+    return count
 
 
 def difference_of(tuned: Measured, base: Measured) -> Parts:
@@ -236,10 +265,18 @@ def difference_of(tuned: Measured, base: Measured) -> Parts:
         apart = tuned.totals - base.totals
         return {"reward": mean(apart[~np.isnan(apart)])}
     assert isinstance(tuned, Written) and isinstance(base, Written), "others have no base"
-    found = {"eval_loss": ratio(tuned.sums - base.sums, base.tokens)}
+    found: Parts = {}
+    if tuned.sums is not None and base.sums is not None and base.tokens is not None:
+        found["eval_loss"] = ratio(tuned.sums - base.sums, base.tokens)
     if tuned.scored and base.scored:
         found["score"] = mean(tuned.scored.scores - base.scored.scores)
     return found
+
+
+for _key, _one in answer_metrics().items():
+    METRICS[_key] = Metric(
+        _key, _of_answers(_key), _one.unit, _one.better, _one.title, _one.meaning, Written
+    )
 
 
 def perplexity(loss: float) -> float:

@@ -23,6 +23,8 @@ from core.workspace import RunFolder
 log = logging.getLogger(__name__)
 
 VERSION = 1
+# Beside result.json: what each row, and each general prompt, was answered.
+ANSWERS, GENERAL = "answers.jsonl", "general.jsonl"
 
 Kind = Literal["answers", "texts", "labels", "pairs", "rewards"]
 """What was measured: answers and their loss, how well texts are known, labels, the order of pairs,
@@ -129,6 +131,38 @@ class Usual(_Part):
     f1_macro: float
 
 
+class Compared(_Part):
+    """How the tuned model did beside another one, row by row (`core.evaluation.paired`)."""
+
+    wins: int
+    losses: int
+    ties: int
+    p_value: float
+    needed: int | None = None
+
+
+class Other(_Part):
+    """Another model that answered the same rows. `target` is how it was asked for; `difference`
+    is tuned minus this one."""
+
+    target: str
+    title: Sentence
+    numbers: Numbers = {}
+    difference: Parts | None = None
+    compared: Compared | None = None
+
+
+class Skill(_Part):
+    """How many of the general prompts of an area (of `core.evaluation.general`) each model answers
+    well."""
+
+    area: str
+    language: str
+    prompts: int
+    base: int | None = None
+    tuned: int
+
+
 class KnownText(_Part):
     """The beginning of a text, and how many choices each model wavers between at its tokens."""
 
@@ -159,6 +193,9 @@ class Report(_Part):
     base: Numbers | None = None
     tuned: Numbers
     difference: Parts | None = None
+    compared: Compared | None = None
+    others: list[Other] = []
+    general: list[Skill] = []
     notes: list[Note | str] = []
     differences: list[Row] = []
     settings: Settings = Settings()

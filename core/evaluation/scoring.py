@@ -20,14 +20,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from core.evaluation.answers.metric import words_of
+
 Array = NDArray[np.float64]
 
 EXACT, TOKEN_F1 = "exact", "token_f1"
 F1_NEEDED = 0.5
 # A field belongs to the task when so many of the expected answers have it.
 _COMMON = 0.9
-# A word; of Chinese and Japanese, which write no spaces, a character.
-_WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]|[^\W\u3040-\u30ff\u3400-\u9fff]+")
 _FENCE = re.compile(r"```[a-zA-Z]*\s*\n(.*?)\n?\s*```", re.DOTALL)
 
 
@@ -130,15 +130,11 @@ def same_value(one: Any, other: Any) -> bool:
 
 def token_f1(answer: str, expected: str) -> float:
     """F1 of the words of two texts, case apart (as in SQuAD, Rajpurkar et al. 2016), 0 to 1."""
-    given, wanted = _words(answer), _words(expected)
+    given, wanted = Counter(words_of(answer)), Counter(words_of(expected))
     if not given or not wanted:
         return float(given == wanted)
     common = (given & wanted).total()
     return 2 * common / (given.total() + wanted.total())
-
-
-def _words(text: str) -> Counter[str]:
-    return Counter(_WORD.findall(text.casefold()))
 
 
 def _array(values: Sequence[float]) -> Array:

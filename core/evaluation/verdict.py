@@ -9,7 +9,7 @@ from typing import Any
 
 from core.evaluation.intervals import Estimate
 from core.evaluation.metrics import METRICS, perplexity
-from core.evaluation.report import Kind, Note, Report
+from core.evaluation.report import Compared, Kind, Note, Report
 from core.language import N_, _, n_, unpack
 from core.methods import METHODS
 
@@ -127,7 +127,8 @@ def _answers(report: Report) -> list[str]:
     if key == "eval_loss":
         return [*parts, *_loss_judgement(report.difference["eval_loss"])]
     before, after = _of(report, "eval_loss", "base").value, _of(report, "eval_loss").value
-    return [*parts, *_score_judgement(report.difference["score"]), _loss_change(before, after)]
+    judged = _score_judgement(report.difference["score"], report.compared, report.rows)
+    return [*parts, *judged, _loss_change(before, after)]
 
 
 def _loss_change(before: float, after: float) -> str:
@@ -157,10 +158,52 @@ def _loss_judgement(apart: Estimate) -> list[str]:
     return _judgement(apart, f"{abs(apart.value):.3g}", spelled, apart.value < 0)
 
 
-def _score_judgement(apart: Estimate) -> list[str]:
+def _score_judgement(apart: Estimate, rows: Compared | None, total: int) -> list[str]:
+    """By rows, where they were counted, with McNemar's exact p."""
+    if rows is not None and _ends(apart):
+        return _by_rows(apart, rows, total)
     spelled = [f"{100 * end:+.0f}" for end in _ends(apart)]
     size = n_("{n} point", "{n} points", round(100 * abs(apart.value)))
     return _judgement(apart, size, spelled, apart.value > 0)
+
+
+def _by_rows(apart: Estimate, rows: Compared, total: int) -> list[str]:
+    points, (low, high) = 100 * apart.value, (100 * end for end in _ends(apart))
+    if rows.wins == rows.losses == 0:
+        return [_("There is no difference on these rows.")]
+    said = {"wins": rows.wins, "losses": rows.losses, "rows": total, "p": _p_value(rows.p_value)}
+    told: list[str] = [
+        _("On {rows} rows it is better {wins} times and worse {losses} times (p {p}).", **said)
+    ]
+    if not _has_zero(apart):
+        size = {"points": abs(points), "low": low, "high": high}
+        if points > 0:
+            return [*told, _(_BETTER).format(**size)]
+        return [*told, _(_WORSE).format(**size), _(_ADVICE)]
+    told.append(_(_UNSEEN).format(low=low, high=high))
+    if rows.needed is not None:
+        told.append(_("About {n} rows would be needed to see one.", n=_rounded(rows.needed)))
+    return told
+
+
+_BETTER = N_("That is better by {points:.1f} points, 95 % interval {low:+.1f} to {high:+.1f}.")
+_WORSE = N_(
+    "That is worse by {points:.1f} points, 95 % interval {low:+.1f} to {high:+.1f}: the training "
+    "did harm."
+)
+_UNSEEN = N_(
+    "No difference can be told from chance (95 % interval {low:+.1f} to {high:+.1f} points)."
+)
+
+
+def _p_value(value: float) -> str:
+    return "< 0.001" if value < 0.001 else f"{value:.2g}"
+
+
+def _rounded(rows: int) -> int:
+    """To two digits: it is an estimate."""
+    step: int = 10 ** max(0, len(str(rows)) - 2)
+    return -(-rows // step) * step
 
 
 def _rewards_judgement(apart: Estimate) -> list[str]:

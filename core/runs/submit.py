@@ -12,6 +12,8 @@ from core.config import RunConfig
 from core.config.run import continues, run_and_checkpoint
 from core.data.registry import load_dataset_info
 from core.errors import ConfigError, ExportError, JobError, ModelError
+from core.evaluation.answers.regex_match import check_pattern
+from core.evaluation.targets import check_target, parse_target
 from core.export.formats import find_format
 from core.jobs.events import read_events
 from core.jobs.job import Job
@@ -88,7 +90,15 @@ def submit_run(
 def submit_evaluation(
     workspace: Workspace, store: Store, run_id: str, params: dict[str, Any]
 ) -> Job:
-    """Puts an evaluation of a run's model in the queue. Raises ModelError when it left none."""
+    """Puts an evaluation of a run's model in the queue (`params`: see
+    `core.worker.evaluation.evaluator`). Raises ModelError when it left none, and TunesmithError for
+    another model that cannot be asked, rows that are not there, a pattern that is none."""
+    for target in params.get("against") or []:
+        check_target(parse_target(target), workspace)
+    if params.get("dataset"):
+        load_dataset_info(workspace, params["dataset"])
+    if params.get("pattern"):
+        check_pattern(params["pattern"])
     return _submit_task(workspace, store, "evaluate", run_id, params)
 
 

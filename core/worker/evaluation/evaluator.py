@@ -29,7 +29,9 @@ class Evaluator(ABC, Generic[M]):
     """How one kind of model is measured; `core.worker.evaluation.run` goes through these in order.
 
     It keeps no model, so that the tuned one can make room for its base. Parameters (job.json):
-    checkpoint ("final"), max_rows (all), max_new_tokens, compare_base (true).
+    checkpoint ("final"), dataset (the run's own), max_rows (all), max_new_tokens, compare_base
+    (true); of a writer also against (other models, see `core.evaluation.targets`), general (true:
+    the general prompts too), pattern (a regular expression of right answers).
     """
 
     kind: ClassVar[Kind]
@@ -40,7 +42,13 @@ class Evaluator(ABC, Generic[M]):
 
     def __init__(self, task: Task, workspace: Workspace, trained: TrainedModel) -> None:
         self.task, self.workspace, self.trained = task, workspace, trained
-        self.config = trained.config
+        self.config, self.learned = trained.config, True
+        asked = str(task.params.get("dataset") or "")
+        if asked and asked != self.config.data.dataset:
+            self.learned = False
+            other = {"dataset": asked, "dataset_fingerprint": ""}
+            data = self.config.data.model_copy(update=other)
+            self.config = self.config.model_copy(update={"data": data})
         self.device = pick_device()
         self.dtype = pick_dtype(self.config.training.precision, self.device)
         self.base_path = resolve_base(trained.base, workspace)
@@ -87,7 +95,9 @@ class Evaluator(ABC, Generic[M]):
 
     def held_out(self) -> HeldOut[dict[str, Any]]:
         """The rows as they stand in the data set."""
-        return held_out(self.workspace, self.config, self.max_rows, forms=self.forms)
+        return held_out(
+            self.workspace, self.config, self.max_rows, forms=self.forms, learned=self.learned
+        )
 
     def settings(self) -> Settings:
         return Settings(

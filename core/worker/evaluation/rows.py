@@ -4,7 +4,7 @@ it should give."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 from core.config import RunConfig
@@ -22,6 +22,8 @@ from core.workspace import Workspace
 
 # So many training rows stand in where a data set has no held-out ones.
 TRAIN_SAMPLE = 40
+# The part of a data set that the run has not learned from.
+OTHER_ROWS = "other"
 
 R = TypeVar("R")
 K = TypeVar("K")
@@ -32,7 +34,8 @@ class EvalRow:
     """A row to measure.
 
     `index` is its place in its part of the data set. `prompt` and `expected` are the last answer
-    and what comes before it; a text row has neither. `tokens` carry the loss.
+    and what comes before it; a text row has neither. `tokens` carry the loss. `meta` is what else
+    the data set keeps of the row.
     """
 
     index: int
@@ -40,6 +43,7 @@ class EvalRow:
     expected: str | None
     tokens: TokenizedRow
     tools: Any = None
+    meta: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -70,12 +74,18 @@ class HeldOut(Generic[R]):
 
 
 def held_out(
-    workspace: Workspace, config: RunConfig, max_rows: int | None, *, forms: Sequence[str] = ()
+    workspace: Workspace,
+    config: RunConfig,
+    max_rows: int | None,
+    *,
+    forms: Sequence[str] = (),
+    learned: bool = True,
 ) -> HeldOut[dict[str, Any]]:
     """The held-out rows of the run's data set; training rows where there are none, with a note.
 
-    With `max_rows` so many are taken, spread evenly. Raises DataError when the data set holds rows
-    of another form than `forms` now.
+    Of a data set that the run has not `learned` from, its test rows, or those held out, or else
+    all. With `max_rows` so many are taken, spread evenly. Raises DataError when the data set holds
+    rows of another form than `forms` now.
     """
     info = load_dataset_info(workspace, config.data.dataset, config.data.dataset_fingerprint)
     if forms and info.form not in forms:
@@ -91,11 +101,15 @@ def held_out(
         )
     notes = notes_on_data(info, config)
     part, total = "eval", info.counts.eval
-    if not total:
+    if not learned:
+        part = next((one for one in ("test", "eval") if getattr(info.counts, one)), "train")
+        total = getattr(info.counts, part)
+    elif not total:
         part, total = "train", info.counts.train
         max_rows = min(max_rows or TRAIN_SAMPLE, TRAIN_SAMPLE)
         notes.append(note("training_rows"))
     indices, path = spread(total, max_rows), info.rows_path(part)
+    part = part if learned else OTHER_ROWS
     if len(indices) == total:
         return HeldOut(info, part, indices, read_slice(path, 0, total), notes)
     notes.append(note("spread", measured=len(indices), total=total))
@@ -104,7 +118,11 @@ def held_out(
 
 
 def load_eval_set(
-    workspace: Workspace, config: RunConfig, tokenizer: Any, max_rows: int | None
+    workspace: Workspace,
+    config: RunConfig,
+    tokenizer: Any,
+    max_rows: int | None,
+    learned: bool = True,
 ) -> HeldOut[EvalRow]:
     """The held-out rows of the run's data set as they are asked and answered; training rows where
     there are none, with a note.
@@ -112,7 +130,7 @@ def load_eval_set(
     With `max_rows` so many are taken, spread evenly. Rows are cut at the run's max_length, as its
     own evaluation does. Raises DataError when no row can be measured.
     """
-    found = _answered(held_out(workspace, config, max_rows))
+    found = _answered(held_out(workspace, config, max_rows, learned=learned))
     system = config.data.system_prompt
     tokenized, dropped = tokenize_rows(
         found.rows,
@@ -129,7 +147,9 @@ def load_eval_set(
         pair = question_and_answer(raw)
         prompt = with_system_prompt(pair[0], system) if pair else []
         expected = pair[1] if pair else None
-        row = EvalRow(found.indices[place], prompt, expected, tokens, raw.get("tools"))
+        row = EvalRow(
+            found.indices[place], prompt, expected, tokens, raw.get("tools"), raw.get("meta") or {}
+        )
         rows.append((place, row))
     return found.measurable(rows, [reason for _, reason in dropped])
 

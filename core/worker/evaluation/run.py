@@ -5,15 +5,27 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from core.evaluation.metrics import difference_of, numbers_of
-from core.evaluation.report import DatasetName, Report, has_base, kind_of
+from core.errors import ModelError
+from core.evaluation.metrics import Written, difference_of, numbers_of
+from core.evaluation.paired import compared
+from core.evaluation.report import (
+    ANSWERS,
+    GENERAL,
+    DatasetName,
+    Other,
+    Report,
+    has_base,
+    kind_of,
+)
+from core.evaluation.targets import Target, check_target, parse_target
 from core.jobs.task import Task
 from core.language import _
 from core.models.trained import find_trained
-from core.progress import Stopped
+from core.progress import Stopped, Tell
 from core.worker.evaluation.classifier import Classifier
 from core.worker.evaluation.evaluator import Evaluator
 from core.worker.evaluation.rewarded import RewardedWriter
@@ -23,7 +35,6 @@ from core.worker.evaluation.writer import Writer
 from core.worker.models.loading import free_memory, without_adapter
 from core.workspace import Workspace, write_atomic
 
-ANSWERS = "answers.jsonl"
 EVALUATORS: dict[str, type[Evaluator[Any]]] = {
     evaluator.kind: evaluator
     for evaluator in (Writer, Texts, Classifier, PairScorer, RewardedWriter)
@@ -37,17 +48,18 @@ def run_evaluation(folder: Path, workspace_root: Path) -> str:
     """
     task = Task(Path(folder))
     try:
-        report, answers = _evaluate(task, Workspace.open(workspace_root))
+        report, files = _evaluate(task, Workspace.open(workspace_root))
         task.check_stop()
     except Stopped:
         return "stopped"
-    write_atomic(task.folder / ANSWERS, answers)
+    for name, lines in files.items():
+        write_atomic(task.folder / name, lines)
     task.finish(report.model_dump(mode="json"))
     return "finished"
 
 
-def _evaluate(task: Task, workspace: Workspace) -> tuple[Report, str]:
-    """(the report, what each row was answered as JSON lines)."""
+def _evaluate(task: Task, workspace: Workspace) -> tuple[Report, dict[str, str]]:
+    """(the report, files of JSON lines by name: what each row and general prompt was answered)."""
     begun = time.time()
     task.tell(0.0, _("Loading the model"))
     trained = find_trained(task.run, str(task.params.get("checkpoint") or "final"))
@@ -56,17 +68,25 @@ def _evaluate(task: Task, workspace: Workspace) -> tuple[Report, str]:
     model = evaluator.open()
     found = evaluator.found = evaluator.prepare(model)
     compare = has_base(kind) and bool(task.params.get("compare_base", True))
-    tuned = evaluator.measure(model, task.part(0.05, 0.5 if compare else 0.98), "tuned")
+    targets = [parse_target(text) for text in task.params.get("against") or []]
+    each = 0.93 / (1 + compare + len(targets))
+    tuned = evaluator.measure(model, task.part(0.05, 0.05 + each), "tuned")
     base = None
     if compare:
-        tell = task.part(0.5, 0.98)
+        tell = task.part(0.05 + each, 0.05 + 2 * each)
         if trained.shares_base:
             with without_adapter(model):
                 base = evaluator.measure(model, tell, "base")
         else:
-            del model
+            model = None
             free_memory()
             base = evaluator.measure(evaluator.open_before(), tell, "base")
+    model = None
+    free_memory()
+    others = []
+    for place, target in enumerate(targets):
+        begin = 0.98 - each * (len(targets) - place)
+        others.append(_other(evaluator, target, tuned, task.part(begin, begin + each)))
     task.tell(0.98, _("Counting"))
     info = found.info
     report = Report(
@@ -81,11 +101,39 @@ def _evaluate(task: Task, workspace: Workspace) -> tuple[Report, str]:
         base=None if base is None else numbers_of(base),
         tuned=numbers_of(tuned),
         difference=None if base is None else difference_of(tuned, base),
+        others=others,
         notes=[*found.notes, *evaluator.notes(tuned)],
         differences=evaluator.differing(tuned, base),
         settings=evaluator.settings(),
         **evaluator.more(tuned, base),
     )
     report.seconds = round(time.time() - begun, 1)
-    lines = (json.dumps(line, ensure_ascii=False) for line in evaluator.answers(tuned, base))
-    return report, "\n".join(lines) + "\n"
+    files = {ANSWERS: _lines(evaluator.answers(tuned, base))}
+    if isinstance(evaluator, Writer) and evaluator.general:
+        files[GENERAL] = _lines(evaluator.general_answers())
+    return report, files
+
+
+def _other(evaluator: Evaluator[Any], target: Target, tuned: Written, tell: Tell) -> Other:
+    """Another model on the same rows. Raises ModelError where no answers are asked for."""
+    if not isinstance(evaluator, Writer) or not evaluator.is_asked:
+        raise ModelError(
+            _("Other models can be asked rows with a question and an answer only."),
+            _("Leave them out."),
+        )
+    check_target(target, evaluator.workspace)
+    title, measured = evaluator.measure_other(target, tell)
+    assert tuned.scored and measured.scored, "it was asked"
+    free_memory()
+    evaluator.others[f"other{len(evaluator.others) + 1}"] = measured
+    return Other(
+        target=str(target),
+        title=title,
+        numbers=numbers_of(measured),
+        difference=difference_of(tuned, measured),
+        compared=compared(tuned.scored.scores, measured.scored.scores),
+    )
+
+
+def _lines(lines: Iterable[dict[str, Any]]) -> str:
+    return "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from core.errors import TunesmithError
+from core.evaluation.general import MOST_TOKENS, general_prompts, skills
 from core.evaluation.metrics import Written
+from core.evaluation.paired import compared
 from core.evaluation.report import Note, Row, note
 from core.evaluation.scoring import field_rules, score_answers
+from core.evaluation.targets import Target
 from core.jobs.events import Event, read_events
 from core.language import _
 from core.models.trained import FINAL, TrainedModel
 from core.progress import Tell
+from core.tokens.prompts import prompt_ids
 from core.worker.evaluation.evaluator import ANSWERS_OF, LOSS_OF, MOST_SHOWN, Evaluator, sides_of
-from core.worker.evaluation.measure import answer_losses, too_long, write_answers
+from core.worker.evaluation.measure import Losses, answer_losses, too_long, write_answers
 from core.worker.evaluation.rows import EvalRow, HeldOut, load_eval_set, prompts_of
+from core.worker.evaluation.targets import ASKED
 from core.worker.models.loading import open_trained
 
 # Room for answers of new rows beyond the longest expected one, when no length was asked for.
@@ -29,6 +35,8 @@ class Writer(Evaluator[Written]):
 
     kind = "answers"
     found: HeldOut[EvalRow]
+    others: dict[str, Written]
+    """What other models did, by the name of their part in answers.jsonl."""
 
     def open(self) -> Any:
         model, self.tokenizer = open_trained(
@@ -37,7 +45,9 @@ class Writer(Evaluator[Written]):
         return model
 
     def prepare(self, model: Any) -> HeldOut[EvalRow]:
-        found = load_eval_set(self.workspace, self.config, self.tokenizer, self.max_rows)
+        found = load_eval_set(
+            self.workspace, self.config, self.tokenizer, self.max_rows, self.learned
+        )
         self.tokens = sum(row.tokens.loss_tokens for row in found.rows)
         if self.trained.new_tokens is not None:
             found.notes.append(note("new_tokens", tokens=len(self.trained.new_tokens.ids)))
@@ -45,6 +55,12 @@ class Writer(Evaluator[Written]):
         self.expected = [row.expected for row in found.rows if row.expected is not None]
         self.is_asked = len(self.expected) == len(found.rows)
         self.rules = field_rules(found.info.task, self.expected) if self.is_asked else []
+        self.pattern = str(self.task.params.get("pattern") or "")
+        self.general: dict[str, list[str]] = {}
+        self.others = {}
+        self.asks_general = bool(
+            self.task.params.get("general", True) and self.is_asked and self.tokenizer.chat_template
+        )
         limit = self._longest_answer()
         if self.is_asked:
             self.max_new_tokens = limit
@@ -60,18 +76,55 @@ class Writer(Evaluator[Written]):
             [row.tokens for row in self.found.rows],
             lambda share: tell(0.25 * share, LOSS_OF[which]),
         )
-        scored = None
-        if self.is_asked:
-            answers = write_answers(
-                model,
-                self.tokenizer,
-                self.prompts,
-                max_new_tokens=self.max_new_tokens,
-                tell=lambda share: tell(0.25 + 0.75 * share, ANSWERS_OF[which]),
-                lengths=list(map(len, self.expected)),
+        if not self.is_asked:
+            return Written(losses.sums, losses.tokens)
+        share = 0.8 if self.asks_general else 1.0
+        begun = time.monotonic()
+        answers = write_answers(
+            model,
+            self.tokenizer,
+            self.prompts,
+            max_new_tokens=self.max_new_tokens,
+            tell=lambda done: tell(0.25 + (share - 0.25) * done, ANSWERS_OF[which]),
+            lengths=list(map(len, self.expected)),
+        )
+        seconds = time.monotonic() - begun
+        if self.asks_general:
+            self.general[which] = self._general(
+                model, lambda done: tell(share + (1 - share) * done, _("General prompts"))
             )
-            scored = score_answers(answers, self.expected, self.rules)
-        return Written(losses.sums, losses.tokens, scored, self.rules)
+        return self._written(answers, losses, seconds)
+
+    def measure_other(self, target: Target, tell: Tell) -> tuple[str, Written]:
+        """(what another model is called, what it did with the rows)."""
+        asked = ASKED[target.kind](target, self)
+        said = _("Answers of {model}", model=asked.title)
+        begun = time.monotonic()
+        answers = asked.answers(self.found.rows, lambda done: tell(done, said))
+        return asked.title, self._written(answers, asked.losses, time.monotonic() - begun)
+
+    def _written(self, answers: list[str], losses: Losses | None, seconds: float) -> Written:
+        """`answers` as they are scored, written in so many seconds."""
+        tokens = sum(map(len, self.tokenizer(answers, add_special_tokens=False)["input_ids"]))
+        return Written(
+            losses.sums if losses else None,
+            losses.tokens if losses else None,
+            score_answers(answers, self.expected, self.rules),
+            self.rules,
+            self.expected,
+            self.pattern,
+            round(tokens / seconds, 1) if tokens and seconds > 0 else None,
+        )
+
+    def _general(self, model: Any, tell: Callable[[float], None]) -> list[str]:
+        asked = [
+            prompt_ids([{"role": "user", "content": one.prompt}], self.tokenizer)
+            for one in general_prompts()
+        ]
+        found: list[str] = write_answers(
+            model, self.tokenizer, asked, max_new_tokens=MOST_TOKENS, tell=tell
+        )
+        return found
 
     def differing(self, tuned: Written, base: Written | None) -> list[Row]:
         """The rows where the two answers differ or the tuned one is not right, worst of tuned
@@ -99,14 +152,40 @@ class Writer(Evaluator[Written]):
         return shown[:MOST_SHOWN]
 
     def more(self, tuned: Written, base: Written | None) -> dict[str, Any]:
-        return {"rules": self.rules}
+        more: dict[str, Any] = {"rules": self.rules}
+        if self.general:
+            more["general"] = skills(self.general["tuned"], self.general.get("base"))
+        if base is not None and tuned.scored and base.scored:
+            more["compared"] = compared(tuned.scored.scores, base.scored.scores)
+        return more
 
     def answers(self, tuned: Written, base: Written | None) -> Iterator[dict[str, Any]]:
+        sides = {**sides_of(tuned, base), **self.others}
         for place, row in enumerate(self.found.rows):
             line: dict[str, Any] = {"index": row.index, "expected": row.expected}
-            for name, side in sides_of(tuned, base).items():
-                line[name] = side.scored.answers[place] if side.scored else None
-                line[f"{name}_loss"] = float(side.sums[place] / side.tokens[place])
+            if self.is_asked:
+                line |= {
+                    "prompt": row.prompt,
+                    "rendered": self.tokenizer.decode(self.prompts[place]),
+                    "meta": row.meta,
+                }
+            for name, side in sides.items():
+                if side.scored is not None:
+                    line[name] = side.scored.answers[place]
+                    line[f"{name}_score"] = float(side.scored.scores[place])
+                    if self.rules:
+                        line[f"{name}_fields_right"] = side.scored.right[place]
+                if side.sums is not None:
+                    line[f"{name}_loss"] = float(side.sums[place] / side.tokens[place])
+            yield line
+
+    def general_answers(self) -> Iterator[dict[str, Any]]:
+        """What each general prompt was answered."""
+        for place, one in enumerate(general_prompts()):
+            line: dict[str, Any] = {"id": one.id, "area": one.area, "prompt": one.prompt}
+            for name, answers in self.general.items():
+                line[name] = answers[place]
+                line[f"{name}_kept"] = one.is_kept(answers[place])
             yield line
 
     def _longest_answer(self) -> int:

@@ -249,9 +249,10 @@ class LlamaCpp:
         asked = {"content": prompt, "add_special": True, "parse_special": True}
         return list(self._post("/tokenize", asked)["tokens"])
 
-    def chat(self, messages: list[dict[str, str]]) -> str:
-        """What it answers to a conversation, taking the most probable token each time."""
-        asked = {"messages": messages, "temperature": 0.0}
+    def chat(self, messages: list[dict[str, str]], most: int | None = None) -> str:
+        """What it answers to a conversation, taking the most probable token each time, with `most`
+        tokens at most."""
+        asked = {"messages": messages, "temperature": 0.0, "max_tokens": most or -1}
         answer = self._post("/v1/chat/completions", asked)
         return str(answer["choices"][0]["message"]["content"])
 
