@@ -5,21 +5,29 @@ from __future__ import annotations
 from typing import Any
 
 import gradio as gr
+from gradio.components import Component
 
+from core.data.registry import list_datasets
 from core.errors import TunesmithError
 from core.evaluation.report import Evaluation, has_base, kind_of, list_evaluations
+from core.evaluation.targets import Target
+from core.export.reports import list_exports
 from core.language import _
+from core.models.checkpoints import checkpoints
+from core.models.trained import FINAL
 from core.rules import load_config
 from core.runs.submit import submit_evaluation
 from webui import messages
+from webui.answers import AnswersView
 from webui.beginning import Beginning
 from webui.choice import Dropdown
 from webui.context import CHOICE, QUIET, App, Shared
 from webui.job_progress import JobProgress
 from webui.report import report
-from webui.run_choice import find_run, run_picker, trained_runs
+from webui.run_choice import find_run, run_choices, run_picker, trained_runs
 
 MOST_ROWS = 500
+Updates = dict[Component, Any]
 
 
 def build(app: App, shared: Shared) -> None:
@@ -60,6 +68,44 @@ class _Evaluate:
                     info=_("Shows what the training changed; takes twice as long."),
                     scale=2,
                 )
+            with gr.Accordion(
+                _("Other rows, other models"), open=False, elem_id="evaluate-more"
+            ) as self.more:
+                with gr.Row(elem_classes="picker"):
+                    self.dataset = Dropdown(
+                        [],
+                        label=_("Rows of"),
+                        info=_("The rows that the run held out, or those of another data set."),
+                        elem_id="evaluate-dataset",
+                        min_width=220,
+                    )
+                    self.against = gr.Dropdown(
+                        [],
+                        label=_("Other models"),
+                        info=_(
+                            "They answer the same rows. Also model:FOLDER, gguf:FILE or "
+                            "endpoint:MODEL of the endpoint in the environment."
+                        ),
+                        multiselect=True,
+                        allow_custom_value=True,
+                        elem_id="evaluate-against",
+                        min_width=260,
+                    )
+                with gr.Row(elem_classes="picker"):
+                    self.pattern = gr.Textbox(
+                        label=_("Pattern of a right answer"),
+                        info=_("A regular expression; the share of answers that contain it."),
+                        elem_id="evaluate-pattern",
+                        max_lines=1,
+                        min_width=220,
+                    )
+                    self.general = gr.Checkbox(
+                        True,
+                        label=_("General prompts too"),
+                        info=_("Forty short ones, to see what the training broke."),
+                        elem_id="evaluate-general",
+                        min_width=220,
+                    )
             with gr.Row(elem_classes="actions"):
                 self.start = gr.Button(_("Evaluate"), variant="primary", elem_id="evaluate-start")
         self.said = gr.HTML(elem_id="evaluate-said", apply_default_css=False)
@@ -71,56 +117,88 @@ class _Evaluate:
         )
         self.shown = gr.HTML(elem_id="evaluate-report", apply_default_css=False)
         self.newest = gr.State("")
+        self.answers = AnswersView(app)
 
     # -- handlers
 
-    def open(self, run_id: str):
+    def open(self, data: Updates) -> Updates:
         """What the selected run has: its newest report, or what to do first."""
-        if not trained_runs(self.app):
-            hidden = gr.Column(visible=False)
-            no_report = gr.Dropdown(visible=False), "", ""
-            return *self.beginning.show(True), hidden, gr.skip(), *no_report
-        compare = gr.Checkbox(visible=_has_base(self.app, run_id))
-        shown = gr.Column(visible=True), compare, *self._shown(run_id)
-        return *self.beginning.show(False), *shown
+        run_id = data[self.shared.run]
+        is_empty = not trained_runs(self.app)
+        shown = dict(zip(self.beginning.outputs, self.beginning.show(is_empty), strict=True))
+        if is_empty:
+            nothing = {self.earlier: gr.Dropdown(visible=False), self.shown: "", self.newest: ""}
+            return {**shown, self.form: gr.Column(visible=False), **nothing}
+        kept = data[self.dataset] or ""
+        sets = [
+            (_("The run's own"), ""),
+            *((i.name, i.id) for i in list_datasets(self.app.workspace)),
+        ]
+        return {
+            **shown,
+            self.form: gr.Column(visible=True),
+            self.compare: gr.Checkbox(visible=_has_base(self.app, run_id)),
+            self.dataset: gr.Dropdown(sets, value=kept if kept in dict(sets).values() else ""),
+            self.against: gr.Dropdown(_others(self.app, run_id)),
+            **self._shown(run_id),
+        }
 
-    def begin(self, run_id: str, name: str, most: float, with_base: bool):
-        params = {"checkpoint": name, "max_rows": int(most), "compare_base": with_base}
+    def begin(self, data: Updates) -> str:
+        params = {
+            "checkpoint": data[self.checkpoint],
+            "max_rows": int(data[self.rows]),
+            "compare_base": data[self.compare],
+            "dataset": data[self.dataset] or None,
+            "against": list(data[self.against] or []),
+            "pattern": data[self.pattern].strip(),
+            "general": data[self.general],
+        }
         try:
-            submit_evaluation(self.app.workspace, self.app.store, run_id, params)
+            submit_evaluation(self.app.workspace, self.app.store, data[self.shared.run], params)
         except TunesmithError as problem:
             return messages.error(problem)
         return ""
 
-    def refresh(self, run_id: str, known: str):
+    def refresh(self, data: Updates) -> Updates:
         """A report that has become ready is shown at once."""
+        run_id = data[self.shared.run]
         reports = _finished(self.app, run_id)
-        if (reports[0].id if reports else "") == known:
-            return gr.skip(), gr.skip(), gr.skip()
+        if (reports[0].id if reports else "") == data[self.newest]:
+            return {self.newest: gr.skip()}
         return self._shown(run_id)
 
-    def choose(self, run_id: str, chosen: str | None):
-        return _report(_finished(self.app, run_id), chosen, _has_base(self.app, run_id))
+    def choose(self, data: Updates) -> Updates:
+        run_id, chosen = data[self.shared.run], data[self.earlier]
+        return self._drawn(run_id, _finished(self.app, run_id), chosen)
 
-    def _shown(self, run_id: str) -> tuple[Any, str, str]:
+    def _shown(self, run_id: str) -> Updates:
         reports = _finished(self.app, run_id)
         newest = reports[0].id if reports else ""
         choices = gr.Dropdown(_choices(reports), value=newest or None, visible=len(reports) > 1)
-        return choices, _report(reports, None, _has_base(self.app, run_id)), newest
+        return {self.earlier: choices, self.newest: newest, **self._drawn(run_id, reports, newest)}
+
+    def _drawn(self, run_id: str, reports: list[Evaluation], chosen: str | None) -> Updates:
+        """The chosen report, else what an evaluation would do."""
+        found = next((one for one in reports if one.id == chosen), None)
+        drawn = _report(found, _has_base(self.app, run_id))
+        return {self.shown: drawn, **self.answers.show(run_id, found)}
 
     # -- wiring
 
     def wire(self) -> None:
         shared, run = self.shared, self.shared.run
         quiet = QUIET
-        report_boxes = [self.earlier, self.shown, self.newest]
-        parts = [*self.beginning.outputs, self.form, self.compare]
-        shared.on_show("evaluate", self.open, [run], [*parts, *report_boxes])
-        asked = [run, self.checkpoint, self.rows, self.compare]
+        drawn = {self.shown, *self.answers.outputs}
+        boxes = {self.earlier, self.newest, *drawn}
+        fields = {self.form, self.compare, self.dataset, self.against}
+        parts = {*self.beginning.outputs, *fields, *boxes}
+        shared.on_show("evaluate", self.open, {run, self.dataset}, parts)
+        asked = {run, self.checkpoint, self.rows, *fields, self.pattern, self.general} - {self.form}
         begun = self.start.click(self.begin, asked, self.said, **quiet)
         self.jobs.wire(shared, "evaluate", run, self.start, begun)
-        shared.ticker.tick(self.refresh, [run, self.newest], report_boxes, **quiet)
-        self.earlier.input(self.choose, [run, self.earlier], self.shown, **CHOICE)
+        shared.ticker.tick(self.refresh, {run, self.newest}, boxes, **quiet)
+        self.earlier.input(self.choose, {run, self.earlier}, drawn, **CHOICE)
+        self.answers.wire()
 
 
 def _has_base(app: App, run_id: str) -> bool:
@@ -152,11 +230,28 @@ def _choices(reports: list[Evaluation]) -> list[tuple[str, str]]:
     ]
 
 
-def _report(reports: list[Evaluation], chosen: str | None, with_base: bool) -> str:
-    """The chosen report, else the newest."""
-    for item in reports:
-        if item.report and chosen in (None, item.id):
-            return report(item.report)
+def _others(app: App, run_id: str) -> list[tuple[str, str]]:
+    """Other models that can be asked the same: checkpoints of this run, its exports, other runs."""
+    run = find_run(app, run_id)
+    own: list[tuple[str, str]] = []
+    if run is not None:
+        own = [
+            (messages.checkpoint(one.name), str(Target("run", run.id, one.name)))
+            for one in reversed(checkpoints(run.folder.root))
+            if one.name != FINAL
+        ]
+        for export in list_exports(run.folder.root):
+            files = sorted(export.path.glob("*.gguf")) if export.path else []
+            own += [(file.name, str(Target("gguf", str(file)))) for file in files]
+            if export.path and export.format == "merged":
+                own.append((_("Merged model"), str(Target("model", str(export.path)))))
+    others = [(title, f"run:{name}") for title, name in run_choices(trained_runs(app))]
+    return own + [(title, name) for title, name in others if name != f"run:{run_id}"]
+
+
+def _report(found: Evaluation | None, with_base: bool) -> str:
+    if found and found.report:
+        return report(found.report, folder=found.folder)
     what = (
         _("Evaluate asks the tuned model and its base the same held-out questions and compares.")
         if with_base

@@ -4,12 +4,17 @@ classifier each label's numbers, and what was taken for what."""
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
+from core.evaluation.answer_rows import read_answers
+from core.evaluation.document import ENDINGS
+from core.evaluation.general import AREAS
 from core.evaluation.intervals import Estimate
 from core.evaluation.metrics import METRICS
-from core.evaluation.report import KnownText, LabelNumbers, Report, Row
+from core.evaluation.report import GENERAL, KnownText, LabelNumbers, Report, Row, Skill
 from core.evaluation.verdict import notes, verdict
 from core.language import _, n_
 from webui import messages
@@ -19,18 +24,101 @@ SHOWN_ROWS = 20
 _OPEN_ROWS = 6
 
 
-def report(found: Report, rows_shown: int = SHOWN_ROWS) -> str:
-    """The whole report."""
+def report(found: Report, rows_shown: int = SHOWN_ROWS, folder: Path | None = None) -> str:
+    """The whole report; of an evaluation that kept its rows in its `folder`, without them: the page
+    shows those below (`webui.answers`)."""
     told = "".join(messages.note(text) for text in notes(found))
-    rows = _texts(found) if found.measured == "texts" else _rows(found, rows_shown)
+    if found.measured == "texts":
+        rows = _texts(found)
+    else:
+        rows = "" if folder and read_answers(folder) else _rows(found, rows_shown)
     return (
         f'<p class="verdict">{messages.escape(verdict(found))}</p>{_context(found)}{told}'
-        f'<div class="card">{_numbers(found)}</div>{label_parts(found)}{rows}'
+        f"{_others(found)}"
+        f'<div class="card">{_numbers(found)}</div>{_general(found, folder)}{label_parts(found)}'
+        f"{rows}{_downloads(folder) if folder else ''}"
+    )
+
+
+def _others(found: Report) -> str:
+    """What each other model says against the tuned one."""
+    told = []
+    for other in found.others:
+        rows, apart = other.compared, (other.difference or {}).get("score")
+        if rows is None or apart is None:
+            continue
+        said = _(
+            "Against {model}: better on {wins} rows, worse on {losses}, by {points:+.1f} points.",
+            model=other.title,
+            wins=rows.wins,
+            losses=rows.losses,
+            points=100 * apart.value,
+        )
+        told.append(f"<li>{messages.escape(said)}</li>")
+    return f"<ul class='against'>{''.join(told)}</ul>" if told else ""
+
+
+def _general(found: Report, folder: Path | None) -> str:
+    """What every model should still do, before and after; and what the tuned one does no more."""
+    if not found.general:
+        return ""
+    lines = []
+    for area, title in AREAS.items():
+        cells = "".join(_skill(one) for one in found.general if one.area == area)
+        lines.append(f"<tr><th scope='row'>{_(title)}</th>{cells}</tr>")
+    heads = "".join(f"<th class='num'>{name}</th>" for name in (_("English"), _("Chinese")))
+    lost = [one for one in _general_rows(folder) if one.get("base_kept") and not one["tuned_kept"]]
+    items = "".join(
+        f"<li><b>{messages.escape(one['prompt'])}</b><div class='reply'>"
+        f"{messages.escape(one['tuned'])}</div></li>"
+        for one in lost
+    )
+    told = n_("{n} answer got worse", "{n} answers got worse", len(lost))
+    more = f"<details><summary>{told}</summary><ul class='lost'>{items}</ul></details>"
+    meaning = _(
+        "Forty short prompts that have nothing to do with the data set, answered well before and "
+        "after."
+    )
+    return (
+        f"<h3>{_('What it still can do')}</h3><div class='card'><p class='soft'>{meaning}</p>"
+        f"<div class='table-scroll'><table><thead><tr><td></td>{heads}</tr></thead>"
+        f"<tbody>{''.join(lines)}</tbody></table></div>{more if lost else ''}</div>"
+    )
+
+
+def _skill(one: Skill) -> str:
+    if one.base is None:
+        return f"<td class='num'>{one.tuned}/{one.prompts}</td>"
+    kind = "finished" if one.tuned > one.base else "failed" if one.tuned < one.base else ""
+    badge = f"<span class='badge badge-{kind}'>{one.tuned - one.base:+d}</span>" if kind else ""
+    return f"<td class='num'>{one.base} → {one.tuned} / {one.prompts} {badge}</td>"
+
+
+def _general_rows(folder: Path | None) -> list[dict[str, Any]]:
+    try:
+        lines = (folder / GENERAL).read_text(encoding="utf-8").splitlines() if folder else []
+    except OSError:
+        return []
+    return [json.loads(line) for line in lines]
+
+
+def _downloads(folder: Path) -> str:
+    """Links to the report in each of its forms."""
+    run = quote(folder.parents[1].name)
+    links = " ".join(
+        f"<a class='button' download='{folder.name}{ending}' "
+        f"href='tunesmith/evaluations/{run}/{quote(folder.name)}{ending}'>{ending[1:].upper()}</a>"
+        for ending in ENDINGS
+    )
+    return (
+        f"<p class='downloads'><span class='soft'>{_('Take the report along:')}</span> {links}</p>"
     )
 
 
 def _context(found: Report) -> str:
-    if found.part == "eval":
+    if found.part == "other":
+        rows = n_("{n} row", "{n} rows", found.rows)
+    elif found.part == "eval":
         rows = n_("{n} row of the held-out part", "{n} rows of the held-out part", found.rows)
     else:
         rows = n_("{n} row of the training part", "{n} rows of the training part", found.rows)
@@ -47,29 +135,41 @@ def _context(found: Report) -> str:
 
 
 def _numbers(found: Report) -> str:
-    before_name, base = baseline(found) or (_("Base"), found.base)
+    before_name, before = baseline(found) or (_("Base"), found.base)
+    heads = [before_name] if before else []
+    heads += [other.title for other in found.others] + [_("Tuned")]
+    sides: list[Mapping[str, Any]] = [before] if before else []
+    sides += [*(other.numbers for other in found.others), found.tuned]
     kinds = {rule.name: rule.score for rule in found.rules}
-    lines = []
+    first, more = [], []
     for key, metric in METRICS.items():
-        number, before = found.tuned.get(key), (base or {}).get(key)
+        number, lines = found.tuned.get(key), more if metric.of else first
+        cells = [side.get(key) for side in sides]
         if isinstance(number, Estimate):
-            sides = [number] if base is None else [before, number]
-            lines.append(_line(metric.title, metric.meaning, sides, metric.is_share))
-        for name, part in (number if isinstance(number, dict) else {}).items():
+            lines.append(_line(metric.title, metric.meaning, cells, metric.is_share))
+        for name in number if isinstance(number, dict) else ():
             is_near = key == "fields" and kinds.get(name) == "token_f1"
             meaning = _("Right means half of the words or more") if is_near else metric.meaning
-            sides = [part] if base is None else [(before or {}).get(name), part]
             label = _("{metric} {field}", metric=metric.title, field=name)
-            lines.append(_line(label, meaning, sides, metric.is_share))
-    head = f"<th>{messages.escape(before_name)}</th>" if base else ""
+            parts = [cell.get(name) if isinstance(cell, dict) else None for cell in cells]
+            lines.append(_line(label, meaning, parts, metric.is_share))
+    table = _number_table(heads, first)
+    if more:
+        told = n_("{n} more number", "{n} more numbers", len(more))
+        table += f"<details><summary>{told}</summary>{_number_table(heads, more)}</details>"
+    return table
+
+
+def _number_table(heads: list[str], lines: list[str]) -> str:
+    head = "".join(f"<th>{messages.escape(name)}</th>" for name in heads)
     return (
         '<div class="table-scroll"><table class="numbers"><thead><tr><td></td>'
-        f"{head}<th>{_('Tuned')}</th></tr></thead><tbody>{''.join(lines)}</tbody></table></div>"
+        f"{head}</tr></thead><tbody>{''.join(lines)}</tbody></table></div>"
     )
 
 
-def _line(label: str, meaning: str, sides: list[Estimate | None], share: bool) -> str:
-    kinds = ("base", "tuned")[-len(sides) :]
+def _line(label: str, meaning: str, sides: list[Any], share: bool) -> str:
+    kinds = ["base"] * (len(sides) - 1) + ["tuned"]
     cells = "".join(_cell(side, share, kind) for side, kind in zip(sides, kinds, strict=True))
     head = f'<th scope="row" title="{messages.escape(meaning)}">{messages.escape(label)}</th>'
     return f"<tr>{head}{cells}</tr>"
@@ -184,9 +284,15 @@ def _rewarded(model: str, reward: float | None) -> str:
 
 def _answer(text: str | None, expected: str | None, right: Iterable[str] | None) -> str:
     """An answer; where it is JSON like the expected one, a line for each field, marked."""
+    fields = field_list(text, expected, right)
+    return fields or f'<div class="reply">{messages.escape(text or "")}</div>'
+
+
+def field_list(text: str | None, expected: str | None, right: Iterable[str] | None) -> str:
+    """A line for each field of an answer that is JSON like the expected one; else empty."""
     fields, wanted = _object(text), _object(expected)
     if fields is None or wanted is None:
-        return f'<div class="reply">{messages.escape(text or "")}</div>'
+        return ""
     lines = ""
     for name, value in fields.items():
         mark = sign = ""

@@ -26,6 +26,8 @@ from starlette.responses import FileResponse, Response, StreamingResponse
 from starlette.routing import BaseRoute, Route
 
 from core.errors import SetupError, TunesmithError
+from core.evaluation.document import ENDINGS, document
+from core.evaluation.report import ANSWERS, list_evaluations
 from core.export.package import zip_pieces
 from core.export.reports import list_exports
 from core.language import _, n_
@@ -168,6 +170,23 @@ def own_routes(root_path: str = "", workspace: Workspace | None = None) -> list[
             zip_pieces(folders[0]), media_type="application/zip", headers=headers
         )
 
+    def evaluation(request: Request) -> Response:
+        """An evaluation's report, as HTML, Markdown, JSON, or its rows."""
+        wanted = request.path_params
+        name = Path(wanted["file"])
+        try:
+            found = list_evaluations(workspace.run(wanted["run"]).root) if workspace else []
+        except TunesmithError:
+            found = []
+        shown = next((one for one in found if one.id == name.stem and one.report), None)
+        if shown is None or shown.report is None or name.suffix not in ENDINGS:
+            raise HTTPException(404)
+        if name.suffix == ".jsonl":
+            return FileResponse(shown.folder / ANSWERS, filename=name.name)
+        text = document(shown.folder, shown.report, name.suffix)
+        headers = {"Content-Disposition": f"attachment; filename*=UTF-8''{quote(name.name)}"}
+        return Response(text, media_type="text/plain; charset=utf-8", headers=headers)
+
     # By their whole names: with the root path /tunesmith, Gradio's own begin like them.
     packed = [Middleware(GZipMiddleware, compresslevel=5)]
     return [
@@ -176,6 +195,7 @@ def own_routes(root_path: str = "", workspace: Workspace | None = None) -> list[
         for route in (
             Route(f"{place}/alive", _alive),
             Route(f"{place}/exports/{{run}}/{{export}}", export),
+            Route(f"{place}/evaluations/{{run}}/{{file}}", evaluation),
             *(Route(f"{place}/{name}", _own_file, middleware=packed) for name in _OWN_FILES),
         )
     ]

@@ -30,16 +30,16 @@ def tick(before: Sequence[str], event: gr.EventData) -> list[str]:
     return [one for one in before if one not in event.shown] + list(event.ticked)
 
 
-def page(items: Sequence[Item], first: int) -> tuple[Sequence[Item], str]:
+def page(items: Sequence[Item], first: int, size: int = PAGE) -> tuple[Sequence[Item], str]:
     """The page on which the item at `first` is, and the buttons to the other pages."""
     total = len(items)
-    if total <= PAGE:
+    if total <= size:
         return items, ""
-    first = max(0, min(first, total - 1)) // PAGE * PAGE
-    last = min(first + PAGE, total)
+    first = max(0, min(first, total - 1)) // size * size
+    last = min(first + size, total)
     place = _("{first:,} to {last:,} of {total:,}", first=first + 1, last=last, total=total)
     return items[first:last], (
-        f'<nav class="pager">{_turn(_("Previous"), first - PAGE, first > 0)}'
+        f'<nav class="pager">{_turn(_("Previous"), first - size, first > 0)}'
         f"{_turn(_('Next'), last, last < total)}<span>{place}</span></nav>"
     )
 

@@ -56,6 +56,12 @@ def add(commands: Any, common: argparse.ArgumentParser) -> None:
         "--no-general", action="store_true", help=_("leave the general prompts out")
     )
     parser.add_argument(
+        "--judge",
+        metavar="MODEL",
+        help=_("a model of the endpoint in the environment compares the answers, in both orders"),
+    )
+    parser.add_argument("--rubric", metavar="TEXT", help=_("what counts for the judge"))
+    parser.add_argument(
         "--report",
         type=Path,
         metavar="FILE",
@@ -90,6 +96,8 @@ def run(args: argparse.Namespace, output: Output) -> int:
         "against": args.against,
         "pattern": args.pattern,
         "general": not args.no_general,
+        "judge": args.judge,
+        "rubric": args.rubric,
     }
     job = submit_evaluation(workspace, store, run_id, params)
     job, _result = follow(workspace, store, job, output)

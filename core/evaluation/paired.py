@@ -24,17 +24,25 @@ def compared(tuned: Array, other: Array) -> Compared:
     Psychometrika 12:153). `needed` are the rows on which the mean difference found here would be
     seen at 5 % in four of five cases, if that is more than there are.
     """
-    from scipy.stats import binomtest
-
     known = ~(np.isnan(tuned) | np.isnan(other))
     apart = tuned[known] - other[known]
     wins, losses = int((apart > 0).sum()), int((apart < 0).sum())
-    p_value = float(binomtest(wins, wins + losses).pvalue) if wins + losses else 1.0
     needed = None
     if len(apart) > 1 and apart.mean() != 0:
         rows = ((_DOUBT + _POWER) * apart.std(ddof=1) / apart.mean()) ** 2
         if len(apart) < rows <= _MOST_NEEDED:
             needed = math.ceil(rows)
     return Compared(
-        wins=wins, losses=losses, ties=len(apart) - wins - losses, p_value=p_value, needed=needed
+        wins=wins,
+        losses=losses,
+        ties=len(apart) - wins - losses,
+        p_value=sign_test(wins, losses),
+        needed=needed,
     )
+
+
+def sign_test(wins: int, losses: int) -> float:
+    """The exact two-sided p-value of so many wins and losses if both were as likely."""
+    from scipy.stats import binomtest
+
+    return float(binomtest(wins, wins + losses).pvalue) if wins + losses else 1.0

@@ -23,8 +23,8 @@ from core.workspace import RunFolder
 log = logging.getLogger(__name__)
 
 VERSION = 1
-# Beside result.json: what each row, and each general prompt, was answered.
-ANSWERS, GENERAL = "answers.jsonl", "general.jsonl"
+# Beside result.json: what each row, and each general prompt, was answered; what the judge said.
+ANSWERS, GENERAL, JUDGED = "answers.jsonl", "general.jsonl", "judged.jsonl"
 
 Kind = Literal["answers", "texts", "labels", "pairs", "rewards"]
 """What was measured: answers and their loss, how well texts are known, labels, the order of pairs,
@@ -152,6 +152,20 @@ class Other(_Part):
     compared: Compared | None = None
 
 
+class Judged(_Part):
+    """What a judge said of the tuned answers beside the other ones (`core.evaluation.judge`).
+    `unread` rows have no verdict; at `turned` ones it went with the order of the answers."""
+
+    model: str
+    rubric: str
+    wins: int
+    losses: int
+    ties: int
+    unread: int = 0
+    turned: int = 0
+    p_value: float
+
+
 class Skill(_Part):
     """How many of the general prompts of an area (of `core.evaluation.general`) each model answers
     well."""
@@ -196,6 +210,7 @@ class Report(_Part):
     compared: Compared | None = None
     others: list[Other] = []
     general: list[Skill] = []
+    judged: Judged | None = None
     notes: list[Note | str] = []
     differences: list[Row] = []
     settings: Settings = Settings()

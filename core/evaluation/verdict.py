@@ -9,7 +9,7 @@ from typing import Any
 
 from core.evaluation.intervals import Estimate
 from core.evaluation.metrics import METRICS, perplexity
-from core.evaluation.report import Compared, Kind, Note, Report
+from core.evaluation.report import Compared, Judged, Kind, Note, Report
 from core.language import N_, _, n_, unpack
 from core.methods import METHODS
 
@@ -128,7 +128,7 @@ def _answers(report: Report) -> list[str]:
         return [*parts, *_loss_judgement(report.difference["eval_loss"])]
     before, after = _of(report, "eval_loss", "base").value, _of(report, "eval_loss").value
     judged = _score_judgement(report.difference["score"], report.compared, report.rows)
-    return [*parts, *judged, _loss_change(before, after)]
+    return [*parts, *judged, _loss_change(before, after), *_by_judge(report.judged)]
 
 
 def _loss_change(before: float, after: float) -> str:
@@ -184,6 +184,20 @@ def _by_rows(apart: Estimate, rows: Compared, total: int) -> list[str]:
     if rows.needed is not None:
         told.append(_("About {n} rows would be needed to see one.", n=_rounded(rows.needed)))
     return told
+
+
+def _by_judge(judged: Judged | None) -> list[str]:
+    if judged is None:
+        return []
+    told = {"model": judged.model, "wins": judged.wins, "losses": judged.losses}
+    told |= {"ties": judged.ties, "p": _p_value(judged.p_value)}
+    return [
+        _(
+            "The judge {model} prefers it {wins} times, the other {losses} times, neither {ties} "
+            "times (p {p}).",
+            **told,
+        )
+    ]
 
 
 _BETTER = N_("That is better by {points:.1f} points, 95 % interval {low:+.1f} to {high:+.1f}.")

@@ -22,6 +22,7 @@ from core.jobs.queue import enqueue, new_folder
 from core.jobs.store import Store
 from core.language import _
 from core.models.trained import FINAL, find_trained
+from core.remote.endpoint import endpoint_from
 from core.rules import parse_config
 from core.runs.check import start_problems
 from core.runs.naming import run_title
@@ -97,6 +98,8 @@ def submit_evaluation(
         check_target(parse_target(target), workspace)
     if params.get("dataset"):
         load_dataset_info(workspace, params["dataset"])
+    if params.get("judge"):
+        endpoint_from()
     if params.get("pattern"):
         check_pattern(params["pattern"])
     return _submit_task(workspace, store, "evaluate", run_id, params)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import html
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,12 +13,18 @@ from typing import Any
 import pytest
 import torch
 
-from core.errors import DataError, ModelError
+from core.data.prepare import import_dataset
+from core.errors import DataError, ModelError, TunesmithError
+from core.evaluation.answer_rows import read_answers
+from core.evaluation.document import ENDINGS, write_document
 from core.evaluation.report import list_evaluations
 from core.evaluation.verdict import verdict
+from core.jobs.store import Store
+from core.runs.submit import submit_evaluation
 from core.worker.evaluation import writer
 from core.worker.evaluation.run import run_evaluation
-from core.workspace import RunFolder
+from core.workspace import RunFolder, Workspace
+from tests.data.drafts.conftest import StandIn, completion
 from tests.tiny_model import (
     TinyWorld,
     colour_rows,
@@ -246,3 +254,118 @@ def test_evaluations_are_listed_without_torch(world: TinyWorld, tuned: RunFolder
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split("\n")[:2] == [str(len(reports)), "[]"]
+
+
+def test_other_models_answer_the_same_rows(world: TinyWorld, tuned: RunFolder) -> None:
+    """An earlier checkpoint that learned nothing is the base in all but its name; a copy of the
+    base in a folder too."""
+    folder = world.root / "models" / "copy"
+    shutil.copytree(world.base, folder)
+    targets = ["run:tuned-run@checkpoint-1", f"model:{folder}"]
+    result = evaluate(world, tuned, "against", {"against": targets})
+    assert [one["target"] for one in result["others"]] == targets
+    for other in result["others"]:
+        assert other["numbers"]["all_fields"] == result["base"]["all_fields"]
+        assert other["numbers"]["eval_loss"] == pytest.approx(result["base"]["eval_loss"])
+        assert other["difference"]["score"]["value"] == 1.0
+        assert (other["compared"]["wins"], other["compared"]["losses"]) == (6, 0)
+    rows = read_answers(tuned.evaluations / "against")
+    assert {tuple(row.sides) for row in rows} == {("tuned", "base", "other1", "other2")}
+    assert all(row.sides["other1"].text == row.sides["base"].text for row in rows)
+    assert rows[0].prompt and "colour" in rows[0].expected and rows[0].rendered
+
+
+def test_an_endpoint_answers_the_same_rows(
+    world: TinyWorld, tuned: RunFolder, endpoint: StandIn
+) -> None:
+    expected = colour_rows()[0]["messages"][-1]["content"]
+    endpoint.answer = lambda number, body: completion(expected)
+    result = evaluate(world, tuned, "endpoint", {"against": ["endpoint:big"], "max_rows": 4})
+    other = result["others"][0]
+    assert other["title"] == "big" and "eval_loss" not in other["numbers"]
+    assert 0 < other["numbers"]["all_fields"]["value"] < 1
+
+
+@pytest.mark.parametrize(
+    "target, said",
+    [
+        ("nothing", "names no model"),
+        ("run:not-there", "There is no run"),
+        ("run:tuned-run@checkpoint-9", "has no whole model"),
+        ("model:/etc", "outside the folders"),
+        ("gguf:/etc/passwd", "outside the folders"),
+    ],
+)
+def test_what_cannot_be_asked_is_refused_before_the_work(
+    world: TinyWorld, tuned: RunFolder, target: str, said: str
+) -> None:
+    workspace = Workspace.open(world.root)
+    with pytest.raises(TunesmithError, match=said):
+        submit_evaluation(workspace, Store.open(workspace), tuned.root.name, {"against": [target]})
+
+
+def test_a_judge_is_asked_in_both_orders(
+    world: TinyWorld, tuned: RunFolder, endpoint: StandIn
+) -> None:
+    """One that likes what stands first decides nothing; one that reads decides; its words are
+    kept."""
+
+    def reads(number: int, body: dict[str, Any]) -> Any:
+        shown = json.loads(body["messages"][1]["content"])
+        better = "A" if shown["answer A"] == shown["reference answer"] else "B"
+        return completion(json.dumps({"why": "it is the same", "better": better}))
+
+    endpoint.answer = lambda number, body: completion('{"why": "first", "better": "A"}')
+    first = evaluate(world, tuned, "j1", {"judge": "j"})["judged"]
+    assert (first["wins"], first["losses"], first["ties"], first["turned"]) == (0, 0, 6, 6)
+    endpoint.answer = reads
+    result = evaluate(world, tuned, "j2", {"judge": "j", "rubric": "Only the truth."})
+    assert (result["judged"]["wins"], result["judged"]["losses"]) == (6, 0)
+    assert "The judge j prefers it 6 times" in result["verdict"]
+    assert "Only the truth." in endpoint.bodies[-1]["messages"][0]["content"]
+    lines = read_json_lines(tuned.evaluations / "j2" / "judged.jsonl")
+    assert [line["verdict"] for line in lines] == ["win"] * 6
+    assert {order["tuned_first"] for order in lines[0]["orders"]} == {True, False}
+    assert "it is the same" in lines[0]["orders"][0]["reply"]
+
+
+def test_a_judge_that_talks_nonsense_ends_it_with_a_reason(
+    world: TinyWorld, tuned: RunFolder, endpoint: StandIn
+) -> None:
+    endpoint.answer = lambda number, body: completion("I like both.")
+    with pytest.raises(ModelError, match="gave no verdict on any row"):
+        evaluate(world, tuned, "j3", {"judge": "j"})
+
+
+def test_rows_of_another_data_set_are_all_measured(world: TinyWorld, tuned: RunFolder) -> None:
+    file = world.root / "others.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in colour_rows()))
+    info = import_dataset(Workspace.open(world.root), [file], name="others", eval_fraction=0.0)
+    result = evaluate(world, tuned, "others", {"dataset": info.id})
+    assert (result["rows"], result["part"]) == (len(colour_rows()), "other")
+    assert result["dataset"]["name"] == "others"
+    assert not any("trained on" in text for text in [result["verdict"], *result["notes"]])
+
+
+def test_general_prompts_are_asked_before_and_after(world: TinyWorld, tuned: RunFolder) -> None:
+    result = evaluate(world, tuned, "general")
+    assert sum(one["prompts"] for one in result["general"]) == 40
+    assert all(one["base"] is not None for one in result["general"])
+    lines = read_json_lines(tuned.evaluations / "general" / "general.jsonl")
+    assert len(lines) == 40 and {"tuned", "base", "tuned_kept"} <= lines[0].keys()
+    assert not evaluate(world, tuned, "without", {"general": False})["general"]
+
+
+def test_the_report_can_be_taken_along(world: TinyWorld, tuned: RunFolder, tmp_path: Path) -> None:
+    evaluate(world, tuned, "document", {"pattern": "colour"})
+    folder = tuned.evaluations / "document"
+    for ending in ENDINGS:
+        write_document(folder, tmp_path / f"report{ending}")
+    said = json.loads((tmp_path / "report.json").read_text())["verdict"]
+    for ending in (".md", ".html"):
+        text = (tmp_path / f"report{ending}").read_text(encoding="utf-8")
+        assert said in html.unescape(text)
+        assert "Matches the pattern" in text and "Fields right" in text and "Row 1" in text
+    assert len(read_json_lines(tmp_path / "report.jsonl")) == 6
+    with pytest.raises(DataError, match="cannot be written as .pdf"):
+        write_document(folder, tmp_path / "report.pdf")

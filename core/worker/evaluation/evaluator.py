@@ -31,7 +31,8 @@ class Evaluator(ABC, Generic[M]):
     It keeps no model, so that the tuned one can make room for its base. Parameters (job.json):
     checkpoint ("final"), dataset (the run's own), max_rows (all), max_new_tokens, compare_base
     (true); of a writer also against (other models, see `core.evaluation.targets`), general (true:
-    the general prompts too), pattern (a regular expression of right answers).
+    the general prompts too), pattern (a regular expression of right answers),
+    judge (a model of the endpoint) and rubric.
     """
 
     kind: ClassVar[Kind]

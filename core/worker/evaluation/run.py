@@ -10,12 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from core.errors import ModelError
+from core.evaluation.judge import Pair, judge
 from core.evaluation.metrics import Written, difference_of, numbers_of
 from core.evaluation.paired import compared
 from core.evaluation.report import (
     ANSWERS,
     GENERAL,
+    JUDGED,
     DatasetName,
+    Judged,
     Other,
     Report,
     has_base,
@@ -69,7 +72,8 @@ def _evaluate(task: Task, workspace: Workspace) -> tuple[Report, dict[str, str]]
     found = evaluator.found = evaluator.prepare(model)
     compare = has_base(kind) and bool(task.params.get("compare_base", True))
     targets = [parse_target(text) for text in task.params.get("against") or []]
-    each = 0.93 / (1 + compare + len(targets))
+    judging = 0.2 if task.params.get("judge") else 0.0
+    each = (0.93 - judging) / (1 + compare + len(targets))
     tuned = evaluator.measure(model, task.part(0.05, 0.05 + each), "tuned")
     base = None
     if compare:
@@ -85,8 +89,9 @@ def _evaluate(task: Task, workspace: Workspace) -> tuple[Report, dict[str, str]]
     free_memory()
     others = []
     for place, target in enumerate(targets):
-        begin = 0.98 - each * (len(targets) - place)
+        begin = 0.98 - judging - each * (len(targets) - place)
         others.append(_other(evaluator, target, tuned, task.part(begin, begin + each)))
+    judged, verdicts = _judge(evaluator, tuned, base, task.part(0.98 - judging, 0.98))
     task.tell(0.98, _("Counting"))
     info = found.info
     report = Report(
@@ -102,6 +107,7 @@ def _evaluate(task: Task, workspace: Workspace) -> tuple[Report, dict[str, str]]
         tuned=numbers_of(tuned),
         difference=None if base is None else difference_of(tuned, base),
         others=others,
+        judged=judged,
         notes=[*found.notes, *evaluator.notes(tuned)],
         differences=evaluator.differing(tuned, base),
         settings=evaluator.settings(),
@@ -111,7 +117,39 @@ def _evaluate(task: Task, workspace: Workspace) -> tuple[Report, dict[str, str]]
     files = {ANSWERS: _lines(evaluator.answers(tuned, base))}
     if isinstance(evaluator, Writer) and evaluator.general:
         files[GENERAL] = _lines(evaluator.general_answers())
+    if judged is not None:
+        files[JUDGED] = _lines(verdicts)
     return report, files
+
+
+def _judge(
+    evaluator: Evaluator[Any], tuned: Any, base: Any, tell: Tell
+) -> tuple[Judged | None, list[dict[str, Any]]]:
+    """What a judge says, if one was asked for, of the tuned answers beside those of the base, or
+    of the first other model. Raises ModelError where there are no answers to compare."""
+    model = str(evaluator.task.params.get("judge") or "")
+    if not model:
+        return None, []
+    others = [base] if base is not None else []
+    others += evaluator.others.values() if isinstance(evaluator, Writer) else []
+    if not isinstance(evaluator, Writer) or not evaluator.is_asked or not others:
+        raise ModelError(
+            _("A judge compares the answers of two models to rows with a question."),
+            _("Compare with the base or another model, or leave the judge out."),
+        )
+    pairs = [
+        Pair(
+            row.index,
+            "\n\n".join(str(turn["content"]) for turn in row.prompt),
+            tuned.scored.answers[place],
+            others[0].scored.answers[place],
+            row.expected or "",
+        )
+        for place, row in enumerate(evaluator.found.rows)
+    ]
+    said = _("The judge {model}", model=model)
+    rubric = str(evaluator.task.params.get("rubric") or "")
+    return judge(pairs, model, rubric, lambda done: tell(done, said))
 
 
 def _other(evaluator: Evaluator[Any], target: Target, tuned: Written, tell: Tell) -> Other:
