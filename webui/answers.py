@@ -6,6 +6,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -24,8 +25,9 @@ from core.evaluation.answer_rows import (
 )
 from core.evaluation.document import titles
 from core.evaluation.intervals import Estimate
+from core.evaluation.marks import agreement, mark, read_judged, read_marks
 from core.evaluation.report import Evaluation, Report, load_evaluation
-from core.language import _
+from core.language import _, n_
 from webui import messages, tables
 from webui.choice import Dropdown, Radio
 from webui.context import CHOICE, App
@@ -46,6 +48,7 @@ class AnswersView:
     def __init__(self, app: App) -> None:
         self.app = app
         self.shown = gr.State(("", ""))  # run, evaluation
+        self.first = gr.State(0)
         with gr.Column(visible=False, elem_id="answers") as self.box:
             gr.HTML(f"<h3>{_('Rows')}</h3>")
             with gr.Row(elem_classes="toolbar"):
@@ -79,7 +82,8 @@ class AnswersView:
     @property
     def outputs(self) -> set[Any]:
         return {
-            self.shown, self.box, self.kind, self.against, self.by, self.words, self.table
+            self.shown, self.first, self.box, self.kind, self.against, self.by, self.words,
+            self.table,
         }  # fmt: skip
 
     def show(self, run_id: str, found: Evaluation | None) -> Updates:
@@ -94,6 +98,7 @@ class AnswersView:
         return {
             self.box: gr.Column(visible=True),
             self.shown: (run_id, found.id),
+            self.first: 0,
             self.kind: gr.Radio(_kinds(rows, against), value="all"),
             self.against: gr.Dropdown(
                 [(titles(report)[name], name) for name in others],
@@ -102,43 +107,54 @@ class AnswersView:
             ),
             self.by: gr.Dropdown(named, value="", visible=len(named) > 1),
             self.words: "",
-            self.table: drawn(report, rows, "all", "", against, "", 0),
+            self.table: drawn(found.folder, report, rows, "all", "", against, "", 0),
         }
 
     def choose(self, data: Updates) -> Updates:
         """What was chosen, from its first row."""
-        report, rows = self._rows(data[self.shown])
-        if report is None:
+        found = self._found(data)
+        if found is None:
             return {self.box: gr.Column(visible=False)}
-        against = data[self.against] or ""
-        return {
-            self.kind: gr.Radio(_kinds(rows, against)),
-            self.table: self._drawn(data, report, rows, 0),
-        }
+        kinds = _kinds(read_answers(found.folder), data[self.against] or "")
+        return {self.kind: gr.Radio(kinds), self.table: self._drawn(data, found, 0)}
 
     def turn(self, data: Updates, event: gr.EventData) -> Updates:
         """Another page."""
-        report, rows = self._rows(data[self.shown])
-        if report is None:
+        found = self._found(data)
+        if found is None:
             return {self.box: gr.Column(visible=False)}
-        return {self.table: self._drawn(data, report, rows, int(getattr(event, "first", 0)))}
+        first = int(getattr(event, "first", 0))
+        return {self.first: first, self.table: self._drawn(data, found, first)}
 
-    def _drawn(self, data: Updates, report: Report, rows: Sequence[AnswerRow], first: int) -> str:
+    def mark(self, data: Updates, event: gr.EventData) -> Updates:
+        """A person's own verdict on a row, which stays where it is."""
+        found = self._found(data)
+        if found is None:
+            return {self.box: gr.Column(visible=False)}
+        mark(found.folder, int(event.id), str(event.act))
+        drawn = self._drawn(data, found, data[self.first], opened=int(event.id))
+        return {self.table: drawn}
+
+    def _drawn(self, data: Updates, found: Evaluation, first: int, opened: int = -1) -> str:
+        rows = read_answers(found.folder)
         asked = data[self.kind], data[self.words], data[self.against] or "", data[self.by] or ""
-        return drawn(report, rows, *asked, first)
+        assert found.report is not None, "it was shown"
+        return drawn(found.folder, found.report, rows, *asked, first, opened)
 
-    def _rows(self, shown: tuple[str, str]) -> tuple[Report | None, list[AnswerRow]]:
-        run_id, name = shown
+    def _found(self, data: Updates) -> Evaluation | None:
+        """The evaluation that is shown, if it is still there."""
+        run_id, name = data[self.shown]
         if not name:
-            return None, []
-        folder = self.app.workspace.run(run_id).evaluations / name
-        return load_evaluation(folder).report, read_answers(folder)
+            return None
+        found = load_evaluation(self.app.workspace.run(run_id).evaluations / name)
+        return found if found.report else None
 
     def wire(self) -> None:
-        inputs = {self.shown, self.kind, self.against, self.by, self.words}
+        inputs = {self.shown, self.kind, self.against, self.by, self.words, self.first}
         events = [self.kind.input, self.against.input, self.by.input, self.words.input]
         gr.on(events, self.choose, inputs, {self.kind, self.table, self.box}, **CHOICE)
-        self.table.input(self.turn, inputs, {self.table, self.box}, **CHOICE)
+        self.table.input(self.turn, inputs, {self.table, self.first, self.box}, **CHOICE)
+        self.table.apply(self.mark, inputs, {self.table, self.box}, **CHOICE)
 
 
 def _kinds(rows: Sequence[AnswerRow], against: str) -> list[tuple[str, str]]:
@@ -150,6 +166,7 @@ def _kinds(rows: Sequence[AnswerRow], against: str) -> list[tuple[str, str]]:
 
 
 def drawn(
+    folder: Path,
     report: Report,
     rows: Sequence[AnswerRow],
     kind: str,
@@ -157,18 +174,31 @@ def drawn(
     against: str,
     by: str,
     first: int,
+    opened: int = -1,
 ) -> str:
-    """The rows that are asked for, twenty at a time, below them counted by a column."""
+    """The rows that are asked for, twenty at a time, below them counted by a column. The row with
+    the index `opened` is open, else the first one."""
     found = chosen(rows, kind, words, against)
     shown, pager = tables.page(found, first, PAGE)
-    names = titles(report)
-    lines = "".join(_line(row, names, against, at == 0) for at, row in enumerate(shown))
+    open_row = opened if any(row.index == opened for row in shown) else next(iter(shown), None)
+    names, marks, judged = titles(report), read_marks(folder), read_judged(folder)
+    lines = "".join(
+        _line(
+            row,
+            names,
+            against,
+            _verdicts(names, against, row.index, marks.get(row.index), judged.get(row.index)),
+            row is open_row or row.index == open_row,
+        )
+        for row in shown
+    )
     if not found:
         lines = messages.note(_("No row is so."))
-    return f"{_counted(rows, names, against, by)}<div class='answers'>{lines}</div>{pager}"
+    agreed = _agreed(folder) if marks and judged else ""
+    return f"{agreed}{_counted(rows, names, against, by)}<div class='answers'>{lines}</div>{pager}"
 
 
-def _line(row: AnswerRow, names: dict[str, str], against: str, is_open: bool) -> str:
+def _line(row: AnswerRow, names: dict[str, str], against: str, verdicts: str, is_open: bool) -> str:
     """A row, folded: its number, what became of it, and its question."""
     question = next((str(turn.get("content") or "") for turn in reversed(row.prompt)), row.rendered)
     short = question if len(question) <= _SHORT else f"{question[:_SHORT]}…"
@@ -187,8 +217,58 @@ def _line(row: AnswerRow, names: dict[str, str], against: str, is_open: bool) ->
         f"<details class='answer-row card compared'{' open' if is_open else ''}><summary>"
         f"<span class='soft'>{row.index + 1}</span> {_mark(row, against)} "
         f"<span>{messages.escape(short)}</span></summary>{prompt}"
-        f'<div class="columns">{drawn}</div></details>'
+        f'<div class="columns">{drawn}</div>{verdicts}</details>'
     )
+
+
+def _verdicts(
+    names: dict[str, str],
+    against: str,
+    index: int,
+    marked: str | None,
+    judged: dict[str, Any] | None,
+) -> str:
+    """Buttons for a person's own verdict, and the judge's."""
+    if not against:
+        return ""
+    words = {
+        "win": _("{model} is better", model=names[TUNED]),
+        "tie": _("As good"),
+        "loss": _("{model} is better", model=names[against]),
+    }
+    buttons = "".join(
+        f'<button type="button" class="small" data-act="{verdict}" data-id="{index}" '
+        f'aria-pressed="{str(verdict == marked).lower()}">{messages.escape(word)}</button>'
+        for verdict, word in words.items()
+    )
+    told = ""
+    if judged is not None:
+        said = words.get(judged["verdict"], _("no verdict"))
+        replies = "".join(
+            f"<div class='reply'>{messages.escape(order.get('reply') or '')}</div>"
+            for order in judged.get("orders", [])
+        )
+        told = (
+            f"<details class='prompt'><summary>{_('Judge: {verdict}', verdict=said)}</summary>"
+            f"{replies}</details>"
+        )
+    return f"<p class='verdicts'><span class='soft'>{_('You say:')}</span> {buttons}</p>{told}"
+
+
+def _agreed(folder: Path) -> str:
+    """How far the judge says what the person says."""
+    found = agreement(folder)
+    if found is None:
+        return ""
+    said = n_(
+        "The judge agrees with you on {share:.0%} of {n} row.",
+        "The judge agrees with you on {share:.0%} of {n} rows.",
+        found.rows,
+        share=found.share,
+    )
+    if found.tau is not None:
+        said = _("{told} Kendall's tau is {tau:.2f}.", told=said, tau=found.tau)
+    return messages.note(said)
 
 
 def _mark(row: AnswerRow, against: str) -> str:

@@ -9,6 +9,7 @@ from gradio.components import Component
 
 from core.data.registry import list_datasets
 from core.errors import TunesmithError
+from core.evaluation.judge import RUBRIC
 from core.evaluation.report import Evaluation, has_base, kind_of, list_evaluations
 from core.evaluation.targets import Target
 from core.export.reports import list_exports
@@ -106,6 +107,25 @@ class _Evaluate:
                         elem_id="evaluate-general",
                         min_width=220,
                     )
+                with gr.Row(elem_classes="picker"):
+                    self.judge = gr.Textbox(
+                        label=_("Judge"),
+                        info=_(
+                            "A model of the endpoint in the environment, which compares the "
+                            "answers in both orders. Empty for none."
+                        ),
+                        elem_id="evaluate-judge",
+                        max_lines=1,
+                        min_width=220,
+                    )
+                    self.rubric = gr.Textbox(
+                        label=_("What counts for the judge"),
+                        placeholder=RUBRIC,
+                        elem_id="evaluate-rubric",
+                        lines=2,
+                        max_lines=6,
+                        min_width=260,
+                    )
             with gr.Row(elem_classes="actions"):
                 self.start = gr.Button(_("Evaluate"), variant="primary", elem_id="evaluate-start")
         self.said = gr.HTML(elem_id="evaluate-said", apply_default_css=False)
@@ -152,6 +172,8 @@ class _Evaluate:
             "against": list(data[self.against] or []),
             "pattern": data[self.pattern].strip(),
             "general": data[self.general],
+            "judge": data[self.judge].strip(),
+            "rubric": data[self.rubric],
         }
         try:
             submit_evaluation(self.app.workspace, self.app.store, data[self.shared.run], params)
@@ -193,7 +215,8 @@ class _Evaluate:
         fields = {self.form, self.compare, self.dataset, self.against}
         parts = {*self.beginning.outputs, *fields, *boxes}
         shared.on_show("evaluate", self.open, {run, self.dataset}, parts)
-        asked = {run, self.checkpoint, self.rows, *fields, self.pattern, self.general} - {self.form}
+        asked = {run, self.checkpoint, self.rows, *fields, self.pattern, self.general}
+        asked = (asked | {self.judge, self.rubric}) - {self.form}
         begun = self.start.click(self.begin, asked, self.said, **quiet)
         self.jobs.wire(shared, "evaluate", run, self.start, begun)
         shared.ticker.tick(self.refresh, {run, self.newest}, boxes, **quiet)

@@ -59,17 +59,22 @@ def read_answers(folder: Path) -> list[AnswerRow]:
 def _row(line: dict[str, Any]) -> AnswerRow:
     names = [name.removesuffix("_score") for name in line if name.endswith("_score")]
     sides = {
-        name: Side(line[name], line[f"{name}_score"], line.get(f"{name}_fields_right"))
+        name: Side(_said(line[name]), line[f"{name}_score"], line.get(f"{name}_fields_right"))
         for name in names
     }
     return AnswerRow(
         line["index"],
         line.get("prompt") or [],
         line.get("rendered") or "",
-        line.get("expected") or "",
+        _said(line.get("expected")),
         line.get("meta") or {},
         sides,
     )
+
+
+def _said(answer: Any) -> str:
+    """An answer, or the labels of a classifier."""
+    return ", ".join(answer) if isinstance(answer, list) else answer or ""
 
 
 KINDS = {

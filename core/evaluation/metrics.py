@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from core.evaluation.answers import answer_metrics
 from core.evaluation.answers.metric import Answered
 from core.evaluation.intervals import Estimate, clustered_share, mean, ratio, share
+from core.evaluation.label_curves import bins, calibration_error, two_class_scores
 from core.evaluation.label_scores import Flags, Truth, macro_f1, means, right_rows
 from core.evaluation.scoring import FieldRule, Scored
 from core.language import N_, Said
@@ -180,6 +181,28 @@ class Labelled:
     @metric(N_("Recall, macro"), N_("Of rows that have a label, the share given it"), "share")
     def recall_macro(self) -> Estimate:
         return self._mean("recall_macro")
+
+    @metric(
+        N_("Calibration error"),
+        N_("How far its probabilities are from the share that is right, on average (ECE)"),
+        better="lower",
+    )
+    def ece(self) -> Estimate:
+        return Estimate(calibration_error(bins(self.given, self.chances, self.truth)))
+
+    @metric(N_("Area under the ROC curve"), N_("0.5 is chance, 1 tells both labels apart"))
+    def roc_auc(self) -> Estimate | None:
+        return self._of_two("roc_auc_score")
+
+    @metric(N_("Average precision"), N_("Area under the curve of precision and recall"))
+    def average_precision(self) -> Estimate | None:
+        return self._of_two("average_precision_score")
+
+    def _of_two(self, name: str) -> Estimate | None:
+        import sklearn.metrics
+
+        two = two_class_scores(self.chances, self.truth)
+        return Estimate(float(getattr(sklearn.metrics, name)(two[1], two[0]))) if two else None
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, PlainSerializer, ValidationError, model_validator
 
 from core.evaluation.intervals import Estimate
+from core.evaluation.label_curves import Bin, LabelCurves
 from core.evaluation.metrics import Numbers, Parts
 from core.evaluation.scoring import FieldRule
 from core.jobs.job import read_record
@@ -123,6 +124,18 @@ class LabelNumbers(_Part):
     given: int
 
 
+class Speed(_Part):
+    """How fast a classifier is: seconds for one text alone, after a warm-up, and texts a second in
+    batches and one by one."""
+
+    mean: float
+    p50: float
+    p95: float
+    p99: float
+    batched: float
+    alone: float
+
+
 class Usual(_Part):
     """What always giving the most frequent label would get, or with several those of most rows."""
 
@@ -220,6 +233,9 @@ class Report(_Part):
     majority: Usual | None = None
     by_label: list[LabelNumbers] = []
     confusion: list[list[int]] | None = None
+    calibration: list[Bin] = []
+    curves: LabelCurves | None = None
+    speed: Speed | None = None
     # Of a reward model: the share of pairs whose better answer is the longer one.
     longer_is_right: float | None = None
     # Of a model that read or filled texts: those that it knows least.

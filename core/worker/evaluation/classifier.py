@@ -5,15 +5,17 @@ against is always giving the most frequent one."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 
 from core.errors import DataError
+from core.evaluation.label_curves import bins, curves
 from core.evaluation.label_scores import by_label, confusion, means, right_rows, truth_of
 from core.evaluation.metrics import Labelled
-from core.evaluation.report import Note, Row, Usual, note
+from core.evaluation.report import Note, Row, Speed, Usual, note
 from core.language import _
 from core.progress import Tell
 from core.worker.evaluation.evaluator import MOST_SHOWN, Evaluator
@@ -26,6 +28,9 @@ from core.worker.models.classifier import (
     probabilities,
     text_ids,
 )
+
+# Single texts are timed so often, after some that only warm up.
+_WARM_UP, _TIMED = 5, 40
 
 
 class Classifier(Evaluator[Labelled]):
@@ -54,13 +59,30 @@ class Classifier(Evaluator[Labelled]):
         return found
 
     def measure(self, model: Any, tell: Tell, which: str) -> Labelled:
+        begun = time.perf_counter()
         logits = label_logits(
-            model, self.tokenizer, self.ids, lambda done: tell(done, _("Giving labels"))
+            model, self.tokenizer, self.ids, lambda done: tell(0.8 * done, _("Giving labels"))
         )
+        batched = len(self.ids) / (time.perf_counter() - begun)
+        self.speed = self._speed(model, batched, lambda done: tell(done, _("Measuring the speed")))
         chances = probabilities(logits, self.labels)
         said = given(chances, self.labels).numpy()
         truth = truth_of([self.labels.ids_of(names) for names in self.names], self.labels)
         return Labelled(said, truth, chances.numpy())
+
+    def _speed(self, model: Any, batched: float, tell: Callable[[float], None]) -> Speed:
+        """Of texts one by one, those of the rows in turn."""
+        seconds = []
+        for number in range(_WARM_UP + _TIMED):
+            ids = self.ids[number % len(self.ids)]
+            begun = time.perf_counter()
+            label_logits(model, self.tokenizer, [ids])
+            seconds.append(time.perf_counter() - begun)
+            tell(0.8 + 0.2 * number / (_WARM_UP + _TIMED))
+        timed = np.array(seconds[_WARM_UP:])
+        p50, p95, p99 = (float(one) for one in np.quantile(timed, [0.5, 0.95, 0.99]))
+        mean = float(timed.mean())
+        return Speed(mean=mean, p50=p50, p95=p95, p99=p99, batched=batched, alone=1 / mean)
 
     def notes(self, tuned: Labelled) -> list[Note]:
         unseen = int(tuned.truth.unseen.sum())
@@ -73,6 +95,9 @@ class Classifier(Evaluator[Labelled]):
             "majority": self._majority(tuned),
             "by_label": by_label(said, truth, self.labels),
             "confusion": confusion(said, truth, self.labels),
+            "calibration": bins(said, tuned.chances, truth),
+            "curves": None if self.labels.multi else curves(tuned.chances, truth),
+            "speed": self.speed,
         }
 
     def _majority(self, tuned: Labelled) -> Usual:
@@ -111,12 +136,16 @@ class Classifier(Evaluator[Labelled]):
         return ", ".join(names) or _("none")
 
     def answers(self, tuned: Labelled, base: Labelled | None) -> Iterator[dict[str, Any]]:
-        names = self.labels.names
+        names, right = self.labels.names, right_rows(tuned.given, tuned.truth)
         for place, index in enumerate(self.found.indices):
             chances = zip(names, tuned.chances[place], strict=True)
+            row = self.found.rows[place]
             yield {
                 "index": index,
+                "prompt": [{"role": "user", "content": row.get("text") or ""}],
+                "meta": row.get("meta") or {},
                 "expected": self.names[place],
                 "tuned": [names[i] for i in np.flatnonzero(tuned.given[place])],
+                "tuned_score": float(right[place]),
                 "probabilities": {name: round(float(chance), 6) for name, chance in chances},
             }
