@@ -18,6 +18,7 @@ from core.evaluation.report import GENERAL, KnownText, LabelNumbers, Report, Row
 from core.evaluation.verdict import notes, verdict
 from core.language import _, n_
 from webui import messages
+from webui.label_curves import drawn_curves
 
 SHOWN_ROWS = 20
 # The others open at a click.
@@ -335,7 +336,25 @@ def label_parts(found: Report) -> str:
     """What stands between a classifier's numbers and its mistakes; empty for other reports."""
     if found.measured != "labels":
         return ""
-    return _table(found.by_label) + _confusions(found)
+    return _table(found.by_label) + _confusions(found) + drawn_curves(found) + _speed(found)
+
+
+def _speed(found: Report) -> str:
+    if found.speed is None:
+        return ""
+    speed = found.speed
+    told = _(
+        "One text alone takes {mean:.1f} ms (half of them {p50:.1f}, 95 % {p95:.1f}, 99 % "
+        "{p99:.1f}); in batches it reads {batched:,.0f} texts a second, {times:.1f} times as many "
+        "as one by one.",
+        mean=1000 * speed.mean,
+        p50=1000 * speed.p50,
+        p95=1000 * speed.p95,
+        p99=1000 * speed.p99,
+        batched=speed.batched,
+        times=speed.batched / speed.alone,
+    )
+    return f"<h3>{_('Speed')}</h3><p class='soft'>{told}</p>"
 
 
 def _table(labels: list[LabelNumbers]) -> str:

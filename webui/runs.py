@@ -10,6 +10,9 @@ from typing import Any
 import gradio as gr
 
 from core.errors import TunesmithError
+from core.evaluation.document import spelled
+from core.evaluation.metrics import METRICS
+from core.evaluation.report import Report, list_evaluations
 from core.jobs.queue import move_job, stop_job
 from core.language import N_, _, n_
 from core.rules import load_config
@@ -128,7 +131,8 @@ class _Runs:
             Line(run.job.name, curves(run.folder.root).get(which, []), colour)
             for run, colour in zip(runs, _colours(runs), strict=True)
         ]
-        return figure(lines, y=_(OVERLAYS[which]), key=which, log=log), differing(runs)
+        told = differing(runs) + evaluated(runs)
+        return figure(lines, y=_(OVERLAYS[which]), key=which, log=log), told
 
     def use_again(self, run_id: str) -> dict[Any, Any]:
         """The run's settings in Configure, for another run with some of them changed."""
@@ -219,6 +223,42 @@ class _Runs:
         deleted = self.confirm.click(self.delete_now, [self.deleting, run], [run, told], **quiet)
         deleted.then(**redraw)
         deleted.then(self.compare, compared, drawn, **quiet)
+
+
+def evaluated(runs: Sequence[RunSummary]) -> str:
+    """What was measured of the runs on the same rows, by each one's newest evaluation of them."""
+    same: dict[tuple[str, str, int], dict[str, Report]] = {}
+    for run in runs:
+        for one in reversed(list_evaluations(run.folder.root)):
+            if report := one.report:
+                rows = (report.dataset.fingerprint, report.part, report.rows)
+                same.setdefault(rows, {})[run.id] = report
+    reports = max(same.values(), key=len, default={})
+    if len(reports) < 2:
+        return (
+            f"<p class='soft'>{_('Evaluate two of them on the same rows to see them here.')}</p>"
+            if len(runs) > 1
+            else ""
+        )
+    names = [messages.escape(run.job.name) for run in runs if run.id in reports]
+    found = [reports[run.id] for run in runs if run.id in reports]
+    lines = [
+        f"<tr><th scope='row'>{messages.escape(metric.title)}</th>"
+        f"{''.join(f'<td class="num">{spelled(one.number(key))}</td>' for one in found)}</tr>"
+        for key, metric in METRICS.items()
+        if any(one.number(key) for one in found)
+    ]
+    heads = "".join(f"<th>{name}</th>" for name in names)
+    title = n_(
+        "Measured on the same {n} row of {dataset}",
+        "Measured on the same {n} rows of {dataset}",
+        found[0].rows,
+        dataset=messages.escape(found[0].dataset.name),
+    )
+    return (
+        f"<h3>{title}</h3><div class='table-scroll'><table class='measured'><thead><tr><td></td>"
+        f"{heads}</tr></thead><tbody>{''.join(lines)}</tbody></table></div>"
+    )
 
 
 def differing(runs: Sequence[RunSummary]) -> str:
