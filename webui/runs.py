@@ -242,12 +242,11 @@ def evaluated(runs: Sequence[RunSummary]) -> str:
         )
     names = [messages.escape(run.job.name) for run in runs if run.id in reports]
     found = [reports[run.id] for run in runs if run.id in reports]
-    lines = [
-        f"<tr><th scope='row'>{messages.escape(metric.title)}</th>"
-        f"{''.join(f'<td class="num">{spelled(one.number(key))}</td>' for one in found)}</tr>"
-        for key, metric in METRICS.items()
-        if any(one.number(key) for one in found)
-    ]
+    lines = []
+    for key, metric in METRICS.items():
+        if any(one.number(key) for one in found):
+            cells = "".join(f"<td class='num'>{spelled(one.number(key))}</td>" for one in found)
+            lines.append(f"<tr><th scope='row'>{messages.escape(metric.title)}</th>{cells}</tr>")
     heads = "".join(f"<th>{name}</th>" for name in names)
     title = n_(
         "Measured on the same {n} row of {dataset}",
