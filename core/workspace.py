@@ -176,6 +176,11 @@ class Workspace:
         return self.root / "rewards"
 
     @property
+    def chats(self) -> Path:
+        """Conversations that are kept, with what was said of the answers."""
+        return self.root / "chats"
+
+    @property
     def uploads(self) -> Path:
         return self.root / "uploads"
 

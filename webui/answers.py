@@ -38,6 +38,8 @@ _SHORT = 120  # characters of a question that stand in a row's line
 _PIECE = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]|[^\W\u3040-\u30ff\u3400-\u9fff]+|\s+|[^\w\s]")
 # Longer texts are shown without marks: comparing takes the square of their length.
 _MOST_PIECES = 2000
+# Of texts that have less in common every word would be marked.
+_ALIKE = 0.4
 
 Updates = dict[Component, Any]
 
@@ -202,7 +204,9 @@ def _line(row: AnswerRow, names: dict[str, str], against: str, verdicts: str, is
     """A row, folded: its number, what became of it, and its question."""
     question = next((str(turn.get("content") or "") for turn in reversed(row.prompt)), row.rendered)
     short = question if len(question) <= _SHORT else f"{question[:_SHORT]}…"
-    cells = [(_("Expected"), _plain(row.expected))]
+    has_fields = row.sides[TUNED].right is not None
+    fields = field_list(row.expected, row.expected, None) if has_fields else ""
+    cells = [(_("Expected"), fields or _plain(row.expected))]
     for name, title in names.items():
         if name in row.sides:
             side = row.sides[name]
@@ -293,6 +297,8 @@ def answer(side: Side, expected: str) -> str:
         return _plain(side.text)
     parts = []
     matcher = difflib.SequenceMatcher(None, wanted, given, autojunk=False)
+    if matcher.ratio() < _ALIKE:
+        return _plain(side.text)
     for kind, a, b, c, d in matcher.get_opcodes():
         lost, got = "".join(wanted[a:b]), "".join(given[c:d])
         if kind == "equal":

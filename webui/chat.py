@@ -1,34 +1,49 @@
-"""Chat: base and tuned side by side from one prompt; any run, any checkpoint. A column of equal
-width for each model."""
+"""Chat: up to four models side by side from one prompt, a column of equal width for each; what is
+said of their answers becomes rows for the next run."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import gradio as gr
+from gradio.components import Component
 from gradio.context import get_blocks_context
 
+from core.chat.conversations import (
+    FORMS,
+    Conversation,
+    Lane,
+    Turn,
+    delete_conversation,
+    feedback_dataset,
+    feedback_rows,
+    list_conversations,
+    load_conversation,
+    save_conversation,
+)
 from core.chat.session import ChatSession, Column, ColumnState
 from core.chat.settings import ChatSettings, LoadedModels, chat_settings
 from core.config import field_specs
 from core.data.registry import load_dataset_info, read_rows
 from core.errors import ConfigError, TunesmithError
-from core.language import N_, _, n_
+from core.language import _, n_
 from core.models.starter import STARTER_MODELS
 from core.rules import load_config
 from webui import messages
 from webui.beginning import Beginning
+from webui.chat_lanes import lanes, speed
 from webui.choice import Dropdown
-from webui.context import QUIET, App, Shared
+from webui.context import CHOICE, QUIET, App, Shared
 from webui.run_choice import checkpoint_choices, find_run, run_choices, trained_runs
+from webui.tables import CLICKS
 
 NOBODY = ""
 # Seconds between two pictures of a growing answer: smooth to read, light to send.
 PACE = 0.1
 ROWS_TO_TRY = 40
+Updates = dict[Component, Any]
 
 
 def build(app: App, shared: Shared) -> None:
@@ -38,7 +53,8 @@ def build(app: App, shared: Shared) -> None:
 class _Chat:
     def __init__(self, app: App, shared: Shared) -> None:
         self.app, self.shared = app, shared
-        self.talk = gr.State([])
+        self.talk = gr.State(None)
+        self.marking = gr.State(None)  # the lane and turn of the answer that is being corrected
         self.beginning = Beginning(
             app,
             shared,
@@ -48,7 +64,19 @@ class _Chat:
         with gr.Row(elem_classes="picker"):
             self.left = Dropdown([], label=_("Left"), elem_id="chat-left", min_width=200)
             self.right = Dropdown([], label=_("Right"), elem_id="chat-right", min_width=200)
-        self.view = gr.HTML(elem_id="chat-view", apply_default_css=False, autoscroll=True)
+            self.third = Dropdown([], label=_("Third"), elem_id="chat-third", min_width=200)
+            self.fourth = Dropdown([], label=_("Fourth"), elem_id="chat-fourth", min_width=200)
+        self.models = [self.left, self.right, self.third, self.fourth]
+        self.view = gr.HTML(
+            elem_id="chat-view", apply_default_css=False, autoscroll=True, js_on_load=CLICKS
+        )
+        with gr.Column(visible=False, elem_id="chat-correct") as self.correcting:
+            self.corrected = gr.Textbox(
+                label=_("How the answer should have been"), lines=3, max_lines=12
+            )
+            with gr.Row(elem_classes="actions"):
+                self.keep = gr.Button(_("Keep"), elem_id="chat-keep")
+                self.cancel = gr.Button(_("Cancel"))
         self.told = gr.HTML(elem_id="chat-told", apply_default_css=False)
         with gr.Row(elem_classes="ask", equal_height=False):
             self.prompt = gr.Textbox(
@@ -65,7 +93,7 @@ class _Chat:
                 self.stop = gr.Button(_("Stop"), visible=False, elem_id="chat-stop")
         with gr.Row(elem_classes="actions"):
             self.try_row = gr.Button(_("Try a held-out row"), elem_id="chat-row")
-            self.clear = gr.Button(_("Clear"), elem_id="chat-clear")
+            self.clear = gr.Button(_("New conversation"), elem_id="chat-clear")
             self.unload = gr.Button(_("Unload"), elem_id="chat-unload")
         self.memory = gr.HTML(loaded(None), elem_id="chat-memory", apply_default_css=False)
         with gr.Accordion(_("System prompt and sampling"), open=False, elem_classes="fold"):
@@ -80,78 +108,169 @@ class _Chat:
             )
             with gr.Row(elem_classes="picker"):
                 self.settings = {spec.name: _control(spec) for spec in field_specs(ChatSettings)}
+        with gr.Accordion(
+            _("Conversations, and rows from them"),
+            open=False,
+            elem_classes="fold",
+            elem_id="chat-kept",
+        ):
+            self._build_kept()
         self.inputs = {
             self.talk,
             self.prompt,
-            self.left,
-            self.right,
+            *self.models,
             self.system,
             *self.settings.values(),
         }
 
+    def _build_kept(self) -> None:
+        with gr.Row(elem_classes="picker"):
+            self.saved = Dropdown(
+                [], label=_("Conversation"), elem_id="chat-saved", scale=3, min_width=220
+            )
+            self.name = gr.Textbox(
+                label=_("Name"), max_lines=1, max_length=80, scale=2, elem_id="chat-name"
+            )
+        with gr.Row(elem_classes="actions"):
+            self.rename = gr.Button(_("Save name"))
+            self.remove = gr.Button(_("Delete"), variant="stop", elem_id="chat-remove")
+            self.export = gr.DownloadButton(_("Download as JSON"), elem_id="chat-export")
+        with gr.Row(elem_classes="picker"):
+            self.form = gr.Radio(
+                [(_(title), form) for form, title in FORMS.items()],
+                value="preference",
+                label=_("Rows from what you said of answers"),
+                elem_id="chat-form",
+                scale=3,
+            )
+            self.rows_name = gr.Textbox(
+                label=_("Name of the data set"),
+                placeholder=_("Feedback"),
+                max_lines=1,
+                elem_id="chat-rows-name",
+                scale=1,
+                min_width=180,
+            )
+        self.found = gr.HTML(elem_id="chat-found", apply_default_css=False)
+        with gr.Row(elem_classes="actions"):
+            self.make = gr.Button(_("Make a data set of it"), elem_id="chat-make")
+
     # -- handlers
 
-    def open(self, run_id: str, left: str | None, right: str | None):
+    def open(self, data: Updates) -> Updates:
         """The models there are; on the left the base, on the right the selected run."""
+        run_id = data[self.shared.run]
         choices, run = model_choices(self.app), find_run(self.app, run_id)
         known = {value for _title, value in choices}
         points = checkpoint_choices(run)
         base, tuned = choices[0][1], NOBODY
         if run is not None and points:
             base, tuned = f"base::{run.job.model}", f"run::{run.id}::{points[0][1]}"
+        left, right = data[self.left], data[self.right]
         left = left if left in known and not run_id else base
         right = right if right in known and not run_id else tuned
-        system = self._words(run_id)[0]
         nobody = [*choices, (_("Nobody"), NOBODY)]
-        lists = gr.Dropdown(choices, value=left), gr.Dropdown(nobody, value=right)
-        return *self.beginning.show(not trained_runs(self.app)), *lists, system, [], ""
+        shown = self.beginning.show(not trained_runs(self.app))
+        return {
+            **dict(zip(self.beginning.outputs, shown, strict=True)),
+            self.left: gr.Dropdown(choices, value=left),
+            self.right: gr.Dropdown(nobody, value=right),
+            self.third: gr.Dropdown(nobody, value=NOBODY),
+            self.fourth: gr.Dropdown(nobody, value=NOBODY),
+            self.system: self._words(run_id)[0],
+            **self._shown(None),
+        }
 
-    def answer(self, data: dict[Any, Any], request: gr.Request) -> Iterator[dict[Any, Any]]:
+    def answer(self, data: Updates, request: gr.Request) -> Iterator[Updates]:
         """Loads the models if need be and streams every column's answer."""
         prompt = (data[self.prompt] or "").strip()
         if not prompt:
             yield {self.told: messages.note(_("Type a message first."))}
             return
+        yield from self._asked(data, prompt, request)
+
+    def act(self, data: Updates, request: gr.Request, event: gr.EventData) -> Iterator[Updates]:
+        """A button at a turn: a mark, a correction, the question once more or in other words."""
+        talk: Conversation | None = data[self.talk]
+        lane, place = (int(part) for part in str(event.id).split("."))
+        if talk is None or lane >= len(talk.lanes) or place >= len(talk.lanes[lane].turns):
+            return  # it is another conversation by now
+        turn, act = talk.lanes[lane].turns[place], str(event.act)
+        if act == "again":
+            yield from self._asked(data, talk.back_to(place), request)
+            return
+        if act == "rewrite":
+            yield {self.prompt: talk.back_to(place), **self._drawn(talk)}
+            return
+        if act == "edit":
+            yield {
+                self.marking: (lane, place),
+                self.corrected: turn.edited or turn.content,
+                self.correcting: gr.Column(visible=True),
+            }
+            return
+        if act == "better":
+            talk.prefer(lane, place)
+        elif act in ("up", "down"):
+            turn.mark = "" if turn.mark == act else act  # type: ignore[assignment]
+        save_conversation(self.app.workspace, talk)
+        yield {**self._drawn(talk), self.found: self.count(data[self.form])}
+
+    def correct(self, data: Updates) -> Updates:
+        talk, at = data[self.talk], data[self.marking]
+        hidden = {self.correcting: gr.Column(visible=False), self.marking: None}
+        if talk is None or at is None:
+            return hidden
+        turn = talk.lanes[at[0]].turns[at[1]]
+        text = data[self.corrected].strip()
+        turn.edited = "" if text == turn.content.strip() else text
+        save_conversation(self.app.workspace, talk)
+        return {**hidden, **self._drawn(talk), self.found: self.count(data[self.form])}
+
+    def _asked(self, data: Updates, prompt: str, request: gr.Request) -> Iterator[Updates]:
         try:
             settings = self._settings(data)
         except ConfigError as problem:
             yield {self.told: messages.error(problem)}
             return
-        talk: list[Lane] = data[self.talk] or self._lanes(data)
-        for lane in talk:
-            lane.turns.append({"role": "user", "content": prompt})
-        busy = {self.prompt: "", self.send: gr.Button(interactive=False)}
-        waiting = messages.progress(None, _("Loading the models"))
+        talk: Conversation = data[self.talk] or Conversation(lanes=self._lanes(data))
+        talk.system = data[self.system] or ""
+        for lane in talk.lanes:
+            lane.turns.append(Turn("user", prompt))
         yield {
-            **busy,
-            self.told: waiting,
-            self.view: lanes(talk),
+            self.prompt: "",
+            self.send: gr.Button(interactive=False),
+            self.told: messages.progress(None, _("Loading the models")),
+            self.view: lanes(talk.lanes, [ColumnState()] * len(talk.lanes)),
             self.stop: gr.Button(visible=True),
         }
-        yield from self._stream(talk, data[self.system] or "", settings, request)
+        yield from self._stream(talk, settings, request)
 
     def _stream(
-        self, talk: list[Lane], system: str, settings: ChatSettings, request: gr.Request
-    ) -> Iterator[dict[Any, Any]]:
+        self, talk: Conversation, settings: ChatSettings, request: gr.Request
+    ) -> Iterator[Updates]:
         session = self.app.chats.setdefault(
             str(request.session_hash), ChatSession(self.app.workspace)
         )
         states: list[ColumnState] = []
         told = ""
         try:
-            session.start([lane.column for lane in talk])
+            session.start([lane.column for lane in talk.lanes])
             yield {self.told: "", self.memory: loaded(session.loaded)}
             drawn = 0.0
-            for states in session.ask([lane.conversation(system) for lane in talk], settings):
+            asked = [lane.messages(talk.system) for lane in talk.lanes]
+            for states in session.ask(asked, settings):
                 if time.monotonic() - drawn >= PACE:
                     drawn = time.monotonic()
-                    yield {self.view: lanes(talk, states)}
+                    yield {self.view: lanes(talk.lanes, states)}
         except TunesmithError as problem:
             told = messages.error(problem)
         _keep(talk, states)
+        if any(lane.turns for lane in talk.lanes):
+            save_conversation(self.app.workspace, talk)
         yield {
-            self.talk: talk,
-            self.view: lanes(talk),
+            **self._drawn(talk),
+            self.saved: gr.Dropdown(_saved(self.app), value=talk.id),
             self.told: told or _wrong(talk, states),
             self.send: gr.Button(interactive=True),
             self.stop: gr.Button(visible=False),
@@ -163,9 +282,73 @@ class _Chat:
         if session is not None:
             session.stop()
 
-    def forget(self):
+    def forget(self) -> Updates:
         """A new conversation; the models stay loaded."""
-        return [], "", ""
+        return self._shown(None)
+
+    def reopen(self, chosen: str | None) -> Updates:
+        """A conversation that was kept, with its models."""
+        try:
+            talk = load_conversation(self.app.workspace, chosen or "-")
+        except TunesmithError as problem:
+            return {self.told: messages.error(problem)}
+        values = [_value(lane.column) for lane in talk.lanes]
+        values += [NOBODY] * (len(self.models) - len(values))
+        named = zip(self.models, values, strict=True)
+        return {**self._shown(talk), **dict(named), self.system: talk.system}
+
+    def call(self, data: Updates) -> Updates:
+        """Gives the conversation a name."""
+        talk = data[self.talk]
+        if talk is None:
+            return {self.told: messages.note(_("Ask something first."))}
+        talk.name = data[self.name].strip()
+        save_conversation(self.app.workspace, talk)
+        return {self.talk: talk, self.saved: gr.Dropdown(_saved(self.app), value=talk.id)}
+
+    def take_away(self, talk: Conversation | None) -> Updates:
+        if talk is not None:
+            delete_conversation(self.app.workspace, talk.id)
+        return self._shown(None)
+
+    def count(self, form: str) -> str:
+        rows = feedback_rows(list_conversations(self.app.workspace), form)
+        told = n_("{n} row of this kind so far.", "{n} rows of this kind so far.", len(rows))
+        return f"<p class='soft'>{told}</p>"
+
+    def make_rows(self, form: str, name: str) -> Updates:
+        """What was said of answers becomes a data set, which is selected."""
+        try:
+            info = feedback_dataset(self.app.workspace, form, name.strip())
+        except TunesmithError as problem:
+            return {self.found: messages.error(problem)}
+        rows = info.counts.train + info.counts.eval + info.counts.test
+        told = n_(
+            "{name} has {n} row. It is the selected data set now: go on in Configure.",
+            "{name} has {n} rows. It is the selected data set now: go on in Configure.",
+            rows,
+            name=info.name,
+        )
+        return {
+            self.found: messages.note(told, "finished"),
+            self.shared.dataset: info.id,
+        }
+
+    def _drawn(self, talk: Conversation) -> Updates:
+        path = self.app.workspace.chats / f"{talk.id}.json"
+        file = gr.DownloadButton(value=str(path) if path.is_file() else None)
+        return {self.talk: talk, self.view: lanes(talk.lanes), self.export: file}
+
+    def _shown(self, talk: Conversation | None) -> Updates:
+        """Another conversation, or none yet."""
+        shown = self._drawn(talk) if talk else {self.talk: None, self.view: ""}
+        return {
+            **shown,
+            self.told: "",
+            self.correcting: gr.Column(visible=False),
+            self.name: talk.name if talk else "",
+            self.saved: gr.Dropdown(_saved(self.app), value=talk.id if talk else None),
+        }
 
     def drop(self, request: gr.Request) -> str:
         """Ends the models' process: its memory is free when this returns."""
@@ -195,44 +378,63 @@ class _Chat:
         system, questions = first_words(rows)
         return system or (config.data.system_prompt if config else ""), questions
 
-    def _lanes(self, data: dict[Any, Any]) -> list[Lane]:
+    def _lanes(self, data: Updates) -> list[Lane]:
         labels = {value: label for label, value in model_choices(self.app)}
-        chosen = [value for value in (data[self.left], data[self.right]) if value]
+        chosen = [data[box] for box in self.models if data[box]]
         return [Lane(column_of(value, labels.get(value, value))) for value in chosen]
 
-    def _settings(self, data: dict[Any, Any]) -> ChatSettings:
+    def _settings(self, data: Updates) -> ChatSettings:
         return chat_settings({name: data[box] for name, box in self.settings.items()})
 
     # -- wiring
 
     def wire(self) -> None:
-        quiet = QUIET
-        conversation = [self.talk, self.view, self.told]
+        quiet, run = QUIET, self.shared.run
+        kept = {self.saved, self.name, self.export}
+        shown = {self.talk, self.view, self.told, self.correcting, *kept}
         self.shared.on_show(
             "chat",
             self.open,
-            [self.shared.run, self.left, self.right],
-            [*self.beginning.outputs, self.left, self.right, self.system, self.talk, self.view],
+            {run, self.left, self.right},
+            {*self.beginning.outputs, *self.models, self.system, *shown},
         )
+        asking = {*shown, self.prompt, self.send, self.stop, self.memory}
         gr.on(
             [self.send.click, self.prompt.submit],
             self.answer,
             self.inputs,
-            {*conversation, self.prompt, self.send, self.stop, self.memory},
+            asking,
             concurrency_limit=None,
             **quiet,
         )
+        self.view.apply(
+            self.act,
+            {*self.inputs, self.form},
+            {*asking, self.marking, self.corrected, self.found},
+            concurrency_limit=None,
+            **quiet,
+        )
+        correction = {self.talk, self.marking, self.corrected, self.form}
+        corrected = {self.talk, self.view, self.export, self.correcting, self.marking, self.found}
+        self.keep.click(self.correct, correction, corrected, **quiet)
+        self.cancel.click(lambda: gr.Column(visible=False), None, self.correcting, **quiet)
         self.stop.click(self.halt, None, None, **quiet)
         gr.on(
-            [self.clear.click, self.left.input, self.right.input],
+            [self.clear.click, *(box.input for box in self.models)],
             self.forget,
             None,
-            conversation,
+            shown,
             trigger_mode="multiple",
             **quiet,
         )
+        self.saved.input(self.reopen, self.saved, {*shown, *self.models, self.system}, **CHOICE)
+        self.rename.click(self.call, {self.talk, self.name}, shown, **quiet)
+        self.remove.click(self.take_away, self.talk, shown, **quiet)
+        self.form.change(self.count, self.form, self.found, **quiet)
+        made = {self.found, self.shared.dataset}
+        self.make.click(self.make_rows, [self.form, self.rows_name], made, **quiet)
         self.unload.click(self.drop, None, self.memory, **quiet)
-        self.try_row.click(self.next_row, [self.shared.run, self.prompt], self.prompt, **quiet)
+        self.try_row.click(self.next_row, [run, self.prompt], self.prompt, **quiet)
         page = get_blocks_context()
         if isinstance(page, gr.Blocks):
             page.unload(self.leave)
@@ -288,85 +490,36 @@ def _control(spec: Any) -> Any:
     )
 
 
-def _keep(talk: list[Lane], states: list[ColumnState]) -> None:
+def _keep(talk: Conversation, states: list[ColumnState]) -> None:
     """The finished answers become turns; a question without any answer is taken back."""
-    for place, lane in enumerate(talk):
+    for place, lane in enumerate(talk.lanes):
         state = states[place] if place < len(states) else ColumnState()
         if state.text:
-            turn = {"role": "assistant", "content": state.text, "note": speed(state)}
-            lane.turns.append(turn)
+            lane.turns.append(Turn("assistant", state.text, speed(state)))
         elif lane.turns:
             lane.turns.pop()
 
 
-def _wrong(talk: list[Lane], states: list[ColumnState]) -> str:
+def _wrong(talk: Conversation, states: list[ColumnState]) -> str:
     """What went wrong in single columns."""
     told = [
         _("{name}: {text}", name=lane.column.label, text=state.error)
-        for lane, state in zip(talk, states, strict=False)
+        for lane, state in zip(talk.lanes, states, strict=False)
         if state.error
     ]
     return messages.error(" ".join(told)) if told else ""
 
 
-_ENDS = {"length": N_("cut at the longest answer"), "stopped": N_("stopped")}
+def _value(column: Column) -> str:
+    """The choice that a column was made of."""
+    if column.run_id is None:
+        return f"base::{column.base}"
+    return f"run::{column.run_id}::{column.checkpoint}"
 
 
-@dataclass
-class Lane:
-    """One column of the conversation. `turns` are {role, content, note}; note is small print."""
-
-    column: Column
-    turns: list[dict[str, str]] = field(default_factory=list)
-
-    def conversation(self, system: str) -> list[dict[str, str]]:
-        """The turns as the model takes them, with the system prompt in front if there is one."""
-        first = [{"role": "system", "content": system}] if system.strip() else []
-        return first + [{"role": t["role"], "content": t["content"]} for t in self.turns]
-
-
-def lanes(columns: Sequence[Lane], states: Sequence[ColumnState] | None = None) -> str:
-    """The conversation; `states` are answers that are being written."""
-    drawn = "".join(
-        _lane(lane, states[place] if states else None) for place, lane in enumerate(columns)
-    )
-    return f'<div class="lanes" aria-live="polite">{drawn}</div>'
-
-
-def _lane(lane: Lane, state: ColumnState | None) -> str:
-    turns = "".join(
-        _turn(turn["role"], turn["content"], turn.get("note", "")) for turn in lane.turns
-    )
-    if state is not None:
-        text = state.text if state.text or state.done else "..."
-        turns += _turn("assistant", text, speed(state), state.error)
-    return (
-        f'<section class="lane"><h3>{messages.escape(lane.column.label)}</h3>'
-        f'<div class="turns">{turns}</div></section>'
-    )
-
-
-def _turn(role: str, content: str, note: str = "", error: str = "") -> str:
-    wrong = messages.error(error) if error else ""
-    small = f"<small>{messages.escape(note)}</small>" if note else ""
-    return (
-        f'<div class="said said-{messages.escape(role)}">'
-        f'<div class="words">{messages.escape(content)}</div>{wrong}{small}</div>'
-    )
-
-
-def speed(state: ColumnState) -> str:
-    """Tokens, tokens per second, and why the answer ended if not by itself."""
-    if not state.tokens:
-        return ""
-    told = n_(
-        "{n} token, {speed:.0f} tokens/s",
-        "{n} tokens, {speed:.0f} tokens/s",
-        state.tokens,
-        speed=state.tokens_per_second,
-    )
-    end = _ENDS.get(state.reason)
-    return _("{speed}, {end}", speed=told, end=end) if end else told
+def _saved(app: App) -> list[tuple[str, str]]:
+    """The conversations that are kept."""
+    return [(talk.title or talk.id, talk.id) for talk in list_conversations(app.workspace)]
 
 
 def loaded(models: LoadedModels | None) -> str:

@@ -65,7 +65,7 @@ class _Evaluate:
                     True,
                     label=_("Compare with the base"),
                     elem_id="evaluate-base",
-                    min_width=160,
+                    min_width=220,
                     info=_("Shows what the training changed; takes twice as long."),
                     scale=2,
                 )

@@ -107,7 +107,7 @@ def _downloads(folder: Path) -> str:
     """Links to the report in each of its forms."""
     run = quote(folder.parents[1].name)
     links = " ".join(
-        f"<a class='button' download='{folder.name}{ending}' "
+        f"<a class='small' download='{folder.name}{ending}' "
         f"href='tunesmith/evaluations/{run}/{quote(folder.name)}{ending}'>{ending[1:].upper()}</a>"
         for ending in ENDINGS
     )

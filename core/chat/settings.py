@@ -22,6 +22,15 @@ class ChatSettings(Section):
     """Leaves out improbable words: only the most probable, which together have this probability,
     can be taken. 1 leaves out none."""
 
+    top_k: int = knob(0, "Top-k", ge=0, le=100000)
+    """Leaves out all but so many of the most probable words. 0 leaves out none."""
+
+    min_p: float = knob(0.0, "Min-p", ge=0, le=1)
+    """Leaves out words that are less probable than this share of the most probable one."""
+
+    repetition_penalty: float = knob(1.0, "Repetition penalty", gt=0, le=2)
+    """Above 1 makes words less probable that stood before; 1 leaves them as they are."""
+
     max_new_tokens: int = knob(
         256, "Longest answer", level="basic", unit="tokens", ge=1, le=1048576
     )
@@ -55,7 +64,8 @@ class Column:
 
 @dataclass(frozen=True)
 class Piece:
-    """A bit of an answer. `text` is new; `tokens` counts the answer so far.
+    """A bit of an answer. `text` is new; `tokens` counts the answer so far; `first_seconds` went by
+    until its first token came (0: not known yet).
 
     `reason` says of the last piece (`done`) why it is the last: "end" (the model ended its
     answer), "length" (max_new_tokens or the model's room), "stopped", or "error", with `error`.
@@ -67,6 +77,7 @@ class Piece:
     tokens_per_second: float = 0.0
     reason: str = ""
     error: str = ""
+    first_seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -79,6 +90,7 @@ class ColumnState:
     tokens_per_second: float = 0.0
     reason: str = ""
     error: str = ""
+    first_seconds: float = 0.0
 
     def plus(self, piece: Piece) -> ColumnState:
         return ColumnState(
@@ -88,6 +100,7 @@ class ColumnState:
             piece.tokens_per_second,
             piece.reason,
             piece.error,
+            piece.first_seconds or self.first_seconds,
         )
 
 

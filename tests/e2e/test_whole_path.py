@@ -178,7 +178,7 @@ def test_it_is_measured_against_its_base(way: Way, page: Page) -> None:
     result = json.loads(path.read_text(encoding="utf-8"))
     assert result["rows"] == ROWS
     assert result["base"]["eval_loss"]["value"] > result["tuned"]["eval_loss"]["value"]
-    assert page.locator("#evaluate-report .compared").count() > 0
+    assert page.locator("#answers-rows .answer-row").count() > 0
 
 
 def test_both_answer(way: Way, page: Page) -> None:

@@ -7,7 +7,13 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from transformers import TemperatureLogitsWarper, TopPLogitsWarper
+from transformers import (
+    MinPLogitsWarper,
+    RepetitionPenaltyLogitsProcessor,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+)
 
 from core.chat.settings import ChatSettings
 from core.errors import ModelError
@@ -55,7 +61,7 @@ def next_tokens(
             cache = output.past_key_values if has_cache else None
             if unread:
                 yield None
-        token = draw(output.logits[:, -1])
+        token = draw(all_ids, output.logits[:, -1])
         if token in ends:
             return
         all_ids.append(token)
@@ -86,11 +92,19 @@ class _Draw:
 
     def __init__(self, settings: ChatSettings, device: Any) -> None:
         self.greedy = settings.temperature == 0
+        # In the order of transformers' own `generate`.
+        self.steps: list[Any] = []
+        if settings.repetition_penalty != 1:
+            self.steps.append(RepetitionPenaltyLogitsProcessor(settings.repetition_penalty))
         if self.greedy:
             return
-        self.steps: list[Any] = [TemperatureLogitsWarper(settings.temperature)]
+        self.steps.append(TemperatureLogitsWarper(settings.temperature))
+        if settings.top_k:
+            self.steps.append(TopKLogitsWarper(settings.top_k))
         if settings.top_p < 1:
             self.steps.append(TopPLogitsWarper(settings.top_p))
+        if settings.min_p:
+            self.steps.append(MinPLogitsWarper(settings.min_p))
         # Its own generator: what other columns draw does not change this one's answer.
         self.generator = torch.Generator(device=device)
         if settings.seed is None:
@@ -98,12 +112,14 @@ class _Draw:
         else:
             self.generator.manual_seed(settings.seed)
 
-    def __call__(self, logits: Any) -> int:
+    def __call__(self, before: list[int], logits: Any) -> int:
+        """The next token after these."""
+        logits = logits.float()
+        ids = torch.tensor([before], device=logits.device) if self.steps else None
+        for step in self.steps:
+            logits = step(ids, logits)
         if self.greedy:
             return int(logits.argmax(dim=-1))
-        logits = logits.float()
-        for step in self.steps:
-            logits = step(None, logits)
         odds = logits.softmax(dim=-1)
         return int(torch.multinomial(odds, 1, generator=self.generator))
 

@@ -16,7 +16,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -67,6 +67,8 @@ class _Track:
     longest: int
     count: int = 0
     seconds: float = 0.0
+    begun: float = field(default_factory=time.perf_counter)
+    first_seconds: float = 0.0
 
     def step(self) -> Piece:
         """The next bit of the answer: a token, or part of the prompt read."""
@@ -80,6 +82,7 @@ class _Track:
             return Piece("")
         # The first token took the time of reading the prompt; speed is that of writing.
         self.seconds += time.perf_counter() - begun if self.count else 0.0
+        self.first_seconds = self.first_seconds or time.perf_counter() - self.begun
         self.count += 1
         return self._piece(self.pieces.add(token), "")
 
@@ -93,7 +96,8 @@ class _Track:
 
     def _piece(self, text: str, reason: str) -> Piece:
         speed = (self.count - 1) / self.seconds if self.count > 1 and self.seconds else 0.0
-        return Piece(text, bool(reason), self.count, round(speed, 1), reason)
+        first = round(self.first_seconds, 3)
+        return Piece(text, bool(reason), self.count, round(speed, 1), reason, first_seconds=first)
 
 
 def _at_once(

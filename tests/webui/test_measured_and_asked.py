@@ -1,0 +1,152 @@
+"""A run that learned something is measured and asked in a real browser: rows by what became of
+them, marks, answers side by side as they are written, a stop, and rows for the next run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from core.chat.conversations import list_conversations
+from core.data.registry import list_datasets
+from core.evaluation.marks import read_marks
+from core.jobs.store import Store
+from core.rules import parse_config
+from tests.e2e.serving import Served
+from tests.tiny_model import (
+    TinyWorld,
+    colour_rows,
+    teach,
+    tiny_adapter,
+    tiny_model,
+    tiny_tokenizer,
+    tiny_world,
+)
+from tests.webui.made_runs import make_run
+
+pytestmark = pytest.mark.e2e
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> TinyWorld:
+    world = tiny_world(tmp_path_factory.mktemp("asked") / "ws", eval_rows=colour_rows())
+    tiny_model(max_position_embeddings=200_000).save_pretrained(world.base)  # it has time
+    return world
+
+
+@pytest.fixture(scope="module")
+def run_id(world: TinyWorld) -> str:
+    store = Store.open(world.workspace)
+    job = make_run(world.workspace, store, steps=2, name="colours")
+    store.close()
+    run = world.workspace.run(job.id)
+    named = {"model.model_name_or_path": "tiny", "data.dataset": world.dataset.id}
+    parse_config({**named, "training.precision": "fp32", "training.device": "cpu"}).save(run.config)
+    record = json.loads((run.root / "job.json").read_text())
+    (run.root / "job.json").write_text(json.dumps({**record, "model": "tiny"}))
+    model = tiny_adapter(tiny_model(), size=0.0)
+    teach(model, tiny_tokenizer(), colour_rows()[:8])
+    model.save_pretrained(run.adapter)
+    tiny_tokenizer().save_pretrained(run.adapter)
+    return job.id
+
+
+@pytest.fixture(scope="module")
+def served(world: TinyWorld, run_id: str) -> Iterator[Served]:
+    server = Served(world.root, "--port", "7967")
+    yield server
+    server.end()
+
+
+def test_what_became_of_each_row(page: Page, served: Served, world: TinyWorld, run_id: str) -> None:
+    page.goto(f"{served.address}/?tab=evaluate&run={run_id}")
+    page.get_by_text("Other rows, other models").click()
+    page.locator("#evaluate-pattern input").fill("(")
+    page.locator("#evaluate-start").click()
+    expect(page.locator("#evaluate-said")).to_contain_text("no regular expression")
+    page.locator("#evaluate-pattern input").fill("colour")
+    page.locator("#evaluate-start").click()
+    report = page.locator("#evaluate-report")
+    expect(report.locator(".verdict")).to_contain_text("it is better")
+    expect(report).to_contain_text("What it still can do")
+    report.get_by_text("more numbers").click()
+    expect(report.locator("table.numbers").nth(1)).to_contain_text("Matches the pattern")
+
+    rows = page.locator("#answers-rows .answer-row")
+    expect(rows).to_have_count(12)
+    page.locator("#answers-kind").get_by_text("Improved").click()
+    expect(rows.locator(".badge-failed")).to_have_count(0)
+    expect(rows.first.locator(".badge-finished")).to_be_visible()
+    page.locator("#answers-find input").fill("red hat")
+    page.locator("#answers-find input").press("Enter")
+    expect(rows).to_have_count(1)
+    expect(rows.first).to_contain_text("<|im_start|>user")
+    rows.first.get_by_role("button", name="Tuned is better").click()
+    pressed = rows.first.locator("[aria-pressed=true]")
+    expect(pressed).to_have_text("Tuned is better")
+    [evaluation] = (world.workspace.run(run_id).root / "evaluations").iterdir()
+    assert list(read_marks(evaluation).values()) == ["win"]
+    with page.expect_download() as begun:
+        report.get_by_role("link", name="HTML").click()
+    assert "<h1>Evaluation</h1>" in begun.value.path().read_text(encoding="utf-8")
+
+
+def test_asked_side_by_side_and_what_follows(
+    page: Page, served: Served, world: TinyWorld, run_id: str
+) -> None:
+    page.goto(f"{served.address}/?tab=chat&run={run_id}")
+    said = page.locator("#chat-view .said-assistant small")
+    page.get_by_text("System prompt and sampling").click()
+    page.locator("#chat-temperature input[type=number]").fill("0")
+    page.locator("#chat-max_new_tokens input").fill("24")
+    box = page.locator("#chat-prompt textarea")
+    box.fill("a red cup")
+    box.press("Enter")
+    expect(said).to_have_count(2)
+    tuned = page.locator(".lane").nth(1)
+    expect(tuned).to_contain_text('{"colour": "red", "thing": "cup"}')
+    tuned.get_by_role("button", name="This one is better").click()
+    expect(page.locator("[aria-pressed=true]")).to_have_count(1)
+    base = page.locator(".lane").first
+    base.get_by_role("button", name="Correct").click()
+    page.locator("#chat-correct textarea").fill("It is a red cup.")
+    page.locator("#chat-keep").click()
+    expect(base.locator(".edited")).to_contain_text("It is a red cup.")
+
+    base.get_by_role("button", name="Ask again").click()
+    expect(page.locator(".edited")).to_have_count(0)
+    expect(said).to_have_count(2)
+    tuned.get_by_role("button", name="This one is better").click()
+    expect(page.locator("[aria-pressed=true]")).to_have_count(1)
+
+    page.get_by_text("Conversations, and rows from them").click()
+    page.locator("#chat-rows-name input").fill("said")
+    page.locator("#chat-make").click()
+    expect(page.locator("#chat-found")).to_contain_text("said has 1 row")
+    made = next(info for info in list_datasets(world.workspace) if info.name == "said")
+    assert made.form == "preference"
+
+    page.goto(f"{served.address}/?tab=chat&run={run_id}")
+    page.get_by_text("Conversations, and rows from them").click()
+    page.locator("#chat-saved input").click()
+    page.get_by_role("option", name="a red cup").click()
+    expect(page.locator(".lane").nth(1)).to_contain_text('"thing": "cup"')
+    expect(page.locator("#chat-view [aria-pressed=true]")).to_have_count(1)
+
+
+def test_an_answer_is_stopped(page: Page, served: Served, world: TinyWorld, run_id: str) -> None:
+    """The base knows no end: what it has written by then is kept."""
+    page.goto(f"{served.address}/?tab=chat&run={run_id}")
+    page.get_by_text("System prompt and sampling").click()
+    page.locator("#chat-temperature input[type=number]").fill("0")
+    page.locator("#chat-max_new_tokens input").fill("100000")
+    page.locator("#chat-prompt textarea").fill("what is it")
+    page.locator("#chat-send").click()
+    expect(page.locator(".lane").first.locator(".said-assistant small")).to_contain_text("tokens/s")
+    page.locator("#chat-stop").click()
+    expect(page.locator("#chat-send")).to_be_enabled()
+    expect(page.locator("#chat-stop")).to_be_hidden()
+    talk = next(t for t in list_conversations(world.workspace) if t.title == "what is it")
+    assert [turn.role for turn in talk.lanes[0].turns] == ["user", "assistant"]
