@@ -124,6 +124,31 @@ tunesmith.copy = async (text) => {
   if (navigator.clipboard) await navigator.clipboard.writeText(text);
 };
 
+// Texts to label (webui/labelling.py): a button, or its number while a text has the focus, gives the
+// label; the text after it has the focus then, also once the server has drawn them anew.
+tunesmith.labels = (element, trigger) => {
+  let next = null;
+  const give = (button) => {
+    const texts = [...element.querySelectorAll("[data-text]")];
+    const at = texts.indexOf(button.closest("[data-text]"));
+    next = texts[Math.min(at + 1, texts.length - 1)]?.dataset.text;
+    trigger("apply", { id: button.dataset.id, label: button.dataset.label });
+  };
+  element.addEventListener("click", (event) => {
+    const button = event.target.closest("[data-label]");
+    if (button) give(button);
+  });
+  element.addEventListener("keydown", (event) => {
+    const text = event.target.closest("[data-text]");
+    const button = text?.querySelectorAll("[data-label]")[Number(event.key) - 1];
+    if (button && !event.ctrlKey && !event.metaKey && !event.altKey) give(button);
+  });
+  new MutationObserver(() => {
+    if (next !== null) element.querySelector(`[data-text="${next}"]`)?.focus();
+    next = null;
+  }).observe(element, { childList: true, subtree: true, attributes: true });
+};
+
 // A table (webui/tables.py): a heading sorts, a button turns the page or acts, a tick gathers, a row
 // opens. Of the ticks only those of this page are known here.
 tunesmith.table = (element, trigger) => {

@@ -22,6 +22,7 @@ from core.commands import (
     export,
     hub,
     info,
+    predict,
     rewards,
     runs,
     serve,
@@ -43,7 +44,7 @@ from core.language import N_, _, known_language, language_of_shell, n_, speaking
 from core.progress import Stopped
 
 _GROUPS = (
-    *(train, runs, data, templates, rewards, evaluate, chat, export, hub, verl),
+    *(train, runs, data, templates, rewards, evaluate, predict, chat, export, hub, verl),
     *(estimate, info),
 )
 _TAKE_A_VALUE = (

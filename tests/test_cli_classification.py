@@ -8,6 +8,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from core import cli
 from tests.training.labelled import label_world, labelled_rows
 
@@ -48,6 +50,21 @@ def test_a_classifier_goes_the_whole_way(tmp_path: Path) -> None:
     assert measured["result"]["tuned"]["accuracy"]["value"] > 0.75
     said = ask("chat", trained["run"], "--prompt", "here is dog and")
     assert said["answer"].startswith("animal: ")
+    assert measured["result"]["speed"]["batched"] > 0 and measured["result"]["calibration"]
+
+    texts = world.workspace.root / "unlabelled.jsonl"
+    lines = [json.dumps({"text": row["text"]}) + "\n" for row in labelled_rows(30, 7)]
+    texts.write_text("".join(lines))
+    labelled = ask("predict", trained["run"], str(texts), "--output", str(tmp_path / "out.jsonl"))
+    assert labelled["rows"] == 30
+    found = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert all(sum(one["probabilities"].values()) == pytest.approx(1, abs=1e-3) for one in found)
+    wanted = [row["labels"] for row in labelled_rows(30, 7)]
+    right = sum(one["labels"] == labels for one, labels in zip(found, wanted, strict=True))
+    assert right > 0.6 * 30
+    code, _, err = typed(world.workspace.root, "predict", trained["run"], "rule-that-is-not")
+    assert code == 1 and "does not exist" in err
+
     exported = ask("export", trained["run"], "--format", "merged")
     assert exported["state"] == "finished"
     code, _, err = typed(world.workspace.root, "train", "quickstart", "--data.dataset", "rule")

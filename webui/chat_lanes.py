@@ -68,7 +68,7 @@ def _turn(turn: Turn, place: str, several: bool, is_idle: bool, is_last: bool) -
 
 
 def _button(act: str, place: str, text: str, title: str = "", pressed: bool | None = None) -> str:
-    label = f' title="{title}" aria-label="{title}"' if title else ""
+    label = f' title="{title}"' if title else ""
     state = "" if pressed is None else f' aria-pressed="{str(pressed).lower()}"'
     return (
         f'<button type="button" class="small" data-act="{act}" data-id="{place}"{label}{state}>'

@@ -62,6 +62,14 @@ _KINDS = (
         stopped=N_("Evaluation stopped. Nothing was kept."),
     ),
     Kind(
+        "predict",
+        "core.worker.evaluation.predict:run_predict",
+        "short",
+        N_("Labelling {name}"),
+        folder="predictions",
+        stopped=N_("Labelling stopped. Nothing was kept."),
+    ),
+    Kind(
         "export",
         "core.worker.export.run:run_export",
         "short",

@@ -1,0 +1,59 @@
+"""Texts that a classifier labelled: which to look at, what a person says, and the rows of it."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+
+from core.labelling.predictions import (
+    PREDICTIONS,
+    Prediction,
+    give_label,
+    read_labels,
+    read_predictions,
+    uncertain,
+)
+
+
+def prediction(index: int, *chances: float) -> Prediction:
+    named = {name: chance for name, chance in zip("abc", chances, strict=False)}
+    return Prediction(index, f"text {index}", [max(named, key=named.__getitem__)], named)
+
+
+FOUND = [
+    prediction(0, 0.98, 0.01, 0.01),
+    prediction(1, 0.5, 0.49, 0.01),
+    prediction(2, 0.41, 0.3, 0.29),
+    prediction(3, 0.6, 0.2, 0.2),
+    prediction(4, 0.34, 0.33, 0.33),
+]
+
+
+def test_the_range_is_that_of_the_top_probability() -> None:
+    assert [one.index for one in uncertain(FOUND, "range")] == [1, 2, 3]
+    assert [one.index for one in uncertain(FOUND, "range", 0.3, 0.4)] == [4]
+    assert uncertain(FOUND, "range", 0.7, 0.9) == []
+
+
+def test_least_margin_and_highest_entropy_come_first() -> None:
+    assert [one.index for one in uncertain(FOUND, "margin", most=3)] == [1, 4, 2]
+    assert [one.index for one in uncertain(FOUND, "entropy", most=3)] == [4, 2, 3]
+    assert FOUND[4].entropy == pytest.approx(math.log(3), abs=0.001)
+    assert prediction(9, 1.0).margin == 1.0
+
+
+def test_a_label_is_given_and_taken_back(tmp_path: Path) -> None:
+    give_label(tmp_path, 3, "a")
+    give_label(tmp_path, 4, "b")
+    give_label(tmp_path, 3, "c")
+    give_label(tmp_path, 4, "b")
+    assert read_labels(tmp_path) == {3: "c"}
+
+
+def test_predictions_are_read_as_they_were_written(tmp_path: Path) -> None:
+    lines = [json.dumps({**vars(one)}) + "\n" for one in FOUND]
+    (tmp_path / PREDICTIONS).write_text("".join(lines))
+    assert read_predictions(tmp_path) == FOUND
