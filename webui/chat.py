@@ -78,24 +78,7 @@ class _Chat:
             with gr.Row(elem_classes="actions"):
                 self.keep = gr.Button(_("Keep"), elem_id="chat-keep")
                 self.cancel = gr.Button(_("Cancel"))
-        self.told = gr.HTML(elem_id="chat-told", apply_default_css=False)
-        with gr.Row(elem_classes="ask", equal_height=False):
-            self.prompt = gr.Textbox(
-                label=_("Your message"),
-                elem_id="chat-prompt",
-                lines=1,
-                max_lines=8,
-                scale=6,
-                placeholder=_("Enter sends, Shift+Enter begins a new line"),
-                min_width=200,
-            )
-            with gr.Column(scale=1, min_width=110):
-                self.send = gr.Button(_("Send"), variant="primary", elem_id="chat-send")
-                self.stop = gr.Button(_("Stop"), visible=False, elem_id="chat-stop")
-        with gr.Row(elem_classes="actions"):
-            self.try_row = gr.Button(_("Try a held-out row"), elem_id="chat-row")
-            self.clear = gr.Button(_("New conversation"), elem_id="chat-clear")
-            self.unload = gr.Button(_("Unload"), elem_id="chat-unload")
+        self._build_ask()
         self.memory = gr.HTML(loaded(None), elem_id="chat-memory", apply_default_css=False)
         with gr.Accordion(_("System prompt and sampling"), open=False, elem_classes="fold"):
             self.system = gr.Textbox(
@@ -123,6 +106,26 @@ class _Chat:
             self.system,
             *self.settings.values(),
         }
+
+    def _build_ask(self) -> None:
+        self.told = gr.HTML(elem_id="chat-told", apply_default_css=False)
+        with gr.Row(elem_classes="ask", equal_height=False):
+            self.prompt = gr.Textbox(
+                label=_("Your message"),
+                elem_id="chat-prompt",
+                lines=1,
+                max_lines=8,
+                scale=6,
+                placeholder=_("Enter sends, Shift+Enter begins a new line"),
+                min_width=200,
+            )
+            with gr.Column(scale=1, min_width=110):
+                self.send = gr.Button(_("Send"), variant="primary", elem_id="chat-send")
+                self.stop = gr.Button(_("Stop"), visible=False, elem_id="chat-stop")
+        with gr.Row(elem_classes="actions"):
+            self.try_row = gr.Button(_("Try a held-out row"), elem_id="chat-row")
+            self.clear = gr.Button(_("New conversation"), elem_id="chat-clear")
+            self.unload = gr.Button(_("Unload"), elem_id="chat-unload")
 
     def _build_kept(self) -> None:
         with gr.Row(elem_classes="picker"):

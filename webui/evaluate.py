@@ -69,63 +69,7 @@ class _Evaluate:
                     info=_("Shows what the training changed; takes twice as long."),
                     scale=2,
                 )
-            with gr.Accordion(
-                _("Other rows, other models"), open=False, elem_id="evaluate-more"
-            ) as self.more:
-                with gr.Row(elem_classes="picker"):
-                    self.dataset = Dropdown(
-                        [],
-                        label=_("Rows of"),
-                        info=_("The rows that the run held out, or those of another data set."),
-                        elem_id="evaluate-dataset",
-                        min_width=220,
-                    )
-                    self.against = gr.Dropdown(
-                        [],
-                        label=_("Other models"),
-                        info=_(
-                            "They answer the same rows. Also model:FOLDER, gguf:FILE or "
-                            "endpoint:MODEL of the endpoint in the environment."
-                        ),
-                        multiselect=True,
-                        allow_custom_value=True,
-                        elem_id="evaluate-against",
-                        min_width=260,
-                    )
-                with gr.Row(elem_classes="picker"):
-                    self.pattern = gr.Textbox(
-                        label=_("Pattern of a right answer"),
-                        info=_("A regular expression; the share of answers that contain it."),
-                        elem_id="evaluate-pattern",
-                        max_lines=1,
-                        min_width=220,
-                    )
-                    self.general = gr.Checkbox(
-                        True,
-                        label=_("General prompts too"),
-                        info=_("Forty short ones, to see what the training broke."),
-                        elem_id="evaluate-general",
-                        min_width=220,
-                    )
-                with gr.Row(elem_classes="picker"):
-                    self.judge = gr.Textbox(
-                        label=_("Judge"),
-                        info=_(
-                            "A model of the endpoint in the environment, which compares the "
-                            "answers in both orders. Empty for none."
-                        ),
-                        elem_id="evaluate-judge",
-                        max_lines=1,
-                        min_width=220,
-                    )
-                    self.rubric = gr.Textbox(
-                        label=_("What counts for the judge"),
-                        placeholder=RUBRIC,
-                        elem_id="evaluate-rubric",
-                        lines=2,
-                        max_lines=6,
-                        min_width=260,
-                    )
+            self._build_more()
             with gr.Row(elem_classes="actions"):
                 self.start = gr.Button(_("Evaluate"), variant="primary", elem_id="evaluate-start")
         self.said = gr.HTML(elem_id="evaluate-said", apply_default_css=False)
@@ -138,6 +82,66 @@ class _Evaluate:
         self.shown = gr.HTML(elem_id="evaluate-report", apply_default_css=False)
         self.newest = gr.State("")
         self.answers = AnswersView(app)
+
+    def _build_more(self) -> None:
+        with gr.Accordion(_("Other rows, other models"), open=False, elem_id="evaluate-more"):
+            with gr.Row(elem_classes="picker"):
+                self.dataset = Dropdown(
+                    [],
+                    label=_("Rows of"),
+                    info=_("The rows that the run held out, or those of another data set."),
+                    elem_id="evaluate-dataset",
+                    min_width=220,
+                )
+                self.against = gr.Dropdown(
+                    [],
+                    label=_("Other models"),
+                    info=_(
+                        "They answer the same rows. Also model:FOLDER, gguf:FILE or "
+                        "endpoint:MODEL of the endpoint in the environment."
+                    ),
+                    multiselect=True,
+                    allow_custom_value=True,
+                    elem_id="evaluate-against",
+                    min_width=260,
+                )
+            with gr.Row(elem_classes="picker"):
+                self.pattern = gr.Textbox(
+                    label=_("Pattern of a right answer"),
+                    info=_("A regular expression; the share of answers that contain it."),
+                    elem_id="evaluate-pattern",
+                    max_lines=1,
+                    min_width=220,
+                )
+                self.general = gr.Checkbox(
+                    True,
+                    label=_("General prompts too"),
+                    info=_("Forty short ones, to see what the training broke."),
+                    elem_id="evaluate-general",
+                    min_width=220,
+                )
+            self._build_judge()
+
+    def _build_judge(self) -> None:
+        with gr.Row(elem_classes="picker"):
+            self.judge = gr.Textbox(
+                label=_("Judge"),
+                info=_(
+                    "A model of the endpoint in the environment, which compares the "
+                    "answers in both orders. Empty for none."
+                ),
+                elem_id="evaluate-judge",
+                max_lines=1,
+                min_width=220,
+            )
+            self.rubric = gr.Textbox(
+                label=_("What counts for the judge"),
+                placeholder=RUBRIC,
+                elem_id="evaluate-rubric",
+                lines=2,
+                max_lines=6,
+                min_width=260,
+            )
 
     # -- handlers
 
