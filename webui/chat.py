@@ -238,6 +238,9 @@ class _Chat:
             yield {self.told: messages.error(problem)}
             return
         talk: Conversation = data[self.talk] or Conversation(lanes=self._lanes(data))
+        if not talk.lanes:
+            yield {self.told: messages.note(_("Choose a model first."))}
+            return
         talk.system = data[self.system] or ""
         for lane in talk.lanes:
             lane.turns.append(Turn("user", prompt))
@@ -248,10 +251,10 @@ class _Chat:
             self.view: lanes(talk.lanes, [ColumnState()] * len(talk.lanes)),
             self.stop: gr.Button(visible=True),
         }
-        yield from self._stream(talk, settings, request)
+        yield from self._stream(talk, prompt, settings, request)
 
     def _stream(
-        self, talk: Conversation, settings: ChatSettings, request: gr.Request
+        self, talk: Conversation, prompt: str, settings: ChatSettings, request: gr.Request
     ) -> Iterator[Updates]:
         session = self.app.chats.setdefault(
             str(request.session_hash), ChatSession(self.app.workspace)
@@ -270,11 +273,14 @@ class _Chat:
         except TunesmithError as problem:
             told = messages.error(problem)
         _keep(talk, states)
-        if any(lane.turns for lane in talk.lanes):
+        is_kept = any(lane.turns for lane in talk.lanes)
+        if is_kept:
             save_conversation(self.app.workspace, talk)
         yield {
             **self._drawn(talk),
-            self.saved: gr.Dropdown(_saved(self.app), value=talk.id),
+            # A question that nobody answered can be asked again.
+            self.prompt: gr.skip() if any(state.text for state in states) else prompt,
+            self.saved: gr.Dropdown(_saved(self.app), value=talk.id if is_kept else None),
             self.told: told or _wrong(talk, states),
             self.send: gr.Button(interactive=True),
             self.stop: gr.Button(visible=False),
