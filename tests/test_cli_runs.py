@@ -138,6 +138,30 @@ def test_export_writes_a_checked_model_where_it_is_asked_for(
     assert (code, "is there already" in err) == (2, True)
 
 
+def test_adapters_of_two_runs_are_exported_as_one(bench: Bench, trained: dict[str, Any]) -> None:
+    words = ["train", "quickstart", *bench.settings("--training.seed", "9"), "--json"]
+    code, out, err = bench.type(*words)
+    assert code == 0, err
+    other = json.loads(out)["run"]
+    words = ["export", trained["run"], "--format", "adapter", "--weight", "0.5"]
+    way = ["--combine", "ties_svd", "--density", "0.7"]
+    code, out, err = bench.type(*words, "--with", f"{other}@final=0.25", *way, "--json")
+    assert code == 0, err
+    told = json.loads(out)["result"]
+    assert told["combination"] == {
+        "weight": 0.5,
+        "combination_type": "ties_svd",
+        "density": 0.7,
+        "others": [{"run": other, "checkpoint": "final", "weight": 0.25}],
+    }
+    assert "Combines the adapters" in [check["name"] for check in told["checks"]]
+    for wrong in (other, f"{other}=much", f"{other}@final"):
+        code, _, err = bench.type(*words, "--with", wrong)
+        assert (code, "is no RUN=WEIGHT" in err) == (2, True)
+    code, _, err = bench.type(*words, "--with", f"{trained['run']}=1")
+    assert (code, "is named twice" in err) == (1, True)
+
+
 def test_chat_answers_one_prompt(bench: Bench, trained: dict[str, Any]) -> None:
     words = ["chat", trained["run"], "--max-new-tokens", "4", "--temperature", "0"]
     code, out, err = bench.type(*words, "--prompt", "What is 3?", "--json")
