@@ -199,7 +199,7 @@ class Form:
             "help": _(spec.help),
             "options": choices,
             "placeholder": _placeholder(spec),
-            "rows": 2 if long else 0,
+            "rows": 24 if spec.path == "push.card" else 2 if long else 0,
             "fixed": spec.path in READ_ONLY,
         }
         return {key: value for key, value in drawn.items() if value}

@@ -11,7 +11,9 @@ import yaml
 
 from core.config import RunConfig, nest
 from core.config.adapter import NAMES
+from core.config.fields import Section, knob
 from core.data.record import DatasetInfo
+from core.errors import ConfigError, Problem
 from core.evaluation.intervals import Estimate
 from core.evaluation.metrics import METRICS
 from core.evaluation.report import Report, list_evaluations
@@ -20,8 +22,11 @@ from core.export.combine import Combination
 from core.export.curve_picture import Point, picture
 from core.export.format import HUB_ID, Base, Format, Part
 from core.jobs.job import read_record
+from core.language import _
 from core.models.trained import TrainedModel
+from core.workspace import write_atomic
 
+CARD = "README.md"
 _PIPELINES = {
     "writer": "text-generation",
     "filler": "fill-mask",
@@ -73,7 +78,63 @@ def write_card(
         "## Licence",
         _license(base, dataset),
     ]
-    (folder / "README.md").write_text("\n\n".join(sections) + "\n", encoding="utf-8")
+    (folder / CARD).write_text("\n\n".join(sections) + "\n", encoding="utf-8")
+
+
+_MOST_CHARACTERS = 1_000_000
+
+
+class CardText(Section):
+    """The card of an export, as a person edits it."""
+
+    card: str = knob("", "README.md", level="basic", free_text=True)
+    """The card as it will be sent. It begins with what the Hub reads (YAML between two lines of
+    `---`), then comes Markdown. What you change is kept with the export."""
+
+
+def read_card(folder: Path) -> str:
+    """The card of an export."""
+    try:
+        return (folder / CARD).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return ""
+
+
+def save_card(folder: Path, text: str) -> bool:
+    """Keeps an edited card with its export; whether it is another one now. Raises ConfigError for
+    one that the Hub would not understand."""
+    text = text.replace("\r\n", "\n").strip() + "\n"
+    if text.strip() == read_card(folder).strip():
+        return False
+    if wrong := _wrong_with(text):
+        raise ConfigError([Problem("card", wrong)])
+    write_atomic(folder / CARD, text)
+    return True
+
+
+def _wrong_with(text: str) -> str:
+    from huggingface_hub import ModelCard
+
+    if len(text) > _MOST_CHARACTERS:
+        return _("it has more than {n:,} characters", n=_MOST_CHARACTERS)
+    head, end, body = text.removeprefix("---\n").partition("\n---\n")
+    if not text.startswith("---\n") or not end:
+        return _("it must begin with YAML between two lines of ---")
+    try:
+        if not isinstance(yaml.safe_load(head), dict):
+            return _("its YAML must be names with values, such as license: mit")
+        ModelCard(text)
+    except yaml.YAMLError as error:
+        at = getattr(error, "problem_mark", None)
+        reason = str(getattr(error, "problem", None) or error)
+        if at is None:
+            return _("its YAML cannot be read: {reason}", reason=reason)
+        return _("its YAML cannot be read at line {n}: {reason}", n=at.line + 2, reason=reason)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:  # what model-index must hold
+        return _(
+            "its YAML is not what the Hub expects: {reason}", reason=" ".join(str(error).split())
+        )
+    return "" if body.strip() else _("there is nothing after its YAML")
 
 
 _USE = """To be filled in by whoever publishes it:
