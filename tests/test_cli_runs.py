@@ -15,6 +15,7 @@ import pytest
 
 from core import cli
 from core.jobs.events import read_events
+from core.models.fingerprint import fingerprint
 from core.workspace import Workspace
 from tests.cli_bench import Shell, make_chat_model, write_rows
 from tests.waiting import end_of, until
@@ -73,6 +74,8 @@ def test_the_settings_in_which_runs_differ_are_told(bench: Bench, trained: dict[
 
 def test_train_sees_a_run_through(bench: Bench, trained: dict[str, Any]) -> None:
     assert trained["state"] == "finished"
+    noted = bench.workspace.run(trained["run"]).root / "base.json"
+    assert json.loads(noted.read_text()) == fingerprint(bench.model)
     assert (trained["step"], trained["max_steps"]) == (9, 9)
     assert trained["best_eval_loss"] > 0
     folder = Path(trained["folder"])

@@ -14,6 +14,7 @@ from core.config.fields import Section, field_specs, knob
 from core.config.problems import problems_of
 from core.errors import ConfigError, ExportError
 from core.language import _
+from core.models.fingerprint import read_base
 from core.models.origin import maker_of, own_base, read_origin
 from core.models.trained import FINAL, TrainedModel, adapter_settings, find_trained
 from core.workspace import Workspace
@@ -182,6 +183,9 @@ def differences(one: TrainedModel, other: TrainedModel) -> Iterator[str]:
             other=" ".join(base_identity(other)),
             base=" ".join(base_identity(one)),
         )
+    bases = read_base(one.run), read_base(other.run)
+    if all(bases) and len({str(base["weights"]) for base in bases if base}) > 1:
+        yield _("the weights of its base were others than those of {run}.", run=one.run.root.name)
     mine, theirs = one.config.training_method, other.config.training_method
     if mine.makes != theirs.makes:
         yield _("it was trained by {method} for another task.", method=_(theirs.title))

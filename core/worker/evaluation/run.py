@@ -12,6 +12,7 @@ from core.evaluation.metrics import difference_of, numbers_of
 from core.evaluation.report import DatasetName, Report, has_base, kind_of
 from core.jobs.task import Task
 from core.language import _
+from core.models.fingerprint import base_changed
 from core.models.trained import find_trained
 from core.progress import Stopped
 from core.worker.evaluation.classifier import Classifier
@@ -53,6 +54,8 @@ def _evaluate(task: Task, workspace: Workspace) -> tuple[Report, str]:
     trained = find_trained(task.run, str(task.params.get("checkpoint") or "final"))
     kind = kind_of(trained.config.method)
     evaluator = EVALUATORS[kind](task, workspace, trained)
+    if changed := base_changed(trained, evaluator.base_path):
+        task.log(changed, level="warning")
     model = evaluator.open()
     found = evaluator.found = evaluator.prepare(model)
     compare = has_base(kind) and bool(task.params.get("compare_base", True))
@@ -81,7 +84,7 @@ def _evaluate(task: Task, workspace: Workspace) -> tuple[Report, str]:
         base=None if base is None else numbers_of(base),
         tuned=numbers_of(tuned),
         difference=None if base is None else difference_of(tuned, base),
-        notes=[*found.notes, *evaluator.notes(tuned)],
+        notes=[*found.notes, *filter(None, [changed]), *evaluator.notes(tuned)],
         differences=evaluator.differing(tuned, base),
         settings=evaluator.settings(),
         **evaluator.more(tuned, base),

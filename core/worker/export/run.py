@@ -32,6 +32,7 @@ from core.export.reports import Measured
 from core.jobs.task import Task
 from core.language import _
 from core.models.describe import describe_model
+from core.models.fingerprint import base_changed
 from core.models.trained import find_trained
 from core.progress import Stopped, Tell
 from core.runs.curves import curves
@@ -114,6 +115,7 @@ class _Export:
             find_shares(workspace, self.trained, self.combination) if self.combination else []
         )
         self.base_path = resolve_base(self.trained.base, workspace)
+        self.changed = base_changed(self.trained, self.base_path)
         self.base = base_of_run(self.trained, self.base_path)
         self.tokenizer = tokenizer_of(self.trained, self.base_path)
         kind = COMPARISONS[self.trained.config.training_method.makes]
@@ -342,6 +344,9 @@ class _Export:
             model = self.open(self.trained.folder)
         trained = self.comparison.scores(model, rows)
         checks = [self.comparison.check_trained(base, trained)]
+        if self.changed:
+            self.task.log(self.changed, level="warning")
+            checks.append(Check(_("Is on the base of its training"), False, self.changed))
         if self.combination is not None:
             kind = self.combination.way.combination_type
             checks.append(check_combined(trained, exact, kind))

@@ -14,6 +14,7 @@ from core.config import RunConfig
 from core.data.record import Part
 from core.jobs.process import named
 from core.language import _
+from core.models.fingerprint import keep_base
 from core.models.origin import maker_of, own_adapter, own_base, read_origin
 from core.models.starter import STARTER_MODELS
 from core.models.trained import FINAL
@@ -41,6 +42,7 @@ def run(folder: RunFolder, workspace: Workspace, config: RunConfig, resume: Path
     """
     recipe, trainer = prepare(folder, workspace, config, resume)
     reporter = recipe.start.reporter
+    keep_base(folder, recipe.start.base)
     reporter.trainable(trainer.model)
     stop = _watch(trainer, recipe.start, recipe.callbacks(trainer))
     pushes = None
