@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -15,10 +15,10 @@ from core.export.formats import formats
 from core.export.reports import Export, list_exports
 from core.hub.account import Account, log_in, log_out, who_am_i
 from core.hub.answers import token_page
-from core.hub.plan import SAME, STATES, Plan, PushSettings, parse_settings
+from core.hub.plan import LOOKED, SAME, STATES, Plan, PushSettings, parse_settings
 from core.hub.push import export_to_push, plan_push, pushes, submit_push
 from core.language import N_, _, n_
-from webui import messages
+from webui import background, messages
 from webui.choice import Dropdown
 from webui.context import CHOICE, QUIET, App, Shared
 from webui.data.step_form import first_values, groups, marks, read_fields, section_specs
@@ -39,6 +39,7 @@ def build(app: App, shared: Shared, exported: gr.HTML) -> None:
 class _Push:
     def __init__(self, app: App, shared: Shared, exported: gr.HTML) -> None:
         self.app, self.shared, self.exported = app, shared, exported
+        self.looks = background.Watches()
         # What was public once cannot be taken back: who wants that takes the tick away.
         self.form = Form("push", {**first_values([*_SPECS, *_CARD]), "push.private": True})
         with gr.Accordion(
@@ -126,16 +127,33 @@ class _Push:
             return {self.who: messages.error(problem)}
         return self._show_who(None)
 
-    def plan(self, data: dict[Component, Any]) -> dict[Component, Any]:
-        """What a push would do."""
+    def plan(self, data: dict[Component, Any], request: gr.Request) -> Iterator[Any]:
+        """What a push would do. Files of many gigabytes are read for it: the page goes on."""
         try:
             settings, export = self._asked(data)
-            plan = plan_push(self.app.workspace, settings, export=export)
         except TunesmithError as problem:
-            return self._wrong(problem)
-        return {self.said: _planned(plan), **self._marks()}
+            yield self._wrong(problem)
+            return
+        task = background.begin(
+            lambda task: plan_push(self.app.workspace, settings, export=export, tell=task.tell),
+            _("Looking at what is there"),
+        )
+        try:
+            with self.looks.watch(request.session_hash or "", task) as watch:
+                for _glance in watch.glances():
+                    share = None if task.fraction is None else min(task.fraction / LOOKED, 1.0)
+                    yield {self.said: messages.progress(share, task.message)}
+                if not watch.wanted:
+                    yield gr.skip()
+                elif task.error:
+                    yield self._wrong(task.error)
+                else:
+                    yield {self.said: _planned(task.result), **self._marks()}
+        finally:
+            task.stop()  # nobody waits for it any more
 
-    def begin(self, data: dict[Component, Any]) -> dict[Component, Any]:
+    def begin(self, data: dict[Component, Any], request: gr.Request) -> dict[Component, Any]:
+        self.looks.leave(request.session_hash or "")
         try:
             settings, export = self._asked(data)
             submit_push(self.app.workspace, self.app.store, settings, export=export)
@@ -205,7 +223,7 @@ class _Push:
         self.token.submit(self.enter, self.token, known, **QUIET)
         self.logout.click(self.leave, None, known, **QUIET)
         told = {self.said, self.form.marks}
-        self.look.click(self.plan, here, told, **QUIET)
+        self.look.click(self.plan, here, told, **CHOICE)
         begun = self.start.click(self.begin, here, told, **QUIET)
         self.jobs.wire(shared, "export", run, self.start, begun)
         shared.ticker.tick(self.refresh, [run, self.there], self.there, **QUIET)

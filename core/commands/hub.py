@@ -4,6 +4,7 @@ they lie in; `push`: an export or a data set goes there."""
 from __future__ import annotations
 
 import argparse
+import contextlib
 import getpass
 import signal
 import sys
@@ -81,6 +82,9 @@ def _add_pull(actions: Any, common: argparse.ArgumentParser) -> None:
     action.add_argument("repo", metavar="OWNER/NAME")
     action.add_argument(
         "--dataset", action="store_true", help=_("the data set of that name, not the model")
+    )
+    action.add_argument(
+        "--force", action="store_true", help=_("also when runs of the workspace need the model")
     )
     action.set_defaults(run=_cache_delete)
 
@@ -253,9 +257,13 @@ def _cache_list(args: argparse.Namespace, output: Output) -> int:
 
 
 def _cache_delete(args: argparse.Namespace, output: Output) -> int:
-    from core.hub.cache import delete_cached
+    from core.hub.cache import check_unused, delete_cached
     from core.hub.search import DATASET, MODEL
+    from core.jobs.store import Store
 
+    if not (args.force or args.dataset):
+        with contextlib.closing(Store.open(open_workspace(args))) as store:
+            check_unused(store, args.repo)
     gone = delete_cached(args.repo, DATASET if args.dataset else MODEL)
     size = spell_bytes(gone.size_bytes)
     text = _("{repo} is deleted, which frees {size}.", repo=gone.repo_id, size=size)

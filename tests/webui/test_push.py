@@ -16,6 +16,7 @@ from tests.e2e.serving import Served
 from tests.hub.conftest import FILES, exported
 from tests.hub.stand_in import READS, WRITES, Hub
 from tests.tiny_model import tiny_adapter, tiny_model
+from tests.waiting import LIMIT
 from tests.webui.made_runs import make_run
 
 pytestmark = pytest.mark.e2e
@@ -106,6 +107,26 @@ def test_an_export_is_pushed(hub: Hub, opened: Page, workspace: Path, run: Job) 
     for path in workspace.rglob("*"):
         assert not path.is_file() or WRITES.encode() not in path.read_bytes(), path
     assert WRITES not in page.content()
+
+
+def test_the_page_goes_on_while_a_push_is_planned(hub: Hub, opened: Page) -> None:
+    """The Hub, or a large file, may take its time."""
+    page = opened
+    log_in(page, WRITES)
+    expect(page.locator("#push-who")).to_contain_text("read and write")
+    held = hub.fails("GET /api/models/ada/colours", hold=True, times=9)
+    repository(page, "ada/colours")
+    page.locator("#push-look").click()
+    plan = page.locator("#push-said")
+    expect(plan.locator(".progress")).to_have_text("Looking at what is there")
+    assert held.reached.wait(LIMIT)
+    repository(page, "ada/others")
+    page.locator("#push-look").click()
+    expect(plan).to_contain_text("ada/others (is made, private)")
+    held.release.set()
+    page.locator("#push-logout").click()
+    expect(page.locator("#push-who")).to_contain_text("Nobody is logged in")
+    expect(plan).to_contain_text("ada/others (is made, private)")
 
 
 def edit_the_card(page: Page, workspace: Path, run: Job) -> str:
