@@ -223,7 +223,7 @@ class _Push:
         self.token.submit(self.enter, self.token, known, **QUIET)
         self.logout.click(self.leave, None, known, **QUIET)
         told = {self.said, self.form.marks}
-        self.look.click(self.plan, here, told, **CHOICE)
+        self.look.click(self.plan, here, told, concurrency_limit=None, **CHOICE)
         begun = self.start.click(self.begin, here, told, **QUIET)
         self.jobs.wire(shared, "export", run, self.start, begun)
         shared.ticker.tick(self.refresh, [run, self.there], self.there, **QUIET)
