@@ -27,6 +27,10 @@ def add(commands: Any, common: argparse.ArgumentParser) -> None:
             "Writes the model with a README. It is then opened by what it is meant for and must "
             "answer as base and adapter do together, and not as the base alone."
         ),
+        epilog=_(
+            "GPTQ and AWQ are not among the forms: they need packages of their own (GPTQModel, "
+            "llm-compressor) and a GPU. Make them from the merged model."
+        ),
     )
     parser.add_argument("run_id", metavar="RUN")
     parser.add_argument("--format", required=True, choices=format_names())
