@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import shutil
 import subprocess
 import sys
@@ -30,14 +29,15 @@ FORMS: dict[str, dict[str, Any]] = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", type=Path, required=True, help="a folder with a causal model")
+    parser.add_argument("--forms", nargs="+", choices=FORMS, default=list(FORMS))
     parser.add_argument("--one", nargs=2, metavar=("FOLDER", "WORKSPACE"), help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.one:
         measure(*map(Path, args.one))
         return
     with tempfile.TemporaryDirectory(prefix="export-memory-") as made:
-        for name, params in FORMS.items():
-            print(f"{name}: {measured(Path(made), args.model, params)}", flush=True)
+        for name in args.forms:
+            print(f"{name}: {measured(Path(made), args.model, FORMS[name])}", flush=True)
 
 
 def measured(root: Path, model: Path, params: dict[str, Any]) -> str:
@@ -89,16 +89,24 @@ def measure(folder: Path, root: Path) -> None:
     from core.worker.export.run import run_export
 
     os.environ["TUNESMITH_DEVICE"] = "cpu"
-    before, begun = peak(), time.perf_counter()
+    before, begun = of_this_process("VmRSS"), time.perf_counter()
     assert run_export(folder, root) == "finished"
     known = describe_model(root / "models" / "base")
     size = 4 * (known.parameters or 0) if known else 0
-    told = {"before": before, "peak": peak(), "size": size, "seconds": time.perf_counter() - begun}
+    told = {
+        "before": before,
+        "peak": of_this_process("VmHWM"),
+        "size": size,
+        "seconds": time.perf_counter() - begun,
+    }
     print(json.dumps(told))
 
 
-def peak() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+def of_this_process(name: str) -> int:
+    """Bytes that Linux knows of: what is held now (VmRSS), or was at most (VmHWM)."""
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    found = next(line.split()[1] for line in lines if line.startswith(f"{name}:"))
+    return 1024 * int(found)
 
 
 if __name__ == "__main__":
