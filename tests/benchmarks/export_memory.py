@@ -22,7 +22,7 @@ FORMS: dict[str, dict[str, Any]] = {
     "merged": {"format": "merged"},
     "merged bfloat16": {"format": "merged", "dtype": "bfloat16"},
     "adapter": {"format": "adapter"},
-    "gguf q8_0": {"format": "gguf", "quantization": ["q8_0"]},
+    "gguf f16": {"format": "gguf", "quantization": ["f16"]},
 }
 
 
@@ -81,7 +81,7 @@ def adapt(base: Path, run: Any) -> None:
     values = {"model.model_name_or_path": "base", "data.dataset": "none"}
     parse_config(values).save(run.config)
     model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
-    tiny_adapter(model, size=0.01, r=16, lora_alpha=32).save_pretrained(run.adapter)
+    tiny_adapter(model, size=0.003, r=16, lora_alpha=32).save_pretrained(run.adapter)
 
 
 def measure(folder: Path, root: Path) -> None:
