@@ -15,6 +15,7 @@ import pytest
 
 from core import cli
 from core.jobs.events import read_events
+from core.models.fingerprint import fingerprint
 from core.workspace import Workspace
 from tests.cli_bench import Shell, make_chat_model, write_rows
 from tests.waiting import end_of, until
@@ -73,6 +74,8 @@ def test_the_settings_in_which_runs_differ_are_told(bench: Bench, trained: dict[
 
 def test_train_sees_a_run_through(bench: Bench, trained: dict[str, Any]) -> None:
     assert trained["state"] == "finished"
+    noted = bench.workspace.run(trained["run"]).root / "base.json"
+    assert json.loads(noted.read_text()) == fingerprint(bench.model)
     assert (trained["step"], trained["max_steps"]) == (9, 9)
     assert trained["best_eval_loss"] > 0
     folder = Path(trained["folder"])
@@ -136,6 +139,30 @@ def test_export_writes_a_checked_model_where_it_is_asked_for(
         assert (place / "model.safetensors").is_file()
     code, _, err = bench.type(*words)
     assert (code, "is there already" in err) == (2, True)
+
+
+def test_adapters_of_two_runs_are_exported_as_one(bench: Bench, trained: dict[str, Any]) -> None:
+    words = ["train", "quickstart", *bench.settings("--training.seed", "9"), "--json"]
+    code, out, err = bench.type(*words)
+    assert code == 0, err
+    other = json.loads(out)["run"]
+    words = ["export", trained["run"], "--format", "adapter", "--weight", "0.5"]
+    way = ["--combine", "ties_svd", "--density", "0.7"]
+    code, out, err = bench.type(*words, "--with", f"{other}@final=0.25", *way, "--json")
+    assert code == 0, err
+    told = json.loads(out)["result"]
+    assert told["combination"] == {
+        "weight": 0.5,
+        "combination_type": "ties_svd",
+        "density": 0.7,
+        "others": [{"run": other, "checkpoint": "final", "weight": 0.25}],
+    }
+    assert "Combines the adapters" in [check["name"] for check in told["checks"]]
+    for wrong in (other, f"{other}=much", f"{other}@final"):
+        code, _, err = bench.type(*words, "--with", wrong)
+        assert (code, "is no RUN=WEIGHT" in err) == (2, True)
+    code, _, err = bench.type(*words, "--with", f"{trained['run']}=1")
+    assert (code, "is named twice" in err) == (1, True)
 
 
 def test_chat_answers_one_prompt(bench: Bench, trained: dict[str, Any]) -> None:

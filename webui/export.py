@@ -9,7 +9,7 @@ from urllib.parse import quote
 import gradio as gr
 from gradio.components import Component
 
-from core.errors import TunesmithError
+from core.errors import ConfigError, TunesmithError
 from core.export.format import Option
 from core.export.formats import formats
 from core.export.reports import Export, Measured, list_exports
@@ -21,6 +21,7 @@ from core.workspace import RunFolder
 from webui import messages, push
 from webui.beginning import Beginning
 from webui.choice import Radio
+from webui.combine import Combining
 from webui.context import QUIET, App, Shared
 from webui.extras import ExtrasView
 from webui.job_progress import JobProgress
@@ -53,6 +54,7 @@ class _Export:
                 option: _option(option)
                 for option in dict.fromkeys(o for form in formats().values() for o in form.options)
             }
+            self.combining = Combining(app)
             self.extras = ExtrasView(app, "export-extras", lambda data: _missing(data[self.kind]))
             with gr.Row(elem_classes="actions"):
                 self.start = gr.Button(_("Export"), variant="primary", elem_id="export-start")
@@ -80,6 +82,7 @@ class _Export:
             self.form: gr.Column(visible=True),
             self.kind: gr.Radio(choices, value=chosen),
             self.listed: self.show(run_id),
+            **self.combining.offer(run_id),
             **self.explain(chosen),
         }
 
@@ -96,15 +99,18 @@ class _Export:
             self.start: gr.Button(interactive=not missing),
         }
 
-    def begin(self, data: dict[Component, Any]) -> str:
+    def begin(self, data: dict[Component, Any]) -> dict[Component, Any]:
         chosen = data[self.kind]
         params = {"format": chosen, "checkpoint": data[self.checkpoint]}
         params |= {one.name: data[self.options[one]] for one in formats()[chosen].options}
         try:
+            params["combination"] = self.combining.read(data)
             submit_export(self.app.workspace, self.app.store, data[self.shared.run], params)
+        except ConfigError as problem:
+            return {self.said: "", **self.combining.marks(data, problem)}
         except TunesmithError as problem:
-            return messages.error(problem)
-        return ""
+            return {self.said: messages.error(problem), **self.combining.marks(data)}
+        return {self.said: "", **self.combining.marks(data)}
 
     def show(self, run_id: str) -> str:
         run = find_run(self.app, run_id)
@@ -121,12 +127,15 @@ class _Export:
         quiet = QUIET
         explained = {self.meaning, *self.options.values(), self.start, *self.extras.outputs}
         opened = {*self.beginning.outputs, self.form, self.kind, self.listed, *explained}
+        opened |= self.combining.outputs
         shared.on_show("export", self.open, {run, self.kind}, opened)
         self.kind.change(self.explain, self.kind, explained, **quiet)
         installed = self.extras.wire({self.kind})
         installed.then(self.explain, self.kind, explained, **quiet)
-        chosen = {run, self.checkpoint, self.kind, *self.options.values()}
-        begun = self.start.click(self.begin, chosen, self.said, **quiet)
+        chosen = {run, self.checkpoint, self.kind, *self.options.values(), *self.combining.inputs}
+        told = {self.said, self.combining.form.marks}
+        begun = self.start.click(self.begin, chosen, told, **quiet)
+        self.combining.wire()
         self.jobs.wire(shared, "export", run, self.start, begun)
         shared.ticker.tick(self.refresh, [run, self.listed], self.listed, **quiet)
 
@@ -198,9 +207,26 @@ def _card(item: Export) -> str:
     )
     return (
         f'<article class="card export"><div><h4>{messages.escape(title)}</h4>'
-        f'<p class="soft">{told}</p>'
+        f'<p class="soft">{told}</p>{_combined(item)}'
         f"{_table(item)}{checks}</div>{_link(item)}</article>"
     )
+
+
+def _combined(item: Export) -> str:
+    """Whose adapters are in it beside the run's own."""
+    if item.combination is None:
+        return ""
+    way = item.combination.way
+    told = _(
+        "Its adapter ({weight:g}) combined by {kind} with: {others}",
+        weight=way.weight,
+        kind=way.combination_type,
+        others=", ".join(
+            f"{one.run} {messages.checkpoint(one.checkpoint)} ({one.weight:g})"
+            for one in item.combination.others
+        ),
+    )
+    return f'<p class="soft">{messages.escape(told)}</p>'
 
 
 def _table(item: Export) -> str:

@@ -52,6 +52,7 @@ FOLD_TITLES = {
     "evaluation": N_("Evaluation while training"),
     "tracking": N_("Checkpoints and logging"),
     "Trackers": N_("Trackers"),
+    "Hugging Face Hub": N_("Hugging Face Hub"),
 }
 # Filled in when a run starts; shown, but not for a person to change.
 READ_ONLY = frozenset({"data.dataset_fingerprint"})
@@ -111,6 +112,7 @@ _SPECIAL_WORDS = {
         "epoch": N_("each epoch"),
     },
     "tracking.report_to": TRACKERS,
+    "tracking.hub_strategy": {"every_save": N_("at every save"), "end": N_("at the end")},
     "tracking.save_strategy": {
         "no": N_("never"),
         "steps": N_("by steps"),
@@ -199,7 +201,7 @@ class Form:
             "help": _(spec.help),
             "options": choices,
             "placeholder": _placeholder(spec),
-            "rows": 2 if long else 0,
+            "rows": 24 if spec.path == "push.card" else 2 if long else 0,
             "fixed": spec.path in READ_ONLY,
         }
         return {key: value for key, value in drawn.items() if value}

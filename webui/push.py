@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -10,22 +10,24 @@ import gradio as gr
 from gradio.components import Component
 
 from core.errors import ConfigError, TunesmithError
+from core.export.card import CardText, read_card, save_card
 from core.export.formats import formats
 from core.export.reports import Export, list_exports
 from core.hub.account import Account, log_in, log_out, who_am_i
 from core.hub.answers import token_page
-from core.hub.plan import SAME, STATES, Plan, PushSettings, parse_settings
+from core.hub.plan import LOOKED, SAME, STATES, Plan, PushSettings, parse_settings
 from core.hub.push import export_to_push, plan_push, pushes, submit_push
 from core.language import N_, _, n_
-from webui import messages
+from webui import background, messages
 from webui.choice import Dropdown
-from webui.context import QUIET, App, Shared
+from webui.context import CHOICE, QUIET, App, Shared
 from webui.data.step_form import first_values, groups, marks, read_fields, section_specs
-from webui.forms import Form
+from webui.forms import Form, Group
 from webui.job_progress import JobProgress
 from webui.run_choice import find_run
 
 _SPECS = section_specs(PushSettings, "push")
+_CARD = section_specs(CardText, "push")
 _NEWEST = N_("The newest export")
 
 
@@ -37,8 +39,9 @@ def build(app: App, shared: Shared, exported: gr.HTML) -> None:
 class _Push:
     def __init__(self, app: App, shared: Shared, exported: gr.HTML) -> None:
         self.app, self.shared, self.exported = app, shared, exported
+        self.looks = background.Watches()
         # What was public once cannot be taken back: who wants that takes the tick away.
-        self.form = Form("push", {**first_values(_SPECS), "push.private": True})
+        self.form = Form("push", {**first_values([*_SPECS, *_CARD]), "push.private": True})
         with gr.Accordion(
             _("Hugging Face Hub"), open=False, visible=False, elem_classes="fold", elem_id="push"
         ) as self.fold:
@@ -63,6 +66,8 @@ class _Push:
                 [(_(_NEWEST), "")], value="", label=_("Export"), elem_id="push-export"
             )
             self.form.part(groups(_SPECS, "", ""))
+            self.form.part([Group(_CARD, _("Model card"), "fold-push-card")])
+            self.carded = gr.State("")  # the export whose card is shown
             with gr.Row(elem_classes="actions"):
                 self.look = gr.Button(_("Show what would be uploaded"), elem_id="push-look")
                 self.start = gr.Button(_("Push"), variant="primary", elem_id="push-start")
@@ -72,24 +77,35 @@ class _Push:
             app, ("push",), elem_id="push-status", of="run_id", stop_id="push-stop"
         )
         self.there = gr.HTML(elem_id="push-there", apply_default_css=False)
-        self.form.marks.render()
+        self.form.render()
 
     # -- handlers
 
-    def open(self, run_id: str) -> dict[Component, Any]:
+    def open(self, run_id: str, carded: str) -> dict[Component, Any]:
         """What of the selected run can be pushed, and where it was pushed already."""
-        offered = self.offer(run_id, "")
+        offered = self.offer(run_id, "", carded)
         return {**offered, self.there: self.pushed(run_id), self.said: ""}
 
-    def offer(self, run_id: str, chosen: str) -> dict[Component, Any]:
-        """The exports that there are now; the chosen one stays so."""
+    def offer(self, run_id: str, chosen: str, carded: str) -> dict[Component, Any]:
+        """The exports that there are now; the chosen one stays so, and the card with it."""
         run = find_run(self.app, run_id)
         found = [one for one in list_exports(run.folder.root) if one.path] if run else []
         choices = [(_(_NEWEST), ""), *((_title(one), one.id) for one in found)]
         return {
             self.fold: gr.Accordion(visible=bool(found)),
             self.export: gr.Dropdown(choices, value=chosen),
+            **self.show_card(run_id, chosen, carded),
         }
+
+    def show_card(self, run_id: str, chosen: str, carded: str) -> dict[Component, Any]:
+        """The card of the chosen export, unless it is shown already and perhaps being edited."""
+        run = find_run(self.app, run_id)
+        found = [one for one in list_exports(run.folder.root) if one.path] if run else []
+        export = next((one for one in found if chosen in ("", one.id)), None)
+        if export is None or export.path is None or export.id == carded:
+            return {}
+        card = read_card(export.path)
+        return {self.carded: export.id, **self.form.fill({"push.card": card}), **self._marks()}
 
     def identify(self) -> dict[Component, Any]:
         try:
@@ -111,16 +127,33 @@ class _Push:
             return {self.who: messages.error(problem)}
         return self._show_who(None)
 
-    def plan(self, data: dict[Component, Any]) -> dict[Component, Any]:
-        """What a push would do."""
+    def plan(self, data: dict[Component, Any], request: gr.Request) -> Iterator[Any]:
+        """What a push would do. Files of many gigabytes are read for it: the page goes on."""
         try:
             settings, export = self._asked(data)
-            plan = plan_push(self.app.workspace, settings, export=export)
         except TunesmithError as problem:
-            return self._wrong(problem)
-        return {self.said: _planned(plan), **self._marks()}
+            yield self._wrong(problem)
+            return
+        task = background.begin(
+            lambda task: plan_push(self.app.workspace, settings, export=export, tell=task.tell),
+            _("Looking at what is there"),
+        )
+        try:
+            with self.looks.watch(request.session_hash or "", task) as watch:
+                for _glance in watch.glances():
+                    share = None if task.fraction is None else min(task.fraction / LOOKED, 1.0)
+                    yield {self.said: messages.progress(share, task.message)}
+                if not watch.wanted:
+                    yield gr.skip()
+                elif task.error:
+                    yield self._wrong(task.error)
+                else:
+                    yield {self.said: _planned(task.result), **self._marks()}
+        finally:
+            task.stop()  # nobody waits for it any more
 
-    def begin(self, data: dict[Component, Any]) -> dict[Component, Any]:
+    def begin(self, data: dict[Component, Any], request: gr.Request) -> dict[Component, Any]:
+        self.looks.leave(request.session_hash or "")
         try:
             settings, export = self._asked(data)
             submit_push(self.app.workspace, self.app.store, settings, export=export)
@@ -145,9 +178,14 @@ class _Push:
         return gr.skip() if fresh == drawn else fresh
 
     def _asked(self, data: Mapping[Component, Any]) -> tuple[PushSettings, Export]:
-        settings = parse_settings(read_fields(_SPECS, self.form.held(data)))
-        run_id, export = data[self.shared.run], data[self.export] or ""
-        return settings, export_to_push(self.app.workspace, run_id, export)
+        """What is to be pushed; its card is kept as it was edited."""
+        held = self.form.held(data)
+        settings = parse_settings(read_fields(_SPECS, held))
+        run_id, chosen = data[self.shared.run], data[self.export] or ""
+        export = export_to_push(self.app.workspace, run_id, chosen)
+        if export.path is not None and export.id == data[self.carded]:
+            save_card(export.path, held["push.card"])
+        return settings, export
 
     def _wrong(self, problem: TunesmithError) -> dict[Component, Any]:
         """What is wrong, at its field where it has one."""
@@ -158,7 +196,7 @@ class _Push:
     def _marks(self, error: ConfigError | None = None) -> dict[Component, Any]:
         found = error.problems if error else ()
         named = tuple(replace(one, field=f"push.{one.field}") for one in found)
-        return marks(self.form, _SPECS, {}, named)
+        return marks(self.form, [*_SPECS, *_CARD], {}, named)
 
     def _show_who(self, account: Account | None) -> dict[Component, Any]:
         out = account is None
@@ -172,16 +210,20 @@ class _Push:
 
     def wire(self) -> None:
         shared, run = self.shared, self.shared.run
-        here = {run, self.export, *self.form.parts}
+        here = {run, self.export, self.carded, *self.form.parts}
         known = {self.who, self.token, self.logout}
-        offered = {self.fold, self.export}
-        shared.on_show("export", self.open, [run], {*offered, self.there, self.said})
-        self.exported.change(self.offer, [run, self.export], offered, **QUIET)
+        card = {self.carded, self.form.filled, self.form.marks}
+        offered = {self.fold, self.export, *card}
+        now = [run, self.export, self.carded]
+        shared.on_show("export", self.open, [run, self.carded], {*offered, self.there, self.said})
+        self.exported.change(self.offer, now, offered, **QUIET)
+        self.export.change(self.show_card, now, card, **CHOICE)
+        self.form.wire()
         self.fold.expand(self.identify, None, known, **QUIET)
         self.token.submit(self.enter, self.token, known, **QUIET)
         self.logout.click(self.leave, None, known, **QUIET)
         told = {self.said, self.form.marks}
-        self.look.click(self.plan, here, told, **QUIET)
+        self.look.click(self.plan, here, told, concurrency_limit=None, **CHOICE)
         begun = self.start.click(self.begin, here, told, **QUIET)
         self.jobs.wire(shared, "export", run, self.start, begun)
         shared.ticker.tick(self.refresh, [run, self.there], self.there, **QUIET)

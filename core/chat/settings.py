@@ -107,7 +107,8 @@ class ColumnState:
 @dataclass(frozen=True)
 class LoadedModels:
     """What a chat's process holds. `dtypes` has one entry for each column, `memory_bytes` is
-    what the process takes of the machine's memory, `gpu_memory_bytes` of the GPU's (0: none)."""
+    what the process takes of the machine's memory, `gpu_memory_bytes` of the GPU's (0: none).
+    `notes` are for a person, such as on a base that is not that of the training."""
 
     pid: int
     columns: tuple[Column, ...]
@@ -115,3 +116,4 @@ class LoadedModels:
     dtypes: tuple[str, ...]
     memory_bytes: int
     gpu_memory_bytes: int = 0
+    notes: tuple[str, ...] = ()

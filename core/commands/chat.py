@@ -60,7 +60,8 @@ def run(args: argparse.Namespace, output: Output) -> int:
         system = trained_system_prompt(workspace, run_id)
     column = _column(args, run_id, workspace)
     with ChatSession(workspace) as session:
-        session.start([column], fetch_progress)
+        for note in session.start([column], fetch_progress).notes:
+            output.say(note)
         if args.prompt is None:
             return _talk(session, settings, lambda text: conversation(text, system), output)
         messages = conversation(args.prompt, system)

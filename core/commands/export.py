@@ -5,13 +5,17 @@ from __future__ import annotations
 import argparse
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from core.commands.opening import open_for_run, open_workspace
 from core.commands.output import Output, UsageError, pairs, spell_bytes, table
+from core.export.combine import WAYS, Way
 from core.export.formats import format_names, formats
 from core.export.package import write_zip
 from core.language import _
+
+if TYPE_CHECKING:
+    from core.jobs.store import Store
 
 
 def add(commands: Any, common: argparse.ArgumentParser) -> None:
@@ -22,6 +26,10 @@ def add(commands: Any, common: argparse.ArgumentParser) -> None:
         description=_(
             "Writes the model with a README. It is then opened by what it is meant for and must "
             "answer as base and adapter do together, and not as the base alone."
+        ),
+        epilog=_(
+            "GPTQ and AWQ are not among the forms: they need packages of their own (GPTQModel, "
+            "llm-compressor) and a GPU. Make them from the merged model."
         ),
     )
     parser.add_argument("run_id", metavar="RUN")
@@ -44,10 +52,66 @@ def add(commands: Any, common: argparse.ArgumentParser) -> None:
                 default=", ".join(option.default),
             ),
         )
+    _add_combining(parser)
     parser.add_argument(
         "--output", type=Path, metavar="PATH", help=_("copy it to this new folder, or file.zip")
     )
     parser.set_defaults(run=run)
+
+
+def _add_combining(parser: argparse.ArgumentParser) -> None:
+    defaults = Way()
+    parser.add_argument(
+        "--with",
+        dest="others",
+        nargs="+",
+        default=[],
+        metavar="RUN[@CHECKPOINT]=WEIGHT",
+        help=_("take in the LoRA adapters of other runs on the same base, each by its weight"),
+    )
+    parser.add_argument(
+        "--weight",
+        type=float,
+        default=defaults.weight,
+        help=_("with --with: the weight of RUN itself (%(default)s)"),
+    )
+    parser.add_argument(
+        "--combine",
+        choices=WAYS,
+        default=defaults.combination_type,
+        metavar="WAY",
+        help=_("with --with: {names} (%(default)s)", names=", ".join(WAYS)),
+    )
+    parser.add_argument(
+        "--density",
+        type=float,
+        default=defaults.density,
+        help=_("with ties, dare and magnitude_prune: the share that is kept (%(default)s)"),
+    )
+
+
+def _combination(args: argparse.Namespace, store: Store) -> dict[str, Any] | None:
+    from core.commands.runs import find_run
+
+    if not args.others:
+        return None
+    others = []
+    for text in args.others:
+        name, _sign, weight = text.rpartition("=")
+        run_id, _at, checkpoint = name.partition("@")
+        try:
+            share: dict[str, Any] = {"weight": float(weight)}
+        except ValueError:
+            run_id = ""
+        if not run_id:
+            raise UsageError(
+                _("{text} is no RUN=WEIGHT or RUN@CHECKPOINT=WEIGHT.", text=repr(text)),
+                _("Write such as: --with quiet-otter=0.5"),
+            )
+        share["run"] = find_run(store, run_id)
+        others.append({**share, **({"checkpoint": checkpoint} if checkpoint else {})})
+    way = {"weight": args.weight, "combination_type": args.combine, "density": args.density}
+    return {**way, "others": others}
 
 
 def run(args: argparse.Namespace, output: Output) -> int:
@@ -63,6 +127,7 @@ def run(args: argparse.Namespace, output: Output) -> int:
     workspace = open_for_run(args, run_id)
     params = {"format": args.format, "checkpoint": args.checkpoint}
     params |= {one.name: getattr(args, one.name) for one in formats()[args.format].options}
+    params["combination"] = _combination(args, store)
     job = submit_export(workspace, store, run_id, params)
     job, result = follow(workspace, store, job, output)
     say_end(job, output)
@@ -98,9 +163,12 @@ def _text(data: dict[str, Any]) -> str:
         (str(check["name"]), f"{_('yes') if check['ok'] else _('NO')}, {check['detail']}")
         for check in result["checks"]
     ]
+    others = (result.get("combination") or {}).get("others", [])
+    combined = ", ".join(f"{one['run']} ({one['weight']:g})" for one in others)
     told = pairs(
         [
             (_("format"), result["format"]),
+            (_("combined with"), combined),
             (_("size"), spell_bytes(result["size_bytes"])),
             *checks,
             (_("folder"), data.get("folder")),

@@ -4,6 +4,7 @@ they lie in; `push`: an export or a data set goes there."""
 from __future__ import annotations
 
 import argparse
+import contextlib
 import getpass
 import signal
 import sys
@@ -11,6 +12,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from core.commands.opening import open_workspace
@@ -24,6 +26,7 @@ from core.commands.output import (
     spell_time,
     table,
 )
+from core.errors import reason_of
 from core.export.formats import format_names
 from core.language import _, n_
 from core.progress import Stopped, Tell
@@ -80,6 +83,9 @@ def _add_pull(actions: Any, common: argparse.ArgumentParser) -> None:
     action.add_argument(
         "--dataset", action="store_true", help=_("the data set of that name, not the model")
     )
+    action.add_argument(
+        "--force", action="store_true", help=_("also when runs of the workspace need the model")
+    )
     action.set_defaults(run=_cache_delete)
 
 
@@ -107,7 +113,15 @@ def _add_push(commands: Any, common: argparse.ArgumentParser) -> None:
     parser.add_argument("--pr", action="store_true", help=_("as a pull request"))
     parser.add_argument("--message", default="", help=_("what the commit is called"))
     parser.add_argument(
-        "--dry-run", action="store_true", help=_("only say what would be done; change nothing")
+        "--card",
+        metavar="FILE",
+        type=Path,
+        help=_("the model card: takes the place of the export's README.md and is kept with it"),
+    )
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help=_("only say what would be done; change nothing on the Hub"),
     )
     parser.add_argument(
         "--force", action="store_true", help=_("push an export though a check of it failed")
@@ -243,9 +257,13 @@ def _cache_list(args: argparse.Namespace, output: Output) -> int:
 
 
 def _cache_delete(args: argparse.Namespace, output: Output) -> int:
-    from core.hub.cache import delete_cached
+    from core.hub.cache import check_unused, delete_cached
     from core.hub.search import DATASET, MODEL
+    from core.jobs.store import Store
 
+    if not (args.force or args.dataset):
+        with contextlib.closing(Store.open(open_workspace(args))) as store:
+            check_unused(store, args.repo)
     gone = delete_cached(args.repo, DATASET if args.dataset else MODEL)
     size = spell_bytes(gone.size_bytes)
     text = _("{repo} is deleted, which frees {size}.", repo=gone.repo_id, size=size)
@@ -256,12 +274,15 @@ def _cache_delete(args: argparse.Namespace, output: Output) -> int:
 def _push(args: argparse.Namespace, output: Output) -> int:
     from core.commands.follow import exit_code, follow, say_end
     from core.commands.runs import find_run
+    from core.export.card import save_card
     from core.hub.plan import parse_settings
     from core.hub.push import export_to_push, plan_push, pushed, submit_push
     from core.jobs.store import Store
 
     if (args.run_id is None) == (args.dataset is None):
         raise UsageError(_("Name a run or, with --dataset, a data set."))
+    if args.card is not None and args.run_id is None:
+        raise UsageError(_("--card is for the export of a run."))
     settings = parse_settings(
         {
             "repo_id": args.repo,
@@ -276,7 +297,10 @@ def _push(args: argparse.Namespace, output: Output) -> int:
     what: dict[str, Any] = {"dataset_id": args.dataset or ""}
     if args.run_id is not None:
         run_id = find_run(store, args.run_id)
-        what["export"] = export_to_push(workspace, run_id, args.export, args.format, args.force)
+        export = export_to_push(workspace, run_id, args.export, args.format, args.force)
+        what["export"] = export
+        if args.card is not None and export.path is not None:
+            save_card(export.path, _card_in(args.card))
     if args.dry_run:
         plan = plan_push(workspace, settings, **what)
         output.result({"plan": plan.as_dict()}, _plan_text(plan))
@@ -286,6 +310,16 @@ def _push(args: argparse.Namespace, output: Output) -> int:
     data = {"push": job.id, "state": job.state, "error": job.error, "result": result or None}
     output.result(data, pushed(job, result) if result else "")
     return exit_code(job)
+
+
+def _card_in(file: Path) -> str:
+    try:
+        return file.expanduser().read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise UsageError(
+            _("{file} cannot be read: {reason}.", file=file, reason=reason_of(error)),
+            _("Name a text file."),
+        ) from error
 
 
 def _plan_text(plan: Plan) -> str:

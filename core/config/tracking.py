@@ -18,6 +18,8 @@ _WITH_PROJECT: dict[str, list[Any]] = {
     "tracking.report_to": ["trackio", "wandb", "swanlab", "mlflow"]
 }
 
+_PUSHED: dict[str, list[Any]] = {"tracking.push_to_hub": [True]}
+
 
 class TrackingSection(Section):
     """What is written down."""
@@ -70,3 +72,27 @@ class TrackingSection(Section):
         "local", "MLflow", group="Trackers", when={"tracking.report_to": ["mlflow"]}
     )
     """Local keeps a store in the run's folder. Server is the one that MLFLOW_TRACKING_URI names."""
+
+    push_to_hub: bool = knob(False, "Push to the Hub while training", group="Hugging Face Hub")
+    """Each model that is saved goes to one repository on the Hub, with a card. It is sent beside
+    the training: what cannot be sent is told, and sent with the next save. Log in first (the Export
+    tab, or `hub login`)."""
+
+    hub_model_id: str = knob(
+        "",
+        "Repository",
+        group="Hugging Face Hub",
+        when=_PUSHED,
+        pattern=r"^([A-Za-z0-9][A-Za-z0-9_.-]{0,95}/[A-Za-z0-9][A-Za-z0-9_.-]{0,95})?$",
+    )
+    """OWNER/NAME on the Hub. It is made if it is not there."""
+
+    hub_strategy: Literal["every_save", "end"] = knob(
+        "every_save", "Push", group="Hugging Face Hub", when=_PUSHED
+    )
+    """Every save sends each checkpoint's model in place of the one before. The end sends the
+    finished model alone."""
+
+    hub_private_repo: bool = knob(True, "Private", group="Hugging Face Hub", when=_PUSHED)
+    """A repository that is made is seen by its owner alone. What was public once cannot be taken
+    back."""

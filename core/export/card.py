@@ -11,16 +11,22 @@ import yaml
 
 from core.config import RunConfig, nest
 from core.config.adapter import NAMES
+from core.config.fields import Section, knob
 from core.data.record import DatasetInfo
+from core.errors import ConfigError, Problem
 from core.evaluation.intervals import Estimate
 from core.evaluation.metrics import METRICS
 from core.evaluation.report import Report, list_evaluations
 from core.evaluation.verdict import verdict
+from core.export.combine import Combination
 from core.export.curve_picture import Point, picture
 from core.export.format import HUB_ID, Base, Format, Part
 from core.jobs.job import read_record
+from core.language import _
 from core.models.trained import TrainedModel
+from core.workspace import write_atomic
 
+CARD = "README.md"
 _PIPELINES = {
     "writer": "text-generation",
     "filler": "fill-mask",
@@ -40,19 +46,21 @@ def write_card(
     parts: Sequence[Part],
     checks: list[str],
     lineage: str = "",
+    combination: Combination | None = None,
     curves: Mapping[str, Sequence[Point]] | None = None,
 ) -> None:
     """Writes README.md, and a picture of the run's `curves`. `parts` are the models in the folder,
     `checks` are sentences on what was verified; `lineage` tells of the runs before, as
-    core.runs.lineage does."""
+    core.runs.lineage does; `combination` of the runs whose adapters were taken in."""
     run = trained.run.root
     title = (trained.config.name or read_record(run).get("name") or run.name).replace("\n", " ")
-    report = _newest_report(trained)
+    # An evaluation is of the run's own adapter, not of what is combined with it.
+    report = _newest_report(trained) if combination is None else None
     drawn = picture({name: (curves or {}).get(name, ()) for name in ("loss", "eval_loss")})
     if drawn:
         (folder / "curves.svg").write_text(drawn, encoding="utf-8")
     sections = [
-        _front_matter(title, base, form, trained.config, report),
+        _front_matter(title, base, form, trained.config, report, combination),
         f"# {title}",
         _what_it_is(trained, base, dataset, form, dtype),
         "## How to load it",
@@ -60,6 +68,7 @@ def write_card(
         *form.needs(trained),
         "## How it was made",
         _settings(trained, base, dataset, lineage),
+        *([_combined(trained, combination)] if combination else []),
         *(["![Loss by step](curves.svg)"] if drawn else []),
         f"Made with {_versions()}.",
         *(["## How good it is", _measured(report)] if report else []),
@@ -69,7 +78,63 @@ def write_card(
         "## Licence",
         _license(base, dataset),
     ]
-    (folder / "README.md").write_text("\n\n".join(sections) + "\n", encoding="utf-8")
+    (folder / CARD).write_text("\n\n".join(sections) + "\n", encoding="utf-8")
+
+
+_MOST_CHARACTERS = 1_000_000
+
+
+class CardText(Section):
+    """The card of an export, as a person edits it."""
+
+    card: str = knob("", "README.md", level="basic", free_text=True)
+    """The card as it will be sent. It begins with what the Hub reads (YAML between two lines of
+    `---`), then comes Markdown. What you change is kept with the export."""
+
+
+def read_card(folder: Path) -> str:
+    """The card of an export."""
+    try:
+        return (folder / CARD).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return ""
+
+
+def save_card(folder: Path, text: str) -> bool:
+    """Keeps an edited card with its export; whether it is another one now. Raises ConfigError for
+    one that the Hub would not understand."""
+    text = text.replace("\r\n", "\n").strip() + "\n"
+    if text.strip() == read_card(folder).strip():
+        return False
+    if wrong := _wrong_with(text):
+        raise ConfigError([Problem("card", wrong)])
+    write_atomic(folder / CARD, text)
+    return True
+
+
+def _wrong_with(text: str) -> str:
+    from huggingface_hub import ModelCard
+
+    if len(text) > _MOST_CHARACTERS:
+        return _("it has more than {n:,} characters", n=_MOST_CHARACTERS)
+    head, end, body = text.removeprefix("---\n").partition("\n---\n")
+    if not text.startswith("---\n") or not end:
+        return _("it must begin with YAML between two lines of ---")
+    try:
+        if not isinstance(yaml.safe_load(head), dict):
+            return _("its YAML must be names with values, such as license: mit")
+        ModelCard(text)
+    except yaml.YAMLError as error:
+        at = getattr(error, "problem_mark", None)
+        reason = str(getattr(error, "problem", None) or error)
+        if at is None:
+            return _("its YAML cannot be read: {reason}", reason=reason)
+        return _("its YAML cannot be read at line {n}: {reason}", n=at.line + 2, reason=reason)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:  # what model-index must hold
+        return _(
+            "its YAML is not what the Hub expects: {reason}", reason=" ".join(str(error).split())
+        )
+    return "" if body.strip() else _("there is nothing after its YAML")
 
 
 _USE = """To be filled in by whoever publishes it:
@@ -80,7 +145,12 @@ _USE = """To be filled in by whoever publishes it:
 
 
 def _front_matter(
-    title: str, base: Base, form: Format, config: RunConfig, report: Report | None
+    title: str,
+    base: Base,
+    form: Format,
+    config: RunConfig,
+    report: Report | None,
+    combination: Combination | None,
 ) -> str:
     """What the Hub reads, as huggingface_hub writes it."""
     from huggingface_hub import EvalResult, ModelCardData
@@ -107,7 +177,12 @@ def _front_matter(
     values = ModelCardData(
         library_name=form.library,
         pipeline_tag=task,
-        tags=["tunesmith", config.method, *form.tags(config)],
+        tags=[
+            "tunesmith",
+            config.method,
+            *form.tags(config),
+            *(["merge"] if combination else []),
+        ],
         license=base.license or None,
         **found,
     )
@@ -171,6 +246,23 @@ def _settings(trained: TrainedModel, base: Base, dataset: DatasetInfo | None, li
     changed["model.model_name_or_path"] = base.made_of or base.name
     shown = yaml.safe_dump(nest(changed), sort_keys=False, allow_unicode=True)
     return f"{text} The settings that differ from Tunesmith's defaults:\n\n```yaml\n{shown}```"
+
+
+def _combined(trained: TrainedModel, combination: Combination) -> str:
+    """Whose adapters are in it."""
+    way = combination.way
+    how = f"`{way.combination_type}`"
+    if combination.prunes:
+        how += f" with density {way.density:g}"
+    shares = [(trained.run.root.name, trained.checkpoint, way.weight)]
+    shares += [(one.run, one.checkpoint, one.weight) for one in combination.others]
+    lines = ["| run | checkpoint | weight |", "|---|---|---|"]
+    lines += [f"| {run} | {checkpoint} | {weight:g} |" for run, checkpoint, weight in shares]
+    return (
+        "**The adapters of several runs on one base are combined in it**, by PEFT's "
+        f"`add_weighted_adapter`, {how}. What stands above is of the first run.\n\n"
+        + "\n".join(lines)
+    )
 
 
 def _measured(report: Report) -> str:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from core.export.combine import Combination, parse_combination
 from core.jobs.job import read_record
 from core.jobs.task import read_result
 from core.workspace import RunFolder
@@ -34,7 +35,7 @@ class Export:
 
     `state` is the job's. Times are seconds since the epoch. `checks` have name, ok and detail.
     `perplexity` and `base_perplexity` are the trained model's and its base's on the rows on which
-    the parts were measured.
+    the parts were measured. `combination` says whose adapters were taken in.
     """
 
     id: str
@@ -49,6 +50,7 @@ class Export:
     parts: tuple[Measured, ...] = ()
     perplexity: float | None = None
     base_perplexity: float | None = None
+    combination: Combination | None = None
 
 
 def list_exports(run_folder: Path) -> list[Export]:
@@ -77,4 +79,5 @@ def load_export(folder: Path) -> Export:
         parts=tuple(Measured(**one) for one in result.get("parts") or ()),
         perplexity=result.get("perplexity"),
         base_perplexity=result.get("base_perplexity"),
+        combination=parse_combination(result.get("combination")),
     )

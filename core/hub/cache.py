@@ -6,9 +6,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from core.errors import HubError
+from core.errors import HubError, ended
 from core.hub.search import MODEL
-from core.language import _
+from core.jobs.store import Store
+from core.language import _, n_
+from core.models.starter import STARTER_MODELS
+
+_NAMED = 5
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,26 @@ def delete_cached(repo_id: str, kind: str = MODEL) -> Cached:
             _("Look at who owns it, and whether something uses it."),
         )
     return _cached(repo)
+
+
+def check_unused(store: Store, repo_id: str) -> None:
+    """Raises HubError where runs of the workspace were trained on a model, and would ask the Hub
+    for it again."""
+    starter = next((one.name for one in STARTER_MODELS.values() if one.hub_id == repo_id), repo_id)
+    runs = [job.id for job in store.list(kind="train") if job.model in (repo_id, starter)]
+    if not runs:
+        return
+    told = n_(
+        "{n} run needs {repo}: {runs}",
+        "{n} runs need {repo}: {runs}",
+        len(runs),
+        repo=repo_id,
+        runs=", ".join(runs[:_NAMED]) + (" ..." if len(runs) > _NAMED else ""),
+    )
+    raise HubError(
+        ended(told),
+        _("Delete it all the same with --force: it is fetched again when a run needs it."),
+    )
 
 
 def _scanned() -> Any:

@@ -7,8 +7,9 @@ goes on where it was.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ STATES = {NEW: N_("new"), CHANGED: N_("changed"), SAME: N_("there already")}
 LOOKED = 0.1
 """The share of a push at which all files have been looked at."""
 
-_CHUNK = 2**20
+_CHUNK = 8 * 2**20
 
 
 class PushSettings(Section):
@@ -222,22 +223,34 @@ def _files_there(repo_id: str, repo_type: str, branch: str) -> tuple[dict[str, A
 
 def _compared(folder: Path, there: Mapping[str, Any], tell: Tell) -> Iterator[PlannedFile]:
     paths = files_of(folder)
-    for place, path in enumerate(paths):
+    all_bytes, done = sum(path.stat().st_size for path in paths), 0
+    for path in paths:
         name = path.relative_to(folder).as_posix()
-        tell(LOOKED * place / len(paths), _("Looking at {name}", name=name))
+        said = _("Looking at {name}", name=name)
         size, other = path.stat().st_size, there.get(name)
         state = NEW if other is None else CHANGED
-        if other is not None and other.size == size and _same(path, size, other):
-            state = SAME
+        _tell_read(tell, said, done, all_bytes, 0)
+        if other is not None and other.size == size:
+            part = partial(_tell_read, tell, said, done, all_bytes)
+            state = SAME if _same(path, size, other, part) else CHANGED
+        done += size
         yield PlannedFile(name, size, state)
 
 
-def _same(path: Path, size: int, there: Any) -> bool:
-    """Whether a file has the content of the one there: by SHA-256, or as git counts."""
+def _tell_read(tell: Tell, said: str, before: int, all_bytes: int, read: int) -> None:
+    tell(LOOKED * (before + read) / max(all_bytes, 1), said)
+
+
+def _same(path: Path, size: int, there: Any, read: Callable[[int], None]) -> bool:
+    """Whether a file has the content of the one there: by SHA-256, or as git counts. `read` is told
+    how much of it has been read."""
+    if there.lfs is not None:
+        digest, wanted = hashlib.sha256(), there.lfs.sha256
+    else:
+        digest = hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
+        wanted = there.blob_id
     with path.open("rb") as file:
-        if there.lfs is not None:
-            return hashlib.file_digest(file, "sha256").hexdigest() == str(there.lfs.sha256)
-        blob = hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
         while chunk := file.read(_CHUNK):
-            blob.update(chunk)
-        return blob.hexdigest() == str(there.blob_id)
+            digest.update(chunk)
+            read(file.tell())
+    return digest.hexdigest() == str(wanted)

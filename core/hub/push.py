@@ -165,11 +165,7 @@ def _check_private(workspace: Workspace, folder: Path, within: Path) -> None:
 
 @stoppable
 def run_push(workspace: Workspace, params: Mapping[str, Any], tell: Tell) -> dict[str, Any]:
-    from huggingface_hub.utils.tqdm import disable_progress_bars
-
-    disable_progress_bars()
-    # Its warning of a failed try names the signed address of an upload.
-    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
+    be_silent()
     settings = PushSettings(**params["settings"])
     export = None
     if params.get("run"):  # what failed was said when it was asked for
@@ -181,8 +177,7 @@ def run_push(workspace: Workspace, params: Mapping[str, Any], tell: Tell) -> dic
     ):
         plan = make_plan(folder, repo_type, settings, tell)
         title = settings.message or _title(workspace, export, params["dataset"])
-        with told_plainly(plan.repo_id):
-            commit = _push(plan, folder, settings, title, tell) if plan.to_send else None
+        commit = send(plan, folder, title, tell)
     return {
         "repo_id": plan.repo_id,
         "repo_type": repo_type,
@@ -198,7 +193,23 @@ def run_push(workspace: Workspace, params: Mapping[str, Any], tell: Tell) -> dic
     }
 
 
-def _push(plan: Plan, folder: Path, settings: PushSettings, title: str, tell: Tell) -> Any:
+def be_silent() -> None:
+    """huggingface_hub draws no bars in this process, and its log has no address of an upload."""
+    from huggingface_hub.utils.tqdm import disable_progress_bars
+
+    disable_progress_bars()
+    # Its warning of a failed try names the signed address of an upload.
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
+
+
+def send(plan: Plan, folder: Path, title: str, tell: Tell) -> Any:
+    """Does what a plan says; the commit, or None where there is nothing to send. Raises
+    HubError."""
+    with told_plainly(plan.repo_id):
+        return _send(plan, folder, title, tell) if plan.to_send else None
+
+
+def _send(plan: Plan, folder: Path, title: str, tell: Tell) -> Any:
     """Makes what is not there, sends the files, then commits them all at once."""
     from huggingface_hub import CommitOperationAdd
 
@@ -209,7 +220,7 @@ def _push(plan: Plan, folder: Path, settings: PushSettings, title: str, tell: Te
         tell(share, _("The Hub asks to wait for {seconds} s", seconds=seconds))
 
     if not plan.exists:
-        private = True if settings.private else None  # an organization may have its own default
+        private = True if plan.private else None  # an organization may have its own default
         patiently(partial(hub.create_repo, **where, private=private, exist_ok=True), wait)
     if not plan.branch_exists:
         patiently(partial(hub.create_branch, **where, branch=plan.branch, exist_ok=True), wait)

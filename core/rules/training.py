@@ -17,6 +17,9 @@ from core.language import _
 def training_rules(config: RunConfig) -> Iterator[Problem]:
     yield from _machine_rules(config)
     yield from _measuring_rules(config)
+    if config.tracking.push_to_hub and not config.tracking.hub_model_id:
+        message = _("name the repository to push to, as OWNER/NAME")
+        yield Problem("tracking.hub_model_id", message, ("tracking.push_to_hub",))
     yield from _best_metric_rules(config)
     yield from _best_checkpoint_rules(config)
     yield from _packing_rules(config)

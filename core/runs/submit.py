@@ -14,6 +14,7 @@ from core.data.registry import load_dataset_info
 from core.errors import ConfigError, ExportError, JobError, ModelError
 from core.evaluation.answers.regex_match import check_pattern
 from core.evaluation.targets import check_target, parse_target
+from core.export.combine import find_shares, parse_combination
 from core.export.formats import find_format
 from core.jobs.events import read_events
 from core.jobs.job import Job
@@ -116,6 +117,13 @@ def submit_export(workspace: Workspace, store: Store, run_id: str, params: dict[
         why_not = form.why_not(trained.config)
         if why_not:
             raise ModelError(*why_not)
+        if combination := parse_combination(params.get("combination")):
+            if not (form.is_model and trained.is_adapter):
+                raise ExportError(
+                    _("Nothing can be combined in this form."),
+                    _("Export it as a merged model, an adapter or GGUF."),
+                )
+            find_shares(workspace, trained, combination)
     for extra in missing([form.extra] if form.extra else []):
         raise ExportError(
             _("{packages} is not installed.", packages=extra.title),

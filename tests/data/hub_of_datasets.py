@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, unquote
+
+from tests.hub.server import Answering, served
 
 COMMIT = "b" * 40
 
@@ -29,25 +28,11 @@ class DatasetHub:
     endpoint: str = ""
 
 
-@contextmanager
-def serving(hub: DatasetHub) -> Iterator[DatasetHub]:
-    class Handler(_Handler):
-        the_hub = hub
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    hub.endpoint = f"http://127.0.0.1:{server.server_address[1]}"
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield hub
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+def serving(hub: DatasetHub) -> AbstractContextManager[DatasetHub]:
+    return served(hub, _Handler)
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(Answering):
     the_hub: DatasetHub
 
     def do_GET(self) -> None:
@@ -68,9 +53,6 @@ class _Handler(BaseHTTPRequestHandler):
             self._api(hub.sets[name], name, rest)
         else:
             self._file(hub.sets[name], rest)
-
-    do_HEAD = do_GET
-    do_POST = do_GET
 
     def _api(self, files: dict[str, bytes], name: str, rest: list[str]) -> None:
         if rest[1:2] and rest[1] not in ("main", COMMIT):
@@ -119,24 +101,14 @@ class _Handler(BaseHTTPRequestHandler):
         headers: dict[str, str] | None = None,
         first: int = 0,
     ) -> None:
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(part)))
-        self.send_header("Content-Type", "application/json")
-        self.send_header("X-Repo-Commit", COMMIT)
-        self.send_header("ETag", f'"{hashlib.sha1(whole).hexdigest()}"')
-        self.send_header("Accept-Ranges", "bytes")
-        if status == 206:
-            last = first + len(part) - 1
-            self.send_header("Content-Range", f"bytes {first}-{last}/{len(whole)}")
-        for name, value in (headers or {}).items():
-            if value:
-                self.send_header(name, value)
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(part)
-
-    def log_message(self, *_: object) -> None:
-        """Nothing: the test's output is for the test."""
+        last = first + len(part) - 1
+        more = {
+            "X-Repo-Commit": COMMIT,
+            "ETag": f'"{hashlib.sha1(whole).hexdigest()}"',
+            "Accept-Ranges": "bytes",
+            "Content-Range": f"bytes {first}-{last}/{len(whole)}" if status == 206 else "",
+        }
+        self.send(status, part, {**more, **(headers or {})})
 
 
 def _entry(path: str, body: bytes) -> dict[str, object]:

@@ -13,9 +13,10 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
+
+from tests.hub.server import Answering, served
 
 WRITES, READS, FINE = "hf_mayWriteAll0123", "hf_mayReadOnly0123", "hf_fineGrained0123"
 _LARGE = (".safetensors", ".parquet", ".bin", ".gguf")
@@ -118,22 +119,12 @@ class Hub:
 
 @contextmanager
 def serving(hub: Hub) -> Iterator[Hub]:
-    class Handler(_Handler):
-        the_hub = hub
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    hub.endpoint = f"http://127.0.0.1:{server.server_address[1]}"
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield hub
-    finally:
-        for fault in hub.faults:
-            fault.release.set()
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    with served(hub, _Handler):
+        try:
+            yield hub
+        finally:
+            for fault in hub.faults:
+                fault.release.set()
 
 
 class _Refusal(Exception):
@@ -144,7 +135,7 @@ class _Refusal(Exception):
             self.headers["X-Error-Code"] = code
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(Answering):
     protocol_version = "HTTP/1.1"
     the_hub: Hub
 
@@ -163,9 +154,7 @@ class _Handler(BaseHTTPRequestHandler):
             body = (
                 json.dumps({"error": refusal.message}) if refusal.status != 200 else refusal.message
             )
-            self._send(refusal.status, body.encode(), headers)
-
-    do_HEAD = do_POST = do_PUT = do_GET
+            self.send(refusal.status, body.encode(), headers)
 
     def _fails(self) -> bool:
         """Whether a fault took the request."""
@@ -390,7 +379,7 @@ class _Handler(BaseHTTPRequestHandler):
         if entry is None:
             raise _Refusal(404, "Entry not found", "EntryNotFound")
         headers = {"X-Repo-Commit": sha, "ETag": f'"{entry.oid}"', "Accept-Ranges": "bytes"}
-        self._send(200, entry.content, headers)
+        self.send(200, entry.content, headers)
 
     # -- what goes over the wire
 
@@ -413,19 +402,7 @@ class _Handler(BaseHTTPRequestHandler):
         return json.loads(self._read() or b"{}")
 
     def _json(self, answer: object) -> None:
-        self._send(200, json.dumps(answer).encode(), {})
-
-    def _send(self, status: int, body: bytes, headers: Mapping[str, str]) -> None:
-        self.send_response(status)
-        for name, value in {"Content-Type": "application/json", **headers}.items():
-            self.send_header(name, value)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(body)
-
-    def log_message(self, *_: object) -> None:
-        """Nothing: the test's output is for the test."""
+        self.send(200, json.dumps(answer).encode())
 
 
 def _listed(path: str, entry: Entry) -> dict[str, Any]:

@@ -8,9 +8,12 @@ from typing import Any
 
 import pytest
 
+from core.jobs.store import Store
+from core.workspace import Workspace
 from tests.hub.stand_in import Hub
 from tests.hub.test_account import command
 from tests.hub.test_search import MODEL, USABLE
+from tests.webui.made_runs import make_run
 
 
 def listed(hub: Hub, home: Path) -> list[dict[str, Any]]:
@@ -54,6 +57,26 @@ def test_one_is_deleted_and_the_others_stay(hub: Hub, home: Path) -> None:
     done = command(hub, home, "hub", "cache", "delete", "lab/one", "--dataset", "--json")
     assert json.loads(done.stdout)["deleted"]["kind"] == "dataset"
     assert [one["repo_id"] for one in listed(hub, home)] == ["lab/two"]
+
+
+def test_a_model_that_runs_need_is_deleted_by_force_alone(
+    hub: Hub, home: Path, workspace: Path
+) -> None:
+    opened = Workspace.open(workspace)
+    store = Store.open(opened)
+    job = make_run(opened, store, steps=1)
+    store.close()
+    record = {**json.loads((opened.run(job.id).job).read_text()), "model": "lab/one"}
+    opened.run(job.id).job.write_text(json.dumps(record))
+    (workspace / "tunesmith.db").unlink()  # it is made again from the folders
+    words = ("hub", "cache", "delete", "--workspace", str(workspace))
+    done = command(hub, home, *words, "lab/one")
+    assert done.returncode == 1 and f"1 run needs lab/one: {job.id}." in done.stderr
+    assert "--force" in done.stderr and (home / "hub" / "models--lab--one").exists()
+    assert command(hub, home, *words, "lab/one", "--dataset").returncode == 0
+    assert command(hub, home, *words, "lab/two").returncode == 0
+    assert command(hub, home, *words, "lab/one", "--force").returncode == 0
+    assert listed(hub, home) == []
 
 
 def test_nothing_outside_the_cache_is_deleted(hub: Hub, home: Path) -> None:

@@ -57,6 +57,35 @@ def test_a_run_is_pushed(hub: Hub, exported: tuple[TinyWorld, RunFolder], tmp_pa
     assert (run.root / "pushes" / told["push"] / "worker.log").is_file()
 
 
+def test_an_edited_card_goes_with_the_export(
+    hub: Hub, exported: tuple[TinyWorld, RunFolder], tmp_path: Path
+) -> None:
+    world, run = exported
+    home, card = tmp_path / "home", tmp_path / "card.md"
+    command(hub, home, "hub", "login", text=WRITES)
+    folder = next((run.exports / "one").glob("a-run-*/"))
+    before = (folder / "README.md").read_text()
+    words = ("push", "a-run", "--repo", "ada/colours", "--workspace", str(world.root))
+    for text, told in {
+        "# No head\n": "it must begin with YAML between two lines of ---",
+        "---\n- a\n---\n# It\n": "its YAML must be names with values",
+        "---\nlicense: mit\ntags: [a\n---\n# It\n": "its YAML cannot be read at line 3",
+        "---\nlicense: mit\n---\n": "there is nothing after its YAML",
+        "---\nmodel-index: 3\n---\n# It\n": "its YAML is not what the Hub expects",
+    }.items():
+        card.write_text(text)
+        wrong = command(hub, home, *words, "--card", str(card))
+        assert wrong.returncode == 2 and told in wrong.stderr, wrong.stderr
+    assert (folder / "README.md").read_text() == before and hub.repositories == {}
+    card.write_text(before.replace("Where it fails, and what was not measured: ...", "It fails."))
+    done = command(hub, home, *words, "--card", str(card))
+    assert done.returncode == 0, done.stderr
+    assert hub.repository("ada/colours").files()["README.md"] == card.read_bytes()
+    assert "It fails." in (folder / "README.md").read_text()
+    missing = command(hub, home, *words, "--card", str(tmp_path / "none.md"))
+    assert missing.returncode == 2 and "cannot be read" in missing.stderr
+
+
 def test_wrong_use(hub: Hub, exported: tuple[TinyWorld, RunFolder], tmp_path: Path) -> None:
     where = ("--workspace", str(exported[0].root))
     for words in (

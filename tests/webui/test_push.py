@@ -16,6 +16,7 @@ from tests.e2e.serving import Served
 from tests.hub.conftest import FILES, exported
 from tests.hub.stand_in import READS, WRITES, Hub
 from tests.tiny_model import tiny_adapter, tiny_model
+from tests.waiting import LIMIT
 from tests.webui.made_runs import make_run
 
 pytestmark = pytest.mark.e2e
@@ -94,6 +95,11 @@ def test_an_export_is_pushed(hub: Hub, opened: Page, workspace: Path, run: Job) 
     page.locator("#push-look").click()
     expect(plan).to_contain_text("There already")
 
+    edited = edit_the_card(page, workspace, run)
+    page.locator("#push-start").click()
+    expect(page.locator("#push-status")).to_contain_text("1 file was pushed to")
+    assert there.files()["README.md"].decode() == edited
+
     page.locator("#push-logout").click()
     expect(page.locator("#push-who")).to_contain_text("Nobody is logged in")
     page.locator("#push-start").click()
@@ -101,3 +107,49 @@ def test_an_export_is_pushed(hub: Hub, opened: Page, workspace: Path, run: Job) 
     for path in workspace.rglob("*"):
         assert not path.is_file() or WRITES.encode() not in path.read_bytes(), path
     assert WRITES not in page.content()
+
+
+def test_the_page_goes_on_while_a_push_is_planned(hub: Hub, opened: Page) -> None:
+    """The Hub, or a large file, may take its time."""
+    page = opened
+    log_in(page, WRITES)
+    expect(page.locator("#push-who")).to_contain_text("read and write")
+    held = hub.fails("GET /api/models/ada/colours", hold=True, times=9)
+    repository(page, "ada/colours")
+    page.locator("#push-look").click()
+    plan = page.locator("#push-said")
+    expect(plan.locator(".progress")).to_have_text("Looking at what is there")
+    assert held.reached.wait(LIMIT)
+    repository(page, "ada/others")
+    page.locator("#push-look").click()
+    expect(plan).to_contain_text("ada/others (is made, private)")
+    held.release.set()
+    page.locator("#push-logout").click()
+    expect(page.locator("#push-who")).to_contain_text("Nobody is logged in")
+    expect(plan).to_contain_text("ada/others (is made, private)")
+
+
+def edit_the_card(page: Page, workspace: Path, run: Job) -> str:
+    """What it is after it was edited, and once wrongly."""
+    page.locator("#fold-push-card summary").click()
+    card = page.get_by_label("README.md", exact=True)
+    before = FILES["README.md"].decode()
+    expect(card).to_have_value(before)
+    card.fill(before.replace("peft", "[peft"))
+    page.locator("#push-look").click()
+    wrong = page.locator("#push .field.is-wrong")
+    expect(wrong).to_contain_text("Its YAML cannot be read at line")
+    place = Workspace.open(workspace).run(run.id).exports / "20260101-1000-first-export"
+    file = next(place.glob("*-adapter")) / "README.md"
+    assert file.read_text() == before
+    card.fill(before + "\nFor hats alone: 帽子.")
+    page.locator("#push-look").click()
+    changed = page.locator("#push-said tbody tr", has_text="README.md")
+    expect(changed).to_contain_text("changed")
+    expect(wrong).to_have_count(0)
+    page.reload()
+    page.locator("#push").get_by_role("button", name="Hugging Face Hub").click()
+    page.locator("#fold-push-card summary").click()
+    expect(card).to_have_value(f"{before}\nFor hats alone: 帽子.\n")
+    repository(page, "ada/colours")
+    return file.read_text()

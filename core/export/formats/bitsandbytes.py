@@ -26,8 +26,8 @@ class Bitsandbytes(Format):
     title = "bitsandbytes"
     meaning = N_(
         "The merged model in 4 or 8 bits: a third or half of the memory wherever transformers and "
-        "bitsandbytes work. GPTQ and AWQ need packages of their own and a GPU: make them from the "
-        "merged model."
+        "bitsandbytes work. GPTQ and AWQ need packages of their own (GPTQModel, llm-compressor) "
+        "and a GPU: make them from the merged model."
     )
     place = 6
     is_whole = True

@@ -14,6 +14,7 @@ from core.config import RunConfig
 from core.data.record import read_record
 from core.errors import DataError, ModelError
 from core.language import _
+from core.models.fingerprint import base_changed
 from core.models.trained import FINAL, TrainedModel, find_trained
 from core.progress import Tell
 from core.tokens.chat_templates import MODELS_OWN
@@ -94,6 +95,7 @@ class Models:
         self.workspace = workspace
         self.device = pick_device()
         self.voices: list[AnyVoice] = []
+        self.notes: list[str] = []  # on what was loaded, for a person
         # By what a base is made of: its path, how it is quantized, and its type.
         # With the kind of adapters that stand on it: PEFT puts those of one kind on a model.
         self._shared: dict[tuple[str, str, torch.dtype], dict[str, _Body]] = {}
@@ -106,6 +108,7 @@ class Models:
         Raises TunesmithError for what cannot be loaded.
         """
         found: dict[int, AnyVoice] = {}
+        self.notes = []
         # Runs first: a column with the base alone then shares the base of a run.
         order = sorted(range(len(columns)), key=lambda place: columns[place].run_id is None)
         for count, place in enumerate(order):
@@ -120,6 +123,8 @@ class Models:
     def _run_voice(self, column: Column, base: str) -> AnyVoice:
         run = self.workspace.run(str(column.run_id))
         trained = find_trained(run, column.checkpoint or FINAL)
+        if changed := base_changed(trained, base):
+            self.notes.append(changed)
         makes = trained.config.training_method.makes
         if makes == "scorer":
             dtype = pick_dtype(trained.config.training.precision, self.device)

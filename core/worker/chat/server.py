@@ -156,6 +156,7 @@ class _Worker:
             dtypes=tuple(voice.dtype for voice in self.models.voices),
             memory_bytes=psutil.Process().memory_info().rss,
             gpu_memory_bytes=gpu,
+            notes=tuple(self.models.notes),
         )
 
     def answer(self, number: int, asked: dict[int, list[Message]], settings: ChatSettings) -> None:

@@ -27,6 +27,7 @@ from core.evaluation.report import (
 from core.evaluation.targets import Target, check_target, parse_target
 from core.jobs.task import Task
 from core.language import _
+from core.models.fingerprint import base_changed
 from core.models.trained import find_trained
 from core.progress import Stopped, Tell
 from core.worker.evaluation.classifier import Classifier
@@ -68,6 +69,8 @@ def _evaluate(task: Task, workspace: Workspace) -> tuple[Report, dict[str, str]]
     trained = find_trained(task.run, str(task.params.get("checkpoint") or "final"))
     kind = kind_of(trained.config.method)
     evaluator = EVALUATORS[kind](task, workspace, trained)
+    if changed := base_changed(trained, evaluator.base_path):
+        task.log(changed, level="warning")
     model = evaluator.open()
     found = evaluator.found = evaluator.prepare(model)
     compare = has_base(kind) and bool(task.params.get("compare_base", True))
@@ -108,7 +111,7 @@ def _evaluate(task: Task, workspace: Workspace) -> tuple[Report, dict[str, str]]
         difference=None if base is None else difference_of(tuned, base),
         others=others,
         judged=judged,
-        notes=[*found.notes, *evaluator.notes(tuned)],
+        notes=[*found.notes, *filter(None, [changed]), *evaluator.notes(tuned)],
         differences=evaluator.differing(tuned, base),
         settings=evaluator.settings(),
         **evaluator.more(tuned, base),

@@ -99,6 +99,27 @@ def check_trained(base: Any, trained: Any) -> Check:
     return Check(_("Differs from its base"), True, _("logits {apart} apart", apart=_percent(apart)))
 
 
+def check_combined(combined: Any, exact: Any, kind: str) -> Check:
+    """How far combined adapters are from their weighted sum, which `cat` must be. Raises
+    ExportError."""
+    apart, allowed = distance(combined, exact), PRECISIONS["float16"].allowed
+    if kind == "cat" and not apart <= allowed:
+        raise ExportError(
+            _(
+                "The combined adapter is not the sum of its parts: its logits are {apart} off, "
+                "where {allowed} are allowed.",
+                apart=_percent(apart),
+                allowed=_percent(allowed),
+            ),
+            _("Report this: it should not."),
+        )
+    return Check(
+        _("Combines the adapters"),
+        True,
+        _("logits {apart} from those of their exact sum", apart=_percent(apart)),
+    )
+
+
 def check_exported(exported: Any, trained: Any, base: Any, precision: str) -> list[Check]:
     """That the exported model is the trained one and not its base. Raises ExportError if not.
 

@@ -12,7 +12,7 @@ import shutil
 import time
 from collections.abc import Callable
 from contextlib import closing, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from core.data.record import DatasetInfo
 from core.data.registry import load_dataset_info
 from core.errors import DataError, ExportError
 from core.export.card import write_card
+from core.export.combine import find_shares, parse_combination
 from core.export.format import Part, base_of_run
 from core.export.formats import find_format, format_names
 from core.export.package import folder_bytes, forget_machine, need_room
@@ -31,12 +32,14 @@ from core.export.reports import Measured
 from core.jobs.task import Task
 from core.language import _
 from core.models.describe import describe_model
+from core.models.fingerprint import base_changed
 from core.models.trained import find_trained
 from core.progress import Stopped, Tell
 from core.runs.curves import curves
 from core.runs.lineage import lineage_text
 from core.worker.export import llama_cpp, onnx_runtime, script
-from core.worker.export.check import Check, check_perplexity
+from core.worker.export.check import Check, check_combined, check_perplexity
+from core.worker.export.combine import combine
 from core.worker.export.compare import COMPARISONS
 from core.worker.models.loading import (
     free_memory,
@@ -60,14 +63,15 @@ _BITS: dict[str, Callable[[], BitsAndBytesConfig]] = {
 def run_export(folder: Path, workspace_root: Path) -> str:
     """Exports a run's checkpoint; "finished", or "stopped" with nothing left behind.
 
-    Parameters (job.json): format (one of core.export.formats), checkpoint ("final"), and what was
-    chosen of the format's options by their names. Raises ExportError when the result is not what
+    Parameters (job.json): format (one of core.export.formats), checkpoint ("final"), what was
+    chosen of the format's options by their names, and `combination` where adapters of other runs
+    are taken in (core.export.combine). Raises ExportError when the result is not what
     was trained, and any other TunesmithError.
     """
     task = Task(Path(folder))
-    unfinished = task.folder / ".unfinished"
+    unfinished, combined = task.folder / ".unfinished", task.folder / ".combined"
     try:
-        result = _Export(task, Workspace.open(workspace_root), unfinished).run()
+        result = _Export(task, Workspace.open(workspace_root), unfinished, combined).run()
         task.check_stop()
         task.finish(result)
     except BaseException as error:
@@ -77,6 +81,8 @@ def run_export(folder: Path, workspace_root: Path) -> str:
         if isinstance(error, Stopped):
             return "stopped"
         raise
+    finally:
+        shutil.rmtree(combined, ignore_errors=True)
     return "finished"
 
 
@@ -95,8 +101,8 @@ class _Reference:
 class _Export:
     """What `core.export.format.Exporting` says, and the way through it."""
 
-    def __init__(self, task: Task, workspace: Workspace, folder: Path) -> None:
-        self.task, self.workspace, self.folder = task, workspace, folder
+    def __init__(self, task: Task, workspace: Workspace, folder: Path, combined: Path) -> None:
+        self.task, self.workspace, self.folder, self.combined = task, workspace, folder, combined
         self.format = find_format(str(task.params.get("format") or ""))
         self.chosen = {one.name: one.read(task.params.get(one.name)) for one in self.format.options}
         self.tell(0.0, _("Looking at the model"))
@@ -104,7 +110,12 @@ class _Export:
         why_not = self.format.why_not(self.trained.config)
         if why_not:
             raise ExportError(*why_not)
+        self.combination = parse_combination(task.params.get("combination"))
+        self.others = (
+            find_shares(workspace, self.trained, self.combination) if self.combination else []
+        )
         self.base_path = resolve_base(self.trained.base, workspace)
+        self.changed = base_changed(self.trained, self.base_path)
         self.base = base_of_run(self.trained, self.base_path)
         self.tokenizer = tokenizer_of(self.trained, self.base_path)
         kind = COMPARISONS[self.trained.config.training_method.makes]
@@ -118,7 +129,8 @@ class _Export:
         self.device, self.working_dtype = self._place()
 
     def run(self) -> dict[str, Any]:
-        shutil.rmtree(self.folder, ignore_errors=True)  # left by a worker that was killed
+        for left in (self.folder, self.combined):  # by a worker that was killed
+            shutil.rmtree(left, ignore_errors=True)
         dtype_bytes = _DTYPES[self.dtype].itemsize
         size = self.format.size_bytes(self.trained, self.parameters, dtype_bytes)
         need_room(self.task.folder, size)
@@ -132,7 +144,7 @@ class _Export:
         found = self._check_parts(reference)
         for path in self.folder.glob(".*"):  # what was needed to make and check it
             shutil.rmtree(path) if path.is_dir() else path.unlink()
-        return self._pack([first], found, reference)
+        return self._pack(first, found, reference)
 
     def _check_parts(self, reference: _Reference) -> list[Measured]:
         """Every part compared with the trained model. Of several, one that fails is taken away
@@ -302,8 +314,9 @@ class _Export:
         )
         return "cpu", self.dtype
 
-    def _reference(self) -> tuple[Any, _Reference, Check]:
-        """(the trained model, what it and its base answer, that they differ)."""
+    def _reference(self) -> tuple[Any, _Reference, list[Check]]:
+        """(the trained model, what it and its base answer, that they differ). Where adapters are
+        combined, the trained model is the base with the combined one."""
         rows = self.comparison.rows()
         self.tell(0.05, _("Loading the base model"))
         model = self._open_base()
@@ -311,6 +324,17 @@ class _Export:
         if self.trained.new_tokens is not None:
             grow(model, self.trained.new_tokens)
         base = self.comparison.scores(model, rows)
+        exact = None
+        if self.combination is not None:
+            self.tell(0.2, _("Combining the adapters"))
+            model, folder, exact = combine(
+                model,
+                [self.trained, *self.others],
+                self.combination,
+                self.combined,
+                lambda one: self.comparison.scores(one, rows),
+            )
+            self.trained = replace(self.trained, folder=folder)
         self.tell(0.25, _("What the trained model answers"))
         if self.trained.adapter is not None:
             model = with_adapter(model, self.trained.adapter)
@@ -319,9 +343,15 @@ class _Export:
             free_memory()
             model = self.open(self.trained.folder)
         trained = self.comparison.scores(model, rows)
-        check = self.comparison.check_trained(base, trained)
+        checks = [self.comparison.check_trained(base, trained)]
+        if self.changed:
+            self.task.log(self.changed, level="warning")
+            checks.append(Check(_("Is on the base of its training"), False, self.changed))
+        if self.combination is not None:
+            kind = self.combination.way.combination_type
+            checks.append(check_combined(trained, exact, kind))
         sure = [self.comparison.perplexity(scores, rows) for scores in (base, trained)]
-        return model, _Reference(rows, base, trained, *sure), check
+        return model, _Reference(rows, base, trained, *sure), checks
 
     def _dataset(self) -> DatasetInfo | None:
         try:
@@ -351,6 +381,7 @@ class _Export:
             dtype=self.dtype,
             parts=[Part(one.file, one.precision) for one in kept],
             lineage=lineage_text(self.trained.run),
+            combination=self.combination,
             curves=curves(self.trained.run.root),
             checks=[f"{check['name']}: {check['detail']}." for check in checks],
         )
@@ -359,12 +390,14 @@ class _Export:
             private.append(Path(self.base_path))
         forget_machine(self.folder, private)
         at = "" if self.trained.checkpoint == "final" else f"-{self.trained.checkpoint}"
+        at += "-combined" if self.combination else ""
         place = self.folder.rename(
             self.task.folder / f"{self.trained.run.root.name}{at}-{self.format.name}"
         )
         return {
             "format": self.format.name,
             "checkpoint": self.trained.checkpoint,
+            "combination": self.combination.as_dict() if self.combination else None,
             "path": place.name,
             "size_bytes": folder_bytes(place),
             "dtype": self.dtype if self.format.is_whole else None,

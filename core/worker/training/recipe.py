@@ -14,8 +14,10 @@ from core.config import RunConfig
 from core.data.record import Part
 from core.jobs.process import named
 from core.language import _
+from core.models.fingerprint import keep_base
 from core.models.origin import maker_of, own_adapter, own_base, read_origin
 from core.models.starter import STARTER_MODELS
+from core.models.trained import FINAL
 from core.worker.models.classifier import longest_input
 from core.worker.models.loading import attention_asked_for, load_base, with_adapter
 from core.worker.training import resolve
@@ -23,6 +25,7 @@ from core.worker.training.adapters import save_adapter, start_adapter, take_adap
 from core.worker.training.beginning import Beginning, begin
 from core.worker.training.callbacks import ReportEvents, StopOnRequest
 from core.worker.training.optimizers import optimizer_arguments
+from core.worker.training.pushes import Pushes, PushSaves
 from core.worker.training.rows import Rows
 from core.worker.training.samples import SampleAnswers, Sampler, sample_prompts
 from core.worker.training.trackers import Trackers
@@ -39,14 +42,20 @@ def run(folder: RunFolder, workspace: Workspace, config: RunConfig, resume: Path
     """
     recipe, trainer = prepare(folder, workspace, config, resume)
     reporter = recipe.start.reporter
+    keep_base(folder, recipe.start.base)
     reporter.trainable(trainer.model)
     stop = _watch(trainer, recipe.start, recipe.callbacks(trainer))
+    pushes = None
+    if recipe.config.tracking.push_to_hub and trainer.is_world_process_zero():
+        pushes = Pushes(recipe.start)
+        trainer.add_callback(PushSaves(pushes))
     trainer.train(resume_from_checkpoint=str(resume) if resume else None)
-    if stop.stopped:
-        return "stopped"
-    reporter.doing(_("Saving"))
-    recipe.save(trainer)
-    return "finished"
+    if not stop.stopped:
+        reporter.doing(_("Saving"))
+        recipe.save(trainer)
+    if pushes is not None:
+        pushes.end(None if stop.stopped else FINAL)
+    return "stopped" if stop.stopped else "finished"
 
 
 def prepare(
