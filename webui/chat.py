@@ -547,7 +547,8 @@ def loaded(models: LoadedModels | None) -> str:
         kinds=kinds,
         device=models.device,
     )
-    return f'<p class="soft">{messages.escape(told)}</p>'
+    warned = "".join(messages.note(text) for text in models.notes)
+    return f'<p class="soft">{messages.escape(told)}</p>{warned}'
 
 
 def first_words(rows: Sequence[dict[str, Any]]) -> tuple[str, list[str]]:
