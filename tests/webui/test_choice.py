@@ -1,4 +1,4 @@
-"""Lists whose choices change: what was clicked before is no error, and Gradio draws them as ever."""
+"""Lists whose choices change: what was clicked before is no error, and Gradio draws them so too."""
 
 from __future__ import annotations
 
