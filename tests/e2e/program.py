@@ -17,7 +17,7 @@ import core.commands.serve  # noqa: E402, F401
 import webui.app  # noqa: E402, F401
 from core.cli import main  # noqa: E402
 from core.jobs.forkserver import WorkerContext, WorkerProcess, _Server  # noqa: E402
-from core.jobs.process import call_named, context, leave_server  # noqa: E402
+from core.jobs.process import call_named, context, exit_with_parent, leave_server  # noqa: E402
 
 
 class Elsewhere(_Server):
@@ -33,8 +33,10 @@ class Elsewhere(_Server):
 
 
 def serve(words: list[str], environment: dict[str, str], output: Path, workers: str) -> None:
-    """In a process of its own: as `python -m core.cli` with these words."""
+    """In a process of its own: as `python -m core.cli` with these words, until the test process
+    ends at the latest."""
     leave_server()
+    exit_with_parent()
     os.environ.clear()
     os.environ.update(environment)
     with output.open("ab") as file:

@@ -147,7 +147,7 @@ def come_back_after_a_killed_server(served: Served, page: Page, run: Path) -> Se
         page.loses_server = True  # type: ignore[attr-defined]
         served.end(signal.SIGKILL)
     until(lambda: len(losses(run)) > before or has_ended(run))
-    again = Served(served.workspace, afresh=True)
+    again = Served(served.workspace)
     page.goto(f"{again.address}/?tab=train&run={run.name}")
     until(lambda: drawn_points(page) >= before)
     expect(page.locator("#run .badge-running, #run .badge-finished").first).to_be_visible()
