@@ -208,8 +208,8 @@ def page(browser: Browser, serve: Callable[..., Served]) -> Iterator[Page]:
 def serve() -> Iterator[Callable[..., Served]]:
     started: list[Served] = []
 
-    def start(workspace: Path, *arguments: str) -> Served:
-        started.append(Served(workspace, *arguments))
+    def start(workspace: Path, *arguments: str, afresh: bool = False) -> Served:
+        started.append(Served(workspace, *arguments, afresh=afresh))
         return started[-1]
 
     yield start

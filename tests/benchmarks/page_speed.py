@@ -216,7 +216,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # the run goes on by itself else
     with tempfile.TemporaryDirectory() as folder:
         workspace = stocked(Path(folder) / "workspace")
-        served = Served(workspace.root, "--port", str(free_port()))
+        served = Served(workspace.root, "--port", str(free_port()), afresh=True)
         try:
             with training(workspace) if given.training else nullcontext() as job:
                 measure(given.times, served, job)

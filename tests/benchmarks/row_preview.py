@@ -68,7 +68,7 @@ def main() -> None:
             mapping={"prompt": "query", "completion": "reply"},
             eval_fraction=0.0,
         )
-    served = Served(args.workspace)
+    served = Served(args.workspace, afresh=True)
     try:
         with sync_playwright() as playwright:
             path = shutil.which("chromium") or shutil.which("chromium-browser")

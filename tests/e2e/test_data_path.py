@@ -19,7 +19,7 @@ TOPICS = {"law": 40, "computer science": 30, "philosophy": 20}
 @pytest.mark.e2e
 @pytest.mark.slow
 def test_a_raw_file_becomes_clean_split_rows(serve, page: Page, tmp_path: Path) -> None:
-    served = serve(tmp_path / "workspace")
+    served = serve(tmp_path / "workspace", afresh=True)
     page.goto(f"{served.address}/?tab=data")
     upload_and_map(page, write_questions(tmp_path))
     look_at_the_rows(page)

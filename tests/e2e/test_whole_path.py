@@ -45,7 +45,7 @@ class Way:
 
 @pytest.fixture(scope="module")
 def way(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Way]:
-    way = Way(Served(tmp_path_factory.mktemp("whole") / "workspace"))
+    way = Way(Served(tmp_path_factory.mktemp("whole") / "workspace", afresh=True))
     yield way
     way.served.end()
 

@@ -39,7 +39,7 @@ PLACES = (
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    server = Served(tmp_path_factory.mktemp("gate") / "workspace", "--port", "8300")
+    server = Served(tmp_path_factory.mktemp("gate") / "workspace", "--port", "8300", afresh=True)
     yield server
     server.end()
 

@@ -71,19 +71,13 @@ def button(place: Page | Locator, name: str) -> Locator:
     return place.get_by_role("button", name=name, exact=True)
 
 
-def workers(served: Served) -> set[psutil.Process]:
-    """The processes that work for the server: children of the one that forks them."""
-    server = psutil.Process(served.process.pid)
-    return {one for child in server.children() for one in child.children(recursive=True)}
-
-
 @contextmanager
 def held(served: Served, bar: Locator, begin: Callable[[], None]) -> Iterator[None]:
     """What `begin` sets to work stands still as soon as it has a process: however slow the browser
     is beside it, it is not done before it may go on."""
-    before = workers(served)
+    before = served.workers()
     begin()
-    mine = until(lambda: workers(served) - before)
+    mine = until(lambda: served.workers() - before)
     for process in mine:
         process.suspend()
     try:
