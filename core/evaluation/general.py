@@ -25,7 +25,7 @@ AREAS = {
     "refusal": N_("Refuses what harms"),
     "language": N_("Stays in the language"),
 }
-MOST_TOKENS = 64
+MOST_TOKENS = 48
 _PROMPTS = Path(__file__).resolve().parents[2] / "assets" / "general_prompts.jsonl"
 _HAN = re.compile(r"[\u3400-\u9fff]")
 _MOSTLY = 0.5
