@@ -1,8 +1,8 @@
 """llama.cpp in a process of its own: what goes wrong there ends it by a signal, and its threads
 wait for each other without work unless OMP_WAIT_POLICY says otherwise before it is loaded.
 
-    python -m core.worker.export.llama_process serve FILE [ADAPTER]
-    python -m core.worker.export.llama_process quantize SOURCE FILE FTYPE
+    python -m core.worker.llama_cpp.process serve FILE [ADAPTER]
+    python -m core.worker.llama_cpp.process quantize SOURCE FILE FTYPE
 
 The server listens on loopback, asks for the key in TUNESMITH_LLAMA_KEY, prints its address on
 standard output and ends when its standard input does."""
@@ -10,8 +10,38 @@ standard output and ends when its standard input does."""
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+_PROJECT = Path(__file__).resolve().parents[3]
+
+
+def start(*arguments: object, key: str = "", **streams: Any) -> subprocess.Popen[bytes]:
+    """Starts it with these words of a command line; `streams` are subprocess.Popen's."""
+    path = os.pathsep.join(filter(None, [str(_PROJECT), os.environ.get("PYTHONPATH", "")]))
+    environment = {
+        **os.environ,
+        "PYTHONPATH": path,
+        "OMP_WAIT_POLICY": "passive",
+        "TUNESMITH_LLAMA_KEY": key,
+    }
+    command = [sys.executable, "-m", "core.worker.llama_cpp.process", *map(str, arguments)]
+    return subprocess.Popen(command, env=environment, **streams)
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """Ends a process if it is still there, and lets go of what joins it to this one."""
+    process.kill()
+    process.wait()
+    for stream in (process.stdin, process.stdout):
+        if stream is not None:
+            stream.close()
+
+
+# -- in that process
 
 
 def serve(file: str, adapter: str = "") -> None:
