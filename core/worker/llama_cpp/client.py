@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ import torch
 
 from core.errors import ExportError
 from core.language import _
-from core.worker.llama_cpp.process import end, start
+from core.worker.llama_cpp.process import end, open_server
 
 # So many of the next token's probabilities are looked at; the rest is known by its sum.
 _TOP = 256
@@ -45,25 +44,11 @@ class LlamaCpp:
     """A GGUF file opened by llama.cpp, with an adapter on it if one is given. To be closed."""
 
     def __init__(self, file: Path, adapter: Path | None, check_stop: Callable[[], None]) -> None:
-        self._key = secrets.token_hex(16)
         self._check_stop = check_stop
-        files = [file, *([adapter] if adapter else [])]
-        self._process = start(
-            "serve", *files, stdin=subprocess.PIPE, stdout=subprocess.PIPE, key=self._key
-        )
-        try:
-            assert self._process.stdout is not None
-            address = self._process.stdout.readline().decode().strip()
-            if not address:
-                raise ExportError(
-                    _("llama.cpp cannot open {file}.", file=file.name),
-                    _("What it said is in the export's worker.log."),
-                )
-            headers = {"Authorization": f"Bearer {self._key}"}
-            self._client = httpx.Client(base_url=address, headers=headers, timeout=None)
-        except BaseException:
-            end(self._process)
-            raise
+        key = secrets.token_hex(16)
+        self._process, address = open_server(file, [adapter] if adapter else [], key=key)
+        headers = {"Authorization": f"Bearer {key}"}
+        self._client = httpx.Client(base_url=address, headers=headers, timeout=None)
 
     def close(self) -> None:
         self._client.close()
