@@ -12,11 +12,13 @@ from typing import Any
 import pytest
 from openai import OpenAI
 
+from core.config.run import flatten
 from core.jobs.events import read_events
 from core.jobs.job import Job, write_record
+from core.jobs.queue import stop_job
 from core.jobs.scheduler import Scheduler
 from core.jobs.store import Store
-from core.rules import load_config
+from core.rules import load_config, parse_config
 from core.serve.servers import Server, endpoint_key, server_of, submit_server
 from core.serve.settings import serve_settings
 from core.workspace import RunFolder, Workspace
@@ -57,6 +59,14 @@ class Serving:
         self.store.add(job)
         return job
 
+    def new_run(self, name: str, settings: dict[str, Any]) -> RunFolder:
+        """An empty run of the tiny model."""
+        run = self.workspace.run(name)
+        run.root.mkdir()
+        shared = load_config(self.workspace.run("taught").config).model_dump()
+        parse_config({**flatten(shared), **settings}).save(run.config)
+        return run
+
     def submit(self, run_id: str, *checkpoints: str, **settings: Any) -> Job:
         how = serve_settings({"context": 256, **settings})
         return submit_server(self.workspace, self.store, run_id, how, checkpoints)
@@ -80,6 +90,10 @@ class Serving:
         log = folder / "worker.log"
         told = log.read_text() if log.is_file() else ""
         return f"{read_events(folder / 'events.jsonl')}\n{told}"
+
+    def stop(self, server: Server) -> None:
+        stop_job(self.workspace, self.store, server.job.id)
+        assert self.ended(server.job).state == "stopped"
 
     def client(self, server: Server, key: str = "") -> OpenAI:
         key = key or endpoint_key(self.workspace)
