@@ -7,9 +7,11 @@ import json
 import shlex
 from pathlib import Path
 
-from core.models.trained import TrainedModel, adapter_settings
+from core.models.hardware import local_devices
+from core.models.trained import FINAL, TrainedModel, adapter_settings, find_trained
 from core.serve.front import CHAT, CLASSIFY
 from core.serve.servers import Server
+from core.workspace import Workspace
 
 KEY_VARIABLE = "TUNESMITH_KEY"
 _QUESTION = "Who are you?"
@@ -56,9 +58,17 @@ def python(server: Server) -> str:
     )
 
 
-def vllm_command(trained: TrainedModel) -> str:
-    """What serves the run with vLLM, which is faster where there is a GPU; "" for what it cannot:
-    an adapter that is no plain LoRA, or a model that gives labels."""
+def vllm_command(workspace: Workspace, server: Server) -> str:
+    """What serves a run with vLLM, where this machine has a GPU for it and vLLM can; else ""."""
+    has_gpu = any(device.startswith("cuda") for device in local_devices())
+    checkpoint = (server.job.params.get("checkpoints") or [FINAL])[0]
+    trained = find_trained(workspace.run(server.job.run_id), checkpoint)
+    return command_of_vllm(trained) if has_gpu else ""
+
+
+def command_of_vllm(trained: TrainedModel) -> str:
+    """What serves a checkpoint with vLLM; "" for an adapter that is no plain LoRA, and for a model
+    that gives labels."""
     if trained.config.training_method.makes != "writer":
         return ""
     name, key = trained.run.root.name, f'--api-key "${KEY_VARIABLE}"'

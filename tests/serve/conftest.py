@@ -50,14 +50,12 @@ class Serving:
         self.scheduler = Scheduler(self.workspace, self.store, ["cpu"])
         self.scheduler.start()
 
-    def add(self, run: RunFolder, **fields: Any) -> Job:
+    def add(self, run: RunFolder) -> None:
         """The run's job, as its training left it."""
-        model = load_config(run.config).model.model_name_or_path
         name = run.root.name
-        job = Job(name, "train", name, f"runs/{name}", name, "finished", model=model, **fields)
+        job = Job(name, "train", name, f"runs/{name}", name, "finished", model="tiny")
         write_record(run.root, job)
         self.store.add(job)
-        return job
 
     def new_run(self, name: str, settings: dict[str, Any]) -> RunFolder:
         """An empty run of the tiny model."""
@@ -106,8 +104,12 @@ class Serving:
 
 @pytest.fixture(scope="session")
 def world(tmp_path_factory: pytest.TempPathFactory) -> TinyWorld:
+    return taught_world(tmp_path_factory.mktemp("serve") / "ws")
+
+
+def taught_world(root: Path) -> TinyWorld:
     """A run that knows the colours, with a checkpoint that says something else."""
-    world = tiny_world(tmp_path_factory.mktemp("serve") / "ws")
+    world = tiny_world(root)
     config = world.base / "config.json"
     values = json.loads(config.read_text())
     config.write_text(json.dumps({**values, "max_position_embeddings": LONGEST}))
@@ -118,6 +120,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> TinyWorld:
     (early / "trainer_state.json").write_text('{"global_step": 10}')
     teach(model, tiny_tokenizer(), colour_rows(), 60)
     save(model, run.adapter)
+    job = Job("taught", "train", "taught", "runs/taught", "taught", "finished", model="tiny")
+    write_record(run.root, job)
     return world
 
 
@@ -131,7 +135,6 @@ def serving(world: TinyWorld, tmp_path_factory: pytest.TempPathFactory) -> Itera
     root = tmp_path_factory.mktemp("served") / "ws"
     shutil.copytree(world.root, root)
     made = Serving(Workspace.open(root))
-    made.add(made.workspace.run("taught"))
     yield made
     made.close()
 

@@ -17,7 +17,7 @@ from peft import PromptTuningConfig, get_peft_model
 from core.errors import ModelError
 from core.jobs.events import read_events
 from core.models.trained import find_trained
-from core.serve.examples import curl, python, vllm_command
+from core.serve.examples import command_of_vllm, curl, python
 from core.serve.servers import endpoint_key, servers
 from core.worker.llama_cpp.kept import kept, kept_base
 from core.workspace import Workspace
@@ -200,6 +200,6 @@ def test_a_conversion_that_broke_off_leaves_nothing(tmp_path: Path) -> None:
 
 def test_what_to_copy_names_what_is_served(serving: Serving) -> None:
     trained = find_trained(serving.workspace.run("taught"))
-    command = vllm_command(trained)
+    command = command_of_vllm(trained)
     assert "--enable-lora --max-lora-rank 8 " in command and f"taught={trained.folder}" in command
     assert answer("red", "cup") not in command
