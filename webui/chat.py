@@ -19,7 +19,7 @@ from core.errors import ConfigError, TunesmithError
 from core.language import N_, _, n_
 from core.models.starter import STARTER_MODELS
 from core.rules import load_config
-from webui import messages
+from webui import messages, serve
 from webui.beginning import Beginning
 from webui.choice import Dropdown
 from webui.context import QUIET, App, Shared
@@ -33,6 +33,7 @@ ROWS_TO_TRY = 40
 
 def build(app: App, shared: Shared) -> None:
     _Chat(app, shared).wire()
+    serve.build(app, shared)
 
 
 class _Chat:

@@ -173,14 +173,14 @@ def test_a_base_is_converted_once_and_again_when_it_has_changed(
     workspace = Workspace.open(tmp_path)
     base = shutil.copytree(world.base, tmp_path / "base")
     with ThreadPoolExecutor(2) as pool:
-        files = set(pool.map(lambda _n: kept_base(workspace, base, "tiny", "f16"), range(2)))
+        files = set(pool.map(lambda _n: kept_base(workspace, base, "f16"), range(2)))
     (first,) = files
     written = first.stat()
-    assert kept_base(workspace, base, "tiny", "f16") == first
+    assert kept_base(workspace, base, "f16") == first
     assert first.stat().st_mtime_ns == written.st_mtime_ns
-    assert kept_base(workspace, base, "tiny", "q8_0").stat().st_size < written.st_size
+    assert kept_base(workspace, base, "q8_0").stat().st_size < written.st_size
     tiny_model(seed=7).save_pretrained(base)
-    again = kept_base(workspace, base, "tiny", "f16")
+    again = kept_base(workspace, base, "f16")
     assert again != first and not first.exists()
     assert again.read_bytes() != b"" and len(list(workspace.gguf.glob("*.gguf"))) == 2
 

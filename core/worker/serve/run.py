@@ -121,7 +121,7 @@ def _announce(task: Task, engine: Engine, place: socket.socket) -> None:
     address = f"http://127.0.0.1:{place.getsockname()[1]}"
     told = _("{engine} answers at {address}", engine=engine.name, address=address)
     events = EventWriter(task.folder / "events.jsonl")
-    events.write("progress", fraction=1.0, message=told, eta_seconds=None)
+    events.write("progress", message=told)
     events.write(
         SERVER,
         address=address,
