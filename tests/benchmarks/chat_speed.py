@@ -27,6 +27,8 @@ from typing import Any
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 os.environ.setdefault("TUNESMITH_DEVICE", "cpu")
+# Threads that wait by working would only slow each other on a machine that others use, too.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 MODEL = "SmolLM2-135M-Instruct"
 KINDS = ("f16", "q8_0")
 # Seconds to the first token, and tokens a second after it.
