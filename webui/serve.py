@@ -123,7 +123,8 @@ class _Serve:
                 file=self.app.workspace.endpoint_key.name,
             ),
         }
-        faster = vllm_command(self.app.workspace, server)
+        devices = [device.label for device in self.app.hardware.devices]
+        faster = vllm_command(self.app.workspace, server, devices)
         if faster:
             facts[_("Faster on this GPU")] = faster
         why = messages.note(_("Not llama.cpp: {why}", why=server.why)) if server.why else ""

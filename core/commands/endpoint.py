@@ -103,6 +103,7 @@ def run(args: argparse.Namespace, output: Output) -> int:
 
 
 def _record(workspace: Workspace, server: Server) -> dict[str, Any]:
+    from core.models.hardware import local_devices
     from core.serve.examples import curl, python, vllm_command
 
     return {
@@ -111,11 +112,12 @@ def _record(workspace: Workspace, server: Server) -> dict[str, Any]:
         "key_file": str(workspace.endpoint_key),
         "curl": curl(server),
         "python": python(server),
-        "vllm": vllm_command(workspace, server),
+        "vllm": vllm_command(workspace, server, local_devices()),
     }
 
 
 def _text(workspace: Workspace, server: Server) -> str:
+    from core.models.hardware import local_devices
     from core.serve.examples import KEY_VARIABLE, curl, python, vllm_command
 
     key_file = shlex.quote(str(workspace.endpoint_key))
@@ -128,6 +130,6 @@ def _text(workspace: Workspace, server: Server) -> str:
             (_("stop"), f"runs stop {server.job.id}"),
         ]
     )
-    faster = vllm_command(workspace, server)
+    faster = vllm_command(workspace, server, local_devices())
     told = _("On this machine's GPU vLLM answers faster:") if faster else ""
     return "\n\n".join(filter(None, [facts, curl(server), python(server), told, faster]))

@@ -5,9 +5,9 @@ from __future__ import annotations
 
 import json
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 
-from core.models.hardware import local_devices
 from core.models.trained import FINAL, TrainedModel, adapter_settings, find_trained
 from core.serve.front import CHAT, CLASSIFY
 from core.serve.servers import Server
@@ -58,11 +58,11 @@ def python(server: Server) -> str:
     )
 
 
-def vllm_command(workspace: Workspace, server: Server) -> str:
-    """What serves a run with vLLM, where this machine has a GPU for it and vLLM can; else ""."""
-    has_gpu = any(device.startswith("cuda") for device in local_devices())
-    checkpoint = (server.job.params.get("checkpoints") or [FINAL])[0]
-    trained = find_trained(workspace.run(server.job.run_id), checkpoint)
+def vllm_command(workspace: Workspace, server: Server, devices: Sequence[str]) -> str:
+    """What serves a run with vLLM, where there is a GPU among the devices and vLLM can; else ""."""
+    has_gpu = any(device.startswith("cuda") for device in devices)
+    run, _at, checkpoint = server.models[0].partition("@")
+    trained = find_trained(workspace.run(run), checkpoint or FINAL)
     return command_of_vllm(trained) if has_gpu else ""
 
 

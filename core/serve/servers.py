@@ -20,6 +20,7 @@ from core.jobs.kinds import KINDS
 from core.jobs.queue import enqueue, new_folder
 from core.jobs.store import Store
 from core.language import _
+from core.models.checkpoints import checkpoints as checkpoints_of
 from core.models.trained import FINAL, find_trained
 from core.rules import load_config
 from core.runs.records import run_job
@@ -61,10 +62,11 @@ def submit_server(
     store: Store,
     run_id: str,
     settings: ServeSettings,
-    checkpoints: Sequence[str] = (),
+    names: Sequence[str] = (),
 ) -> Job:
-    """Puts a server of a run's model in the queue: of these checkpoints, or else of all that it
-    left. Raises ModelError when it left none, and for a model that neither writes nor labels."""
+    """Puts a server of a run's model in the queue: of the checkpoints of these names, or else of
+    all that it left. Raises ModelError when it left none, and for a model that neither writes nor
+    labels."""
     run = run_job(store, run_id)
     folder = workspace.run(run_id)
     method = load_config(folder.config).training_method
@@ -77,7 +79,8 @@ def submit_server(
             ),
             _("Serve a run that writes or gives labels."),
         )
-    for name in checkpoints or [FINAL]:
+    there = [one.name for one in checkpoints_of(folder.root)]
+    for name in names or there[-1:] or [FINAL]:
         find_trained(folder, name)
     endpoint_key(workspace)
     job_id, place = new_folder(store, folder.root / KINDS["serve"].folder)
@@ -90,7 +93,7 @@ def submit_server(
         device=DATA,
         model=run.model,
         dataset=run.dataset,
-        params={"settings": settings.model_dump(), "checkpoints": list(checkpoints)},
+        params={"settings": settings.model_dump(), "checkpoints": list(names)},
     )
     return enqueue(workspace, store, job)
 

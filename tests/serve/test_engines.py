@@ -17,7 +17,7 @@ from peft import PromptTuningConfig, get_peft_model
 from core.errors import ModelError
 from core.jobs.events import read_events
 from core.models.trained import find_trained
-from core.serve.examples import command_of_vllm, curl, python
+from core.serve.examples import command_of_vllm, curl, python, vllm_command
 from core.serve.servers import endpoint_key, servers
 from core.worker.llama_cpp.kept import kept, kept_base
 from core.workspace import Workspace
@@ -196,6 +196,20 @@ def test_a_conversion_that_broke_off_leaves_nothing(tmp_path: Path) -> None:
     assert (
         kept(tmp_path / "kept", "name", [], lambda f: f.write_text("whole")).read_text() == "whole"
     )  # type: ignore[arg-type,return-value]
+
+
+def test_a_run_that_left_checkpoints_alone_is_served(serving: Serving) -> None:
+    """One that was stopped, or that still trains."""
+    run = serving.new_run("stopped", {})
+    early = "checkpoints/checkpoint-10"
+    shutil.copytree(serving.workspace.run("taught").root / early, run.root / early)
+    serving.add(run)
+    server = serving.start("stopped")
+    assert server.models == ("stopped@checkpoint-10", "tiny")
+    assert vllm_command(serving.workspace, server, ["cpu"]) == ""
+    command = vllm_command(serving.workspace, server, ["cuda:0", "cpu"])
+    assert f"stopped={run.root / early}" in command
+    serving.stop(server)
 
 
 def test_what_to_copy_names_what_is_served(serving: Serving) -> None:

@@ -41,8 +41,10 @@ class TransformersEngine:
     def __init__(self, asked: Asked, why: str) -> None:
         self.why = why
         run, base = asked.first.run.root.name, str(asked.base)
-        columns = [Column(run_id=run, checkpoint=one.checkpoint) for one in asked.trained]
-        self.models = [asked.served(one) for one in asked.trained]
+        # Each of those that do not share their base would have a copy of it.
+        trained = asked.trained if asked.first.shares_base else asked.trained[:1]
+        columns = [Column(run_id=run, checkpoint=one.checkpoint) for one in trained]
+        self.models = [asked.served(one) for one in trained]
         if asked.first.is_adapter:
             columns.append(Column(base=base))
             self.models.append(ServedModel(asked.base_name, None))
