@@ -22,7 +22,8 @@ def test_a_run_is_served_to_programs_from_the_page(
     taught_world(workspace)
     served = serve(workspace, "--port", "7976")
     page.goto(f"{served.address}/?tab=chat&run=taught")
-    page.locator("#serve").get_by_role("button", name="Serve to your own programs").click()
+    fold = page.locator("#serve").get_by_role("button", name="Serve to your own programs")
+    fold.click()
     page.get_by_label("Port", exact=True).fill("70000")
     page.locator("#serve-start").click()
     expect(page.locator("#serve .field.is-wrong")).to_contain_text("from 0 to 65535")
@@ -46,6 +47,8 @@ def test_a_run_is_served_to_programs_from_the_page(
     assert answer and json.loads(answer) == {"colour": "red", "thing": "cup"}
 
     page.reload()
+    expect(page.locator("#serve-status")).to_contain_text("answers at http://127.0.0.1:")
+    fold.click()
     expect(facts).to_contain_text(address)
     page.locator("#serve-stop").click()
     expect(page.locator("#serve-status")).to_contain_text("The server was stopped.")
