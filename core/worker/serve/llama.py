@@ -22,7 +22,7 @@ from core.models.origin import read_stack
 from core.models.trained import TrainedModel
 from core.serve.answers import broken_off
 from core.serve.front import CHAT, COMPLETIONS, Refused, ServedModel
-from core.tokens.prompts import prompt_ids
+from core.tokens.prompts import end_of_answer_ids, prompt_ids
 from core.worker.llama_cpp import gguf_files
 from core.worker.llama_cpp.kept import kept_adapter, kept_base, kept_whole
 from core.worker.llama_cpp.process import ALIAS, end, open_server
@@ -147,12 +147,17 @@ def _write_whole(asked: Asked, kind: str, file: Path) -> None:
 
 
 def _check_reading(client: httpx.Client, tokenizer: Any) -> None:
-    """Raises ExportError unless llama.cpp reads a conversation as the model did in training."""
+    """Raises ExportError unless llama.cpp reads a conversation as the model did in training, and
+    ends an answer where the model does."""
     rendered = client.post("/apply-template", json={"messages": _PROBE}).json()
     asked = {"content": rendered.get("prompt"), "add_special": True, "parse_special": True}
     found = client.post("/tokenize", json=asked).json()
     if found.get("tokens") != prompt_ids(_PROBE, tokenizer):
         raise ExportError(_("llama.cpp reads conversations in another way than the training did."))
+    for end_id in end_of_answer_ids(None, tokenizer):
+        asked = {"prompt": found["tokens"], "n_predict": 2, "logit_bias": [[end_id, 1e4]]}
+        if client.post("/completion", json=asked).json().get("stop_type") != "eos":
+            raise ExportError(_("llama.cpp does not know where this model's answers end."))
 
 
 async def _events(answer: httpx.Response, name: str) -> AsyncIterator[str]:
