@@ -55,7 +55,6 @@ class _Serve:
                         lines=1,
                         interactive=False,
                         show_line_numbers=False,
-                        wrap_lines=True,
                         buttons=["copy"],
                         elem_id=f"serve-{language}",
                     )
