@@ -11,15 +11,22 @@ from pathlib import Path
 
 import httpx2 as httpx
 import openai
+import psutil
 import pytest
 from peft import PromptTuningConfig, get_peft_model
 
 from core.errors import ModelError
 from core.jobs.events import read_events
+from core.jobs.job import read_record
+from core.jobs.task import Task
 from core.models.trained import find_trained
 from core.serve.examples import command_of_vllm, curl, python, vllm_command
 from core.serve.servers import endpoint_key, servers
+from core.serve.settings import serve_settings
+from core.setup import extras
 from core.worker.llama_cpp.kept import kept, kept_base
+from core.worker.serve import run as run_module
+from core.worker.serve.asked import find_asked
 from core.workspace import Workspace
 from tests.serve.conftest import Serving, save
 from tests.serve.test_server import LEARNED, ask
@@ -125,6 +132,32 @@ def test_a_classifier_gives_labels_with_their_probabilities(labelling: Serving) 
     refused = httpx.post(f"{server.address}/v1/chat/completions", headers=headers, json=chat)
     assert "no answer at /v1/chat/completions" in refused.json()["error"]["message"]
     assert "/v1/classify" in curl(server) and "classify" in python(server)
+
+
+def test_without_llama_cpp_transformers_answers_and_says_how_to_get_it(
+    serving: Serving, world: TinyWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_module, "missing", lambda names: extras.find(names))
+    run = serving.workspace.run("taught")
+    folder = run.root / "servers" / "none-yet"
+    folder.mkdir(parents=True)
+    settings = serve_settings({})
+    asked = find_asked(serving.workspace, run, ["final"], settings, lambda share, message: None)
+    engine = run_module._open(asked, Task(folder))
+    assert engine.name == "transformers" and "setup --with gguf" in engine.why
+    assert [model.id for model in engine.models] == ["taught", "tiny"]
+    engine.close()
+
+
+def test_a_server_whose_llama_cpp_died_has_failed(serving: Serving) -> None:
+    """It would go on to say that it answers, and answer nobody."""
+    server = serving.start("taught", "final")
+    worker = read_record(serving.workspace.root / server.job.folder)["pid"]
+    children = psutil.Process(worker).children()
+    (llama,) = [one for one in children if "core.worker.llama_cpp.process" in one.cmdline()]
+    llama.kill()
+    job = serving.ended(server.job)
+    assert job.state == "failed" and "llama.cpp's process ended" in str(job.error)
 
 
 def test_what_left_no_model_is_refused_at_once(serving: Serving) -> None:
