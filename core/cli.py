@@ -17,6 +17,7 @@ from typing import Any
 from core.commands import (
     chat,
     data,
+    endpoint,
     estimate,
     evaluate,
     export,
@@ -44,8 +45,8 @@ from core.language import N_, _, known_language, language_of_shell, n_, speaking
 from core.progress import Stopped
 
 _GROUPS = (
-    *(train, runs, data, templates, rewards, evaluate, predict, chat, export, hub, verl),
-    *(estimate, info),
+    *(train, runs, data, templates, rewards, evaluate, predict, chat, export),
+    *(endpoint, hub, verl, estimate, info),
 )
 _TAKE_A_VALUE = (
     *("--workspace", "--language", "--host", "--port", "--auth", "--root-path"),

@@ -101,6 +101,11 @@ class RunFolder:
         return self.root / "origin"
 
     @property
+    def gguf(self) -> Path:
+        """What of the run was converted for llama.cpp to be asked, and is kept."""
+        return self.root / "gguf"
+
+    @property
     def evaluations(self) -> Path:
         return self.root / "evaluations"
 
@@ -165,6 +170,11 @@ class Workspace:
         return self.root / "models"
 
     @property
+    def gguf(self) -> Path:
+        """Base models that were converted for llama.cpp, once for all runs."""
+        return self.models / ".gguf"
+
+    @property
     def presets(self) -> Path:
         """Presets the owner saved; those that ship with Tunesmith are in `presets/`."""
         return self.root / "presets"
@@ -197,6 +207,12 @@ class Workspace:
     def token(self) -> Path:
         """The secret that opens this workspace's page, for its owner alone."""
         return self.root / "token"
+
+    @property
+    def endpoint_key(self) -> Path:
+        """The secret of the servers that answer programs, for its owner alone. It is the same
+        after a restart, so that programs go on."""
+        return self.root / "endpoint-key"
 
     @property
     def opening(self) -> Path:

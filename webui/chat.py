@@ -31,7 +31,7 @@ from core.errors import ConfigError, TunesmithError
 from core.language import _, n_
 from core.models.starter import STARTER_MODELS
 from core.rules import load_config
-from webui import labelling, messages
+from webui import labelling, messages, serve
 from webui.beginning import Beginning
 from webui.chat_lanes import lanes, speed
 from webui.choice import Dropdown
@@ -49,6 +49,7 @@ Updates = dict[Component, Any]
 def build(app: App, shared: Shared) -> None:
     _Chat(app, shared).wire()
     labelling.build(app, shared)
+    serve.build(app, shared)
 
 
 class _Chat:

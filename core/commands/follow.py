@@ -17,11 +17,12 @@ if TYPE_CHECKING:
 
 
 def follow(
-    workspace: Workspace, store: Store, job: Job, output: Output
+    workspace: Workspace, store: Store, job: Job, output: Output, view: JobView | None = None
 ) -> tuple[Job, dict[str, Any]]:
     """Sees the job to its end: in this process, or where a server runs, in that one.
 
-    Returns the ended job and its result event. Ctrl-C stops it with a checkpoint.
+    Returns the ended job and its result event. Ctrl-C stops it with a checkpoint. What `view`
+    raises leaves the job to itself.
     """
     from core.jobs.scheduler import Scheduler, live_server
     from core.models.hardware import local_devices
@@ -31,7 +32,7 @@ def follow(
     scheduler = Scheduler(workspace, store, [] if is_served else local_devices())
     if not is_served:
         scheduler.warm()
-    view = JobView()
+    view = view or JobView()
 
     def tell(pressed: int) -> None:
         told = _("Stopping now.")

@@ -169,10 +169,12 @@ def _show(args: argparse.Namespace, output: Output, workspace: Workspace, store:
     from core.models.checkpoints import checkpoints
     from core.runs.lineage import built_on, lineage, lineage_text
     from core.runs.records import STATE_WORDS, load_run
+    from core.serve.servers import servers
 
     run = load_run(workspace, store, find_run(store, args.id))
     saved = checkpoints(run.folder.root)
     tasks = [job for job in store.list(run_id=run.id) if job.kind != "train"]
+    answering = servers(workspace, store, run.id)
     data = {
         **_record(workspace, run),
         "config": _config(run),
@@ -183,6 +185,7 @@ def _show(args: argparse.Namespace, output: Output, workspace: Workspace, store:
             {"id": t.id, "kind": t.kind, "state": t.state, "folder": str(workspace.root / t.folder)}
             for t in tasks
         ],
+        "servers": [server.as_dict() for server in answering],
     }
     job = run.job
     steps = _("{done} of {total}", done=job.step, total=job.max_steps)
@@ -204,6 +207,7 @@ def _show(args: argparse.Namespace, output: Output, workspace: Workspace, store:
             (_("device"), job.device),
             (_("size"), spell_bytes(run.size_bytes)),
             (_("checkpoints"), ", ".join(c.name for c in saved)),
+            *((_("answers at"), f"{one.address}/v1") for one in answering),
             *((task.kind, f"{task.id} ({STATE_WORDS[task.state]})") for task in tasks),
             (_("note"), job.note),
             (_("folder"), run.folder.root),

@@ -5,7 +5,8 @@ evaluations and exports, since nobody wants a minute's export to wait behind a t
 hours; they share its cores meanwhile. On a machine with accelerators the CPU serves only the jobs
 that ask for it.
 
-Work on data takes no device and has slots of its own: an import waits for no training.
+Work on data takes no device and has slots of its own: an import waits for no training. So have
+servers, which go on until somebody stops them: they share the cores with whatever else is done.
 """
 
 from __future__ import annotations
@@ -19,9 +20,10 @@ from core.jobs.kinds import KINDS
 _TRAIN = frozenset(kind.name for kind in KINDS.values() if kind.room == "train")
 _SHORT = frozenset(kind.name for kind in KINDS.values() if kind.room == "short")
 _DATA = frozenset(kind.name for kind in KINDS.values() if kind.room == "data")
+_SERVE = frozenset(kind.name for kind in KINDS.values() if kind.room == "serve")
 DATA = "data"
-"""What a job on data asks for in the place of a device."""
-_DATA_AT_ONCE = 4
+"""What a job that takes no device's slot asks for in the place of a device."""
+_DATA_AT_ONCE = _SERVERS_AT_ONCE = 4
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,8 @@ def slots_for(devices: Sequence[str]) -> list[Slot]:
     if devices:
         names = [f"{DATA}-{number}" for number in range(1, _DATA_AT_ONCE + 1)]
         slots += [Slot(name, DATA, _DATA, frozenset({DATA})) for name in names]
+        names = [f"server-{number}" for number in range(1, _SERVERS_AT_ONCE + 1)]
+        slots += [Slot(name, DATA, _SERVE, frozenset({DATA})) for name in names]
     return slots
 
 
@@ -57,4 +61,4 @@ def serves(devices: Sequence[str], wanted: str) -> bool:
 
 def asked_device(job: Job) -> str:
     """The device that a job was submitted for, whatever it ran on since."""
-    return DATA if job.kind in _DATA else str(job.params.get("device", "auto"))
+    return DATA if job.kind in _DATA | _SERVE else str(job.params.get("device", "auto"))

@@ -16,8 +16,9 @@ class Kind:
     """`target` does the work, as "module:function", called with (folder, workspace_root) and for
     a training also the checkpoint to resume from; it returns "finished" or "stopped".
 
-    `room` says which slots take it: a device's for trainings, a device's for what is shorter, or
-    one of those for data, which wait for no training. `folder` is where in its run's folder the
+    `room` says which slots take it: a device's for trainings, a device's for what is shorter, one
+    of those for data, which wait for no training, or one of those for servers: they go on until
+    somebody stops them, and nothing may wait for that. `folder` is where in its run's folder the
     folders of such jobs lie; a run is the run's folder itself, and work on data lies in
     WORKSPACE/jobs/. `stop_seconds` is the grace time of a stop, if it is not the scheduler's.
 
@@ -31,7 +32,7 @@ class Kind:
 
     name: str
     target: str
-    room: Literal["train", "short", "data"]
+    room: Literal["train", "short", "data", "serve"]
     doing: Said = Said()
     folder: str = ""
     stop_seconds: float | None = None
@@ -86,6 +87,15 @@ _KINDS = (
         stop_seconds=10.0,
         stopped=N_("Push stopped. What was sent already is not sent again."),
         result="core.hub.push:pushed",
+    ),
+    Kind(
+        "serve",
+        "core.worker.serve.run:run_server",
+        "serve",
+        N_("Server"),
+        folder="servers",
+        stop_seconds=10.0,
+        stopped=N_("The server was stopped."),
     ),
     Kind(
         "import",

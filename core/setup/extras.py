@@ -137,7 +137,10 @@ _TABLE = (
             f"cyllama=={_CYLLAMA}",
         ),
         "xllamacpp",
-        N_("llama.cpp, its converter and its quantizer (50 MB): export as GGUF and for Ollama."),
+        N_(
+            "llama.cpp, its converter and its quantizer (50 MB): export as GGUF and for Ollama, "
+            "serve runs to programs."
+        ),
     ),
     Extra(
         "onnx",

@@ -17,9 +17,10 @@ from core.errors import ExportError
 from core.export.formats import formats
 from core.jobs.task import read_result
 from core.rules import parse_config
-from core.worker.export import llama_cpp
-from core.worker.export.llama_cpp import LlamaCpp, TopLogits, splitting_of
 from core.worker.export.run import run_export
+from core.worker.llama_cpp import gguf_files
+from core.worker.llama_cpp.client import LlamaCpp, TopLogits
+from core.worker.llama_cpp.gguf_files import splitting_of
 from core.workspace import RunFolder
 from tests.tiny_model import (
     TinyWorld,
@@ -118,7 +119,7 @@ def test_the_adapter_alone_makes_the_base_the_trained_model(
     file = folder / result["parts"][0]["file"]
     assert {path.name for path in folder.iterdir()} == {"README.md", file.name}
     base = tmp_path / "base.gguf"
-    llama_cpp.convert(world.base, base, "f32", "base")
+    gguf_files.convert(world.base, base, "f32", "base")
     wanted = of_run(world, taught).log_softmax(dim=-1)
     found, without = asked(base, file), asked(base)
     assert torch.allclose(found.logits, found.same_of(wanted), atol=0.05)
@@ -129,7 +130,7 @@ def test_a_kind_that_is_too_far_off_is_told_and_taken_away(
     world: TinyWorld, taught: RunFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Somebody would ship a file that answers like noise."""
-    real = llama_cpp.quantize
+    real = gguf_files.quantize
 
     def spoil(source: Path, file: Path, kind: str, check_stop: Any) -> None:
         real(source, file, kind, check_stop)
@@ -137,7 +138,7 @@ def test_a_kind_that_is_too_far_off_is_told_and_taken_away(
             if "attn_output" in tensor.name or "ffn_down" in tensor.name:
                 tensor.data[:] = np.roll(tensor.data, 7, axis=0)
 
-    monkeypatch.setattr(llama_cpp, "quantize", spoil)
+    monkeypatch.setattr(gguf_files, "quantize", spoil)
     kinds = ["q8_0", "Q4_K_M"]
     folder, result = export(world, taught, "spoilt", format="gguf", quantization=kinds)
     good, bad = result["parts"]
@@ -159,7 +160,7 @@ def test_a_file_that_llama_cpp_cannot_open_is_named(tmp_path: Path) -> None:
 def test_a_model_that_llama_cpp_does_not_know_is_named(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"architectures": ["StrangeForCausalLM"]}')
     with pytest.raises(ExportError, match="no form for StrangeForCausalLM models"):
-        llama_cpp.convert(tmp_path, tmp_path / "x.gguf", "f16", "x")
+        gguf_files.convert(tmp_path, tmp_path / "x.gguf", "f16", "x")
 
 
 def test_a_tokenizer_that_splits_in_a_way_of_its_own_is_refused(tmp_path: Path) -> None:
@@ -204,6 +205,6 @@ def test_a_stop_ends_the_quantizer(tmp_path: Path) -> None:
         raise Asked
 
     with pytest.raises(Asked):
-        llama_cpp.quantize(tmp_path / "none.gguf", tmp_path / "x.gguf", "Q4_K_M", stop)
+        gguf_files.quantize(tmp_path / "none.gguf", tmp_path / "x.gguf", "Q4_K_M", stop)
     with pytest.raises(ExportError, match="could not make Q4_K_M"):
-        llama_cpp.quantize(tmp_path / "none.gguf", tmp_path / "x.gguf", "Q4_K_M", lambda: None)
+        gguf_files.quantize(tmp_path / "none.gguf", tmp_path / "x.gguf", "Q4_K_M", lambda: None)

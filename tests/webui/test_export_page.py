@@ -15,7 +15,7 @@ from playwright.sync_api import Page, expect
 from core.jobs.job import Job
 from core.jobs.store import Store
 from core.rules import parse_config
-from core.worker.export.llama_cpp import LlamaCpp
+from core.worker.llama_cpp.client import LlamaCpp
 from core.workspace import RunFolder
 from tests.e2e.serving import Served
 from tests.hub.stand_in import WRITES, Hub

@@ -107,7 +107,7 @@ class Gguf(Asked):
     kind = "gguf"
 
     def answers(self, rows: Sequence[EvalRow], tell: Share) -> list[str]:
-        from core.worker.export.llama_cpp import LlamaCpp
+        from core.worker.llama_cpp.client import LlamaCpp
 
         file = self.writer.workspace.confine(self.target.value)
         opened = LlamaCpp(file, None, self.writer.task.check_stop)

@@ -33,8 +33,8 @@ from core.worker.export.check import (
     most_places,
     next_token_logits,
 )
-from core.worker.export.llama_cpp import LlamaCpp, TopLogits
 from core.worker.export.onnx_runtime import OnnxClassifier
+from core.worker.llama_cpp.client import LlamaCpp, TopLogits
 from core.worker.models.classifier import label_logits, open_with_head, pad_alike, text_ids
 from core.worker.models.loading import open_model
 from core.worker.models.masked import gap_rows, hidden_logits, open_masked

@@ -37,10 +37,12 @@ from core.models.trained import find_trained
 from core.progress import Stopped, Tell
 from core.runs.curves import curves
 from core.runs.lineage import lineage_text
-from core.worker.export import llama_cpp, onnx_runtime, script
+from core.worker.export import onnx_runtime, script
 from core.worker.export.check import Check, check_combined, check_perplexity
 from core.worker.export.combine import combine
 from core.worker.export.compare import COMPARISONS
+from core.worker.llama_cpp import gguf_files
+from core.worker.llama_cpp.client import LlamaCpp
 from core.worker.models.loading import (
     free_memory,
     grow,
@@ -280,17 +282,17 @@ class _Export:
 
     def convert(self, whole: Path, file: Path, outtype: str) -> None:
         self.tell(0.45, _("Writing GGUF ({kind})", kind=outtype))
-        llama_cpp.convert(whole, file, outtype, self.trained.run.root.name)
+        gguf_files.convert(whole, file, outtype, self.trained.run.root.name)
 
     def quantize(self, source: Path, file: Path, kind: str) -> None:
         self.tell(0.5, _("Writing GGUF ({kind})", kind=kind))
-        llama_cpp.quantize(source, file, kind, self.task.check_stop)
+        gguf_files.quantize(source, file, kind, self.task.check_stop)
 
     def convert_adapter(self, whole: Path, file: Path) -> None:
-        llama_cpp.convert_adapter(whole, self.trained.folder, file)
+        gguf_files.convert_adapter(whole, self.trained.folder, file)
 
-    def in_llama_cpp(self, file: Path, adapter: Path | None = None) -> llama_cpp.LlamaCpp:
-        return llama_cpp.LlamaCpp(file, adapter, self.task.check_stop)
+    def in_llama_cpp(self, file: Path, adapter: Path | None = None) -> LlamaCpp:
+        return LlamaCpp(file, adapter, self.task.check_stop)
 
     def _open_base(self) -> Any:
         return self.open(self.base_path, self.trained.config.model.model_revision)

@@ -1,0 +1,169 @@
+"""The server that programs ask: checks the key, finds the model, and lets an engine answer.
+
+What it says goes to programs, in English and in the form of OpenAI's errors.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import json
+import time
+from collections.abc import Awaitable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
+EMBEDDINGS, CLASSIFY = "/v1/embeddings", "/v1/classify"
+_ROUTES = (CHAT, COMPLETIONS, EMBEDDINGS, CLASSIFY)
+# What a web server says of a client that did not wait for its answer.
+_GONE = 499
+
+
+@dataclass(frozen=True)
+class ServedModel:
+    """A model by the name that requests call it: a run's checkpoint, or with None its base."""
+
+    id: str
+    checkpoint: str | None
+
+
+class Engine(Protocol):
+    """What answers. `routes` are those that it has an answer to; the first of `models` answers a
+    request that names none. `why` tells why no better engine answers."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def why(self) -> str: ...
+
+    @property
+    def models(self) -> Sequence[ServedModel]: ...
+
+    @property
+    def routes(self) -> Sequence[str]: ...
+
+    async def answer(self, route: str, model: ServedModel, body: dict[str, Any]) -> Response:
+        """The answer to a request; cancelled when nobody waits for it any more. Raises Refused."""
+
+    def check(self) -> None:
+        """Raises TunesmithError when it cannot answer any more."""
+
+    def close(self) -> None:
+        """Ends it, and the answers that it is giving."""
+
+
+class Refused(Exception):
+    """A request that cannot be answered."""
+
+    def __init__(
+        self, message: str, status: int = 400, code: str | None = None, param: str | None = None
+    ) -> None:
+        super().__init__(message)
+        kind = "authentication_error" if status == 401 else "invalid_request_error"
+        self.status = status
+        self.error = {"message": message, "type": kind, "param": param, "code": code}
+
+    def response(self) -> Response:
+        return JSONResponse({"error": self.error}, self.status)
+
+
+class Front:
+    """The routes of a server and what each does."""
+
+    def __init__(self, engine: Engine, key: str) -> None:
+        self._engine, self._key = engine, key.encode()
+        self._began = int(time.time())
+        self.app = Starlette(
+            routes=[
+                Route("/v1/models", self._list, methods=["GET"]),
+                Route("/v1/models/{model:path}", self._show, methods=["GET"]),
+                *(Route(route, self._ask, methods=["POST"]) for route in _ROUTES),
+            ],
+            exception_handlers={
+                Refused: lambda request, error: error.response(),
+                HTTPException: _no_route,
+            },
+        )
+
+    async def _list(self, request: Request) -> Response:
+        self._let_in(request)
+        models = [self._described(model) for model in self._engine.models]
+        return JSONResponse({"object": "list", "data": models})
+
+    async def _show(self, request: Request) -> Response:
+        self._let_in(request)
+        return JSONResponse(self._described(self._model(request.path_params["model"])))
+
+    async def _ask(self, request: Request) -> Response:
+        self._let_in(request)
+        route, body = request.url.path, await _body(request)
+        model = self._model(body.get("model") or self._engine.models[0].id)
+        if route not in self._engine.routes:
+            there = ", ".join(self._engine.routes)
+            raise Refused(f"{model.id} has no answer at {route}. It has one at {there}.")
+        return await _while_awaited(request, self._engine.answer(route, model, body))
+
+    def _let_in(self, request: Request) -> None:
+        """Raises Refused without the key, whose time to compare tells nothing of it."""
+        kind, _space, given = request.headers.get("authorization", "").partition(" ")
+        if kind.lower() != "bearer" or not hmac.compare_digest(given.strip().encode(), self._key):
+            raise Refused("The API key is missing or wrong.", 401, "invalid_api_key")
+
+    def _model(self, name: Any) -> ServedModel:
+        for model in self._engine.models:
+            if model.id == name:
+                return model
+        there = ", ".join(model.id for model in self._engine.models)
+        told = f"There is no model {name!r} here. There are: {there}."
+        raise Refused(told, 404, "model_not_found", "model")
+
+    def _described(self, model: ServedModel) -> dict[str, Any]:
+        base = next((one.id for one in self._engine.models if one.checkpoint is None), None)
+        return {
+            "id": model.id,
+            "object": "model",
+            "created": self._began,
+            "owned_by": "tunesmith",
+            "parent": base if model.checkpoint else None,
+        }
+
+
+async def _body(request: Request) -> dict[str, Any]:
+    try:
+        body = json.loads(await request.body())
+    except ValueError as error:
+        raise Refused(f"The request is no JSON: {error}.") from error
+    if not isinstance(body, dict):
+        raise Refused("The request is no JSON object.")
+    return body
+
+
+async def _while_awaited(request: Request, answer: Awaitable[Response]) -> Response:
+    """The answer, which is given up when the client does not wait for it any more."""
+    answering = asyncio.ensure_future(answer)
+    leaving = asyncio.ensure_future(_gone(request))
+    try:
+        await asyncio.wait({answering, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        return answering.result() if answering.done() else Response(status_code=_GONE)
+    finally:
+        leaving.cancel()
+        answering.cancel()
+
+
+async def _gone(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+async def _no_route(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    told = f"There is no {request.method} {request.url.path} here."
+    return Refused(told, error.status_code).response()

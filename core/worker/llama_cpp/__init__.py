@@ -1,0 +1,1 @@
+"""llama.cpp: GGUF files written for it, and the process that answers from them."""

@@ -1,0 +1,1 @@
+"""What answers a server's requests: llama.cpp, transformers, or a model that gives labels."""
