@@ -58,10 +58,11 @@ def test_it_answers_until_ctrl_c(shell: Shell, workspace: Path) -> None:
         ["bash", "-c", found["curl"]], env=environment, capture_output=True, text=True, check=True
     )
     assert json.loads(done.stdout)["model"] == "taught"
+    program = found["python"].replace("Who are you?", "a red cup")
     done = subprocess.run(
-        [sys.executable, "-c", found["python"]], env=environment, capture_output=True, text=True
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True
     )
-    assert done.returncode == 0 and done.stdout, done.stderr
+    assert done.returncode == 0 and "red" in done.stdout, done.stderr
     process.send_signal(signal.SIGINT)
     rest, err = end_of(process)
     assert process.returncode == 130 and rest == "" and "stopped" in err

@@ -9,7 +9,6 @@ from gradio.components import Component
 
 from core.data.registry import list_datasets
 from core.errors import TunesmithError
-from core.evaluation.judge import RUBRIC
 from core.evaluation.report import Evaluation, has_base, kind_of, list_evaluations
 from core.evaluation.targets import Target
 from core.export.reports import list_exports
@@ -136,7 +135,10 @@ class _Evaluate:
             )
             self.rubric = gr.Textbox(
                 label=_("What counts for the judge"),
-                placeholder=RUBRIC,
+                placeholder=_(
+                    "Correct, complete, to the point, in the form and language of the prompt; "
+                    "length alone is no merit."
+                ),
                 elem_id="evaluate-rubric",
                 lines=2,
                 max_lines=6,

@@ -108,7 +108,7 @@ def _downloads(folder: Path) -> str:
     run = quote(folder.parents[1].name)
     links = " ".join(
         f"<a class='small' download='{folder.name}{ending}' "
-        f"href='tunesmith/evaluations/{run}/{quote(folder.name)}{ending}'>{ending[1:].upper()}</a>"
+        f"href='tunesmith/evaluations/{run}/{quote(folder.name)}{ending}'><code>{ending}</code></a>"
         for ending in ENDINGS
     )
     return (

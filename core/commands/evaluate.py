@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from core.commands.opening import open_for_run, open_workspace
 from core.commands.output import Output, UsageError, table
+from core.errors import DataError
 from core.language import _, n_
 
 if TYPE_CHECKING:
@@ -126,6 +127,8 @@ def _imported(workspace: Workspace, file: str | None, output: Output) -> str | N
     from core.commands.follow import fetch_progress
     from core.data.prepare import import_dataset
 
+    if not Path(file).expanduser().exists():
+        raise DataError(_("{path} does not exist.", path=file), _("Check the spelling."))
     info = import_dataset(workspace, [Path(file)], eval_fraction=0.0, progress=fetch_progress)
     output.say(_("{file} is the data set {id} now.", file=file, id=info.id))
     return info.id

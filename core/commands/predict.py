@@ -8,6 +8,7 @@ from typing import Any
 
 from core.commands.opening import open_for_run, open_workspace
 from core.commands.output import Output
+from core.errors import DataError
 from core.language import _, n_
 
 
@@ -45,6 +46,8 @@ def run(args: argparse.Namespace, output: Output) -> int:
     dataset = args.source
     if dataset not in {info.id for info in list_datasets(workspace)}:
         file = Path(args.source)
+        if not file.expanduser().exists():
+            raise DataError(_("{path} does not exist.", path=file), _("Check the spelling."))
         info = import_dataset(workspace, [file], eval_fraction=0.0, progress=fetch_progress)
         output.say(_("{file} is the data set {id} now.", file=file, id=info.id))
         dataset = info.id

@@ -89,7 +89,7 @@ def test_what_became_of_each_row(page: Page, served: Served, world: TinyWorld, r
     [evaluation] = (world.workspace.run(run_id).root / "evaluations").iterdir()
     assert list(read_marks(evaluation).values()) == ["win"]
     with page.expect_download() as begun:
-        report.get_by_role("link", name="HTML").click()
+        report.get_by_role("link", name=".html").click()
     assert "<h1>Evaluation</h1>" in begun.value.path().read_text(encoding="utf-8")
 
 

@@ -117,12 +117,18 @@ def _evaluate(task: Task, workspace: Workspace) -> tuple[Report, dict[str, str]]
         **evaluator.more(tuned, base),
     )
     report.seconds = round(time.time() - begun, 1)
+    return report, _files(evaluator, tuned, base, verdicts)
+
+
+def _files(
+    evaluator: Evaluator[Any], tuned: Any, base: Any, verdicts: list[dict[str, Any]]
+) -> dict[str, str]:
     files = {ANSWERS: _lines(evaluator.answers(tuned, base))}
     if isinstance(evaluator, Writer) and evaluator.general:
         files[GENERAL] = _lines(evaluator.general_answers())
-    if judged is not None:
+    if verdicts:
         files[JUDGED] = _lines(verdicts)
-    return report, files
+    return files
 
 
 def _judge(
