@@ -9,6 +9,7 @@ import signal
 import subprocess
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -215,3 +216,18 @@ def serve() -> Iterator[Callable[..., Served]]:
     yield start
     for served in started:
         served.end()
+    for workspace in {served.workspace for served in started}:
+        _end_workers(workspace)
+
+
+def _end_workers(workspace: Path) -> None:
+    """What outlives its server, as it should, would take a core from all tests that follow."""
+    records = [*workspace.glob("runs/*/job.json"), *workspace.glob("runs/*/*/*/job.json")]
+    if not any('"running"' in record.read_text(encoding="utf-8") for record in records):
+        return
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            if process.pid != os.getpid() and any(
+                Path(file.path).is_relative_to(workspace) for file in process.open_files()
+            ):
+                process.kill()
