@@ -47,6 +47,8 @@ _CARE_SECONDS = 1.0
 _ROOM_SECONDS = 5.0
 # How often a worker is started whose fork server is killed each time while it still imports.
 _STARTS = 4
+# So long, and longer each time, a fork server that was killed is given to be gone.
+_DYING_SECONDS = 0.1
 
 
 class Scheduler:
@@ -247,6 +249,8 @@ class Scheduler:
             # is a new fork server.
             if _has_begun(folder):
                 return None
+            # One that was killed takes a moment to be gone, and refuses everything until then.
+            time.sleep(_DYING_SECONDS * starts)
             starts += 1
 
     def _give_up(self, job: Job, end: dict[str, Any]) -> None:

@@ -6,7 +6,6 @@ from pathlib import PurePosixPath
 
 from core.config import SPEC_BY_PATH, RunConfig
 from core.config.adapter import NAMES
-from core.data.registry import load_dataset_info
 from core.errors import TunesmithError
 from core.language import _
 from core.workspace import Workspace
@@ -32,6 +31,8 @@ def run_title(workspace: Workspace, config: RunConfig) -> str:
 
 def dataset_title(workspace: Workspace, dataset: str) -> str:
     """A data set's name; its id where it is not there."""
+    from core.data.registry import load_dataset_info  # pyarrow takes half of a short command's time
+
     try:
         return load_dataset_info(workspace, dataset).name
     except TunesmithError:
