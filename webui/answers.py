@@ -118,7 +118,8 @@ class AnswersView:
         if found is None:
             return {self.box: gr.Column(visible=False)}
         kinds = _kinds(read_answers(found.folder), data[self.against] or "")
-        return {self.kind: gr.Radio(kinds), self.table: self._drawn(data, found, 0)}
+        table = self._drawn(data, found, 0)
+        return {self.kind: gr.Radio(kinds), self.first: 0, self.table: table}
 
     def turn(self, data: Updates, event: gr.EventData) -> Updates:
         """Another page."""
@@ -154,7 +155,8 @@ class AnswersView:
     def wire(self) -> None:
         inputs = {self.shown, self.kind, self.against, self.by, self.words, self.first}
         events = [self.kind.input, self.against.input, self.by.input, self.words.input]
-        gr.on(events, self.choose, inputs, {self.kind, self.table, self.box}, **CHOICE)
+        chosen = {self.kind, self.first, self.table, self.box}
+        gr.on(events, self.choose, inputs, chosen, **CHOICE)
         self.table.input(self.turn, inputs, {self.table, self.first, self.box}, **CHOICE)
         self.table.apply(self.mark, inputs, {self.table, self.box}, **CHOICE)
 
@@ -178,7 +180,7 @@ def drawn(
     first: int,
     opened: int = -1,
 ) -> str:
-    """The rows that are asked for, twenty at a time, below them counted by a column. The row with
+    """The rows that are asked for, twenty at a time, above them counted by a column. The row with
     the index `opened` is open, else the first one."""
     found = chosen(rows, kind, words, against)
     shown, pager = tables.page(found, first, PAGE)

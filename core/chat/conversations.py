@@ -153,7 +153,7 @@ def feedback_dataset(workspace: Workspace, form: str, name: str) -> DatasetInfo:
     if not rows:
         raise DataError(
             _("No answer was marked in a way that makes such rows."),
-            _("Give thumbs, say which answer is better, or edit one."),
+            _("Mark answers as good or bad, say which is better, or correct one."),
         )
     workspace.uploads.mkdir(exist_ok=True)
     file = workspace.uploads / f"feedback-{new_id()}.jsonl"
