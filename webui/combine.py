@@ -10,7 +10,7 @@ from uuid import uuid4
 import gradio as gr
 from gradio.components import Component
 
-from core.errors import ConfigError, TunesmithError
+from core.errors import Problem, TunesmithError
 from core.export.combine import Way, differences, parse_combination, why_not_alone
 from core.language import _
 from core.models.trained import TrainedModel, find_trained
@@ -95,17 +95,22 @@ class Combining:
         return found.as_dict() if found else None
 
     def marks(
-        self, data: Mapping[Component, Any] | None = None, error: ConfigError | None = None
+        self,
+        data: Mapping[Component, Any] | None = None,
+        problems: tuple[Problem, ...] | None = (),
     ) -> dict[Component, Any]:
         """Which settings the way that is chosen has, and what is wrong with one."""
         values = read_fields(_SPECS, self.form.held(data)) if data else {}
-        problems = error.problems if error else ()
-        named = tuple(replace(one, field=f"combine.{one.field}") for one in problems)
-        return marks(self.form, _SPECS, values, named)
+        if problems:
+            problems = tuple(replace(one, field=f"combine.{one.field}") for one in problems)
+        return marks(self.form, _SPECS, values, problems)
+
+    def edited(self, data: dict[Component, Any]) -> dict[Component, Any]:
+        return self.marks(data, None)
 
     def wire(self) -> None:
         last: dict[str, Any] = {**QUIET, "trigger_mode": "always_last"}
-        gr.on(self.form.edits, self.marks, set(self.form.parts), {self.form.marks}, **last)
+        gr.on(self.form.edits, self.edited, set(self.form.parts), {self.form.marks}, **last)
 
     def _rows(self, run_id: str) -> list[tuple[str, str, list[tuple[str, str]]]]:
         """(label, id, checkpoints) of each run that fits."""

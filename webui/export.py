@@ -107,7 +107,7 @@ class _Export:
             params["combination"] = self.combining.read(data)
             submit_export(self.app.workspace, self.app.store, data[self.shared.run], params)
         except ConfigError as problem:
-            return {self.said: "", **self.combining.marks(data, problem)}
+            return {self.said: "", **self.combining.marks(data, problem.problems)}
         except TunesmithError as problem:
             return {self.said: messages.error(problem), **self.combining.marks(data)}
         return {self.said: "", **self.combining.marks(data)}

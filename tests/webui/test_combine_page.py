@@ -63,6 +63,12 @@ def test_other_runs_are_taken_in_by_weight(
     page.locator("#export-start").click()
     expect(fold.locator(".field.is-wrong")).to_contain_text("up to 1")
     expect(page.locator("#export-said")).to_have_text("")
+    # An edit of another setting, whose answer may come later, does not take it away.
+    fold.get_by_label("Way of combining").select_option(label="svd")
+    expect(density).to_be_hidden()
+    fold.get_by_label("Way of combining").select_option(label="ties")
+    expect(density).to_be_visible()
+    expect(fold.locator(".field.is-wrong")).to_contain_text("up to 1")
 
     density.fill("0.8")
     page.locator("#export-start").click()

@@ -3,27 +3,26 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import re
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
-import psutil
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
 from core.data.prepare import import_dataset
 from core.data.registry import list_datasets, load_dataset_info
-from core.jobs.store import Store
-from core.workspace import Workspace
+from core.workspace import Workspace, write_atomic
 from tests.e2e.serving import Served
-from tests.waiting import until
+from tests.e2e.workers import HOLD
 
 pytestmark = pytest.mark.e2e
 PAIR = json.dumps({"prompt": "What is it?", "completion": "It is that."}) + "\n"
-ROWS = 20_000  # an import of so many is not done before it can be held
+ROWS = 2_000
 
 
 @pytest.fixture(scope="module")
@@ -44,9 +43,11 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
 
 @pytest.fixture(scope="module")
 def served(workspace: Workspace) -> Iterator[Served]:
-    server = Served(workspace.root, "--port", "8100")
-    yield server
-    server.end()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(HOLD, str(workspace.root.parent / "hold"))
+        server = Served(workspace.root, "--port", "8100")
+        yield server
+        server.end()
 
 
 def visit(page: Page, served: Served, query: str = "") -> None:
@@ -72,29 +73,17 @@ def button(place: Page | Locator, name: str) -> Locator:
 
 
 @contextmanager
-def held(served: Served, bar: Locator, begin: Callable[[], None]) -> Iterator[None]:
-    """What `begin` sets to work stands still as soon as it has a process: however slow the browser
-    is beside it, it is not done before it may go on."""
-    before = served.workers()
+def held(bar: Locator, begin: Callable[[], None], what: str = "job") -> Iterator[None]:
+    """What `begin` sets to work stands still from where it first tells how far it is: however slow
+    the browser is beside it, it is not done before it may go on."""
+    hold = Path(os.environ[HOLD])
+    write_atomic(hold, what)
     begin()
-    mine = until(lambda: served.workers() - before)
-    for process in mine:
-        process.suspend()
     try:
         expect(bar).to_be_visible()
         yield
     finally:
-        for process in mine:
-            with suppress(psutil.NoSuchProcess):
-                process.resume()
-
-
-def stopping(workspace: Workspace) -> bool:
-    """What was held hears that it is to stop only when it may go on."""
-    store = Store.open(workspace)
-    states = [job.state for job in store.list()]
-    store.close()
-    return "stopping" in states
+        hold.unlink()
 
 
 def card(page: Page, text: str) -> Locator:
@@ -107,7 +96,7 @@ def test_an_import_is_there_after_a_reload_and_in_a_second_page_where_it_can_be_
     """It goes on in its process: who reloads must not lose sight of it, nor the way to end it."""
     visit(page, served)
     panel = bring(page, write(tmp_path, ROWS, "endless"))
-    with held(served, panel.locator(".progress"), button(panel, "Import").click):
+    with held(panel.locator(".progress"), button(panel, "Import").click):
         expect(page.locator("#imports li")).to_have_count(0)
         page.reload()
         expect(card(page, "Importing endless")).to_be_visible()
@@ -115,9 +104,9 @@ def test_an_import_is_there_after_a_reload_and_in_a_second_page_where_it_can_be_
         visit(second, served)
         expect(card(second, "Importing endless")).to_be_visible()
         second.get_by_role("button", name="Stop: endless").click()
-        until(lambda: stopping(workspace))
+        for one in (page, second):
+            expect(card(one, "Stopped. endless was not imported")).to_be_visible()
     for one in (page, second):
-        expect(card(one, "Stopped. endless was not imported")).to_be_visible()
         one.get_by_role("button", name="Dismiss: endless").click()
         expect(one.locator("#imports li")).to_have_count(0)
     assert "endless" not in [info.id for info in list_datasets(workspace)]
@@ -135,7 +124,7 @@ def test_an_import_that_fails_after_a_reload_says_why(
     panel.get_by_text("a second file").click()
     panel.locator("#second input[type=file]").set_input_files(held_out)
     expect(panel.locator("#second-told")).to_contain_text("cannot be used")
-    with held(served, panel.locator(".progress"), button(panel, "Import").click):
+    with held(panel.locator(".progress"), button(panel, "Import").click):
         page.reload()
         expect(card(page, "Importing wrong")).to_be_visible()
     told = card(page, "wrong was not imported: No row of other.jsonl")
@@ -151,7 +140,7 @@ def test_what_was_chosen_while_an_import_went_on_stays_chosen(
     visit(page, served, "?dataset=sample")
     panel = bring(page, write(tmp_path, ROWS, "late"))
     name = page.get_by_label("Name of the data set")
-    with held(served, panel.locator(".progress"), button(panel, "Import").click):
+    with held(panel.locator(".progress"), button(panel, "Import").click):
         select(page, "few")
         expect(page).to_have_url(re.compile("dataset=few"))
         bring(page, write(tmp_path, 30, "next"))
@@ -184,7 +173,7 @@ def test_a_step_at_work_is_there_after_a_reload_and_only_at_its_own_data_set(
     visit(page, served, "?dataset=texts")
     open_step(page, "drop_near_duplicates")
     bar, stop = page.locator("#shape-progress .progress"), page.locator("#shape-stop")
-    with held(served, bar, button(page, "Apply").click):
+    with held(bar, button(page, "Apply").click):
         page.reload()
         page.locator("#part-shape-button").click()
         expect(bar).to_contain_text("near duplicates")
@@ -194,9 +183,8 @@ def test_a_step_at_work_is_there_after_a_reload_and_only_at_its_own_data_set(
         select(page, "texts")
         expect(bar).to_contain_text("near duplicates")
         stop.click()
-        until(lambda: stopping(workspace))
-    told = page.locator("#shape-progress")
-    expect(told).to_contain_text("Stopped. The data set is as it was.")
+        told = page.locator("#shape-progress")
+        expect(told).to_contain_text("Stopped. The data set is as it was.")
     assert load_dataset_info(workspace, "texts").version == 1
 
 
@@ -207,12 +195,12 @@ def test_a_trial_tells_how_far_it_is_and_can_be_stopped_or_left(
     visit(page, served, "?dataset=texts")
     open_step(page, "drop_near_duplicates")
     trial, again = page.locator("#step-trial"), button(page, "Try it")
-    with held(served, trial.locator(".progress"), again.click):
+    with held(trial.locator(".progress"), again.click, "try_in_order"):
         expect(again).to_be_disabled()
         button(page, "Stop the trial").click()
         expect(trial).to_contain_text("Stopped. A trial changes nothing.")
         expect(button(page, "Stop the trial")).to_be_hidden()
-    with held(served, trial.locator(".progress"), again.click):
+    with held(trial.locator(".progress"), again.click, "try_in_order"):
         button(page, "Another step").click()
     page.locator("#step-chooser [data-at=drop_duplicates]").click()
     expect(page.locator("#field-drop_duplicates-compare")).to_be_visible()
@@ -233,14 +221,14 @@ def test_an_import_is_found_again_when_the_server_was_killed_and_started_again(
     page.loses_server = True  # type: ignore[attr-defined]
     visit(page, served)
     panel = bring(page, write(tmp_path, ROWS, "kept"))
-    with held(served, panel.locator(".progress"), button(panel, "Import").click):
+    with held(panel.locator(".progress"), button(panel, "Import").click):
         page.goto("about:blank")
         served.end(signal.SIGKILL)
         again = serve(workspace.root, "--port", "8110")
         visit(page, again)
         expect(card(page, "Importing kept")).to_be_visible()
-    expect(card(page, "kept is imported: 18,000 rows to learn")).to_be_visible()
+    expect(card(page, "kept is imported: 1,800 rows to learn")).to_be_visible()
     page.get_by_role("button", name="Open it: kept").click()
     expect(page).to_have_url(re.compile("dataset=kept"))
     expect(card(page, "kept")).to_have_count(0)
-    assert load_dataset_info(workspace, "kept").counts.eval == 2_000
+    assert load_dataset_info(workspace, "kept").counts.eval == 200
