@@ -50,36 +50,35 @@ tunesmith.setLanguage = (code) => {
     window.history.replaceState(window.history.state, "", url);
   };
 
-  // What is shown now, and of which run or data set: the address follows, only the shown tab's timer
-  // ticks, and the box of a tab, or of a part of Data, changes when it has something else to show.
+  // What is shown now, and of which run or data set: the address follows, and the box of a tab, or of
+  // a part of Data, changes when it has something else to show.
   // A version that comes with the answer about a data set is no news of it.
   const selected = (place) =>
     document.querySelector(`${place} > .tab-wrapper [role="tab"][aria-selected="true"]`)
       ?.dataset.tabId;
   const last = {};
+  tunesmith.shownTab = () => selected("#tabs");
+  tunesmith.tickers = {};
   let place = "", visit = 0, asked = 0, started = false;
   tunesmith.shown = async (names, run, dataset, version, lens) => {
-    const boxes = document.querySelectorAll('#tabs > .tab-wrapper [role="tab"]');
-    const tabs = [...boxes].map((tab) => tab.dataset.tabId);
     const mine = ++asked;
     if (started) tunesmith.setUrl({ run, dataset, tab: selected("#tabs") });
     // Of several events that come together the last one sees all.
     await new Promise((done) => setTimeout(done, 20));
     const same = { __type__: "update" };
-    if (mine !== asked || !started) return [...tabs.map(() => same), ...names.map(() => same)];
+    if (mine !== asked || !started) return names.map(() => same);
     const tab = selected("#tabs"), part = tab === "data" ? selected("#parts") : undefined;
     if (`${tab} ${part}` !== place) visit += 1;
     place = `${tab} ${part}`;
     const about = tab === "data" ? [visit, dataset, lens] : [visit, tab === "configure" ? dataset : run];
     const rows = tab === "data" && version.startsWith(`${dataset} `) ? version : "";
-    const news = names.map((name) => {
+    return names.map((name) => {
       if (name !== tab && name !== part) return same;
       const before = last[name], now = { about: about.join("\n"), rows };
       last[name] = now;
       const stays = before && before.about === now.about && (before.rows === rows || !before.rows);
       return stays ? same : `${now.about}\n${rows}`;
     });
-    return [...tabs.map((name) => ({ ...same, active: name === tab })), ...news];
   };
 
   // The values of the hidden boxes for run and data set, and the tab to open.
@@ -94,7 +93,9 @@ tunesmith.setLanguage = (code) => {
   };
 })();
 
-// Whether the server answers. Runs do not need it, and the page goes on by itself when it is back.
+// Whether the server answers: runs do not need it, and the page goes on by itself when it is back.
+// And whether there may be something new to show (webui/pulse.py): then the shown tab ticks, and the
+// header, at most each second.
 (() => {
   const _ = tunesmith._;
 
@@ -109,14 +110,28 @@ tunesmith.setLanguage = (code) => {
     document.body.append(note);
   }
 
-  setInterval(async () => {
+  const SECOND = 1000;
+  let pulse = "", failed = 0;
+  async function ask() {
     try {
-      await fetch("tunesmith/alive", { cache: "no-store", signal: AbortSignal.timeout(10000) });
-      tell(false);
+      const how = { cache: "no-store", signal: AbortSignal.timeout(10 * SECOND) };
+      const now = await (await fetch("tunesmith/alive", how)).text();
+      failed = 0;
+      // Not before the page is there to hear it.
+      if (now !== pulse && tunesmith.tickers.header) {
+        pulse = now;
+        const shown = ["header", tunesmith.shownTab()];
+        for (const [name, tick] of Object.entries(tunesmith.tickers)) {
+          if (shown.includes(name.split("-")[0])) tick();
+        }
+      }
     } catch {
-      tell(true);
+      failed += 1;
     }
-  }, 4000);
+    tell(failed > 1);
+    setTimeout(ask, SECOND);
+  }
+  ask();
 })();
 
 // Outside https and localhost a browser has no clipboard for scripts: the text stays selectable.

@@ -21,9 +21,9 @@ How a part of Data keeps up
 
 How a tab keeps up
     `shared.on_show("chat", refresh, inputs, outputs)` runs `refresh` when the tab is opened, and
-    while it is shown when another run is selected. Live views hang on `shared.ticker`: the tab's
-    own, once a second while that tab is shown. Handlers return `gr.skip()` for what has not
-    changed.
+    while it is shown when another run is selected. `shared.on_tick(fn, inputs, outputs)` runs
+    one when there may be something new while the tab is shown, at most once a second
+    (`webui.pulse`). Handlers return `gr.skip()` for what has not changed.
 
 How a tab offers the first run
     An empty state with a button appends it: `shared.sample_buttons.append(button)`. It then starts
@@ -163,7 +163,6 @@ class Shared:
     """The inner tabs of Data, which are shown one at a time."""
     lens: gr.Textbox
     """How rows become tokens by Configure's settings (core.tokens.lens.Lens)."""
-    tickers: dict[str, gr.Timer]
     shown: dict[str, gr.Textbox]
     """By tab and by part of Data: changes when it is shown, or is shown and has to show another run
     or data set, other rows of it or other tokens (assets/page.js)."""
@@ -173,6 +172,7 @@ class Shared:
     """The tab, or the part of Data, that is being built."""
     sample_buttons: list[gr.Button] = field(default_factory=list)
     """Buttons of empty states that start the sample run; Configure answers them."""
+    ticking: int = 0
     finally_wire: list[Callable[[], None]] = field(default_factory=list)
     """What a tab wires when all tabs have been built."""
     settings: Form | None = None
@@ -183,11 +183,6 @@ class Shared:
         """Configure's form. Another tab may fill in a field, once all tabs are built."""
         assert self.settings is not None
         return self.settings
-
-    @property
-    def ticker(self) -> gr.Timer:
-        """Ticks each second while the tab that is being built is the one shown."""
-        return self.tickers[self.building if self.building in self.tickers else "data"]
 
     def go(self, tab: str) -> gr.Tabs:
         """The update that opens `tab`, for a handler that has `shared.tabs` as an output."""
@@ -203,6 +198,21 @@ class Shared:
         """Runs `refresh` when `tab` is opened and when another run is selected."""
         self.shown[tab].change(refresh, inputs, outputs, **CHOICE)
 
+    def on_tick(
+        self,
+        fn: Callable[..., Any],
+        inputs: Sequence[gr.components.Component] | set[gr.components.Component],
+        outputs: Sequence[gr.blocks.Block] | set[gr.blocks.Block] | gr.blocks.Block,
+        **how: Any,
+    ) -> None:
+        """Runs `fn` when there may be something new while the tab that is being built is shown, at
+        most once a second. What comes while one is answered is answered after it; Gradio does that
+        only for an event with one handler, so each has its own."""
+        self.ticking += 1
+        name = f"{self.building}-{self.ticking}"
+        ticker = unseen("", f"tunesmith.tickers['{name}'] = () => trigger('tick');").render()
+        ticker.tick(fn, inputs, outputs, **{**QUIET, **how, "trigger_mode": "always_last"})
+
     def on_rows(
         self,
         refresh: Callable[..., Any],
@@ -214,6 +224,19 @@ class Shared:
         others; gives the event, for `.then`. `how` goes to it."""
         how = {**CHOICE, **how}
         return self.shown[self.building].change(refresh, inputs, outputs, **how)
+
+
+def unseen(value: Any, script: str | None = None) -> gr.HTML:
+    """Holds a value for the browser. A text box that is hidden would be seen when what it stands in
+    is shown again: Gradio then shows all that is in it."""
+    return gr.HTML(
+        value,
+        render=False,
+        html_template="",
+        js_on_load=script,
+        elem_classes="no-space",
+        apply_default_css=False,
+    )
 
 
 def version_of(app: App, dataset: str) -> str:

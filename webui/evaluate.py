@@ -225,7 +225,7 @@ class _Evaluate:
         asked = (asked | {self.judge, self.rubric}) - {self.form}
         begun = self.start.click(self.begin, asked, self.said, **quiet)
         self.jobs.wire(shared, "evaluate", run, self.start, begun)
-        shared.ticker.tick(self.refresh, {run, self.newest}, boxes, **quiet)
+        shared.on_tick(self.refresh, {run, self.newest}, boxes)
         self.earlier.input(self.choose, {run, self.earlier}, drawn, **CHOICE)
         self.answers.wire()
 

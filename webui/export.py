@@ -137,7 +137,7 @@ class _Export:
         begun = self.start.click(self.begin, chosen, told, **quiet)
         self.combining.wire()
         self.jobs.wire(shared, "export", run, self.start, begun)
-        shared.ticker.tick(self.refresh, [run, self.listed], self.listed, **quiet)
+        shared.on_tick(self.refresh, [run, self.listed], [self.listed])
 
 
 def _option(option: Option) -> gr.Radio | gr.CheckboxGroup:

@@ -29,7 +29,7 @@ from core.language import N_, _
 from core.methods import METHODS
 from core.rules import parse_config
 from core.rules.command import apply_overrides
-from webui.context import QUIET
+from webui.context import QUIET, unseen
 
 # Titles of the folds: the group of a field, or its section where it has none.
 FOLD_TITLES = {
@@ -304,19 +304,6 @@ def _label(spec: FieldSpec) -> str:
     if not spec.unit:
         return _(spec.label)
     return _("{label} ({unit})", label=_(spec.label), unit=_(spec.unit))
-
-
-def unseen(value: Any, script: str | None = None) -> gr.HTML:
-    """Holds a value for the browser. A text box that is hidden would be seen when what it stands in
-    is shown again: Gradio then shows all that is in it."""
-    return gr.HTML(
-        value,
-        render=False,
-        html_template="",
-        js_on_load=script,
-        elem_classes="no-space",
-        apply_default_css=False,
-    )
 
 
 def marks(

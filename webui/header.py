@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 # How often the GPU's memory is looked at, in seconds: nvidia-smi takes a moment.
 GPU_SECONDS = 10
 
-_CLICKS = """
+_SCRIPT = """
+tunesmith.tickers.header = () => trigger('tick');
 element.addEventListener('click', (event) => {
   const run = event.target.closest('[data-run]');
   if (run) trigger('open', {run: run.dataset.run});
@@ -29,9 +30,8 @@ element.addEventListener('click', (event) => {
 
 def build(app: App, shared: Shared) -> None:
     header = gr.HTML(
-        render(app), elem_id="header", js_on_load=_CLICKS, apply_default_css=False, show_label=False
+        render(app), elem_id="header", js_on_load=_SCRIPT, apply_default_css=False, show_label=False
     )
-    poll = gr.Timer(2)
     if app.hardware.gpus:
         gr.Timer(GPU_SECONDS).tick(app.probe_again, **QUIET)
 
@@ -43,7 +43,9 @@ def build(app: App, shared: Shared) -> None:
     def open_run(event: gr.EventData):
         return event.run, shared.go("train")
 
-    poll.tick(refresh, header, header, **QUIET, concurrency_limit=None)
+    header.tick(
+        refresh, header, header, trigger_mode="always_last", concurrency_limit=None, **QUIET
+    )
     header.open(open_run, None, [shared.run, shared.tabs], **QUIET)
 
 

@@ -151,7 +151,8 @@ class JobProgress:
             return {**self.clear(data[place]), **news(data)}
 
         inputs = {place, *self.inputs}
-        gr.on([shared.shown[tab].change, shared.ticker.tick], news, inputs, self.outputs, **CHOICE)
+        shared.on_show(tab, news, inputs, self.outputs)
+        shared.on_tick(news, inputs, self.outputs)
         begun.then(news, inputs, self.outputs, **CHOICE)
         self.told.change(
             lambda at: gr.Button(interactive=not self.at_work(at)), place, start, **QUIET

@@ -216,7 +216,7 @@ class _Labelling:
         )
         begun = self.start.click(self.begin, {run, self.dataset}, self.said, **QUIET)
         self.jobs.wire(shared, "chat", run, self.start, begun)
-        shared.ticker.tick(self.refresh, {*choosing, self.newest}, offered, **QUIET)
+        shared.on_tick(self.refresh, {*choosing, self.newest}, offered)
         events = [self.done.input, self.way.input, self.low.release, self.high.release]
         gr.on(events, self.choose, choosing, {self.texts}, **CHOICE)
         self.texts.apply(self.give, choosing, {self.texts}, **CHOICE)

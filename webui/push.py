@@ -226,7 +226,7 @@ class _Push:
         self.look.click(self.plan, here, told, concurrency_limit=None, **CHOICE)
         begun = self.start.click(self.begin, here, told, **QUIET)
         self.jobs.wire(shared, "export", run, self.start, begun)
-        shared.ticker.tick(self.refresh, [run, self.there], self.there, **QUIET)
+        shared.on_tick(self.refresh, [run, self.there], [self.there])
 
 
 def _title(export: Export) -> str:

@@ -208,7 +208,7 @@ class _Runs:
         details = [self.detail, self.title, self.name, self.note, self.confirm, self.deleting]
         shared.on_show("runs", self.draw, redraw["inputs"], redraw["outputs"])
         shared.on_show("runs", self.show_detail, [run], details)
-        shared.ticker.tick(**redraw)
+        shared.on_tick(**redraw)
         self.table.input(tables.reorder, self.order, self.order, **each).then(**redraw)
         self.table.select(self.select, None, run, **each)
         ticking = self.table.like(self.tick, self.ticked, [self.ticked, self.overlay], **each)

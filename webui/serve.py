@@ -138,7 +138,7 @@ class _Serve:
             self.begin, {run, *self.form.parts}, {self.said, self.form.marks}, **QUIET
         )
         self.jobs.wire(shared, "chat", run, self.start, begun)
-        shared.ticker.tick(self.refresh, [run, self.facts], self.shown, **QUIET)
+        shared.on_tick(self.refresh, [run, self.facts], self.shown)
 
 
 def _meaning() -> str:

@@ -33,6 +33,7 @@ from core.export.reports import list_exports
 from core.language import _, n_
 from core.workspace import Workspace, write_atomic
 from webui import theme
+from webui.first_script import FirstScript
 from webui.gate import ANY_ADDRESS, Gate, Hosts, Key
 from webui.pages import Pages
 
@@ -81,12 +82,14 @@ def launch(
     key: Key | None,
     root_path: str | None = None,
     workspace: Workspace | None = None,
+    pulse: Callable[[], str] = str,
 ) -> str:
     """Starts serving in the background, on the first free port from `first_port` on, and returns
     the page's local address. `make` builds the page in the language in use.
 
     Whoever comes has to pass the gate: `hosts` and `key`. The page links to the exports of
-    `workspace`. Raises SetupError when no port is free.
+    `workspace`, and looks anew when `pulse` gives another text. Raises SetupError when no port is
+    free.
     """
     place = listening(host, first_port)
     port = place.getsockname()[1]
@@ -94,9 +97,10 @@ def launch(
 
     def served() -> FastAPI:
         return gr.mount_gradio_app(
-            FastAPI(openapi_url=None, routes=own_routes(root, workspace)),
+            FastAPI(openapi_url=None, routes=own_routes(root, workspace, pulse)),
             make(),
             path="/",
+            app_kwargs={"middleware": [Middleware(FirstScript)]},
             server_name=host,
             server_port=port,
             root_path=root,
@@ -146,13 +150,14 @@ def _own_file(request: Request) -> FileResponse:
     return FileResponse(find(), headers={"Cache-Control": "no-cache"})
 
 
-async def _alive(request: Request) -> Response:
-    """The page asks whether the server is still there."""
-    return Response(status_code=204)
-
-
-def own_routes(root_path: str = "", workspace: Workspace | None = None) -> list[BaseRoute]:
+def own_routes(
+    root_path: str = "", workspace: Workspace | None = None, pulse: Callable[[], str] = str
+) -> list[BaseRoute]:
     """What the page loads beside Gradio's own, below the root path too: a proxy may leave it on."""
+
+    async def alive(request: Request) -> Response:
+        """The page asks whether the server is still there, and has something new to show."""
+        return Response(pulse(), media_type="text/plain")
 
     def export(request: Request) -> StreamingResponse:
         """An export as a zip: what the page links to, and no other file of a run."""
@@ -193,7 +198,7 @@ def own_routes(root_path: str = "", workspace: Workspace | None = None) -> list[
         route
         for place in dict.fromkeys(("/tunesmith", f"{root_path}/tunesmith"))
         for route in (
-            Route(f"{place}/alive", _alive),
+            Route(f"{place}/alive", alive),
             Route(f"{place}/exports/{{run}}/{{export}}", export),
             Route(f"{place}/evaluations/{{run}}/{{file}}", evaluation),
             *(Route(f"{place}/{name}", _own_file, middleware=packed) for name in _OWN_FILES),

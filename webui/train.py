@@ -161,7 +161,7 @@ class _Train:
         in_order = QUIET
         shown = shared.shown["train"]
         shown.change(self.open, run, [self.choice, run], **in_order).then(**look)
-        shared.ticker.tick(**look)
+        shared.on_tick(**look)
         self.choice.input(lambda chosen: chosen, self.choice, run, **CHOICE)
         acts = [self.stop.click, self.resume.click, self.after.half.click]
         gr.on(acts, self.act, run, self.outcome, **quiet).then(**look)

@@ -97,10 +97,7 @@ def test_a_form_of_export_without_its_packages_offers_them(tmp_path: Path, monke
         boxes = [gr.Textbox() for _name in range(4)]
         run, dataset, version, lens = boxes
         shown = {"export": gr.Textbox()}
-        tickers = {"export": gr.Timer()}
-        shared = Shared(
-            gr.Tabs(), {}, run, dataset, version, {}, lens, tickers, shown, building="export"
-        )
+        shared = Shared(gr.Tabs(), {}, run, dataset, version, {}, lens, shown, building="export")
         tab = _Export(fake_app(tmp_path / "workspace"), shared)
     lacking, there = tab.explain("gguf"), tab.explain("merged")
     assert not lacking[tab.start].interactive and there[tab.start].interactive

@@ -38,9 +38,9 @@ def test_an_address_of_another_machine_is_refused_with_the_reason() -> None:
 @pytest.mark.parametrize("below", ["", "/tunesmith", "/apps/ts"])
 def test_only_the_page_s_own_files_are_served(below: str) -> None:
     """Behind a proxy, too, whether it takes the path that it shows the page under off or not."""
-    client = TestClient(Starlette(routes=server.own_routes(below)))
+    client = TestClient(Starlette(routes=server.own_routes(below, pulse=lambda: "as before")))
     for place in ("/tunesmith", f"{below}/tunesmith"):
-        assert client.get(f"{place}/alive").status_code == 204
+        assert client.get(f"{place}/alive").text == "as before"
         assert "tunesmith" in client.get(f"{place}/page.js").text
         assert client.get(f"{place}/logo.svg").headers["content-type"].startswith("image/svg")
         assert len(client.get(f"{place}/plotly.js").content) > 1_000_000

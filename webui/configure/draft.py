@@ -17,8 +17,8 @@ from gradio.components import Component
 
 from core.errors import TunesmithError
 from core.rules.presets import DEFAULT, Preset, load_preset
-from webui.context import QUIET, App
-from webui.forms import READ_ONLY, Form, unseen
+from webui.context import QUIET, App, unseen
+from webui.forms import READ_ONLY, Form
 
 DATASET = "data.dataset"
 _LEFT_OUT = READ_ONLY | {DATASET}

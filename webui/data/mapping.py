@@ -25,8 +25,7 @@ from core.errors import DataError, TunesmithError
 from core.language import N_, _
 from webui import messages
 from webui.choice import Dropdown
-from webui.context import App
-from webui.forms import unseen
+from webui.context import App, unseen
 
 UNUSED, NOTHING = "", N_("none")
 # Stands for a template in the list of columns: no column is called so, and it is no template.

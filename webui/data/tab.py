@@ -161,8 +161,8 @@ class _Data:
             {one for sets in both for one in sets}
             for both in zip(*(part.watched for part in self.at_work), strict=True)
         )
-        for event in (shared.ticker.tick, opened.then):
-            event(self.tick, {dataset, *inputs}, {self.counted, *outputs}, **quiet)
+        shared.on_tick(self.tick, {dataset, *inputs}, {self.counted, *outputs})
+        opened.then(self.tick, {dataset, *inputs}, {self.counted, *outputs}, **quiet)
         self.choice.input(lambda chosen: chosen, self.choice, dataset, **each)
         self.train.click(lambda: shared.go("configure"), None, shared.tabs, **quiet)
 
