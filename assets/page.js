@@ -120,10 +120,7 @@ tunesmith.setLanguage = (code) => {
       // Not before the page is there to hear it.
       if (now !== pulse && tunesmith.tickers.header) {
         pulse = now;
-        const shown = ["header", tunesmith.shownTab()];
-        for (const [name, tick] of Object.entries(tunesmith.tickers)) {
-          if (shown.includes(name.split("-")[0])) tick();
-        }
+        for (const name of ["header", tunesmith.shownTab()]) tunesmith.tickers[name]?.();
       }
     } catch {
       failed += 1;

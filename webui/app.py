@@ -57,6 +57,7 @@ def build(app: App) -> gr.Blocks:
                     _BUILDERS[name](app, shared)
         for wire in shared.finally_wire:
             wire()
+        shared.wire()
         publish(app)
     return page
 

@@ -8,7 +8,7 @@ import gradio as gr
 
 from core.language import _
 from webui import messages
-from webui.context import QUIET, App, Shared
+from webui.context import App, Shared
 
 
 class Beginning:
@@ -23,8 +23,8 @@ class Beginning:
                 self.configure = gr.Button(_("Open Configure"))
                 self.train = gr.Button(_("Open Train"), variant="primary", visible=False)
         shared.sample_buttons.append(self.sample)
-        for tab, button in (("configure", self.configure), ("train", self.train)):
-            button.click(lambda tab=tab: shared.go(tab), None, shared.tabs, **QUIET)
+        shared.opens("configure", self.configure)
+        shared.opens("train", self.train)
         self.outputs = [self.box, self.sample, self.configure, self.train]
 
     def show(self, nothing: bool) -> list[Any]:

@@ -20,10 +20,12 @@ How a part of Data keeps up
     output of that handler), and everyone follows.
 
 How a tab keeps up
-    `shared.on_show("chat", refresh, inputs, outputs)` runs `refresh` when the tab is opened, and
-    while it is shown when another run is selected. `shared.on_tick(fn, inputs, outputs)` runs
-    one when there may be something new while the tab is shown, at most once a second
-    (`webui.pulse`). Handlers return `gr.skip()` for what has not changed.
+    `shared.on_show("chat", fn, inputs, outputs)` runs `fn` when the tab is opened, and while it is
+    shown when another run is selected. `shared.on_tick(fn, inputs, outputs)` runs one when there
+    may be something new while the tab is shown, at most once a second (`webui.pulse`). What a tab
+    runs then is one event; each part returns a tuple, or a dictionary by component, with
+    `gr.skip()` for what has not changed. A button that does nothing but open a tab is given to
+    `shared.opens(tab, button)`.
 
 How a tab offers the first run
     An empty state with a button appends it: `shared.sample_buttons.append(button)`. It then starts
@@ -40,6 +42,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
@@ -150,6 +153,39 @@ class App:
 
 
 @dataclass
+class _Part:
+    """A handler: what it calls, as Gradio would, and how."""
+
+    fn: Callable[..., Any]
+    inputs: Sequence[gr.components.Component] | set[gr.components.Component]
+    outputs: Sequence[gr.blocks.Block] | set[gr.blocks.Block]
+    how: dict[str, Any] = field(default_factory=dict)
+
+    def call(self, data: Mapping[Any, Any]) -> dict[Any, Any]:
+        given = {one: data[one] for one in self.inputs}
+        said = self.fn(given) if isinstance(self.inputs, set) else self.fn(*given.values())
+        if isinstance(said, dict) and "__type__" not in said:
+            return said
+        return dict(zip(self.outputs, said if isinstance(said, tuple) else [said], strict=True))
+
+
+def _together(parts: Sequence[_Part]) -> tuple[Any, Any, Any]:
+    """The handler, inputs and outputs that do what these do, in their order."""
+    if len(parts) == 1:
+        return parts[0].fn, parts[0].inputs, parts[0].outputs
+    assert not any(part.how for part in parts), "How something runs is its own affair."
+
+    def call(data: dict[Any, Any]) -> dict[Any, Any]:
+        news: dict[Any, Any] = {}
+        for part in parts:
+            news |= part.call(data)
+        return news
+
+    inputs = {one for part in parts for one in part.inputs}
+    return call, inputs, {one for part in parts for one in part.outputs}
+
+
+@dataclass
 class Shared:
     """The components that all tabs see."""
 
@@ -172,7 +208,9 @@ class Shared:
     """The tab, or the part of Data, that is being built."""
     sample_buttons: list[gr.Button] = field(default_factory=list)
     """Buttons of empty states that start the sample run; Configure answers them."""
-    ticking: int = 0
+    showing: dict[str, list[_Part]] = field(default_factory=dict)
+    ticking: dict[str, list[_Part]] = field(default_factory=dict)
+    openers: dict[str, list[gr.Button]] = field(default_factory=dict)
     finally_wire: list[Callable[[], None]] = field(default_factory=list)
     """What a tab wires when all tabs have been built."""
     settings: Form | None = None
@@ -191,27 +229,40 @@ class Shared:
     def on_show(
         self,
         tab: str,
-        refresh: Callable[..., Any],
+        fn: Callable[..., Any],
         inputs: Sequence[gr.components.Component] | set[gr.components.Component],
         outputs: Sequence[gr.blocks.Block] | set[gr.blocks.Block],
     ) -> None:
-        """Runs `refresh` when `tab` is opened and when another run is selected."""
-        self.shown[tab].change(refresh, inputs, outputs, **CHOICE)
+        """Runs `fn` when `tab` is opened and when another run is selected."""
+        self.showing.setdefault(tab, []).append(_Part(fn, inputs, outputs))
 
     def on_tick(
         self,
         fn: Callable[..., Any],
         inputs: Sequence[gr.components.Component] | set[gr.components.Component],
-        outputs: Sequence[gr.blocks.Block] | set[gr.blocks.Block] | gr.blocks.Block,
+        outputs: Sequence[gr.blocks.Block] | set[gr.blocks.Block],
         **how: Any,
     ) -> None:
         """Runs `fn` when there may be something new while the tab that is being built is shown, at
-        most once a second. What comes while one is answered is answered after it; Gradio does that
-        only for an event with one handler, so each has its own."""
-        self.ticking += 1
-        name = f"{self.building}-{self.ticking}"
-        ticker = unseen("", f"tunesmith.tickers['{name}'] = () => trigger('tick');").render()
-        ticker.tick(fn, inputs, outputs, **{**QUIET, **how, "trigger_mode": "always_last"})
+        most once a second."""
+        self.ticking.setdefault(self.building, []).append(_Part(fn, inputs, outputs, how))
+
+    def opens(self, tab: str, *buttons: gr.Button) -> None:
+        """A click on one of them opens `tab`."""
+        self.openers.setdefault(tab, []).extend(buttons)
+
+    def wire(self) -> None:
+        """Once all tabs are built: one event for all that happens together, which is one request,
+        and the browser looks at each event for each component."""
+        for tab, parts in self.showing.items():
+            self.shown[tab].change(*_together(parts), **CHOICE)
+        for tab, parts in self.ticking.items():
+            ticker = unseen("", f"tunesmith.tickers.{tab} = () => trigger('tick');").render()
+            how = {**QUIET, **parts[0].how, "trigger_mode": "always_last"}
+            ticker.tick(*_together(parts), **how)
+        for tab, buttons in self.openers.items():
+            clicks = [button.click for button in buttons]
+            gr.on(clicks, partial(self.go, tab), None, self.tabs, **QUIET)
 
     def on_rows(
         self,

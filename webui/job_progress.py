@@ -22,7 +22,7 @@ from core.jobs.queue import dismiss_job, stop_job
 from core.jobs.task import read_result
 from core.language import N_, _
 from webui import messages
-from webui.context import CHOICE, QUIET, App, Shared
+from webui.context import CHOICE, App, Shared
 
 # A click on a step or a version: which button, and where.
 CLICKS = """
@@ -144,20 +144,20 @@ class JobProgress:
         `start` waits for the end of the one at work."""
 
         def news(data: dict[Component, Any]) -> dict[Component, Any]:
-            return self.draw(data, data[place]) or {self.shown: gr.skip()}
+            found = self.draw(data, data[place])
+            if self.told in found:
+                found[start] = gr.Button(interactive=not self.at_work(data[place]))
+            return found or {self.shown: gr.skip()}
 
         def act(data: dict[Component, Any], event: gr.EventData) -> dict[Component, Any]:
             self.act(data[self.known], event)
             return {**self.clear(data[place]), **news(data)}
 
-        inputs = {place, *self.inputs}
-        shared.on_show(tab, news, inputs, self.outputs)
-        shared.on_tick(news, inputs, self.outputs)
-        begun.then(news, inputs, self.outputs, **CHOICE)
-        self.told.change(
-            lambda at: gr.Button(interactive=not self.at_work(at)), place, start, **QUIET
-        )
-        self.shown.select(act, inputs, self.outputs, **CHOICE)
+        inputs, outputs = {place, *self.inputs}, {start, *self.outputs}
+        shared.on_show(tab, news, inputs, outputs)
+        shared.on_tick(news, inputs, outputs)
+        begun.then(news, inputs, outputs, **CHOICE)
+        self.shown.select(act, inputs, outputs, **CHOICE)
 
     def _found(self, place: str) -> list[Job]:
         """The jobs of this place, newest first."""

@@ -215,7 +215,7 @@ class _Runs:
         ticking.then(self.compare, compared, drawn, **quiet)
         gr.on([self.metric.input, self.log.input], self.compare, compared, drawn, **CHOICE)
         self.table.apply(self.act, None, told, **quiet).then(**redraw)
-        self.open.click(lambda: shared.go("train"), None, shared.tabs, **quiet)
+        shared.opens("train", self.open)
         begun = {shared.form.filled, shared.dataset, shared.tabs, told}
         self.again.click(self.use_again, run, begun, **quiet)
         self.save.click(self.save_words, [run, self.name, self.note], told, **quiet).then(**redraw)

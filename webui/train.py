@@ -166,12 +166,8 @@ class _Train:
         acts = [self.stop.click, self.resume.click, self.after.half.click]
         gr.on(acts, self.act, run, self.outcome, **quiet).then(**look)
         self.after.wire()
-        steps = {self.evaluate: "evaluate", self.chat: "chat", self.export: "export"}
-
-        def go(event: gr.EventData) -> gr.Tabs:
-            return shared.go(of_trigger(event, steps, "train"))
-
-        gr.on([button.click for button in steps], go, None, shared.tabs, **quiet)
+        for tab in ("evaluate", "chat", "export"):
+            shared.opens(tab, getattr(self, tab))
         self.log_scale.input(None, self.log_scale, js="on => tunesmith.setLogScale(on)")
         self.raw.input(None, self.raw, js="on => tunesmith.setRaw(on)")
         self.all.input(None, self.all, js="on => tunesmith.setAll(on)")

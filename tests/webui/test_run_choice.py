@@ -13,8 +13,9 @@ from core.runs.records import load_run
 from tests.tiny_model import tiny_model, tiny_tokenizer
 from tests.webui.fakes import fake_app
 from tests.webui.made_runs import make_run
-from webui.app import build
+from webui.app import _shared
 from webui.context import App
+from webui.run_choice import run_picker
 
 
 @pytest.fixture
@@ -35,18 +36,17 @@ def trained(app: App, name: str) -> str:
     return job.id
 
 
-def offer(page: gr.Blocks) -> Any:
+def offer(app: App) -> Any:
     """What answers when Evaluate is opened or another run selected."""
-    return next(
-        function.fn
-        for function in page.fns.values()
-        if getattr(function.fn, "__qualname__", "") == "run_picker.<locals>.offer"
-    )
+    with gr.Blocks():
+        shared = _shared()
+        run_picker(app, shared, "evaluate")
+    return shared.showing["evaluate"][0].fn
 
 
 def test_a_checkpoint_stays_chosen_while_its_run_is_selected(app: App) -> None:
     first, second = trained(app, "first"), trained(app, "second")
-    ask = offer(build(app))
+    ask = offer(app)
     _, points, selected, whose = ask(first, "", None)
     names = [name for _, name in points.choices]
     assert whose == first
@@ -59,5 +59,5 @@ def test_a_checkpoint_stays_chosen_while_its_run_is_selected(app: App) -> None:
 def test_without_a_selection_the_newest_run_is_taken(app: App) -> None:
     trained(app, "first")
     newest = trained(app, "second")
-    ask = offer(build(app))
+    ask = offer(app)
     assert ask("", "", None)[2:] == (newest, newest)

@@ -164,7 +164,7 @@ class _Data:
         shared.on_tick(self.tick, {dataset, *inputs}, {self.counted, *outputs})
         opened.then(self.tick, {dataset, *inputs}, {self.counted, *outputs}, **quiet)
         self.choice.input(lambda chosen: chosen, self.choice, dataset, **each)
-        self.train.click(lambda: shared.go("configure"), None, shared.tabs, **quiet)
+        shared.opens("configure", self.train)
 
 
 def _first_steps() -> str:
