@@ -59,6 +59,9 @@ _NOTES = {
     ),
     "unknown_labels": N_("Carry a label that training never saw, and count as wrong: {rows}."),
     "ties": N_("Both answers score the same, and count as wrong: {rows}."),
+    "taken_over": N_(
+        "Answers taken over from an evaluation that did not come to its end: {answers}."
+    ),
     "no_reward": N_(
         "No function applies, as where a reference answer is missing, and they are left out: "
         "{rows}."

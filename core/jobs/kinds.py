@@ -60,7 +60,9 @@ _KINDS = (
         "short",
         N_("Evaluation"),
         folder="evaluations",
-        stopped=N_("Evaluation stopped. Nothing was kept."),
+        stopped=N_(
+            "Evaluation stopped. Answers so far are kept: the next evaluation goes on from them."
+        ),
     ),
     Kind(
         "predict",

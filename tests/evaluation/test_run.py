@@ -21,6 +21,7 @@ from core.evaluation.report import list_evaluations
 from core.evaluation.verdict import verdict
 from core.jobs.store import Store
 from core.runs.submit import submit_evaluation
+from core.worker.evaluation import kept as kept_answers
 from core.worker.evaluation import writer
 from core.worker.evaluation.run import run_evaluation
 from core.workspace import RunFolder, Workspace
@@ -230,6 +231,40 @@ def test_a_stop_in_the_middle_of_answers_is_honoured(
     monkeypatch.setattr(writer, "write_answers", ask_to_stop_then_write)
     assert run_evaluation(folder, world.root) == "stopped"
     assert not (folder / "result.json").exists()
+
+
+def test_an_evaluation_goes_on_from_the_answers_of_one_that_did_not_end(
+    world: TinyWorld, tuned: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a line that was torn; with other weights, or longer answers, they are others."""
+    asked = {"general": False, "max_new_tokens": 30}
+    whole = evaluate(world, tuned, "whole", asked)
+    folder = world.task(tuned, "evaluate", "broken-off", asked)
+    real, calls = writer.write_answers, []
+
+    def stop_at_the_base(*arguments: Any, **options: Any) -> list[str]:
+        calls.append(1)
+        if len(calls) == 2:
+            (folder / "STOP").touch()
+        return real(*arguments, **options)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(writer, "write_answers", stop_at_the_base)
+        assert run_evaluation(folder, world.root) == "stopped"
+    kept = folder / kept_answers.NAME
+    assert len(read_json_lines(kept)) == whole["rows"]
+    with kept.open("a") as file:
+        file.write('["torn')
+
+    longer = evaluate(world, tuned, "longer", asked | {"max_new_tokens": 31, "compare_base": False})
+    assert not any("taken over" in one for one in longer["notes"])
+    resumed = evaluate(world, tuned, "resumed", asked)
+    told = f"Answers taken over from an evaluation that did not come to its end: {whole['rows']}."
+    assert told in resumed["notes"]
+    assert not kept.exists(), "They stand in a report now."
+    assert not (tuned.evaluations / "resumed" / kept_answers.NAME).exists()
+    for side in ("tuned", "base"):
+        assert resumed[side]["all_fields"] == whole[side]["all_fields"]
 
 
 def test_what_cannot_be_evaluated_is_told(world: TinyWorld, tuned: RunFolder) -> None:

@@ -12,6 +12,7 @@ from core.jobs.task import Task
 from core.language import N_
 from core.models.trained import TrainedModel
 from core.progress import Tell
+from core.worker.evaluation.kept import Kept
 from core.worker.evaluation.rows import HeldOut, held_out
 from core.worker.models.loading import open_before, pick_device, pick_dtype, resolve_base
 from core.workspace import Workspace
@@ -43,6 +44,7 @@ class Evaluator(ABC, Generic[M]):
 
     def __init__(self, task: Task, workspace: Workspace, trained: TrainedModel) -> None:
         self.task, self.workspace, self.trained = task, workspace, trained
+        self.kept = Kept(task.folder)
         self.config, self.learned = trained.config, True
         asked = str(task.params.get("dataset") or "")
         if asked and asked != self.config.data.dataset:

@@ -17,6 +17,7 @@ from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaLis
 
 from core.tokens.prompts import end_of_answer_ids
 from core.tokens.tokenize import NO_LOSS, TokenizedRow
+from core.worker.evaluation.kept import Answers
 from core.worker.models.loading import scored_virtual_tokens, virtual_tokens
 
 # Told with the share done; what it raises ends the work.
@@ -113,14 +114,17 @@ def write_answers(
     tell: Share,
     lengths: Sequence[int] | None = None,
     most_rows: int = _MOST_ROWS,
+    kept: Answers | None = None,
 ) -> list[str]:
     """The model's most probable continuation (greedy) of each prompt, up to its end token.
 
     `lengths` are those of the expected answers: rows with long ones go together, since a batch
     takes as long as its longest answer. A prompt that the model cannot read to its end and answer
-    (see `too_long`) has the answer "". At most `most_rows` are answered at once.
+    (see `too_long`) has the answer "". At most `most_rows` are answered at once. Those that are
+    `kept` are not written again.
     """
-    answers = [""] * len(prompts)
+    kept = kept or Answers()
+    answers = [kept.known.get(place, "") for place in range(len(prompts))]
     ends = end_of_answer_ids(model, tokenizer)
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else (ends or [0])[0]
     settings = GenerationConfig(
@@ -133,7 +137,7 @@ def write_answers(
     )
     left_out = set(too_long(model, prompts, max_new_tokens))
     order = sorted(
-        set(range(len(prompts))) - left_out,
+        set(range(len(prompts))) - left_out - set(kept.known),
         key=lambda i: (lengths[i] if lengths else 0, len(prompts[i])),
     )
     done = 0
@@ -153,6 +157,7 @@ def write_answers(
             continue
         for i, ids in zip(batch, new, strict=True):
             answers[i] = tokenizer.decode(_until(ids, ends), skip_special_tokens=True).strip()
+            kept.wrote(i, answers[i])
         done += len(batch)
         tell(done / len(order))
     return answers

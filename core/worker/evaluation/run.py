@@ -19,10 +19,12 @@ from core.evaluation.report import (
     JUDGED,
     DatasetName,
     Judged,
+    Note,
     Other,
     Report,
     has_base,
     kind_of,
+    note,
 )
 from core.evaluation.targets import Target, check_target, parse_target
 from core.jobs.task import Task
@@ -32,6 +34,7 @@ from core.models.trained import find_trained
 from core.progress import Stopped, Tell
 from core.worker.evaluation.classifier import Classifier
 from core.worker.evaluation.evaluator import Evaluator
+from core.worker.evaluation.kept import Kept
 from core.worker.evaluation.rewarded import RewardedWriter
 from core.worker.evaluation.scorer import PairScorer
 from core.worker.evaluation.texts import Texts
@@ -46,24 +49,27 @@ EVALUATORS: dict[str, type[Evaluator[Any]]] = {
 
 
 def run_evaluation(folder: Path, workspace_root: Path) -> str:
-    """Measures a run's checkpoint and its base; "finished", or "stopped" with nothing written.
+    """Measures a run's checkpoint and its base; "finished", or "stopped" with nothing written but
+    the answers so far, which the next evaluation of the run takes over.
 
     Parameters (job.json) are those of `Evaluator`. Raises TunesmithError.
     """
     task = Task(Path(folder))
     try:
-        report, files = _evaluate(task, Workspace.open(workspace_root))
+        report, files, kept = _evaluate(task, Workspace.open(workspace_root))
         task.check_stop()
     except Stopped:
         return "stopped"
     for name, lines in files.items():
         write_atomic(task.folder / name, lines)
     task.finish(report.model_dump(mode="json"))
+    kept.forget()
     return "finished"
 
 
-def _evaluate(task: Task, workspace: Workspace) -> tuple[Report, dict[str, str]]:
-    """(the report, files of JSON lines by name: what each row and general prompt was answered)."""
+def _evaluate(task: Task, workspace: Workspace) -> tuple[Report, dict[str, str], Kept]:
+    """(the report, files of JSON lines by name: what each row and general prompt was answered, and
+    what was kept of it so far)."""
     begun = time.time()
     task.tell(0.0, _("Loading the model"))
     trained = find_trained(task.run, str(task.params.get("checkpoint") or "final"))
@@ -111,13 +117,18 @@ def _evaluate(task: Task, workspace: Workspace) -> tuple[Report, dict[str, str]]
         difference=None if base is None else difference_of(tuned, base),
         others=others,
         judged=judged,
-        notes=[*found.notes, *filter(None, [changed]), *evaluator.notes(tuned)],
+        notes=[*found.notes, *filter(None, [changed]), *evaluator.notes(tuned), *_taken(evaluator)],
         differences=evaluator.differing(tuned, base),
         settings=evaluator.settings(),
         **evaluator.more(tuned, base),
     )
     report.seconds = round(time.time() - begun, 1)
-    return report, _files(evaluator, tuned, base, verdicts)
+    return report, _files(evaluator, tuned, base, verdicts), evaluator.kept
+
+
+def _taken(evaluator: Evaluator[Any]) -> list[Note]:
+    taken = evaluator.kept.taken
+    return [note("taken_over", answers=taken)] if taken else []
 
 
 def _files(

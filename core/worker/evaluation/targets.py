@@ -6,6 +6,7 @@ import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from core.errors import ModelError
@@ -14,6 +15,7 @@ from core.jobs.job import read_record
 from core.language import _
 from core.models.trained import TrainedModel, find_trained
 from core.remote.endpoint import EndpointModel, Pace, Refused, endpoint_from
+from core.worker.evaluation.kept import Answers, stamp
 from core.worker.evaluation.measure import Losses, answer_losses, write_answers
 from core.worker.evaluation.rows import EvalRow, prompts_of
 from core.worker.models.loading import open_model, open_tokenizer, open_trained, resolve_base
@@ -37,9 +39,14 @@ class Asked(ABC):
     def title(self) -> str:
         return title_of(self.target)
 
+    @property
+    def who(self) -> list[object]:
+        """What its answers depend on."""
+        return [self.target]
+
     @abstractmethod
-    def answers(self, rows: Sequence[EvalRow], tell: Share) -> list[str]:
-        """Its greedy answer to each row. Raises TunesmithError."""
+    def answers(self, rows: Sequence[EvalRow], kept: Answers, tell: Share) -> list[str]:
+        """Its greedy answer to each row, but for those that are `kept`. Raises TunesmithError."""
 
     @property
     def most(self) -> int:
@@ -53,7 +60,15 @@ class _Loaded(Asked):
     def open(self) -> tuple[Any, Any]:
         """(model, tokenizer)."""
 
-    def answers(self, rows: Sequence[EvalRow], tell: Share) -> list[str]:
+    @property
+    def who(self) -> list[object]:
+        return [self.target, self.writer.device, self.writer.dtype, *map(stamp, self.folders())]
+
+    @abstractmethod
+    def folders(self) -> list[str | Path]:
+        """Where its weights are."""
+
+    def answers(self, rows: Sequence[EvalRow], kept: Answers, tell: Share) -> list[str]:
         model, tokenizer = self.open()
         if self.has_same_tokens(tokenizer):
             self.losses = answer_losses(
@@ -66,6 +81,7 @@ class _Loaded(Asked):
             max_new_tokens=self.most,
             tell=lambda done: tell(0.25 + 0.75 * done),
             lengths=[len(row.expected or "") for row in rows],
+            kept=kept,
         )
         return found
 
@@ -88,17 +104,25 @@ class Run(_Loaded):
         record = read_record(self.writer.workspace.run(self.target.value).root)
         return title_of(self.target, str(record.get("name") or ""))
 
+    def folders(self) -> list[str | Path]:
+        return [self.trained().folder, self.base()]
+
+    def base(self) -> str:
+        return resolve_base(self.trained().base, self.writer.workspace)
+
     def open(self) -> tuple[Any, Any]:
-        trained = self.trained()
-        base = resolve_base(trained.base, self.writer.workspace)
-        return open_trained(trained, base, device=self.writer.device, dtype=self.writer.dtype)
+        how = {"device": self.writer.device, "dtype": self.writer.dtype}
+        return open_trained(self.trained(), self.base(), **how)
 
 
 class Model(_Loaded):
     kind = "model"
 
+    def folders(self) -> list[str | Path]:
+        return [resolve_base(self.target.value, self.writer.workspace)]
+
     def open(self) -> tuple[Any, Any]:
-        path = resolve_base(self.target.value, self.writer.workspace)
+        path = self.folders()[0]
         model = open_model(path, device=self.writer.device, dtype=self.writer.dtype)
         return model, open_tokenizer(path)
 
@@ -106,17 +130,26 @@ class Model(_Loaded):
 class Gguf(Asked):
     kind = "gguf"
 
-    def answers(self, rows: Sequence[EvalRow], tell: Share) -> list[str]:
+    @property
+    def file(self) -> Path:
+        return self.writer.workspace.confine(self.target.value)
+
+    @property
+    def who(self) -> list[object]:
+        return [self.target, stamp(self.file)]
+
+    def answers(self, rows: Sequence[EvalRow], kept: Answers, tell: Share) -> list[str]:
         from core.worker.llama_cpp.client import LlamaCpp
 
-        file = self.writer.workspace.confine(self.target.value)
-        opened = LlamaCpp(file, None, self.writer.task.check_stop)
+        opened = LlamaCpp(self.file, None, self.writer.task.check_stop)
+        found = dict(kept.known)
         try:
-            found = []
             for place, row in enumerate(rows):
                 tell(place / len(rows))
-                found.append(opened.chat(row.prompt, self.most).strip())
-            return found
+                if place not in found:
+                    found[place] = opened.chat(row.prompt, self.most).strip()
+                    kept.wrote(place, found[place])
+            return [found[place] for place in range(len(rows))]
         finally:
             opened.close()
 
@@ -135,20 +168,23 @@ class Endpoint(Asked):
 
     kind = "endpoint"
 
-    def answers(self, rows: Sequence[EvalRow], tell: Share) -> list[str]:
-        return asyncio.run(self._all(rows, tell))
+    def answers(self, rows: Sequence[EvalRow], kept: Answers, tell: Share) -> list[str]:
+        return asyncio.run(self._all(rows, kept, tell))
 
-    async def _all(self, rows: Sequence[EvalRow], tell: Share) -> list[str]:
+    async def _all(self, rows: Sequence[EvalRow], kept: Answers, tell: Share) -> list[str]:
         request = _Request(self.target.value, self.most)
         places, done = asyncio.Semaphore(request.requests_at_once), 0
         refused: list[str] = []
         async with EndpointModel(endpoint_from(), request, Pace(6000)) as model:
 
-            async def one(row: EvalRow) -> str:
+            async def one(place: int, row: EvalRow) -> str:
                 nonlocal done
+                if place in kept.known:
+                    return kept.known[place]
                 async with places:
                     try:
                         text = (await model.ask(row.prompt)).text.strip()
+                        kept.wrote(place, text)
                     except Refused as error:
                         refused.append(str(error))
                         text = ""
@@ -156,7 +192,7 @@ class Endpoint(Asked):
                 tell(done / len(rows))
                 return text
 
-            found = await asyncio.gather(*map(one, rows))
+            found = await asyncio.gather(*map(one, range(len(rows)), rows))
         if len(refused) == len(rows):
             raise ModelError(
                 _("{model} answered no row: {reason}", model=self.title, reason=refused[0]),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 from core.errors import TunesmithError
@@ -19,6 +20,7 @@ from core.models.trained import FINAL, TrainedModel
 from core.progress import Tell
 from core.tokens.prompts import prompt_ids
 from core.worker.evaluation.evaluator import ANSWERS_OF, LOSS_OF, MOST_SHOWN, Evaluator, sides_of
+from core.worker.evaluation.kept import Answers, stamp
 from core.worker.evaluation.measure import Losses, answer_losses, too_long, write_answers
 from core.worker.evaluation.rows import EvalRow, HeldOut, load_eval_set, prompts_of
 from core.worker.evaluation.targets import ASKED
@@ -79,6 +81,7 @@ class Writer(Evaluator[Written]):
         if not self.is_asked:
             return Written(losses.sums, losses.tokens)
         share = 0.8 if self.asks_general else 1.0
+        kept = self.kept.answers(self._who(which), self.prompts, self.max_new_tokens)
         begun = time.monotonic()
         answers = write_answers(
             model,
@@ -87,25 +90,41 @@ class Writer(Evaluator[Written]):
             max_new_tokens=self.max_new_tokens,
             tell=lambda done: tell(0.25 + (share - 0.25) * done, ANSWERS_OF[which]),
             lengths=list(map(len, self.expected)),
+            kept=kept,
         )
         seconds = time.monotonic() - begun
         if self.asks_general:
             self.general[which] = self._general(
-                model, lambda done: tell(share + (1 - share) * done, _("General prompts"))
+                model, which, lambda done: tell(share + (1 - share) * done, _("General prompts"))
             )
-        return self._written(answers, losses, seconds)
+        return self._written(answers, losses, seconds, kept)
+
+    def _who(self, which: str) -> list[object]:
+        """What the answers of a model depend on beside the prompts."""
+        folders: list[str | Path] = [
+            self.base_path,
+            *([self.trained.folder] if which == "tuned" else []),
+        ]
+        return [which, self.device, self.dtype, *map(stamp, folders)]
 
     def measure_other(self, target: Target, tell: Tell) -> tuple[str, Written]:
         """(what another model is called, what it did with the rows)."""
         asked = ASKED[target.kind](target, self)
         said = _("Answers of {model}", model=asked.title)
+        rows = [row.prompt for row in self.found.rows]
+        kept = self.kept.answers(asked.who, rows, self.max_new_tokens)
         begun = time.monotonic()
-        answers = asked.answers(self.found.rows, lambda done: tell(done, said))
-        return asked.title, self._written(answers, asked.losses, time.monotonic() - begun)
+        answers = asked.answers(self.found.rows, kept, lambda done: tell(done, said))
+        return asked.title, self._written(answers, asked.losses, time.monotonic() - begun, kept)
 
-    def _written(self, answers: list[str], losses: Losses | None, seconds: float) -> Written:
-        """`answers` as they are scored, written in so many seconds."""
-        tokens = sum(map(len, self.tokenizer(answers, add_special_tokens=False)["input_ids"]))
+    def _written(
+        self, answers: list[str], losses: Losses | None, seconds: float, kept: Answers
+    ) -> Written:
+        """`answers` as they are scored; those that were not `kept` took so many seconds."""
+        new = [text for place, text in enumerate(answers) if place not in kept.known]
+        tokens = (
+            sum(map(len, self.tokenizer(new, add_special_tokens=False)["input_ids"])) if new else 0
+        )
         return Written(
             losses.sums if losses else None,
             losses.tokens if losses else None,
@@ -116,13 +135,18 @@ class Writer(Evaluator[Written]):
             round(tokens / seconds, 1) if tokens and seconds > 0 else None,
         )
 
-    def _general(self, model: Any, tell: Callable[[float], None]) -> list[str]:
+    def _general(self, model: Any, which: str, tell: Callable[[float], None]) -> list[str]:
         asked = [
             prompt_ids([{"role": "user", "content": one.prompt}], self.tokenizer)
             for one in general_prompts()
         ]
         found: list[str] = write_answers(
-            model, self.tokenizer, asked, max_new_tokens=MOST_TOKENS, tell=tell
+            model,
+            self.tokenizer,
+            asked,
+            max_new_tokens=MOST_TOKENS,
+            tell=tell,
+            kept=self.kept.answers(self._who(which), asked, MOST_TOKENS),
         )
         return found
 
