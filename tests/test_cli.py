@@ -159,6 +159,8 @@ def test_columns_stand_below_each_other_whatever_the_script() -> None:
         (["data", "import", "x.jsonl", "--eval-fraction", "1"], "--eval-fraction"),
         (["data", "import", "x.jsonl", "--map", "prompt"], "FIELD=COLUMN"),
         (["chat", "x", "--json"], "--prompt"),
+        (["chat", "x", "--file", "not-here.txt"], "not-here.txt"),
+        (["chat", "x", "--file", "x", "--prompt", "y"], "not allowed with"),
         (["export", "x", "--format", "tar"], "invalid choice"),
         (["evaluate", "x", "--max-rows", "0"], "at least 1"),
         (["--host", "0.0.0.0"], "--auth"),

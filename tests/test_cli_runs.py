@@ -174,6 +174,10 @@ def test_chat_answers_one_prompt(bench: Bench, trained: dict[str, Any]) -> None:
     # The likeliest answer is the same each time, and what a person sees is the answer alone.
     code, out, _ = bench.type(*words, "--prompt", "What is 3?")
     assert (code, out) == (0, told["answer"] + "\n")
+    asked = bench.workspace.root / "asked.txt"
+    asked.write_text("What is 3?\n")
+    code, out, _ = bench.type(*words, "--file", str(asked))
+    assert (code, out) == (0, told["answer"] + "\n")
     code, out, err = bench.type(*words, "--prompt", "What is 3?", "--base", "--json")
     assert (code, json.loads(out)["model"]) == (0, str(bench.model))
 

@@ -105,12 +105,12 @@ class Combining:
             problems = tuple(replace(one, field=f"combine.{one.field}") for one in problems)
         return marks(self.form, _SPECS, values, problems)
 
-    def edited(self, data: dict[Component, Any]) -> dict[Component, Any]:
+    def change(self, data: dict[Component, Any]) -> dict[Component, Any]:
         return self.marks(data, None)
 
     def wire(self) -> None:
         last: dict[str, Any] = {**QUIET, "trigger_mode": "always_last"}
-        gr.on(self.form.edits, self.edited, set(self.form.parts), {self.form.marks}, **last)
+        gr.on(self.form.edits, self.change, set(self.form.parts), {self.form.marks}, **last)
 
     def _rows(self, run_id: str) -> list[tuple[str, str, list[tuple[str, str]]]]:
         """(label, id, checkpoints) of each run that fits."""

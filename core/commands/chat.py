@@ -5,27 +5,30 @@ from __future__ import annotations
 import argparse
 import contextlib
 import sys
-from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from core.commands.opening import open_for_run, open_workspace
 from core.commands.output import DONE, Output, UsageError
+from core.commands.talk import SETTINGS, Message, Talk
+from core.errors import reason_of
 from core.language import N_, _
 
 if TYPE_CHECKING:
     from core.chat.session import ChatSession, ChatSettings, Column, ColumnState
 
-_HELP = N_("Ctrl-C stops an answer, /clear forgets the conversation, /exit or Ctrl-D leaves.")
-
-Message = dict[str, Any]
+_ABOUT = N_("Without a prompt you talk to it: /help says how.")
 
 
 def add(commands: Any, common: argparse.ArgumentParser) -> None:
     parser = commands.add_parser(
-        "chat", parents=[common], help=_("talk to a run's model"), description=_(_HELP)
+        "chat", parents=[common], help=_("talk to a run's model"), description=_(_ABOUT)
     )
     parser.add_argument("run_id", metavar="RUN")
-    parser.add_argument("--prompt", metavar="TEXT", help=_("ask this, print the answer and leave"))
+    asked = parser.add_mutually_exclusive_group()
+    asked.add_argument("--prompt", metavar="TEXT", help=_("ask this, print the answer and leave"))
+    asked.add_argument("--file", metavar="FILE", help=_("ask what stands in it; - reads the input"))
     parser.add_argument(
         "--checkpoint", default="final", help=_("such as checkpoint-40 (%(default)s)")
     )
@@ -35,23 +38,24 @@ def add(commands: Any, common: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--system-prompt", metavar="TEXT", help=_("else the one that the run was trained with")
     )
-    for name in ("temperature", "top_p", "max_new_tokens", "seed"):
+    for name in SETTINGS:
         option = "--" + name.replace("_", "-")
         parser.add_argument(option, metavar="N", dest=name, help=_("as on the page"))
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace, output: Output) -> int:
-    if output.as_json and args.prompt is None:
-        raise UsageError(_("--json needs --prompt TEXT."))
+    prompt = _read_prompt(args.file) if args.file else args.prompt
+    if output.as_json and prompt is None:
+        raise UsageError(_("--json needs --prompt TEXT or --file FILE."))
     from core.chat.session import ChatSession, conversation, trained_system_prompt
     from core.chat.settings import chat_settings
     from core.commands.follow import fetch_progress
     from core.commands.runs import find_run
     from core.jobs.store import Store
 
-    names = ("temperature", "top_p", "max_new_tokens", "seed")
-    settings = chat_settings({n: getattr(args, n) for n in names if getattr(args, n) is not None})
+    given = {name: getattr(args, name) for name in SETTINGS}
+    settings = chat_settings({name: value for name, value in given.items() if value is not None})
     with contextlib.closing(Store.open(open_workspace(args))) as store:
         run_id = find_run(store, args.run_id)
     workspace = open_for_run(args, run_id)
@@ -62,14 +66,15 @@ def run(args: argparse.Namespace, output: Output) -> int:
     with ChatSession(workspace) as session:
         for note in session.start([column], fetch_progress).notes:
             output.say(note)
-        if args.prompt is None:
-            return _talk(session, settings, lambda text: conversation(text, system), output)
-        messages = conversation(args.prompt, system)
-        state = _answer(session, messages, settings, output, quiet=output.as_json)
+        if prompt is None:
+            history = workspace.root / "chat-history" if sys.stdin.isatty() else None
+            return Talk(partial(answer, session), settings, system, output, history).run()
+        messages = conversation(prompt, system)
+        state = answer(session, messages, settings, output, quiet=output.as_json)
     record = {
         "run": run_id,
         "model": column.base or column.checkpoint,
-        "prompt": args.prompt,
+        "prompt": prompt,
         "answer": state.text,
         "tokens": state.tokens,
         "tokens_per_second": state.tokens_per_second,
@@ -90,47 +95,18 @@ def _column(args: argparse.Namespace, run_id: str, workspace: Any) -> Column:
     return Column(base=base)
 
 
-def _talk(
-    session: ChatSession,
-    settings: ChatSettings,
-    begin: Callable[[str], list[Message]],
-    output: Output,
-) -> int:
-    """Reads what is typed, answers it, and keeps the conversation until it is cleared."""
-    output.say(_(_HELP))
-    said: list[Message] = []
-    while True:
-        text = _read(output)
-        if text is None or text.strip() == "/exit":
-            return DONE
-        if text.strip() == "/clear":
-            said = []
-            output.say(_("Forgotten."))
-        if not text.strip() or text.strip() == "/clear":
-            continue
-        said = [*said, {"role": "user", "content": text}] if said else begin(text)
-        state = _answer(session, said, settings, output)
-        said.append({"role": "assistant", "content": state.text})
+def _read_prompt(name: str) -> str:
+    """What is asked. Raises UsageError for a file that holds no text."""
+    try:
+        text = sys.stdin.read() if name == "-" else Path(name).read_text(encoding="utf-8-sig")
+    except (OSError, ValueError) as error:
+        raise UsageError(_("{file}: {reason}", file=name, reason=reason_of(error))) from error
+    if not text.strip():
+        raise UsageError(_("{file} is empty.", file=name))
+    return text.strip()
 
 
-def _read(output: Output) -> str | None:
-    """The next line; None at the end. Ctrl-C takes back what was typed."""
-    with contextlib.suppress(ImportError):
-        import readline  # noqa: F401  # gives `input` its editing and its history
-
-    while True:
-        try:
-            if not sys.stdin.isatty():
-                return input()
-            with contextlib.redirect_stdout(output.stream):
-                return input("> ")
-        except EOFError:
-            return None
-        except KeyboardInterrupt:
-            output.say("\n" + _("(Ctrl-D leaves)"))
-
-
-def _answer(
+def answer(
     session: ChatSession,
     messages: list[Message],
     settings: ChatSettings,
