@@ -12,6 +12,7 @@ from core.language import _
 from core.workspace import Workspace
 from tests.e2e.serving import Served
 from tests.tiny_model import tiny_adapter, tiny_model, tiny_tokenizer
+from tests.waiting import until
 from tests.webui.made_runs import evaluated, exported, make_run
 from webui.context import DATA_PARTS, TABS
 
@@ -70,13 +71,17 @@ def show(page: Page, served: Served, place: str, run: str) -> None:
 
 
 def open_folds(page: Page) -> None:
-    page.evaluate(_OPEN)
-    expect(page.locator("button.label-wrap:not(.open)").locator("visible=true")).to_have_count(0)
+    """Until all are: what is drawn anew a moment after the rest is closed again."""
+    until(lambda: page.evaluate(_OPEN) == 0)
 
 
-_OPEN = """() => {
+# Opens them and gives how many are closed when the page has been drawn again.
+_OPEN = """async () => {
+  const closed = () => [...document.querySelectorAll("button.label-wrap:not(.open)")]
+    .filter((fold) => fold.checkVisibility());
+  const frame = () => new Promise((drawn) => requestAnimationFrame(drawn));
   for (const one of document.querySelectorAll("details")) one.open = true;
-  for (const fold of document.querySelectorAll("button.label-wrap:not(.open)")) {
-    if (fold.checkVisibility()) fold.click();
-  }
+  for (const fold of closed()) fold.click();
+  for (let n = 0; n < 3; n++) await frame();
+  return closed().length;
 }"""
