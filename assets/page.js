@@ -57,8 +57,12 @@ tunesmith.setLanguage = (code) => {
     document.querySelector(`${place} > .tab-wrapper [role="tab"][aria-selected="true"]`)
       ?.dataset.tabId;
   const last = {};
-  tunesmith.shownTab = () => selected("#tabs");
+  // What ticks, by the tab; a tab does from when it is drawn as its opening has it: Gradio loses one of
+  // two answers about what is not there yet.
   tunesmith.tickers = {};
+  let drawn = "";
+  tunesmith.drawn = (tab) => { drawn = tab; };
+  tunesmith.ticking = () => (drawn && drawn === selected("#tabs") ? drawn : "");
   let place = "", visit = 0, asked = 0, started = false;
   tunesmith.shown = async (names, run, dataset, version, lens) => {
     const mine = ++asked;
@@ -77,6 +81,7 @@ tunesmith.setLanguage = (code) => {
       const before = last[name], now = { about: about.join("\n"), rows };
       last[name] = now;
       const stays = before && before.about === now.about && (before.rows === rows || !before.rows);
+      if (name === tab && !stays) drawn = "";
       return stays ? same : `${now.about}\n${rows}`;
     });
   };
@@ -117,10 +122,10 @@ tunesmith.setLanguage = (code) => {
       const how = { cache: "no-store", signal: AbortSignal.timeout(10 * SECOND) };
       const now = await (await fetch("tunesmith/alive", how)).text();
       failed = 0;
-      // Not before the page is there to hear it.
-      if (now !== pulse && tunesmith.tickers.header) {
+      const tab = tunesmith.ticking();
+      if (now !== pulse && tab) {
         pulse = now;
-        for (const name of ["header", tunesmith.shownTab()]) tunesmith.tickers[name]?.();
+        for (const name of ["header", tab]) tunesmith.tickers[name]?.();
       }
     } catch {
       failed += 1;

@@ -247,6 +247,10 @@ class Shared:
         most once a second."""
         self.ticking.setdefault(self.building, []).append(_Part(fn, inputs, outputs, how))
 
+    def drawn(self, tab: str, event: Any) -> None:
+        """`event` is the last of what happens when a tab is opened: it ticks from then on."""
+        event.then(None, js=f"() => tunesmith.drawn('{tab}')", **QUIET)
+
     def opens(self, tab: str, *buttons: gr.Button) -> None:
         """A click on one of them opens `tab`."""
         self.openers.setdefault(tab, []).extend(buttons)
@@ -255,7 +259,7 @@ class Shared:
         """Once all tabs are built: one event for all that happens together, which is one request,
         and the browser looks at each event for each component."""
         for tab, parts in self.showing.items():
-            self.shown[tab].change(*_together(parts), **CHOICE)
+            self.drawn(tab, self.shown[tab].change(*_together(parts), **CHOICE))
         for tab, parts in self.ticking.items():
             ticker = unseen("", f"tunesmith.tickers.{tab} = () => trigger('tick');").render()
             how = {**QUIET, **parts[0].how, "trigger_mode": "always_last"}

@@ -160,7 +160,9 @@ class _Train:
         }
         in_order = QUIET
         shown = shared.shown["train"]
-        shown.change(self.open, run, [self.choice, run], **in_order).then(**look)
+        shared.drawn(
+            "train", shown.change(self.open, run, [self.choice, run], **in_order).then(**look)
+        )
         shared.on_tick(**look)
         self.choice.input(lambda chosen: chosen, self.choice, run, **CHOICE)
         acts = [self.stop.click, self.resume.click, self.after.half.click]

@@ -132,3 +132,10 @@ def test_a_handler_that_is_sent_rubbish_answers_with_a_sentence(page: gr.Blocks)
         assert "makes no sense" in caught.value.message
         called += 1
     assert called > 50
+
+
+def test_every_tab_ticks_once_it_is_drawn(page: gr.Blocks) -> None:
+    """The header, too: it shows the run at work on each of them."""
+    told = " ".join(str(one.js) for one in page.fns.values())
+    for name, _title in TABS:
+        assert f"tunesmith.drawn('{name}')" in told

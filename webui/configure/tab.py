@@ -344,12 +344,13 @@ class _Configure:
         """Lists that grow with the workspace, and the data set, which all tabs share."""
         shared, form = self.shared, self.form
         quiet = QUIET
-        shared.shown["configure"].change(
+        opened = shared.shown["configure"].change(
             self.open,
             {*form.parts, shared.dataset, self.presets.purpose, self.preset},
             {form.filled, self.preset},
             **quiet,
         )
+        shared.drawn("configure", opened)
         # In the browser, at once: a selection that is still on its way would come back as a newer.
         js = f"() => tunesmith.form.value('{form.name}', '{DATASET}')"
         gr.on([part.select for part in form.parts], None, None, shared.dataset, js=js, **quiet)

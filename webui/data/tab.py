@@ -162,7 +162,8 @@ class _Data:
             for both in zip(*(part.watched for part in self.at_work), strict=True)
         )
         shared.on_tick(self.tick, {dataset, *inputs}, {self.counted, *outputs})
-        opened.then(self.tick, {dataset, *inputs}, {self.counted, *outputs}, **quiet)
+        ticked = opened.then(self.tick, {dataset, *inputs}, {self.counted, *outputs}, **quiet)
+        shared.drawn("data", ticked)
         self.choice.input(lambda chosen: chosen, self.choice, dataset, **each)
         shared.opens("configure", self.train)
 
