@@ -105,7 +105,7 @@ class ChatSession:
         if worker is None or loaded is None or not worker.process.is_alive():
             return None
         try:
-            return replace(loaded, memory_bytes=psutil.Process(loaded.pid).memory_info().rss)
+            return replace(loaded, memory_bytes=_memory(loaded.pid))
         except psutil.Error:  # it has just ended
             return None
 
@@ -301,6 +301,12 @@ class ChatSession:
 
 def _labelled(column: Column) -> Column:
     return replace(column, label=column.label or column.run_id or column.base or "")
+
+
+def _memory(pid: int) -> int:
+    """Of a process and what it started, in bytes."""
+    process = psutil.Process(pid)
+    return sum(one.memory_info().rss for one in (process, *process.children(recursive=True)))
 
 
 def _signal_name(number: int) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Any
 
 import torch
@@ -37,7 +37,7 @@ def next_tokens(
     ends: list[int],
     most: int,
     prompt_part: int = _PROMPT_PART,
-) -> Iterator[int | None]:
+) -> Generator[int | None]:
     """The answer's tokens, its end token left out; None while the prompt is being read.
 
     Ends after an end token or `most` tokens. Between two tokens the caller may use the model for
@@ -76,15 +76,20 @@ def room_for_answer(model: Any, prompt: list[int], wanted: int) -> int:
         return wanted
     most -= virtual_tokens(model)
     if len(prompt) >= most:
-        raise TooLong(
-            _(
-                "The conversation has {tokens} tokens; the model reads at most {most}.",
-                tokens=len(prompt),
-                most=most,
-            ),
-            _("Clear the chat, or ask with fewer words."),
-        )
+        raise too_long(len(prompt), most)
     return min(wanted, int(most) - len(prompt))
+
+
+def too_long(tokens: int, most: int) -> TooLong:
+    """What is said of a conversation of so many tokens, of which `most` can be read."""
+    return TooLong(
+        _(
+            "The conversation has {tokens} tokens; the model reads at most {most}.",
+            tokens=tokens,
+            most=most,
+        ),
+        _("Clear the chat, or ask with fewer words."),
+    )
 
 
 class _Draw:

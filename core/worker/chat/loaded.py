@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import torch
 from peft import PeftModel
 
-from core.chat.settings import Column
+from core.chat.settings import ChatSettings, Column
 from core.config import RunConfig
 from core.data.record import read_record
 from core.errors import DataError, ModelError
@@ -19,6 +20,8 @@ from core.models.trained import FINAL, TrainedModel, find_trained
 from core.progress import Tell
 from core.tokens.chat_templates import MODELS_OWN
 from core.tokens.prompts import Message, end_of_answer_ids, prompt_ids
+from core.worker.chat.decode import next_tokens, room_for_answer
+from core.worker.chat.llama import LlamaVoice, Wanted, folder_of, llama_voices
 from core.worker.chat.voices import GapVoice, LabelVoice, ScoreVoice, SilentVoice
 from core.worker.models.classifier import open_classifier
 from core.worker.models.loading import (
@@ -80,12 +83,21 @@ class Voice:
         """The tokens of a conversation. Raises ModelError when it cannot be rendered."""
         return prompt_ids(messages, self.tokenizer, continue_text=self.plain_text)
 
+    def room(self, prompt: list[int], wanted: int) -> int:
+        """How many tokens can follow the prompt. Raises TooLong when none can."""
+        return room_for_answer(self.model, prompt, wanted)
+
+    def tokens(self, prompt: list[int], settings: ChatSettings, most: int) -> Generator[int | None]:
+        """The answer's tokens, its end token left out; None while the prompt is being read."""
+        tokens: Generator[int | None] = next_tokens(self.model, prompt, settings, self.ends, most)
+        return tokens
+
     def take_turn(self) -> None:
         """Makes the shared model answer as this column's."""
         self.body.switch(self.adapter)
 
 
-AnyVoice = Voice | LabelVoice | GapVoice | ScoreVoice | SilentVoice
+AnyVoice = Voice | LlamaVoice | LabelVoice | GapVoice | ScoreVoice | SilentVoice
 
 
 class Models:
@@ -111,7 +123,13 @@ class Models:
         self.notes = []
         # Runs first: a column with the base alone then shares the base of a run.
         order = sorted(range(len(columns)), key=lambda place: columns[place].run_id is None)
-        for count, place in enumerate(order):
+        tell(0.0, _("Loading {name}", name=columns[order[0]].label))
+        wanted = {place: self._wanted(columns[place], bases[place]) for place in order}
+        writing = {place: one for place, one in wanted.items() if one is not None}
+        by_llama, notes = llama_voices(self.workspace, self.device, writing)
+        found |= by_llama
+        self.notes += notes
+        for count, place in enumerate(place for place in order if place not in found):
             column = columns[place]
             tell(count / len(columns), _("Loading {name}", name=column.label))
             if column.run_id is None:
@@ -120,11 +138,41 @@ class Models:
                 found[place] = self._run_voice(column, bases[place])
         self.voices = [found[place] for place in range(len(columns))]
 
-    def _run_voice(self, column: Column, base: str) -> AnyVoice:
+    def _wanted(self, column: Column, base: str) -> Wanted | None:
+        """What llama.cpp could answer for a column; None where that does not write."""
+        folder = folder_of(base)
+        if folder is None:
+            return None
+        if column.run_id is None:
+            config, _dtype, tokenizer = self._held.get(base, (RunConfig(), None, None))
+            if config.training_method.makes != "writer":
+                return None
+            return Wanted(None, folder, self._base_tokenizer(config, base, tokenizer), True)
+        trained = self._trained(column, base)
+        if trained.config.training_method.makes != "writer":
+            return None
+        tokenizer = tokenizer_of(trained, base)
+        dtype = pick_dtype(trained.config.training.precision, self.device)
+        self._held.setdefault(base, (trained.config, dtype, tokenizer))
+        return Wanted(trained, folder, tokenizer, self._learned_text(trained))
+
+    def _trained(self, column: Column, base: str) -> TrainedModel:
+        """A run's model, with a note where its base is another one now."""
         run = self.workspace.run(str(column.run_id))
         trained = find_trained(run, column.checkpoint or FINAL)
-        if changed := base_changed(trained, base):
+        changed = base_changed(trained, base)
+        if changed and changed not in self.notes:
             self.notes.append(changed)
+        return trained
+
+    def _base_tokenizer(self, config: RunConfig, base: str, tokenizer: Any) -> Any:
+        """Beside a run with a chat template of its own the base is asked in the same words."""
+        if tokenizer is None or config.data.chat_template == MODELS_OWN:
+            return open_tokenizer(base)
+        return tokenizer
+
+    def _run_voice(self, column: Column, base: str) -> AnyVoice:
+        trained = self._trained(column, base)
         makes = trained.config.training_method.makes
         if makes == "scorer":
             dtype = pick_dtype(trained.config.training.precision, self.device)
@@ -167,9 +215,7 @@ class Models:
         auto = RunConfig(), pick_dtype("auto", self.device), None
         config, dtype, tokenizer = self._held.get(base, auto)
         body = self._body(config, base, dtype, "")
-        # Beside a run with a chat template of its own the base is asked in the same words.
-        if tokenizer is None or config.data.chat_template == MODELS_OWN:
-            tokenizer = open_tokenizer(base)
+        tokenizer = self._base_tokenizer(config, base, tokenizer)
         return self._voice(body, None, tokenizer, plain_text=True)
 
     def _body(self, config: RunConfig, base: str, dtype: torch.dtype, kind: str | None) -> _Body:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from typing import Any
@@ -29,7 +29,8 @@ from core.errors import ModelError, TunesmithError
 from core.jobs.process import exit_with_parent
 from core.language import use
 from core.tokens.prompts import Message
-from core.worker.chat.decode import TextPieces, next_tokens, room_for_answer
+from core.worker.chat.decode import TextPieces
+from core.worker.chat.llama import LlamaVoice
 from core.worker.chat.loaded import Models, Voice, out_of_memory
 from core.worker.chat.voices import GapVoice, LabelVoice, ScoreVoice, SilentVoice
 from core.workspace import Workspace
@@ -61,8 +62,8 @@ class _Track:
     """A column that is answering."""
 
     column: int
-    voice: Voice
-    tokens: Iterator[int | None]
+    voice: Voice | LlamaVoice
+    tokens: Generator[int | None]
     pieces: TextPieces
     longest: int
     count: int = 0
@@ -171,6 +172,7 @@ class _Worker:
             for track in list(tracks):
                 if self._stop_asked(number):
                     for other in tracks:
+                        other.tokens.close()
                         self._send(number, other, other.stopped())
                     tracks = []
                     break
@@ -182,17 +184,17 @@ class _Worker:
         self, number: int, column: int, messages: list[Message], settings: ChatSettings
     ) -> _Track | None:
         voice = self.models.voices[column]
-        if not isinstance(voice, Voice):
+        if not isinstance(voice, Voice | LlamaVoice):
             self.connection.send(("piece", number, column, _at_once(voice, messages)))
             return None
         try:
             prompt = voice.prompt(messages)
-            longest = room_for_answer(voice.model, prompt, settings.max_new_tokens)
+            longest = voice.room(prompt, settings.max_new_tokens)
         except TunesmithError as error:
             piece = Piece("", True, reason="error", error=str(error))
             self.connection.send(("piece", number, column, piece))
             return None
-        tokens = next_tokens(voice.model, prompt, settings, voice.ends, longest)
+        tokens = voice.tokens(prompt, settings, longest)
         return _Track(column, voice, tokens, TextPieces(voice.tokenizer), longest)
 
     def _turn(self, number: int, track: _Track, tokens: int) -> bool:

@@ -39,13 +39,14 @@ def open_server(
     at_once: int = 1,
     template: str = "",
     beside_others: bool = False,
+    quiet: bool = False,
 ) -> tuple[subprocess.Popen[bytes], str]:
     """(the process of a server of a GGUF file with adapters, its address).
 
     The adapters are laid onto it, or unless `applied` wait for a request that gives them a scale.
     It answers `at_once` requests of up to `context` tokens each. `template` is the chat template
-    in place of the file's own. `beside_others` leaves them the cores that are busy. Raises
-    ExportError where llama.cpp cannot open it.
+    in place of the file's own. `beside_others` leaves them the cores that are busy, and
+    with `quiet` it prints errors alone. Raises ExportError where llama.cpp cannot open it.
     """
     options = {
         "file": str(file),
@@ -55,6 +56,7 @@ def open_server(
         "at_once": at_once,
         "template": template,
         "beside_others": beside_others,
+        "quiet": quiet,
     }
     streams = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     process = start("serve", json.dumps(options), key=key, **streams)
@@ -110,7 +112,8 @@ def serve(given: str) -> None:
     params.n_ctx = options["context"] * options["at_once"]
     threads = _cores(options["beside_others"])
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = threads
-    params.use_jinja, params.verbosity = True, 2  # errors and warnings
+    params.use_jinja = True
+    params.verbosity = 1 if options["quiet"] else 2  # errors; warnings, too
     params.endpoint_slots = True
     if options["template"]:
         params.chat_template = options["template"]
