@@ -21,6 +21,7 @@ from core.models.describe import describe_model
 from core.models.hub import cached_snapshot
 from core.models.origin import read_stack
 from core.models.trained import TrainedModel
+from core.progress import Tell
 from core.setup.extras import missing
 from core.tokens.prompts import Message, end_of_answer_ids, prompt_ids
 from core.worker.chat.decode import too_long
@@ -182,7 +183,7 @@ class LlamaVoice:
 
 
 def llama_voices(
-    workspace: Workspace, device: str, wanted: dict[int, Wanted]
+    workspace: Workspace, device: str, wanted: dict[int, Wanted], tell: Tell
 ) -> tuple[dict[int, LlamaVoice], list[str]]:
     """The columns that llama.cpp answers, by their place, and notes on those that it cannot."""
     can = {place: one for place, one in wanted.items() if can_be_tried(device, one)}
@@ -193,6 +194,7 @@ def llama_voices(
     voices: dict[int, LlamaVoice] = {}
     notes: list[str] = []
     for group in groups.values():
+        tell(0.0, _("Converting the model for llama.cpp"))
         try:
             server = LlamaServer(workspace, list(group.values()))
         except ExportError as error:

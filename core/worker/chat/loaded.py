@@ -126,7 +126,7 @@ class Models:
         tell(0.0, _("Loading {name}", name=columns[order[0]].label))
         wanted = {place: self._wanted(columns[place], bases[place]) for place in order}
         writing = {place: one for place, one in wanted.items() if one is not None}
-        by_llama, notes = llama_voices(self.workspace, self.device, writing)
+        by_llama, notes = llama_voices(self.workspace, self.device, writing, tell)
         found |= by_llama
         self.notes += notes
         for count, place in enumerate(place for place in order if place not in found):

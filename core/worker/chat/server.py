@@ -82,8 +82,12 @@ class _Track:
         if token is None:
             return Piece("")
         # The first token took the time of reading the prompt; speed is that of writing.
-        self.seconds += time.perf_counter() - begun if self.count else 0.0
-        self.first_seconds = self.first_seconds or time.perf_counter() - self.begun
+        now = time.perf_counter()
+        self.first_seconds = self.first_seconds or now - self.begun
+        if isinstance(self.voice, LlamaVoice):  # which goes on writing while others are asked
+            self.seconds = now - self.begun - self.first_seconds
+        elif self.count:
+            self.seconds += now - begun
         self.count += 1
         return self._piece(self.pieces.add(token), "")
 
