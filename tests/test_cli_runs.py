@@ -166,7 +166,7 @@ def test_adapters_of_two_runs_are_exported_as_one(bench: Bench, trained: dict[st
 
 
 def test_chat_answers_one_prompt(bench: Bench, trained: dict[str, Any]) -> None:
-    words = ["chat", trained["run"], "--max-new-tokens", "4", "--temperature", "0"]
+    words = ["chat", trained["run"], "--max-new-tokens", "4", "--sampling", "exact"]
     code, out, err = bench.type(*words, "--prompt", "What is 3?", "--json")
     assert code == 0, err
     told = json.loads(out)

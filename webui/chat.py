@@ -24,7 +24,7 @@ from core.chat.conversations import (
     save_conversation,
 )
 from core.chat.session import ChatSession, Column, ColumnState
-from core.chat.settings import ChatSettings, LoadedModels, chat_settings
+from core.chat.settings import SAMPLINGS, ChatSettings, LoadedModels, chat_settings, sampling
 from core.config import field_specs
 from core.data.registry import load_dataset_info, read_rows
 from core.errors import ConfigError, TunesmithError
@@ -35,7 +35,7 @@ from webui import labelling, messages, serve
 from webui.beginning import Beginning
 from webui.chat_lanes import lanes, speed
 from webui.choice import Dropdown
-from webui.context import CHOICE, QUIET, App, Shared
+from webui.context import CHOICE, QUIET, App, Shared, of_trigger
 from webui.run_choice import checkpoint_choices, find_run, run_choices, trained_runs
 from webui.tables import CLICKS
 
@@ -91,6 +91,11 @@ class _Chat:
                     "Taken from the run's data set: a model answers best to the words it learned."
                 ),
             )
+            with gr.Row(elem_classes="actions"):
+                self.samplings = {
+                    gr.Button(_(title), size="sm", scale=0, elem_id=f"chat-{name}"): name
+                    for name, (title, _values) in SAMPLINGS.items()
+                }
             with gr.Row(elem_classes="picker"):
                 self.settings = {spec.name: _control(spec) for spec in field_specs(ChatSettings)}
         with gr.Accordion(
@@ -394,6 +399,11 @@ class _Chat:
         chosen = [data[box] for box in self.models if data[box]]
         return [Lane(column_of(value, labels.get(value, value))) for value in chosen]
 
+    def sample(self, event: gr.EventData) -> Updates:
+        """The settings of how words are chosen, as a name has them."""
+        values = sampling(of_trigger(event, self.samplings, "balanced"))
+        return {self.settings[name]: value for name, value in values.items()}
+
     def _settings(self, data: Updates) -> ChatSettings:
         return chat_settings({name: data[box] for name, box in self.settings.items()})
 
@@ -430,6 +440,8 @@ class _Chat:
         self.keep.click(self.correct, correction, corrected, **quiet)
         self.cancel.click(lambda: gr.Column(visible=False), None, self.correcting, **quiet)
         self.stop.click(self.halt, None, None, **quiet)
+        clicks = [button.click for button in self.samplings]
+        gr.on(clicks, self.sample, None, set(self.settings.values()), **CHOICE)
         gr.on(
             [self.clear.click, *(box.input for box in self.models)],
             self.forget,

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from core.config.fields import Section, field_specs, knob
 from core.config.problems import problems_of
 from core.errors import ConfigError
+from core.language import N_, Text
 
 
 class ChatSettings(Section):
@@ -38,6 +39,21 @@ class ChatSettings(Section):
 
     seed: int | None = knob(None, "Seed", ge=0, le=2**63 - 1)
     """The same seed and conversation give the same answer. Empty gives another one each time."""
+
+
+# How words are chosen, by a name: what is not said is as ChatSettings begins with.
+SAMPLINGS: dict[str, tuple[Text, dict[str, float]]] = {
+    "exact": (N_("Exact"), {"temperature": 0.0}),
+    "balanced": (N_("Balanced"), {}),
+    "varied": (N_("Varied"), {"temperature": 1.0, "top_p": 1.0, "min_p": 0.05}),
+}
+_SAMPLED = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
+
+
+def sampling(name: str) -> dict[str, float]:
+    """The settings of ChatSettings that say how words are chosen."""
+    first = ChatSettings().model_dump(include=set(_SAMPLED))
+    return {**first, **SAMPLINGS[name][1]}
 
 
 def chat_settings(values: dict[str, Any]) -> ChatSettings:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from core.commands.opening import open_for_run, open_workspace
 from core.commands.output import DONE, Output, UsageError
-from core.commands.talk import SETTINGS, Message, Talk
+from core.commands.talk import SAMPLINGS, SETTINGS, Message, Talk
 from core.errors import reason_of
 from core.language import N_, _
 
@@ -38,6 +38,12 @@ def add(commands: Any, common: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--system-prompt", metavar="TEXT", help=_("else the one that the run was trained with")
     )
+    parser.add_argument(
+        "--sampling",
+        choices=SAMPLINGS,
+        default="balanced",
+        help=_("exact takes the most probable word, varied draws from many (%(default)s)"),
+    )
     for name in SETTINGS:
         option = "--" + name.replace("_", "-")
         parser.add_argument(option, metavar="N", dest=name, help=_("as on the page"))
@@ -49,13 +55,14 @@ def run(args: argparse.Namespace, output: Output) -> int:
     if output.as_json and prompt is None:
         raise UsageError(_("--json needs --prompt TEXT or --file FILE."))
     from core.chat.session import ChatSession, conversation, trained_system_prompt
-    from core.chat.settings import chat_settings
+    from core.chat.settings import chat_settings, sampling
     from core.commands.follow import fetch_progress
     from core.commands.runs import find_run
     from core.jobs.store import Store
 
     given = {name: getattr(args, name) for name in SETTINGS}
-    settings = chat_settings({name: value for name, value in given.items() if value is not None})
+    given = {name: value for name, value in given.items() if value is not None}
+    settings = chat_settings({**sampling(args.sampling), **given})
     with contextlib.closing(Store.open(open_workspace(args))) as store:
         run_id = find_run(store, args.run_id)
     workspace = open_for_run(args, run_id)

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from core.chat.settings import ChatSettings, ColumnState
 
 Message = dict[str, Any]
-# The fields of ChatSettings, which takes a moment to import.
+# What core.chat.settings has, which takes a moment to import.
+SAMPLINGS = ("exact", "balanced", "varied")
 SETTINGS = (
     "temperature",
     "top_p",

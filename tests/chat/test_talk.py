@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
+from core.chat import settings
 from core.chat.settings import ChatSettings, ColumnState
 from core.commands.output import Output
-from core.commands.talk import SETTINGS, Message, Talk
+from core.commands.talk import SAMPLINGS, SETTINGS, Message, Talk
 
 
 def talk(
@@ -38,6 +39,9 @@ def contents(messages: list[Message]) -> list[str]:
 
 def test_the_settings_are_those_of_the_page() -> None:
     assert tuple(ChatSettings.model_fields) == SETTINGS
+    assert tuple(settings.SAMPLINGS) == SAMPLINGS
+    assert settings.sampling("exact")["temperature"] == 0
+    assert settings.chat_settings(settings.sampling("balanced")) == ChatSettings()
 
 
 def test_what_is_typed_is_asked_with_all_that_went_before(monkeypatch: Any, capsys: Any) -> None:

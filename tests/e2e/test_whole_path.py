@@ -187,6 +187,8 @@ def test_both_answer(way: Way, page: Page) -> None:
     page.goto(f"{way.served.address}/?tab=chat&run={way.run.name}")
     page.get_by_text("System prompt and sampling").click()
     page.locator("#chat-max_new_tokens input").fill("24")
+    page.locator("#chat-exact").click()
+    expect(page.locator("#chat-temperature input[type=number]")).to_have_value("0")
     expect(page.locator("#chat-right input")).not_to_have_value("")
     page.locator("#chat-row").click()
     box = page.locator("#chat-prompt textarea")
