@@ -492,6 +492,15 @@ def column_of(value: str, label: str) -> Column:
 
 def _control(spec: Any) -> Any:
     """A number box or slider for one setting of the chat."""
+    if spec.choices:
+        return gr.Radio(
+            [(_(choice), choice) for choice in spec.choices],
+            value=spec.default,
+            label=_(spec.label),
+            info=_(spec.help),
+            elem_id=f"chat-{spec.name}",
+            min_width=200,
+        )
     if spec.maximum is not None and spec.maximum <= 2:
         return gr.Slider(
             spec.minimum,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import ValidationError
 
@@ -39,6 +39,16 @@ class ChatSettings(Section):
 
     seed: int | None = knob(None, "Seed", ge=0, le=2**63 - 1)
     """The same seed and conversation give the same answer. Empty gives another one each time."""
+
+    enable_thinking: Literal["auto", "on", "off"] = knob("auto", "Thinking")
+    """Whether the model thinks before it answers, where its chat template leaves that open, as
+    Qwen3's does. Others take no notice."""
+
+    def variables(self) -> dict[str, Any]:
+        """Those of the chat template."""
+        if self.enable_thinking == "auto":
+            return {}
+        return {"enable_thinking": self.enable_thinking == "on"}
 
 
 # How words are chosen, by a name: what is not said is as ChatSettings begins with.

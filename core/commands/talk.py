@@ -28,6 +28,7 @@ SETTINGS = (
     "repetition_penalty",
     "max_new_tokens",
     "seed",
+    "enable_thinking",
 )
 _REMEMBERED = 1000  # lines
 

@@ -29,16 +29,19 @@ def prompt_ids(
     *,
     continue_text: bool = False,
     tools: Any = None,
+    **variables: Any,
 ) -> list[int]:
     """The tokens of a conversation up to where the model's answer begins.
 
     `tools` that the model may call, a list or its JSON text, and calls in the turns are handed to
-    the chat template; one that knows none gets them as text, as in training.
+    the chat template; one that knows none gets them as text, as in training. `variables` are the
+    template's own, such as enable_thinking.
     A tokenizer without a chat template gets each turn on lines of its own, as in training; with
     `continue_text` it gets the words as they are, to write on from the last one.
     Raises ModelError when the template refuses the conversation.
     """
-    text, special = prompt_text(messages, tokenizer, continue_text=continue_text, tools=tools)
+    how = {"continue_text": continue_text, "tools": tools, **variables}
+    text, special = prompt_text(messages, tokenizer, **how)
     ids: list[int] = list(tokenizer(text, add_special_tokens=special, verbose=False)["input_ids"])
     if special and ids and ids[-1] == tokenizer.eos_token_id:
         ids.pop()  # some tokenizers end every text; an answer cannot follow that
@@ -53,12 +56,13 @@ def prompt_text(
     *,
     continue_text: bool = False,
     tools: Any = None,
+    **variables: Any,
 ) -> tuple[str, bool]:
     """(the text of `prompt_ids`, whether the tokenizer is to set its own marks around it)."""
     template = template_text(tokenizer, with_tools=bool(tools))
     messages, listed = for_template(list(messages), tools, template)
     if tokenizer.chat_template:
-        return _rendered(messages, tokenizer, listed), False
+        return _rendered(messages, tokenizer, listed, variables), False
     if continue_text:
         return "".join(str(message["content"]) for message in messages), True
     eos = tokenizer.eos_token or ""
@@ -99,9 +103,12 @@ def _end_of_turn(tokenizer: Any) -> int | None:
     return ids[0] if ids[0] in tokenizer.all_special_ids or (added and added.special) else None
 
 
-def _rendered(messages: list[Message], tokenizer: Any, tools: list[Any] | None) -> str:
+def _rendered(
+    messages: list[Message], tokenizer: Any, tools: list[Any] | None, variables: dict[str, Any]
+) -> str:
+    how = {"add_generation_prompt": True, **variables}
     try:
-        return rendered_with_calls(messages, tokenizer, tools, add_generation_prompt=True)
+        return rendered_with_calls(messages, tokenizer, tools, **how)
     except Exception as error:  # a template is a program: it raises what it likes
         raise ModelError(
             _(

@@ -9,7 +9,7 @@ import pytest
 import torch
 from peft import PeftModel
 
-from core.chat.settings import Column
+from core.chat.settings import ChatSettings, Column
 from core.errors import ModelError
 from core.worker.chat.loaded import Models, Voice
 from core.worker.models.loading import open_model
@@ -51,6 +51,26 @@ def test_columns_share_a_base_and_each_answers_as_itself(world: TinyWorld) -> No
     # In every order of turns, twice, so that nothing of the last one's adapter is left on.
     for place in (0, 1, 2, 1, 0, 2, 0):
         assert torch.equal(logits(voices[place]), alone(world, runs[place]))
+
+
+def test_thinking_is_switched_where_the_template_has_it(world: TinyWorld) -> None:
+    template = (
+        "{% for m in messages %}{{ m.content }}{% endfor %}"
+        "{% if enable_thinking is defined and not enable_thinking %}no thoughts{% endif %}"
+    )
+    run = world.run("thinking-run")
+    tiny_adapter(tiny_model()).save_pretrained(run.adapter)
+    tiny_tokenizer(template).save_pretrained(run.adapter)
+    thinking, plain = load(world, Column("thinking-run"), Column("tuned-run"))
+    asked = [{"role": "user", "content": "a red cup"}]
+
+    def prompt(voice: Voice, choice: str) -> str:
+        settings = ChatSettings(enable_thinking=choice)  # type: ignore[arg-type]
+        return str(voice.tokenizer.decode(voice.prompt(asked, **settings.variables())))
+
+    assert "no thoughts" in prompt(thinking, "off")
+    assert "no thoughts" not in prompt(thinking, "on") + prompt(thinking, "auto")
+    assert prompt(plain, "off") == prompt(plain, "on") == prompt(plain, "auto")
 
 
 def test_whole_models_stand_for_themselves(world: TinyWorld) -> None:

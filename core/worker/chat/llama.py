@@ -144,9 +144,10 @@ class LlamaVoice:
     def dtype(self) -> str:
         return _("{dtype} by llama.cpp", dtype="float16")
 
-    def prompt(self, messages: list[Message]) -> list[int]:
-        """The tokens of a conversation. Raises ModelError when it cannot be rendered."""
-        return prompt_ids(messages, self.tokenizer, continue_text=self.plain_text)
+    def prompt(self, messages: list[Message], **variables: Any) -> list[int]:
+        """The tokens of a conversation, with variables of the chat template. Raises ModelError when
+        it cannot be rendered."""
+        return prompt_ids(messages, self.tokenizer, continue_text=self.plain_text, **variables)
 
     def room(self, prompt: list[int], wanted: int) -> int:
         """How many tokens can follow the prompt. Raises TooLong when none can."""

@@ -192,7 +192,7 @@ class _Worker:
             self.connection.send(("piece", number, column, _at_once(voice, messages)))
             return None
         try:
-            prompt = voice.prompt(messages)
+            prompt = voice.prompt(messages, **settings.variables())
             longest = voice.room(prompt, settings.max_new_tokens)
         except TunesmithError as error:
             piece = Piece("", True, reason="error", error=str(error))
