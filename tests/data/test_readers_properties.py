@@ -51,6 +51,7 @@ def as_lines(body: list[dict[str, Any]], ascii_only: bool = False) -> bytes:
 @settings(max_examples=50, deadline=None)
 @given(body=st.lists(rows, max_size=12), ascii_only=st.booleans())
 @example(body=[{"id": 18446744073709551616123}], ascii_only=False)
+@example(body=[{"id": -9223372036854775809}], ascii_only=False)
 @example(body=[{"x": 1.7976931348623157e308, "y": -0.0, "z": 5e-324}], ascii_only=False)
 def test_json_rows_come_back_as_they_were(body: list[dict[str, Any]], ascii_only: bool) -> None:
     """Also numbers longer than a machine's: an id that is rounded is another id."""

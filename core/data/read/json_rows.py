@@ -154,8 +154,8 @@ class _Window:
 
 
 def may_lose_digits(data: bytes) -> bool:
-    """Whether a number may be in there that orjson would round: one of 20 digits or more."""
-    return b"0" * 20 in data.translate(_DIGITS)
+    """Whether a number may be in there that orjson would round: one of 19 digits or more."""
+    return b"0" * 19 in data.translate(_DIGITS)
 
 
 def array_elements(file: TextIO, name: str, max_chars: int) -> Iterator[tuple[Any, bool]]:

@@ -27,7 +27,7 @@ from core.tokens.prompts import Message, end_of_answer_ids, prompt_ids
 from core.worker.chat.decode import too_long
 from core.worker.llama_cpp import gguf_files
 from core.worker.llama_cpp.kept import kept_adapter, kept_base, kept_whole
-from core.worker.llama_cpp.process import end, open_server
+from core.worker.llama_cpp.process import EACH_ITS_OWN, end, open_server
 from core.worker.models.loading import open_kind
 from core.workspace import Workspace
 
@@ -93,7 +93,8 @@ class LlamaServer:
             quiet=True,
         )
         headers = {"Authorization": f"Bearer {key}"}
-        self._client = httpx.Client(base_url=address, headers=headers, timeout=None)
+        how: dict[str, Any] = {"base_url": address, "headers": headers, "timeout": None}
+        self._client = httpx.Client(**how, limits=httpx.Limits(**EACH_ITS_OWN))
         try:
             self._check_reading(first.tokenizer)
         except BaseException:

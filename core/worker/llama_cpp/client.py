@@ -13,7 +13,7 @@ import torch
 
 from core.errors import ExportError
 from core.language import _
-from core.worker.llama_cpp.process import end, open_server
+from core.worker.llama_cpp.process import EACH_ITS_OWN, end, open_server
 
 # So many of the next token's probabilities are looked at; the rest is known by its sum.
 _TOP = 256
@@ -48,7 +48,8 @@ class LlamaCpp:
         key = secrets.token_hex(16)
         self._process, address = open_server(file, [adapter] if adapter else [], key=key)
         headers = {"Authorization": f"Bearer {key}"}
-        self._client = httpx.Client(base_url=address, headers=headers, timeout=None)
+        how: dict[str, Any] = {"base_url": address, "headers": headers, "timeout": None}
+        self._client = httpx.Client(**how, limits=httpx.Limits(**EACH_ITS_OWN))
 
     def close(self) -> None:
         self._client.close()

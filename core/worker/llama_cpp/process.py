@@ -27,6 +27,9 @@ _PROJECT = Path(__file__).resolve().parents[3]
 # What its answers call the model; without a name they would tell the file's path.
 ALIAS = "tunesmith-served-model"
 _LOOK_SECONDS = 0.3
+# Its server closes a connection that it had kept when the machine is busy, just as the next request
+# comes by it: how a client is made, as keywords of httpx.Limits.
+EACH_ITS_OWN = {"max_keepalive_connections": 0, "max_connections": None}
 
 
 def open_server(

@@ -25,7 +25,7 @@ from core.serve.front import CHAT, COMPLETIONS, Refused, ServedModel
 from core.tokens.prompts import end_of_answer_ids, prompt_ids
 from core.worker.llama_cpp import gguf_files
 from core.worker.llama_cpp.kept import kept_adapter, kept_base, kept_whole
-from core.worker.llama_cpp.process import ALIAS, end, open_server
+from core.worker.llama_cpp.process import ALIAS, EACH_ITS_OWN, end, open_server
 from core.worker.models.loading import open_trained, tokenizer_of
 from core.worker.serve.asked import Asked
 
@@ -68,8 +68,9 @@ class LlamaEngine:
             "base_url": address,
             "headers": {"Authorization": f"Bearer {key}"},
             "timeout": None,
+            "limits": httpx.Limits(**EACH_ITS_OWN),
         }
-        self._client = httpx.AsyncClient(**how, limits=httpx.Limits(max_connections=None))
+        self._client = httpx.AsyncClient(**how)
         try:
             with httpx.Client(**how) as client:
                 _check_reading(client, tokenizer)
