@@ -405,7 +405,8 @@ class _Chat:
         return {self.settings[name]: value for name, value in values.items()}
 
     def _settings(self, data: Updates) -> ChatSettings:
-        return chat_settings({name: data[box] for name, box in self.settings.items()})
+        held = {name: data[box] for name, box in self.settings.items()}
+        return chat_settings({name: None if one == "" else one for name, one in held.items()})
 
     # -- wiring
 
@@ -511,6 +512,14 @@ def _control(spec: Any) -> Any:
             info=_(spec.help),
             elem_id=f"chat-{spec.name}",
             min_width=200,
+        )
+    if spec.optional:  # a number box without a number shows and gives 0
+        return gr.Textbox(
+            label=_(spec.label),
+            info=_(spec.help),
+            max_lines=1,
+            min_width=200,
+            elem_id=f"chat-{spec.name}",
         )
     return gr.Number(
         spec.default,
