@@ -52,12 +52,19 @@ class Wanted:
         return self.trained is not None and self.trained.adapter is None
 
 
-def can_be_tried(device: str, wanted: Wanted) -> bool:
-    """Whether llama.cpp may answer: on a CPU, as a plain LoRA, a whole model or the base."""
+def is_here(device: str) -> bool:
+    """Whether llama.cpp answers at all: on a CPU, once it is installed."""
+    return device == "cpu" and not missing(["gguf"])
+
+
+def can_be_tried(wanted: Wanted) -> bool:
+    """Whether it may answer: as a plain LoRA, a whole model or the base."""
     weights = sum(path.stat().st_size for path in wanted.base.glob("*.safetensors"))
-    if device != "cpu" or missing(["gguf"]) or weights < LEAST_BYTES:
-        return False
-    if read_stack(wanted.base) is not None or open_kind(str(wanted.base)) == "encoder":
+    if (
+        weights < LEAST_BYTES
+        or read_stack(wanted.base) is not None
+        or open_kind(str(wanted.base)) == "encoder"
+    ):
         return False
     if wanted.trained is None:
         return True
@@ -185,10 +192,10 @@ class LlamaVoice:
 
 
 def llama_voices(
-    workspace: Workspace, device: str, wanted: dict[int, Wanted], tell: Tell
+    workspace: Workspace, wanted: dict[int, Wanted], tell: Tell
 ) -> tuple[dict[int, LlamaVoice], list[str]]:
     """The columns that llama.cpp answers, by their place, and notes on those that it cannot."""
-    can = {place: one for place, one in wanted.items() if can_be_tried(device, one)}
+    can = {place: one for place, one in wanted.items() if can_be_tried(one)}
     groups: dict[Path, dict[int, Wanted]] = {}
     for place, one in can.items():
         at = one.trained.folder if one.trained is not None and one.is_whole else one.base

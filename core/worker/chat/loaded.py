@@ -21,7 +21,7 @@ from core.progress import Tell
 from core.tokens.chat_templates import MODELS_OWN
 from core.tokens.prompts import Message, end_of_answer_ids, prompt_ids
 from core.worker.chat.decode import next_tokens, room_for_answer
-from core.worker.chat.llama import LlamaVoice, Wanted, folder_of, llama_voices
+from core.worker.chat.llama import LlamaVoice, Wanted, folder_of, is_here, llama_voices
 from core.worker.chat.voices import GapVoice, LabelVoice, ScoreVoice, SilentVoice
 from core.worker.models.classifier import open_classifier
 from core.worker.models.loading import (
@@ -125,9 +125,10 @@ class Models:
         # Runs first: a column with the base alone then shares the base of a run.
         order = sorted(range(len(columns)), key=lambda place: columns[place].run_id is None)
         tell(0.0, _("Loading {name}", name=columns[order[0]].label))
-        wanted = {place: self._wanted(columns[place], bases[place]) for place in order}
+        asked = order if is_here(self.device) else []
+        wanted = {place: self._wanted(columns[place], bases[place]) for place in asked}
         writing = {place: one for place, one in wanted.items() if one is not None}
-        by_llama, notes = llama_voices(self.workspace, self.device, writing, tell)
+        by_llama, notes = llama_voices(self.workspace, writing, tell)
         found |= by_llama
         self.notes += notes
         for count, place in enumerate(place for place in order if place not in found):

@@ -67,7 +67,7 @@ def stamp(path: str | Path) -> str:
 def _read(path: Path) -> Iterator[tuple[str, str]]:
     """(key, answer) of each whole line: the last one may be torn."""
     with suppress(OSError):
-        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):
             with suppress(ValueError, TypeError):
                 key, text = json.loads(line)
                 yield key, text
