@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from core.config import RunConfig
-from core.config.run import as_run
+from core.config.run import as_run, settle_devices
 from core.errors import ConfigError, Problem, TunesmithError
 from core.estimate.auto import USABLE, choose_rows, device_of, with_values
 from core.estimate.memory import MemoryEstimate, estimate_memory
@@ -153,7 +153,7 @@ def estimate_run(
     """The estimate of `config` with the model in a folder (None: not on this machine), for `rows`
     rows with these counts (core.tokens.counts). Raises nothing for a model that tells too little.
     """
-    config = as_run(config)
+    config = settle_devices(as_run(config), [one.label for one in hardware.devices])
     device = device_of(config, hardware)
     if model is None:
         return RunEstimate(device, None, _("not known until the model is fetched"))

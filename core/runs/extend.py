@@ -34,7 +34,10 @@ CHANGEABLE = (
     "training.gradient_accumulation_steps",
     "training.gradient_checkpointing",
     "training.on_out_of_memory",
-    "training.device",
+    "training.device",  # and devices
+    "training.strategy",
+    "training.offload",
+    "training.deepspeed",
     "evaluation.",
     "tracking.",
 )

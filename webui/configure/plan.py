@@ -20,7 +20,7 @@ from core.estimate.changes import Change, changes_that_fit
 from core.estimate.memory import MemoryEstimate
 from core.estimate.pace import Pace, pace_from_runs, seconds_of, try_run
 from core.estimate.plan import RunEstimate, estimate_run
-from core.estimate.summary import Summary, optimizer_steps, rows_of_trainer, summarize
+from core.estimate.summary import Summary, optimizer_steps, rows_of_trainer, step_text, summarize
 from core.language import _, n_
 from core.models.hardware import Device, Hardware
 from core.models.location import ensure_model, local_model
@@ -73,6 +73,7 @@ def card(
         _("Rows"): _rows(summary),
         _("Tokens"): _("counting") if waiting else _tokens(summary, counts),
         _("Training steps"): _steps(summary, estimate.config or config, counts),
+        _("Rows a step"): step_text(estimate.config or config) or _("when it starts"),
     }
     time = time_text(app, estimate, counts, trial)
     time = f"<div><dt>{_('Time')}</dt><dd>{time}</dd></div>"
