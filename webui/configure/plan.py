@@ -14,6 +14,7 @@ import psutil
 from gradio.components import Component
 
 from core.config import RunConfig, nest
+from core.config.run import device_count
 from core.errors import ConfigError, Problem, TunesmithError
 from core.estimate.auto import device_of
 from core.estimate.changes import Change, changes_that_fit
@@ -262,9 +263,16 @@ def memory_html(estimate: RunEstimate) -> str:
     device = messages.escape(estimate.device.name)
     return (
         f'<section class="need"><h3>{_("Memory")}</h3><p class="need-{state}">{fits}'
-        f"<small>{device}</small></p>{_bar(memory, free)}{_parts(memory)}{_doubts(memory)}"
+        f"<small>{device}{_each(estimate)}</small></p>"
+        f"{_bar(memory, free)}{_parts(memory)}{_doubts(memory)}"
         "</section>"
     )
+
+
+def _each(estimate: RunEstimate) -> str:
+    """Which of several devices the figures are of."""
+    count = device_count(estimate.config) if estimate.config else 1
+    return "" if count == 1 else n_(", on the one device", ", on each of {n} devices", count)
 
 
 def _amount(memory: MemoryEstimate, free: int) -> str:
