@@ -106,6 +106,8 @@ class Method:
     """The charts of its own, by their names in the table of panels."""
     why_not_packed: Said = Said("")
     """Why short rows cannot share a row of the batch; empty where they can."""
+    why_one_device: Said = Said("")
+    """Why it cannot be trained on several devices; empty where it can."""
     without_padding: bool = False
     """Whether rows stand behind each other without padding, where the attention allows."""
     fills_blocks: bool = False
@@ -203,6 +205,7 @@ _REWARDED = {
     "generates": True,
     "reference": "kl",
     "why_not_packed": N_("the answers are written in the training"),
+    "why_one_device": N_("its answers are written and rewarded by one process"),
     "metrics": (LOSS, Metric("reward"), Metric("rewards/*/mean")),
     "panels": (
         "reward",

@@ -53,9 +53,10 @@ def add(commands: Any, common: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, output: Output) -> int:
     from core.commands.train import read_config
+    from core.config.run import as_run
     from core.estimate.changes import changes_that_fit
     from core.estimate.plan import estimate_run, imagined
-    from core.estimate.summary import summarize
+    from core.estimate.summary import step_text, summarize
     from core.models.hardware import probe
 
     config = read_config(open_workspace(args), args.config, args.overrides)
@@ -81,7 +82,8 @@ def run(args: argparse.Namespace, output: Output) -> int:
         "pace": pace.to_dict() if pace else None,
         "trial": trial,
     }
-    parts = [_plan_text(summary), *_memory_text(estimate, changes), _time_text(pace, seconds)]
+    step = step_text(estimate.config or as_run(config))
+    parts = [_plan_text(summary, step), *_memory_text(estimate, changes), _time_text(pace, seconds)]
     if trial:
         parts.append(
             _(
@@ -106,7 +108,7 @@ def _folder(workspace: Workspace, name: str) -> Path | None:
         return None  # the summary says why
 
 
-def _plan_text(summary: Any) -> str:
+def _plan_text(summary: Any, step: str) -> str:
     share = f" ({summary.trainable_share:.2%})" if summary.trainable_share is not None else ""
     parameters = _count(summary.parameters or None, exact=summary.parameters_exact)
     return pairs(
@@ -118,6 +120,7 @@ def _plan_text(summary: Any) -> str:
             (_("held-out rows"), _count(summary.eval_rows)),
             (_("tokens in a pass"), _count(summary.tokens)),
             (_("steps"), _count(summary.steps, exact=summary.steps_exact)),
+            (_("rows a step"), step or None),
         ]
     )
 

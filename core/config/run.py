@@ -3,6 +3,7 @@ settings by arithmetic alone."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -166,6 +167,32 @@ def run_and_checkpoint(config: RunConfig) -> tuple[str, str]:
     """(id of the run to begin with, its checkpoint): `quiet-otter@checkpoint-40` has both."""
     run_id, _, checkpoint = config.model.from_run.partition("@")
     return run_id, checkpoint or "final"
+
+
+def device_count(config: RunConfig) -> int:
+    """How many devices train together; `all` has been settled before, or is taken for one."""
+    asked = config.training.devices
+    if asked == "all":
+        return 1
+    return len(asked.split(",")) if "," in asked else int(asked)
+
+
+def settle_devices(config: RunConfig, here: Sequence[str]) -> RunConfig:
+    """`all` devices as the number of those that there are `here`, by their labels; the CPU is
+    one."""
+    if config.training.devices != "all":
+        return config
+    kind = config.training.device.partition(":")[0]
+    same = [label for label in here if label != "cpu" and kind in ("auto", label.partition(":")[0])]
+    changed = config.model_copy(deep=True)
+    changed.training.devices = str(max(1, len(same)))
+    return changed
+
+
+def rows_a_step(config: RunConfig, batch: int) -> int:
+    """The effective batch: how many rows each optimizer step learns from, with `batch` rows at once
+    on each device."""
+    return batch * config.training.gradient_accumulation_steps * device_count(config)
 
 
 def answers_a_step(config: RunConfig, batch: int) -> int:

@@ -118,6 +118,14 @@ class TrainingSection(Section):
     )
     """A gradient longer than this is shortened, so that one odd row does no harm. 0 never clips."""
 
+    @field_validator("devices", mode="before")
+    @classmethod
+    def _as_text(cls, given: Any) -> Any:
+        """YAML has 2 and [0, 1] for it too."""
+        if isinstance(given, list | tuple):
+            return ",".join(str(item) for item in given)
+        return str(given) if isinstance(given, int) and not isinstance(given, bool) else given
+
     @field_validator("optim_args", mode="before")
     @classmethod
     def _read_as_transformers_writes(cls, given: Any) -> Any:
@@ -146,6 +154,36 @@ class TrainingSection(Section):
         "auto", "Device", group="Machine", pattern=r"^(auto|cpu|mps|(cuda|xpu|npu)(:\d+)?)$"
     )
     """Such as cpu, cuda:0 or mps. Auto takes the first free accelerator, else the CPU."""
+
+    devices: str = knob(
+        "1", "How many devices", group="Machine", pattern=r"^(all|[1-9]\d{0,3}|\d+(,\d+)+)$"
+    )
+    """Train together, each on its share of every step's rows: a number, all, or cards by their
+    numbers, such as 0,1. With the device cpu it is a number of processes that share the cores."""
+
+    strategy: Literal["auto", "ddp", "fsdp", "zero1", "zero2", "zero3"] = knob(
+        "auto", "How several devices share the model", group="Machine"
+    )
+    """With ddp each holds all of it, and auto is ddp. Fsdp and zero3 split the model, its gradients
+    and what the optimizer remembers; zero2 the last two, zero1 the last. Zero is DeepSpeed's."""
+
+    offload: bool = knob(
+        False,
+        "Keep the split parts in the machine's memory",
+        group="Machine",
+        when={"training.strategy": ["fsdp", "zero2", "zero3"]},
+    )
+    """The cards fetch them when they need them: slower, for models that do not fit otherwise."""
+
+    deepspeed: str = knob(
+        "",
+        "Your own DeepSpeed settings",
+        group="Machine",
+        when={"training.strategy": ["zero1", "zero2", "zero3"]},
+        max_length=4096,
+    )
+    """A file of JSON as DeepSpeed takes it, in place of ours. What it says of the stage of ZeRO and
+    of offloading holds; batch sizes and precision that stand there on auto are this run's."""
 
     seed: int = knob(42, "Seed", group="Randomness", ge=0, le=4294967295)
     """The same seed, rows and settings give the same run."""

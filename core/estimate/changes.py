@@ -78,7 +78,7 @@ def _first(situation: Situation, config: RunConfig, kind: Iterator[_Step]) -> Ch
         change = _tried(situation, config, title, costs, settings)
         if change is None or not change.fits:
             continue
-        if change.total <= _WELL * situation.device.memory_free_bytes:
+        if change.total <= _WELL * situation.free(config):
             return change
         hardly = hardly or change
     return hardly

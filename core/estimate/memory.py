@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from functools import reduce
 
 from core.config import RunConfig
+from core.config.run import device_count
 from core.estimate.sizes import Batch, ModelShape
 from core.language import N_, Said, _
 from core.models.describe import trainable_parameters
@@ -110,9 +111,42 @@ def estimate_memory(
     }
     if device == "cuda":
         parts["allocator"] = round(_CUDA_HOLES * (sum(parts.values()) - CUDA_CONTEXT))
+    parts = on_each_device(parts, shape, config)
     shown = {name: value for name, value in parts.items() if value}
     doubt = reduce(_both, dict.fromkeys(text for text in doubts if text), "")
     return MemoryEstimate(shown, device, free_bytes, doubt, batch)
+
+
+def on_each_device(parts: dict[str, int], shape: ModelShape, config: RunConfig) -> dict[str, int]:
+    """What each of several devices holds of these parts.
+
+    ZeRO's stages divide what the optimizer remembers, then the gradients, then the weights too
+    (Rajbhandari et al. 2020, figure 1), as FSDP does; then a layer at a time is whole, and the next
+    one is fetched meanwhile. DDP copies all gradients into buckets that it adds up (PyTorch's notes
+    on DistributedDataParallel, gradient_as_bucket_view).
+    """
+    count, training = device_count(config), config.training
+    if count == 1:
+        return parts
+    strategy = "ddp" if training.strategy == "auto" else training.strategy
+    if strategy == "ddp":
+        return {**parts, N_("gradients in buckets"): parts["gradients"]}
+    split = {"zero1": ["optimizer"], "zero2": ["optimizer", "gradients"]}.get(
+        strategy, ["optimizer", "gradients", "weights", "adapter", "reference model"]
+    )
+    waits = {"zero2": ["optimizer"], "zero3": ["optimizer", "weights", "adapter"]}.get(
+        strategy, split
+    )
+    away = waits if training.offload else []
+    shared = {
+        name: 0 if name in away else size // count if name in split else size
+        for name, size in parts.items()
+    }
+    if "weights" in split:
+        a_layer = shape.linear // max(shape.layers, 1)
+        size = parts["weights"] // max(shape.parameters, 1)
+        shared[N_("layers in use")] = 2 * max(a_layer, shape.embedding, shape.head) * size
+    return shared
 
 
 def _both(one: str, other: str) -> str:

@@ -11,6 +11,7 @@ from statistics import median
 from typing import Any
 
 from core.config import RunConfig
+from core.config.run import rows_a_step
 from core.errors import TunesmithError
 from core.jobs.isolated import call_isolated
 from core.jobs.store import Store
@@ -68,7 +69,7 @@ def seconds_of(config: RunConfig, pace: Pace, counts: Mapping[str, Any] | None) 
     batch = training.per_device_train_batch_size
     if training.max_steps > 0 and isinstance(batch, int):
         a_row = training.max_length if training.packing else tokens / rows
-        total = training.max_steps * training.gradient_accumulation_steps * batch * a_row
+        total = training.max_steps * rows_a_step(config, batch) * a_row
     return total / pace.tokens_per_second
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from core.config import RunConfig
-from core.config.run import as_run
+from core.config.run import as_run, device_count, settle_devices
 from core.errors import ConfigError, Problem, TunesmithError
 from core.estimate.auto import USABLE, choose_rows, device_of, with_values
 from core.estimate.memory import MemoryEstimate, estimate_memory
@@ -53,6 +53,11 @@ class Situation:
                 break
         return found
 
+    def free(self, config: RunConfig) -> int:
+        """Bytes for each device of a run; processes on the CPU share the machine's."""
+        free = self.device.memory_free_bytes
+        return free // device_count(config) if self.device.kind == "cpu" else free
+
     def memory(self, config: RunConfig) -> MemoryEstimate:
         """The peak of `config`, in which nothing is on auto any more."""
         rows = config.training.per_device_train_batch_size
@@ -62,7 +67,7 @@ class Situation:
             config,
             self._batch(config, rows),
             device=self.device.kind,
-            free_bytes=self.device.memory_free_bytes,
+            free_bytes=self.free(config),
         )
 
     def _batch(self, config: RunConfig, rows: int) -> Batch:
@@ -101,7 +106,7 @@ class Situation:
             config,
             total,
             device=self.device.kind,
-            room=int(USABLE * self.device.memory_free_bytes),
+            room=int(USABLE * self.free(config)),
             rows=self.rows,
         )
         chosen = {_PRECISION: precision, _BATCH: rows, _CHECKPOINTING: checkpointing}
@@ -153,7 +158,7 @@ def estimate_run(
     """The estimate of `config` with the model in a folder (None: not on this machine), for `rows`
     rows with these counts (core.tokens.counts). Raises nothing for a model that tells too little.
     """
-    config = as_run(config)
+    config = settle_devices(as_run(config), [one.label for one in hardware.devices])
     device = device_of(config, hardware)
     if model is None:
         return RunEstimate(device, None, _("not known until the model is fetched"))

@@ -10,11 +10,19 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from core.config import RunConfig
-from core.config.run import as_run, batches_an_epoch, continues
+from core.config.run import (
+    as_run,
+    batches_an_epoch,
+    continues,
+    device_count,
+    rows_a_step,
+    settle_devices,
+)
 from core.config.schedules import STAYS_AT_ZERO, stays_at_zero
 from core.errors import Problem, TunesmithError
 from core.language import _, n_
 from core.models.describe import ModelFacts, describe_model, with_head
+from core.models.hardware import local_devices
 from core.models.location import local_model
 from core.rules.base_model import adapter_warnings
 from core.rules.machine import tracker_warnings
@@ -41,6 +49,7 @@ class Summary:
     eval_rows: int | None
     tokens: int | None
     steps: int | None
+    rows_a_step: int | None
     steps_exact: bool = True
     refused: list[Problem] = field(default_factory=list)
     warnings: list[Problem] = field(default_factory=list)
@@ -63,6 +72,8 @@ def summarize(
     """The plan of `config`. `token_counts` is what `core.tokens.counts.token_counts` gave
     for this data set, model and length."""
     config = as_run(config)
+    if config.training.devices == "all":
+        config = settle_devices(config, local_devices())
     if refused is None:
         refused = start_problems(workspace, config)
     warnings: list[Problem] = []
@@ -74,6 +85,7 @@ def summarize(
     own = not config.adapter.is_adapter
     total = parameters if own else (parameters or 0) + (trainable or 0)
     steps = optimizer_steps(config, rows_of_trainer(config, train_rows, token_counts))
+    batch = config.training.per_device_train_batch_size
     if facts:
         warnings += _model_warnings(facts, config, steps)
         warnings += _template_warnings(workspace, config, facts)
@@ -93,6 +105,7 @@ def summarize(
         eval_rows=eval_rows,
         tokens=token_counts.get("train_tokens") if token_counts else None,
         steps=steps,
+        rows_a_step=rows_a_step(config, batch) if isinstance(batch, int) else None,
         steps_exact=not config.training.packing or config.training.max_steps > 0,
         refused=list(refused),
         warnings=warnings,
@@ -136,11 +149,27 @@ def optimizer_steps(config: RunConfig, rows: int | None) -> int | None:
     batch = training.per_device_train_batch_size
     if not rows or not isinstance(batch, int):
         return None
-    batches = math.ceil(rows / batch)
+    # Each device takes a batch at once, the last ones perhaps rows that were there before.
+    batches = math.ceil(math.ceil(rows / batch) / device_count(config))
     if config.training_method.generates:
         batches = batches_an_epoch(config, rows, batch)
     each_epoch = math.ceil(batches / training.gradient_accumulation_steps)
     return math.ceil(training.num_train_epochs * each_epoch)
+
+
+def step_text(config: RunConfig) -> str:
+    """The effective batch in words; "" while the batch size is not known."""
+    batch = config.training.per_device_train_batch_size
+    if not isinstance(batch, int):
+        return ""
+    return n_(
+        "{rows}: {batch} at once x {batches} before each step",
+        "{rows}: {batch} at once x {batches} before each step x {n} devices",
+        device_count(config),
+        rows=rows_a_step(config, batch),
+        batch=batch,
+        batches=config.training.gradient_accumulation_steps,
+    )
 
 
 def _facts(workspace: Workspace, config: RunConfig, warnings: list[Problem]) -> ModelFacts | None:

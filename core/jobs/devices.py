@@ -5,13 +5,16 @@ evaluations and exports, since nobody wants a minute's export to wait behind a t
 hours; they share its cores meanwhile. On a machine with accelerators the CPU serves only the jobs
 that ask for it.
 
+A job may ask for several accelerators, and holds all their slots. Several processes on the CPU
+share its one slot.
+
 Work on data takes no device and has slots of its own: an import waits for no training. So have
 servers, which go on until somebody stops them: they share the cores with whatever else is done.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from core.jobs.job import Job
@@ -54,9 +57,50 @@ def slots_for(devices: Sequence[str]) -> list[Slot]:
     return slots
 
 
-def serves(devices: Sequence[str], wanted: str) -> bool:
-    """Whether one of `devices` can take a job that asks for `wanted`."""
-    return any(wanted in slot.wanted for slot in slots_for(devices))
+def serves(devices: Sequence[str], wanted: str, number: str = "1") -> bool:
+    """Whether `devices` can take a job that asks for `wanted`, and for such a number of them."""
+    able = [slot for slot in slots_for(devices) if wanted in slot.wanted]
+    fit, count = _asked_of(able, number)
+    return bool(able) and len(fit) >= count
+
+
+def next_job(
+    queued: Sequence[Job], busy: Collection[str], slot: Slot, slots: Sequence[Slot]
+) -> tuple[Job, list[Slot]] | None:
+    """The first of the queue that a free `slot` can take now, and all the slots that it gets.
+
+    One that waits for more devices than are free keeps those that are: what comes after it gets
+    others only. So it is never put off, and what it does not need is used meanwhile.
+    """
+    taken = set(busy)
+    for job in queued:
+        able = [one for one in slots if job.kind in one.kinds and job.device in one.wanted]
+        fit, count = _asked_of(able, asked_number(job))
+        free = [one for one in fit if one.name not in taken]
+        if count == 1:
+            if slot in free:
+                return job, [slot]
+            continue
+        if len(free) >= count and slot in free[:count]:
+            return job, free[:count]
+        taken |= {one.name for one in free[:count]}
+    return None
+
+
+def _asked_of(able: Sequence[Slot], number: str) -> tuple[list[Slot], int]:
+    """(the slots that will do, how many of them): of cards those that are named, or any; of the
+    CPU's slots one, whatever the number."""
+    if number == "1" or not able or able[0].device in ("cpu", DATA):
+        return list(able), 1
+    if "," in number:
+        named = number.split(",")
+        return [one for one in able if one.device.partition(":")[2] in named], len(named)
+    return list(able), int(number)
+
+
+def asked_number(job: Job) -> str:
+    """How many devices a job was submitted for, or the numbers of its cards."""
+    return str(job.params.get("devices", "1"))
 
 
 def asked_device(job: Job) -> str:

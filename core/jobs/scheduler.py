@@ -13,7 +13,7 @@ import logging
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from multiprocessing.process import BaseProcess
@@ -24,7 +24,7 @@ from filelock import FileLock, Timeout
 
 from core.errors import JobError, SetupError, TunesmithError, WorkspaceError
 from core.jobs import worker
-from core.jobs.devices import Slot, asked_device, serves, slots_for
+from core.jobs.devices import Slot, asked_device, asked_number, next_job, serves, slots_for
 from core.jobs.events import Event, EventReader, EventWriter, attempt_offset, read_attempt
 from core.jobs.job import ACTIVE, QUEUED, Job, write_record
 from core.jobs.process import WorkerContext, context, detach, same_process
@@ -213,14 +213,14 @@ class Scheduler:
             self._closing.wait(self._poll_seconds)
 
     def _claim(self, slot: Slot, only: str | None) -> Job | None:
-        return self.store.claim(
-            slot=slot.name,
-            device=slot.device,
-            kinds=slot.kinds,
-            wanted=slot.wanted,
-            owner=self._me,
-            only=only,
-        )
+        def choose(queued: list[Job], busy: Collection[str]) -> tuple[Job, str, str] | None:
+            found = None if slot.name in busy else next_job(queued, busy, slot, self.slots)
+            if found is None:
+                return None
+            job, slots = found
+            return job, ",".join(s.name for s in slots), ",".join(s.device for s in slots)
+
+        return self.store.claim(choose=choose, owner=self._me, only=only)
 
     def _begin(self, job: Job) -> Supervisor | None:
         """Starts the worker of a job that this process has claimed."""
@@ -327,20 +327,26 @@ class Scheduler:
         for job in self.store.list(states={QUEUED}):
             # A shell that leaves the work to a server has no devices of its own.
             ours = self.devices and only in (None, job.id)
-            ours = ours and not serves(self.devices, job.device)
+            ours = ours and not serves(self.devices, job.device, asked_number(job))
             if ours and self.store.transition(job.id, {QUEUED}, "starting"):
                 conclude(
                     self.store,
                     self.workspace.root / job.folder,
                     job.id,
                     "failed",
-                    error=_(
-                        "This machine has no {device}, only {devices}.",
-                        device=job.device,
-                        devices=", ".join(self.devices),
-                    ),
+                    error=self._lacks(job),
                     advice=_("Start it again on another device, or with device auto."),
                 )
+
+    def _lacks(self, job: Job) -> str:
+        here = ", ".join(self.devices)
+        if serves(self.devices, job.device):
+            return _(
+                "It asks for the devices {asked}, and this machine has {devices}.",
+                asked=asked_number(job),
+                devices=here,
+            )
+        return _("This machine has no {device}, only {devices}.", device=job.device, devices=here)
 
     def _take_over(self, job: Job) -> None:
         """Watches the worker of a job whose scheduler has gone, or queues the job again."""

@@ -31,6 +31,8 @@ COLUMNS = tuple(item.name for item in fields(Job))
 _LEAST_BYTES = 2**16
 # Inside the class, `list` is the method.
 Jobs = list[Job]
+Choose = Callable[[Jobs, Collection[str]], tuple[Job, str, str] | None]
+"""(the queue, the slots that are held) -> (a job, the slot or slots that it gets, its devices)."""
 
 
 class Store:
@@ -147,40 +149,29 @@ class Store:
     def claim(
         self,
         *,
-        slot: str,
-        device: str,
-        kinds: Collection[str],
-        wanted: Collection[str],
+        choose: Choose,
         owner: tuple[int, float],
         only: str | None = None,
     ) -> Job | None:
-        """Takes the first queued job that fits the slot and sets it to `starting`.
+        """Takes the queued job that `choose` names and sets it to `starting`; None without one.
 
-        None when nothing fits or a job of any scheduler already holds the slot. `wanted` are the
-        requested devices that this slot serves. `only` restricts it to one job.
+        It is told those in the queue, in order, and the names of the slots that a job of any
+        scheduler holds. `only` restricts it to one job.
         """
         # Looked at before the write lock is taken: this is asked several times a second.
         if not self.list(states={QUEUED}):
             return None
-        with self.transaction() as sql:
-            busy = sql.execute(
-                f"SELECT 1 FROM jobs WHERE slot = ? AND state IN ({_marks(ACTIVE)}) LIMIT 1",
-                [slot, *sorted(ACTIVE)],
-            ).fetchone()
-            if busy:
+        with self.transaction():
+            held = [job.slot or "" for job in self.list(states=ACTIVE)]
+            queued = [job for job in self.list(states={QUEUED}) if only in (None, job.id)]
+            chosen = choose(queued, {name for slot in held for name in slot.split(",")})
+            if chosen is None:
                 return None
-            row = sql.execute(
-                f"SELECT id FROM jobs WHERE state = 'queued' AND kind IN ({_marks(kinds)}) "
-                f"AND device IN ({_marks(wanted)}) AND (? IS NULL OR id = ?) "
-                "ORDER BY position, created_at, id LIMIT 1",
-                [*sorted(kinds), *sorted(wanted), only, only],
-            ).fetchone()
-            if row is None:
-                return None
+            job, slot, device = chosen
             changes = {"slot": slot, "device": device, "started_at": time.time(), "pid": None}
             changes |= {"pid_started_at": None, "owner_pid": owner[0], "owner_started_at": owner[1]}
-            self._set(row["id"], {"state": "starting", **changes}, {QUEUED})
-            return self.get(row["id"])
+            self._set(job.id, {"state": "starting", **changes}, {QUEUED})
+            return self.get(job.id)
 
     def adopt(self, job: Job, owner: tuple[int, float]) -> bool:
         """Makes `owner` look after an active job, unless somebody took it since `job` was read."""

@@ -42,7 +42,8 @@ def main(
 ) -> None:
     """Does the job in `folder` and ends the process: 0 for finished or stopped, 1 for failed.
 
-    `device` is the slot's: cpu, mps, or cuda:N counted as this process sees them. `target`
+    `device` is the slot's: cpu, mps, or cuda:N counted as this process sees them, or several of
+    these with commas between. `target`
     replaces the function that does the job. `allowed` are the folders that may be read besides
     the workspace: the fork server that this process comes from may know others.
     """
@@ -112,14 +113,14 @@ def _do(folder: Path, root: Path, resume_from: str | None, target: str | None) -
 
 
 def device_environment(device: str) -> dict[str, str]:
-    """The environment that shows a worker its own device only."""
-    kind, _, number = device.partition(":")
+    """The environment that shows a worker its own device only, or its own devices."""
+    kind = device.partition(":")[0]
     if kind == DATA:
         return {}
     if kind == "cuda":
         visible = [part for part in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if part]
-        index = int(number or 0)
-        chosen = visible[index] if index < len(visible) else str(index)
+        numbers = [int(one.partition(":")[2] or 0) for one in device.split(",")]
+        chosen = ",".join(visible[n] if n < len(visible) else str(n) for n in numbers)
         # The order in which core.models.hardware counts them.
         order = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
         return {**order, "CUDA_VISIBLE_DEVICES": chosen, DEVICE_VARIABLE: kind}

@@ -26,6 +26,7 @@ _NO_VLLM = N_(
     "answers are written in the run's own process, and no vLLM server is started or asked"
 )
 _COMPLETIONS = N_("sampled completions stand in the run's events and on its page")
+_STRATEGY = N_("use training.strategy")
 # Fields that decide where files go, which rows are learned, or whether foreign code runs.
 REFUSED = {
     "output_dir": _OWN_FOLDER,
@@ -66,6 +67,8 @@ REFUSED = {
     "log_completions": _COMPLETIONS,
     "log_completions_hub_repo": _COMPLETIONS,
     "use_cpu": N_("use training.device"),
+    "fsdp": _STRATEGY,
+    "fsdp_config": _STRATEGY,
     "bf16": N_("use training.precision"),
     "fp16": N_("use training.precision"),
 }

@@ -9,6 +9,7 @@ from core.config import RunConfig, checked_fields
 from core.config.yaml_file import read_yaml
 from core.errors import ConfigError, Problem
 from core.rules.adapter import adapter_rules
+from core.rules.devices import device_rules
 from core.rules.extra import extra_rules
 from core.rules.methods import method_rules
 from core.rules.training import optimizer_rules, training_rules
@@ -33,6 +34,7 @@ def rule_problems(config: RunConfig) -> list[Problem]:
     return [
         *adapter_rules(config),
         *training_rules(config),
+        *device_rules(config),
         *optimizer_rules(config),
         *method_rules(config),
         *extra_rules(config),

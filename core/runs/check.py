@@ -12,9 +12,10 @@ from core.data.registry import load_dataset_info
 from core.errors import Problem, TunesmithError
 from core.jobs.devices import serves
 from core.language import _
-from core.models.hardware import local_devices
+from core.models.hardware import Device, probe
 from core.rules.base_model import adapter_problems, model_problems
 from core.rules.data import data_problems, reward_problems
+from core.rules.devices import device_problems
 from core.rules.machine import need_problems
 from core.runs.lineage import chain_problems
 from core.tokens.chat_templates import MODELS_OWN, load_template
@@ -30,19 +31,35 @@ def start_problems(
 ) -> list[Problem]:
     """All that keeps a run from being started, as far as the model is here: what `submit_run`
     would refuse. One that `goes_on` has what an earlier run began with."""
+    here = _here(devices)
+    labels = [device.label for device in here]
     return [
-        *_device_problems(config, devices),
+        *_device_problems(config, labels),
+        *device_problems(workspace, config, here),
         *_data_problems(workspace, config),
         *_template_problems(workspace, config),
         *model_problems(workspace, config),
         *adapter_problems(workspace, config, goes_on=goes_on),
         *([] if goes_on else chain_problems(workspace, config)),
-        *need_problems(config, local_devices() if devices is None else devices),
+        *need_problems(config, labels),
     ]
 
 
-def _device_problems(config: RunConfig, devices: Sequence[str] | None) -> list[Problem]:
-    here = list(devices) if devices is not None else local_devices()
+def _here(labels: Sequence[str] | None) -> list[Device]:
+    """This machine's devices, or those with these labels, of which less may be known."""
+    found = list(probe().devices)
+    if labels is None:
+        return found
+    known = {device.label: device for device in found}
+    return [known.get(label) or _named(label) for label in labels]
+
+
+def _named(label: str) -> Device:
+    kind, _colon, number = label.partition(":")
+    return Device(kind, int(number or 0), kind, 0, 0)  # type: ignore[arg-type]
+
+
+def _device_problems(config: RunConfig, here: Sequence[str]) -> list[Problem]:
     device = config.training.device
     accelerators = [name for name in here if name != "cpu"]
     found = []

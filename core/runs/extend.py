@@ -7,14 +7,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from core.config import RunConfig
+from core.config import RunConfig, checked_fields
+from core.config.run import settle_devices
 from core.data.registry import load_dataset_info
 from core.errors import ConfigError, JobError, Problem
 from core.jobs.job import Job
 from core.jobs.store import Store
 from core.language import _
 from core.models.checkpoints import Checkpoint, broken, last_good_checkpoint
+from core.models.hardware import local_devices
 from core.rules import load_config, parse_config
+from core.rules.half_batch import on_devices
 from core.runs.records import STATE_WORDS, run_job
 from core.runs.submit import submit_run
 from core.workspace import RunFolder, Workspace
@@ -34,10 +37,14 @@ CHANGEABLE = (
     "training.gradient_accumulation_steps",
     "training.gradient_checkpointing",
     "training.on_out_of_memory",
-    "training.device",
+    "training.device",  # and devices
+    "training.strategy",
+    "training.offload",
+    "training.deepspeed",
     "evaluation.",
     "tracking.",
 )
+_SHARING = ("training.devices", "training.strategy")
 _SCHEDULE = "training.lr_scheduler_type"
 # These remember the rate itself, so that neither it nor they can be changed on the way.
 _REMEMBERING = ("reduce_lr_on_plateau", "greedy")
@@ -68,7 +75,9 @@ def train_longer(
     start = _checkpoint(run, checkpoint)
     before = load_config(run.config)
     own_name = {"name": changes.get("name") or _("{name}, longer", name=job.name)[:80]}
-    config = parse_config(before.values() | dict(changes) | own_name)
+    config = parse_config(
+        before.values() | _same_step(before, changes, devices) | dict(changes) | own_name
+    )
     problems = [
         *_change_problems(before, config),
         *_rows_problems(workspace, before),
@@ -84,6 +93,25 @@ def train_longer(
         resume_from=str(start.path),
         devices=devices,
     )
+
+
+def _same_step(
+    before: RunConfig, changes: Mapping[str, Any], here: Sequence[str] | None
+) -> dict[str, Any]:
+    """On another number of devices a step learns from as many rows as before, if it can."""
+    if "training.devices" not in changes:
+        return {}
+    asked = checked_fields(before.values() | {"training.devices": changes["training.devices"]})
+    wanted = settle_devices(asked, local_devices() if here is None else here).training.devices
+    found = on_devices(before, wanted)
+    if found is None:
+        words = _(
+            "{devices}: so many cannot share the rows of a step evenly, as it is. Take another "
+            "number of devices.",
+            devices=wanted,
+        )
+        raise ConfigError([Problem("training.devices", words)])
+    return found
 
 
 def _checkpoint(run: RunFolder, name: str | None) -> Checkpoint:
@@ -128,6 +156,19 @@ def _change_problems(before: RunConfig, config: RunConfig) -> list[Problem]:
                     ),
                 )
             )
+    split = {before.training.strategy, config.training.strategy} - {"auto", "ddp"}
+    if split and any(old[path] != config.values()[path] for path in _SHARING):
+        found.append(
+            Problem(
+                "training.devices",
+                _(
+                    "a checkpoint of {strategy} goes on only on as many devices as it was made on, "
+                    "with the same strategy.",
+                    strategy=", ".join(sorted(split)),
+                ),
+                ("training.strategy",),
+            )
+        )
     types = {before.training.lr_scheduler_type, config.training.lr_scheduler_type}
     changed = old["training.learning_rate"] != config.training.learning_rate or len(types) > 1
     if changed and types & set(_REMEMBERING):

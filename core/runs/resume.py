@@ -116,7 +116,11 @@ def recall(folder: Path) -> dict[str, Any]:
         "device": device,
         "model": config.model.model_name_or_path,
         "dataset": config.data.dataset,
-        "params": {"device": device, **({"resume_from": place} if place else {})},
+        "params": {
+            "device": device,
+            **({"devices": config.training.devices} if config.training.devices != "1" else {}),
+            **({"resume_from": place} if place else {}),
+        },
     }
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from core.config import RunConfig
-from core.config.run import continues, run_and_checkpoint
+from core.config.run import continues, run_and_checkpoint, settle_devices
 from core.data.registry import load_dataset_info
 from core.errors import ConfigError, ExportError, JobError, ModelError
 from core.evaluation.answers.regex_match import check_pattern
@@ -22,6 +22,7 @@ from core.jobs.kinds import KINDS
 from core.jobs.queue import enqueue, new_folder
 from core.jobs.store import Store
 from core.language import _
+from core.models.hardware import local_devices
 from core.models.trained import FINAL, find_trained
 from core.remote.endpoint import endpoint_from
 from core.rules import parse_config
@@ -51,6 +52,7 @@ def submit_run(
     the data set, WorkspaceError when the checkpoint lies outside what may be read.
     """
     begin_at = workspace.confine(resume_from) if resume_from else None
+    config = settle_devices(config, local_devices() if devices is None else devices)
     config = parse_config(config.model_dump())
     problems = start_problems(workspace, config, devices, goes_on=begin_at is not None)
     if problems:
@@ -63,6 +65,8 @@ def submit_run(
     # It may be changed or deleted while the run waits.
     keep_with_run(folder, config.data.chat_template, workspace)
     params = {"device": config.training.device}
+    if config.training.devices != "1":
+        params["devices"] = config.training.devices
     try:
         begin, step = _take_over(workspace, RunFolder(folder), config, parent_id, begin_at)
     except BaseException:

@@ -11,7 +11,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from core.jobs.job import read_record
+from core.jobs.devices import next_job, slots_for
+from core.jobs.job import Job, read_record
 from core.jobs.worker import main as work
 from core.models.hardware import local_devices
 from core.workspace import Workspace
@@ -31,7 +32,9 @@ def main(argv: Sequence[str]) -> int:
         str(folder),
         str(root),
         str(workspace.confine(folder / resume)) if resume else None,
-        _device(str(record.get("device", "auto"))),
+        _device(
+            str(record.get("device", "auto")), str(record.get("params", {}).get("devices", "1"))
+        ),
         allowed=[str(path) for path in workspace.allowed],
     )
     return 0
@@ -45,8 +48,12 @@ def _root(folder: Path, place: str) -> Path | None:
     return folder.parents[len(parts) - 1]
 
 
-def _device(asked: str) -> str:
-    return local_devices()[0] if asked == "auto" else asked
+def _device(asked: str, number: str) -> str:
+    """The devices to work on: those that a slot gave, or else the first that will do."""
+    slots = slots_for(local_devices())
+    job = Job("", "train", "", "", device=asked, params={"devices": number})
+    found = next((next_job([job], (), slot, slots) for slot in slots), None)
+    return ",".join(slot.device for slot in found[1]) if found else asked
 
 
 if __name__ == "__main__":

@@ -21,6 +21,10 @@ RESOLVED = {"per_device_train_batch_size": 1, "gradient_checkpointing": False}
 OWN = {
     "training.precision",
     "training.device",
+    "training.devices",
+    "training.strategy",
+    "training.offload",
+    "training.deepspeed",  # the launcher is told of it
     "training.extra",
     "evaluation.early_stopping_patience",
     "evaluation.early_stopping_threshold",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,21 @@ from core.jobs.kinds import KINDS
 from core.jobs.process import context, kill_worker
 from core.jobs.queue import enqueue
 from core.jobs.scheduler import Scheduler
-from core.jobs.store import Store
+from core.jobs.store import Choose, Store
 from core.workspace import Workspace, new_id
 from tests.waiting import until
 
 ROOT = Path(__file__).parents[2]
 LIGHT = ("core.jobs.worker", "tests.jobs.fake_jobs")
+
+
+def for_slot(name: str) -> Choose:
+    """The next job of the queue for a slot, whatever it asks for."""
+
+    def choose(queued: list[Job], busy: Collection[str]) -> tuple[Job, str, str] | None:
+        return (queued[0], name, "cpu") if queued and name not in busy else None
+
+    return choose
 
 
 class Bench:

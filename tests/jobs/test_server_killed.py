@@ -18,7 +18,7 @@ from core.jobs.store import Store
 from core.jobs.supervise import look_once
 from core.runs.curves import curves
 from core.workspace import Workspace
-from tests.jobs.bench import ROOT, Bench
+from tests.jobs.bench import ROOT, Bench, for_slot
 from tests.waiting import end_of, until
 
 
@@ -190,9 +190,7 @@ def test_a_job_that_was_claimed_but_never_begun_is_queued_again(bench: Bench, lo
     dead = subprocess.run(
         [sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True
     )
-    bench.store.claim(
-        slot="cpu", device="cpu", kinds={"train"}, wanted={"auto"}, owner=(int(dead.stdout), 1.0)
-    )
+    bench.store.claim(choose=for_slot("cpu"), owner=(int(dead.stdout), 1.0))
     assert bench.store.get(job.id).state == "starting"
     with FileLock(bench.folder(job) / ".job.lock") if locked else nullcontext():
         bench.scheduler()

@@ -18,6 +18,7 @@ from core.jobs.store import Store
 from core.language import Text, _
 from core.rules import parse_config
 from core.workspace import Workspace
+from tests.jobs.bench import for_slot
 
 
 @pytest.fixture
@@ -31,9 +32,7 @@ def job(number: int = 1, **values: object) -> Job:
 
 
 def claim(store: Store, slot: str = "cpu", owner: int = 1, only: str | None = None) -> Job | None:
-    return store.claim(
-        slot=slot, device="cpu", kinds={"train"}, wanted={"auto"}, owner=(owner, 1.0), only=only
-    )
+    return store.claim(choose=for_slot(slot), owner=(owner, 1.0), only=only)
 
 
 def test_a_job_comes_back_as_it_was_added(store: Store) -> None:

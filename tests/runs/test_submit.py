@@ -24,7 +24,7 @@ from core.runs.resume import resume_run
 from core.runs.submit import submit_evaluation, submit_export, submit_run
 from core.setup.extras import EXTRAS
 from core.tokens.chat_templates import delete_template, save_template
-from tests.jobs.bench import Bench
+from tests.jobs.bench import Bench, for_slot
 from tests.jobs.fake_jobs import write_checkpoint
 
 CPU = ["cpu"]
@@ -123,9 +123,7 @@ def test_a_waiting_run_is_cancelled(bench: Bench) -> None:
 def test_a_stop_before_the_worker_is_ready_is_heeded(bench: Bench) -> None:
     """The first worker takes ten seconds to come, and people change their minds in less."""
     job = bench.add(steps=3)
-    claimed = bench.store.claim(
-        slot="cpu", device="cpu", kinds={"train"}, wanted={"auto"}, owner=(os.getpid(), 0.0)
-    )
+    claimed = bench.store.claim(choose=for_slot("cpu"), owner=(os.getpid(), 0.0))
     assert claimed is not None
     stop_job(bench.workspace, bench.store, job.id)
     bench.scheduler()  # adopts it, since no process of that start time exists

@@ -14,13 +14,14 @@ import psutil
 from gradio.components import Component
 
 from core.config import RunConfig, nest
+from core.config.run import device_count
 from core.errors import ConfigError, Problem, TunesmithError
 from core.estimate.auto import device_of
 from core.estimate.changes import Change, changes_that_fit
 from core.estimate.memory import MemoryEstimate
 from core.estimate.pace import Pace, pace_from_runs, seconds_of, try_run
 from core.estimate.plan import RunEstimate, estimate_run
-from core.estimate.summary import Summary, optimizer_steps, rows_of_trainer, summarize
+from core.estimate.summary import Summary, optimizer_steps, rows_of_trainer, step_text, summarize
 from core.language import _, n_
 from core.models.hardware import Device, Hardware
 from core.models.location import ensure_model, local_model
@@ -73,6 +74,7 @@ def card(
         _("Rows"): _rows(summary),
         _("Tokens"): _("counting") if waiting else _tokens(summary, counts),
         _("Training steps"): _steps(summary, estimate.config or config, counts),
+        _("Rows a step"): step_text(estimate.config or config) or _("when it starts"),
     }
     time = time_text(app, estimate, counts, trial)
     time = f"<div><dt>{_('Time')}</dt><dd>{time}</dd></div>"
@@ -261,9 +263,16 @@ def memory_html(estimate: RunEstimate) -> str:
     device = messages.escape(estimate.device.name)
     return (
         f'<section class="need"><h3>{_("Memory")}</h3><p class="need-{state}">{fits}'
-        f"<small>{device}</small></p>{_bar(memory, free)}{_parts(memory)}{_doubts(memory)}"
+        f"<small>{device}{_each(estimate)}</small></p>"
+        f"{_bar(memory, free)}{_parts(memory)}{_doubts(memory)}"
         "</section>"
     )
+
+
+def _each(estimate: RunEstimate) -> str:
+    """Which of several devices the figures are of."""
+    count = device_count(estimate.config) if estimate.config else 1
+    return "" if count == 1 else n_(", on the one device", ", on each of {n} devices", count)
 
 
 def _amount(memory: MemoryEstimate, free: int) -> str:

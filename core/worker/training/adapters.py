@@ -42,6 +42,7 @@ from core.language import _
 from core.models.origin import own_adapter
 from core.models.trainable import FEEDFORWARD
 from core.worker.models.loading import adapter_misfit
+from core.worker.training import ranks
 from core.worker.training.attention import other_attention
 from core.worker.training.beginning import Beginning
 from core.worker.training.trainer import same_randomness
@@ -291,7 +292,7 @@ def _keep_beginning(model: Any, start: Beginning) -> None:
     A run that goes on finds it kept already; its weights are those of a fresh beginning.
     """
     place = beginning_of(start)
-    if place.is_dir():
+    if place.is_dir() or not ranks.is_first():
         return
     making = place.with_name(f".{place.name}.making")
     shutil.rmtree(making, ignore_errors=True)
@@ -421,8 +422,11 @@ def _two_rates(trainer: Any, ratio: float) -> Any:
     )
 
 
-def save_adapter(model: Any, folder: Path, start: Beginning, *, embeddings: bool) -> None:
-    """Writes the adapter so that it fits the base as others have it.
+def save_adapter(
+    model: Any, folder: Path, start: Beginning, weights: Any = None, *, embeddings: bool
+) -> None:
+    """Writes the adapter so that it fits the base as others have it. `weights` are those of the
+    whole model where it is split.
 
     One that began with a part of the base is written as the difference from how it began: a plain
     LoRA of twice the rank. What LoftQ's rounding of the base lost beside that stays lost.
@@ -430,7 +434,7 @@ def save_adapter(model: Any, folder: Path, start: Beginning, *, embeddings: bool
     options: dict[str, Any] = {"save_embedding_layers": embeddings}
     beginning = beginning_of(start)
     if not beginning.is_dir():
-        model.save_pretrained(str(folder), **options)
+        model.save_pretrained(str(folder), state_dict=weights, **options)
         return
     model.save_pretrained(
         str(folder), path_initial_model_for_weight_conversion=str(beginning), **options

@@ -22,6 +22,7 @@ from core.models.labels import labels_of
 from core.models.location import ensure_model
 from core.models.origin import own_adapter, own_base, read_origin, read_stack
 from core.models.trained import NewTokens
+from core.rules.devices import SPLIT
 from core.runs.origin_files import lay_origin
 from core.tokens.chat_templates import keep_with_run, use_runs_own
 from core.worker.models.classifier import open_with_head
@@ -59,6 +60,11 @@ class Beginning:
     @property
     def device(self) -> str:
         return self.config.training.device
+
+    @property
+    def place(self) -> str:
+        """Where the model is loaded to: one that is split is dealt out from the CPU."""
+        return "cpu" if self.config.training.strategy in SPLIT else self.device
 
     def decide(self, choices: Sequence[resolve.Choice]) -> None:
         """Changes what was set, and says why."""

@@ -18,6 +18,7 @@ from core.config.schedules import STAYS_AT_ZERO
 from core.jobs.events import EventWriter
 from core.language import _
 from core.models.hardware import probe
+from core.worker.training import ranks
 from core.worker.training.trackers import Trackers
 from core.worker.training.trainer import WatchedTrainer
 
@@ -103,11 +104,10 @@ class ReportEvents(TrainerCallback):
 
     def _speed(self) -> dict[str, float]:
         """Real tokens and rows of each second in steps since the last log."""
-        tokens = self._trainer.tokens_trained - self._tokens_told
-        rows = self._trainer.rows_trained - self._rows_told
+        own = self._trainer.tokens_trained, self._trainer.rows_trained
+        tokens, rows = ranks.summed((own[0] - self._tokens_told, own[1] - self._rows_told))
         seconds = max(self._seconds_untold, 1e-9)
-        self._tokens_told += tokens
-        self._rows_told += rows
+        self._tokens_told, self._rows_told = own
         self._seconds_untold = 0.0
         return {
             "tokens_per_second": round(tokens / seconds, 1),
@@ -163,7 +163,7 @@ class StopOnRequest(TrainerCallback):
         self._needs_every_evaluation = needs_every_evaluation
 
     def on_step_end(self, args: Any, state: Any, control: Any, **given: Any) -> None:
-        if state.global_step >= state.max_steps or not self.request.exists():
+        if state.global_step >= state.max_steps or not ranks.in_any(self.request.exists()):
             return
         self.stopped = True
         control.should_training_stop = True

@@ -72,7 +72,7 @@ class Classification(HeadedRecipe):
     def open_headed(self) -> tuple[Any, list[str]]:
         start = self.start
         return load_classifier(
-            self.config, start.base, self.labels, start.tokenizer, device=start.device
+            self.config, start.base, self.labels, start.tokenizer, device=start.place
         )
 
     def load(self, part: Part, limit: int | None) -> Rows:

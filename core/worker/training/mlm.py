@@ -9,6 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 import torch
+from accelerate import PartialState
 from transformers import DataCollatorForLanguageModeling, TrainerCallback, TrainingArguments
 
 from core.data.record import Part
@@ -36,7 +37,7 @@ class MLM(HeadedRecipe):
 
     def open_headed(self) -> tuple[Any, list[str]]:
         start, precision = self.start, self.config.training.precision
-        model, new = load_masked(self.config, start.base, device=start.device, precision=precision)
+        model, new = load_masked(self.config, start.base, device=start.place, precision=precision)
         make_room_for_new_tokens(model, start)
         if new:
             self._tell(
@@ -178,7 +179,9 @@ class Hiding:
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
         if "labels" in rows[0]:
             return self._padded(rows)
-        self.masks.generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.drawn)
+        # As one process counts its batches, which several take by turns.
+        place = self.drawn * PartialState().num_processes + PartialState().process_index
+        self.masks.generator = torch.Generator().manual_seed(self.seed * 1_000_003 + place)
         self.drawn += 1
         pad = self.masks.tokenizer.pad_token_id
         width = max(len(row["input_ids"]) for row in rows)

@@ -27,6 +27,7 @@ from core.progress import Tell
 from core.tokens.sides import Side, sides_of_rows
 from core.tokens.tokenize import NO_LOSS, TokenizedRow
 from core.worker.models.loading import DTYPES, open_trained, resolve_base
+from core.worker.training import ranks
 from core.worker.training.adapters import peft_config
 from core.worker.training.beginning import Beginning
 from core.worker.training.recipe import Recipe, arguments, data_seed
@@ -225,7 +226,7 @@ def _other_run(run_id: str, start: Beginning) -> Any:
     trained = find_trained(start.workspace.run(run_id))
     base = resolve_base(trained.base, start.workspace)
     dtype = DTYPES[start.config.training.precision]
-    model, tokenizer = open_trained(trained, base, device=start.device, dtype=dtype)
+    model, tokenizer = open_trained(trained, base, device=start.place, dtype=dtype)
     if tokenizer.get_vocab() != start.tokenizer.get_vocab():
         raise ModelError(
             _(
@@ -421,7 +422,9 @@ class JudgedTrainer(PreferenceTrainer, KTOTrainer):
 
     def evaluation_loop(self, *given: Any, **options: Any) -> Any:
         self._judged = []
-        return super().evaluation_loop(*given, **options)
+        output = super().evaluation_loop(*given, **options)
+        self._judged = ranks.gathered(self._judged)
+        return output
 
     def prediction_step(self, model: Any, inputs: Any, *given: Any, **options: Any) -> Any:
         self._heard.clear()

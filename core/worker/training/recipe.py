@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Protocol
 from transformers import EarlyStoppingCallback, TrainerCallback
 
 from core.config import RunConfig
+from core.config.run import device_count
 from core.data.record import Part
 from core.jobs.process import named
 from core.language import _
@@ -18,9 +19,10 @@ from core.models.fingerprint import keep_base
 from core.models.origin import maker_of, own_adapter, own_base, read_origin
 from core.models.starter import STARTER_MODELS
 from core.models.trained import FINAL
+from core.rules.devices import SPLIT
 from core.worker.models.classifier import longest_input
 from core.worker.models.loading import attention_asked_for, load_base, with_adapter
-from core.worker.training import resolve
+from core.worker.training import ranks, resolve
 from core.worker.training.adapters import save_adapter, start_adapter, take_adapter
 from core.worker.training.beginning import Beginning, begin
 from core.worker.training.callbacks import ReportEvents, StopOnRequest
@@ -42,7 +44,8 @@ def run(folder: RunFolder, workspace: Workspace, config: RunConfig, resume: Path
     """
     recipe, trainer = prepare(folder, workspace, config, resume)
     reporter = recipe.start.reporter
-    keep_base(folder, recipe.start.base)
+    if ranks.is_first():
+        keep_base(folder, recipe.start.base)
     reporter.trainable(trainer.model)
     stop = _watch(trainer, recipe.start, recipe.callbacks(trainer))
     pushes = None
@@ -62,7 +65,8 @@ def prepare(
     folder: RunFolder, workspace: Workspace, config: RunConfig, resume: Path | None
 ) -> tuple[Recipe, Any]:
     """A run with its trainer, ready to begin. Raises as `run` does."""
-    start = begin(folder, workspace, config, resume)
+    with ranks.first_goes_first():
+        start = begin(folder, workspace, config, resume)
     add_new_tokens(start)
     reporter = start.reporter
     # Only the family that is asked for is imported: some take seconds.
@@ -84,7 +88,8 @@ def prepare(
         )
         reporter.events.write("log", level="warning", message=message)
     recipe.choose_batch()
-    recipe.config.save(folder.config)
+    if ranks.is_first():
+        recipe.config.save(folder.config)
     reporter.check_stop()
     reporter.doing(_("Preparing the trainer"))
     return recipe, recipe.make_trainer()
@@ -126,9 +131,7 @@ class Recipe:
 
     def load_base(self) -> Any:
         precision = self.config.training.precision
-        return load_base(
-            self.config, self.start.base, device=self.start.device, precision=precision
-        )
+        return load_base(self.config, self.start.base, device=self.start.place, precision=precision)
 
     def frozen_copy(self) -> Any:
         """A second copy of the model as the run begins, in evaluation mode and frozen."""
@@ -148,9 +151,10 @@ class Recipe:
             resolve.estimate_need(self.model, self.config),
             self.lengths(),
             device=start.device,
-            free=resolve.free_bytes(start.device),
+            free=resolve.free_bytes(start.device, device_count(self.config)),
         )
-        start.config = start.reporter.chosen(self.config, [self.fitted(one) for one in choices])
+        fitted = ranks.agreed([self.fitted(one) for one in choices])
+        start.config = start.reporter.chosen(self.config, fitted)
 
     def fitted(self, choice: resolve.Choice) -> resolve.Choice:
         """A choice of `choose_batch` as the method can take it."""
@@ -249,7 +253,10 @@ def _watch(trainer: Any, start: Beginning, callbacks: Sequence[TrainerCallback])
     )
     trainer.add_callback(ReportEvents(start.reporter.events, trainer, _trackers(trainer, start)))
     for callback in [*adapter_callbacks, *callbacks]:
-        trainer.add_callback(callback)
+        # One process can ask a model that it has all of, while the others wait.
+        asks = isinstance(callback, SampleAnswers)
+        if not asks or (ranks.is_first() and start.config.training.strategy not in SPLIT):
+            trainer.add_callback(callback)
     if patience is not None:
         threshold = evaluation.early_stopping_threshold
         trainer.add_callback(EarlyStoppingCallback(patience, threshold))
@@ -292,6 +299,11 @@ def save(trainer: Any, start: Beginning, *beside: Kept) -> None:
     next to its place and renamed."""
     folder, config = start.run, start.config
     is_adapter = config.adapter.is_adapter
+    # Each process has a part of a split model, and all of them put it together.
+    is_split = config.training.strategy in SPLIT
+    parts = trainer.accelerator.get_state_dict(trainer.model_wrapped) if is_split else None
+    if not ranks.is_first():
+        return
     target = folder.adapter if is_adapter else folder.model
     making = folder.root / f".{target.name}.making"
     shutil.rmtree(making, ignore_errors=True)
@@ -299,9 +311,9 @@ def save(trainer: Any, start: Beginning, *beside: Kept) -> None:
     try:
         if is_adapter:
             _name_base(model, start)
-            save_adapter(model, making, start, embeddings=_saves_embeddings(config))
+            save_adapter(model, making, start, parts, embeddings=_saves_embeddings(config))
         else:
-            model.save_pretrained(str(making))
+            model.save_pretrained(str(making), state_dict=parts)
         trainer.processing_class.save_pretrained(str(making))
         for kept in filter(None, (start.new_tokens, *beside)):
             kept.save(making)

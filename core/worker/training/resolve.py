@@ -126,12 +126,12 @@ def estimate_need(model: Any, run: RunConfig) -> Need | None:
     return Need(shape, run, kind if kind in ("cuda", "mps") else "cpu", unpadded)
 
 
-def free_bytes(device: str) -> int:
+def free_bytes(device: str, processes: int = 1) -> int:
     """Memory that this process may take in all: what is free now, and what it holds already; with
-    the CPU the machine's."""
+    the CPU its share of the machine's."""
     if device == "cuda":
         return int(torch.cuda.mem_get_info()[0]) + int(torch.cuda.memory_reserved())
-    return int(psutil.virtual_memory().available + psutil.Process().memory_info().rss)
+    return int(psutil.virtual_memory().available // processes + psutil.Process().memory_info().rss)
 
 
 def choose_batch(

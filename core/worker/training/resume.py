@@ -54,6 +54,14 @@ class MemoryRanOut(TrainingError):
     """The memory was not enough for the run as it is set."""
 
 
+class LackOfMemory(RuntimeError):
+    """What one of the processes of a run had too little memory for, in its words."""
+
+    def __init__(self, said: str, *, in_evaluation: bool) -> None:
+        super().__init__(said)
+        self.in_evaluation = in_evaluation
+
+
 class BrokenCheckpoint(TrainingError):
     """A checkpoint that cannot be read, though its files looked whole. `path` is its folder."""
 
@@ -100,8 +108,7 @@ def _with_less(run: RunFolder, error: Exception, events: EventWriter) -> Path | 
     """Halves what is in memory at once, if the run may, and doubles the accumulation, so that a
     step learns from as many rows as before; the checkpoint to go on from, if any."""
     config = load_config(run.config)
-    names = {frame.name for frame in traceback.extract_tb(error.__traceback__)}
-    change = halved(config, in_evaluation=not names.isdisjoint(_EVALUATING))
+    change = halved(config, in_evaluation=in_evaluation(error))
     if change is None or config.training.on_out_of_memory != "halve":
         advice = advise(error)
         hint = advice.hint
@@ -125,6 +132,14 @@ def _with_less(run: RunFolder, error: Exception, events: EventWriter) -> Path | 
         message = _("{name}: {value} ({reason})", name=name, value=value, reason=reason)
         events.write("log", level="warning", message=message, choice=choice)
     return checkpoint.path if checkpoint else None
+
+
+def in_evaluation(error: BaseException) -> bool:
+    """Whether it was the evaluation's batch that did not fit."""
+    if isinstance(error, LackOfMemory):
+        return error.in_evaluation
+    names = {frame.name for frame in traceback.extract_tb(error.__traceback__)}
+    return not names.isdisjoint(_EVALUATING)
 
 
 def ran_out(error: BaseException) -> bool:

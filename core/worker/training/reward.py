@@ -42,7 +42,7 @@ class Reward(HeadedRecipe):
     def open_headed(self) -> tuple[Any, list[str]]:
         start = self.start
         return load_classifier(
-            self.config, start.base, ScoreHead(), start.tokenizer, device=start.device
+            self.config, start.base, ScoreHead(), start.tokenizer, device=start.place
         )
 
     def load(self, part: Part, limit: int | None) -> Rows:

@@ -20,6 +20,7 @@ import torch
 from transformers.utils import logging as transformers_logging
 
 from core.config import RunConfig
+from core.config.run import device_count, settle_devices
 from core.data.record import Counts, DatasetInfo
 from core.data.registry import load_dataset_info
 from core.data.rowfile import RowWriter, iter_rows
@@ -27,11 +28,12 @@ from core.data.rowtext import texts
 from core.errors import TrainingError
 from core.jobs.events import read_events
 from core.language import _
-from core.models.hardware import probe
+from core.models.hardware import local_devices, probe
 from core.progress import Stopped, Tell
-from core.rules import parse_config
+from core.rules import load_config, parse_config
 from core.runs.curves import curves
 from core.worker.training import recipe
+from core.worker.training.launch import launch
 from core.worker.training.resume import in_attempts
 from core.workspace import RunFolder, Workspace
 
@@ -51,12 +53,20 @@ def run_training(folder: Path, workspace_root: Path, resume_from: Path | None) -
                 _("There is no checkpoint in {folder}.", folder=str(resume_from)),
                 _("Resume from another one, or start the run again."),
             )
-    _be_quiet()
-    _be_quick()
+    be_ready()
+    config = settle_devices(load_config(run.config), local_devices())
+    config.save(run.config)
+    train = recipe.run if device_count(config) == 1 else launch
     try:
-        return in_attempts(run, partial(recipe.run, run, workspace), resume_from)
+        return in_attempts(run, partial(train, run, workspace), resume_from)
     except Stopped:
         return "stopped"
+
+
+def be_ready() -> None:
+    """What a process does before it trains."""
+    _be_quiet()
+    _be_quick()
 
 
 def _be_quiet() -> None:
@@ -84,6 +94,10 @@ _ID = "trial"
 _LOOKED_AT, _MOST_ROWS = 50_000, 512
 _QUIET: dict[str, Any] = {
     "training.max_steps": TRIAL_STEPS,
+    "training.devices": "1",
+    "training.strategy": "auto",
+    "training.offload": False,
+    "training.deepspeed": "",
     "evaluation.eval_strategy": "no",
     "evaluation.load_best_model_at_end": False,
     "evaluation.early_stopping_patience": None,

@@ -133,7 +133,9 @@ class RowMeanTrainer(WatchedTrainer):
         if any(name.startswith("eval_") for name in logs):
             values = self._eval_values()
             for name, found in values.items():
-                if len(found) == len(self._rows_measured):
+                # Of several processes each knows its own rows; then the library's means stand.
+                alone = self.accelerator.num_processes == 1
+                if alone and len(found) == len(self._rows_measured):
                     values[name] = [self._mean(found)]
         super().log(logs, *given, **options)
 

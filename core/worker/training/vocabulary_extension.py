@@ -114,5 +114,5 @@ class KeepNewTokens(TrainerCallback):
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-        if folder.is_dir():
+        if folder.is_dir() and args.should_save:
             self._tokens.save(folder)

@@ -1,0 +1,138 @@
+"""A run on several devices: `accelerate launch` starts a process for each, which is
+`core.worker.training.rank`, and this one, the job's worker, waits for their end and tells it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import trl
+
+import core
+from core.config import RunConfig
+from core.config.run import device_count
+from core.errors import TrainingError
+from core.jobs.process import start_time
+from core.language import _, unpack
+from core.models.hardware import probe
+from core.worker.training import ranks
+from core.worker.training.resume import BrokenCheckpoint, LackOfMemory
+from core.workspace import RunFolder, Workspace
+
+_CONFIGS = Path(trl.__file__).parent / "accelerate_configs"
+_FILES = {"ddp": "multi_gpu", "fsdp": "fsdp2", **{f"zero{n}": f"zero{n}" for n in (1, 2, 3)}}
+# As torch's launcher lists the processes that failed.
+_DEATH = re.compile(r"rank\s*:\s*(\d+).*?\n\s*exitcode\s*:\s*(-\d+)")
+# What the launcher sends to those that are left when one has failed.
+_ENDED_BY_LAUNCHER = -int(signal.SIGTERM)
+
+
+def reports(run: RunFolder) -> Path:
+    """Where each process says how it ended."""
+    return run.root / ".ranks"
+
+
+def launch(run: RunFolder, workspace: Workspace, config: RunConfig, resume: Path | None) -> str:
+    """As `core.worker.training.recipe.run`, on as many devices as the run asks for."""
+    shutil.rmtree(reports(run), ignore_errors=True)
+    reports(run).mkdir()
+    begins = run.log.stat().st_size if run.log.exists() else 0
+    words = [str(run.root), str(workspace.root), *([str(resume)] if resume else [])]
+    command = [*launcher(config), "-m", "core.worker.training.rank", *words]
+    try:
+        with run.log.open("ab") as log:
+            code = subprocess.call(command, env=_environment(), stdout=log, stderr=log)
+        with run.log.open("rb") as log:
+            log.seek(begins)
+            said = log.read().decode(errors="replace")
+        return _outcome(_read(run), said, code, device_count(config))
+    finally:
+        shutil.rmtree(reports(run), ignore_errors=True)
+
+
+def launcher(config: RunConfig) -> list[str]:
+    """The command of accelerate, as far as what it starts: with the settings that TRL carries for
+    the strategy, or with the person's own file for DeepSpeed."""
+    training, count = config.training, device_count(config)
+    strategy = "ddp" if training.strategy == "auto" else training.strategy
+    command = [sys.executable, "-m", "accelerate.commands.launch"]
+    if training.deepspeed:
+        # A file of accelerate's that says nothing of DeepSpeed: what both say is refused.
+        command += ["--config_file", str(_CONFIGS / "single_gpu.yaml"), "--use_deepspeed"]
+        command += ["--deepspeed_config_file", training.deepspeed]
+    else:
+        command += ["--config_file", str(_CONFIGS / f"{_FILES[strategy]}.yaml")]
+        if strategy.startswith("zero"):
+            batches = training.gradient_accumulation_steps
+            command += ["--gradient_accumulation_steps", str(batches)]
+        command += _offload(strategy) if training.offload else []
+    threads = max(1, probe().cpu_count // count)
+    # The run's own precision is told by its TrainingArguments.
+    command += ["--num_processes", str(count), "--mixed_precision", "no"]
+    return [*command, "--main_process_port", "0", "--num_cpu_threads_per_process", str(threads)]
+
+
+def _offload(strategy: str) -> list[str]:
+    if strategy == "fsdp":
+        return ["--fsdp_offload_params", "true"]
+    weights = ["--offload_param_device", "cpu"] if strategy == "zero3" else []
+    return ["--offload_optimizer_device", "cpu", *weights]
+
+
+def _environment() -> dict[str, str]:
+    pid = os.getpid()
+    path = [str(Path(core.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
+    return {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(filter(None, path)),
+        ranks.VARIABLE: f"{pid}:{start_time(pid)}",
+    }
+
+
+def _read(run: RunFolder) -> dict[int, dict[str, Any]]:
+    found = sorted(reports(run).glob("*.json"))
+    return {int(path.stem): unpack(json.loads(path.read_text("utf-8"))) for path in found}
+
+
+def _outcome(ends: dict[int, dict[str, Any]], said: str, code: int, count: int) -> str:
+    """How the run ended. Raises what ended it: the first error that is not another's echo, else the
+    death of a process."""
+    states = [end["state"] for end in ends.values() if "state" in end]
+    errors = sorted((end for end in ends.values() if "error" in end), key=lambda end: end["time"])
+    if (code == 0 or not errors) and states:
+        return str(states[0])
+    own = [end for end in errors if not end["echo"]]
+    if own:
+        raise _error(own[0])
+    deaths = [(int(rank), int(number)) for rank, number in _DEATH.findall(said)]
+    killed = [(rank, -number) for rank, number in deaths if number != _ENDED_BY_LAUNCHER]
+    if killed:
+        rank, number = killed[0]
+        message = _(
+            "Process {rank} of {count} was killed (signal {number}), which ended the others too.",
+            rank=rank + 1,
+            count=count,
+            number=number,
+        )
+        hint = _("Short of memory? Go on with half the batch. Else resume it.")
+        raise TrainingError(message, hint)
+    if errors:
+        raise _error(errors[0])
+    message = _("The processes of the run ended with exit code {code}.", code=code)
+    raise TrainingError(message, _("See the end of worker.log."))
+
+
+def _error(end: dict[str, Any]) -> Exception:
+    """What a process of the run raised, as far as it matters to who tries again."""
+    if end.get("checkpoint"):
+        return BrokenCheckpoint(Path(end["checkpoint"]), end["reason"])
+    if end["memory"]:
+        return LackOfMemory(end["said"], in_evaluation=end["evaluating"])
+    return TrainingError(end["error"], end["advice"])
