@@ -14,6 +14,7 @@ from core.evaluation.targets import Target
 from core.export.reports import list_exports
 from core.language import _
 from core.models.checkpoints import checkpoints
+from core.models.starter import STARTER_MODELS
 from core.models.trained import FINAL
 from core.rules import load_config
 from core.runs.submit import submit_evaluation
@@ -123,14 +124,16 @@ class _Evaluate:
 
     def _build_judge(self) -> None:
         with gr.Row(elem_classes="picker"):
-            self.judge = gr.Textbox(
+            self.judge = gr.Dropdown(
+                [(_("None"), "")],
+                value="",
                 label=_("Judge"),
                 info=_(
-                    "A model of the endpoint in the environment, which compares the "
-                    "answers in both orders. Empty for none."
+                    "Compares the answers in both orders: a model of this machine, or, by its "
+                    "name, one of the endpoint in the environment."
                 ),
+                allow_custom_value=True,
                 elem_id="evaluate-judge",
-                max_lines=1,
                 min_width=220,
             )
             self.rubric = gr.Textbox(
@@ -166,6 +169,7 @@ class _Evaluate:
             self.compare: gr.Checkbox(visible=_has_base(self.app, run_id)),
             self.dataset: gr.Dropdown(sets, value=kept if kept in dict(sets).values() else ""),
             self.against: gr.Dropdown(_others(self.app, run_id)),
+            self.judge: gr.Dropdown(_judges(self.app)),
             **self._shown(run_id),
         }
 
@@ -178,7 +182,7 @@ class _Evaluate:
             "against": list(data[self.against] or []),
             "pattern": data[self.pattern].strip(),
             "general": data[self.general],
-            "judge": data[self.judge].strip(),
+            "judge": (data[self.judge] or "").strip(),
             "rubric": data[self.rubric],
         }
         try:
@@ -218,11 +222,11 @@ class _Evaluate:
         quiet = QUIET
         drawn = {self.shown, *self.answers.outputs}
         boxes = {self.earlier, self.newest, *drawn}
-        fields = {self.form, self.compare, self.dataset, self.against}
+        fields = {self.form, self.compare, self.dataset, self.against, self.judge}
         parts = {*self.beginning.outputs, *fields, *boxes}
         shared.on_show("evaluate", self.open, {run, self.dataset}, parts)
         asked = {run, self.checkpoint, self.rows, *fields, self.pattern, self.general}
-        asked = (asked | {self.judge, self.rubric}) - {self.form}
+        asked = (asked | {self.rubric}) - {self.form}
         begun = self.start.click(self.begin, asked, self.said, **quiet)
         self.jobs.wire(shared, "evaluate", run, self.start, begun)
         shared.on_tick(self.refresh, {run, self.newest}, boxes)
@@ -276,6 +280,17 @@ def _others(app: App, run_id: str) -> list[tuple[str, str]]:
                 own.append((_("Merged model"), str(Target("model", str(export.path)))))
     others = [(title, f"run:{name}") for title, name in run_choices(trained_runs(app))]
     return own + [(title, name) for title, name in others if name != f"run:{run_id}"]
+
+
+def _judges(app: App) -> list[tuple[str, str]]:
+    """Models that can judge: none, each run's, each base."""
+    runs = trained_runs(app)
+    bases = dict.fromkeys([*(run.job.model for run in runs), *STARTER_MODELS])
+    return [
+        (_("None"), ""),
+        *((title, str(Target("run", name))) for title, name in run_choices(runs)),
+        *((_("Base: {name}", name=name), str(Target("model", name))) for name in bases),
+    ]
 
 
 def _report(found: Evaluation | None, with_base: bool) -> str:

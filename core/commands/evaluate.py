@@ -59,7 +59,10 @@ def add(commands: Any, common: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--judge",
         metavar="MODEL",
-        help=_("a model of the endpoint in the environment compares the answers, in both orders"),
+        help=_(
+            "a model that compares the answers, in both orders: one of --against's names, or a "
+            "model of the endpoint in the environment"
+        ),
     )
     parser.add_argument("--rubric", metavar="TEXT", help=_("what counts for the judge"))
     parser.add_argument(
@@ -86,7 +89,8 @@ def run(args: argparse.Namespace, output: Output) -> int:
         raise UsageError(_("--max-rows and --max-new-tokens are at least 1."))
     store = Store.open(open_workspace(args))
     run_id = find_run(store, args.run_id)
-    named = [target.partition(":")[2] for target in args.against]
+    others = [*args.against, *filter(None, [args.judge])]
+    named = [target.partition(":")[2] for target in others]
     workspace = open_for_run(args, run_id, args.file, *named)
     params = {
         "checkpoint": args.checkpoint,

@@ -59,6 +59,11 @@ _NOTES = {
     ),
     "unknown_labels": N_("Carry a label that training never saw, and count as wrong: {rows}."),
     "ties": N_("Both answers score the same, and count as wrong: {rows}."),
+    "by_llama": N_(
+        "llama.cpp wrote the answers, in float16, {at_once} at once; the loss is that of the model "
+        "in transformers."
+    ),
+    "other_by_llama": N_("llama.cpp wrote the answers of {model}, {at_once} at once."),
     "taken_over": N_(
         "Answers taken over from an evaluation that did not come to its end: {answers}."
     ),

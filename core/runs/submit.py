@@ -13,6 +13,7 @@ from core.config.run import continues, run_and_checkpoint, settle_devices
 from core.data.registry import load_dataset_info
 from core.errors import ConfigError, ExportError, JobError, ModelError
 from core.evaluation.answers.regex_match import check_pattern
+from core.evaluation.judge import judge_of
 from core.evaluation.targets import check_target, parse_target
 from core.export.combine import find_shares, parse_combination
 from core.export.formats import find_format
@@ -24,7 +25,6 @@ from core.jobs.store import Store
 from core.language import _
 from core.models.hardware import local_devices
 from core.models.trained import FINAL, find_trained
-from core.remote.endpoint import endpoint_from
 from core.rules import parse_config
 from core.runs.check import start_problems
 from core.runs.naming import run_title
@@ -104,7 +104,7 @@ def submit_evaluation(
     if params.get("dataset"):
         load_dataset_info(workspace, params["dataset"])
     if params.get("judge"):
-        endpoint_from()
+        check_target(judge_of(params["judge"]), workspace)
     if params.get("pattern"):
         check_pattern(params["pattern"])
     return _submit_task(workspace, store, "evaluate", run_id, params)

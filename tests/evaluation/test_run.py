@@ -21,9 +21,11 @@ from core.evaluation.report import list_evaluations
 from core.evaluation.verdict import verdict
 from core.jobs.store import Store
 from core.runs.submit import submit_evaluation
+from core.worker.chat import llama
 from core.worker.evaluation import kept as kept_answers
 from core.worker.evaluation import writer
 from core.worker.evaluation.run import run_evaluation
+from core.worker.llama_cpp import gguf_files
 from core.workspace import RunFolder, Workspace
 from tests.data.drafts.conftest import StandIn, completion
 from tests.tiny_model import (
@@ -370,6 +372,58 @@ def test_a_judge_that_talks_nonsense_ends_it_with_a_reason(
     endpoint.answer = lambda number, body: completion("I like both.")
     with pytest.raises(ModelError, match="gave no verdict on any row"):
         evaluate(world, tuned, "j3", {"judge": "j"})
+
+
+@pytest.mark.parametrize("kind", ["model", "run", "gguf"])
+def test_a_model_of_this_machine_judges(
+    world: TinyWorld, tuned: RunFolder, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """llama.cpp holds it to the form of a verdict, so that even one that has learned nothing of
+    judging gives one; what it was asked and what it said can be read."""
+    monkeypatch.setenv("TUNESMITH_DEVICE", "cpu")
+    monkeypatch.setattr(llama, "LEAST_BYTES", 0)
+    name = f"judge-{kind}"
+    folder, file = world.workspace.models / name, world.workspace.uploads / "judge.gguf"
+    model = tiny_model(max_position_embeddings=2048)
+    model.save_pretrained(folder)
+    tiny_tokenizer().save_pretrained(folder)
+    if kind == "gguf":
+        gguf_files.convert(folder, file, "f16", "judge")
+    elif kind == "run":
+        run = world.run(name, {"model.model_name_or_path": name})
+        tiny_adapter(model).save_pretrained(run.adapter)
+    asked = f"{kind}:{file if kind == 'gguf' else name}"
+    result = evaluate(world, tuned, f"local-{kind}", {"judge": asked})
+    judged = result["judged"]
+    assert judged["wins"] + judged["losses"] + judged["ties"] == 6 and judged["unread"] == 0
+    lines = read_json_lines(tuned.evaluations / f"local-{kind}" / "judged.jsonl")
+    for order in (order for line in lines for order in line["orders"]):
+        assert json.loads(order["reply"])["better"] in ("A", "B", "tie")
+        assert "answer A" in json.loads(order["asked"])
+
+
+def test_llama_cpp_answers_as_the_model_does(
+    world: TinyWorld, tuned: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The tuned model, its base and another run, and the report says so."""
+    monkeypatch.setenv("TUNESMITH_DEVICE", "cpu")
+    params = {"against": [f"run:{tuned.root.name}@checkpoint-1"]}
+    slow = evaluate(world, tuned, "by-transformers", params)
+    monkeypatch.setattr(llama, "LEAST_BYTES", 0)
+    fast = evaluate(world, tuned, "by-llama", params)
+    assert any("llama.cpp wrote the answers, in float16" in text for text in fast["notes"])
+    assert any("wrote the answers of tuned-run, checkpoint-1" in text for text in fast["notes"])
+    assert not any("llama.cpp" in text for text in slow["notes"])
+    both = [
+        read_json_lines(tuned.evaluations / name / "answers.jsonl")
+        for name in ("by-transformers", "by-llama")
+    ]
+    for one, other in zip(*both, strict=True):
+        assert one["tuned"] == other["tuned"]
+        # Of random weights float16 writes the beginning that float32 does.
+        assert one["base"][:2] == other["base"][:2] == other["other1"][:2]
+    assert fast["tuned"]["eval_loss"] == slow["tuned"]["eval_loss"]
+    assert len(read_json_lines(tuned.evaluations / "by-llama" / "general.jsonl")) == 40
 
 
 def test_rows_of_another_data_set_are_all_measured(world: TinyWorld, tuned: RunFolder) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -77,7 +77,10 @@ class LlamaServer:
     """llama.cpp with one base, or one model that was trained as a whole. Raises ExportError where
     it cannot be converted or opened, or is read in another way."""
 
-    def __init__(self, workspace: Workspace, wanted: Sequence[Wanted]) -> None:
+    def __init__(
+        self, workspace: Workspace, wanted: Sequence[Wanted], at_once: int, context: int
+    ) -> None:
+        """It answers so many requests `at_once`, each of up to `context` tokens."""
         first = wanted[0]
         if first.trained is not None and first.is_whole:
             file = kept_whole(first.trained, first.base, KIND, partial(_write, first.trained))
@@ -86,8 +89,8 @@ class LlamaServer:
         adapters = [one.trained for one in wanted if one.trained and not one.is_whole]
         self.adapters = [trained.folder for trained in adapters]
         laid = [kept_adapter(trained, first.base) for trained in adapters]
-        known = describe_model(first.base).max_position_embeddings or _CONTEXT
-        self.context = min(_CONTEXT, known)
+        known = describe_model(first.base).max_position_embeddings or context
+        self.context = min(context, known)
         key = secrets.token_hex(16)
         self._process, address = open_server(
             file,
@@ -95,7 +98,7 @@ class LlamaServer:
             key=key,
             applied=False,
             context=self.context,
-            at_once=len(wanted),
+            at_once=at_once,
             beside_others=True,
             quiet=True,
         )
@@ -112,6 +115,17 @@ class LlamaServer:
         self._client.close()
         end(self._process)
 
+    def answer(self, asked: dict[str, Any]) -> list[int]:
+        """The tokens that it writes, all together."""
+        how = {"return_tokens": True, "cache_prompt": True, **asked}
+        try:
+            answer = self._client.post("/completion", json=how)
+        except httpx.HTTPError as error:
+            raise _ended() from error
+        if answer.status_code != 200:
+            raise ModelError(_("llama.cpp did not answer: {reason}.", reason=answer.text))
+        return list(answer.json()["tokens"])
+
     def tokens(self, asked: dict[str, Any]) -> Generator[int]:
         """What it writes, token by token. Who closes the iterator stops it."""
         how = {"stream": True, "return_tokens": True, "cache_prompt": True, **asked}
@@ -125,9 +139,7 @@ class LlamaServer:
                     if kind == "data":
                         yield from json.loads(said).get("tokens", ())
         except httpx.HTTPError as error:
-            raise ModelError(
-                _("llama.cpp's process ended."), _("Load the models again.")
-            ) from error
+            raise _ended() from error
 
     def _check_reading(self, tokenizer: Any) -> None:
         """Its tokens must be the model's own, by which it is asked."""
@@ -167,8 +179,22 @@ class LlamaVoice:
     def tokens(self, prompt: list[int], settings: ChatSettings, most: int) -> Generator[int | None]:
         """The answer's tokens, its end token left out."""
         ends = end_of_answer_ids(None, self.tokenizer)
+        for token in self.server.tokens(self._asked(prompt, settings, most)):
+            if token in ends:
+                return
+            yield token
+
+    def most_probable(self, prompt: list[int], most: int, **more: Any) -> list[int]:
+        """The same, all together, each token the most probable one; `more` are options of
+        llama.cpp's /completion."""
+        ends = end_of_answer_ids(None, self.tokenizer)
+        greedy = ChatSettings(temperature=0.0, top_p=1.0, seed=0)
+        found = self.server.answer({**self._asked(prompt, greedy, most), **more})
+        return found[: next((at for at, token in enumerate(found) if token in ends), len(found))]
+
+    def _asked(self, prompt: list[int], settings: ChatSettings, most: int) -> dict[str, Any]:
         seed = secrets.randbits(31) if settings.seed is None else settings.seed % 2**32
-        asked = {
+        return {
             "prompt": prompt,
             "n_predict": most,
             "temperature": settings.temperature,
@@ -182,19 +208,20 @@ class LlamaVoice:
             "samplers": ["penalties", "temperature", "top_k", "top_p", "min_p"],
             "lora": [{"id": place, "scale": scale} for place, scale in enumerate(self.scales)],
         }
-        for token in self.server.tokens(asked):
-            if token in ends:
-                return
-            yield token
 
     def take_turn(self) -> None:
         """Nothing is shared that would have to be switched."""
 
 
 def llama_voices(
-    workspace: Workspace, wanted: dict[int, Wanted], tell: Tell
+    workspace: Workspace,
+    wanted: Mapping[int, Wanted],
+    tell: Tell,
+    at_once: int = 0,
+    context: int = _CONTEXT,
 ) -> tuple[dict[int, LlamaVoice], list[str]]:
-    """The columns that llama.cpp answers, by their place, and notes on those that it cannot."""
+    """The columns that llama.cpp answers, by their place, and notes on those that it cannot. It
+    answers so many requests `at_once` (0: one a column), of up to `context` tokens each."""
     can = {place: one for place, one in wanted.items() if can_be_tried(one)}
     groups: dict[Path, dict[int, Wanted]] = {}
     for place, one in can.items():
@@ -205,7 +232,7 @@ def llama_voices(
     for group in groups.values():
         tell(0.0, _("Converting the model for llama.cpp"))
         try:
-            server = LlamaServer(workspace, list(group.values()))
+            server = LlamaServer(workspace, list(group.values()), at_once or len(group), context)
         except ExportError as error:
             notes.append(_("transformers answers, which is slower: {why}", why=error.message))
             continue
@@ -220,6 +247,10 @@ def llama_voices(
 def folder_of(base: str) -> Path | None:
     """Where a base's files are, of a folder's path or a Hub id that is in the cache."""
     return Path(base) if Path(base).is_dir() else cached_snapshot(base)
+
+
+def _ended() -> ModelError:
+    return ModelError(_("llama.cpp's process ended."), _("Load the models again."))
 
 
 def _write(trained: TrainedModel, file: Path) -> None:

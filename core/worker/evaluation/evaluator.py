@@ -33,7 +33,7 @@ class Evaluator(ABC, Generic[M]):
     checkpoint ("final"), dataset (the run's own), max_rows (all), max_new_tokens, compare_base
     (true); of a writer also against (other models, see `core.evaluation.targets`), general (true:
     the general prompts too), pattern (a regular expression of right answers),
-    judge (a model of the endpoint) and rubric.
+    judge (another model; without its kind, one of the endpoint) and rubric.
     """
 
     kind: ClassVar[Kind]
@@ -72,6 +72,9 @@ class Evaluator(ABC, Generic[M]):
     @abstractmethod
     def measure(self, model: Any, tell: Tell, which: str) -> M:
         """What one model does with the rows; `which` is tuned or base."""
+
+    def close(self) -> None:
+        """Lets go of what has answered."""
 
     def notes(self, tuned: M) -> list[Note]:
         """What a reader must know beside the notes on the rows."""

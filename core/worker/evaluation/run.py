@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 from core.errors import ModelError
-from core.evaluation.judge import Pair, judge
+from core.evaluation.judge import MOST_TOKENS, SCHEMA, Pair, judge, judge_of
 from core.evaluation.metrics import Written, difference_of, numbers_of
 from core.evaluation.paired import compared
 from core.evaluation.report import (
@@ -32,11 +33,14 @@ from core.language import _
 from core.models.fingerprint import base_changed
 from core.models.trained import find_trained
 from core.progress import Stopped, Tell
+from core.tokens.tokenize import TokenizedRow
 from core.worker.evaluation.classifier import Classifier
 from core.worker.evaluation.evaluator import Evaluator
 from core.worker.evaluation.kept import Kept
 from core.worker.evaluation.rewarded import RewardedWriter
+from core.worker.evaluation.rows import EvalRow
 from core.worker.evaluation.scorer import PairScorer
+from core.worker.evaluation.targets import ASKED
 from core.worker.evaluation.texts import Texts
 from core.worker.evaluation.writer import Writer
 from core.worker.models.loading import free_memory, without_adapter
@@ -46,6 +50,9 @@ EVALUATORS: dict[str, type[Evaluator[Any]]] = {
     evaluator.kind: evaluator
     for evaluator in (Writer, Texts, Classifier, PairScorer, RewardedWriter)
 }
+
+# What a judge is asked carries no loss.
+_NOTHING = TokenizedRow([], [], 0)
 
 
 def run_evaluation(folder: Path, workspace_root: Path) -> str:
@@ -70,11 +77,16 @@ def run_evaluation(folder: Path, workspace_root: Path) -> str:
 def _evaluate(task: Task, workspace: Workspace) -> tuple[Report, dict[str, str], Kept]:
     """(the report, files of JSON lines by name: what each row and general prompt was answered, and
     what was kept of it so far)."""
-    begun = time.time()
     task.tell(0.0, _("Loading the model"))
     trained = find_trained(task.run, str(task.params.get("checkpoint") or "final"))
     kind = kind_of(trained.config.method)
-    evaluator = EVALUATORS[kind](task, workspace, trained)
+    with closing(EVALUATORS[kind](task, workspace, trained)) as evaluator:
+        return _measured(evaluator)
+
+
+def _measured(evaluator: Evaluator[Any]) -> tuple[Report, dict[str, str], Kept]:
+    begun = time.time()
+    task, trained, kind = evaluator.task, evaluator.trained, evaluator.kind
     if changed := base_changed(trained, evaluator.base_path):
         task.log(changed, level="warning")
     model = evaluator.open()
@@ -95,6 +107,7 @@ def _evaluate(task: Task, workspace: Workspace) -> tuple[Report, dict[str, str],
             free_memory()
             base = evaluator.measure(evaluator.open_before(), tell, "base")
     model = None
+    evaluator.close()
     free_memory()
     others = []
     for place, target in enumerate(targets):
@@ -167,9 +180,18 @@ def _judge(
         )
         for place, row in enumerate(evaluator.found.rows)
     ]
-    said = _("The judge {model}", model=model)
-    rubric = str(evaluator.task.params.get("rubric") or "")
-    return judge(pairs, model, rubric, lambda done: tell(done, said))
+    target = judge_of(model)
+    check_target(target, evaluator.workspace)
+    asked = ASKED[target.kind](target, evaluator, MOST_TOKENS)
+    asked.schema = SCHEMA
+
+    def replies(messages: Sequence[list[dict[str, str]]]) -> list[str]:
+        rows = [EvalRow(at, one, None, _NOTHING) for at, one in enumerate(messages)]
+        kept = evaluator.kept.answers([*asked.who, "judge"], messages, MOST_TOKENS)
+        said = _("The judge {model}", model=asked.title)
+        return asked.answers(rows, kept, lambda done: tell(done, said))
+
+    return judge(pairs, asked.title, str(evaluator.task.params.get("rubric") or ""), replies)
 
 
 def _other(evaluator: Evaluator[Any], target: Target, tuned: Written, tell: Tell) -> Other:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -15,25 +17,37 @@ from core.jobs.job import read_record
 from core.language import _
 from core.models.trained import TrainedModel, find_trained
 from core.remote.endpoint import EndpointModel, Pace, Refused, endpoint_from
+from core.worker.chat.llama import Wanted, folder_of
 from core.worker.evaluation.kept import Answers, stamp
+from core.worker.evaluation.llama import AT_ONCE, llama_answers, open_llama, several
 from core.worker.evaluation.measure import Losses, answer_losses, write_answers
 from core.worker.evaluation.rows import EvalRow, prompts_of
-from core.worker.models.loading import open_model, open_tokenizer, open_trained, resolve_base
+from core.worker.llama_cpp.client import LlamaCpp
+from core.worker.models.loading import (
+    open_model,
+    open_tokenizer,
+    open_trained,
+    resolve_base,
+    tokenizer_of,
+)
 
 if TYPE_CHECKING:
     from core.worker.evaluation.writer import Writer
 
 Share = Callable[[float], None]
+_OF_TEMPLATE = 256
 
 
 class Asked(ABC):
-    """A model that is asked a writer's rows. `losses` are known where its tokens are the same."""
+    """A model that is asked rows, for answers of at most so many tokens, which llama.cpp can be
+    held to write by a JSON `schema`. `by_llama`: it was llama.cpp that answered."""
 
     kind: ClassVar[str]
-    losses: Losses | None = None
+    by_llama = False
+    schema: dict[str, Any] | None = None
 
-    def __init__(self, target: Target, writer: Writer) -> None:
-        self.target, self.writer = target, writer
+    def __init__(self, target: Target, writer: Writer, most: int) -> None:
+        self.target, self.writer, self.most = target, writer, most
 
     @property
     def title(self) -> str:
@@ -48,17 +62,32 @@ class Asked(ABC):
     def answers(self, rows: Sequence[EvalRow], kept: Answers, tell: Share) -> list[str]:
         """Its greedy answer to each row, but for those that are `kept`. Raises TunesmithError."""
 
-    @property
-    def most(self) -> int:
-        return self.writer.max_new_tokens
+    def losses(self, rows: Sequence[EvalRow], tell: Share) -> Losses | None:
+        """Of the expected answers; None where its tokens are others, or nobody tells."""
+        return None
+
+    def options(self) -> dict[str, Any]:
+        """Of llama.cpp's requests."""
+        return {"json_schema": self.schema} if self.schema else {}
 
 
 class _Loaded(Asked):
-    """By transformers."""
+    """A model in folders: llama.cpp answers where it can, else transformers."""
 
     @abstractmethod
-    def open(self) -> tuple[Any, Any]:
-        """(model, tokenizer)."""
+    def tokenizer(self) -> Any: ...
+
+    @abstractmethod
+    def open(self) -> Any:
+        """The model in transformers."""
+
+    @cached_property
+    def model(self) -> Any:
+        return self.open()
+
+    @abstractmethod
+    def wanted(self) -> Wanted | None:
+        """What llama.cpp is asked for; None for a base that is no folder."""
 
     @property
     def who(self) -> list[object]:
@@ -69,20 +98,23 @@ class _Loaded(Asked):
         """Where its weights are."""
 
     def answers(self, rows: Sequence[EvalRow], kept: Answers, tell: Share) -> list[str]:
-        model, tokenizer = self.open()
-        if self.has_same_tokens(tokenizer):
-            self.losses = answer_losses(
-                model, [row.tokens for row in rows], lambda done: tell(0.25 * done)
-            )
-        found: list[str] = write_answers(
-            model,
-            tokenizer,
-            prompts_of(list(rows), tokenizer),
-            max_new_tokens=self.most,
-            tell=lambda done: tell(0.25 + 0.75 * done),
-            lengths=[len(row.expected or "") for row in rows],
-            kept=kept,
-        )
+        tokenizer = self.tokenizer()
+        prompts = prompts_of(list(rows), tokenizer)
+        longest = max(map(len, prompts)) + self.most
+        voices = open_llama(self.writer, {0: self.wanted()}, longest)
+        how: dict[str, Any] = {"max_new_tokens": self.most, "tell": tell, "kept": kept}
+        if 0 in voices:
+            self.by_llama = True
+            with closing(voices[0].server):
+                return llama_answers(voices[0], prompts, **how, **self.options())
+        lengths = [len(row.expected or "") for row in rows]
+        found: list[str] = write_answers(self.model, tokenizer, prompts, lengths=lengths, **how)
+        return found
+
+    def losses(self, rows: Sequence[EvalRow], tell: Share) -> Losses | None:
+        if not self.has_same_tokens(self.tokenizer()):
+            return None
+        found: Losses = answer_losses(self.model, [row.tokens for row in rows], tell)
         return found
 
     def has_same_tokens(self, tokenizer: Any) -> bool:
@@ -110,9 +142,16 @@ class Run(_Loaded):
     def base(self) -> str:
         return resolve_base(self.trained().base, self.writer.workspace)
 
-    def open(self) -> tuple[Any, Any]:
+    def tokenizer(self) -> Any:
+        return tokenizer_of(self.trained(), self.base())
+
+    def open(self) -> Any:
         how = {"device": self.writer.device, "dtype": self.writer.dtype}
-        return open_trained(self.trained(), self.base(), **how)
+        return open_trained(self.trained(), self.base(), **how)[0]
+
+    def wanted(self) -> Wanted | None:
+        folder = folder_of(self.base())
+        return Wanted(self.trained(), folder, self.tokenizer(), False) if folder else None
 
 
 class Model(_Loaded):
@@ -121,10 +160,15 @@ class Model(_Loaded):
     def folders(self) -> list[str | Path]:
         return [resolve_base(self.target.value, self.writer.workspace)]
 
-    def open(self) -> tuple[Any, Any]:
-        path = self.folders()[0]
-        model = open_model(path, device=self.writer.device, dtype=self.writer.dtype)
-        return model, open_tokenizer(path)
+    def tokenizer(self) -> Any:
+        return open_tokenizer(self.folders()[0])
+
+    def open(self) -> Any:
+        return open_model(self.folders()[0], device=self.writer.device, dtype=self.writer.dtype)
+
+    def wanted(self) -> Wanted | None:
+        folder = folder_of(str(self.folders()[0]))
+        return Wanted(None, folder, self.tokenizer(), False) if folder else None
 
 
 class Gguf(Asked):
@@ -139,19 +183,17 @@ class Gguf(Asked):
         return [self.target, stamp(self.file)]
 
     def answers(self, rows: Sequence[EvalRow], kept: Answers, tell: Share) -> list[str]:
-        from core.worker.llama_cpp.client import LlamaCpp
+        self.by_llama = True
+        # A character is a token at most, but for the template's own.
+        longest = max(sum(len(str(turn["content"])) for turn in row.prompt) for row in rows)
+        check, context = self.writer.task.check_stop, longest + _OF_TEMPLATE + self.most
+        with closing(LlamaCpp(self.file, None, check, AT_ONCE, context)) as opened:
 
-        opened = LlamaCpp(self.file, None, self.writer.task.check_stop)
-        found = dict(kept.known)
-        try:
-            for place, row in enumerate(rows):
-                tell(place / len(rows))
-                if place not in found:
-                    found[place] = opened.chat(row.prompt, self.most).strip()
-                    kept.wrote(place, found[place])
-            return [found[place] for place in range(len(rows))]
-        finally:
-            opened.close()
+            def write(place: int) -> str:
+                return opened.chat(rows[place].prompt, self.most, **self.options()).strip()
+
+            found = several(write, range(len(rows)), kept, tell, opened.close)
+        return [found[place] for place in range(len(rows))]
 
 
 @dataclass(frozen=True)

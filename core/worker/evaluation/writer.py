@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from core.errors import TunesmithError
@@ -19,13 +20,16 @@ from core.language import _
 from core.models.trained import FINAL, TrainedModel
 from core.progress import Tell
 from core.tokens.prompts import prompt_ids
+from core.worker.chat.llama import LlamaVoice, Wanted, folder_of
 from core.worker.evaluation.evaluator import ANSWERS_OF, LOSS_OF, MOST_SHOWN, Evaluator, sides_of
 from core.worker.evaluation.kept import Answers, stamp
+from core.worker.evaluation.llama import AT_ONCE, close_llama, llama_answers, open_llama
 from core.worker.evaluation.measure import Losses, answer_losses, too_long, write_answers
 from core.worker.evaluation.rows import EvalRow, HeldOut, load_eval_set, prompts_of
 from core.worker.evaluation.targets import ASKED
 from core.worker.models.loading import open_trained
 
+TUNED, BASE = 0, 1
 # Room for answers of new rows beyond the longest expected one, when no length was asked for.
 _SPARE_TOKENS, _MOST_TOKENS = 16, 1024
 # What TRL logs of held-out pairs while a run learns from preferences.
@@ -39,6 +43,8 @@ class Writer(Evaluator[Written]):
     found: HeldOut[EvalRow]
     others: dict[str, Written]
     """What other models did, by the name of their part in answers.jsonl."""
+    voices: Mapping[int, LlamaVoice] = MappingProxyType({})
+    """By which llama.cpp answers as the tuned model and as its base; none of it where it cannot."""
 
     def open(self) -> Any:
         model, self.tokenizer = open_trained(
@@ -70,7 +76,32 @@ class Writer(Evaluator[Written]):
             unread = too_long(model, self.prompts, limit)
             if unread:
                 found.notes.append(note("too_long_wrong", rows=len(unread), limit=limit))
+            longest = max(map(len, self.prompts)) + limit
+            if self.asks_general:
+                self.general_prompts = [
+                    prompt_ids([{"role": "user", "content": one.prompt}], self.tokenizer)
+                    for one in general_prompts()
+                ]
+                longest = max(longest, max(map(len, self.general_prompts)) + MOST_TOKENS)
+            self._open_llama(found, longest)
         return found
+
+    def _open_llama(self, found: HeldOut[EvalRow], longest: int) -> None:
+        """Where llama.cpp can answer, it does."""
+        trained, wanted = self.trained, dict[int, Wanted | None]()
+        folder = folder_of(str(self.base_path))
+        if folder is not None:
+            wanted[TUNED] = Wanted(trained, folder, self.tokenizer, False)
+            if self.task.params.get("compare_base", True):
+                is_base = not trained.begun and trained.new_tokens is None
+                wanted[BASE] = Wanted(None, folder, self.tokenizer, False) if is_base else None
+        self.voices = open_llama(self, wanted, longest) if wanted else {}
+        if self.voices:
+            found.notes.append(note("by_llama", at_once=AT_ONCE))
+
+    def close(self) -> None:
+        close_llama(self.voices)
+        self.voices = {}
 
     def measure(self, model: Any, tell: Tell, which: str) -> Written:
         losses = answer_losses(
@@ -83,9 +114,9 @@ class Writer(Evaluator[Written]):
         share = 0.8 if self.asks_general else 1.0
         kept = self.kept.answers(self._who(which), self.prompts, self.max_new_tokens)
         begun = time.monotonic()
-        answers = write_answers(
+        answers = self._answers(
             model,
-            self.tokenizer,
+            which,
             self.prompts,
             max_new_tokens=self.max_new_tokens,
             tell=lambda done: tell(0.25 + (share - 0.25) * done, ANSWERS_OF[which]),
@@ -99,23 +130,37 @@ class Writer(Evaluator[Written]):
             )
         return self._written(answers, losses, seconds, kept)
 
+    def _answers(
+        self, model: Any, which: str, prompts: Sequence[list[int]], **how: Any
+    ) -> list[str]:
+        voice = self.voices.get(TUNED if which == "tuned" else BASE)
+        if voice is not None:
+            del how["lengths"]  # of no use where each answer has its own place
+            return llama_answers(voice, prompts, **how)
+        found: list[str] = write_answers(model, self.tokenizer, prompts, **how)
+        return found
+
     def _who(self, which: str) -> list[object]:
         """What the answers of a model depend on beside the prompts."""
         folders: list[str | Path] = [
             self.base_path,
             *([self.trained.folder] if which == "tuned" else []),
         ]
-        return [which, self.device, self.dtype, *map(stamp, folders)]
+        engine = ["llama.cpp"] if self.voices else []
+        return [which, self.device, self.dtype, *engine, *map(stamp, folders)]
 
     def measure_other(self, target: Target, tell: Tell) -> tuple[str, Written]:
         """(what another model is called, what it did with the rows)."""
-        asked = ASKED[target.kind](target, self)
+        asked = ASKED[target.kind](target, self, self.max_new_tokens)
         said = _("Answers of {model}", model=asked.title)
         rows = [row.prompt for row in self.found.rows]
+        losses = asked.losses(self.found.rows, lambda done: tell(0.25 * done, said))
         kept = self.kept.answers(asked.who, rows, self.max_new_tokens)
         begun = time.monotonic()
-        answers = asked.answers(self.found.rows, kept, lambda done: tell(done, said))
-        return asked.title, self._written(answers, asked.losses, time.monotonic() - begun, kept)
+        answers = asked.answers(self.found.rows, kept, lambda done: tell(0.25 + 0.75 * done, said))
+        if asked.by_llama:
+            self.found.notes.append(note("other_by_llama", model=asked.title, at_once=AT_ONCE))
+        return asked.title, self._written(answers, losses, time.monotonic() - begun, kept)
 
     def _written(
         self, answers: list[str], losses: Losses | None, seconds: float, kept: Answers
@@ -136,19 +181,16 @@ class Writer(Evaluator[Written]):
         )
 
     def _general(self, model: Any, which: str, tell: Callable[[float], None]) -> list[str]:
-        asked = [
-            prompt_ids([{"role": "user", "content": one.prompt}], self.tokenizer)
-            for one in general_prompts()
-        ]
-        found: list[str] = write_answers(
+        asked = self.general_prompts
+        return self._answers(
             model,
-            self.tokenizer,
+            which,
             asked,
             max_new_tokens=MOST_TOKENS,
             tell=tell,
+            lengths=None,
             kept=self.kept.answers(self._who(which), asked, MOST_TOKENS),
         )
-        return found
 
     def differing(self, tuned: Written, base: Written | None) -> list[Row]:
         """The rows where the two answers differ or the tuned one is not right, worst of tuned

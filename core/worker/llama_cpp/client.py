@@ -43,10 +43,18 @@ class TopLogits:
 class LlamaCpp:
     """A GGUF file opened by llama.cpp, with an adapter on it if one is given. To be closed."""
 
-    def __init__(self, file: Path, adapter: Path | None, check_stop: Callable[[], None]) -> None:
-        self._check_stop = check_stop
+    def __init__(
+        self,
+        file: Path,
+        adapter: Path | None,
+        check_stop: Callable[[], None],
+        at_once: int = 1,
+        context: int = 2048,
+    ) -> None:
+        self._check_stop, self._context = check_stop, context
         key = secrets.token_hex(16)
-        self._process, address = open_server(file, [adapter] if adapter else [], key=key)
+        laid = [adapter] if adapter else []
+        self._process, address = open_server(file, laid, key=key, at_once=at_once, context=context)
         headers = {"Authorization": f"Bearer {key}"}
         how: dict[str, Any] = {"base_url": address, "headers": headers, "timeout": None}
         self._client = httpx.Client(**how, limits=httpx.Limits(**EACH_ITS_OWN))
@@ -80,12 +88,13 @@ class LlamaCpp:
         asked = {"content": prompt, "add_special": True, "parse_special": True}
         return list(self._post("/tokenize", asked)["tokens"])
 
-    def chat(self, messages: list[dict[str, str]], most: int | None = None) -> str:
+    def chat(self, messages: list[dict[str, str]], most: int = -1, **options: Any) -> str:
         """What it answers to a conversation, taking the most probable token each time, with `most`
-        tokens at most."""
-        asked = {"messages": messages, "temperature": 0.0, "max_tokens": most or -1}
-        answer = self._post("/v1/chat/completions", asked)
-        return str(answer["choices"][0]["message"]["content"])
+        tokens at most; "" where it cannot read that and answer."""
+        ids = self.prompt_ids(messages)
+        if len(ids) + max(most, 1) > self._context:
+            return ""
+        return str(self._ask(ids, n_predict=most, **options)["content"])
 
     def tokens_per_second(self, tokens: list[int], count: int) -> float:
         """While it writes `count` tokens after these."""
