@@ -25,7 +25,8 @@ def add(commands: Any, common: argparse.ArgumentParser) -> None:
         help=_("write what a run trained, checked"),
         description=_(
             "Writes the model with a README. It is then opened by what it is meant for and must "
-            "answer as base and adapter do together, and not as the base alone."
+            "answer as base and adapter do together, and not as the base alone. One that was "
+            "stopped or killed goes on when it is asked for again with the same settings."
         ),
         epilog=_(
             "GPTQ and AWQ are not among the forms: they need packages of their own (GPTQModel, "

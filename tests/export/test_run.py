@@ -312,7 +312,7 @@ def test_changes_too_small_for_bf16_are_not_silently_lost(world: TinyWorld) -> N
     assert export(world, run, "m2", format="merged", dtype="float32")["checks"][0]["ok"]
 
 
-def test_an_export_that_is_stopped_leaves_nothing(
+def test_an_export_that_is_stopped_offers_nothing(
     world: TinyWorld, lora: RunFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = world.task(lora, "export", "stopped", {"format": "merged"})
@@ -329,7 +329,65 @@ def test_an_export_that_is_stopped_leaves_nothing(
 
     monkeypatch.setattr(export_run, "write_card", ask_to_stop_then_write)
     assert run_export(later, world.root) == "stopped"
-    assert left_over(later) == set()
+    assert left_over(later) == {".unfinished"}
+    listed = {item.id: item for item in list_exports(lora.root)}
+    assert listed["stopped-later"].path is None
+
+
+def test_an_export_goes_on_from_what_a_stopped_one_had_finished(
+    world: TinyWorld, lora: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = _stopped_in_its_check(world, lora, "first", monkeypatch, dtype="float16")
+    weights = first / ".unfinished" / "model.safetensors"
+    made_at = weights.stat().st_ino, weights.stat().st_mtime_ns
+    result = export(world, lora, "again", format="merged", dtype="float16")
+    found = (lora.exports / "again" / result["path"] / "model.safetensors").stat()
+    assert (found.st_ino, found.st_mtime_ns) == made_at
+    assert left_over(first) == {".worker.lock"}
+    assert not list((lora.exports / "again" / result["path"]).glob(".*"))
+    said = [e["message"] for e in read_json_lines(lora.exports / "again" / "events.jsonl")[1:4]]
+    assert any("that did not end" in str(message) for message in said)
+
+
+@pytest.mark.parametrize("change", ["settings", "adapter", "half"])
+def test_an_export_of_something_else_begins_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    world = tiny_world(tmp_path / "ws")
+    run = world.run("changed-run")
+    tiny_adapter(tiny_model()).save_pretrained(run.adapter)
+    first = _stopped_in_its_check(world, run, "first", monkeypatch, dtype="float16")
+    made_of = (first / ".unfinished" / "model.safetensors").stat().st_mtime_ns
+    dtype = "float16"
+    if change == "settings":
+        dtype = "float32"
+    elif change == "adapter":
+        tiny_adapter(tiny_model(), seed=5).save_pretrained(run.adapter)
+    else:  # killed before the merge was whole
+        (first / ".unfinished" / ".made.json").unlink()
+        (first / ".unfinished" / "model.safetensors").write_bytes(b"half")
+    result = export(world, run, "again", format="merged", dtype=dtype)
+    folder = run.exports / "again" / result["path"]
+    assert (folder / "model.safetensors").stat().st_mtime_ns != made_of
+    found = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    assert torch.allclose(logits(found), of_run(world, run.adapter), atol=0.05)
+    assert left_over(first) == {".worker.lock"}
+
+
+def _stopped_in_its_check(
+    world: TinyWorld, run: RunFolder, name: str, monkeypatch: pytest.MonkeyPatch, **params: Any
+) -> Path:
+    folder = world.task(run, "export", name, {"format": "merged", **params})
+    with monkeypatch.context() as patch:
+        real = export_run._Export._check_parts
+
+        def stop_then_check(self: Any, reference: Any) -> Any:
+            (folder / "STOP").touch()
+            return real(self, reference)
+
+        patch.setattr(export_run._Export, "_check_parts", stop_then_check)
+        assert run_export(folder, world.root) == "stopped"
+    return folder
 
 
 def test_a_full_disk_is_told_before_anything_is_written(

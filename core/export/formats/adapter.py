@@ -63,7 +63,6 @@ class Adapter(Format):
 
     def write(self, work: Exporting, model: Any) -> None:
         work.tell(0.4, _("Copying the adapter"))
-        work.folder.mkdir()
         for path in work.trained.folder.glob("adapter_model*.safetensors"):
             shutil.copyfile(path, work.folder / path.name)
         if work.trained.new_tokens is not None:

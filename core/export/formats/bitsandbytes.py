@@ -42,7 +42,6 @@ class Bitsandbytes(Format):
         return parameters * (dtype_bytes + 1)  # the merged model too, while it is made
 
     def write(self, work: Exporting, model: Any) -> None:
-        work.folder.mkdir()
         whole = work.folder / ".merged"
         work.save_merged(model, whole)
         work.save_in_bits(whole, work.folder, work.chosen["bits"][0])

@@ -49,7 +49,6 @@ class Gguf(Format):
 
     def write(self, work: Exporting, model: Any) -> None:
         whole, plain = work.folder / ".merged", work.folder / ".plain.gguf"
-        work.folder.mkdir()
         work.save_merged(model, whole)
         asked = [PRECISIONS[name] for name in work.chosen["quantization"]]
         made_of: dict[str, Path] = {}
@@ -66,7 +65,6 @@ class Gguf(Format):
             for at, one in enumerate(blocks):
                 work.tell(0.5 + 0.01 * at, one.name)
                 work.quantize(source, work.folder / file_name(work, one.name), one.name)
-        plain.unlink(missing_ok=True)
 
     def parts(self, work: Exporting) -> list[Part]:
         return [Part(file_name(work, name), name) for name in work.chosen["quantization"]]

@@ -39,7 +39,6 @@ class GgufAdapter(Format):
 
     def write(self, work: Exporting, model: Any) -> None:
         work.tell(0.45, _("Converting the adapter"))
-        work.folder.mkdir()
         plain = work.folder / ".plain.gguf"
         base = work.folder / ".merged"
         work.save_merged(model.unload(), base)

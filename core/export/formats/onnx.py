@@ -51,7 +51,6 @@ class Onnx(Format):
         return parameters * (2 * 4 + 2)  # onnxruntime's quantizer needs a copy
 
     def write(self, work: Exporting, model: Any) -> None:
-        work.folder.mkdir()
         work.write_onnx(model, {kind: work.folder / _FILES[kind] for kind in work.chosen["onnx"]})
         work.add_tokenizer(work.folder)
         write_deployment(work.folder, work.trained.config, "cpu")

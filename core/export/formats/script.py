@@ -38,7 +38,6 @@ class Script(Format):
         return 0
 
     def write(self, work: Exporting, model: Any) -> None:
-        work.folder.mkdir()
         work.write_script(work.folder)
 
     def parts(self, work: Exporting) -> list[Part]:

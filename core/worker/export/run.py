@@ -41,6 +41,7 @@ from core.worker.export import onnx_runtime, script
 from core.worker.export.check import Check, check_combined, check_perplexity
 from core.worker.export.combine import combine
 from core.worker.export.compare import COMPARISONS
+from core.worker.export.made import MADE, UNFINISHED, stamp_of, take_over
 from core.worker.llama_cpp import gguf_files
 from core.worker.llama_cpp.client import LlamaCpp
 from core.worker.models.loading import (
@@ -63,7 +64,8 @@ _BITS: dict[str, Callable[[], BitsAndBytesConfig]] = {
 
 
 def run_export(folder: Path, workspace_root: Path) -> str:
-    """Exports a run's checkpoint; "finished", or "stopped" with nothing left behind.
+    """Exports a run's checkpoint; "finished", or "stopped", with what was finished of it left for
+    the next export of the same settings.
 
     Parameters (job.json): format (one of core.export.formats), checkpoint ("final"), what was
     chosen of the format's options by their names, and `combination` where adapters of other runs
@@ -71,20 +73,18 @@ def run_export(folder: Path, workspace_root: Path) -> str:
     was trained, and any other TunesmithError.
     """
     task = Task(Path(folder))
-    unfinished, combined = task.folder / ".unfinished", task.folder / ".combined"
+    unfinished = task.folder / UNFINISHED
     try:
-        result = _Export(task, Workspace.open(workspace_root), unfinished, combined).run()
-        task.check_stop()
-        task.finish(result)
-    except BaseException as error:
+        task.finish(_Export(task, Workspace.open(workspace_root), unfinished).run())
+    except Stopped:
+        if not (unfinished / MADE).is_file():
+            shutil.rmtree(unfinished, ignore_errors=True)
+        return "stopped"
+    except BaseException:
         for path in task.folder.iterdir():
             if path == unfinished or path.name.endswith(format_names()):
                 shutil.rmtree(path)
-        if isinstance(error, Stopped):
-            return "stopped"
         raise
-    finally:
-        shutil.rmtree(combined, ignore_errors=True)
     return "finished"
 
 
@@ -103,8 +103,8 @@ class _Reference:
 class _Export:
     """What `core.export.format.Exporting` says, and the way through it."""
 
-    def __init__(self, task: Task, workspace: Workspace, folder: Path, combined: Path) -> None:
-        self.task, self.workspace, self.folder, self.combined = task, workspace, folder, combined
+    def __init__(self, task: Task, workspace: Workspace, folder: Path) -> None:
+        self.task, self.workspace, self.folder = task, workspace, folder
         self.format = find_format(str(task.params.get("format") or ""))
         self.chosen = {one.name: one.read(task.params.get(one.name)) for one in self.format.options}
         self.tell(0.0, _("Looking at the model"))
@@ -131,11 +131,10 @@ class _Export:
         self.device, self.working_dtype = self._place()
 
     def run(self) -> dict[str, Any]:
-        for left in (self.folder, self.combined):  # by a worker that was killed
-            shutil.rmtree(left, ignore_errors=True)
+        self.made = take_over(self.task, self._stamp())
         dtype_bytes = _DTYPES[self.dtype].itemsize
         size = self.format.size_bytes(self.trained, self.parameters, dtype_bytes)
-        need_room(self.task.folder, size)
+        need_room(self.task.folder, max(0, size - folder_bytes(self.folder)))
         if not self.format.is_model:
             self.format.write(self, None)
             return self._pack([], [], None)
@@ -143,10 +142,19 @@ class _Export:
         self.format.write(self, model)
         del model
         free_memory()
-        found = self._check_parts(reference)
-        for path in self.folder.glob(".*"):  # what was needed to make and check it
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
-        return self._pack(first, found, reference)
+        return self._pack(first, self._check_parts(reference), reference)
+
+    def _stamp(self) -> str:
+        """Changes with whatever the parts of the export are made of."""
+        folders = [Path(self.base_path), *(one.folder for one in (self.trained, *self.others))]
+        asked = {
+            "params": {**self.task.params, **self.chosen},
+            "base": self.base_path,
+            "dtypes": [self.dtype, self.working_dtype, self.device],
+            "data": self.comparison.info.fingerprint if self.comparison.info else "",
+            "config": self.trained.run.config.read_text("utf-8"),
+        }
+        return stamp_of(asked, folders)
 
     def _check_parts(self, reference: _Reference) -> list[Measured]:
         """Every part compared with the trained model. Of several, one that fails is taken away
@@ -228,11 +236,15 @@ class _Export:
 
     def save_merged(self, model: Any, folder: Path) -> None:
         """Writes the trained `model` whole, with its tokenizer and labels; it is changed."""
-        model = self._merged(model)
-        _untie_if_parted(model)
-        self.tell(0.4, _("Saving the merged model"))
-        model.to(_DTYPES[self.dtype]).save_pretrained(folder, max_shard_size="5GB")
-        self.add_tokenizer(folder)
+
+        def write() -> None:
+            whole = self._merged(model)
+            _untie_if_parted(whole)
+            self.tell(0.4, _("Saving the merged model"))
+            whole.to(_DTYPES[self.dtype]).save_pretrained(folder, max_shard_size="5GB")
+            self.add_tokenizer(folder)
+
+        self.made.make(folder, write)
 
     def save_in_bits(self, whole: Path, folder: Path, bits: str) -> None:
         self.tell(0.45, _("Writing the weights as {bits}", bits=bits))
@@ -282,11 +294,13 @@ class _Export:
 
     def convert(self, whole: Path, file: Path, outtype: str) -> None:
         self.tell(0.45, _("Writing GGUF ({kind})", kind=outtype))
-        gguf_files.convert(whole, file, outtype, self.trained.run.root.name)
+        name = self.trained.run.root.name
+        self.made.make(file, lambda: gguf_files.convert(whole, file, outtype, name))
 
     def quantize(self, source: Path, file: Path, kind: str) -> None:
         self.tell(0.5, _("Writing GGUF ({kind})", kind=kind))
-        gguf_files.quantize(source, file, kind, self.task.check_stop)
+        stop = self.task.check_stop
+        self.made.make(file, lambda: gguf_files.quantize(source, file, kind, stop))
 
     def convert_adapter(self, whole: Path, file: Path) -> None:
         gguf_files.convert_adapter(whole, self.trained.folder, file)
@@ -333,7 +347,7 @@ class _Export:
                 model,
                 [self.trained, *self.others],
                 self.combination,
-                self.combined,
+                self.folder / ".combined",
                 lambda one: self.comparison.scores(one, rows),
             )
             self.trained = replace(self.trained, folder=folder)
@@ -390,6 +404,9 @@ class _Export:
         private = [self.workspace.root]
         if Path(self.base_path).is_dir():
             private.append(Path(self.base_path))
+        self.task.check_stop()  # from here on nothing is left to go on from
+        for path in self.folder.glob(".*"):  # what was needed to make and check it
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
         forget_machine(self.folder, private)
         at = "" if self.trained.checkpoint == "final" else f"-{self.trained.checkpoint}"
         at += "-combined" if self.combination else ""
