@@ -21,6 +21,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -100,14 +101,10 @@ def writers(root: Path, rows: int, most: int, stack: ExitStack) -> tuple[dict[st
         name = str(dtype).removeprefix("torch.")
         found[f"loop {name}"] = one_by_one(model, tokenizer, prompts, most)
         how: dict[str, Any] = {"max_new_tokens": most, "tell": lambda share: None}
-        found[f"batches {name}"] = lambda model=model: write_answers(
-            model, tokenizer, prompts, **how
-        )
+        found[f"batches {name}"] = partial(write_answers, model, tokenizer, prompts, **how)
     longest = max(map(len, prompts)) + most
     wanted = {0: Wanted(trained, folder, tokenizer, False)}
-    voices, why = llama_voices(
-        workspace, wanted, lambda share, message: None, AT_ONCE, longest
-    )
+    voices, why = llama_voices(workspace, wanted, lambda share, message: None, AT_ONCE, longest)
     assert voices, why
     stack.callback(close_llama, voices)
     found["llama.cpp"] = lambda: llama_answers(voices[0], prompts, kept=Answers(), **how)
@@ -146,7 +143,9 @@ def main() -> int:
     of = {name: one["seconds"] for name, one in told.items()}
     best = min(one for name, one in of.items() if name.startswith("loop"))
     times = {name: round(best / one, 2) for name, one in of.items()}
-    print(json.dumps({"rows": args.rows, **told, "times": times, "load": os.getloadavg()}, indent=1))
+    print(
+        json.dumps({"rows": args.rows, **told, "times": times, "load": os.getloadavg()}, indent=1)
+    )
     return 0 if times["llama.cpp"] >= 3 else 1
 
 
