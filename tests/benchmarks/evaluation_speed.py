@@ -21,6 +21,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -84,30 +85,25 @@ def writers(root: Path, rows: int, most: int, stack: ExitStack) -> tuple[dict[st
     from core.worker.evaluation.kept import Answers
     from core.worker.evaluation.llama import AT_ONCE, close_llama, llama_answers
     from core.worker.evaluation.measure import write_answers
-    from core.worker.models.loading import open_trained, pick_dtype
+    from core.worker.models.loading import open_trained, pick_dtype, tokenizer_of
     from core.workspace import Workspace
 
     workspace = Workspace.open(root)
     folder = fetch_model(MODEL, workspace, lambda share, message: None)
     trained = a_run(workspace, folder)
     lines = EVAL.read_text(encoding="utf-8").splitlines()[:rows]
+    tokenizer = tokenizer_of(trained, str(folder))
+    prompts = [prompt_ids(json.loads(line)["messages"][:-1], tokenizer) for line in lines]
+    how: dict[str, Any] = {"max_new_tokens": most, "tell": lambda share: None}
     found: dict[str, Write] = {}
-    auto = pick_dtype("auto", "cpu")
-    for dtype in dict.fromkeys([torch.float32, auto]):
-        model, tokenizer = open_trained(trained, str(folder), device="cpu", dtype=dtype)
-        turns = [json.loads(line)["messages"][:-1] for line in lines]
-        prompts = [prompt_ids(one, tokenizer) for one in turns]
+    for dtype in dict.fromkeys([torch.float32, pick_dtype("auto", "cpu")]):
+        model, _tokenizer = open_trained(trained, str(folder), device="cpu", dtype=dtype)
         name = str(dtype).removeprefix("torch.")
         found[f"loop {name}"] = one_by_one(model, tokenizer, prompts, most)
-        how: dict[str, Any] = {"max_new_tokens": most, "tell": lambda share: None}
-        found[f"batches {name}"] = lambda model=model: write_answers(
-            model, tokenizer, prompts, **how
-        )
+        found[f"batches {name}"] = partial(write_answers, model, tokenizer, prompts, **how)
     longest = max(map(len, prompts)) + most
     wanted = {0: Wanted(trained, folder, tokenizer, False)}
-    voices, why = llama_voices(
-        workspace, wanted, lambda share, message: None, AT_ONCE, longest
-    )
+    voices, why = llama_voices(workspace, wanted, lambda share, message: None, AT_ONCE, longest)
     assert voices, why
     stack.callback(close_llama, voices)
     found["llama.cpp"] = lambda: llama_answers(voices[0], prompts, kept=Answers(), **how)
@@ -133,7 +129,7 @@ def main() -> int:
                 seconds[name].append(time.perf_counter() - begun)
                 print(f"{name}: {seconds[name][-1]:.1f} s", file=sys.stderr)
     loop = said["loop float32"]
-    told = {}
+    told: dict[str, Any] = {}
     for name, times in seconds.items():
         tokens = sum(len(tokenizer(text)["input_ids"]) for text in said[name])
         median = statistics.median(times)
@@ -146,7 +142,9 @@ def main() -> int:
     of = {name: one["seconds"] for name, one in told.items()}
     best = min(one for name, one in of.items() if name.startswith("loop"))
     times = {name: round(best / one, 2) for name, one in of.items()}
-    print(json.dumps({"rows": args.rows, **told, "times": times, "load": os.getloadavg()}, indent=1))
+    print(
+        json.dumps({"rows": args.rows, **told, "times": times, "load": os.getloadavg()}, indent=1)
+    )
     return 0 if times["llama.cpp"] >= 3 else 1
 
 
