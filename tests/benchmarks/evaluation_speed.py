@@ -85,22 +85,21 @@ def writers(root: Path, rows: int, most: int, stack: ExitStack) -> tuple[dict[st
     from core.worker.evaluation.kept import Answers
     from core.worker.evaluation.llama import AT_ONCE, close_llama, llama_answers
     from core.worker.evaluation.measure import write_answers
-    from core.worker.models.loading import open_trained, pick_dtype
+    from core.worker.models.loading import open_trained, pick_dtype, tokenizer_of
     from core.workspace import Workspace
 
     workspace = Workspace.open(root)
     folder = fetch_model(MODEL, workspace, lambda share, message: None)
     trained = a_run(workspace, folder)
     lines = EVAL.read_text(encoding="utf-8").splitlines()[:rows]
+    tokenizer = tokenizer_of(trained, str(folder))
+    prompts = [prompt_ids(json.loads(line)["messages"][:-1], tokenizer) for line in lines]
+    how: dict[str, Any] = {"max_new_tokens": most, "tell": lambda share: None}
     found: dict[str, Write] = {}
-    auto = pick_dtype("auto", "cpu")
-    for dtype in dict.fromkeys([torch.float32, auto]):
-        model, tokenizer = open_trained(trained, str(folder), device="cpu", dtype=dtype)
-        turns = [json.loads(line)["messages"][:-1] for line in lines]
-        prompts = [prompt_ids(one, tokenizer) for one in turns]
+    for dtype in dict.fromkeys([torch.float32, pick_dtype("auto", "cpu")]):
+        model, _tokenizer = open_trained(trained, str(folder), device="cpu", dtype=dtype)
         name = str(dtype).removeprefix("torch.")
         found[f"loop {name}"] = one_by_one(model, tokenizer, prompts, most)
-        how: dict[str, Any] = {"max_new_tokens": most, "tell": lambda share: None}
         found[f"batches {name}"] = partial(write_answers, model, tokenizer, prompts, **how)
     longest = max(map(len, prompts)) + most
     wanted = {0: Wanted(trained, folder, tokenizer, False)}
@@ -130,7 +129,7 @@ def main() -> int:
                 seconds[name].append(time.perf_counter() - begun)
                 print(f"{name}: {seconds[name][-1]:.1f} s", file=sys.stderr)
     loop = said["loop float32"]
-    told = {}
+    told: dict[str, Any] = {}
     for name, times in seconds.items():
         tokens = sum(len(tokenizer(text)["input_ids"]) for text in said[name])
         median = statistics.median(times)
