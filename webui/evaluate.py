@@ -285,7 +285,7 @@ def _others(app: App, run_id: str) -> list[tuple[str, str]]:
 def _judges(app: App) -> list[tuple[str, str]]:
     """Models that can judge: none, each run's, each base."""
     runs = trained_runs(app)
-    bases = dict.fromkeys([*(run.job.model for run in runs), *STARTER_MODELS])
+    bases = dict.fromkeys([*(run.job.model for run in runs), next(iter(STARTER_MODELS))])
     return [
         (_("None"), ""),
         *((title, str(Target("run", name))) for title, name in run_choices(runs)),

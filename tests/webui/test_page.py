@@ -174,6 +174,14 @@ def test_what_was_typed_is_judged_and_there_again_when_the_page_is_loaded_again(
     expect(start).to_be_enabled()
     page.locator(f"{rate} textarea").fill("-1")
     expect(page.locator(f"{rate} .field-error")).to_contain_text("above 0 and up to 1")
+    page.set_viewport_size({"width": 390, "height": 844})  # on a phone nothing covers anything
+    above, box, below = page.locator(rate).evaluate(
+        "field => ['.info-text', 'textarea', '.field-error'].map("
+        "part => field.querySelector(part).getBoundingClientRect().toJSON())"
+    )
+    assert above["bottom"] <= box["top"]
+    assert box["bottom"] <= below["top"]
+    page.set_viewport_size({"width": 1280, "height": 900})
     expect(page.locator(f"{rate} textarea")).to_have_attribute("aria-invalid", "true")
     expect(start).to_be_disabled()
     page.locator(f"{rate} textarea").fill("3e-4")
