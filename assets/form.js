@@ -307,11 +307,12 @@ tunesmith.form = (() => {
   function mount(name, element, props, trigger) {
     const form = formOf(name, [props.value]);
     const paths = Object.keys(props.value.values);
-    Object.assign(form.choices, { ...props.choices, ...form.choices });
-    element.innerHTML = props.groups.map(groupHtml).join("");
+    const { groups, choices, announced } = JSON.parse(props.drawn);
+    Object.assign(form.choices, { ...choices, ...form.choices });
+    element.innerHTML = groups.map(groupHtml).join("");
     const fields = Object.fromEntries(
       [...element.querySelectorAll(".field")].map((field) => [field.dataset.path, field]));
-    const part = { element, props, trigger, paths, fields, announced: props.announced || [] };
+    const part = { element, props, trigger, paths, fields, announced };
     form.parts = [...form.parts.filter((one) => one.element.isConnected), part];
     for (const field of Object.values(fields)) show(form, field);
     markPart(form, part);

@@ -174,9 +174,14 @@ class Form:
             js_on_load=f"tunesmith.form.mount('{self.name}', element, props, trigger);",
             elem_classes="form-part",
             apply_default_css=False,
-            groups=shown,
-            choices={path: self._offered(spec) for path, spec in specs.items()},
-            announced=self.announced,
+            # One text: what is an object the browser watches and copies whole at each event.
+            drawn=json.dumps(
+                {
+                    "groups": shown,
+                    "choices": {path: self._offered(spec) for path, spec in specs.items()},
+                    "announced": self.announced,
+                }
+            ),
         )
         self.parts.append(part)
 

@@ -47,7 +47,7 @@ def form() -> forms.Form:
 
 def test_every_setting_has_a_control_with_its_label_and_help(form: forms.Form) -> None:
     assert set(form.specs) == set(SPEC_BY_PATH)
-    groups = [group for part in form.parts for group in part.props["groups"]]
+    groups = [one for part in form.parts for one in json.loads(part.props["drawn"])["groups"]]
     drawn = {field["path"]: field for group in groups for field in group["fields"]}
     for spec in SPECS:
         assert spec.label in drawn[spec.path]["label"]
