@@ -134,9 +134,27 @@ window.tunesmith = window.tunesmith || {};
     return { ...shape, uirevision: "waiting", annotations: [{ text, ...place }] };
   }
 
+  // A line for each run across an axis for each setting, the best in the accent.
+  function across(figure) {
+    const [worst, best] = figure.higher ? [0, 1] : [1, 0];
+    return {
+      type: "parcoords", dimensions: figure.parallel, labelfont: { size: 12, color: token("ink") },
+      tickfont: { size: 11, color: token("ink-soft") }, rangefont: { size: 1, color: "rgba(0,0,0,0)" },
+      line: { color: figure.scores, showscale: false, colorscale: [
+        [Math.min(worst, best), token(best ? "line" : "accent")],
+        [Math.max(worst, best), token(best ? "accent" : "line")]] },
+    };
+  }
+
   tunesmith.draw = async (element, figure, small = false) => {
     const Plotly = await plotly();
     const shown = figure || { lines: [], x: "", y: "" };
+    if (shown.parallel) {
+      remember(element, () => tunesmith.draw(element, shown, small));
+      const place = { ...layout(shown, small), margin: { l: 56, r: 56, t: 40, b: 16 } };
+      await Plotly.react(element, [across(shown)], place, { ...CONFIG, displayModeBar: false });
+      return;
+    }
     const lines = shown.lines.filter((line) => line.x.length);
     remember(element, () => tunesmith.draw(element, shown, small));
     const shape = layout(shown, small);

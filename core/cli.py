@@ -27,6 +27,7 @@ from core.commands import (
     rewards,
     runs,
     serve,
+    sweep,
     templates,
     train,
     verl,
@@ -45,7 +46,7 @@ from core.language import N_, _, known_language, language_of_shell, n_, speaking
 from core.progress import Stopped
 
 _GROUPS = (
-    *(train, runs, data, templates, rewards, evaluate, predict, chat, export),
+    *(train, sweep, runs, data, templates, rewards, evaluate, predict, chat, export),
     *(endpoint, hub, verl, estimate, info),
 )
 _TAKE_A_VALUE = (
@@ -164,7 +165,7 @@ def _main(words: list[str], output: Output) -> int:
 
 def _run(words: list[str], output: Output) -> int:
     overrides: list[str] = []
-    if _command(words) in ("train", "estimate", "runs", "verl"):
+    if _command(words) in ("train", "sweep", "estimate", "runs", "verl"):
         from core.rules.command import split_overrides
 
         words, overrides = split_overrides(words)

@@ -25,6 +25,7 @@ from core.runs.check import start_problems
 from core.runs.submit import submit_run
 
 if TYPE_CHECKING:
+    from core.jobs.job import Job
     from core.jobs.store import Store
     from core.workspace import Workspace
 
@@ -196,8 +197,14 @@ def begin(work: Callable[[Task], Any], message: str = "") -> Task:
     return task
 
 
-def start_run(workspace: Workspace, store: Store, config: RunConfig) -> Task:
-    """Fetches the base model of `config` if it is not here, then puts the run in the queue.
+def start_run(
+    workspace: Workspace,
+    store: Store,
+    config: RunConfig,
+    submit: Callable[[Workspace, Store, RunConfig], Job] = submit_run,
+) -> Task:
+    """Fetches the base model of `config` if it is not here, then puts the run in the queue, or
+    whatever else `submit` does.
 
     The result is the Job. What keeps the run from being started is found before the model is
     fetched for nothing; where it is here already, `submit_run` finds it.
@@ -210,7 +217,7 @@ def start_run(workspace: Workspace, store: Store, config: RunConfig) -> Task:
             raise ConfigError(problems)
         ensure_model(config.model.model_name_or_path, workspace, task.tell)
         task.tell(1.0, _("Putting the run in the queue"))
-        return submit_run(workspace, store, config)
+        return submit(workspace, store, config)
 
     return begin(work, _("Looking for the model"))
 

@@ -109,6 +109,23 @@ def histogram(
     }
 
 
+def parallel(
+    axes: Sequence[dict[str, Any]], scores: Sequence[float], *, key: str, higher: bool
+) -> dict[str, Any]:
+    """The value of a chart of parallel coordinates: each of `axes` has `label`, `values` by the
+    line, and `tickvals` with `ticktext`. The lines are coloured by their scores, the best in the
+    accent."""
+    return {
+        "key": key,
+        "x": "",
+        "y": "",
+        "parallel": list(axes),
+        "scores": list(scores),
+        "higher": higher,
+        "lines": [],
+    }
+
+
 def columns(points: Sequence[Point]) -> dict[str, list[float]]:
     """Points as plotly takes them, rounded to seven figures: no eye sees the eighth."""
     return {

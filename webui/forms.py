@@ -99,6 +99,7 @@ _SPECIAL_WORDS = {
         "multi_label_classification": N_("several"),
     },
     "classification.loss": {"cross_entropy": N_("cross entropy")},
+    "sweep.search": {"grid": N_("grid"), "random": N_("random"), "tpe": "TPE (Optuna)"},
     "data.learn": {
         "answers": N_("every answer"),
         "last_answer": N_("the last answer"),
@@ -317,7 +318,7 @@ def marks(
     """For `Form.mark`: fields that do not matter, differ from the preset, or are wrong."""
     errors: dict[str, str] = {}
     for problem in problems:
-        errors.setdefault(problem.field, _sentence(_(problem.message)))
+        errors.setdefault(problem.field, sentence(_(problem.message)))
     changed = {
         spec.path: said(preset[spec.path]) or _("empty")
         for spec in SPECS
@@ -333,7 +334,7 @@ def marks(
     }
 
 
-def _sentence(text: str) -> str:
+def sentence(text: str) -> str:
     """With a capital letter, unless it begins with a name such as adamw_torch or training.seed."""
     first = text.partition(" ")[0]
     is_name = any(sign in first.rstrip(".,:") for sign in "_./")

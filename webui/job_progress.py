@@ -111,32 +111,6 @@ class JobProgress:
             return None
         return (read_result(self.app.workspace.root / job.folder) or {}).get("dataset")
 
-    def bar(self, job: Job) -> str:
-        """How far a job is, as HTML."""
-        doing = _(KINDS[job.kind].doing).format(name=job.name)
-        if job.state == QUEUED:
-            return bar(doing, _("waits for its turn"))
-        if job.state == "stopping":
-            return bar(doing, _("Stopping"))
-        event = last_event(self.app.workspace.root / job.folder / "events.jsonl", "progress") or {}
-        message = str(event.get("message") or _("Starting"))
-        return bar(doing, message, event.get("fraction"), event.get("eta_seconds"))
-
-    def end(self, job: Job) -> str:
-        """How a job ended, as HTML; nothing where what came of it is shown elsewhere."""
-        kind = KINDS[job.kind]
-        if job.state == "stopped":
-            return messages.note(_(kind.stopped).format(name=job.name), "stopped")
-        if job.state != "finished":
-            error = job.error or _("It ended without a word (signal {signal}).", signal=job.signal)
-            return messages.error(
-                _(kind.failed).format(name=job.name, error=error), job.advice or ""
-            )
-        result = read_result(self.app.workspace.root / job.folder)
-        if not kind.result or result is None:
-            return ""
-        return messages.note(named(kind.result)(job, result), "finished")
-
     def wire(
         self, shared: Shared, tab: str, place: Component, start: gr.Button, begun: Any
     ) -> None:
@@ -176,9 +150,9 @@ class JobProgress:
 
     def _card(self, job: Job) -> str:
         if not job.ended:
-            return f'<li class="under-way">{self.bar(job)}{self._button("stop", job)}</li>'
+            return f'<li class="under-way">{job_bar(self.app, job)}{self._button("stop", job)}</li>'
         seen = bool(self.of and job.params.get("seen"))
-        end = "" if seen or self.hides(job) else self.end(job)
+        end = "" if seen or self.hides(job) else job_end(self.app, job)
         if not end:
             return ""
         opens = self.made(job) not in (None, job.dataset)
@@ -192,6 +166,32 @@ class JobProgress:
             f'<button type="button" {own}class="small" data-act="{act}" data-at="{job.id}" '
             f'aria-label="{messages.escape(f"{_WORDS[act]}: {name}")}">{_WORDS[act]}</button>'
         )
+
+
+def job_bar(app: App, job: Job) -> str:
+    """How far a job is, as HTML."""
+    doing = _(KINDS[job.kind].doing).format(name=job.name)
+    if job.state == QUEUED:
+        return bar(doing, _("waits for its turn"))
+    if job.state == "stopping":
+        return bar(doing, _("Stopping"))
+    event = last_event(app.workspace.root / job.folder / "events.jsonl", "progress") or {}
+    message = str(event.get("message") or _("Starting"))
+    return bar(doing, message, event.get("fraction"), event.get("eta_seconds"))
+
+
+def job_end(app: App, job: Job) -> str:
+    """How a job ended, as HTML; nothing where what came of it is shown elsewhere."""
+    kind = KINDS[job.kind]
+    if job.state == "stopped":
+        return messages.note(_(kind.stopped).format(name=job.name), "stopped")
+    if job.state != "finished":
+        error = job.error or _("It ended without a word (signal {signal}).", signal=job.signal)
+        return messages.error(_(kind.failed).format(name=job.name, error=error), job.advice or "")
+    result = read_result(app.workspace.root / job.folder)
+    if not kind.result or result is None:
+        return ""
+    return messages.note(named(kind.result)(job, result), "finished")
 
 
 def bar(title: str, message: str, fraction: float | None = None, left: float | None = None) -> str:

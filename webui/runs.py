@@ -27,6 +27,7 @@ from webui.charts import RUN_COLOURS, Line, chart, figure, run_colour
 from webui.context import CHOICE, QUIET, App, Shared
 from webui.forms import said, setting_label
 from webui.run_choice import find_run
+from webui.sweeps import Sweeps
 
 OVERLAYS = {
     "loss": N_("Loss"),
@@ -57,6 +58,7 @@ class _Runs:
         text = _("Start the sample run: a few minutes on this machine, and nothing of yours.")
         self.nothing = Beginning(app, shared, _("No runs yet"), text).box
         self.told = gr.HTML(elem_id="runs-told")
+        self.sweeps = Sweeps(app)
         with gr.Column(visible=False, elem_id="runs-detail", elem_classes="card") as self.detail:
             self._build_detail()
         with gr.Column(visible=False, elem_id="runs-overlay", elem_classes="card") as self.overlay:
@@ -208,7 +210,8 @@ class _Runs:
         details = [self.detail, self.title, self.name, self.note, self.confirm, self.deleting]
         shared.on_show("runs", self.draw, redraw["inputs"], redraw["outputs"])
         shared.on_show("runs", self.show_detail, [run], details)
-        shared.on_tick(**redraw)
+        shared.on_tick(self.draw, redraw["inputs"], redraw["outputs"])
+        self.sweeps.wire(shared)
         self.table.input(tables.reorder, self.order, self.order, **each).then(**redraw)
         self.table.select(self.select, None, run, **each)
         ticking = self.table.like(self.tick, self.ticked, [self.ticked, self.overlay], **each)

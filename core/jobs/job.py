@@ -79,6 +79,10 @@ class Job:
     def ended(self) -> bool:
         return self.state in ENDED
 
+    def belongs_to(self, job_id: str | None) -> bool:
+        """Whether it is this job, or one that this job has put into the queue; to None all do."""
+        return job_id in (None, self.id, self.params.get("put_by"))
+
     def seconds(self, now: float | None = None) -> float:
         """Time worked so far or in all, the pauses between attempts left out."""
         if self.started_at is None:

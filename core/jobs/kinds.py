@@ -17,17 +17,19 @@ class Kind:
     a training also the checkpoint to resume from; it returns "finished" or "stopped".
 
     `room` says which slots take it: a device's for trainings, a device's for what is shorter, one
-    of those for data, which wait for no training, or one of those for servers: they go on until
-    somebody stops them, and nothing may wait for that. `folder` is where in its run's folder the
-    folders of such jobs lie; a run is the run's folder itself, and work on data lies in
-    WORKSPACE/jobs/. `stop_seconds` is the grace time of a stop, if it is not the scheduler's.
+    of those for data, which wait for no training, or one of those for servers and searches: they
+    go on for as long as it takes, and nothing may wait for that. `folder` is where in its run's
+    folder the folders of such jobs lie; a run is the run's folder itself, and work on data and
+    searches lie in WORKSPACE/jobs/. `stop_seconds` is the grace time of a stop, if it is not the
+    scheduler's.
 
     What a person reads takes {name} and {error} of the job: `doing` while it is at work, `stopped`
     and `failed` at its end; `result` names the function that tells what came of it, from the
     result that the work left. `with_less` is the advice when it was killed for want of memory, and
     `way_on` names the function that tells, from the folder of a job that died, what to do now.
     `recall` names the one that tells from the folder what the store is to know of a job whose
-    job.json is torn.
+    job.json is torn. What is left of one on data is removed some time after its end, unless it is
+    `kept` until somebody has put it away.
     """
 
     name: str
@@ -42,6 +44,7 @@ class Kind:
     with_less: Said = Said(N_("Nothing was left half done."))
     way_on: str = ""
     recall: str = ""
+    kept: bool = False
 
 
 _KINDS = (
@@ -98,6 +101,18 @@ _KINDS = (
         folder="servers",
         stop_seconds=10.0,
         stopped=N_("The server was stopped."),
+    ),
+    Kind(
+        "sweep",
+        "core.runs.sweep:run_sweep",
+        "serve",
+        N_("Searching settings of {name}"),
+        stop_seconds=10.0,
+        stopped=N_("{name}: the search was stopped."),
+        failed=N_("{name}: the search failed. {error}"),
+        result="core.runs.sweep:searched",
+        with_less=N_("Its runs are kept. Go on with the search: what they gave counts."),
+        kept=True,
     ),
     Kind(
         "import",

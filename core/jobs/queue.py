@@ -13,6 +13,7 @@ from pathlib import Path
 from core.errors import JobError
 from core.jobs.events import EventWriter
 from core.jobs.job import ACTIVE, ENDED, QUEUED, Job, update_record, write_record
+from core.jobs.kinds import KINDS
 from core.jobs.store import Store
 from core.language import N_, _
 from core.workspace import Workspace, new_id
@@ -93,7 +94,7 @@ def forget_old_jobs(workspace: Workspace, store: Store, now: float | None = None
     """Removes what is left of jobs on data that ended long ago; their results stay."""
     for job in store.list(states=ENDED):
         folder = workspace.root / job.folder
-        if folder.parent != workspace.jobs:
+        if folder.parent != workspace.jobs or KINDS[job.kind].kept and not job.params.get("seen"):
             continue
         days = ((now or time.time()) - (job.ended_at or job.created_at)) / 86400
         if days > (_SEEN_DAYS if job.params.get("seen") else _UNSEEN_DAYS):

@@ -155,7 +155,8 @@ class Scheduler:
         on_event: Callable[[Event], None] | None = None,
         on_interrupt: Callable[[int], None] | None = None,
     ) -> Job:
-        """Sees one job through in the foreground and returns it when it has ended; for the shell.
+        """Sees one job through in the foreground, with those that it puts into the queue, and
+        returns it when they have ended; for the shell.
 
         Whoever takes the job first does it, this process or a running server. Ctrl-C stops it with
         a checkpoint and waits for that; a second Ctrl-C kills it. `on_interrupt` is told how often
@@ -173,7 +174,7 @@ class Scheduler:
                 for event in reader.read_new():
                     if on_event is not None:
                         on_event(event)
-                if job.ended:
+                if job.ended and not self._at_work(job_id):
                     return job
                 end = self._end_without_room(job)
                 if end is not None:
@@ -182,9 +183,16 @@ class Scheduler:
                     answered = len(pressed)
                     if on_interrupt is not None:
                         on_interrupt(answered)
-                    with contextlib.suppress(JobError):  # it ended meanwhile
-                        stop_job(self.workspace, self.store, job_id, now=answered > 1)
+                    # A first time the job stops what it has put into the queue itself.
+                    asked = self._at_work(job_id) if job.ended or answered > 1 else [job]
+                    for one in asked:
+                        with contextlib.suppress(JobError):  # it ended meanwhile
+                            stop_job(self.workspace, self.store, one.id, now=answered > 1)
                 time.sleep(self._poll_seconds)
+
+    def _at_work(self, job_id: str) -> list[Job]:
+        """The job and those that it has put into the queue, as far as they are active."""
+        return [job for job in self.store.list(states=ACTIVE) if job.belongs_to(job_id)]
 
     def _end_without_room(self, job: Job) -> Job | None:
         """How a job ended that the store cannot be told of for a while now. Raises what keeps a
@@ -326,7 +334,7 @@ class Scheduler:
                 self._take_over(job)
         for job in self.store.list(states={QUEUED}):
             # A shell that leaves the work to a server has no devices of its own.
-            ours = self.devices and only in (None, job.id)
+            ours = self.devices and job.belongs_to(only)
             ours = ours and not serves(self.devices, job.device, asked_number(job))
             if ours and self.store.transition(job.id, {QUEUED}, "starting"):
                 conclude(

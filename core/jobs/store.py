@@ -156,14 +156,14 @@ class Store:
         """Takes the queued job that `choose` names and sets it to `starting`; None without one.
 
         It is told those in the queue, in order, and the names of the slots that a job of any
-        scheduler holds. `only` restricts it to one job.
+        scheduler holds. `only` restricts it to one job and what that has put there.
         """
         # Looked at before the write lock is taken: this is asked several times a second.
         if not self.list(states={QUEUED}):
             return None
         with self.transaction():
             held = [job.slot or "" for job in self.list(states=ACTIVE)]
-            queued = [job for job in self.list(states={QUEUED}) if only in (None, job.id)]
+            queued = [job for job in self.list(states={QUEUED}) if job.belongs_to(only)]
             chosen = choose(queued, {name for slot in held for name in slot.split(",")})
             if chosen is None:
                 return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,13 +43,15 @@ def submit_run(
     parent_id: str | None = None,
     resume_from: str | None = None,
     devices: Sequence[str] | None = None,
+    params: Mapping[str, Any] | None = None,
 ) -> Job:
     """Puts a training in the queue: its folder with config.yaml and job.json, then its row.
 
     `resume_from` is the folder of a checkpoint to begin from; one of the run `parent_id` comes
     along into the new run, with the curves before it. `devices` is what this machine has (looked
-    up when not given). Raises ConfigError when the config does not fit this machine or
-    the data set, WorkspaceError when the checkpoint lies outside what may be read.
+    up when not given), `params` what else the job is to know. Raises ConfigError when the config
+    does not fit this machine or the data set, WorkspaceError when the checkpoint lies outside what
+    may be read.
     """
     begin_at = workspace.confine(resume_from) if resume_from else None
     config = settle_devices(config, local_devices() if devices is None else devices)
@@ -64,7 +66,7 @@ def submit_run(
     config.save(folder / "config.yaml")
     # It may be changed or deleted while the run waits.
     keep_with_run(folder, config.data.chat_template, workspace)
-    params = {"device": config.training.device}
+    params = {**(params or {}), "device": config.training.device}
     if config.training.devices != "1":
         params["devices"] = config.training.devices
     try:

@@ -129,6 +129,13 @@ _TABLE = (
         alone=False,
     ),
     Extra(
+        "optuna",
+        ("optuna==5.0.0", "sqlalchemy==2.1.9", "alembic==1.20.1"),
+        "optuna",
+        N_("Optuna: searches for good settings that learn from the runs before (TPE)."),
+        alone=False,
+    ),
+    Extra(
         "gguf",
         (
             "xllamacpp==2026.10.11549",

@@ -29,6 +29,7 @@ from webui.configure.find_model import ModelFinder
 from webui.configure.plan import MemoryView
 from webui.configure.presets import PresetChoice, when
 from webui.configure.rewards import RewardEditor
+from webui.configure.sweep import SweepForm
 from webui.configure.verl import VerlView
 from webui.configure.words import WordFinder
 from webui.context import CHOICE, QUIET, App, Shared, of_trigger
@@ -73,18 +74,18 @@ class _Configure:
                     _("Words worth a token of their own"), open=False, elem_classes="fold"
                 ):
                     self.finder = WordFinder(app)
+                self.sweep = SweepForm(app)
                 self.draft = Draft(app, self.form)
                 self._build_reuse()
             with gr.Column(scale=4, min_width=300, elem_classes="beside"):
                 self.summary = gr.HTML(elem_id="summary", apply_default_css=False)
-                self.extras = ExtrasView(
-                    app, "extras", lambda data: _extras(self.form.gather(data)[0])
-                )
+                self.extras = ExtrasView(app, "extras", self._lacking)
                 self.start = gr.Button(_("Start training"), variant="primary", elem_id="start")
                 self.status = gr.HTML(elem_id="start-status", apply_default_css=False)
                 self.stop = gr.Button(_("Stop the download"), size="sm", visible=False)
                 self.need = MemoryView(app)
         self.inputs = {*self.form.parts, self.preset, self.name_to_save, self.finder.known}
+        self.inputs |= {*self.sweep.form.parts}
         self.shown = {self.form.marks, self.summary, self.start, shared.lens, self.verl.box}
         self.shown |= {*self.rewards.outputs, *self.need.outputs, self.need.box}
         self.shown |= {*self.extras.outputs, *self.finder.outputs}
@@ -135,7 +136,7 @@ class _Configure:
         marks = forms.marks(values, preset.config().values(), (*problems, *refused))
         return {
             self.form.marks: {**marks, "choices": {MODULES: self._modules(held[MODEL])}},
-            **self.extras.follow(_extras(values)),
+            **self.extras.follow(self._lacking(data, values)),
             **self.finder.follow(held[DATASET], held[MODEL], data[self.finder.known]),
             **self.verl.follow(held["method"]),
             self.summary: plan.card(
@@ -296,6 +297,15 @@ class _Configure:
         preset = load_preset(data[self.preset], self.app.workspace)
         return gr.Code(as_command(config, preset), visible=True)
 
+    def _lacking(
+        self, data: Mapping[Component, Any], values: Mapping[str, Any] | None = None
+    ) -> list[Extra]:
+        """The packages that these settings need and that are not there."""
+        values = self.form.gather(data)[0] if values is None else values
+        asking = ("training.optim", "tracking.report_to")
+        found = [extra for path in asking for extra in missing_extras(path, values.get(path))]
+        return [*dict.fromkeys(found), *self.sweep.lacking(data)]
+
     # -- wiring
 
     def wire(self) -> None:
@@ -326,7 +336,8 @@ class _Configure:
         self.finder.wire(form)
         self.rewards.wire()
         self.verl.wire(form, self.inputs)
-        followed(self.extras.wire(set(form.parts)))
+        self.sweep.wire(form, self.shared, self.extras)
+        followed(self.extras.wire({*form.parts, *self.sweep.form.parts}))
         self.preset.input(
             self.choose, self.inputs, {self.when, self.came_back, form.filled}, **CHOICE
         )
@@ -367,6 +378,7 @@ class _Configure:
     def wire_draft(self) -> None:
         assert self.shared.page is not None
         self.form.render()
+        self.sweep.form.marks.render()
         told = {self.presets.purpose, self.preset, self.when, self.came_back, self.form.filled}
         self.draft.wire(self.shared.page, self.restore, told)
 
@@ -390,10 +402,3 @@ class _Configure:
         self.form.take(chosen.then).then(
             self.begin, self.inputs, self.start_outputs, concurrency_limit=None, **quiet
         )
-
-
-def _extras(values: Mapping[str, Any]) -> list[Extra]:
-    """The packages that these settings need and that are not there."""
-    asking = ("training.optim", "tracking.report_to")
-    found = [extra for path in asking for extra in missing_extras(path, values.get(path))]
-    return list(dict.fromkeys(found))

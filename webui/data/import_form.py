@@ -20,7 +20,7 @@ from webui import background, messages
 from webui.context import QUIET, App, Shared
 from webui.data.import_choice import ImportChoice
 from webui.data.import_sources import Found, Sources, hub_source, look_at
-from webui.job_progress import JobProgress
+from webui.job_progress import JobProgress, job_bar
 
 # What came of the form's import is the selected data set, unless another was chosen meanwhile.
 _TAKE_UP = """(mine, chosen) => {
@@ -116,7 +116,7 @@ class ImportForm:
         except TunesmithError as error:
             return {self.progress: messages.error(error), self.mine: ""}
         return {
-            self.progress: self.jobs.bar(job),
+            self.progress: job_bar(self.app, job),
             self.mine: f"{job.id}|{data[self.shared.dataset]}|",
             self.sources.drop: None,
             self.sources.path: "",

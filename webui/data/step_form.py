@@ -102,7 +102,7 @@ def marks(
     stays."""
     errors: dict[str, str] = {}
     for problem in problems or ():
-        errors.setdefault(problem.field, problem.message[:1].upper() + problem.message[1:])
+        errors.setdefault(problem.field, forms.sentence(_(problem.message)))
     specs = list(specs)
     by_path = {spec.path: values.get(spec.name) for spec in specs}
     shown = {s.path for s in specs if s.shown(by_path) or s.path in errors}
