@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from core import cli
 from core.jobs.queue import forget_old_jobs
 from core.jobs.store import Store
 from core.runs.sweep import go_on, list_sweeps, trials
@@ -80,13 +81,19 @@ def test_it_is_listed_until_somebody_puts_it_away(shell: Shell, searched: dict[s
     ],
 )
 def test_what_cannot_be_searched_is_said_and_leaves_nothing(
-    shell: Shell, searched: dict[str, Any], more: list[str], said: str
+    shell: Shell,
+    searched: dict[str, Any],
+    more: list[str],
+    said: str,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    code, _out, err = shell.type(*words(*more))
-    assert code == 2 and said in err
-    assert len(shell.ask("sweep", "--list")["sweeps"]) == 1
-    assert shell.type("sweep", "--show", "no-such")[0] == 1
-    assert shell.type("sweep", "--go-on", searched["sweep"])[0] == 1  # nothing is left to do
+    given = ["--workspace", str(shell.workspace)]
+    assert cli.main([*given, *words(*more)]) == 2
+    assert said in capsys.readouterr().err
+    assert cli.main([*given, "sweep", "--list", "--json"]) == 0
+    assert len(json.loads(capsys.readouterr().out)["sweeps"]) == 1
+    assert cli.main([*given, "sweep", "--show", "no-such"]) == 1
+    assert cli.main([*given, "sweep", "--go-on", searched["sweep"]]) == 1  # nothing is left to do
 
 
 def test_ctrl_c_stops_the_search_and_its_run_and_it_goes_on(
