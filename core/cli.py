@@ -16,6 +16,7 @@ from typing import Any
 
 from core.commands import (
     chat,
+    cloud,
     data,
     endpoint,
     estimate,
@@ -47,7 +48,7 @@ from core.progress import Stopped
 
 _GROUPS = (
     *(train, sweep, runs, data, templates, rewards, evaluate, predict, chat, export),
-    *(endpoint, hub, verl, estimate, info),
+    *(endpoint, hub, cloud, verl, estimate, info),
 )
 _TAKE_A_VALUE = (
     *("--workspace", "--language", "--host", "--port", "--auth", "--root-path"),

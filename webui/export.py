@@ -21,6 +21,7 @@ from core.workspace import RunFolder
 from webui import messages, push
 from webui.beginning import Beginning
 from webui.choice import Radio
+from webui.cloud import CloudView
 from webui.combine import Combining
 from webui.context import QUIET, App, Shared
 from webui.extras import ExtrasView
@@ -32,6 +33,7 @@ def build(app: App, shared: Shared) -> None:
     tab = _Export(app, shared)
     tab.wire()
     push.build(app, shared, tab.listed)
+    CloudView(app, shared).wire(tab.listed)
 
 
 class _Export:

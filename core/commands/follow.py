@@ -58,7 +58,8 @@ def say_end(job: Job, output: Output) -> None:
     """How the job ended, and what to do next where it did not finish."""
     from core.jobs.kinds import KINDS
 
-    told = {"what": _("Run") if job.kind == "train" else KINDS[job.kind].doing, "id": job.id}
+    doing = _(KINDS[job.kind].doing).format(name=job.name)
+    told = {"what": _("Run") if job.kind == "train" else doing, "id": job.id}
     if job.state == "finished":
         return
     if job.state == "died":

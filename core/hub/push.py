@@ -84,12 +84,7 @@ def submit_push(
 ) -> Job:
     """Puts a push in the queue: of an export of a run, or of a data set. Raises HubError where
     nobody is logged in or the Hub must not be asked."""
-    from huggingface_hub import get_token
-
-    if is_offline():
-        raise offline()
-    if get_token() is None:
-        raise not_logged_in()
+    check_logged_in()
     params: dict[str, Any] = {"settings": settings.model_dump(), "dataset": dataset_id}
     parent, run_id = workspace.jobs, ""
     if export is not None:
@@ -112,6 +107,16 @@ def submit_push(
     return enqueue(workspace, store, job)
 
 
+def check_logged_in() -> None:
+    """Raises HubError where nobody is logged in or the Hub must not be asked."""
+    from huggingface_hub import get_token
+
+    if is_offline():
+        raise offline()
+    if get_token() is None:
+        raise not_logged_in()
+
+
 def plan_push(
     workspace: Workspace,
     settings: PushSettings,
@@ -132,17 +137,17 @@ def _to_push(
     """(the folder with the files, what it becomes on the Hub). What was made for it goes again."""
     if export is not None:
         assert export.path is not None
-        _check_private(workspace, export.path, export.folder)
+        check_private(workspace, export.path, export.folder)
         yield export.path, "model"
         return
     workspace.uploads.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=workspace.uploads, prefix=".push-") as made:
         write_rows(workspace, dataset_id, Path(made), tell)
-        _check_private(workspace, Path(made), Path(made))
+        check_private(workspace, Path(made), Path(made))
         yield Path(made), "dataset"
 
 
-def _check_private(workspace: Workspace, folder: Path, within: Path) -> None:
+def check_private(workspace: Workspace, folder: Path, within: Path) -> None:
     """Raises HubError if a description names a folder of this machine, or the token, and for a
     link that leads out of the job's folder: a run may come from elsewhere."""
     from huggingface_hub import get_token

@@ -103,6 +103,17 @@ _KINDS = (
         stopped=N_("The server was stopped."),
     ),
     Kind(
+        "cloud",
+        "core.hub.cloud:run_cloud",
+        "serve",
+        N_("Training in the cloud, to {name}"),
+        folder="clouds",
+        stop_seconds=20.0,
+        stopped=N_("The training in the cloud was stopped; nothing more is paid for."),
+        result="core.hub.cloud:trained_there",
+        with_less=N_("What is rented goes on: follow it again, or look at huggingface.co/jobs."),
+    ),
+    Kind(
         "sweep",
         "core.runs.sweep:run_sweep",
         "serve",

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
+from tests.hub.rented import HARDWARE, Rented
 from tests.hub.server import Answering, served
 
 WRITES, READS, FINE = "hf_mayWriteAll0123", "hf_mayReadOnly0123", "hf_fineGrained0123"
@@ -86,6 +87,8 @@ class Hub:
     asked: list[str] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
     revoked: set[str] = field(default_factory=set)
+    hardware: Any = field(default_factory=lambda: HARDWARE)
+    rented: dict[str, Rented] = field(default_factory=dict)
 
     def repository(self, name: str, kind: str = "model") -> Repository:
         return self.repositories[f"{kind}s/{name}"]
@@ -189,6 +192,8 @@ class _Handler(Answering):
             told = self._body()
             assert len(hub.large[told["oid"]]) == told["size"]
             self._json({})
+        elif parts[:2] == ["api", "jobs"]:
+            self._jobs(parts[2:])
         elif parts in (["api", "models"], ["api", "datasets"]):
             self._search(parts[1])
         elif parts[0] == "api":
@@ -199,6 +204,48 @@ class _Handler(Answering):
             kind = "datasets" if parts[0] == "datasets" else "models"
             parts = parts[1:] if parts[0] == "datasets" else parts
             self._file(self._found(f"{kind}/{'/'.join(parts[:2])}"), parts[3:])
+
+    # -- rented machines
+
+    def _jobs(self, rest: list[str]) -> None:
+        hub = self.the_hub
+        if rest == ["hardware"]:
+            self._json(hub.hardware)
+            return
+        self._check_write(f"{rest[0]}/job")
+        if len(rest) == 1:
+            asked = self._body()
+            made = Rented(str(len(hub.rented) + 1), rest[0], asked)
+            source = asked["volumes"][0]["source"]
+            given = hub.repository(source).files()
+            hub.rented[made.id] = made
+            made.begin(given, lambda files: self._trained(source, files))
+            self._json(made.told())
+            return
+        job = hub.rented.get(rest[1])
+        if job is None:
+            raise _Refusal(404, "Job not found")
+        if rest[2:] == ["cancel"]:
+            job.cancel()
+        elif rest[2:] == ["logs"]:
+            self._events(job)
+            return
+        self._json(job.told())
+
+    def _trained(self, name: str, files: Mapping[str, bytes]) -> None:
+        entries = {f"trained/{p}": Entry(c, p.endswith(_LARGE)) for p, c in files.items()}
+        self.the_hub.repository(name).commit("main", entries, "trained")
+
+    def _events(self, job: Rented) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", "text/event-stream")
+        self.send_header("Connection", "close")
+        self.end_headers()
+        for line in job.lines():
+            event = {"data": line, "timestamp": "2026-01-01T00:00:00.000Z"}
+            self.wfile.write(f"data: {json.dumps(event)}\n\n".encode())
+            self.wfile.flush()
+        self.close_connection = True
 
     # -- who
 

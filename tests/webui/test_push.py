@@ -15,7 +15,8 @@ from core.workspace import Workspace
 from tests.e2e.serving import Served
 from tests.hub.conftest import FILES, exported
 from tests.hub.stand_in import READS, WRITES, Hub
-from tests.tiny_model import tiny_adapter, tiny_model
+from tests.hub.test_cloud import exported as scripted
+from tests.tiny_model import tiny_adapter, tiny_model, tiny_tokenizer
 from tests.waiting import LIMIT
 from tests.webui.made_runs import make_run
 
@@ -153,3 +154,38 @@ def edit_the_card(page: Page, workspace: Path, run: Job) -> str:
     expect(card).to_have_value(f"{before}\nFor hats alone: 帽子.\n")
     repository(page, "ada/colours")
     return file.read_text()
+
+
+def test_a_run_is_trained_in_the_cloud(
+    hub: Hub,
+    page: Page,
+    serve: Callable[..., Served],
+    workspace: Path,
+    run: Job,
+    tmp_path: Path,
+) -> None:
+    opened = Workspace.open(workspace)
+    tiny_model().save_pretrained(opened.models / "SmolLM2-135M-Instruct")
+    tiny_tokenizer().save_pretrained(opened.models / "SmolLM2-135M-Instruct")
+    scripted(opened.run(run.id), "rows")
+    (tmp_path / "home").mkdir(exist_ok=True)
+    (tmp_path / "home" / "token").write_text(WRITES)
+    served = serve(workspace, "--port", "7976")
+    page.goto(f"{served.address}/?tab=export&run={run.id}")
+    fold = page.locator("#cloud")
+    fold.get_by_role("button", name="Train in the cloud").click()
+    page.locator("#cloud-look").click()
+    expect(page.locator("#cloud-prices tbody tr")).to_have_count(2)
+    expect(page.locator("#cloud-prices")).to_contain_text("$0.0067")
+    page.locator("#cloud-start").click()
+    expect(page.locator("#field-cloud-repo_id .field-error")).to_contain_text("OWNER/NAME")
+    page.locator("#field-cloud-repo_id textarea").fill("ada/tuned")
+    page.locator("#field-cloud-flavor input").fill("h900")
+    page.locator("#cloud-start").click()
+    wrong = page.locator("#field-cloud-flavor .field-error")
+    expect(wrong).to_contain_text("cannot be rented")
+    page.locator("#field-cloud-flavor input").fill("")
+    page.get_by_role("option", name="t4-small").click()
+    page.locator("#cloud-start").click()
+    expect(page.locator("#cloud-status")).to_contain_text("Trained for about $0.01")
+    assert hub.repository("ada/tuned").files()["trained/adapter_model.safetensors"] == b"rows"
