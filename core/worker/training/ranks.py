@@ -46,6 +46,11 @@ def first_goes_first() -> AbstractContextManager[None]:
     return PartialState().main_process_first() if several() else nullcontext()
 
 
+def wait() -> None:
+    """Until all are here."""
+    PartialState().wait_for_everyone()
+
+
 def agreed(value: Any) -> Any:
     """What the first process has."""
     return broadcast_object_list([value])[0] if several() else value
@@ -60,7 +65,7 @@ def summed(numbers: Sequence[float]) -> list[float]:
     """Over all processes, each of the numbers."""
     if not several():
         return list(numbers)
-    found = torch.tensor(numbers, dtype=torch.float32, device=PartialState().device)
+    found = torch.tensor(numbers, dtype=torch.float64, device=PartialState().device)
     torch.distributed.all_reduce(found)
     return found.tolist()  # type: ignore[no-any-return]
 
