@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,10 +19,11 @@ import torch
 from safetensors.torch import load_file
 from torch.utils.data import BatchSampler, SequentialSampler
 
-from core.errors import TrainingError
+from core.errors import ConfigError, TrainingError
 from core.jobs.job import Job, read_record, write_record
 from core.jobs.process import same_process
 from core.jobs.store import Store
+from core.models.checkpoints import broken
 from core.rules import load_config, parse_config
 from core.runs.extend import train_longer
 from core.worker.training.launch import _outcome, launcher
@@ -183,12 +185,13 @@ def reference(world: TinyWorld) -> RunFolder:
     return run
 
 
-def go_on(world: TinyWorld, run: RunFolder, state: str, devices: int) -> RunFolder:
-    """The run goes on on so many devices, as the shell has it."""
+def go_on(world: TinyWorld, run: RunFolder, state: str, **changes: Any) -> RunFolder:
+    """The run goes on with these changes, as the shell has it."""
     store = Store.open(world.workspace)
     record = {"id": run.root.name, "kind": "train", "run_id": run.root.name}
     store.add(Job(**record, folder=f"runs/{run.root.name}", state=state))
-    job = train_longer(world.workspace, store, run.root.name, {"training.devices": devices})
+    changes = {f"training.{name}": value for name, value in changes.items()}
+    job = train_longer(world.workspace, store, run.root.name, changes)
     longer = world.workspace.run(job.id)
     place = longer.root / job.params["resume_from"]
     assert run_training(longer.root, world.root, place) == "finished"
@@ -207,7 +210,7 @@ def test_a_run_stopped_on_two_devices_goes_on_on_one(
     asking.join()
     done = len(losses(run))
     assert 0 < done < 150
-    longer = go_on(world, run, "stopped", 1)
+    longer = go_on(world, run, "stopped", devices=1)
     training = load_config(longer.config).training
     assert (training.per_device_train_batch_size, training.gradient_accumulation_steps) == (2, 2)
     assert len(losses(longer)) == 150
@@ -227,7 +230,7 @@ def test_a_run_stopped_on_one_device_goes_on_on_two(
     stop_at(100, monkeypatch)
     assert run_training(run.root, world.root, None) == "stopped"
     run.stop_request.unlink()
-    longer = go_on(world, run, "stopped", 2)
+    longer = go_on(world, run, "stopped", devices=2)
     training = load_config(longer.config).training
     assert (training.per_device_train_batch_size, training.gradient_accumulation_steps) == (2, 1)
     assert losses(longer) == pytest.approx(losses(reference), abs=1e-4)
@@ -289,6 +292,41 @@ def test_nothing_is_left_of_a_run_whose_worker_is_killed(world: TinyWorld) -> No
     os.kill(worker.pid, signal.SIGKILL)
     worker.wait()
     until(lambda: not processes_of(run))
+
+
+@pytest.mark.parametrize("strategy", ["zero2", "zero3"])
+def test_deepspeed_divides_a_training_which_learns_the_same_and_goes_on(
+    world: TinyWorld, strategy: str
+) -> None:
+    """Only cards could tell otherwise, and what took hours on them would not go on."""
+    pytest.importorskip("deepspeed")
+    saving = {"training.max_steps": 6, "tracking.save_strategy": "steps", "tracking.save_steps": 3}
+    settings: dict[str, Any] = {**LONG, **saving, "training.max_grad_norm": 1.0}
+    one = world.run(f"{strategy}-one", {**settings, **ONE})
+    two = world.run(f"{strategy}-two", {**settings, **TWO, "training.strategy": strategy})
+    for run in (one, two):
+        assert run_training(run.root, world.root, None) == "finished"
+    assert losses(two) == pytest.approx(losses(one), abs=1e-4)
+    assert furthest(one, two) < 1e-4
+
+    store = Store.open(world.workspace)
+    name = two.root.name
+    store.add(Job(name, "train", name, f"runs/{name}", state="finished"))
+    for changes in ({"training.devices": 1}, {"training.strategy": "ddp"}):
+        with pytest.raises(ConfigError, match="goes on only on as many devices"):
+            train_longer(world.workspace, store, name, {**changes, "training.max_steps": 9})
+    # From its middle: what comes after is what came after it.
+    shutil.rmtree(two.checkpoints / "checkpoint-6")
+    job = train_longer(
+        world.workspace, store, name, {"training.learning_rate": 1e-3}, checkpoint="checkpoint-3"
+    )
+    store.close()
+    longer = world.workspace.run(job.id)
+    place = longer.root / job.params["resume_from"]
+    assert run_training(longer.root, world.root, place) == "finished"
+    assert losses(longer)[-3:] == pytest.approx(losses(two)[-3:], abs=1e-6)
+    assert furthest(longer, two) < 1e-6
+    assert broken(longer.checkpoints / "checkpoint-6", resumable=True) is None
 
 
 END = {"time": 1.0, "error": "E", "advice": "A", "said": "x", "echo": False, "memory": False}

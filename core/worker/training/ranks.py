@@ -14,6 +14,8 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list, gather_object
 
+from core.config import RunConfig
+from core.rules.devices import ZERO
 from core.workspace import RunFolder
 
 VARIABLE = "TUNESMITH_LAUNCHED"
@@ -36,9 +38,20 @@ def is_first() -> bool:
     return number() == 0
 
 
-def join(device: str) -> None:
+def join(config: RunConfig) -> None:
     """Meets the others."""
-    PartialState(cpu=device == "cpu", timeout=_PATIENCE)
+    on_cpu, backend = place(config).values()
+    PartialState(cpu=on_cpu, backend=backend, timeout=_PATIENCE)
+
+
+def place(config: RunConfig) -> dict[str, Any]:
+    """What TrainingArguments is told of the device. accelerate knows DeepSpeed beside cards only:
+    on a CPU it is left to find none, and told how the processes talk."""
+    training = config.training
+    on_cpu = training.device == "cpu"
+    if on_cpu and training.strategy in ZERO:
+        return {"use_cpu": False, "ddp_backend": "gloo"}
+    return {"use_cpu": on_cpu, "ddp_backend": None}
 
 
 def first_goes_first() -> AbstractContextManager[None]:
