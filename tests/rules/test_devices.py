@@ -111,7 +111,7 @@ def test_a_step_learns_from_the_rows_of_all_devices() -> None:
     two = parse_config({**values, "training.devices": "0,1"})
     assert (rows_a_step(one, 2), rows_a_step(two, 2)) == (6, 12)
     assert (optimizer_steps(one, 25), optimizer_steps(two, 25)) == (5, 3)
-    assert step_text(two) == "12: 2 at once x 3 before each step x 2 devices"
+    assert step_text(two) == "12: 2 at once x 3 before each step x 2 devices (ddp)"
 
 
 def machine() -> tuple[Device, ...]:
