@@ -16,6 +16,7 @@ import pytest
 from core import cli
 from core.jobs.events import read_events
 from core.models.fingerprint import fingerprint
+from core.rules import load_config
 from core.workspace import Workspace
 from tests.cli_bench import Shell, make_chat_model, write_rows
 from tests.waiting import end_of, until
@@ -100,6 +101,17 @@ def test_a_finished_run_is_shown_with_its_settings_and_checkpoints(
     assert shown["size_bytes"] > 1000
     code, out, _ = bench.type("runs", "list")
     assert trained["run"] in out and "finished" in out and "9/9" in out
+
+
+def test_a_run_on_several_devices_is_shown_as_one(bench: Bench, trained: dict[str, Any]) -> None:
+    file = Path(trained["folder"]) / "config.yaml"
+    before, config = file.read_text(), load_config(file)
+    assert "devices" not in bench.type("runs", "show", trained["run"])[1]
+    config.training.devices = "2"
+    config.save(file)
+    out = bench.type("runs", "show", trained["run"])[1]
+    file.write_text(before)
+    assert "2 devices (ddp)" in out and "rows a step" in out
 
 
 def test_a_finished_run_cannot_be_resumed_and_says_so(

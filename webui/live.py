@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from core.config import RunConfig
 from core.errors import TunesmithError
 from core.jobs.events import Event, EventReader
 from core.language import _, speaking
@@ -59,7 +60,7 @@ class LiveRun:
         """Grows when points were taken back: a resumed run does some steps again."""
         self._reader = EventReader(folder.events)
         self._curves = CurveReader(folder.events)
-        self._known_method = ""
+        self._config: tuple[int, RunConfig | None] = (0, None)
         self._lock = threading.Lock()
 
     def update(self) -> None:
@@ -77,16 +78,19 @@ class LiveRun:
     def panels(self, *, everything: bool = False) -> list[Panel]:
         """The charts beside the loss that have something to show."""
         last = {name: points[-1][1] for name, points in self._curves.curves.items() if points}
-        return panels(self._method(), last, everything=everything)
+        config = self.config()
+        return panels(config.method if config else "", last, everything=everything)
 
-    def _method(self) -> str:
-        """The run's method by its config, which is there before the run is."""
-        if not self._known_method:
-            try:
-                self._known_method = load_config(self.folder.config).method
-            except (TunesmithError, OSError):
-                return ""  # a run of another version: its common curves can still be drawn
-        return self._known_method
+    def config(self) -> RunConfig | None:
+        """The settings of the run, which are there before it is; None of another version's: its
+        common curves can still be drawn."""
+        try:
+            written = self.folder.config.stat().st_mtime_ns
+            if written != self._config[0]:
+                self._config = written, load_config(self.folder.config)
+        except (TunesmithError, OSError):
+            return None
+        return self._config[1]
 
     def last(self, metric: str) -> float | None:
         points = self._curves.curves.get(metric)

@@ -12,7 +12,9 @@ from typing import Any
 
 import gradio as gr
 
+from core.config import RunConfig
 from core.errors import TunesmithError
+from core.estimate.summary import devices_text, step_text
 from core.jobs.job import QUEUED, Job
 from core.jobs.queue import stop_job
 from core.language import _
@@ -210,14 +212,17 @@ def _curves_html() -> str:
 LOG_BYTES = 16_384
 
 
-def headline(job: Job, came: str = "") -> str:
-    """Name, state and what the run is made of; `came` says which runs it comes from."""
+def headline(job: Job, came: str = "", config: RunConfig | None = None) -> str:
+    """Name, state, what the run is made of and on how many devices; `came` says which runs it
+    comes from."""
+    devices = devices_text(config) if config else ""
     made_of = _("{model} on {dataset}", model=job.model, dataset=job.dataset)
     return (
         f'<div class="headline"><h2>{messages.escape(job.name or job.id)}</h2>'
         f"{messages.badge(job.state, job.signal)}"
         f'<span class="made-of">{messages.escape(made_of)}'
         + (f" {messages.escape(came)}" if came else "")
+        + (f' <b title="{messages.escape(step_text(config))}">{devices}</b>' if devices else "")
         + f" <small>{messages.escape(job.id)}</small></span></div>"
     )
 
@@ -366,7 +371,7 @@ class News:
 def news_of(job: Job, live: LiveRun, resumable: bool, cursor: Mapping[str, Any]) -> News | None:
     """What is new since `cursor`, the browser's word on what it shows; None when nothing is."""
     texts = {
-        "headline": headline(job, lineage_text(live.folder)),
+        "headline": headline(job, lineage_text(live.folder), live.config()),
         "outcome": outcome(job, live, resumable) + noticed(live),
         "figures": figures(job, live),
         "samples": completions(live.rollouts) + samples(live),

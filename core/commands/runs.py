@@ -20,6 +20,7 @@ from core.commands.output import (
 from core.language import N_, _
 
 if TYPE_CHECKING:
+    from core.config import RunConfig
     from core.jobs.store import Store
     from core.runs.records import RunSummary
     from core.workspace import Workspace
@@ -166,6 +167,7 @@ def _list(args: argparse.Namespace, output: Output, workspace: Workspace, store:
 
 
 def _show(args: argparse.Namespace, output: Output, workspace: Workspace, store: Store) -> int:
+    from core.estimate.summary import devices_text, step_text
     from core.models.checkpoints import checkpoints
     from core.runs.lineage import built_on, lineage, lineage_text
     from core.runs.records import STATE_WORDS, load_run
@@ -175,9 +177,10 @@ def _show(args: argparse.Namespace, output: Output, workspace: Workspace, store:
     saved = checkpoints(run.folder.root)
     tasks = [job for job in store.list(run_id=run.id) if job.kind != "train"]
     answering = servers(workspace, store, run.id)
+    config = _config(run)
     data = {
         **_record(workspace, run),
-        "config": _config(run),
+        "config": config.model_dump() if config else None,
         "lineage": [one.own_fields() for one in lineage(run.folder)],
         "built_on": [later.id for later in built_on(store, run.id)],
         "checkpoints": [{"name": c.name, "step": c.step, "path": str(c.path)} for c in saved],
@@ -205,6 +208,8 @@ def _show(args: argparse.Namespace, output: Output, workspace: Workspace, store:
             (_("made"), spell_time(job.created_at)),
             (_("took"), spell_seconds(run.duration_seconds)),
             (_("device"), job.device),
+            (_("devices"), (config and devices_text(config)) or None),
+            (_("rows a step"), (config and step_text(config)) or None),
             (_("size"), spell_bytes(run.size_bytes)),
             (_("checkpoints"), ", ".join(c.name for c in saved)),
             *((_("answers at"), f"{one.address}/v1") for one in answering),
@@ -327,12 +332,12 @@ def _record(workspace: Workspace, run: RunSummary) -> dict[str, Any]:
     }
 
 
-def _config(run: RunSummary) -> dict[str, Any] | None:
+def _config(run: RunSummary) -> RunConfig | None:
     """The run's settings; None when config.yaml cannot be read."""
     from core.errors import ConfigError
     from core.rules import load_config
 
     try:
-        return load_config(run.folder.config).model_dump()
+        return load_config(run.folder.config)
     except ConfigError:
         return None

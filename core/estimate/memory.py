@@ -84,7 +84,7 @@ def estimate_memory(
         doubts.append(_("how much is trained is not known: counted as a fiftieth of the model"))
     size = _trained_size(config)
     state = state_of(config.training.optim, size, whole_model=way.own_weights)
-    gradients = _gradients(trained, size, state)
+    gradients = on_each_device("gradients", _gradients(trained, size, state), config)
     doubts.append(state.doubt)
     layer = kept_of_layer(shape, way, batch)
     kept = _kept(shape, config, way, batch, layer)
@@ -104,49 +104,65 @@ def estimate_memory(
         N_("reference model"): _reference(shape, config),
         N_("adapter"): trained * size if config.adapter.is_adapter else 0,
         N_("optimizer"): round(trained * state.a_weight),
+    }
+    parts = {name: on_each_device(name, held, config) for name, held in parts.items()}
+    parts |= {
         N_("gradients"): gradients,
+        **_between_devices(gradients, shape, config, way),
         N_("activations"): beyond,
         N_("loss head"): head,
         N_("allocator"): _holes(shape, config, kept, layer, way) if device != "cuda" else 0,
     }
     if device == "cuda":
         parts["allocator"] = round(_CUDA_HOLES * (sum(parts.values()) - CUDA_CONTEXT))
-    parts = on_each_device(parts, shape, config)
     shown = {name: value for name, value in parts.items() if value}
     doubt = reduce(_both, dict.fromkeys(text for text in doubts if text), "")
     return MemoryEstimate(shown, device, free_bytes, doubt, batch)
 
 
-def on_each_device(parts: dict[str, int], shape: ModelShape, config: RunConfig) -> dict[str, int]:
-    """What each of several devices holds of these parts.
+Names = tuple[str, ...]
+_ZERO1: Names = ("optimizer",)
+_ZERO2: Names = (*_ZERO1, "gradients")
+_ALL: Names = (*_ZERO2, "weights", "adapter", "reference model")
+# What each strategy divides among the devices, and what of it waits in the machine's memory when it
+# is offloaded.
+_DIVIDED: dict[str, tuple[Names, Names]] = {
+    "zero1": (_ZERO1, ()),
+    "zero2": (_ZERO2, ("optimizer",)),
+    "zero3": (_ALL, ("optimizer", "weights", "adapter")),
+    "fsdp": (_ALL, _ALL),
+}
+
+
+def on_each_device(name: str, size: int, config: RunConfig) -> int:
+    """What each of several devices holds of a part of this size.
 
     ZeRO's stages divide what the optimizer remembers, then the gradients, then the weights too
-    (Rajbhandari et al. 2020, figure 1), as FSDP does; then a layer at a time is whole, and the next
-    one is fetched meanwhile. DDP copies all gradients into buckets that it adds up (PyTorch's notes
-    on DistributedDataParallel, gradient_as_bucket_view).
+    (Rajbhandari et al. 2020, figure 1), as FSDP does.
     """
     count, training = device_count(config), config.training
-    if count == 1:
-        return parts
-    strategy = "ddp" if training.strategy == "auto" else training.strategy
-    if strategy == "ddp":
-        return {**parts, N_("gradients in buckets"): parts["gradients"]}
-    split = {"zero1": ["optimizer"], "zero2": ["optimizer", "gradients"]}.get(
-        strategy, ["optimizer", "gradients", "weights", "adapter", "reference model"]
-    )
-    waits = {"zero2": ["optimizer"], "zero3": ["optimizer", "weights", "adapter"]}.get(
-        strategy, split
-    )
-    away = waits if training.offload else []
-    shared = {
-        name: 0 if name in away else size // count if name in split else size
-        for name, size in parts.items()
-    }
-    if "weights" in split:
-        a_layer = shape.linear // max(shape.layers, 1)
-        size = parts["weights"] // max(shape.parameters, 1)
-        shared[N_("layers in use")] = 2 * max(a_layer, shape.embedding, shape.head) * size
-    return shared
+    divided, waiting = _DIVIDED.get(training.strategy, ((), ()))
+    if count > 1 and training.offload and name in waiting:
+        return 0
+    return size // count if name in divided else size
+
+
+def _between_devices(
+    gradients: int, shape: ModelShape, config: RunConfig, way: Way
+) -> dict[str, int]:
+    """What several devices need to share the work. DDP copies all gradients into buckets that it
+    adds up (PyTorch's notes on DistributedDataParallel, gradient_as_bucket_view). Where the weights
+    are divided a layer at a time is whole, and the next one is fetched meanwhile."""
+    if device_count(config) == 1:
+        return {}
+    strategy = config.training.strategy
+    if strategy in ("auto", "ddp"):
+        return {N_("gradients in buckets"): gradients}
+    if "weights" not in _DIVIDED[strategy][0]:
+        return {}
+    a_layer = shape.linear // max(shape.layers, 1)
+    size = _weights(shape, config, way) // max(shape.parameters, 1)
+    return {N_("layers in use"): 2 * max(a_layer, shape.embedding, shape.head) * size}
 
 
 def _both(one: str, other: str) -> str:

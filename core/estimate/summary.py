@@ -162,14 +162,29 @@ def step_text(config: RunConfig) -> str:
     batch = config.training.per_device_train_batch_size
     if not isinstance(batch, int):
         return ""
-    return n_(
-        "{rows}: {batch} at once x {batches} before each step",
-        "{rows}: {batch} at once x {batches} before each step x {n} devices",
-        device_count(config),
-        rows=rows_a_step(config, batch),
-        batch=batch,
-        batches=config.training.gradient_accumulation_steps,
+    values = {
+        "rows": rows_a_step(config, batch),
+        "batch": batch,
+        "batches": config.training.gradient_accumulation_steps,
+    }
+    devices = devices_text(config)
+    if not devices:
+        return _("{rows}: {batch} at once x {batches} before each step", **values)
+    return _(
+        "{rows}: {batch} at once x {batches} before each step x {devices}",
+        devices=devices,
+        **values,
     )
+
+
+def devices_text(config: RunConfig) -> str:
+    """How many devices train together, and how they share the model; "" of one."""
+    count, training = device_count(config), config.training
+    if count == 1:
+        return ""
+    strategy = "ddp" if training.strategy == "auto" else training.strategy
+    how = f"{strategy}, offload" if training.offload else strategy
+    return n_("{n} device ({strategy})", "{n} devices ({strategy})", count, strategy=how)
 
 
 def _facts(workspace: Workspace, config: RunConfig, warnings: list[Problem]) -> ModelFacts | None:

@@ -18,7 +18,12 @@ from core.workspace import RunFolder
 _NAME = re.compile(r"checkpoint-(\d+)")
 _WEIGHTS = ("adapter_model.safetensors", "model.safetensors", "model.safetensors.index.json")
 # Written by torch.save, as zip files with their directory at the end.
-_ZIPPED = ("optimizer.pt", "scheduler.pt", "rng_state.pth", "training_args.bin")
+_ZIPPED = ("*.pt", "*.pth", "*.bin")
+# What DeepSpeed writes last: the folder of its files. Of those each process writes one.
+_LATEST = "latest"
+_OF_PROCESS = re.compile(r"zero_pp_rank_(\d+)_.*optim_states\.pt")
+# FSDP's, whole or in parts with a list of them.
+_OF_FSDP = ("optimizer", "pytorch_model_fsdp")
 
 
 @dataclass(frozen=True)
@@ -85,13 +90,47 @@ def broken(path: Path, *, resumable: bool = False) -> str | None:
         return _("trainer_state.json is missing")
     except (OSError, ValueError):
         return _("trainer_state.json cannot be read")
-    for name in ("optimizer.pt", "scheduler.pt") if resumable else ():
-        if not (path / name).is_file():
-            return _("{name} is missing", name=name)
-    for name in _ZIPPED:
-        if (path / name).exists() and not zipfile.is_zipfile(path / name):
-            return _("{name} is cut short", name=name)
+    why = _training_broken(path) if resumable else None
+    if why is not None:
+        return why
+    for name in sorted({found for pattern in _ZIPPED for found in path.glob(pattern)}):
+        if not zipfile.is_zipfile(name):
+            return _("{name} is cut short", name=name.name)
     return weights_broken(path)
+
+
+def _training_broken(path: Path) -> str | None:
+    """What is wrong with what only training needs: as one device writes it, or several with the
+    whole model each; FSDP; DeepSpeed."""
+    if not (path / "scheduler.pt").is_file():
+        return _("{name} is missing", name="scheduler.pt")
+    if (path / "optimizer.pt").is_file():
+        return None
+    if (path / _LATEST).is_file():
+        return _deepspeed_broken(path)
+    for name in _OF_FSDP:
+        if not (path / f"{name}.bin").is_file() and not (path / f"{name}_0").is_dir():
+            return _("{name} is missing", name="optimizer.pt" if name == "optimizer" else name)
+        if (path / f"{name}_0").is_dir() and not (path / f"{name}_0" / ".metadata").is_file():
+            return _("{name} is missing", name=f"{name}_0/.metadata")
+    return None
+
+
+def _deepspeed_broken(path: Path) -> str | None:
+    folder = path / (path / _LATEST).read_text(encoding="utf-8", errors="replace").strip()
+    states = sorted(folder.glob("*_states.pt")) if folder.parent == path else []
+    for state in states:
+        if not zipfile.is_zipfile(state):
+            return _("{name} is cut short", name=f"{folder.name}/{state.name}")
+    found = {int(match[1]) for match in map(_OF_PROCESS.search, map(str, states)) if match}
+    processes = max(len(list(path.glob("rng_state_*.pth"))), max(found, default=0) + 1)
+    for process in range(processes):
+        if process not in found:
+            name = f"{folder.name}/zero_pp_rank_{process}_*_optim_states.pt"
+            return _("{name} is missing", name=name)
+    if not any("model_states" in state.name for state in states):
+        return _("{name} is missing", name=f"{folder.name}/*_model_states.pt")
+    return None
 
 
 def weights_broken(path: Path) -> str | None:

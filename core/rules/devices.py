@@ -125,13 +125,12 @@ def _strategy_rules(config: RunConfig) -> Iterator[Problem]:
     strategy = training.strategy
     if strategy in ("auto", "ddp"):
         return
-    if training.device == "cpu":
+    if strategy == "fsdp" and training.device == "cpu":
         yield Problem(
             _STRATEGY,
             _(
-                "{strategy} with training.device cpu: accelerate splits a run over cards only. "
-                "Take ddp.",
-                strategy=strategy,
+                "fsdp with training.device cpu: accelerate takes it to cards only. Take ddp, or "
+                "zero3, which splits the model too."
             ),
             (_DEVICE,),
         )
@@ -192,7 +191,7 @@ def device_problems(
             ),
         )
     if training.deepspeed:
-        wrong = _wrong_file(workspace, training.deepspeed)
+        wrong = _wrong_file(workspace, training.deepspeed, training.strategy)
         if wrong:
             yield Problem(_DEEPSPEED, wrong)
 
@@ -232,15 +231,30 @@ def _card_problems(config: RunConfig, cards: Sequence[Device]) -> Iterator[Probl
         yield Problem(_DEVICES, message)
 
 
-def _wrong_file(workspace: Workspace, path: str) -> str:
-    """Why a file is not what DeepSpeed takes; "" where it looks like it."""
+def _wrong_file(workspace: Workspace, path: str, strategy: str) -> str:
+    """Why a file is not what DeepSpeed takes for this strategy; "" where it looks like it."""
     try:
         found = json.loads(workspace.confine(path).read_text(encoding="utf-8"))
     except TunesmithError as error:
         return str(error)
     except (OSError, ValueError) as error:
         return _("{path} cannot be read as JSON: {reason}", path=path, reason=str(error))
-    stage = found.get("zero_optimization") if isinstance(found, dict) else None
-    if not isinstance(stage, dict) or "stage" not in stage:
+    zero = found.get("zero_optimization") if isinstance(found, dict) else None
+    if not isinstance(zero, dict) or "stage" not in zero:
         return _("{path} says nothing of zero_optimization.stage.", path=path)
+    if strategy != f"zero{zero['stage']}":
+        return _(
+            "{path} says stage {stage}, and training.strategy {strategy}.",
+            path=path,
+            stage=zero["stage"],
+            strategy=strategy,
+        )
+    whole = "stage3_gather_16bit_weights_on_model_save"
+    if strategy == "zero3" and zero.get(whole) is not True:
+        return _(
+            "{path} does not set zero_optimization.{setting} to true, without which the trained "
+            "model could not be put together.",
+            path=path,
+            setting=whole,
+        )
     return ""

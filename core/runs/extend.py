@@ -44,7 +44,8 @@ CHANGEABLE = (
     "evaluation.",
     "tracking.",
 )
-_SHARING = ("training.devices", "training.strategy")
+_STRATEGY = "training.strategy"
+_SHARING = ("training.devices", _STRATEGY)
 _SCHEDULE = "training.lr_scheduler_type"
 # These remember the rate itself, so that neither it nor they can be changed on the way.
 _REMEMBERING = ("reduce_lr_on_plateau", "greedy")
@@ -74,6 +75,9 @@ def train_longer(
     run = workspace.run(run_id)
     start = _checkpoint(run, checkpoint)
     before = load_config(run.config)
+    problems = _strategy_problems(before, changes)
+    if problems:
+        raise ConfigError(problems)
     own_name = {"name": changes.get("name") or _("{name}, longer", name=job.name)[:80]}
     config = parse_config(
         before.values() | _same_step(before, changes, devices) | dict(changes) | own_name
@@ -156,19 +160,6 @@ def _change_problems(before: RunConfig, config: RunConfig) -> list[Problem]:
                     ),
                 )
             )
-    split = {before.training.strategy, config.training.strategy} - {"auto", "ddp"}
-    if split and any(old[path] != config.values()[path] for path in _SHARING):
-        found.append(
-            Problem(
-                "training.devices",
-                _(
-                    "a checkpoint of {strategy} goes on only on as many devices as it was made on, "
-                    "with the same strategy.",
-                    strategy=", ".join(sorted(split)),
-                ),
-                ("training.strategy",),
-            )
-        )
     types = {before.training.lr_scheduler_type, config.training.lr_scheduler_type}
     changed = old["training.learning_rate"] != config.training.learning_rate or len(types) > 1
     if changed and types & set(_REMEMBERING):
@@ -184,6 +175,24 @@ def _change_problems(before: RunConfig, config: RunConfig) -> list[Problem]:
             )
         )
     return found
+
+
+def _strategy_problems(before: RunConfig, changes: Mapping[str, Any]) -> list[Problem]:
+    """A checkpoint in parts, or one that would have to be parted."""
+    old = {path: before.values()[path] for path in _SHARING}
+    new = old | {path: str(changes[path]) for path in _SHARING if path in changes}
+    changed = [path for path in _SHARING if old[path] != new[path]]
+    if not changed or {old[_STRATEGY], new[_STRATEGY]} <= {"auto", "ddp"}:
+        return []
+    words = _(
+        "{value} instead of {old}: a checkpoint of {strategy} goes on only on as many devices as "
+        "it was made on, with the same strategy. Leave both, or begin a new training that "
+        "continues from the run's model.",
+        value=new[changed[-1]],
+        old=old[changed[-1]],
+        strategy=old[_STRATEGY],
+    )
+    return [Problem(changed[-1], words, _SHARING)]
 
 
 def _rows_problems(workspace: Workspace, before: RunConfig) -> list[Problem]:

@@ -73,15 +73,20 @@ def lay_longer(run: RunFolder, parent: RunFolder, checkpoint: str) -> Path:
 def link_files(source: Path, target: Path, *, everything: bool = False) -> None:
     """The files of a model (or `everything`) in `target`: the same bytes on the disk where it can
     be, else a copy."""
+    if everything:  # of a split model the parts lie in folders
+        shutil.copytree(source, target, copy_function=_link, dirs_exist_ok=True)
+        return
     target.mkdir(parents=True, exist_ok=True)
-    patterns = ("*",) if everything else _OF_A_MODEL
-    for path in sorted({path for pattern in patterns for path in source.glob(pattern)}):
-        if not path.is_file() or (path.name in _OF_A_TRAINING and not everything):
-            continue
-        try:
-            os.link(path.resolve(), target / path.name)
-        except OSError:  # another disk, or one that knows no links
-            shutil.copyfile(path, target / path.name)
+    for path in sorted({path for pattern in _OF_A_MODEL for path in source.glob(pattern)}):
+        if path.is_file() and path.name not in _OF_A_TRAINING:
+            _link(path, target / path.name)
+
+
+def _link(source: str | Path, target: str | Path) -> None:
+    try:
+        os.link(Path(source).resolve(), target)
+    except OSError:  # another disk, or one that knows no links
+        shutil.copyfile(source, target)
 
 
 class _making:

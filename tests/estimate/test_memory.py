@@ -160,6 +160,64 @@ def test_sane_against_llama_factory_s_table_for_7b(tmp_path: Path) -> None:
     assert total(**{"adapter.quantization": "nf4"}) == pytest.approx(6, rel=0.2)
 
 
+# LLaMA-7B by hand: 2 x 32000 x 4096 for words, and 32 layers of 4 x 4096 x 4096 for attention,
+# 3 x 4096 x 11008 for the rest and 2 x 4096 for norms, with one norm at the end. LoRA of rank 16
+# beside all seven matrices of a layer: 16 x (4 x 8192 + 3 x 15104) weights.
+WORDS, A_LAYER = 32000 * 4096, 4 * 4096**2 + 3 * 4096 * 11008
+FULL = 2 * WORDS + 32 * (A_LAYER + 2 * 4096) + 4096
+LORA = 32 * 16 * (4 * 8192 + 3 * 15104)
+NAMES = "weights adapter optimizer gradients".split()
+
+
+@pytest.mark.parametrize(
+    ("strategy", "full", "lora"),
+    [
+        # Full in mixed precision: 4 + 8 + 4 bytes a weight; LoRA: 2 bytes a frozen weight.
+        ("ddp", (4 * FULL, 0, 8 * FULL, 4 * FULL), (2 * FULL, 4 * LORA, 8 * LORA, 4 * LORA)),
+        ("zero1", (4 * FULL, 0, 2 * FULL, 4 * FULL), (2 * FULL, 4 * LORA, 2 * LORA, 4 * LORA)),
+        ("zero2", (4 * FULL, 0, 2 * FULL, FULL), (2 * FULL, 4 * LORA, 2 * LORA, LORA)),
+        ("zero2 offload", (4 * FULL, 0, 0, FULL), (2 * FULL, 4 * LORA, 0, LORA)),
+        ("zero3", (FULL, 0, 2 * FULL, FULL), (FULL / 2, LORA, 2 * LORA, LORA)),
+        ("zero3 offload", (0, 0, 0, FULL), (0, 0, 0, LORA)),
+        ("fsdp", (FULL, 0, 2 * FULL, FULL), (FULL / 2, LORA, 2 * LORA, LORA)),
+        ("fsdp offload", (0, 0, 0, 0), (0, 0, 0, 0)),
+    ],
+)
+def test_each_of_four_cards_has_its_part_by_the_strategy(
+    tmp_path: Path, strategy: str, full: tuple[int, ...], lora: tuple[int, ...]
+) -> None:
+    """A run on four cards would be said to fit and end out of memory, or be split for nothing."""
+    assert (FULL, LORA) == (6_738_415_616, 39_976_960)  # as they are published
+    folder, hardware = model(tmp_path / "llama", LLAMA_7B), imagined(CPU, "80GB")
+    name, _, offload = strategy.partition(" ")
+    shared = {"training.devices": 4, "training.strategy": name, "training.offload": bool(offload)}
+    for own, expected in (({"adapter.method": "none"}, full), ({"adapter.r": 16}, lora)):
+        found = memory(
+            estimate_run(folder, config(1, 512, **CHECKPOINTED, **shared, **own), hardware)
+        )
+        parts = found.parts
+        assert [parts.get(part, 0) for part in NAMES] == [int(size) for size in expected]
+        assert parts.get("gradients in buckets", 0) == (parts["gradients"] if name == "ddp" else 0)
+        whole = 2 * A_LAYER * (4 if "adapter.method" in own else 2)  # more than the words take
+        assert parts.get("layers in use", 0) == (whole if name in ("zero3", "fsdp") else 0)
+        others = found.total - parts["allocator"] - parts["CUDA context"]
+        assert parts["allocator"] == pytest.approx(others / 10, abs=1)
+
+
+def test_activations_that_gradients_no_longer_hide_are_counted(tmp_path: Path) -> None:
+    """On one card the gradients take the place of what is needed before them. Of divided ones the
+    place is too small."""
+    folder, hardware = model(tmp_path / "llama", LLAMA_7B), imagined(CPU, "80GB")
+    own = {"training.devices": 8, "adapter.method": "none", **CHECKPOINTED}
+
+    def taken(strategy: str) -> int:
+        settled = config(16, 4096, **own, **{"training.strategy": strategy})
+        parts = memory(estimate_run(folder, settled, hardware)).parts
+        return parts["gradients"] + parts["activations"]
+
+    assert taken("zero3") == taken("zero1") > 4 * FULL
+
+
 @settings(max_examples=30, deadline=None)
 @given(
     rows=st.integers(1, 64),

@@ -42,7 +42,7 @@ def problems(**settings: Any) -> dict[str, str]:
         ({"devices": "1,1"}, "training.devices", "names a card twice"),
         ({"devices": 2, "method__": 0}, "training.devices", "one process"),
         ({"strategy": "fsdp"}, "training.strategy", "nobody to share with"),
-        ({"devices": 2, "strategy": "fsdp", "device": "cpu"}, "training.strategy", "cards only"),
+        ({"devices": 2, "strategy": "fsdp", "device": "cpu"}, "training.strategy", "to cards only"),
         ({"devices": 2, "offload": True}, "training.offload", "splits nothing"),
         ({"devices": 2, "deepspeed": "a.json"}, "training.deepspeed", "does not use it"),
         ({"devices": 2, "adapter__method": "adalora"}, "adapter.method", "one process"),
@@ -75,7 +75,14 @@ def _of_method(settings: dict[str, Any]) -> dict[str, str]:
     return {problem.field: problem.message for problem in caught.value.problems}
 
 
-@pytest.mark.parametrize("settings", [{"strategy": "zero2", "adapter__quantization": "nf4"}, {}])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"strategy": "zero2", "adapter__quantization": "nf4"},
+        {"strategy": "zero3", "device": "cpu"},
+        {},
+    ],
+)
 def test_what_does(settings: dict[str, Any]) -> None:
     assert problems(devices=2, **settings) == {}
 
@@ -104,7 +111,7 @@ def test_a_step_learns_from_the_rows_of_all_devices() -> None:
     two = parse_config({**values, "training.devices": "0,1"})
     assert (rows_a_step(one, 2), rows_a_step(two, 2)) == (6, 12)
     assert (optimizer_steps(one, 25), optimizer_steps(two, 25)) == (5, 3)
-    assert step_text(two) == "12: 2 at once x 3 before each step x 2 devices"
+    assert step_text(two) == "12: 2 at once x 3 before each step x 2 devices (ddp)"
 
 
 def machine() -> tuple[Device, ...]:
@@ -149,5 +156,10 @@ def test_own_settings_of_deepspeed_are_read(tmp_path: Path) -> None:
     assert "cannot be read as JSON" in said()
     file.write_text("[]")
     assert "zero_optimization.stage" in said()
-    file.write_text(json.dumps({"zero_optimization": {"stage": 2}}))
+    file.write_text(json.dumps({"zero_optimization": {"stage": 3}}))
+    assert "says stage 3" in said()
+    config.training.strategy = "zero3"
+    gather = "stage3_gather_16bit_weights_on_model_save"
+    assert gather in said()  # else the run would end without a model
+    file.write_text(json.dumps({"zero_optimization": {"stage": 3, gather: True}}))
     assert said() == ""

@@ -12,8 +12,9 @@ from hypothesis import strategies as some
 
 from core.errors import JobError
 from core.jobs.events import EventWriter
-from core.models.checkpoints import broken, checkpoints, last_good_checkpoint
+from core.models.checkpoints import Checkpoint, broken, checkpoints, last_good_checkpoint
 from core.runs.curves import CurveReader, curves, downsample
+from core.runs.origin_files import link_files
 from core.runs.records import folder_size_bytes, list_runs, load_run
 from tests.jobs.bench import Bench
 from tests.jobs.fake_jobs import write_checkpoint, write_safetensors
@@ -109,6 +110,51 @@ def test_a_checkpoint_that_is_not_whole_is_passed_over(
     assert good.name == "checkpoint-9"
     assert [path.name for path, _ in passed_over] == ["checkpoint-10"]
     assert why in passed_over[0][1]
+
+
+ZERO = [
+    "global_step10/mp_rank_00_model_states.pt",
+    "global_step10/zero_pp_rank_0_mp_rank_00_optim_states.pt",
+    "global_step10/bf16_zero_pp_rank_1_mp_rank_00_optim_states.pt",
+]
+FSDP = ["optimizer.bin", "pytorch_model_fsdp.bin"]
+FSDP_IN_PARTS = ["optimizer_0/.metadata", "pytorch_model_fsdp_0/.metadata"]
+
+
+def write_parted(checkpoint: Path, files: list[str]) -> None:
+    """What several devices leave that have parts of the model each."""
+    write_checkpoint(checkpoint, 10)
+    for name in files:
+        (checkpoint / name).parent.mkdir(exist_ok=True)
+        shutil.copyfile(checkpoint / "optimizer.pt", checkpoint / name)
+    for number in range(2):
+        shutil.copyfile(checkpoint / "rng_state.pth", checkpoint / f"rng_state_{number}.pth")
+    for name in ("optimizer.pt", "rng_state.pth"):
+        (checkpoint / name).unlink()
+    if files == ZERO:
+        (checkpoint / "latest").write_text("global_step10")
+
+
+@pytest.mark.parametrize("files", [ZERO, FSDP, FSDP_IN_PARTS], ids="zero fsdp fsdp-parts".split())
+def test_a_checkpoint_in_parts_is_whole_when_all_parts_are(
+    tmp_path: Path, files: list[str]
+) -> None:
+    """A run on many cards could not go on; or would from what half of them had saved."""
+    path, linked = tmp_path / "checkpoint-10", tmp_path / "longer" / "checkpoint-10"
+    write_parted(path, files)
+    assert last_good_checkpoint(tmp_path)[0] == Checkpoint("checkpoint-10", 10, path)
+    link_files(path, linked, everything=True)
+    assert broken(linked, resumable=True) is None
+    assert all((linked / name).samefile(path / name) for name in files)
+    for name in [*files, "scheduler.pt"]:
+        whole = (path / name).read_bytes()
+        (path / name).unlink()
+        assert "is missing" in str(broken(path, resumable=True)), name
+        if not name.endswith(".metadata"):
+            (path / name).write_bytes(whole[: len(whole) // 2])
+            assert "is cut short" in str(broken(path, resumable=True)), name
+        (path / name).write_bytes(whole)
+    assert broken(path, resumable=True) is None
 
 
 def test_every_whole_checkpoint_can_be_tried_and_the_final_one_is_last(tmp_path: Path) -> None:

@@ -129,6 +129,8 @@ def test_what_cannot_change_on_the_way_is_refused(world: TinyWorld, store: Store
         ({"training.max_steps": 5}, "training.max_steps"),
         ({"training.num_train_epochs": 3.0, "adapter.r": 4}, "adapter.r"),
         ({"training.num_train_epochs": 3.0, "training.seed": 7}, "training.seed"),
+        # What one device, or each of several, has whole is in no parts that these could take.
+        ({"training.devices": 2, "training.strategy": "fsdp"}, "training.strategy"),
     ):
         with pytest.raises(ConfigError) as refused:
             train_longer(world.workspace, store, job.id, changes, devices=["cpu"])

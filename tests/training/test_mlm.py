@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ from core.models.trained import find_trained
 from core.rules import parse_config
 from core.worker.chat.loaded import Models
 from core.worker.models.masked import hidden, load_masked, masking, text_pieces
-from core.worker.training.mlm import Hiding
+from core.worker.training.mlm import GoOnHiding, Hiding
 from core.worker.training.run import run_training
 from tests.training.conftest import events, losses
 from tests.training.labelled import tiny_bert_tokenizer
@@ -84,6 +85,15 @@ def test_padding_is_never_hidden_and_each_batch_hides_other_tokens() -> None:
         assert (first["labels"][first["attention_mask"] == 0] == -100).all()
         again = Hiding(masking(tokenizer, given), seed=3, drawn=1)(rows)
         assert torch.equal(second["input_ids"], again["input_ids"])
+
+
+def test_what_is_hidden_hangs_on_the_step_alone() -> None:
+    """An epoch whose last step lacks a batch, on one device or several, or after a resume, would
+    shift all that is hidden after it."""
+    hiding = Hiding(masking(tiny_bert_tokenizer(), config()), seed=3, drawn=15)
+    begin = {"args": SimpleNamespace(gradient_accumulation_steps=2), "control": None}
+    GoOnHiding(hiding).on_epoch_begin(state=SimpleNamespace(global_step=8), **begin)
+    assert hiding.drawn == 16
 
 
 @pytest.mark.parametrize(

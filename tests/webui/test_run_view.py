@@ -9,6 +9,7 @@ import pytest
 from core.jobs.events import EventWriter
 from core.jobs.job import Job
 from core.jobs.store import Store
+from core.rules import parse_config
 from core.workspace import Workspace
 from tests.webui.made_runs import make_run
 from webui import train
@@ -59,6 +60,19 @@ def test_figures_have_units_and_the_time_that_matters(workspace: Path) -> None:
     job, live = made(workspace, "finished")
     assert "Took" in train.figures(job, live)
     assert "2 min 40 s" in train.figures(job, live)
+
+
+def test_a_run_on_several_devices_says_so(workspace: Path) -> None:
+    """Its curves are compared with those of other runs, which learned from as many rows a step or
+    not; and two of the cards are not free."""
+    job, live = made(workspace, "running")
+    several = {"devices": 2, "strategy": "zero3", "offload": True, "per_device_train_batch_size": 4}
+    for settings, shown in (({}, ""), (several, "2 devices (zero3, offload)")):
+        values = {f"training.{name}": value for name, value in settings.items()}
+        parse_config(values).save(live.folder.config)
+        text = train.headline(job, "", live.config())
+        assert ("devices" in text) == bool(shown) and shown in text
+    assert 'title="8: 4 at once x 1 before each step x 2 devices (zero3, offload)"' in text
 
 
 def test_what_a_run_warned_of_is_shown_once(workspace: Path) -> None:

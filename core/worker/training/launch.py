@@ -48,7 +48,7 @@ def launch(run: RunFolder, workspace: Workspace, config: RunConfig, resume: Path
     command = [*launcher(config), "-m", "core.worker.training.rank", *words]
     try:
         with run.log.open("ab") as log:
-            code = subprocess.call(command, env=_environment(), stdout=log, stderr=log)
+            code = subprocess.call(command, env=_environment(config), stdout=log, stderr=log)
         with run.log.open("rb") as log:
             log.seek(begins)
             said = log.read().decode(errors="replace")
@@ -86,13 +86,14 @@ def _offload(strategy: str) -> list[str]:
     return ["--offload_optimizer_device", "cpu", *weights]
 
 
-def _environment() -> dict[str, str]:
+def _environment(config: RunConfig) -> dict[str, str]:
     pid = os.getpid()
     path = [str(Path(core.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
     return {
         **os.environ,
         "PYTHONPATH": os.pathsep.join(filter(None, path)),
         ranks.VARIABLE: f"{pid}:{start_time(pid)}",
+        **({"DS_ACCELERATOR": "cpu"} if config.training.device == "cpu" else {}),
     }
 
 

@@ -16,6 +16,7 @@ from core.data.record import Part
 from core.data.rowfile import read_slice
 from core.language import _
 from core.worker.models.masked import guesses, hidden, load_masked, masking, need_mask, text_pieces
+from core.worker.training import ranks
 from core.worker.training.adapters import with_head
 from core.worker.training.beginning import Beginning
 from core.worker.training.recipe import HeadedRecipe, arguments, data_seed
@@ -142,15 +143,16 @@ class MaskedTrainer(PaddedTrainer):
         self._sums = [0.0, 0]
         output = super().evaluation_loop(*given, **options)
         prefix = options.get("metric_key_prefix", "eval")
-        # With several processes each has measured its share alone; then the library's mean stands.
-        if self.accelerator.num_processes == 1 and self._sums[1]:
-            output.metrics[f"{prefix}_loss"] = self._sums[0] / self._sums[1]
+        loss, tokens = ranks.summed(self._sums)
+        if tokens:
+            output.metrics[f"{prefix}_loss"] = loss / tokens
         return output
 
     def prediction_step(self, model: Any, inputs: Any, *given: Any, **options: Any) -> Any:
         tokens = int((inputs["labels"] != -100).sum())
         result = super().prediction_step(model, inputs, *given, **options)
-        self._sums = [self._sums[0] + float(result[0]) * tokens, self._sums[1] + tokens]
+        if not self.is_spare:
+            self._sums = [self._sums[0] + float(result[0]) * tokens, self._sums[1] + tokens]
         return result
 
 
@@ -219,12 +221,13 @@ def _mask(rows: list[dict[str, Any]], width: int) -> torch.Tensor:
 
 
 class GoOnHiding(TrainerCallback):
-    """Counts on from the batches that a run had before it was resumed."""
+    """Counts the batches by steps, as often as an epoch begins or a run is resumed: of the last
+    step of an epoch some may be missing."""
 
     def __init__(self, hiding: Hiding) -> None:
         self._hiding = hiding
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self._hiding.drawn = state.global_step * args.gradient_accumulation_steps
 
 

@@ -3,7 +3,7 @@ answers that were judged one by one. Their rows are those of the preview (`core.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -30,6 +30,7 @@ from core.worker.models.loading import DTYPES, open_trained, resolve_base
 from core.worker.training import ranks
 from core.worker.training.adapters import peft_config
 from core.worker.training.beginning import Beginning
+from core.worker.training.launch import reports
 from core.worker.training.recipe import Recipe, arguments, data_seed
 from core.worker.training.resolve import Choice
 from core.worker.training.rows import IDS, Made, Rows, load_rows
@@ -82,14 +83,25 @@ class Preference(Recipe):
         note_no_dropout(self.start)
         return self.trainer(
             model=self.model,
-            train_dataset=self.in_order(self.rows.dataset),
-            eval_dataset=self.in_order(self.held_out.dataset) if self.held_out else None,
+            train_dataset=self.laid(self.rows),
+            eval_dataset=self.laid(self.held_out) if self.held_out else None,
             processing_class=self.start.tokenizer,
             peft_config=peft_config(self.config),
         )
 
+    def laid(self, rows: Rows) -> Dataset:
+        """The rows in the order in which the trainer is given them; of several processes where all
+        find what TRL lays beside them, which the first one does."""
+        ordered = self.in_order(rows.dataset)
+        if not ranks.several() or not self.config.preference.precompute_ref_log_probs:
+            return ordered
+        place = reports(self.start.run) / rows.part
+        if ranks.is_first():
+            ordered.save_to_disk(place)
+        ranks.wait()
+        return Dataset.load_from_disk(place)
+
     def in_order(self, rows: Dataset) -> Dataset:
-        """The rows in the order in which the trainer is given them."""
         return rows
 
     def trainer(self, **given: Any) -> PreferenceTrainer:
@@ -402,6 +414,8 @@ def balance_note(rows: Rows, config: RunConfig) -> str | None:
 class JudgedTrainer(PreferenceTrainer, KTOTrainer):
     """KTOTrainer on JUDGED rows.
 
+    How far the model has moved (z0 of the KTO paper) is told from all answers of a step or an
+    evaluation, not from those of one batch, so that it does not hang on the number of devices.
     An evaluation also says how often a good answer has a higher reward than a bad one, over all
     pairs of the two (`rewards/accuracies`; a tie counts half), which TRL leaves out.
     """
@@ -411,6 +425,11 @@ class JudgedTrainer(PreferenceTrainer, KTOTrainer):
         self._heard: list[torch.Tensor] = []  # log probabilities of the answers, by forward
         # Of an evaluation's answers: reward, log probability, and whether it is a good one.
         self._judged: list[tuple[float, float, bool]] = []
+        # The batches that tell how far the model has moved; what they told of it and of its
+        # reference; and how often TRL has asked.
+        self._compared: Iterable[Any] = ()
+        self._moved: list[float] = []
+        self._asked = 0
         for model in (self.model, self.ref_model):
             if model is not None:
                 model.register_forward_hook(self._hear)
@@ -420,8 +439,35 @@ class JudgedTrainer(PreferenceTrainer, KTOTrainer):
         if scores is not None and not self.model.training:
             self._heard.append(scores.detach().sum(dim=-1))
 
+    def _compare(self, batches: Iterable[Any]) -> None:
+        self._compared, self._moved, self._asked = batches, [], 0
+
+    def get_batch_samples(self, *given: Any) -> Any:
+        samples, items = super().get_batch_samples(*given)
+        self._compare(samples)
+        return samples, items
+
+    def _compute_kl_logps(self, model: Any, batch: Any) -> Any:
+        """Log probability of mismatched answers: their mean, which TRL asks for with each batch,
+        of the model and, where it was not asked beforehand, then of the reference."""
+        if not self.calculate_KL:
+            return None
+        place = self._asked % (1 if self.precompute_ref_logps else 2)
+        self._asked += 1
+        if place == len(self._moved):
+            total = count = 0.0
+            for one in self._compared:
+                logps = super()._compute_kl_logps(model, one) - one.get("ref_KL_logps", 0.0)
+                if self.counts(one):
+                    total, count = total + float(logps.sum()), count + len(logps)
+            total, count = ranks.summed([total, count])
+            self._moved.append(total / count)
+        mean = torch.tensor(self._moved[place], device=self.accelerator.device)
+        return mean + batch.get("ref_KL_logps", 0.0)
+
     def evaluation_loop(self, *given: Any, **options: Any) -> Any:
         self._judged = []
+        self._compare(self.get_eval_dataloader())
         output = super().evaluation_loop(*given, **options)
         self._judged = ranks.gathered(self._judged)
         return output
@@ -429,6 +475,8 @@ class JudgedTrainer(PreferenceTrainer, KTOTrainer):
     def prediction_step(self, model: Any, inputs: Any, *given: Any, **options: Any) -> Any:
         self._heard.clear()
         result = super().prediction_step(model, inputs, *given, **options)
+        if self.is_spare:
+            return result
         # TRL asks the model and then its reference, each first for the mismatched answers if the
         # loss needs them, and last for the batch's own.
         if self.precompute_ref_logps:

@@ -40,7 +40,7 @@ def main(argv: Sequence[str]) -> None:
     try:
         be_ready()
         config = load_config(run.config)
-        ranks.join(config.training.device)
+        ranks.join(config)
         resume = Path(checkpoint[0]) if checkpoint else None
         state = recipe.run(run, Workspace.open(root), config, resume)
         code = 0

@@ -14,6 +14,8 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list, gather_object
 
+from core.config import RunConfig
+from core.rules.devices import ZERO
 from core.workspace import RunFolder
 
 VARIABLE = "TUNESMITH_LAUNCHED"
@@ -36,14 +38,30 @@ def is_first() -> bool:
     return number() == 0
 
 
-def join(device: str) -> None:
+def join(config: RunConfig) -> None:
     """Meets the others."""
-    PartialState(cpu=device == "cpu", timeout=_PATIENCE)
+    on_cpu, backend = place(config).values()
+    PartialState(cpu=on_cpu, backend=backend, timeout=_PATIENCE)
+
+
+def place(config: RunConfig) -> dict[str, Any]:
+    """What TrainingArguments is told of the device. accelerate knows DeepSpeed beside cards only:
+    on a CPU it is left to find none, and told how the processes talk."""
+    training = config.training
+    on_cpu = training.device == "cpu"
+    if on_cpu and training.strategy in ZERO:
+        return {"use_cpu": False, "ddp_backend": "gloo"}
+    return {"use_cpu": on_cpu, "ddp_backend": None}
 
 
 def first_goes_first() -> AbstractContextManager[None]:
     """What is done in here the first process has done before the others begin with it."""
     return PartialState().main_process_first() if several() else nullcontext()
+
+
+def wait() -> None:
+    """Until all are here."""
+    PartialState().wait_for_everyone()
 
 
 def agreed(value: Any) -> Any:
@@ -60,7 +78,7 @@ def summed(numbers: Sequence[float]) -> list[float]:
     """Over all processes, each of the numbers."""
     if not several():
         return list(numbers)
-    found = torch.tensor(numbers, dtype=torch.float32, device=PartialState().device)
+    found = torch.tensor(numbers, dtype=torch.float64, device=PartialState().device)
     torch.distributed.all_reduce(found)
     return found.tolist()  # type: ignore[no-any-return]
 

@@ -212,7 +212,7 @@ def arguments(config: RunConfig, run: RunFolder) -> dict[str, Any]:
         **optimizer_arguments(config),
         "bf16": training.precision == "bf16",
         "fp16": training.precision == "fp16",
-        "use_cpu": training.device == "cpu",
+        **ranks.place(config),
         "eval_strategy": evaluation.eval_strategy,
         "eval_steps": evaluation.eval_steps,
         "per_device_eval_batch_size": evaluation.per_device_eval_batch_size,

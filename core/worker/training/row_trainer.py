@@ -16,6 +16,7 @@ from peft import PeftModel
 from peft.tuners.tuners_utils import BaseTunerLayer
 from trl import SFTTrainer
 
+from core.worker.training import ranks
 from core.worker.training.attention import NAME as ROW_ATTENTION
 from core.worker.training.trainer import WatchedTrainer, real_tokens
 
@@ -51,7 +52,7 @@ class RowTrainer(WatchedTrainer, SFTTrainer):
             inputs["row_lengths"] = inputs["cu_seq_lens_q"].diff().tolist()
         if not self._takes_own_loss or return_outputs:
             loss = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-            if not self.model.training and not return_outputs:
+            if not (self.model.training or return_outputs or self.is_spare):
                 self._measured.add(loss, _loss_tokens(inputs["labels"]), None)
             return loss
         summed, correct, count = self._sums(inputs)
@@ -93,9 +94,7 @@ class RowTrainer(WatchedTrainer, SFTTrainer):
         finally:
             self.args.loss_type = trained_by
         prefix = options.get("metric_key_prefix", "eval")
-        # With several processes each has measured its share alone; then the library's means stand.
-        if self.accelerator.num_processes == 1:
-            output.metrics.update(self._measured.means(prefix))
+        output.metrics.update(self._measured.means(prefix))
         return output
 
     def _can_take_own_loss(self) -> bool:
@@ -131,9 +130,11 @@ class _Sums:
         self.correct = None if correct is None or self.correct is None else self.correct + correct
 
     def means(self, prefix: str) -> dict[str, float]:
-        if not self.tokens:
+        """Over the tokens of all processes."""
+        loss, tokens = ranks.summed([self.loss, self.tokens])
+        if not tokens:
             return {}
-        found = {f"{prefix}_loss": self.loss / self.tokens}
+        found = {f"{prefix}_loss": loss / tokens}
         if self.correct is not None:
             found[f"{prefix}_mean_token_accuracy"] = self.correct / self.tokens
         return found

@@ -15,8 +15,10 @@ from transformers.trainer_pt_utils import get_length_grouped_indices
 from core.config import RunConfig
 from core.errors import TrainingError
 from core.language import N_, _
+from core.worker.training import ranks
 from core.worker.training.optimizers import OptimizedTrainer
 from core.worker.training.resume import ResumedTrainer
+from core.worker.training.shares import SharingTrainer
 
 _NOT_FINITE_HINT = N_(
     "Lower training.learning_rate, or raise training.warmup_steps; with fp16, use "
@@ -27,7 +29,7 @@ _NOT_FINITE_HINT = N_(
 _HIGHEST_LOSS = 50.0
 
 
-class WatchedTrainer(OptimizedTrainer, ResumedTrainer):
+class WatchedTrainer(OptimizedTrainer, ResumedTrainer, SharingTrainer):
     """To stand before a trainer of TRL's among the bases of a class.
 
     `tokens_trained` and `rows_trained` count the real tokens and the rows of this process's steps.
@@ -72,8 +74,9 @@ class WatchedTrainer(OptimizedTrainer, ResumedTrainer):
                 ),
                 _(_NOT_FINITE_HINT),
             )
-        self.tokens_trained += tokens
-        self.rows_trained += rows
+        if not self.is_spare:
+            self.tokens_trained += tokens
+            self.rows_trained += rows
         return loss
 
     def rows_in(self, inputs: Any) -> int:
@@ -126,17 +129,16 @@ class RowMeanTrainer(WatchedTrainer):
         return super().evaluation_loop(*given, **options)
 
     def prediction_step(self, model: Any, inputs: Any, *given: Any, **options: Any) -> Any:
-        self._rows_measured.append(self.rows_in(inputs))
-        return super().prediction_step(model, inputs, *given, **options)
+        result = super().prediction_step(model, inputs, *given, **options)
+        self._rows_measured.append(0 if self.is_spare else self.rows_in(inputs))
+        return result
 
     def log(self, logs: dict[str, float], *given: Any, **options: Any) -> None:
         if any(name.startswith("eval_") for name in logs):
-            values = self._eval_values()
+            values, rows = self._eval_values(), ranks.summed(self._rows_measured)
             for name, found in values.items():
-                # Of several processes each knows its own rows; then the library's means stand.
-                alone = self.accelerator.num_processes == 1
-                if alone and len(found) == len(self._rows_measured):
-                    values[name] = [self._mean(found)]
+                if len(found) == len(rows):
+                    values[name] = [self._mean(found, rows)]
         super().log(logs, *given, **options)
 
     def _eval_values(self) -> dict[str, list[float]]:
@@ -144,14 +146,14 @@ class RowMeanTrainer(WatchedTrainer):
         found: dict[str, list[float]] = self._metrics["eval"]
         return found
 
-    def _mean(self, values: Sequence[float]) -> float:
+    def _mean(self, values: Sequence[float], rows: Sequence[float]) -> float:
         pairs = [
-            (float(value), rows)
-            for value, rows in zip(values, self._rows_measured, strict=True)
+            (float(value), count)
+            for value, count in zip(values, rows, strict=True)
             if not (self.nan_is_unknown and math.isnan(value))
         ]
-        total = sum(rows for _, rows in pairs)
-        return sum(value * rows for value, rows in pairs) / total if total else math.nan
+        total = sum(count for _, count in pairs)
+        return sum(value * count for value, count in pairs) / total if total else math.nan
 
 
 class LikeLengths(Sampler[int]):
