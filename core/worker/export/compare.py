@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.nn.functional import cross_entropy
 
 from core.data.record import DatasetInfo
 from core.data.rowfile import read_slice
@@ -30,6 +31,7 @@ from core.worker.export.check import (
     check_scores,
     check_tokens,
     check_trained,
+    in_pieces,
     most_places,
     next_token_logits,
 )
@@ -159,7 +161,8 @@ class Writers(Comparison):
         if isinstance(scores, TopLogits):
             found = scores.log_probabilities(wanted, self.vocabulary)
         else:
-            found = scores.log_softmax(dim=-1).gather(-1, wanted[:, None])[:, 0]
+            pieces = in_pieces(scores, wanted)
+            found = torch.cat([-cross_entropy(one, to, reduction="none") for one, to in pieces])
         return float((-found[learned].mean()).exp())
 
     def speed(self, model: Any, rows: Sequence[TokenizedRow]) -> float | None:

@@ -42,6 +42,12 @@ from core.worker.export.check import Check, check_combined, check_perplexity
 from core.worker.export.combine import combine
 from core.worker.export.compare import COMPARISONS
 from core.worker.export.made import MADE, UNFINISHED, stamp_of, take_over
+from core.worker.export.merge import (
+    In32Bits,
+    can_stay_narrow,
+    merge,
+    stored_type,
+)
 from core.worker.llama_cpp import gguf_files
 from core.worker.llama_cpp.client import LlamaCpp
 from core.worker.models.loading import (
@@ -124,6 +130,7 @@ class _Export:
         self.comparison = kind(self.trained, self.tokenizer, self._dataset())
         local = Path(self.base_path)
         known = describe_model(local) if local.is_dir() else None
+        self.narrow = can_stay_narrow([self.trained, *self.others], self.base_path)
         self.parameters = (known.parameters if known else None) or 0
         asked = self.chosen.get("dtype", ["auto"])[0]
         of_base = known.dtype if known and known.dtype in _DTYPES else "float32"
@@ -181,7 +188,7 @@ class _Export:
         seconds = time.perf_counter() - begun
         with closing(exported) if hasattr(exported, "close") else nullcontext():
             tell(0.3, _("Comparing its answers"))
-            scores = self.comparison.scores(exported, reference.rows)
+            scores = self._scores(exported, reference.rows)
             checks = self.comparison.check(
                 scores,
                 reference.trained,
@@ -221,13 +228,14 @@ class _Export:
                 ),
                 _("Train from the model's unquantized form."),
             )
+        held = stored_type(path) if self.narrow else self.working_dtype
         return self.comparison.open(
-            path, device=self.device, dtype=_DTYPES[self.working_dtype], revision=revision
+            path, device=self.device, dtype=_DTYPES[held], revision=revision
         )
 
     def on_base(self, adapter: Path) -> Any:
         """The base, loaded afresh, with an adapter on it."""
-        return with_adapter(self._open_base(), adapter)
+        return with_adapter(self._open_base(), adapter, exact=True)
 
     def add_tokenizer(self, folder: Path) -> None:
         self.tokenizer.save_pretrained(folder)
@@ -245,6 +253,7 @@ class _Export:
             self.add_tokenizer(folder)
 
         self.made.make(folder, write)
+        model.to("meta")  # its memory is for those who read what was written
 
     def save_in_bits(self, whole: Path, folder: Path, bits: str) -> None:
         self.tell(0.45, _("Writing the weights as {bits}", bits=bits))
@@ -265,7 +274,7 @@ class _Export:
             return model
         self.tell(0.35, _("Merging"))
         try:
-            return model.merge_and_unload(safe_merge=True)
+            return merge(model, _DTYPES[self.dtype])
         except ValueError as error:
             raise ExportError(
                 _("The adapter cannot be merged: {error}", error=str(error)),
@@ -308,17 +317,24 @@ class _Export:
     def in_llama_cpp(self, file: Path, adapter: Path | None = None) -> LlamaCpp:
         return LlamaCpp(file, adapter, self.task.check_stop)
 
+    def _scores(self, model: Any, rows: Any) -> Any:
+        """What a model says to the rows; one whose weights are held in 16 bits by 32-bit sums."""
+        is_narrow = self.narrow and not getattr(model, "is_quantized", False)
+        with In32Bits() if is_narrow else nullcontext():
+            return self.comparison.scores(model, rows)
+
     def _open_base(self) -> Any:
         return self.open(self.base_path, self.trained.config.model.model_revision)
 
     def _place(self) -> tuple[str, str]:
         """Where to merge and compare: in 32 bits where the memory allows it, so that nothing is
         rounded but once, at the end."""
-        need = int(self.parameters * 4 * 1.3)
+        held = stored_type(self.base_path) if self.narrow else "float32"
+        need = int(self.parameters * _DTYPES[held].itemsize * 1.3)
         device = pick_device()
         if device.startswith("cuda") and need < torch.cuda.mem_get_info(device)[0]:
             return device, "float32"
-        if need < psutil.virtual_memory().available:
+        if self.narrow or need < psutil.virtual_memory().available:
             return "cpu", "float32"
         self.task.log(
             _(
@@ -339,7 +355,7 @@ class _Export:
         self.tell(0.15, _("What the base answers"))
         if self.trained.new_tokens is not None:
             grow(model, self.trained.new_tokens)
-        base = self.comparison.scores(model, rows)
+        base = self._scores(model, rows)
         exact = None
         if self.combination is not None:
             self.tell(0.2, _("Combining the adapters"))
@@ -348,17 +364,17 @@ class _Export:
                 [self.trained, *self.others],
                 self.combination,
                 self.folder / ".combined",
-                lambda one: self.comparison.scores(one, rows),
+                lambda one: self._scores(one, rows),
             )
             self.trained = replace(self.trained, folder=folder)
         self.tell(0.25, _("What the trained model answers"))
         if self.trained.adapter is not None:
-            model = with_adapter(model, self.trained.adapter)
+            model = with_adapter(model, self.trained.adapter, exact=True)
         else:
             del model
             free_memory()
             model = self.open(self.trained.folder)
-        trained = self.comparison.scores(model, rows)
+        trained = self._scores(model, rows)
         checks = [self.comparison.check_trained(base, trained)]
         if self.changed:
             self.task.log(self.changed, level="warning")
