@@ -233,16 +233,19 @@ def _table(item: Export) -> str:
     """What was measured of each model in an export, under the trained one and its base."""
     if not item.parts:
         return ""
-    rows = [_measured(one, item) for one in item.parts]
+    heads = [_("Model"), _("Size"), _("Loaded in"), _("Tokens a second"), _("Perplexity")]
+    if has_fields := any(one.fields_right is not None for one in item.parts):
+        heads.append(_("Fields right"))
+    rows = [_measured(one, item, has_fields) for one in item.parts]
     if item.perplexity is not None:
         for name, value in (
             (_("Trained model"), item.perplexity),
             (_("Its base"), item.base_perplexity),
         ):
             rows.append(
-                f"<tr><th scope='row'>{name}</th><td></td><td></td><td></td>{_cell(value)}</tr>"
+                f"<tr><th scope='row'>{name}</th><td></td><td></td><td></td>{_cell(value)}"
+                f"{'<td></td>' * has_fields}</tr>"
             )
-    heads = [_("Model"), _("Size"), _("Loaded in"), _("Tokens a second"), _("Perplexity")]
     head = "".join(
         f"<th scope='col' class='{'num' if at else ''}'>{one}</th>" for at, one in enumerate(heads)
     )
@@ -252,15 +255,19 @@ def _table(item: Export) -> str:
     )
 
 
-def _measured(one: Measured, item: Export) -> str:
+def _measured(one: Measured, item: Export, has_fields: bool) -> str:
     name = messages.escape(one.precision if one.file else formats()[item.format].title)
     if one.error:
         told = f"<span class='badge badge-failed'>{_('Failed')}</span> {messages.escape(one.error)}"
-        return f"<tr><th scope='row'>{name}</th><td colspan='4'>{told}</td></tr>"
+        columns = 4 + has_fields
+        return f"<tr><th scope='row'>{name}</th><td colspan='{columns}'>{told}</td></tr>"
+    right = "" if one.fields_right is None else f"{100 * one.fields_right:.1f} %"
+    fields = f"<td class='num'>{right}</td>" if has_fields else ""
     return (
         f"<tr><th scope='row'>{name}</th><td class='num'>{messages.size(one.size_bytes)}</td>"
         f"<td class='num'>{_('{seconds:.1f} s', seconds=one.load_seconds)}</td>"
-        f"{_cell(one.tokens_per_second)}{_cell(one.perplexity)}</tr>"
+        f"{_cell(one.tokens_per_second)}{_cell(one.perplexity)}"
+        f"{fields}</tr>"
     )
 
 

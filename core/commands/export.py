@@ -181,8 +181,11 @@ def _text(data: dict[str, Any]) -> str:
 
 def _table(result: dict[str, Any]) -> str:
     """What was measured of each model in the export, under the trained model and its base."""
+    has_fields = any(one.get("fields_right") is not None for one in result["parts"])
+    heads = [_("file"), _("size"), _("load s"), _("tokens/s"), _("perplexity")]
+    heads += [_("fields right")] * has_fields
     rows = [
-        [one["file"] or result["format"], _("failed, see above"), "", "", ""]
+        [one["file"] or result["format"], _("failed, see above")]
         if one["error"]
         else [
             one["file"] or result["format"],
@@ -190,6 +193,7 @@ def _table(result: dict[str, Any]) -> str:
             f"{one['load_seconds']:.1f}",
             _number(one["tokens_per_second"]),
             _number(one["perplexity"]),
+            "" if one.get("fields_right") is None else f"{100 * one['fields_right']:.1f} %",
         ]
         for one in result["parts"]
     ]
@@ -198,7 +202,7 @@ def _table(result: dict[str, Any]) -> str:
             [_("(trained)"), "", "", "", _number(result["perplexity"])],
             [_("(base)"), "", "", "", _number(result["base_perplexity"])],
         ]
-    heads = [_("file"), _("size"), _("load s"), _("tokens/s"), _("perplexity")]
+    rows = [[*row, *[""] * len(heads)][: len(heads)] for row in rows]
     return table(heads, rows) if rows else ""
 
 

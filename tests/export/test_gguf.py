@@ -13,6 +13,7 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
+from core.commands.export import _table
 from core.errors import ExportError
 from core.export.formats import formats
 from core.jobs.task import read_result
@@ -101,6 +102,8 @@ def test_each_kind_is_the_trained_model_to_llama_cpp(world: TinyWorld, taught: R
     for one in result["parts"]:
         assert one["perplexity"] == pytest.approx(result["perplexity"], rel=0.2)
         assert one["tokens_per_second"] > 0 and one["size_bytes"] > 0
+        assert one["fields_right"] > 0.8  # it knows the colours, and their rows are JSON
+    assert "fields right" in _table(result)
     found = asked(files["f16"])
     wanted = of_run(world, taught).log_softmax(dim=-1)
     assert torch.allclose(found.logits, found.same_of(wanted), atol=0.1)

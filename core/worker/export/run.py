@@ -60,6 +60,8 @@ from core.worker.models.loading import (
 )
 from core.workspace import Workspace
 
+# So many answers llama.cpp writes at a time.
+_AT_ONCE = 4
 _DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 # What bitsandbytes makes of weights: 4 bits as its own paper has them, or 8 with outliers apart.
@@ -203,6 +205,8 @@ class _Export:
             checks += self.comparison.check_use(
                 exported, reference.trained, reference.rows, part.precision
             )
+            tell(0.6, _("Reading what it answers to held-out rows"))
+            fields_right = self.comparison.fields_right(exported)
             tell(0.9, _("Measuring its speed"))
             return Measured(
                 file=part.file,
@@ -211,6 +215,7 @@ class _Export:
                 load_seconds=round(seconds, 3),
                 tokens_per_second=self.comparison.speed(exported, reference.rows),
                 perplexity=perplexity,
+                fields_right=fields_right,
                 checks=tuple(check.as_dict() for check in checks),
             )
 
@@ -315,7 +320,7 @@ class _Export:
         gguf_files.convert_adapter(whole, self.trained.folder, file)
 
     def in_llama_cpp(self, file: Path, adapter: Path | None = None) -> LlamaCpp:
-        return LlamaCpp(file, adapter, self.task.check_stop)
+        return LlamaCpp(file, adapter, self.task.check_stop, at_once=_AT_ONCE)
 
     def _scores(self, model: Any, rows: Any) -> Any:
         """What a model says to the rows; one whose weights are held in 16 bits by 32-bit sums."""
