@@ -29,6 +29,7 @@ from core.export.format import Part, base_of_run
 from core.export.formats import find_format, format_names
 from core.export.package import folder_bytes, forget_machine, need_room
 from core.export.reports import Measured
+from core.export.unfinished import UNFINISHED
 from core.jobs.task import Task
 from core.language import _
 from core.models.describe import describe_model
@@ -41,7 +42,7 @@ from core.worker.export import onnx_runtime, script
 from core.worker.export.check import Check, check_combined, check_perplexity
 from core.worker.export.combine import combine
 from core.worker.export.compare import COMPARISONS
-from core.worker.export.made import MADE, UNFINISHED, stamp_of, take_over
+from core.worker.export.made import MADE, stamp_of, take_over
 from core.worker.export.merge import (
     In32Bits,
     can_stay_narrow,
