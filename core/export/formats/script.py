@@ -66,12 +66,14 @@ def _beyond(config: RunConfig) -> str | None:
     """What such a run does that the script cannot."""
     adapter, optimizer = config.adapter, OPTIMIZERS[config.training.optim]
     method = config.training_method
-    if method.trainer != "trl.SFTTrainer" or method.section == "text":
+    if method.trainer not in ("trl.SFTTrainer", "trl.DPOTrainer") or method.section == "text":
         return _(
             "This run trained by {method}: so far there is a script for supervised fine-tuning "
-            "alone.",
+            "and DPO alone.",
             method=config.method,
         )
+    if config.method == "dpo" and config.preference.ref_model != "base":
+        return _("This run compared with another reference than its base: a script cannot.")
     if continues(config):
         return _("This run goes on from another one, which a script cannot repeat.")
     if config.vocabulary.new_tokens:
