@@ -220,6 +220,18 @@ def test_a_model_in_few_bits_opens_by_itself_and_is_the_trained_one(
     assert "quantized by bitsandbytes" in card and "base_model_relation: quantized" not in card
 
 
+def test_a_model_in_torchaos_8_bits_is_the_trained_one(world: TinyWorld, lora: RunFolder) -> None:
+    pytest.importorskip("torchao")
+    result = export(world, lora, "ao", format="torchao")
+    folder = lora.exports / "ao" / result["path"]
+    settings = json.loads((folder / "config.json").read_text())["quantization_config"]
+    assert settings["quant_method"] == "torchao"
+    assert result["parts"][0]["precision"] == "torchao_int8"
+    found = logits(AutoModelForCausalLM.from_pretrained(folder))
+    trained = of_run(world, lora.adapter)
+    assert 0 < float((found - trained).std()) < 0.1 * float(trained.std())
+
+
 def test_biases_that_were_trained_come_along(tmp_path: Path) -> None:
     world = tiny_world(tmp_path / "ws")
     tiny_model(attention_bias=True).save_pretrained(world.base)

@@ -61,7 +61,7 @@ def test_a_model_is_taken_away_as_gguf_and_by_the_hub(
     served = serve(workspace, "--port", "7976")
     page.goto(f"{served.address}/?tab=export&run={job.id}")
     forms = page.locator("#export-format label")
-    expect(forms).to_have_count(8)
+    expect(forms).to_have_count(9)
     expect(page.locator("#export-quantization")).to_be_hidden()
     expect(page.locator("#export-dtype")).to_be_visible()
     forms.get_by_text("GGUF", exact=True).click()

@@ -24,7 +24,7 @@ class Script(Format):
         "The run as code: a script that trains again with TRL and PEFT alone, the versions that it "
         "needs, and your rows as tokens. No weights."
     )
-    place = 8
+    place = 9
     is_whole = False
     is_model = False
     library = "trl"

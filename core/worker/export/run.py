@@ -18,7 +18,7 @@ from typing import Any
 
 import psutil
 import torch
-from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig, TorchAoConfig
 
 from core.data.record import DatasetInfo
 from core.data.registry import load_dataset_info
@@ -65,10 +65,19 @@ from core.workspace import Workspace
 _AT_ONCE = 4
 _DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
-# What bitsandbytes makes of weights: 4 bits as its own paper has them, or 8 with outliers apart.
-_BITS: dict[str, Callable[[], BitsAndBytesConfig]] = {
+
+def _torchao_int8() -> TorchAoConfig:
+    from torchao.quantization import Int8WeightOnlyConfig
+
+    return TorchAoConfig(Int8WeightOnlyConfig(version=2))
+
+
+# What bitsandbytes makes of weights: 4 bits as its own paper has them, or 8 with outliers apart;
+# what torchao does: 8 bits with a scale for each row.
+_BITS: dict[str, Callable[[], BitsAndBytesConfig | TorchAoConfig]] = {
     "nf4": lambda: BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4"),
     "int8": lambda: BitsAndBytesConfig(load_in_8bit=True),
+    "torchao_int8": _torchao_int8,
 }
 
 
