@@ -200,6 +200,21 @@ def test_the_probability_of_a_rare_token_is_a_share_of_the_rest() -> None:
     assert float(top.log_probabilities(torch.tensor([0]), 12).exp()) == pytest.approx(0.025)
 
 
+def test_rare_tokens_are_no_loss_of_the_export() -> None:
+    """Whose model is unsure of its answers could export no GGUF: all beyond the most probable
+    tokens count as equally rare."""
+    torch.manual_seed(0)
+    logits = torch.randn(50, 400) * 4
+    targets = torch.randint(400, (50,))
+    found = logits.log_softmax(dim=-1).topk(16)
+    top = TopLogits(found.values, found.indices)
+    alike = top.told_of(logits)
+    exact = logits.log_softmax(dim=-1).gather(-1, targets[:, None])[:, 0]
+    told, other = (one.log_probabilities(targets, 400).mean() for one in (top, alike))
+    assert float(told) == pytest.approx(float(other), abs=1e-4)
+    assert abs(float(told - exact.mean())) > 0.1
+
+
 def test_a_stop_ends_the_quantizer(tmp_path: Path) -> None:
     class Asked(Exception):
         pass

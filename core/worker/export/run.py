@@ -50,7 +50,7 @@ from core.worker.export.merge import (
     stored_type,
 )
 from core.worker.llama_cpp import gguf_files
-from core.worker.llama_cpp.client import LlamaCpp
+from core.worker.llama_cpp.client import LlamaCpp, TopLogits
 from core.worker.models.loading import (
     free_memory,
     grow,
@@ -210,8 +210,11 @@ class _Export:
                 self.format.is_whole,
             )
             perplexity = self.comparison.perplexity(scores, reference.rows)
-            if perplexity is not None and reference.perplexity is not None:
-                checks.append(check_perplexity(perplexity, reference.perplexity, part.precision))
+            trained = reference.trained
+            alike = scores.told_of(trained) if isinstance(scores, TopLogits) else trained
+            wanted = self.comparison.perplexity(alike, reference.rows)
+            if perplexity is not None and wanted is not None:
+                checks.append(check_perplexity(perplexity, wanted, part.precision))
             checks += self.comparison.check_use(
                 exported, reference.trained, reference.rows, part.precision
             )

@@ -31,6 +31,11 @@ class TopLogits:
         """Of another model's logits (places, vocabulary) those of the same tokens."""
         return logits.gather(-1, self.ids)
 
+    def told_of(self, logits: Any) -> TopLogits:
+        """Of another model's logits (places, vocabulary) what is told of the same tokens: both are
+        as little exact on others."""
+        return TopLogits(self.same_of(logits.log_softmax(dim=-1)), self.ids)
+
     def log_probabilities(self, targets: Any, vocabulary: int) -> Any:
         """Of one token at each place; those that are not among the most probable share the rest
         equally."""
