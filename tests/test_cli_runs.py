@@ -151,6 +151,9 @@ def test_export_writes_a_checked_model_where_it_is_asked_for(
         assert (place / "model.safetensors").is_file()
     code, _, err = bench.type(*words)
     assert (code, "is there already" in err) == (2, True)
+    assert told["unfinished_bytes"] == 0
+    code, out, err = bench.type("export", trained["run"], "--delete-unfinished")
+    assert (code, out) == (0, "Deleted 0 B of unfinished exports.\n"), err
 
 
 def test_adapters_of_two_runs_are_exported_as_one(bench: Bench, trained: dict[str, Any]) -> None:

@@ -13,6 +13,7 @@ from core.errors import ConfigError, TunesmithError
 from core.export.format import Option
 from core.export.formats import formats
 from core.export.reports import Export, Measured, list_exports
+from core.export.unfinished import delete_unfinished, unfinished_bytes
 from core.language import _
 from core.rules import load_config
 from core.runs.submit import submit_export
@@ -65,6 +66,9 @@ class _Export:
             app, ("export",), elem_id="export-status", of="run_id", stop_id="export-stop"
         )
         self.listed = gr.HTML(elem_id="export-list", apply_default_css=False)
+        with gr.Row(elem_classes="actions"):
+            self.left = gr.Button(visible=False, size="sm", scale=0, elem_id="export-left")
+        self.left_bytes = gr.State(0)
 
     # -- handlers
 
@@ -74,7 +78,8 @@ class _Export:
         is_empty = not trained_runs(self.app)
         shown = dict(zip(self.beginning.outputs, self.beginning.show(is_empty), strict=True))
         if is_empty:
-            return {**shown, self.form: gr.Column(visible=False), self.listed: ""}
+            hidden = {self.form: gr.Column(visible=False), self.left: gr.Button(visible=False)}
+            return {**shown, **hidden, self.listed: ""}
         choices = _formats(self.app, run_id)
         chosen = data[self.kind]
         if chosen not in [name for _title, name in choices]:
@@ -84,6 +89,7 @@ class _Export:
             self.form: gr.Column(visible=True),
             self.kind: gr.Radio(choices, value=chosen),
             self.listed: self.show(run_id),
+            **self.show_left(run_id),
             **self.combining.offer(run_id),
             **self.explain(chosen),
         }
@@ -118,9 +124,26 @@ class _Export:
         run = find_run(self.app, run_id)
         return exports(run.folder) if run else ""
 
-    def refresh(self, run_id: str, drawn: str):
-        fresh = self.show(run_id)
-        return gr.skip() if fresh == drawn else fresh
+    def show_left(self, run_id: str) -> dict[Component, Any]:
+        """What unfinished exports take, on the button that deletes them."""
+        run = find_run(self.app, run_id)
+        size = unfinished_bytes(run.folder.root) if run else 0
+        told = _("Delete unfinished exports ({size})", size=messages.size(size))
+        return {self.left: gr.Button(told, visible=bool(size)), self.left_bytes: size}
+
+    def refresh(self, data: dict[Component, Any]) -> dict[Component, Any]:
+        run_id, fresh = data[self.shared.run], self.show(data[self.shared.run])
+        left = self.show_left(run_id)
+        found: dict[Component, Any] = {} if fresh == data[self.listed] else {self.listed: fresh}
+        if left[self.left_bytes] != data[self.left_bytes]:
+            found |= left
+        return found or {self.listed: gr.skip()}
+
+    def delete_left(self, run_id: str) -> dict[Component, Any]:
+        run = find_run(self.app, run_id)
+        if run:
+            delete_unfinished(run.folder.root)
+        return self.show_left(run_id)
 
     # -- wiring
 
@@ -129,7 +152,7 @@ class _Export:
         quiet = QUIET
         explained = {self.meaning, *self.options.values(), self.start, *self.extras.outputs}
         opened = {*self.beginning.outputs, self.form, self.kind, self.listed, *explained}
-        opened |= self.combining.outputs
+        opened |= {self.left, self.left_bytes, *self.combining.outputs}
         shared.on_show("export", self.open, {run, self.kind}, opened)
         self.kind.change(self.explain, self.kind, explained, **quiet)
         installed = self.extras.wire({self.kind})
@@ -139,7 +162,9 @@ class _Export:
         begun = self.start.click(self.begin, chosen, told, **quiet)
         self.combining.wire()
         self.jobs.wire(shared, "export", run, self.start, begun)
-        shared.on_tick(self.refresh, [run, self.listed], [self.listed])
+        left = {self.left, self.left_bytes}
+        self.left.click(self.delete_left, run, left, **quiet)
+        shared.on_tick(self.refresh, {run, self.listed, self.left_bytes}, {self.listed, *left})
 
 
 def _option(option: Option) -> gr.Radio | gr.CheckboxGroup:
@@ -235,16 +260,19 @@ def _table(item: Export) -> str:
     """What was measured of each model in an export, under the trained one and its base."""
     if not item.parts:
         return ""
-    rows = [_measured(one, item) for one in item.parts]
+    heads = [_("Model"), _("Size"), _("Loaded in"), _("Tokens a second"), _("Perplexity")]
+    if has_fields := any(one.fields_right is not None for one in item.parts):
+        heads.append(_("Fields right"))
+    rows = [_measured(one, item, has_fields) for one in item.parts]
     if item.perplexity is not None:
         for name, value in (
             (_("Trained model"), item.perplexity),
             (_("Its base"), item.base_perplexity),
         ):
             rows.append(
-                f"<tr><th scope='row'>{name}</th><td></td><td></td><td></td>{_cell(value)}</tr>"
+                f"<tr><th scope='row'>{name}</th><td></td><td></td><td></td>{_cell(value)}"
+                f"{'<td></td>' * has_fields}</tr>"
             )
-    heads = [_("Model"), _("Size"), _("Loaded in"), _("Tokens a second"), _("Perplexity")]
     head = "".join(
         f"<th scope='col' class='{'num' if at else ''}'>{one}</th>" for at, one in enumerate(heads)
     )
@@ -254,15 +282,19 @@ def _table(item: Export) -> str:
     )
 
 
-def _measured(one: Measured, item: Export) -> str:
+def _measured(one: Measured, item: Export, has_fields: bool) -> str:
     name = messages.escape(one.precision if one.file else formats()[item.format].title)
     if one.error:
         told = f"<span class='badge badge-failed'>{_('Failed')}</span> {messages.escape(one.error)}"
-        return f"<tr><th scope='row'>{name}</th><td colspan='4'>{told}</td></tr>"
+        columns = 4 + has_fields
+        return f"<tr><th scope='row'>{name}</th><td colspan='{columns}'>{told}</td></tr>"
+    right = "" if one.fields_right is None else f"{100 * one.fields_right:.1f} %"
+    fields = f"<td class='num'>{right}</td>" if has_fields else ""
     return (
         f"<tr><th scope='row'>{name}</th><td class='num'>{messages.size(one.size_bytes)}</td>"
         f"<td class='num'>{_('{seconds:.1f} s', seconds=one.load_seconds)}</td>"
-        f"{_cell(one.tokens_per_second)}{_cell(one.perplexity)}</tr>"
+        f"{_cell(one.tokens_per_second)}{_cell(one.perplexity)}"
+        f"{fields}</tr>"
     )
 
 

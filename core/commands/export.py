@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from core.commands.opening import open_for_run, open_workspace
-from core.commands.output import Output, UsageError, pairs, spell_bytes, table
+from core.commands.output import DONE, Output, UsageError, pairs, spell_bytes, table
 from core.export.combine import WAYS, Way
 from core.export.formats import format_names, formats
 from core.export.package import write_zip
+from core.export.unfinished import delete_unfinished, unfinished_bytes
 from core.language import _
 
 if TYPE_CHECKING:
@@ -34,7 +35,13 @@ def add(commands: Any, common: argparse.ArgumentParser) -> None:
         ),
     )
     parser.add_argument("run_id", metavar="RUN")
-    parser.add_argument("--format", required=True, choices=format_names())
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--format", choices=format_names())
+    what.add_argument(
+        "--delete-unfinished",
+        action="store_true",
+        help=_("write nothing; delete what stopped and killed exports of the run left"),
+    )
     parser.add_argument(
         "--checkpoint", default="final", help=_("such as checkpoint-40 (%(default)s)")
     )
@@ -126,6 +133,12 @@ def run(args: argparse.Namespace, output: Output) -> int:
     store = Store.open(open_workspace(args))
     run_id = find_run(store, args.run_id)
     workspace = open_for_run(args, run_id)
+    run_folder = workspace.run(run_id).root
+    if args.delete_unfinished:
+        size = delete_unfinished(run_folder)
+        told = _("Deleted {size} of unfinished exports.", size=spell_bytes(size))
+        output.result({"run": run_id, "deleted_bytes": size}, told)
+        return DONE
     params = {"format": args.format, "checkpoint": args.checkpoint}
     params |= {one.name: getattr(args, one.name) for one in formats()[args.format].options}
     params["combination"] = _combination(args, store)
@@ -139,13 +152,25 @@ def run(args: argparse.Namespace, output: Output) -> int:
         "state": job.state,
         "error": job.error,
         "result": result or None,
+        "unfinished_bytes": unfinished_bytes(run_folder),
     }
     if job.state == "finished":
         data["folder"] = str(folder / result["path"])
         if args.output is not None:
             data["output"] = str(_copy(data, args.output.expanduser()))
-    output.result(data, _text(data) if result else "")
+    output.result(data, "\n\n".join(filter(None, [_text(data) if result else "", _left(data)])))
     return exit_code(job)
+
+
+def _left(data: dict[str, Any]) -> str:
+    if not data["unfinished_bytes"]:
+        return ""
+    return _(
+        "Unfinished exports of this run take {size}. The next one of the same settings goes on "
+        "from them; to delete them: export {run} --delete-unfinished",
+        size=spell_bytes(data["unfinished_bytes"]),
+        run=data["run"],
+    )
 
 
 def _copy(data: dict[str, Any], place: Path) -> Path:
@@ -181,8 +206,11 @@ def _text(data: dict[str, Any]) -> str:
 
 def _table(result: dict[str, Any]) -> str:
     """What was measured of each model in the export, under the trained model and its base."""
+    has_fields = any(one.get("fields_right") is not None for one in result["parts"])
+    heads = [_("file"), _("size"), _("load s"), _("tokens/s"), _("perplexity")]
+    heads += [_("fields right")] * has_fields
     rows = [
-        [one["file"] or result["format"], _("failed, see above"), "", "", ""]
+        [one["file"] or result["format"], _("failed, see above")]
         if one["error"]
         else [
             one["file"] or result["format"],
@@ -190,6 +218,7 @@ def _table(result: dict[str, Any]) -> str:
             f"{one['load_seconds']:.1f}",
             _number(one["tokens_per_second"]),
             _number(one["perplexity"]),
+            "" if one.get("fields_right") is None else f"{100 * one['fields_right']:.1f} %",
         ]
         for one in result["parts"]
     ]
@@ -198,7 +227,7 @@ def _table(result: dict[str, Any]) -> str:
             [_("(trained)"), "", "", "", _number(result["perplexity"])],
             [_("(base)"), "", "", "", _number(result["base_perplexity"])],
         ]
-    heads = [_("file"), _("size"), _("load s"), _("tokens/s"), _("perplexity")]
+    rows = [[*row, *[""] * len(heads)][: len(heads)] for row in rows]
     return table(heads, rows) if rows else ""
 
 

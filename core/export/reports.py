@@ -15,8 +15,9 @@ from core.workspace import RunFolder
 @dataclass(frozen=True)
 class Measured:
     """One model in an export: the file `file`, or all of its folder. `precision` is a name of
-    core.export.precision; `perplexity` is on held-out rows, None for what does not write. With
-    `error` it was not what was trained, and is not there any more."""
+    core.export.precision; `perplexity` is on held-out rows, None for what does not write, and
+    `fields_right` the share of right fields in answers to some of them, None where the rows have no
+    JSON. With `error` it was not what was trained, and is not there any more."""
 
     file: str
     precision: str
@@ -24,6 +25,7 @@ class Measured:
     load_seconds: float = 0.0
     tokens_per_second: float | None = None
     perplexity: float | None = None
+    fields_right: float | None = None
     checks: tuple[dict[str, Any], ...] = ()
     error: str = ""
 

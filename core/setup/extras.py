@@ -89,7 +89,7 @@ _TABLE = (
         "torchao",
         ("torchao==0.18.0",),
         "torchao",
-        N_("torchao's AdamW with 8 or 4 bits of state."),
+        N_("torchao: AdamW with 8 or 4 bits of state, and exports with weights in 8 bits."),
     ),
     Extra(
         "tensorboard",

@@ -3,6 +3,7 @@ refused."""
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,9 @@ from core.export.combine import find_shares, parse_combination
 from core.export.reports import list_exports
 from core.models.trained import adapter_settings, find_trained
 from core.worker.export.run import run_export
+from core.worker.llama_cpp.client import LlamaCpp
 from core.workspace import RunFolder
-from tests.export.test_run import export, left_over, logits, of_run
+from tests.export.test_run import IDS, export, left_over, logits, of_run
 from tests.tiny_model import TinyWorld, colour_rows, tiny_adapter, tiny_model, tiny_world
 
 
@@ -68,18 +70,23 @@ def summed(world: TinyWorld, **weights: float) -> Any:
     return logits(model)
 
 
-@pytest.mark.parametrize("form", ["merged", "adapter"])
+@pytest.mark.parametrize("form", ["merged", "adapter", "gguf"])
 def test_an_exact_combination_is_the_sum_by_weight(world: TinyWorld, form: str) -> None:
     """Of other ranks and scalings, the first one's settings must not scale the rest."""
     run = world.workspace.run("stable-run")
     given = combination("cat", wide=1.5, second=-0.5)
-    result = export(world, run, f"cat-{form}", format=form, combination=given)
+    more = {"quantization": "f16"} if form == "gguf" else {}
+    result = export(world, run, f"cat-{form}", format=form, combination=given, **more)
     folder = run.exports / f"cat-{form}" / result["path"]
     assert result["path"] == f"stable-run-combined-{form}"
     wanted = summed(world, stable=0.5, wide=1.5, second=-0.5)
     if form == "adapter":
         assert torch.allclose(of_run(world, folder), wanted, atol=1e-3)
         assert adapter_settings(folder)["base_model_name_or_path"] == "tiny"
+    elif form == "gguf":
+        with closing(LlamaCpp(folder / result["parts"][0]["file"], None, lambda: None)) as model:
+            top = model.top(IDS.tolist(), IDS.shape[1])
+        assert torch.allclose(top.logits, top.same_of(wanted[0].log_softmax(dim=-1)), atol=0.1)
     else:
         found = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
         assert torch.allclose(logits(found), wanted, atol=1e-3)

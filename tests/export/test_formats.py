@@ -12,7 +12,7 @@ from core.export.formats import format_names, formats
 from core.rules import parse_config
 
 # What all whole models that write have beside those.
-OTHERS = ("ollama", "vllm", "bitsandbytes")
+OTHERS = ("ollama", "vllm", "bitsandbytes", "torchao")
 BASES = {
     "public": Base("org/model", True, "mit"),
     "folder": Base("my-model", False),
@@ -54,7 +54,7 @@ def test_a_run_is_offered_what_it_has(method: str, fitting: set[str]) -> None:
         ("classification", {"adapter", "merged", "onnx"}),
         ("mlm", {"adapter", "merged"}),
         ("reward", {"adapter", "merged"}),
-        ("dpo", {"adapter", "merged", "gguf", "gguf_adapter", *OTHERS}),
+        ("dpo", {"adapter", "merged", "gguf", "gguf_adapter", *OTHERS, "script"}),
     ],
 )
 def test_what_a_method_makes_decides_too(method: str, fitting: set[str]) -> None:

@@ -13,6 +13,7 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
+from core.commands.export import _table
 from core.errors import ExportError
 from core.export.formats import formats
 from core.jobs.task import read_result
@@ -101,6 +102,8 @@ def test_each_kind_is_the_trained_model_to_llama_cpp(world: TinyWorld, taught: R
     for one in result["parts"]:
         assert one["perplexity"] == pytest.approx(result["perplexity"], rel=0.2)
         assert one["tokens_per_second"] > 0 and one["size_bytes"] > 0
+        assert one["fields_right"] > 0.8  # it knows the colours, and their rows are JSON
+    assert "fields right" in _table(result)
     found = asked(files["f16"])
     wanted = of_run(world, taught).log_softmax(dim=-1)
     assert torch.allclose(found.logits, found.same_of(wanted), atol=0.1)
@@ -195,6 +198,21 @@ def test_the_probability_of_a_rare_token_is_a_share_of_the_rest() -> None:
     found = top.log_probabilities(torch.tensor([7]), 12)
     assert float(found.exp()) == pytest.approx(0.25)
     assert float(top.log_probabilities(torch.tensor([0]), 12).exp()) == pytest.approx(0.025)
+
+
+def test_rare_tokens_are_no_loss_of_the_export() -> None:
+    """Whose model is unsure of its answers could export no GGUF: all beyond the most probable
+    tokens count as equally rare."""
+    torch.manual_seed(0)
+    logits = torch.randn(50, 400) * 4
+    targets = torch.randint(400, (50,))
+    found = logits.log_softmax(dim=-1).topk(16)
+    top = TopLogits(found.values, found.indices)
+    alike = top.told_of(logits)
+    exact = logits.log_softmax(dim=-1).gather(-1, targets[:, None])[:, 0]
+    told, other = (one.log_probabilities(targets, 400).mean() for one in (top, alike))
+    assert float(told) == pytest.approx(float(other), abs=1e-4)
+    assert abs(float(told - exact.mean())) > 0.1
 
 
 def test_a_stop_ends_the_quantizer(tmp_path: Path) -> None:

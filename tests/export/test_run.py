@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from filelock import FileLock
 from peft import PeftModel
 from peft.tuners.lora import LoraModel
 from safetensors import safe_open
@@ -18,6 +19,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from core.errors import ExportError
 from core.export.package import write_zip
 from core.export.reports import list_exports
+from core.export.unfinished import delete_unfinished, unfinished_bytes
+from core.jobs.job import update_record
 from core.jobs.task import read_result
 from core.worker.export import run as export_run
 from core.worker.export.run import run_export
@@ -217,6 +220,18 @@ def test_a_model_in_few_bits_opens_by_itself_and_is_the_trained_one(
     assert "quantized by bitsandbytes" in card and "base_model_relation: quantized" not in card
 
 
+def test_a_model_in_torchaos_8_bits_is_the_trained_one(world: TinyWorld, lora: RunFolder) -> None:
+    pytest.importorskip("torchao")
+    result = export(world, lora, "ao", format="torchao")
+    folder = lora.exports / "ao" / result["path"]
+    settings = json.loads((folder / "config.json").read_text())["quantization_config"]
+    assert settings["quant_method"] == "torchao"
+    assert result["parts"][0]["precision"] == "torchao_int8"
+    found = logits(AutoModelForCausalLM.from_pretrained(folder))
+    trained = of_run(world, lora.adapter)
+    assert 0 < float((found - trained).std()) < 0.1 * float(trained.std())
+
+
 def test_biases_that_were_trained_come_along(tmp_path: Path) -> None:
     world = tiny_world(tmp_path / "ws")
     tiny_model(attention_bias=True).save_pretrained(world.base)
@@ -332,6 +347,13 @@ def test_an_export_that_is_stopped_offers_nothing(
     assert left_over(later) == {".unfinished"}
     listed = {item.id: item for item in list_exports(lora.root)}
     assert listed["stopped-later"].path is None
+    assert unfinished_bytes(lora.root) == 0  # it is not known to have ended
+    update_record(later, state="stopped")
+    assert unfinished_bytes(lora.root) > 100_000
+    with FileLock(later / ".worker.lock"):
+        assert delete_unfinished(lora.root) == 0
+    assert delete_unfinished(lora.root) > 100_000
+    assert ".unfinished" not in left_over(later) and unfinished_bytes(lora.root) == 0
 
 
 def test_an_export_goes_on_from_what_a_stopped_one_had_finished(

@@ -23,6 +23,7 @@ from core.rules import parse_config
 from core.worker.export.run import run_export
 from core.worker.training.run import run_training
 from core.workspace import RunFolder
+from tests.preferences import bring, pairs
 from tests.tiny_model import TinyWorld, colour_rows, tiny_world
 from tests.training.conftest import SETTINGS, losses
 
@@ -79,6 +80,10 @@ def of_pairs(world: TinyWorld) -> str:
     return import_dataset(world.workspace, [file], name="Pairs", eval_fraction=0.0).id
 
 
+def of_preferences(world: TinyWorld) -> str:
+    return bring(world.workspace, pairs(), pairs(["cup"]), "Preferences").id
+
+
 EVALUATING = {"evaluation.eval_strategy": "epoch", "tracking.save_strategy": "epoch"}
 
 
@@ -100,8 +105,10 @@ EVALUATING = {"evaluation.eval_strategy": "epoch", "tracking.save_strategy": "ep
         ),
         (of_messages, {"adapter.method": "none", "training.learning_rate": 1e-3}),
         (of_messages, {"adapter.quantization": "nf4", "training.num_train_epochs": 1.0}),
+        (of_preferences, {**EVALUATING, "method": "dpo", "preference.beta": 0.3}),
+        (of_preferences, {"method": "dpo", "adapter.method": "none", "training.max_steps": 4}),
     ],
-    ids=["messages", "prompt-completion", "every weight", "base in 4 bits"],
+    ids=["messages", "prompt-completion", "every weight", "base in 4 bits", "dpo", "dpo whole"],
 )
 def test_its_losses_are_the_runs(
     world: TinyWorld,
@@ -160,7 +167,8 @@ def test_without_the_rows_there_is_no_script(world: TinyWorld) -> None:
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
-        ({"method": "dpo"}, "This run trained by dpo"),
+        ({"method": "kto"}, "This run trained by kto"),
+        ({"method": "dpo", "preference.ref_model": "none"}, "another reference than its base"),
         ({"adapter.method": "vera"}, "trained VeRA in a way that has no script yet"),
         ({"adapter.init_lora_weights": "pissa"}, "trained LoRA in a way that has no script yet"),
         ({"adapter.loraplus_lr_ratio": 16.0}, "trained LoRA in a way that has no script yet"),

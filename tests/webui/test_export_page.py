@@ -61,7 +61,7 @@ def test_a_model_is_taken_away_as_gguf_and_by_the_hub(
     served = serve(workspace, "--port", "7976")
     page.goto(f"{served.address}/?tab=export&run={job.id}")
     forms = page.locator("#export-format label")
-    expect(forms).to_have_count(8)
+    expect(forms).to_have_count(9)
     expect(page.locator("#export-quantization")).to_be_hidden()
     expect(page.locator("#export-dtype")).to_be_visible()
     forms.get_by_text("GGUF", exact=True).click()
@@ -72,7 +72,8 @@ def test_a_model_is_taken_away_as_gguf_and_by_the_hub(
     page.locator("#export-start").click()
     card = page.locator("#export-list .export")
     expect(card.locator("tbody th")).to_have_text(["q8_0", "Q4_K_M", "Trained model", "Its base"])
-    expect(card.locator("tbody tr").first.locator("td")).to_have_count(4)
+    expect(card.locator("thead th").last).to_have_text("Fields right")
+    expect(card.locator("tbody tr").first.locator("td").last).to_have_text("100.0 %")
     card.locator("summary").click()
     expect(card.locator(".checks")).to_contain_text("Stops at the end of its answer")
     with page.expect_download() as coming:

@@ -74,6 +74,7 @@ def test_what_a_run_has_can_be_taken_away(
             "Ollama",
             "vLLM, SGLang",
             "bitsandbytes",
+            "torchao int8",
             "Python script",
         ]
     )
@@ -83,5 +84,13 @@ def test_what_a_run_has_can_be_taken_away(
     card = page.locator("#export-list .export")
     expect(card.locator("h4")).to_have_text("Merged model")
     expect(card.locator(".badge-finished")).to_have_count(1)
+    left = next(iter(runs[0].run(runs[1]["prompt_tuning"].id).exports.iterdir())) / ".unfinished"
+    left.mkdir()
+    (left / "model.safetensors").write_bytes(bytes(3072))
+    (left.parent / "job.json").write_text('{"state": "stopped"}')
+    expect(page.locator("#export-left")).to_be_hidden()
     open_tab(page, served, runs[1]["prompt_tuning"], "export")
     expect(forms).to_have_text(["Adapter"])
+    page.get_by_role("button", name="Delete unfinished exports (3.0 KiB)").click()
+    expect(page.locator("#export-left")).to_be_hidden()
+    assert not left.exists()

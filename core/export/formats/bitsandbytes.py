@@ -4,7 +4,7 @@ bitsandbytes."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from core.config import RunConfig
 from core.export.format import Base, Exporting, Format, Option, Part, writers_only
@@ -33,7 +33,11 @@ class Bitsandbytes(Format):
     is_whole = True
     library = "transformers"
     relation = "quantized"
-    options = (BITS,)
+    options: ClassVar[tuple[Option, ...]] = (BITS,)
+
+    def bits(self, work: Exporting) -> str:
+        """How the weights are held, by a name of core.export.precision."""
+        return work.chosen["bits"][0]
 
     def why_not(self, config: RunConfig) -> tuple[str, str] | None:
         return writers_only(config)
@@ -44,11 +48,11 @@ class Bitsandbytes(Format):
     def write(self, work: Exporting, model: Any) -> None:
         whole = work.folder / ".merged"
         work.save_merged(model, whole)
-        work.save_in_bits(whole, work.folder, work.chosen["bits"][0])
+        work.save_in_bits(whole, work.folder, self.bits(work))
         work.add_tokenizer(work.folder)
 
     def parts(self, work: Exporting) -> list[Part]:
-        return [Part("", work.chosen["bits"][0])]
+        return [Part("", self.bits(work))]
 
     def load(self, work: Exporting, part: Part) -> Any:
         return work.open_in_bits(work.folder)

@@ -25,7 +25,7 @@ class Onnx(Format):
         "A classifier that runs without torch, on any machine that has onnxruntime, with a small "
         "script that gives labels."
     )
-    place = 7
+    place = 8
     is_whole = True
     library = "onnx"
     relation = "quantized"

@@ -24,7 +24,7 @@ class Script(Format):
         "The run as code: a script that trains again with TRL and PEFT alone, the versions that it "
         "needs, and your rows as tokens. No weights."
     )
-    place = 8
+    place = 9
     is_whole = False
     is_model = False
     library = "trl"
@@ -66,12 +66,14 @@ def _beyond(config: RunConfig) -> str | None:
     """What such a run does that the script cannot."""
     adapter, optimizer = config.adapter, OPTIMIZERS[config.training.optim]
     method = config.training_method
-    if method.trainer != "trl.SFTTrainer" or method.section == "text":
+    if method.trainer not in ("trl.SFTTrainer", "trl.DPOTrainer") or method.section == "text":
         return _(
             "This run trained by {method}: so far there is a script for supervised fine-tuning "
-            "alone.",
+            "and DPO alone.",
             method=config.method,
         )
+    if config.method == "dpo" and config.preference.ref_model != "base":
+        return _("This run compared with another reference than its base: a script cannot.")
     if continues(config):
         return _("This run goes on from another one, which a script cannot repeat.")
     if config.vocabulary.new_tokens:

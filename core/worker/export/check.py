@@ -15,7 +15,8 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,8 +37,8 @@ _MOST_FOR_WORDS, _LEAST_WORDS = 0.3, 0.9
 SAME = 1e-6
 # The share of what was learned that an export has to carry, and may.
 _LEAST, _MOST = 0.75, 1.25
-# Room for the logits of one model, in bytes.
-_LOGIT_BYTES = 64 * 2**20
+# Room for the logits of one model, in bytes, and for what is computed of them at a time.
+_LOGIT_BYTES, _PIECE_BYTES = 32 * 2**20, 4 * 2**20
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ class Check:
 
 
 def most_places(vocabulary: int, rows: int) -> int:
-    """Of how many tokens of each row the logits are kept: all together take 64 MiB at most."""
+    """Of how many tokens of each row the logits are kept: all together take 32 MiB at most."""
     return max(1, _LOGIT_BYTES // (4 * vocabulary * rows))
 
 
@@ -61,31 +62,46 @@ def most_places(vocabulary: int, rows: int) -> int:
 def next_token_logits(model: Any, rows: Sequence[list[int]]) -> Any:
     """Logits at the last tokens of each row, float32 on the CPU: (positions, vocabulary).
 
-    As many positions as fit into 64 MiB, the same number from each row.
+    As many positions as fit into 32 MiB, the same number from each row.
     """
     plain = model.get_base_model() if hasattr(model, "get_base_model") else model
     keeps_some = "logits_to_keep" in inspect.signature(plain.forward).parameters
     most = most_places(int(model.get_input_embeddings().weight.shape[0]), len(rows))
-    found = []
-    for row in rows:
+    kept, found, place = [min(most, len(row)) for row in rows], torch.empty(0), 0
+    for row, count in zip(rows, kept, strict=True):
         ids = torch.tensor([row], device=model.device)
-        options = {"logits_to_keep": min(most, len(row))} if keeps_some else {}
-        logits = model(input_ids=ids, use_cache=False, **options).logits[0, -most:]
-        found.append(logits.float().cpu())
-    return torch.cat(found)
+        options = {"logits_to_keep": count} if keeps_some else {}
+        logits = model(input_ids=ids, use_cache=False, **options).logits[0, -count:]
+        if not place:  # room for all at once, or they would be there twice when they are joined
+            found = torch.empty((sum(kept), logits.shape[-1]))
+        found[place : place + count] = logits
+        place += count
+    return found
 
 
 def distance(logits: Any, reference: Any) -> float:
     """How far one model is from another, as the module's docstring defines it."""
-    apart = _centred(logits) - _centred(reference)
-    return float(apart.pow(2).mean().sqrt() / _centred(reference).pow(2).mean().sqrt())
+    apart = whole = torch.zeros((), dtype=torch.float64)
+    for one, other in in_pieces(logits, reference):
+        apart = apart + (_centred(one) - _centred(other)).pow(2).sum(dtype=torch.float64)
+        whole = whole + _centred(other).pow(2).sum(dtype=torch.float64)
+    return float((apart / whole).sqrt())
 
 
 def learned_share(exported: Any, trained: Any, base: Any) -> float:
     """How much of the way from the base to the trained model the exported one has gone."""
-    way = _centred(trained) - _centred(base)
-    gone = _centred(exported) - _centred(base)
-    return float((gone * way).sum() / way.pow(2).sum())
+    gone = way = torch.zeros((), dtype=torch.float64)
+    for one, goal, start in in_pieces(exported, trained, base):
+        step = _centred(goal - start)
+        gone = gone + (_centred(one - start) * step).sum(dtype=torch.float64)
+        way = way + step.pow(2).sum(dtype=torch.float64)
+    return float(gone / way)
+
+
+def in_pieces(*logits: Any) -> Iterator[tuple[Any, ...]]:
+    """Some places of each at a time, so that nothing as large as all of them is computed."""
+    places = max(1, _PIECE_BYTES // (4 * logits[0].shape[-1]))
+    return zip(*(one.split(places) for one in logits), strict=True)
 
 
 def check_trained(base: Any, trained: Any) -> Check:
@@ -443,8 +459,9 @@ def check_ends(stopped: Sequence[bool]) -> Check:
 
 def _same_words(exported: Any, trained: Any, allowed: float) -> tuple[int, int]:
     """(places with the same most probable token, places where the trained model's is clear)."""
+    squares = sum(float(_centred(one).pow(2).sum()) for (one,) in in_pieces(trained))
     lead = trained.topk(2, dim=-1).values.diff(dim=-1).abs().squeeze(-1)
-    clear = lead > _CLEAR * allowed * _centred(trained).pow(2).mean().sqrt()
+    clear = lead > _CLEAR * allowed * math.sqrt(squares / trained.numel())
     same = exported.argmax(dim=-1) == trained.argmax(dim=-1)
     return int((same & clear).sum()), int(clear.sum())
 

@@ -33,7 +33,7 @@ def combine(
     """
     names = [f"share{place:03}" for place in range(len(every))]
     for name, one in zip(names, every, strict=True):
-        model = with_adapter(model, one.folder, name)
+        model = with_adapter(model, one.folder, name, exact=True)
         # How much it is scaled is in the layers by now. The combined adapter takes its settings
         # from the first and has all scaling in its weights: with this it would be scaled again.
         model.peft_config[name].use_rslora = False

@@ -5,18 +5,23 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch.nn.functional import cross_entropy
 
-from core.data.record import DatasetInfo
+from core.data.record import DatasetInfo, Part
 from core.data.rowfile import read_slice
+from core.evaluation.scoring import field_rules, score_answers
 from core.models.labels import Labels, labels_of
 from core.models.trained import TrainedModel
 from core.tokens.learn import Learn
+from core.tokens.prompts import prompt_ids
 from core.tokens.sides import sides_of_rows
-from core.tokens.tokenize import TokenizedRow, as_answered, tokenize_rows
+from core.tokens.tokenize import TokenizedRow, as_answered, tokenize_rows, with_system_prompt
+from core.worker.evaluation.rows import question_and_answer, spread
 from core.worker.export.check import (
     Check,
     check_ends,
@@ -30,6 +35,7 @@ from core.worker.export.check import (
     check_scores,
     check_tokens,
     check_trained,
+    in_pieces,
     most_places,
     next_token_logits,
 )
@@ -40,6 +46,8 @@ from core.worker.models.loading import open_model
 from core.worker.models.masked import gap_rows, hidden_logits, open_masked
 
 _ROWS, _TOKENS, _MOST_TEXTS = 8, 192, 32
+# So many rows are answered to count the fields that are right, in so many tokens at most each.
+_ANSWERED, _MOST_WRITTEN = 50, 512
 # For the speed: so many tokens are read, and so many written.
 _PROMPT_TOKENS, _WRITTEN_TOKENS = 32, 32
 # Of a classifier: so many tokens a text, and so many texts.
@@ -96,6 +104,11 @@ class Comparison(ABC):
         text after the other. None where neither can be told."""
         return None
 
+    def fields_right(self, model: Any) -> float | None:
+        """The share of the fields of JSON answers to held-out rows that it has right, where the
+        rows have such answers and llama.cpp opened it; it can write so many."""
+        return None
+
     def check_use(
         self, exported: Any, trained: Any, rows: Sequence[Any], precision: str
     ) -> list[Check]:
@@ -109,12 +122,17 @@ class Comparison(ABC):
     ) -> list[Check]:
         """That the scores of an export are the trained model's. Raises ExportError."""
 
-    def held_out(self, most: int, *forms: str) -> list[dict[str, Any]]:
-        """Held-out rows, or training rows where there are none, if they are of these forms."""
+    def held_out(self, most: int, *forms: str, spread_evenly: bool = False) -> list[dict[str, Any]]:
+        """Held-out rows, or training rows where there are none, if they are of these forms: the
+        first ones or some of all."""
         if self.info is None or (forms and self.info.form not in forms):
             return []
-        part = "eval" if self.info.counts.eval else "train"
-        return read_slice(self.info.rows_path(part), 0, most)
+        part: Part = "eval" if self.info.counts.eval else "train"
+        path = self.info.rows_path(part)
+        if not spread_evenly:
+            return read_slice(path, 0, most)
+        places = spread(getattr(self.info.counts, part), most)
+        return [row for place in places for row in read_slice(path, place, 1)]
 
     def texts(self) -> list[str]:
         found = [row["text"] for row in self.held_out(_MOST_TEXTS, "text", "labelled-text")]
@@ -159,7 +177,8 @@ class Writers(Comparison):
         if isinstance(scores, TopLogits):
             found = scores.log_probabilities(wanted, self.vocabulary)
         else:
-            found = scores.log_softmax(dim=-1).gather(-1, wanted[:, None])[:, 0]
+            pieces = in_pieces(scores, wanted)
+            found = torch.cat([-cross_entropy(one, to, reduction="none") for one, to in pieces])
         return float((-found[learned].mean()).exp())
 
     def speed(self, model: Any, rows: Sequence[TokenizedRow]) -> float | None:
@@ -178,6 +197,31 @@ class Writers(Comparison):
                 pad_token_id=self.tokenizer.pad_token_id,
             )
         return _WRITTEN_TOKENS / (time.perf_counter() - begun)
+
+    def fields_right(self, model: Any) -> float | None:
+        if not isinstance(model, LlamaCpp) or self.info is None:
+            return None
+        prompts, expected = self._questions()
+        rules = field_rules(self.info.task, expected)
+        if not rules:
+            return None
+        longest = max(map(len, self.tokenizer(expected, add_special_tokens=False)["input_ids"]))
+        most = min(2 * longest, _MOST_WRITTEN)
+        with ThreadPoolExecutor(model.at_once) as pool:
+            answers = list(pool.map(lambda prompt: model.answer(prompt, most), prompts))
+        return float(score_answers(answers, expected, rules).scores.mean())
+
+    def _questions(self) -> tuple[list[list[int]], list[str]]:
+        """(prompts, expected answers) of held-out rows, spread evenly over them."""
+        prompts, expected = [], []
+        for row in self.held_out(_ANSWERED, spread_evenly=True):
+            answered = as_answered(row)
+            pair = question_and_answer(answered) if answered else None
+            if pair:
+                asked = with_system_prompt(pair[0], self.config.data.system_prompt)
+                prompts.append(prompt_ids(asked, self.tokenizer, tools=row.get("tools")))
+                expected.append(pair[1])
+        return prompts, expected
 
     def check_trained(self, base: Any, trained: Any) -> Check:
         return check_trained(base, trained)

@@ -18,12 +18,13 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from core.export.unfinished import UNFINISHED
 from core.jobs.job import read_record
 from core.jobs.task import Task
 from core.language import _
 from core.workspace import write_atomic
 
-UNFINISHED, MADE = ".unfinished", ".made.json"
+MADE = ".made.json"
 _MAKERS = ("torch", "transformers", "peft")
 
 

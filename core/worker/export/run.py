@@ -18,7 +18,7 @@ from typing import Any
 
 import psutil
 import torch
-from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig, TorchAoConfig
 
 from core.data.record import DatasetInfo
 from core.data.registry import load_dataset_info
@@ -29,6 +29,7 @@ from core.export.format import Part, base_of_run
 from core.export.formats import find_format, format_names
 from core.export.package import folder_bytes, forget_machine, need_room
 from core.export.reports import Measured
+from core.export.unfinished import UNFINISHED
 from core.jobs.task import Task
 from core.language import _
 from core.models.describe import describe_model
@@ -41,9 +42,15 @@ from core.worker.export import onnx_runtime, script
 from core.worker.export.check import Check, check_combined, check_perplexity
 from core.worker.export.combine import combine
 from core.worker.export.compare import COMPARISONS
-from core.worker.export.made import MADE, UNFINISHED, stamp_of, take_over
+from core.worker.export.made import MADE, stamp_of, take_over
+from core.worker.export.merge import (
+    In32Bits,
+    can_stay_narrow,
+    merge,
+    stored_type,
+)
 from core.worker.llama_cpp import gguf_files
-from core.worker.llama_cpp.client import LlamaCpp
+from core.worker.llama_cpp.client import LlamaCpp, TopLogits
 from core.worker.models.loading import (
     free_memory,
     grow,
@@ -54,12 +61,23 @@ from core.worker.models.loading import (
 )
 from core.workspace import Workspace
 
+# So many answers llama.cpp writes at a time.
+_AT_ONCE = 4
 _DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
-# What bitsandbytes makes of weights: 4 bits as its own paper has them, or 8 with outliers apart.
-_BITS: dict[str, Callable[[], BitsAndBytesConfig]] = {
+
+def _torchao_int8() -> TorchAoConfig:
+    from torchao.quantization import Int8WeightOnlyConfig
+
+    return TorchAoConfig(Int8WeightOnlyConfig(version=2))
+
+
+# What bitsandbytes makes of weights: 4 bits as its own paper has them, or 8 with outliers apart;
+# what torchao does: 8 bits with a scale for each row.
+_BITS: dict[str, Callable[[], BitsAndBytesConfig | TorchAoConfig]] = {
     "nf4": lambda: BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4"),
     "int8": lambda: BitsAndBytesConfig(load_in_8bit=True),
+    "torchao_int8": _torchao_int8,
 }
 
 
@@ -124,6 +142,7 @@ class _Export:
         self.comparison = kind(self.trained, self.tokenizer, self._dataset())
         local = Path(self.base_path)
         known = describe_model(local) if local.is_dir() else None
+        self.narrow = can_stay_narrow([self.trained, *self.others], self.base_path)
         self.parameters = (known.parameters if known else None) or 0
         asked = self.chosen.get("dtype", ["auto"])[0]
         of_base = known.dtype if known and known.dtype in _DTYPES else "float32"
@@ -181,7 +200,7 @@ class _Export:
         seconds = time.perf_counter() - begun
         with closing(exported) if hasattr(exported, "close") else nullcontext():
             tell(0.3, _("Comparing its answers"))
-            scores = self.comparison.scores(exported, reference.rows)
+            scores = self._scores(exported, reference.rows)
             checks = self.comparison.check(
                 scores,
                 reference.trained,
@@ -191,11 +210,16 @@ class _Export:
                 self.format.is_whole,
             )
             perplexity = self.comparison.perplexity(scores, reference.rows)
-            if perplexity is not None and reference.perplexity is not None:
-                checks.append(check_perplexity(perplexity, reference.perplexity, part.precision))
+            trained = reference.trained
+            alike = scores.told_of(trained) if isinstance(scores, TopLogits) else trained
+            wanted = self.comparison.perplexity(alike, reference.rows)
+            if perplexity is not None and wanted is not None:
+                checks.append(check_perplexity(perplexity, wanted, part.precision))
             checks += self.comparison.check_use(
                 exported, reference.trained, reference.rows, part.precision
             )
+            tell(0.6, _("Reading what it answers to held-out rows"))
+            fields_right = self.comparison.fields_right(exported)
             tell(0.9, _("Measuring its speed"))
             return Measured(
                 file=part.file,
@@ -204,6 +228,7 @@ class _Export:
                 load_seconds=round(seconds, 3),
                 tokens_per_second=self.comparison.speed(exported, reference.rows),
                 perplexity=perplexity,
+                fields_right=fields_right,
                 checks=tuple(check.as_dict() for check in checks),
             )
 
@@ -221,13 +246,14 @@ class _Export:
                 ),
                 _("Train from the model's unquantized form."),
             )
+        held = stored_type(path) if self.narrow else self.working_dtype
         return self.comparison.open(
-            path, device=self.device, dtype=_DTYPES[self.working_dtype], revision=revision
+            path, device=self.device, dtype=_DTYPES[held], revision=revision
         )
 
     def on_base(self, adapter: Path) -> Any:
         """The base, loaded afresh, with an adapter on it."""
-        return with_adapter(self._open_base(), adapter)
+        return with_adapter(self._open_base(), adapter, exact=True)
 
     def add_tokenizer(self, folder: Path) -> None:
         self.tokenizer.save_pretrained(folder)
@@ -245,6 +271,7 @@ class _Export:
             self.add_tokenizer(folder)
 
         self.made.make(folder, write)
+        model.to("meta")  # its memory is for those who read what was written
 
     def save_in_bits(self, whole: Path, folder: Path, bits: str) -> None:
         self.tell(0.45, _("Writing the weights as {bits}", bits=bits))
@@ -265,7 +292,7 @@ class _Export:
             return model
         self.tell(0.35, _("Merging"))
         try:
-            return model.merge_and_unload(safe_merge=True)
+            return merge(model, _DTYPES[self.dtype])
         except ValueError as error:
             raise ExportError(
                 _("The adapter cannot be merged: {error}", error=str(error)),
@@ -306,7 +333,13 @@ class _Export:
         gguf_files.convert_adapter(whole, self.trained.folder, file)
 
     def in_llama_cpp(self, file: Path, adapter: Path | None = None) -> LlamaCpp:
-        return LlamaCpp(file, adapter, self.task.check_stop)
+        return LlamaCpp(file, adapter, self.task.check_stop, at_once=_AT_ONCE)
+
+    def _scores(self, model: Any, rows: Any) -> Any:
+        """What a model says to the rows; one whose weights are held in 16 bits by 32-bit sums."""
+        is_narrow = self.narrow and not getattr(model, "is_quantized", False)
+        with In32Bits() if is_narrow else nullcontext():
+            return self.comparison.scores(model, rows)
 
     def _open_base(self) -> Any:
         return self.open(self.base_path, self.trained.config.model.model_revision)
@@ -314,11 +347,12 @@ class _Export:
     def _place(self) -> tuple[str, str]:
         """Where to merge and compare: in 32 bits where the memory allows it, so that nothing is
         rounded but once, at the end."""
-        need = int(self.parameters * 4 * 1.3)
+        held = stored_type(self.base_path) if self.narrow else "float32"
+        need = int(self.parameters * _DTYPES[held].itemsize * 1.3)
         device = pick_device()
         if device.startswith("cuda") and need < torch.cuda.mem_get_info(device)[0]:
             return device, "float32"
-        if need < psutil.virtual_memory().available:
+        if self.narrow or need < psutil.virtual_memory().available:
             return "cpu", "float32"
         self.task.log(
             _(
@@ -339,7 +373,7 @@ class _Export:
         self.tell(0.15, _("What the base answers"))
         if self.trained.new_tokens is not None:
             grow(model, self.trained.new_tokens)
-        base = self.comparison.scores(model, rows)
+        base = self._scores(model, rows)
         exact = None
         if self.combination is not None:
             self.tell(0.2, _("Combining the adapters"))
@@ -348,17 +382,17 @@ class _Export:
                 [self.trained, *self.others],
                 self.combination,
                 self.folder / ".combined",
-                lambda one: self.comparison.scores(one, rows),
+                lambda one: self._scores(one, rows),
             )
             self.trained = replace(self.trained, folder=folder)
         self.tell(0.25, _("What the trained model answers"))
         if self.trained.adapter is not None:
-            model = with_adapter(model, self.trained.adapter)
+            model = with_adapter(model, self.trained.adapter, exact=True)
         else:
             del model
             free_memory()
             model = self.open(self.trained.folder)
-        trained = self.comparison.scores(model, rows)
+        trained = self._scores(model, rows)
         checks = [self.comparison.check_trained(base, trained)]
         if self.changed:
             self.task.log(self.changed, level="warning")

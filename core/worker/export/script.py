@@ -1,4 +1,4 @@
-"""A run of supervised fine-tuning as a script of TRL, transformers and PEFT, with its rows."""
+"""A run of supervised fine-tuning or DPO as a script of TRL and PEFT, with its rows."""
 
 from __future__ import annotations
 
@@ -13,8 +13,11 @@ from typing import Any
 
 from core.config import RunConfig
 from core.data.record import DatasetInfo, Part
+from core.errors import ExportError
 from core.export.format import Base
+from core.language import _
 from core.models.trained import TrainedModel
+from core.tokens.tokenize import NO_LOSS
 from core.worker.models.loading import DTYPES, quantization_config
 
 _PACKAGES = ("torch", "transformers", "trl", "peft", "datasets", "accelerate")
@@ -30,10 +33,10 @@ $dependencies
     uv run train.py [--model FOLDER_OR_ID] [--output FOLDER]
 
 train.jsonl, and eval.jsonl where rows were held out, hold the rows as the run's trainer got them:
-`input_ids` are a row's tokens, cut at $max_length; `labels` are the same tokens where the run
-learned from them (data.learn: $learn) and -100 elsewhere. The chat template and that choice were
-applied by Tunesmith and are not repeated here: to train on other rows, tokenize them alike. The
-tokenizer beside this file pads the rows and is saved with the model.
+$columns
+The chat template and that choice were applied by Tunesmith and are not repeated here: to train on
+other rows, tokenize them alike. The tokenizer beside this file pads the rows and is saved with the
+model.
 
 Losses are the run's but for rounding: Tunesmith computes no padding, which changes nothing but the
 speed. `eval_loss` is TRL's mean over batches; Tunesmith's is one over tokens.$note
@@ -45,7 +48,7 @@ from pathlib import Path
 import torch
 from datasets import load_dataset
 $imports
-
+$tokenized
 HERE = Path(__file__).resolve().parent
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -61,11 +64,11 @@ model = AutoModelForCausalLM.from_pretrained(
     given.model,
 $loading
 )
-args = SFTConfig(
+args = $config(
     output_dir=given.output,
 $settings
 )
-trainer = SFTTrainer(
+trainer = $trainer(
     model=model,
     args=args,
     train_dataset=rows["train"],
@@ -77,6 +80,21 @@ trainer.train()
 trainer.save_model(f"{given.output}/final")
 trainer.save_state()
 ''')
+
+_SFT_COLUMNS = """\
+`input_ids` are a row's tokens, cut at $max_length; `labels` are the same tokens where the run
+learned from them (data.learn: $learn) and -100 elsewhere."""
+_DPO_COLUMNS = """\
+`prompt_ids` are the tokens of a conversation, `chosen_ids` and `rejected_ids` those of the better
+and the worse answer, cut at $max_length."""
+_TOKENIZED = """
+
+class TokenizedDPOTrainer(DPOTrainer):
+    def _prepare_dataset(self, dataset, *given, **options):
+        return dataset  # its rows are tokens already
+
+
+"""
 
 
 def write(
@@ -95,14 +113,37 @@ def write(
 def _write_rows(
     folder: Path, part: Part, info: DatasetInfo, tokenizer: Any, config: RunConfig
 ) -> int:
+    from core.worker.training.preference import judged_rows
     from core.worker.training.text import sft_rows
 
     limit = config.data.max_train_samples if part == "train" else None
-    rows = sft_rows(info, part, tokenizer, config, limit=limit).dataset
+    read = judged_rows if config.method == "dpo" else sft_rows
+    rows = read(info, part, tokenizer, config, limit=limit).dataset
     with (folder / f"{part}.jsonl").open("w", encoding="utf-8") as file:
         for row in rows:
-            file.write(json.dumps(row) + "\n")
+            file.write(json.dumps(_pair(row) if config.method == "dpo" else row) + "\n")
     return len(rows)
+
+
+def _pair(row: dict[str, list[int]]) -> dict[str, list[int]]:
+    """A preference in the columns that TRL's collator takes. Raises ExportError where the answers
+    do not stand after one prompt and in one piece."""
+    prompts, answers = [], []
+    for side in ("chosen", "rejected"):
+        ids, labels = row[f"{side}_input_ids"], row[f"{side}_labels"]
+        learned = [place for place, label in enumerate(labels) if label != NO_LOSS]
+        prompts.append(ids[: learned[0]])
+        answers.append(ids[learned[0] : learned[-1] + 1])  # what comes after changes no loss
+        is_whole = len(answers[-1]) == len(learned)
+        if not is_whole or prompts[-1] != prompts[0]:
+            raise ExportError(
+                _(
+                    "The answers of a row do not follow one prompt in one piece, which TRL's "
+                    "DPOTrainer needs."
+                ),
+                _("Export it in another form."),
+            )
+    return {"prompt_ids": prompts[0], "chosen_ids": answers[0], "rejected_ids": answers[1]}
 
 
 def script(trained: TrainedModel, base: Base) -> str:
@@ -124,13 +165,17 @@ def script(trained: TrainedModel, base: Base) -> str:
         patience = evaluation.early_stopping_patience, evaluation.early_stopping_threshold
         more.append(f"callbacks=[EarlyStoppingCallback{patience!r}],")
     imports.append(f"from transformers import {', '.join(transformers)}")
-    imports.append("from trl import SFTConfig, SFTTrainer")
+    kind = "DPO" if config.method == "dpo" else "SFT"
+    imports.append(f"from trl import {kind}Config, {kind}Trainer")
+    columns = Template(_DPO_COLUMNS if kind == "DPO" else _SFT_COLUMNS)
     note = "\nThe run took its base from a quantized copy: here it is the exact one."
     return _SCRIPT.substitute(
         dependencies="\n".join(f'#     "{name}=={_version(name)}",' for name in packages),
         run=trained.run.root.name,
-        max_length=config.training.max_length,
-        learn=config.data.learn,
+        columns=columns.substitute(max_length=config.training.max_length, learn=config.data.learn),
+        config=f"{kind}Config",
+        trainer="TokenizedDPOTrainer" if kind == "DPO" else "SFTTrainer",
+        tokenized=_TOKENIZED if kind == "DPO" else "",
         note=note if base.is_copy else "",
         imports="\n".join(imports),
         model=repr(base.name),
@@ -162,18 +207,22 @@ def _loading(config: RunConfig) -> list[str]:
 
 
 def _settings(trained: TrainedModel) -> dict[str, Any]:
-    """What SFTConfig is given beside its defaults, as core.worker.training.text gives it."""
-    from trl import SFTConfig
+    """What TRL's config is given beside its defaults, as core.worker.training gives it."""
+    from trl import DPOConfig, SFTConfig
 
+    from core.worker.training.preference import dpo_arguments
     from core.worker.training.recipe import arguments
 
     config = trained.config
-    given = {
-        "max_length": None,
+    of_method: dict[str, Any] = {
         "dataset_kwargs": {"skip_prepare_dataset": True},
         "loss_type": config.training.sft_loss_type,
-        **arguments(config, trained.run),
     }
+    if config.method == "dpo":
+        of_method = dpo_arguments(config)
+        of_method["eval_on_start"] = config.evaluation.eval_strategy != "no"
+    given = {"max_length": None, **of_method, **arguments(config, trained.run)}
+    defaults = _defaults(DPOConfig if config.method == "dpo" else SFTConfig)
     del given["output_dir"], given["disable_tqdm"]
     best = given["metric_for_best_model"]
     if best:  # the exponential of the loss, which TRL does not log: both fall together
@@ -181,7 +230,7 @@ def _settings(trained: TrainedModel) -> dict[str, Any]:
     return {
         name: value.value if isinstance(value, Enum) else value
         for name, value in given.items()
-        if value != _defaults(SFTConfig).get(name)
+        if value != defaults.get(name)
     }
 
 

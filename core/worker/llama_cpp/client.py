@@ -31,6 +31,11 @@ class TopLogits:
         """Of another model's logits (places, vocabulary) those of the same tokens."""
         return logits.gather(-1, self.ids)
 
+    def told_of(self, logits: Any) -> TopLogits:
+        """Of another model's logits (places, vocabulary) what is told of the same tokens: both are
+        as little exact on others."""
+        return TopLogits(self.same_of(logits.log_softmax(dim=-1)), self.ids)
+
     def log_probabilities(self, targets: Any, vocabulary: int) -> Any:
         """Of one token at each place; those that are not among the most probable share the rest
         equally."""
@@ -51,7 +56,7 @@ class LlamaCpp:
         at_once: int = 1,
         context: int = 2048,
     ) -> None:
-        self._check_stop, self._context = check_stop, context
+        self._check_stop, self._context, self.at_once = check_stop, context, at_once
         key = secrets.token_hex(16)
         laid = [adapter] if adapter else []
         self._process, address = open_server(file, laid, key=key, at_once=at_once, context=context)
@@ -91,10 +96,13 @@ class LlamaCpp:
     def chat(self, messages: list[dict[str, str]], most: int = -1, **options: Any) -> str:
         """What it answers to a conversation, taking the most probable token each time, with `most`
         tokens at most; "" where it cannot read that and answer."""
-        ids = self.prompt_ids(messages)
-        if len(ids) + max(most, 1) > self._context:
+        return self.answer(self.prompt_ids(messages), most, **options)
+
+    def answer(self, prompt: list[int], most: int, **options: Any) -> str:
+        """What it writes after a prompt's tokens, as `chat` does."""
+        if len(prompt) + max(most, 1) > self._context:
             return ""
-        return str(self._ask(ids, n_predict=most, **options)["content"])
+        return str(self._ask(prompt, n_predict=most, **options)["content"])
 
     def tokens_per_second(self, tokens: list[int], count: int) -> float:
         """While it writes `count` tokens after these."""

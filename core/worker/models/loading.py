@@ -360,18 +360,18 @@ def open_before(trained: TrainedModel, base_path: str, *, device: str, dtype: to
     return model
 
 
-def with_adapter(model: Any, adapter: Path, name: str = "default") -> Any:
-    """`model` with an adapter from a run's folder on it, in the model's own type. It grows first
-    where the adapter brings new tokens."""
+def with_adapter(model: Any, adapter: Path, name: str = "default", *, exact: bool = False) -> Any:
+    """`model` with an adapter from a run's folder on it, in the model's own type or, `exact`, in
+    32 bits. It grows first where the adapter brings new tokens."""
     tokens = read_new_tokens(adapter)
     if tokens is not None and not isinstance(model, PeftModel):
         grow(model, tokens)
     try:
         if isinstance(model, PeftModel):
-            model.load_adapter(str(adapter), adapter_name=name, autocast_adapter_dtype=False)
+            model.load_adapter(str(adapter), adapter_name=name, autocast_adapter_dtype=exact)
         else:
             model = PeftModel.from_pretrained(
-                model, str(adapter), adapter_name=name, autocast_adapter_dtype=False
+                model, str(adapter), adapter_name=name, autocast_adapter_dtype=exact
             )
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise _unfit(adapter, str(error).splitlines()[0]) from error

@@ -279,26 +279,27 @@ class DPO(Referenced):
     """Direct preference optimization."""
 
     def trainer(self, **given: Any) -> DirectTrainer:
-        section = self.config.preference
-        losses = dpo_losses(section)
-        without_reference = section.ref_model == "none"
-        names = "beta label_smoothing ld_alpha f_divergence_type use_weighting discopop_tau".split()
-        args = DPOConfig(
-            **self.arguments(*names)
-            | {
-                "loss_type": list(losses),
-                "loss_weights": list(losses.values()),
-                # Known beforehand, so that no model is asked: without a reference it is zero.
-                "precompute_ref_log_probs": section.precompute_ref_log_probs or without_reference,
-            }
-        )
+        without_reference = self.config.preference.ref_model == "none"
         return DirectTrainer(
             without_reference=without_reference,
             ref_model=self.reference,
-            args=args,
+            args=DPOConfig(**self.arguments() | dpo_arguments(self.config)),
             data_collator=PairCollator(self.start.tokenizer.pad_token_id, without_reference),
             **given,
         )
+
+
+def dpo_arguments(config: RunConfig) -> dict[str, Any]:
+    """What DPOConfig is given of the section `preference`."""
+    section = config.preference
+    losses = dpo_losses(section)
+    names = "beta label_smoothing ld_alpha f_divergence_type use_weighting discopop_tau".split()
+    return {name: getattr(section, name) for name in names} | {
+        "loss_type": list(losses),
+        "loss_weights": list(losses.values()),
+        # Known beforehand, so that no model is asked: without a reference it is zero.
+        "precompute_ref_log_probs": section.precompute_ref_log_probs or section.ref_model == "none",
+    }
 
 
 class DirectTrainer(PreferenceTrainer, DPOTrainer):
