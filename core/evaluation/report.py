@@ -167,7 +167,8 @@ class Other(_Part):
 
 class Judged(_Part):
     """What a judge said of the tuned answers beside the other ones (`core.evaluation.judge`).
-    `unread` rows have no verdict; at `turned` ones it went with the order of the answers."""
+    `unread` rows have no verdict, the first of them for the reason `why_not`; at `turned` ones it
+    went with the order of the answers."""
 
     model: str
     rubric: str
@@ -175,6 +176,7 @@ class Judged(_Part):
     losses: int
     ties: int
     unread: int = 0
+    why_not: Sentence = ""
     turned: int = 0
     p_value: float
 

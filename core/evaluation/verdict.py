@@ -82,7 +82,17 @@ def shown(report: Report) -> dict[str, Any]:
 
 def notes(report: Report) -> list[str]:
     """What a reader of the numbers must know."""
-    return [one if isinstance(one, str) else _note(one) for one in report.notes]
+    told = [one if isinstance(one, str) else _note(one) for one in report.notes]
+    if report.judged and report.judged.unread:
+        told.append(
+            n_(
+                "The judge gave no verdict on {n} row: {reason}",
+                "The judge gave no verdict on {n} rows; the first: {reason}",
+                report.judged.unread,
+                reason=report.judged.why_not,
+            )
+        )
+    return told
 
 
 def verdict(report: Report) -> str:

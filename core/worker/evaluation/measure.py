@@ -165,11 +165,16 @@ def write_answers(
 
 def too_long(model: Any, prompts: Sequence[list[int]], max_new_tokens: int) -> list[int]:
     """The places of the prompts that leave no room for an answer in the model's positions."""
-    most = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    most = most_positions(model)
     if most is None:
         return []
-    most -= virtual_tokens(model)
     return [i for i, prompt in enumerate(prompts) if len(prompt) + max_new_tokens > most]
+
+
+def most_positions(model: Any) -> int | None:
+    """How many tokens a model reads; None where it does not say."""
+    most = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    return None if most is None else int(most) - virtual_tokens(model)
 
 
 def _generate(

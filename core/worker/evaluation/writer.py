@@ -8,7 +8,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from core.errors import TunesmithError
+from core.errors import ModelError, TunesmithError
 from core.evaluation.general import MOST_TOKENS, general_prompts, skills
 from core.evaluation.metrics import Written
 from core.evaluation.paired import compared
@@ -23,7 +23,7 @@ from core.tokens.prompts import prompt_ids
 from core.worker.chat.llama import LlamaVoice, Wanted, folder_of
 from core.worker.evaluation.evaluator import ANSWERS_OF, LOSS_OF, MOST_SHOWN, Evaluator, sides_of
 from core.worker.evaluation.kept import Answers, stamp
-from core.worker.evaluation.llama import AT_ONCE, close_llama, llama_answers, open_llama
+from core.worker.evaluation.llama import close_llama, llama_answers, open_llama
 from core.worker.evaluation.measure import Losses, answer_losses, too_long, write_answers
 from core.worker.evaluation.rows import EvalRow, HeldOut, load_eval_set, prompts_of
 from core.worker.evaluation.targets import ASKED
@@ -97,7 +97,7 @@ class Writer(Evaluator[Written]):
                 wanted[BASE] = Wanted(None, folder, self.tokenizer, False) if is_base else None
         self.voices = open_llama(self, wanted, longest) if wanted else {}
         if self.voices:
-            found.notes.append(note("by_llama", at_once=AT_ONCE))
+            found.notes.append(note("by_llama", at_once=self.voices[TUNED].server.at_once))
 
     def close(self) -> None:
         close_llama(self.voices)
@@ -158,8 +158,15 @@ class Writer(Evaluator[Written]):
         kept = self.kept.answers(asked.who, rows, self.max_new_tokens)
         begun = time.monotonic()
         answers = asked.answers(self.found.rows, kept, lambda done: tell(0.25 + 0.75 * done, said))
-        if asked.by_llama:
-            self.found.notes.append(note("other_by_llama", model=asked.title, at_once=AT_ONCE))
+        if len(asked.why_not) == len(rows):
+            reason = asked.why_not[0]
+            raise ModelError(
+                _("{model} answered no row: {reason}", model=asked.title, reason=reason),
+                _("Check the model's name, and how much it can read."),
+            )
+        if asked.at_once:
+            told = note("other_by_llama", model=asked.title, at_once=asked.at_once)
+            self.found.notes.append(told)
         return asked.title, self._written(answers, losses, time.monotonic() - begun, kept)
 
     def _written(

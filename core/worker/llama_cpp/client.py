@@ -94,7 +94,11 @@ class LlamaCpp:
         ids = self.prompt_ids(messages)
         if len(ids) + max(most, 1) > self._context:
             return ""
-        return str(self._ask(ids, n_predict=most, **options)["content"])
+        return self.written(ids, most, **options)
+
+    def written(self, tokens: list[int], most: int, **options: Any) -> str:
+        """What it writes after these tokens, `most` at most."""
+        return str(self._ask(tokens, n_predict=most, **options)["content"])
 
     def tokens_per_second(self, tokens: list[int], count: int) -> float:
         """While it writes `count` tokens after these."""
