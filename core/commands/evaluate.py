@@ -40,6 +40,13 @@ def add(commands: Any, common: argparse.ArgumentParser) -> None:
     rows.add_argument(
         "--file", metavar="FILE", help=_("the rows of a file, which becomes a data set")
     )
+    rows.add_argument(
+        "--benchmark",
+        metavar="FILE",
+        help=_(
+            "the questions of a file: with choices, the most probable one counts, else the answer"
+        ),
+    )
     parser.add_argument(
         "--against",
         action="append",
@@ -91,7 +98,7 @@ def run(args: argparse.Namespace, output: Output) -> int:
     run_id = find_run(store, args.run_id)
     others = [*args.against, *filter(None, [args.judge])]
     named = [target.partition(":")[2] for target in others]
-    workspace = open_for_run(args, run_id, args.file, *named)
+    workspace = open_for_run(args, run_id, args.file, args.benchmark, *named)
     params = {
         "checkpoint": args.checkpoint,
         "max_rows": args.max_rows,
@@ -103,6 +110,7 @@ def run(args: argparse.Namespace, output: Output) -> int:
         "general": not args.no_general,
         "judge": args.judge,
         "rubric": args.rubric,
+        "benchmark": args.benchmark,
     }
     job = submit_evaluation(workspace, store, run_id, params)
     job, _result = follow(workspace, store, job, output)

@@ -15,6 +15,8 @@ import torch
 from numpy.typing import NDArray
 from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaList
 
+from core.errors import TunesmithError
+from core.language import _
 from core.tokens.prompts import end_of_answer_ids
 from core.tokens.tokenize import NO_LOSS, TokenizedRow
 from core.worker.evaluation.kept import Answers
@@ -29,6 +31,8 @@ _BATCH_TOKENS = {"cpu": 1024, "cuda": 16384}
 _LOGIT_BYTES = 256 * 2**20
 _CACHE_BYTES = 1 * 2**30
 _MOST_ROWS = 64
+# Room for answers of new rows beyond the longest expected one, when no length was asked for.
+_SPARE_TOKENS, _MOST_TOKENS = 16, 1024
 
 
 @dataclass(frozen=True)
@@ -169,6 +173,22 @@ def too_long(model: Any, prompts: Sequence[list[int]], max_new_tokens: int) -> l
     if most is None:
         return []
     return [i for i, prompt in enumerate(prompts) if len(prompt) + max_new_tokens > most]
+
+
+def longest_answer(asked: Any, expected: Sequence[str], tokenizer: Any) -> int:
+    """How long an answer may become, in tokens: what was asked for, else half as many again as the
+    longest that is expected. Raises TunesmithError."""
+    if asked is not None:
+        if int(asked) < 1:
+            raise TunesmithError(
+                _("max_new_tokens must be at least 1."), _("Leave it out, or raise it.")
+            )
+        return int(asked)
+    texts = [text for text in expected if text]
+    if not texts:
+        return _SPARE_TOKENS
+    longest = max(map(len, tokenizer(texts, add_special_tokens=False)["input_ids"]))
+    return min(longest + longest // 2 + _SPARE_TOKENS, _MOST_TOKENS)
 
 
 def most_positions(model: Any) -> int | None:

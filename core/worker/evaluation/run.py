@@ -38,6 +38,7 @@ from core.tokens.tokenize import TokenizedRow
 from core.worker.evaluation.classifier import Classifier
 from core.worker.evaluation.evaluator import Evaluator
 from core.worker.evaluation.kept import Kept
+from core.worker.evaluation.questions import Questions
 from core.worker.evaluation.rewarded import RewardedWriter
 from core.worker.evaluation.rows import EvalRow
 from core.worker.evaluation.scorer import PairScorer
@@ -49,7 +50,7 @@ from core.workspace import Workspace, write_atomic
 
 EVALUATORS: dict[str, type[Evaluator[Any]]] = {
     evaluator.kind: evaluator
-    for evaluator in (Writer, Texts, Classifier, PairScorer, RewardedWriter)
+    for evaluator in (Writer, Texts, Classifier, PairScorer, RewardedWriter, Questions)
 }
 
 # What a judge is asked carries no loss.
@@ -80,7 +81,7 @@ def _evaluate(task: Task, workspace: Workspace) -> tuple[Report, dict[str, str],
     what was kept of it so far)."""
     task.tell(0.0, _("Loading the model"))
     trained = find_trained(task.run, str(task.params.get("checkpoint") or "final"))
-    kind = kind_of(trained.config.method)
+    kind = "questions" if task.params.get("benchmark") else kind_of(trained.config.method)
     with closing(EVALUATORS[kind](task, workspace, trained)) as evaluator:
         return _measured(evaluator)
 
