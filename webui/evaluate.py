@@ -110,7 +110,7 @@ class _Evaluate:
                 self.benchmark = gr.File(
                     label=_("Or a benchmark: a file of questions"),
                     elem_id="evaluate-benchmark",
-                    height=116,
+                    height=136,
                     min_width=240,
                 )
             self.wrong = gr.HTML(elem_id="evaluate-wrong", apply_default_css=False)

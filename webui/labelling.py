@@ -61,7 +61,7 @@ class _Labelling:
                 self.file = gr.File(
                     label=_("Or a file of texts (JSONL, CSV, Excel, Parquet, text)"),
                     elem_id="labelling-file",
-                    height=116,
+                    height=136,
                     min_width=260,
                 )
                 self.done = Dropdown(

@@ -94,8 +94,10 @@ def _question(place: int, row: Row) -> Question:
             raise ValueError(_("it has no {column}", column=_ANSWER[0]))
         return Question(place, text, [], 0, answers, meta)
     choices, labels = _choices(row[offered])
-    if len(choices) < 2 or not all(choices):
+    if len(choices) < 2:
         raise ValueError(_("it has fewer than two choices"))
+    if not all(choices):
+        raise ValueError(_("one of its choices is empty"))
     return Question(place, text, choices, _place_of(answer, choices, labels), [], meta)
 
 

@@ -72,7 +72,7 @@ def submit_prediction(
         kind=kind.name,
         run_id=run_id,
         folder=folder.relative_to(workspace.root).as_posix(),
-        name=f"{kind.name} {name}",
+        name=name,
         model=run.model,
         dataset=params.get("dataset", ""),
         params={"checkpoint": checkpoint, **params},

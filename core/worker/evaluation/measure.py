@@ -5,6 +5,7 @@ of a batch is padding, and handed back in the order that they came in."""
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -63,6 +64,37 @@ def answer_losses(model: Any, rows: Sequence[TokenizedRow], tell: Share) -> Loss
         done += sum(rows[i].length for i in batch)
         tell(done / total)
     return Losses(sums, counts)
+
+
+@torch.inference_mode()
+def choice_losses(model: Any, rows: Sequence[TokenizedRow]) -> list[float]:
+    """The cross entropy of answers to one question, which is read once: `rows` begin with the same
+    tokens, which carry no loss. For a model without virtual tokens."""
+    size = rows[0].labels.count(NO_LOSS)
+    answers = [row.input_ids[size:] for row in rows]
+    asked = torch.tensor([rows[0].input_ids[:size]], device=model.device)
+    keeps_some = "logits_to_keep" in inspect.signature(_plain(model).forward).parameters
+    read = model(asked, use_cache=True, **({"logits_to_keep": 1} if keeps_some else {}))
+    first, vocabulary = read.logits[0, -1:].float(), read.logits.shape[-1]
+    at_once = max(1, _LOGIT_BYTES // (4 * vocabulary * max(map(len, answers))))
+    losses: list[float] = []
+    for begin in range(0, len(answers), at_once):
+        some = answers[begin : begin + at_once]
+        width = max(map(len, some))
+        ids = torch.full((len(some), width), NO_LOSS, device=model.device)
+        for place, answer in enumerate(some):
+            ids[place, : len(answer)] = torch.tensor(answer)
+        logits = first.expand(len(some), 1, -1)
+        if width > 1:
+            cache = copy.deepcopy(read.past_key_values)
+            cache.batch_repeat_interleave(len(some))
+            more = model(ids[:, :-1].clamp(min=0), past_key_values=cache, use_cache=True).logits
+            logits = torch.cat([logits, more.float()], dim=1)
+        each = torch.nn.functional.cross_entropy(
+            logits.flatten(0, 1), ids.flatten(), ignore_index=NO_LOSS, reduction="none"
+        )
+        losses += each.view_as(ids).double().sum(dim=1).tolist()
+    return losses
 
 
 def _batch_losses(model: Any, rows: list[TokenizedRow], keeps_some: bool) -> list[float]:

@@ -24,13 +24,15 @@ from core.tokens.prompts import prompt_ids
 from core.tokens.tokenize import NO_LOSS, TokenizedRow, with_system_prompt
 from core.worker.evaluation.evaluator import ANSWERS_OF, MOST_SHOWN, Evaluator, sides_of
 from core.worker.evaluation.measure import (
+    Share,
     answer_losses,
+    choice_losses,
     longest_answer,
     most_positions,
     write_answers,
 )
 from core.worker.evaluation.rows import OTHER_ROWS, HeldOut, spread
-from core.worker.models.loading import open_trained
+from core.worker.models.loading import open_trained, virtual_tokens
 
 
 class Questions(Evaluator[Chosen]):
@@ -110,8 +112,7 @@ class Questions(Evaluator[Chosen]):
         choosing = [place for place, one in enumerate(questions) if one.choices]
         writing = [place for place, one in enumerate(questions) if not one.choices]
         share = len(choosing) / len(questions)
-        rows = [row for place in choosing for row in self.asked[place]]
-        losses = answer_losses(model, rows, lambda done: tell(share * done, said)) if rows else None
+        likely = [*self._losses(model, choosing, lambda done: tell(share * done, said))]
         answers = write_answers(
             model,
             self.tokenizer,
@@ -119,7 +120,7 @@ class Questions(Evaluator[Chosen]):
             max_new_tokens=self.max_new_tokens,
             tell=lambda done: tell(share + (1 - share) * done, said),
         )
-        written, likely = iter(answers), iter([] if losses is None else -losses.sums)
+        written, chosen = iter(answers), iter(likely)
         given: list[str] = []
         right, unscaled = np.zeros(len(questions)), np.full(len(questions), np.nan)
         for place, one in enumerate(questions):
@@ -127,12 +128,22 @@ class Questions(Evaluator[Chosen]):
                 given.append(next(written))
                 right[place] = one.is_answered(given[-1])
                 continue
-            sums = np.array([next(likely) for _choice in one.choices])
+            sums = -np.array(next(chosen))
             best = int(np.argmax(sums / [len(choice) for choice in one.choices]))
             given.append(one.choices[best])
             right[place] = best == one.right
             unscaled[place] = int(np.argmax(sums)) == one.right
         return Chosen(given, right, unscaled)
+
+    def _losses(self, model: Any, places: Sequence[int], tell: Share) -> Iterator[list[float]]:
+        """Of each choice of each of these questions."""
+        for number, place in enumerate(places):
+            rows = self.asked[place]
+            if virtual_tokens(model):
+                yield list(answer_losses(model, rows, lambda done: None).sums)
+            else:
+                yield choice_losses(model, rows)
+            tell((number + 1) / len(places))
 
     def more(self, tuned: Chosen, base: Chosen | None) -> dict[str, Any]:
         return {} if base is None else {"compared": compared(tuned.right, base.right)}
