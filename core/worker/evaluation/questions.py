@@ -21,7 +21,7 @@ from core.evaluation.report import Note, Row, note
 from core.language import _
 from core.progress import Tell
 from core.tokens.prompts import prompt_ids
-from core.tokens.tokenize import NO_LOSS, TokenizedRow, with_system_prompt
+from core.tokens.tokenize import NO_LOSS, TokenizedRow
 from core.worker.evaluation.evaluator import ANSWERS_OF, MOST_SHOWN, Evaluator, sides_of
 from core.worker.evaluation.measure import (
     Share,
@@ -90,9 +90,7 @@ class Questions(Evaluator[Chosen]):
     def _asked(self, one: Question) -> list[TokenizedRow]:
         """The tokens of a question with each choice behind them; without choices its own alone.
         Raises ModelError where the chat template refuses it."""
-        turns = [{"role": "user", "content": one.text}]
-        turns = with_system_prompt(turns, self.config.data.system_prompt)
-        before = prompt_ids(turns, self.tokenizer)
+        before = prompt_ids([{"role": "user", "content": one.text}], self.tokenizer)
         if not one.choices:
             return [TokenizedRow(before, [NO_LOSS] * len(before), len(before))]
         rows = []
