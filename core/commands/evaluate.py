@@ -35,18 +35,7 @@ def add(commands: Any, common: argparse.ArgumentParser) -> None:
         help=_("longest answer (else half as long again as the longest expected one)"),
     )
     parser.add_argument("--no-base", action="store_true", help=_("leave the base model out"))
-    rows = parser.add_mutually_exclusive_group()
-    rows.add_argument("--dataset", metavar="ID", help=_("the rows of another data set"))
-    rows.add_argument(
-        "--file", metavar="FILE", help=_("the rows of a file, which becomes a data set")
-    )
-    rows.add_argument(
-        "--benchmark",
-        metavar="FILE",
-        help=_(
-            "the questions of a file: with choices, the most probable one counts, else the answer"
-        ),
-    )
+    _add_rows(parser.add_mutually_exclusive_group())
     parser.add_argument(
         "--against",
         action="append",
@@ -79,6 +68,20 @@ def add(commands: Any, common: argparse.ArgumentParser) -> None:
         help=_("also write the report there, by its ending: .html, .md, .json, .jsonl (the rows)"),
     )
     parser.set_defaults(run=run)
+
+
+def _add_rows(rows: Any) -> None:
+    rows.add_argument("--dataset", metavar="ID", help=_("the rows of another data set"))
+    rows.add_argument(
+        "--file", metavar="FILE", help=_("the rows of a file, which becomes a data set")
+    )
+    rows.add_argument(
+        "--benchmark",
+        metavar="FILE",
+        help=_(
+            "the questions of a file: with choices, the most probable one counts, else the answer"
+        ),
+    )
 
 
 def run(args: argparse.Namespace, output: Output) -> int:
