@@ -54,9 +54,9 @@ def test_a_classifier_goes_the_whole_way(tmp_path: Path) -> None:
 
     texts = world.workspace.root / "unlabelled.jsonl"
     lines = [json.dumps({"text": row["text"]}) + "\n" for row in labelled_rows(30, 7)]
-    texts.write_text("".join(lines))
+    texts.write_text("".join([*lines, json.dumps({"text": ""})]))
     labelled = ask("predict", trained["run"], str(texts), "--output", str(tmp_path / "out.jsonl"))
-    assert labelled["rows"] == 30
+    assert (labelled["rows"], labelled["left_out"]) == (30, 1)
     found = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
     assert all(sum(one["probabilities"].values()) == pytest.approx(1, abs=1e-3) for one in found)
     wanted = [row["labels"] for row in labelled_rows(30, 7)]

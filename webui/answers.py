@@ -27,7 +27,7 @@ from core.evaluation.document import titles
 from core.evaluation.intervals import Estimate
 from core.evaluation.marks import agreement, mark, read_judged, read_marks
 from core.evaluation.report import Evaluation, Report, load_evaluation
-from core.language import _, n_
+from core.language import _, n_, unpack
 from webui import messages, tables
 from webui.choice import Dropdown, Radio
 from webui.context import CHOICE, App
@@ -252,6 +252,7 @@ def _verdicts(
         said = words.get(judged["verdict"], _("no verdict"))
         replies = "".join(
             f"<div class='reply'>{messages.escape(order.get('reply') or '')}</div>"
+            f"<p class='soft'>{messages.escape(unpack(order.get('why_not', '')))}</p>"
             for order in judged.get("orders", [])
         )
         told = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -9,10 +10,11 @@ from gradio.components import Component
 
 from core.data.registry import list_datasets
 from core.errors import TunesmithError
+from core.evaluation.benchmark import read_benchmark
 from core.evaluation.report import Evaluation, has_base, kind_of, list_evaluations
 from core.evaluation.targets import Target
 from core.export.reports import list_exports
-from core.language import _
+from core.language import _, n_
 from core.models.checkpoints import checkpoints
 from core.models.starter import STARTER_MODELS
 from core.models.trained import FINAL
@@ -105,6 +107,13 @@ class _Evaluate:
                     elem_id="evaluate-against",
                     min_width=260,
                 )
+                self.benchmark = gr.File(
+                    label=_("Or a benchmark: a file of questions"),
+                    elem_id="evaluate-benchmark",
+                    height=136,
+                    min_width=240,
+                )
+            self.wrong = gr.HTML(elem_id="evaluate-wrong", apply_default_css=False)
             with gr.Row(elem_classes="picker"):
                 self.pattern = gr.Textbox(
                     label=_("Pattern of a right answer"),
@@ -173,7 +182,32 @@ class _Evaluate:
             **self._shown(run_id),
         }
 
-    def begin(self, data: Updates) -> str:
+    def look(self, file: str | None) -> str:
+        """How many questions a file holds, and what is wrong with the other rows."""
+        if not file:
+            return ""
+        try:
+            found, problems = read_benchmark(Path(file))
+        except TunesmithError as problem:
+            return messages.error(problem)
+        choosing = sum(bool(one.choices) for one in found)
+        told = n_(
+            "{n} question, {choosing} with choices. Base and tuned model are asked it.",
+            "{n} questions, {choosing} with choices. Base and tuned model are asked them.",
+            len(found),
+            choosing=choosing,
+        )
+        if not problems:
+            return messages.note(told)
+        lost = n_(
+            "{n} row is none: {reason}.",
+            "{n} rows are none; the first: {reason}.",
+            len(problems),
+            reason=problems[0],
+        )
+        return messages.note(told) + messages.note(lost)
+
+    def begin(self, data: Updates) -> Updates:
         params = {
             "checkpoint": data[self.checkpoint],
             "max_rows": int(data[self.rows]),
@@ -184,12 +218,13 @@ class _Evaluate:
             "general": data[self.general],
             "judge": (data[self.judge] or "").strip(),
             "rubric": data[self.rubric],
+            "benchmark": data[self.benchmark],
         }
         try:
             submit_evaluation(self.app.workspace, self.app.store, data[self.shared.run], params)
         except TunesmithError as problem:
-            return messages.error(problem)
-        return ""
+            return {self.said: messages.error(problem)}
+        return {self.said: "", self.wrong: "", self.benchmark: None}
 
     def refresh(self, data: Updates) -> Updates:
         """A report that has become ready is shown at once."""
@@ -226,8 +261,11 @@ class _Evaluate:
         parts = {*self.beginning.outputs, *fields, *boxes}
         shared.on_show("evaluate", self.open, {run, self.dataset}, parts)
         asked = {run, self.checkpoint, self.rows, *fields, self.pattern, self.general}
-        asked = (asked | {self.rubric}) - {self.form}
-        begun = self.start.click(self.begin, asked, self.said, **quiet)
+        asked = (asked | {self.rubric, self.benchmark}) - {self.form}
+        told = {self.said, self.wrong, self.benchmark}
+        begun = self.start.click(self.begin, asked, told, **quiet)
+        changed = [self.benchmark.upload, self.benchmark.clear]
+        gr.on(changed, self.look, self.benchmark, self.wrong, **quiet)
         self.jobs.wire(shared, "evaluate", run, self.start, begun)
         shared.on_tick(self.refresh, {run, self.newest}, boxes)
         self.earlier.input(self.choose, {run, self.earlier}, drawn, **CHOICE)

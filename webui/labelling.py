@@ -3,19 +3,24 @@ one by one, labelled by a click or a key, and become rows of the data set it lea
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import gradio as gr
 from gradio.components import Component
 
 from core.data.registry import list_datasets
 from core.errors import TunesmithError
+from core.labelling.files import columns_learned, text_column
 from core.labelling.predictions import (
+    ENDINGS,
     FORMS,
     WAYS,
     Predicted,
     add_labelled,
     give_label,
+    left_out_rows,
     list_predictions,
     read_labels,
     read_predictions,
@@ -49,13 +54,20 @@ class _Labelling:
                 self.dataset = Dropdown(
                     [],
                     label=_("Texts of"),
-                    info=_("Import a file of texts in Data to have it here."),
+                    info=_("A data set, or the file beside it."),
                     elem_id="labelling-dataset",
                     min_width=220,
+                )
+                self.file = gr.File(
+                    label=_("Or a file of texts (JSONL, CSV, Excel, Parquet, text)"),
+                    elem_id="labelling-file",
+                    height=136,
+                    min_width=260,
                 )
                 self.done = Dropdown(
                     [], label=_("Labelled before"), elem_id="labelling-done", min_width=220
                 )
+            self.wrong = gr.HTML(elem_id="labelling-wrong", apply_default_css=False)
             with gr.Row(elem_classes="actions"):
                 self.start = gr.Button(_("Label them"), elem_id="labelling-start")
             self.said = gr.HTML(elem_id="labelling-said", apply_default_css=False)
@@ -63,6 +75,7 @@ class _Labelling:
             self.jobs = JobProgress(
                 app, ("predict",), elem_id="labelling-status", of="run_id", stop_id="labelling-stop"
             )
+            self.links = gr.HTML(elem_id="labelling-links", apply_default_css=False)
             with gr.Column(visible=False) as self.choosing:
                 with gr.Row(elem_classes="picker"):
                     self.way = gr.Radio(
@@ -113,14 +126,27 @@ class _Labelling:
             **self._offered(data),
         }
 
-    def begin(self, data: Updates) -> str:
+    def look(self, data: Updates) -> str:
+        """Whether a file that was chosen can be read."""
+        run = find_run(self.app, data[self.shared.run])
+        if run is None or not data[self.file]:
+            return ""
         try:
-            submit_prediction(
-                self.app.workspace, self.app.store, data[self.shared.run], data[self.dataset] or ""
-            )
+            learned = columns_learned(self.app.workspace, load_config(run.folder.config))
+            column = text_column(Path(data[self.file]), learned)
         except TunesmithError as problem:
             return messages.error(problem)
-        return ""
+        return messages.note(_("The texts are those of the column {column}.", column=column))
+
+    def begin(self, data: Updates) -> Updates:
+        source = Path(data[self.file]) if data[self.file] else data[self.dataset] or ""
+        run_id = data[self.shared.run]
+        try:
+            submit_prediction(self.app.workspace, self.app.store, run_id, source)
+        except TunesmithError as problem:
+            told = self.wrong if data[self.file] else self.said
+            return {told: messages.error(problem)}
+        return {self.said: "", self.wrong: "", self.file: None}
 
     def refresh(self, data: Updates) -> Updates:
         """Texts that have just been labelled are shown at once."""
@@ -129,7 +155,8 @@ class _Labelling:
         return {self.newest: gr.skip()} if newest == data[self.newest] else self._offered(data)
 
     def choose(self, data: Updates) -> Updates:
-        return {self.texts: self._drawn(data, self._one(data))}
+        found = self._one(data)
+        return {self.links: _links(found) if found else "", self.texts: self._drawn(data, found)}
 
     def give(self, data: Updates, event: gr.EventData) -> Updates:
         """A person's label of a text."""
@@ -138,7 +165,7 @@ class _Labelling:
         if found is None or not place.isdecimal() or event.label not in found.labels:
             return {self.texts: gr.skip()}
         give_label(found.folder, int(place), str(event.label))
-        return self.choose(data)
+        return {self.texts: self._drawn(data, found)}
 
     def take_over(self, data: Updates) -> Updates:
         found, dataset = self._one(data), self._learned_from(data[self.shared.run])
@@ -182,6 +209,7 @@ class _Labelling:
             self.done: gr.Dropdown(titles, value=newest.id if newest else None),
             self.newest: newest.id if newest else "",
             self.choosing: gr.Column(visible=newest is not None),
+            self.links: _links(newest) if newest else "",
             self.texts: self._drawn(data, newest),
         }
 
@@ -210,18 +238,35 @@ class _Labelling:
     def wire(self) -> None:
         shared, run = self.shared, self.shared.run
         choosing = {run, self.done, self.way, self.low, self.high}
-        offered = {self.done, self.newest, self.choosing, self.texts}
+        offered = {self.done, self.newest, self.choosing, self.links, self.texts}
         shared.on_show(
             "chat", self.open, {*choosing, self.dataset}, {self.box, self.dataset, *offered}
         )
-        begun = self.start.click(self.begin, {run, self.dataset}, self.said, **QUIET)
+        told = {self.said, self.wrong, self.file}
+        asked = {run, self.dataset, self.file}
+        begun = self.start.click(self.begin, asked, told, **QUIET)
+        gr.on([self.file.upload, self.file.clear], self.look, {run, self.file}, self.wrong, **QUIET)
         self.jobs.wire(shared, "chat", run, self.start, begun)
         shared.on_tick(self.refresh, {*choosing, self.newest}, offered)
         events = [self.done.input, self.way.input, self.low.release, self.high.release]
-        gr.on(events, self.choose, choosing, {self.texts}, **CHOICE)
+        gr.on(events, self.choose, choosing, {self.links, self.texts}, **CHOICE)
         self.texts.apply(self.give, choosing, {self.texts}, **CHOICE)
         taken = self.add.click(self.take_over, choosing, {self.said, shared.dataset}, **QUIET)
         self.added.wire(shared, "chat", shared.dataset, self.add, taken)
+
+
+def _links(found: Predicted) -> str:
+    """The labelled texts, to take along; and what is not among them."""
+    place = f"tunesmith/predictions/{quote(found.folder.parents[1].name)}/{quote(found.id)}"
+    name = Path(found.dataset).stem
+    links = " ".join(
+        f"<a class='small' download='{messages.escape(name)}-labelled{ending}' "
+        f"href='{place}{ending}'><code>{ending}</code></a>"
+        for ending in ENDINGS
+    )
+    lost = messages.note(left_out_rows(found.left_out)) if found.left_out else ""
+    told = _("Every text with its label and the probabilities:")
+    return f"<p class='downloads'><span class='soft'>{told}</span> {links}</p>{lost}"
 
 
 def _text(

@@ -230,11 +230,13 @@ def _rows(found: Report, shown: int) -> str:
         "labels": _("Mistakes, the surest first ({rows})", rows=len(rows)),
         "pairs": _("Pairs in the wrong order, the surest mistakes first ({rows})", rows=len(rows)),
         "rewards": _("Rows, those with the lowest reward first"),
+        "questions": _("Questions that the tuned model has wrong ({rows})", rows=len(rows)),
     }
     empty = {
         "answers": _("Both models give the expected answer to every row."),
         "labels": _("Every row was given its labels."),
         "pairs": _("Every better answer scores higher."),
+        "questions": _("The tuned model has every question right."),
     }
     if not rows:
         return messages.note(empty[found.measured], "finished") if found.measured in empty else ""

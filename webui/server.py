@@ -12,6 +12,7 @@ import threading
 import time
 import webbrowser
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from urllib.parse import quote
 
@@ -30,6 +31,7 @@ from core.evaluation.document import ENDINGS, document
 from core.evaluation.report import ANSWERS, list_evaluations
 from core.export.package import zip_pieces
 from core.export.reports import list_exports
+from core.labelling.predictions import labelled, list_predictions
 from core.language import _, n_
 from core.workspace import Workspace, write_atomic
 from webui import theme
@@ -201,9 +203,24 @@ def own_routes(
             Route(f"{place}/alive", alive),
             Route(f"{place}/exports/{{run}}/{{export}}", export),
             Route(f"{place}/evaluations/{{run}}/{{file}}", evaluation),
+            Route(f"{place}/predictions/{{run}}/{{file}}", partial(_prediction, workspace)),
             *(Route(f"{place}/{name}", _own_file, middleware=packed) for name in _OWN_FILES),
         )
     ]
+
+
+def _prediction(workspace: Workspace | None, request: Request) -> Response:
+    """What a classifier said of texts, as JSON Lines or CSV."""
+    wanted = request.path_params
+    name = Path(wanted["file"])
+    try:
+        found = list_predictions(workspace.run(wanted["run"])) if workspace else []
+        folder = next(one.folder for one in found if one.id == name.stem)
+        text = labelled(folder, name.suffix)
+    except (TunesmithError, StopIteration) as error:
+        raise HTTPException(404) from error
+    headers = {"Content-Disposition": f"attachment; filename*=UTF-8''{quote(name.name)}"}
+    return Response(text, media_type="text/plain; charset=utf-8", headers=headers)
 
 
 def announce(workspace: Workspace, address: str, token: str, *, open_browser: bool) -> None:

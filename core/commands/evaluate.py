@@ -35,11 +35,7 @@ def add(commands: Any, common: argparse.ArgumentParser) -> None:
         help=_("longest answer (else half as long again as the longest expected one)"),
     )
     parser.add_argument("--no-base", action="store_true", help=_("leave the base model out"))
-    rows = parser.add_mutually_exclusive_group()
-    rows.add_argument("--dataset", metavar="ID", help=_("the rows of another data set"))
-    rows.add_argument(
-        "--file", metavar="FILE", help=_("the rows of a file, which becomes a data set")
-    )
+    _add_rows(parser.add_mutually_exclusive_group())
     parser.add_argument(
         "--against",
         action="append",
@@ -74,6 +70,20 @@ def add(commands: Any, common: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=run)
 
 
+def _add_rows(rows: Any) -> None:
+    rows.add_argument("--dataset", metavar="ID", help=_("the rows of another data set"))
+    rows.add_argument(
+        "--file", metavar="FILE", help=_("the rows of a file, which becomes a data set")
+    )
+    rows.add_argument(
+        "--benchmark",
+        metavar="FILE",
+        help=_(
+            "the questions of a file: with choices, the most probable one counts, else the answer"
+        ),
+    )
+
+
 def run(args: argparse.Namespace, output: Output) -> int:
     from core.commands.follow import exit_code, follow, say_end
     from core.commands.runs import find_run
@@ -91,7 +101,7 @@ def run(args: argparse.Namespace, output: Output) -> int:
     run_id = find_run(store, args.run_id)
     others = [*args.against, *filter(None, [args.judge])]
     named = [target.partition(":")[2] for target in others]
-    workspace = open_for_run(args, run_id, args.file, *named)
+    workspace = open_for_run(args, run_id, args.file, args.benchmark, *named)
     params = {
         "checkpoint": args.checkpoint,
         "max_rows": args.max_rows,
@@ -103,6 +113,7 @@ def run(args: argparse.Namespace, output: Output) -> int:
         "general": not args.no_general,
         "judge": args.judge,
         "rubric": args.rubric,
+        "benchmark": args.benchmark,
     }
     job = submit_evaluation(workspace, store, run_id, params)
     job, _result = follow(workspace, store, job, output)

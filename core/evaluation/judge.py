@@ -11,7 +11,7 @@ from typing import Any, Literal
 from core.errors import ModelError
 from core.evaluation.report import Judged
 from core.evaluation.targets import KINDS, Target, parse_target
-from core.language import _
+from core.language import N_, _, pack, unpack
 from core.rewards.texts import only_block, without_thinking
 
 RUBRIC = (
@@ -52,6 +52,14 @@ class Pair:
     expected: str = ""
 
 
+@dataclass(frozen=True)
+class Reply:
+    """Of a judge; `why_not` says why there is none, where that is known."""
+
+    text: str
+    why_not: str = ""
+
+
 def judge_of(text: str) -> Target:
     """The judge that a name means, as `parse_target` reads it; without a kind it is a model of the
     endpoint, whose names have colons of their own. Raises ModelError."""
@@ -87,13 +95,14 @@ def judge(
     pairs: Sequence[Pair],
     title: str,
     rubric: str,
-    ask: Callable[[Sequence[list[Message]]], Sequence[str]],
+    ask: Callable[[Sequence[list[Message]]], Sequence[Reply]],
 ) -> tuple[Judged, list[dict[str, Any]]]:
-    """(the counts, of each row what was asked and replied, and its verdict: None without one).
+    """(the counts, of each row what was asked and replied, and its verdict: None without one, and
+    then why not).
 
-    `ask` gives the replies of the judge, which is called `title`. A row counts as won when both
-    orders say so. Equal answers are ties, and not asked. Raises ModelError when it gave no verdict
-    at all.
+    `ask` gives the replies of the judge, which is called `title`; it is asked again where it cannot
+    be read. A row counts as won when both orders say so. Equal answers are ties, and not asked.
+    Raises ModelError when it gave no verdict at all.
     """
     from core.evaluation.paired import sign_test
 
@@ -103,12 +112,13 @@ def judge(
         if pair.tuned.strip() != pair.other.strip()
         for first in (True, False)
     ]
-    replies = ask([messages for _place, _first, messages in asked]) if asked else []
+    replies = _replies([messages for _place, _first, messages in asked], ask)
     orders: dict[int, list[dict[str, Any]]] = {}
     for (place, first, messages), reply in zip(asked, replies, strict=True):
-        said = {"asked": messages[1]["content"], "reply": reply}
-        verdict = {"tuned_first": first, **said, "verdict": _verdict(reply, first)}
-        orders.setdefault(place, []).append(verdict)
+        verdict = _verdict(reply.text, first)
+        order = {"tuned_first": first, "asked": messages[1]["content"], "reply": reply.text}
+        why_not = {} if verdict else {"why_not": pack(reply.why_not or _(_UNREADABLE))}
+        orders.setdefault(place, []).append({**order, "verdict": verdict, **why_not})
     lines = [{"index": pair.index, **_joined(orders.get(at, []))} for at, pair in enumerate(pairs)]
     verdicts = [line["verdict"] for line in lines]
     wins, losses = verdicts.count("win"), verdicts.count("loss")
@@ -121,13 +131,55 @@ def judge(
         unread=verdicts.count(None),
         turned=sum(bool(line["turned"]) for line in lines),
         p_value=sign_test(wins, losses),
+        why_not=next(filter(None, map(_why_not, lines)), ""),
     )
     if judged.unread == len(pairs):
         raise ModelError(
-            _("The judge {model} gave no verdict on any row.", model=title),
+            _(
+                "The judge {model} gave no verdict on any row. The first: {reason}",
+                model=title,
+                reason=judged.why_not,
+            ),
             _("Its replies are to be JSON with A, B or tie. Try another model."),
         )
     return judged, lines
+
+
+_UNREADABLE = N_("Its reply, asked twice, is no JSON with A, B or tie.")
+_AGAIN = (
+    "That cannot be read. Reply with one JSON object and nothing else: "
+    '{"why": "one sentence", "better": "A", "B" or "tie"}.'
+)
+
+
+def _replies(
+    asked: Sequence[list[Message]], ask: Callable[[Sequence[list[Message]]], Sequence[Reply]]
+) -> list[Reply]:
+    """The judge's reply to each; what cannot be read is said to it, once."""
+    if not asked:
+        return []
+    replies = list(ask(asked))
+    unread = [
+        place
+        for place, reply in enumerate(replies)
+        if not reply.why_not and not is_readable(reply.text)
+    ]
+    again = [
+        [
+            *asked[place],
+            {"role": "assistant", "content": replies[place].text},
+            {"role": "user", "content": _AGAIN},
+        ]
+        for place in unread
+    ]
+    for place, reply in zip(unread, ask(again) if again else [], strict=True):
+        if is_readable(reply.text):
+            replies[place] = reply
+    return replies
+
+
+def is_readable(reply: str) -> bool:
+    return _verdict(reply, True) is not None
 
 
 def _verdict(reply: str, tuned_first: bool) -> Verdict | None:
@@ -135,6 +187,13 @@ def _verdict(reply: str, tuned_first: bool) -> Verdict | None:
         return read_verdict(reply, tuned_first)
     except (ValueError, RecursionError):
         return None
+
+
+def _why_not(line: dict[str, Any]) -> str:
+    """Why a row has no verdict."""
+    told = (order.get("why_not") for order in line.get("orders", []))
+    found: str = unpack(next(filter(None, told), ""))
+    return found
 
 
 def _joined(orders: list[dict[str, Any]]) -> dict[str, Any]:

@@ -257,7 +257,37 @@ class Rewarded:
         return {name: _mean_of_known(one) for name, one in columns if not np.isnan(one).all()}
 
 
-Measured = Written | Labelled | Paired | Rewarded
+@dataclass(frozen=True)
+class Chosen:
+    """What a model said to questions: (rows,) whether it is right, 0 or 1, and the same by the sum
+    of a choice's log-likelihood alone, NaN where there are no choices."""
+
+    given: list[str]
+    right: Array
+    unscaled: Array
+
+    @metric(
+        N_("Questions right"),
+        N_(
+            "Share of rows whose right choice is the most probable one, by log-likelihood over "
+            "length (acc_norm); without choices, whose answer has the expected one in it"
+        ),
+        "share",
+    )
+    def acc_norm(self) -> Estimate:
+        return share(float(self.right.sum()), len(self.right))
+
+    @metric(
+        N_("Right, length left out"),
+        N_("By the log-likelihood of the whole choice (acc), which prefers short ones"),
+        "share",
+    )
+    def acc(self) -> Estimate | None:
+        known = self.unscaled[~np.isnan(self.unscaled)]
+        return share(float(known.sum()), len(known)) if len(known) else None
+
+
+Measured = Written | Labelled | Paired | Rewarded | Chosen
 
 
 def numbers_of(measured: Measured) -> Numbers:
@@ -283,10 +313,12 @@ def _of_answers(key: str) -> Callable[[Written], Estimate | None]:
 
 def difference_of(tuned: Measured, base: Measured) -> Parts:
     """Tuned minus base on the same rows, in pairs: of the loss and what the answers are compared
-    by (score), or of the reward."""
+    by (score), of right questions (score), or of the reward."""
     if isinstance(tuned, Rewarded) and isinstance(base, Rewarded):
         apart = tuned.totals - base.totals
         return {"reward": mean(apart[~np.isnan(apart)])}
+    if isinstance(tuned, Chosen) and isinstance(base, Chosen):
+        return {"score": mean(tuned.right - base.right)}
     assert isinstance(tuned, Written) and isinstance(base, Written), "others have no base"
     found: Parts = {}
     if tuned.sums is not None and base.sums is not None and base.tokens is not None:

@@ -27,9 +27,9 @@ VERSION = 1
 # Beside result.json: what each row, and each general prompt, was answered; what the judge said.
 ANSWERS, GENERAL, JUDGED = "answers.jsonl", "general.jsonl", "judged.jsonl"
 
-Kind = Literal["answers", "texts", "labels", "pairs", "rewards"]
+Kind = Literal["answers", "texts", "labels", "pairs", "rewards", "questions"]
 """What was measured: answers and their loss, how well texts are known, labels, the order of pairs,
-or the rewards of answers."""
+the rewards of answers, or the questions of a benchmark."""
 
 
 # Numbers without which a report of this kind says nothing.
@@ -39,6 +39,7 @@ _NEEDED: dict[Kind, tuple[str, ...]] = {
     "labels": ("accuracy", "f1_macro"),
     "pairs": ("pair_accuracy", "margin"),
     "rewards": ("reward",),
+    "questions": ("acc_norm",),
 }
 
 
@@ -167,7 +168,8 @@ class Other(_Part):
 
 class Judged(_Part):
     """What a judge said of the tuned answers beside the other ones (`core.evaluation.judge`).
-    `unread` rows have no verdict; at `turned` ones it went with the order of the answers."""
+    `unread` rows have no verdict, the first of them for the reason `why_not`; at `turned` ones it
+    went with the order of the answers."""
 
     model: str
     rubric: str
@@ -175,6 +177,7 @@ class Judged(_Part):
     losses: int
     ties: int
     unread: int = 0
+    why_not: Sentence = ""
     turned: int = 0
     p_value: float
 

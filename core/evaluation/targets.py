@@ -9,7 +9,7 @@ from typing import Literal
 
 from core.errors import ModelError
 from core.language import _
-from core.models.location import local_model
+from core.models.location import check_model
 from core.models.trained import FINAL, find_trained
 from core.remote.endpoint import endpoint_from
 from core.setup.extras import EXTRAS, missing
@@ -62,7 +62,7 @@ def check_target(target: Target, workspace: Workspace) -> None:
                 _("Choose a run or a model that writes."),
             )
     elif target.kind == "model":
-        local_model(workspace, target.value)
+        check_model(target.value, workspace)
     elif target.kind == "gguf":
         if workspace.confine(target.value).suffix != ".gguf":
             raise ModelError(_("{path} is no GGUF file.", path=target.value), _("Choose one."))

@@ -67,6 +67,7 @@ _NOTES = {
     "taken_over": N_(
         "Answers taken over from an evaluation that did not come to its end: {answers}."
     ),
+    "chance": N_("Guessing would get {share:.0f} % of the choices right."),
     "no_reward": N_(
         "No function applies, as where a reference answer is missing, and they are left out: "
         "{rows}."
@@ -82,7 +83,17 @@ def shown(report: Report) -> dict[str, Any]:
 
 def notes(report: Report) -> list[str]:
     """What a reader of the numbers must know."""
-    return [one if isinstance(one, str) else _note(one) for one in report.notes]
+    told = [one if isinstance(one, str) else _note(one) for one in report.notes]
+    if report.judged and report.judged.unread:
+        told.append(
+            n_(
+                "The judge gave no verdict on {n} row: {reason}",
+                "The judge gave no verdict on {n} rows; the first: {reason}",
+                report.judged.unread,
+                reason=report.judged.why_not,
+            )
+        )
+    return told
 
 
 def verdict(report: Report) -> str:
@@ -385,12 +396,26 @@ def _rewards(report: Report) -> list[str]:
     return [said, *_rewards_judgement(report.difference["reward"])]
 
 
+def _questions(report: Report) -> list[str]:
+    tuned, base = _percent(_of(report, "acc_norm")), report.number("acc_norm", "base")
+    told = {"name": report.dataset.name, "tuned": tuned}
+    if base is None or report.difference is None:
+        return [_("The tuned model gets {tuned} of {name} right.", **told)]
+    said = _(
+        "The tuned model gets {tuned} of {name} right, the base {base}.",
+        base=_percent(base),
+        **told,
+    )
+    return [said, *_score_judgement(report.difference["score"], report.compared, report.rows)]
+
+
 _VERDICTS: dict[Kind, Callable[[Report], list[str]]] = {
     "answers": _answers,
     "texts": _texts,
     "labels": _labels,
     "pairs": _pairs,
     "rewards": _rewards,
+    "questions": _questions,
 }
 
 

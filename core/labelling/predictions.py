@@ -3,11 +3,14 @@ of them, and the rows that follow."""
 
 from __future__ import annotations
 
+import csv
 import hashlib
+import io
 import json
 import math
+import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +24,7 @@ from core.jobs.kinds import KINDS
 from core.jobs.queue import enqueue, new_folder
 from core.jobs.store import Store
 from core.jobs.task import read_result
+from core.labelling.files import columns_learned, text_column
 from core.language import N_, _, n_
 from core.models.trained import FINAL, find_trained
 from core.runs.records import run_job
@@ -32,45 +36,59 @@ FORMS = ("text", "labelled-text", "prompt-only")
 
 
 def submit_prediction(
-    workspace: Workspace, store: Store, run_id: str, dataset_id: str, checkpoint: str = FINAL
+    workspace: Workspace,
+    store: Store,
+    run_id: str,
+    source: str | Path,
+    checkpoint: str = FINAL,
 ) -> Job:
-    """Puts the labelling of a data set's texts in the queue. Raises ModelError where the run's
-    model gives no labels, DataError where the rows are no texts."""
+    """Puts the labelling of the texts of a data set, or of a file, in the queue; the job keeps a
+    copy of the file. Raises ModelError where the run's model gives no labels, DataError where the
+    rows are no texts, WorkspaceError for a file that may not be read."""
     run = run_job(store, run_id)
     trained = find_trained(workspace.run(run_id), checkpoint)
     if trained.config.training_method.makes != "classifier":
         raise ModelError(
             _("{name} gives no labels.", name=run.name), _("Choose a run of classification.")
         )
-    info = load_dataset_info(workspace, dataset_id)
-    if info.form not in FORMS:
-        raise DataError(
-            _("{name} holds {form} rows, which are no texts.", name=info.name, form=info.form),
-            _("Import the texts as text or as labelled text."),
-        )
+    file = workspace.confine(source) if isinstance(source, Path) else None
+    if file is not None:
+        text_column(file, columns_learned(workspace, trained.config))
+        name, params = file.name, {"file": f"texts{''.join(file.suffixes)}", "name": file.name}
+    else:
+        info = load_dataset_info(workspace, str(source))
+        if info.form not in FORMS:
+            raise DataError(
+                _("{name} holds {form} rows, which are no texts.", name=info.name, form=info.form),
+                _("Import the texts as text or as labelled text."),
+            )
+        name, params = info.name, {"dataset": info.id}
     kind = KINDS["predict"]
     job_id, folder = new_folder(store, workspace.run(run_id).root / kind.folder)
+    if file is not None:
+        shutil.copyfile(file, folder / params["file"])
     job = Job(
         id=job_id,
         kind=kind.name,
         run_id=run_id,
         folder=folder.relative_to(workspace.root).as_posix(),
-        name=f"{kind.name} {info.name}",
+        name=name,
         model=run.model,
-        dataset=info.id,
-        params={"checkpoint": checkpoint, "dataset": info.id},
+        dataset=params.get("dataset", ""),
+        params={"checkpoint": checkpoint, **params},
     )
     return enqueue(workspace, store, job)
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """`probabilities` of each label by its name."""
+    """`probabilities` of each label by its name; `row` has the other columns of a file's row."""
 
     index: int
     text: str
     labels: list[str]
     probabilities: dict[str, float]
+    row: dict[str, Any] = field(default_factory=dict)
 
     @property
     def top(self) -> float:
@@ -90,13 +108,14 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Predicted:
-    """A finished labelling of texts."""
+    """A finished labelling of texts; `dataset` is the id of their data set, or a file's name."""
 
     id: str
     folder: Path
     dataset: str
     labels: list[str]
     created_at: float
+    left_out: int = 0
 
 
 def list_predictions(run: RunFolder) -> list[Predicted]:
@@ -106,14 +125,53 @@ def list_predictions(run: RunFolder) -> list[Predicted]:
         result, record = read_result(folder), read_record(folder)
         if result is not None:
             created = float(record.get("created_at") or 0.0)
-            dataset = str((record.get("params") or {}).get("dataset", ""))
-            found.append(Predicted(folder.name, folder, dataset, result["labels"], created))
+            params = record.get("params") or {}
+            dataset = str(params.get("dataset") or params.get("name", ""))
+            left_out = int(result.get("left_out", 0))
+            labels = result["labels"]
+            found.append(Predicted(folder.name, folder, dataset, labels, created, left_out))
     return found
 
 
 def read_predictions(folder: Path) -> list[Prediction]:
     lines = (folder / PREDICTIONS).read_text(encoding="utf-8").splitlines()
     return [Prediction(**json.loads(line)) for line in lines]
+
+
+ENDINGS = (".jsonl", ".csv")
+
+
+def labelled(folder: Path, ending: str) -> str:
+    """What was predicted: as .jsonl with all there is, as .csv with columns for the labels, the
+    highest probability and each label's. Raises DataError for another ending."""
+    if ending not in ENDINGS:
+        raise DataError(
+            _("Labels cannot be written as {ending}.", ending=ending or "?"),
+            _("Take {names}.", names=", ".join(ENDINGS)),
+        )
+    if ending == ".jsonl":
+        return (folder / PREDICTIONS).read_text(encoding="utf-8")
+    found = read_predictions(folder)
+    columns = list(dict.fromkeys(name for one in found for name in one.row))
+    names = list(found[0].probabilities) if found else []
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["text", *columns, "predicted", "probability", *(f"p({one})" for one in names)])
+    for one in found:
+        cells = [_cell(one.row.get(name)) for name in columns]
+        shares = [one.probabilities[name] for name in names]
+        writer.writerow([one.text, *cells, ", ".join(one.labels), one.top, *shares])
+    return text.getvalue()
+
+
+def left_out_rows(count: int) -> str:
+    return n_(
+        "{n} row without a text was left out.", "{n} rows without a text were left out.", count
+    )
+
+
+def _cell(value: Any) -> Any:
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, dict | list) else value
 
 
 WAYS = {

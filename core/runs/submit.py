@@ -13,8 +13,9 @@ from core.config.run import continues, run_and_checkpoint, settle_devices
 from core.data.registry import load_dataset_info
 from core.errors import ConfigError, ExportError, JobError, ModelError
 from core.evaluation.answers.regex_match import check_pattern
+from core.evaluation.benchmark import read_benchmark
 from core.evaluation.judge import judge_of
-from core.evaluation.targets import check_target, parse_target
+from core.evaluation.targets import Target, check_target, parse_target
 from core.export.combine import find_shares, parse_combination
 from core.export.formats import find_format
 from core.jobs.events import read_events
@@ -99,8 +100,9 @@ def submit_evaluation(
     workspace: Workspace, store: Store, run_id: str, params: dict[str, Any]
 ) -> Job:
     """Puts an evaluation of a run's model in the queue (`params`: see
-    `core.worker.evaluation.evaluator`). Raises ModelError when it left none, and TunesmithError for
-    another model that cannot be asked, rows that are not there, a pattern that is none."""
+    `core.worker.evaluation.evaluator`; the job keeps a copy of a `benchmark`). Raises ModelError
+    when it left none, and TunesmithError for another model that cannot be asked, rows that are not
+    there, a pattern that is none."""
     for target in params.get("against") or []:
         check_target(parse_target(target), workspace)
     if params.get("dataset"):
@@ -109,7 +111,26 @@ def submit_evaluation(
         check_target(judge_of(params["judge"]), workspace)
     if params.get("pattern"):
         check_pattern(params["pattern"])
-    return _submit_task(workspace, store, "evaluate", run_id, params)
+    file = _check_benchmark(workspace, store, run_id, params) if params.get("benchmark") else None
+    return _submit_task(workspace, store, "evaluate", run_id, params, file)
+
+
+def _check_benchmark(
+    workspace: Workspace, store: Store, run_id: str, params: dict[str, Any]
+) -> Path:
+    """The file of a benchmark, and its name in `params` that of the job's copy. Raises
+    TunesmithError where it has no question, or the run's model cannot be asked one."""
+    check_target(Target("run", run_job(store, run_id).id, params["checkpoint"]), workspace)
+    if params.get("against") or params.get("judge"):
+        raise ModelError(
+            _("A benchmark is asked of the run's model and its base alone."),
+            _("Leave the other models and the judge out."),
+        )
+    file = workspace.confine(params["benchmark"])
+    read_benchmark(file)
+    copied = f"benchmark{''.join(file.suffixes)}"
+    params |= {"benchmark": copied, "benchmark_name": file.name}
+    return file
 
 
 def submit_export(workspace: Workspace, store: Store, run_id: str, params: dict[str, Any]) -> Job:
@@ -168,11 +189,18 @@ def _take_over(
 
 
 def _submit_task(
-    workspace: Workspace, store: Store, kind: str, run_id: str, params: dict[str, Any]
+    workspace: Workspace,
+    store: Store,
+    kind: str,
+    run_id: str,
+    params: dict[str, Any],
+    benchmark: Path | None = None,
 ) -> Job:
     run = run_job(store, run_id)
     find_trained(workspace.run(run_id), params.get("checkpoint", FINAL))
     task_id, folder = new_folder(store, workspace.run(run_id).root / KINDS[kind].folder)
+    if benchmark is not None:
+        shutil.copyfile(benchmark, folder / params["benchmark"])
     job = Job(
         id=task_id,
         kind=kind,

@@ -84,6 +84,14 @@ def test_numbers_are_taken_from_the_end() -> None:
     assert not fits("numeric_match", TEXTS)
 
 
+def test_formulas_are_compared_by_what_they_come_to() -> None:
+    expected = [r"\frac{3}{2}", r"So it is \boxed{12}.", "$(x+1)^2$", "所以是 3/4。"]
+    right = ["It is 1.5.", "12", "$x^2 + 2x + 1$", "答案是 0.75。"]
+    assert fits("numeric_match", expected)
+    assert value("numeric_match", right, expected) == 1.0
+    assert value("numeric_match", ["2", "13", "$x^2 + 1$", ""], expected) == 0.0
+
+
 def test_a_pattern_is_looked_for() -> None:
     assert value("regex_match", ["order 12", "none"], ["", "x"], r"\d+") == 0.5
     assert not fits("regex_match", TEXTS)

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from core.tokens.prompts import end_of_answer_ids, prompt_ids
-from core.tokens.tokenize import tokenize_row
+from core.tokens.tokenize import NO_LOSS, TokenizedRow, tokenize_row
 from core.worker.evaluation import measure
-from core.worker.evaluation.measure import answer_losses, write_answers
+from core.worker.evaluation.measure import answer_losses, choice_losses, write_answers
 from tests.tiny_model import colour_rows, teach, tiny_adapter, tiny_model, tiny_tokenizer
 
 QUESTIONS = ["a red cup", "hi", "what is the colour of the green hat on the door, please", "b"]
@@ -58,6 +58,23 @@ def test_loss_is_that_of_each_row_alone(
         assert found.sums[place] == pytest.approx(by_hand, rel=1e-5)
         assert found.tokens[place] == row.loss_tokens
     assert shares[-1] == 1.0
+
+
+@pytest.mark.parametrize("logit_bytes", [measure._LOGIT_BYTES, 4 * 330 * 20])
+def test_choices_behind_one_question_lose_what_each_does_alone(
+    tokenizer: Any, monkeypatch: pytest.MonkeyPatch, logit_bytes: int
+) -> None:
+    """Read behind a question that is read once, all together or a few at a time."""
+    model = tiny_adapter(tiny_model())
+    before = prompt_ids([{"role": "user", "content": QUESTIONS[2]}], tokenizer)
+    rows = []
+    for choice in ["a", "green", "the hat is blue", "red"]:
+        ids = tokenizer(choice, add_special_tokens=False)["input_ids"]
+        labels = [NO_LOSS] * len(before) + ids
+        rows.append(TokenizedRow(before + ids, labels, len(labels)))
+    alone = answer_losses(model, rows, lambda share: None).sums
+    monkeypatch.setattr(measure, "_LOGIT_BYTES", logit_bytes)
+    assert choice_losses(model, rows) == pytest.approx(alone, rel=1e-4)
 
 
 @pytest.mark.parametrize("rows_at_once", [64, 3])

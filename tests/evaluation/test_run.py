@@ -20,6 +20,7 @@ from core.evaluation.document import ENDINGS, write_document
 from core.evaluation.report import list_evaluations
 from core.evaluation.verdict import verdict
 from core.jobs.store import Store
+from core.language import unpack
 from core.runs.submit import submit_evaluation
 from core.worker.chat import llama
 from core.worker.evaluation import kept as kept_answers
@@ -27,7 +28,7 @@ from core.worker.evaluation import writer
 from core.worker.evaluation.run import run_evaluation
 from core.worker.llama_cpp import gguf_files
 from core.workspace import RunFolder, Workspace
-from tests.data.drafts.conftest import StandIn, completion
+from tests.data.drafts.conftest import StandIn, completion, failure
 from tests.tiny_model import (
     TinyWorld,
     colour_rows,
@@ -331,14 +332,32 @@ def test_an_endpoint_answers_the_same_rows(
         ("run:tuned-run@checkpoint-9", "has no whole model"),
         ("model:/etc", "outside the folders"),
         ("gguf:/etc/passwd", "outside the folders"),
+        ("gguf:ROOT/not-there.gguf", "does not exist"),
+        ("model:no/model/so", "neither a folder nor a model's id"),
+        ("model:ROOT/runs", "holds no model"),
     ],
 )
 def test_what_cannot_be_asked_is_refused_before_the_work(
     world: TinyWorld, tuned: RunFolder, target: str, said: str
 ) -> None:
     workspace = Workspace.open(world.root)
+    store, target = Store.open(workspace), target.replace("ROOT", str(world.root))
     with pytest.raises(TunesmithError, match=said):
-        submit_evaluation(workspace, Store.open(workspace), tuned.root.name, {"against": [target]})
+        submit_evaluation(workspace, store, tuned.root.name, {"against": [target]})
+    if target != "nothing":  # as a judge it is a model of the endpoint
+        with pytest.raises(TunesmithError, match=said):
+            submit_evaluation(workspace, store, tuned.root.name, {"judge": target})
+
+
+@pytest.mark.parametrize("judge", ["model:nobody/no-model", "unknown"])
+def test_a_judge_that_is_not_there_is_told_before_anything_is_answered(
+    world: TinyWorld, tuned: RunFolder, endpoint: StandIn, judge: str
+) -> None:
+    endpoint.answer = lambda number, body: failure(404, "no such model")
+    folder = world.task(tuned, "evaluate", f"no-{judge[:5]}", {"judge": judge})
+    with pytest.raises(ModelError, match="not on this machine|knows no model unknown"):
+        run_evaluation(folder, world.root)
+    assert not (folder / kept_answers.NAME).exists()
 
 
 def test_a_judge_is_asked_in_both_orders(
@@ -348,6 +367,8 @@ def test_a_judge_is_asked_in_both_orders(
     kept."""
 
     def reads(number: int, body: dict[str, Any]) -> Any:
+        if len(body["messages"]) == 1:
+            return completion("Hello, I am here.")
         shown = json.loads(body["messages"][1]["content"])
         better = "A" if shown["answer A"] == shown["reference answer"] else "B"
         return completion(json.dumps({"why": "it is the same", "better": better}))
@@ -370,8 +391,33 @@ def test_a_judge_that_talks_nonsense_ends_it_with_a_reason(
     world: TinyWorld, tuned: RunFolder, endpoint: StandIn
 ) -> None:
     endpoint.answer = lambda number, body: completion("I like both.")
-    with pytest.raises(ModelError, match="gave no verdict on any row"):
+    with pytest.raises(ModelError, match="no verdict on any row.*asked twice"):
         evaluate(world, tuned, "j3", {"judge": "j"})
+
+
+def test_a_judge_is_asked_again_and_what_gives_no_verdict_is_told(
+    world: TinyWorld, tuned: RunFolder, endpoint: StandIn
+) -> None:
+    """One order of the first row is never readable, another one only when asked again, and a
+    request is refused."""
+    rows = [row["messages"][0]["content"] for row in colour_rows()[::2]]
+
+    def answer(number: int, body: dict[str, Any]) -> Any:
+        asked = json.loads(body["messages"][-1]["content"]) if len(body["messages"]) == 2 else {}
+        if asked.get("prompt") == rows[2]:
+            return failure(400, "not this one")
+        is_first = rows[0] in str(body["messages"])
+        nonsense = is_first or asked.get("prompt") == rows[1]
+        return completion("Hm." if nonsense else '{"better": "tie"}')
+
+    endpoint.answer = answer
+    result = evaluate(world, tuned, "j4", {"judge": "j"})
+    assert (result["judged"]["ties"], result["judged"]["unread"]) == (4, 2)
+    assert any("no verdict on 2 rows; the first: Its reply" in text for text in result["notes"])
+    lines = read_json_lines(tuned.evaluations / "j4" / "judged.jsonl")
+    assert [line["verdict"] for line in lines] == [None, "tie", None, "tie", "tie", "tie"]
+    assert "asked twice" in unpack(lines[0]["orders"][0]["why_not"])
+    assert "not this one" in unpack(lines[2]["orders"][0]["why_not"])
 
 
 @pytest.mark.parametrize("kind", ["model", "run", "gguf"])
@@ -400,6 +446,8 @@ def test_a_model_of_this_machine_judges(
     for order in (order for line in lines for order in line["orders"]):
         assert json.loads(order["reply"])["better"] in ("A", "B", "tie")
         assert "answer A" in json.loads(order["asked"])
+    with pytest.raises(ModelError, match=r"no verdict on any row.*takes .* the model reads"):
+        evaluate(world, tuned, f"long-{kind}", {"judge": asked, "rubric": "Be fair. " * 3000})
 
 
 def test_llama_cpp_answers_as_the_model_does(

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import math
 from pathlib import Path
 
 import pytest
 
+from core.errors import DataError
+from core.labelling.files import text_column
 from core.labelling.predictions import (
     PREDICTIONS,
     Prediction,
     give_label,
+    labelled,
     read_labels,
     read_predictions,
     uncertain,
@@ -57,3 +62,35 @@ def test_predictions_are_read_as_they_were_written(tmp_path: Path) -> None:
     lines = [json.dumps({**vars(one)}) + "\n" for one in FOUND]
     (tmp_path / PREDICTIONS).write_text("".join(lines))
     assert read_predictions(tmp_path) == FOUND
+
+
+@pytest.mark.parametrize(
+    "rows, learned, column",
+    [
+        ([{"id": 1, "review": "so good"}], {}, "review"),
+        ([{"text": "a b", "body": "c d"}], {"text": "body"}, "body"),
+        ([{"text": "a b", "body": "c d"}], {"text": "gone"}, "text"),
+        ([{"review": "so good", "stars": "5"}, {"stars": "4.5"}], {}, "review"),
+    ],
+)
+def test_the_column_of_the_texts_is_found(
+    tmp_path: Path, rows: list[dict[str, object]], learned: dict[str, str], column: str
+) -> None:
+    file = tmp_path / "rows.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert text_column(file, learned) == column
+
+
+def test_where_it_is_not_clear_the_columns_are_told(tmp_path: Path) -> None:
+    file = tmp_path / "rows.csv"
+    file.write_text("question,answer\nwho is it,the cat of course\n")
+    with pytest.raises(DataError, match="It has question, answer. Call it text"):
+        text_column(file, {})
+
+
+def test_a_table_has_the_columns_of_the_file(tmp_path: Path) -> None:
+    one = Prediction(0, "a, b", ["x"], {"x": 0.75, "y": 0.25}, {"id": 7, "tags": ["p"]})
+    (tmp_path / PREDICTIONS).write_text(json.dumps(vars(one)) + "\n")
+    head, line = csv.reader(io.StringIO(labelled(tmp_path, ".csv")))
+    assert head == ["text", "id", "tags", "predicted", "probability", "p(x)", "p(y)"]
+    assert line == ["a, b", "7", '["p"]', "x", "0.75", "0.75", "0.25"]

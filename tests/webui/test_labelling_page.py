@@ -3,6 +3,8 @@ become a version of the data set that it learned from."""
 
 from __future__ import annotations
 
+import csv
+import io
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -86,3 +88,30 @@ def test_a_run_that_writes_has_nothing_to_label(page: Page, served: Served) -> N
     page.goto(f"{served.address}/?tab=chat")
     expect(page.locator("#chat-send")).to_be_visible()
     expect(page.locator("#labelling")).to_be_hidden()
+
+
+def test_a_file_goes_in_and_a_file_comes_out(
+    page: Page, served: Served, world: LabelWorld, tmp_path: Path
+) -> None:
+    """What cannot be read is told beside the file, before anything is begun."""
+    page.goto(f"{served.address}/?tab=chat&run={RUN}")
+    drop = page.locator("#labelling-file input[type=file]")
+    bad, good = tmp_path / "bad.csv", tmp_path / "reviews.csv"
+    bad.write_text("stars,price\n")
+    drop.set_input_files(bad)
+    expect(page.locator("#labelling-wrong")).to_contain_text("no row that can be read")
+    page.locator("#labelling-file").get_by_label("Clear").click()
+    expect(page.locator("#labelling-wrong")).not_to_contain_text("no row that can be read")
+    texts = [row["text"] for row in labelled_rows(3, 9)]
+    lines = [f'{at},"{text}"\n' for at, text in enumerate([*texts, ""], 1)]
+    good.write_text("number,review\n" + "".join(lines))
+    drop.set_input_files(good)
+    expect(page.locator("#labelling-wrong")).to_contain_text("column review")
+    page.locator("#labelling-start").click()
+    expect(page.locator("#labelling-links")).to_contain_text("1 row without a text")
+    with page.expect_download() as begun:
+        page.locator("#labelling-links").get_by_text(".csv").click()
+    rows = list(csv.DictReader(io.StringIO(Path(begun.value.path()).read_text())))
+    assert [(row["text"], row["number"]) for row in rows] == list(zip(texts, "123", strict=True))
+    top = rows[0]["predicted"]
+    assert rows[0][f"p({top})"] == rows[0]["probability"]

@@ -27,6 +27,7 @@ from core.tokens.prompts import Message, end_of_answer_ids, prompt_ids
 from core.worker.chat.decode import too_long
 from core.worker.llama_cpp import gguf_files
 from core.worker.llama_cpp.kept import kept_adapter, kept_base, kept_whole
+from core.worker.llama_cpp.memory import slots
 from core.worker.llama_cpp.process import EACH_ITS_OWN, end, open_server
 from core.worker.models.loading import open_kind
 from core.workspace import Workspace
@@ -80,7 +81,8 @@ class LlamaServer:
     def __init__(
         self, workspace: Workspace, wanted: Sequence[Wanted], at_once: int, context: int
     ) -> None:
-        """It answers so many requests `at_once`, each of up to `context` tokens."""
+        """It answers so many requests `at_once`, or as many as the memory holds, each of up to
+        `context` tokens."""
         first = wanted[0]
         if first.trained is not None and first.is_whole:
             file = kept_whole(first.trained, first.base, KIND, partial(_write, first.trained))
@@ -89,8 +91,10 @@ class LlamaServer:
         adapters = [one.trained for one in wanted if one.trained and not one.is_whole]
         self.adapters = [trained.folder for trained in adapters]
         laid = [kept_adapter(trained, first.base) for trained in adapters]
-        known = describe_model(first.base).max_position_embeddings or context
-        self.context = min(context, known)
+        facts = describe_model(first.base)
+        self.context = min(context, facts.max_position_embeddings or context)
+        width = (facts.key_value_size or 0) * (facts.num_layers or 0)
+        self.at_once = slots(file, width, self.context, at_once)
         key = secrets.token_hex(16)
         self._process, address = open_server(
             file,
@@ -98,7 +102,7 @@ class LlamaServer:
             key=key,
             applied=False,
             context=self.context,
-            at_once=at_once,
+            at_once=self.at_once,
             beside_others=True,
             quiet=True,
         )

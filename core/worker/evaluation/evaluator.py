@@ -31,8 +31,10 @@ class Evaluator(ABC, Generic[M]):
 
     It keeps no model, so that the tuned one can make room for its base. Parameters (job.json):
     checkpoint ("final"), dataset (the run's own), max_rows (all), max_new_tokens, compare_base
-    (true); of a writer also against (other models, see `core.evaluation.targets`), general (true:
-    the general prompts too), pattern (a regular expression of right answers),
+    (true), benchmark (a file of questions in place of the data set, see
+    `core.worker.evaluation.questions`); of a writer also against (other models, see
+    `core.evaluation.targets`), general (true: the general prompts too), pattern (a regular
+    expression of right answers),
     judge (another model; without its kind, one of the endpoint) and rubric.
     """
 

@@ -11,6 +11,7 @@ from core.worker.evaluation.evaluator import Evaluator
 from core.worker.evaluation.kept import Answers
 
 AT_ONCE = 8
+"""So many answers are written at once where the memory holds them."""
 _LOOK_SECONDS = 0.3
 
 Share = Callable[[float], None]
@@ -65,7 +66,7 @@ def llama_answers(
         return str(voice.tokenizer.decode(ids, skip_special_tokens=True)).strip()
 
     fitting = [place for place, prompt in enumerate(prompts) if len(prompt) <= room]
-    found = several(write, fitting, kept, tell, voice.server.close)
+    found = several(write, fitting, kept, tell, voice.server.close, voice.server.at_once)
     return [found.get(place, "") for place in range(len(prompts))]
 
 
@@ -75,13 +76,14 @@ def several(
     kept: Answers,
     tell: Share,
     close: Callable[[], None],
+    at_once: int,
 ) -> dict[int, str]:
-    """What `write` gives for each place that is not `kept`, and for those what is. `close` ends
-    those that are being written, when something goes wrong."""
+    """What `write` gives for each place that is not `kept`, and for those what is, so many
+    `at_once`. `close` ends those that are being written, when something goes wrong."""
     found = dict(kept.known)
     new = [place for place in places if place not in found]
     tell(0.0)
-    with ThreadPoolExecutor(AT_ONCE) as pool:
+    with ThreadPoolExecutor(at_once) as pool:
         try:
             waiting = {pool.submit(write, place): place for place in new}
             while waiting:

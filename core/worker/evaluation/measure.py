@@ -5,6 +5,7 @@ of a batch is padding, and handed back in the order that they came in."""
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ import torch
 from numpy.typing import NDArray
 from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaList
 
+from core.errors import TunesmithError
+from core.language import _
 from core.tokens.prompts import end_of_answer_ids
 from core.tokens.tokenize import NO_LOSS, TokenizedRow
 from core.worker.evaluation.kept import Answers
@@ -29,6 +32,8 @@ _BATCH_TOKENS = {"cpu": 1024, "cuda": 16384}
 _LOGIT_BYTES = 256 * 2**20
 _CACHE_BYTES = 1 * 2**30
 _MOST_ROWS = 64
+# Room for answers of new rows beyond the longest expected one, when no length was asked for.
+_SPARE_TOKENS, _MOST_TOKENS = 16, 1024
 
 
 @dataclass(frozen=True)
@@ -59,6 +64,37 @@ def answer_losses(model: Any, rows: Sequence[TokenizedRow], tell: Share) -> Loss
         done += sum(rows[i].length for i in batch)
         tell(done / total)
     return Losses(sums, counts)
+
+
+@torch.inference_mode()
+def choice_losses(model: Any, rows: Sequence[TokenizedRow]) -> list[float]:
+    """The cross entropy of answers to one question, which is read once: `rows` begin with the same
+    tokens, which carry no loss. For a model without virtual tokens."""
+    size = rows[0].labels.count(NO_LOSS)
+    answers = [row.input_ids[size:] for row in rows]
+    asked = torch.tensor([rows[0].input_ids[:size]], device=model.device)
+    keeps_some = "logits_to_keep" in inspect.signature(_plain(model).forward).parameters
+    read = model(asked, use_cache=True, **({"logits_to_keep": 1} if keeps_some else {}))
+    first, vocabulary = read.logits[0, -1:].float(), read.logits.shape[-1]
+    at_once = max(1, _LOGIT_BYTES // (4 * vocabulary * max(map(len, answers))))
+    losses: list[float] = []
+    for begin in range(0, len(answers), at_once):
+        some = answers[begin : begin + at_once]
+        width = max(map(len, some))
+        ids = torch.full((len(some), width), NO_LOSS, device=model.device)
+        for place, answer in enumerate(some):
+            ids[place, : len(answer)] = torch.tensor(answer)
+        logits = first.expand(len(some), 1, -1)
+        if width > 1:
+            cache = copy.deepcopy(read.past_key_values)
+            cache.batch_repeat_interleave(len(some))
+            more = model(ids[:, :-1].clamp(min=0), past_key_values=cache, use_cache=True).logits
+            logits = torch.cat([logits, more.float()], dim=1)
+        each = torch.nn.functional.cross_entropy(
+            logits.flatten(0, 1), ids.flatten(), ignore_index=NO_LOSS, reduction="none"
+        )
+        losses += each.view_as(ids).double().sum(dim=1).tolist()
+    return losses
 
 
 def _batch_losses(model: Any, rows: list[TokenizedRow], keeps_some: bool) -> list[float]:
@@ -165,11 +201,32 @@ def write_answers(
 
 def too_long(model: Any, prompts: Sequence[list[int]], max_new_tokens: int) -> list[int]:
     """The places of the prompts that leave no room for an answer in the model's positions."""
-    most = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    most = most_positions(model)
     if most is None:
         return []
-    most -= virtual_tokens(model)
     return [i for i, prompt in enumerate(prompts) if len(prompt) + max_new_tokens > most]
+
+
+def longest_answer(asked: Any, expected: Sequence[str], tokenizer: Any) -> int:
+    """How long an answer may become, in tokens: what was asked for, else half as many again as the
+    longest that is expected. Raises TunesmithError."""
+    if asked is not None:
+        if int(asked) < 1:
+            raise TunesmithError(
+                _("max_new_tokens must be at least 1."), _("Leave it out, or raise it.")
+            )
+        return int(asked)
+    texts = [text for text in expected if text]
+    if not texts:
+        return _SPARE_TOKENS
+    longest = max(map(len, tokenizer(texts, add_special_tokens=False)["input_ids"]))
+    return min(longest + longest // 2 + _SPARE_TOKENS, _MOST_TOKENS)
+
+
+def most_positions(model: Any) -> int | None:
+    """How many tokens a model reads; None where it does not say."""
+    most = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    return None if most is None else int(most) - virtual_tokens(model)
 
 
 def _generate(

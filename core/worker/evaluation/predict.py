@@ -10,6 +10,7 @@ from core.data.registry import load_dataset_info
 from core.data.rowfile import iter_rows
 from core.errors import DataError
 from core.jobs.task import Task
+from core.labelling.files import columns_learned, read_texts
 from core.labelling.predictions import PREDICTIONS
 from core.language import _
 from core.models.trained import FINAL, find_trained
@@ -28,8 +29,8 @@ from core.workspace import Workspace, write_atomic
 
 
 def run_predict(folder: Path, workspace_root: Path) -> str:
-    """Labels every text (parameters: dataset, checkpoint); "finished", or "stopped" with nothing
-    written. Raises TunesmithError."""
+    """Labels every text (parameters: dataset, or file in the job's folder; checkpoint);
+    "finished", or "stopped" with nothing written. Raises TunesmithError."""
     task = Task(Path(folder))
     try:
         lines, result = _labelled(task, Workspace.open(workspace_root))
@@ -43,7 +44,19 @@ def run_predict(folder: Path, workspace_root: Path) -> str:
 def _labelled(task: Task, workspace: Workspace) -> tuple[str, dict[str, Any]]:
     task.tell(0.0, _("Loading the model"))
     trained = find_trained(task.run, str(task.params.get("checkpoint") or FINAL))
-    texts = _texts(workspace, str(task.params["dataset"]))
+    name = task.params.get("file")
+    if name:
+        learned = columns_learned(workspace, trained.config)
+        rows, left_out = read_texts(task.folder / name, learned)
+        if not rows:
+            raise DataError(
+                _("There is no text in {name}.", name=task.params["name"]),
+                _("Choose a file with rows in it, or mend this one."),
+            )
+    else:
+        rows = [(text, {}) for text in _texts(workspace, str(task.params["dataset"]))]
+        left_out = 0
+    texts = [text for text, _others in rows]
     device = pick_device()
     dtype = pick_dtype(trained.config.training.precision, device)
     base = resolve_base(trained.base, workspace)
@@ -64,8 +77,11 @@ def _labelled(task: Task, workspace: Workspace) -> tuple[str, dict[str, Any]]:
             "labels": [name for name, _chance, is_given in shares if is_given],
             "probabilities": {name: chance for name, chance, _given in shares},
         }
-        lines.append(json.dumps(line, ensure_ascii=False) + "\n")
-    return "".join(lines), {"rows": len(texts), "labels": list(labels.names)}
+        if others := rows[index][1]:
+            line["row"] = others
+        lines.append(json.dumps(line, ensure_ascii=False, default=str) + "\n")
+    counts = {"rows": len(texts), "left_out": left_out}
+    return "".join(lines), {**counts, "labels": list(labels.names)}
 
 
 def _texts(workspace: Workspace, dataset: str) -> list[str]:

@@ -7,11 +7,12 @@ import json
 import time
 from collections.abc import Iterable, Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from core.errors import ModelError
-from core.evaluation.judge import MOST_TOKENS, SCHEMA, Pair, judge, judge_of
+from core.evaluation.judge import MOST_TOKENS, SCHEMA, Pair, Reply, is_readable, judge, judge_of
 from core.evaluation.metrics import Written, difference_of, numbers_of
 from core.evaluation.paired import compared
 from core.evaluation.report import (
@@ -27,7 +28,7 @@ from core.evaluation.report import (
     kind_of,
     note,
 )
-from core.evaluation.targets import Target, check_target, parse_target
+from core.evaluation.targets import Target, parse_target
 from core.jobs.task import Task
 from core.language import _
 from core.models.fingerprint import base_changed
@@ -37,6 +38,7 @@ from core.tokens.tokenize import TokenizedRow
 from core.worker.evaluation.classifier import Classifier
 from core.worker.evaluation.evaluator import Evaluator
 from core.worker.evaluation.kept import Kept
+from core.worker.evaluation.questions import Questions
 from core.worker.evaluation.rewarded import RewardedWriter
 from core.worker.evaluation.rows import EvalRow
 from core.worker.evaluation.scorer import PairScorer
@@ -48,7 +50,7 @@ from core.workspace import Workspace, write_atomic
 
 EVALUATORS: dict[str, type[Evaluator[Any]]] = {
     evaluator.kind: evaluator
-    for evaluator in (Writer, Texts, Classifier, PairScorer, RewardedWriter)
+    for evaluator in (Writer, Texts, Classifier, PairScorer, RewardedWriter, Questions)
 }
 
 # What a judge is asked carries no loss.
@@ -79,7 +81,7 @@ def _evaluate(task: Task, workspace: Workspace) -> tuple[Report, dict[str, str],
     what was kept of it so far)."""
     task.tell(0.0, _("Loading the model"))
     trained = find_trained(task.run, str(task.params.get("checkpoint") or "final"))
-    kind = kind_of(trained.config.method)
+    kind = "questions" if task.params.get("benchmark") else kind_of(trained.config.method)
     with closing(EVALUATORS[kind](task, workspace, trained)) as evaluator:
         return _measured(evaluator)
 
@@ -89,11 +91,13 @@ def _measured(evaluator: Evaluator[Any]) -> tuple[Report, dict[str, str], Kept]:
     task, trained, kind = evaluator.task, evaluator.trained, evaluator.kind
     if changed := base_changed(trained, evaluator.base_path):
         task.log(changed, level="warning")
+    compare = has_base(kind) and bool(task.params.get("compare_base", True))
+    targets, judges = _checked_targets(evaluator, compare)
     model = evaluator.open()
     found = evaluator.found = evaluator.prepare(model)
-    compare = has_base(kind) and bool(task.params.get("compare_base", True))
-    targets = [parse_target(text) for text in task.params.get("against") or []]
-    judging = 0.2 if task.params.get("judge") else 0.0
+    if isinstance(evaluator, Writer) and not evaluator.is_asked and (targets or judges):
+        raise _nothing_asked(bool(targets))
+    judging = 0.2 if judges else 0.0
     each = (0.93 - judging) / (1 + compare + len(targets))
     tuned = evaluator.measure(model, task.part(0.05, 0.05 + each), "tuned")
     base = None
@@ -113,7 +117,8 @@ def _measured(evaluator: Evaluator[Any]) -> tuple[Report, dict[str, str], Kept]:
     for place, target in enumerate(targets):
         begin = 0.98 - judging - each * (len(targets) - place)
         others.append(_other(evaluator, target, tuned, task.part(begin, begin + each)))
-    judged, verdicts = _judge(evaluator, tuned, base, task.part(0.98 - judging, 0.98))
+    told = task.part(0.98 - judging, 0.98)
+    judged, verdicts = _judge(evaluator, judges[0], tuned, base, told) if judges else (None, [])
     task.tell(0.98, _("Counting"))
     info = found.info
     report = Report(
@@ -139,6 +144,33 @@ def _measured(evaluator: Evaluator[Any]) -> tuple[Report, dict[str, str], Kept]:
     return report, _files(evaluator, tuned, base, verdicts), evaluator.kept
 
 
+def _checked_targets(evaluator: Evaluator[Any], compare: bool) -> tuple[list[Target], list[Target]]:
+    """(the other models, the judge if one is asked for), once it is known that they can answer:
+    nobody waits for answers that nobody compares. Raises TunesmithError."""
+    params = evaluator.task.params
+    targets = [parse_target(text) for text in params.get("against") or []]
+    judges = [judge_of(params["judge"])] if params.get("judge") else []
+    if judges and not (compare or targets):
+        raise _nothing_asked(False)
+    for target in [*targets, *judges]:
+        if not isinstance(evaluator, Writer):
+            raise _nothing_asked(bool(targets))
+        ASKED[target.kind](target, evaluator, MOST_TOKENS).check()
+    return targets, judges
+
+
+def _nothing_asked(of_others: bool) -> ModelError:
+    if of_others:
+        return ModelError(
+            _("Other models can be asked rows with a question and an answer only."),
+            _("Leave them out."),
+        )
+    return ModelError(
+        _("A judge compares the answers of two models to rows with a question."),
+        _("Compare with the base or another model, or leave the judge out."),
+    )
+
+
 def _taken(evaluator: Evaluator[Any]) -> list[Note]:
     taken = evaluator.kept.taken
     return [note("taken_over", answers=taken)] if taken else []
@@ -156,52 +188,41 @@ def _files(
 
 
 def _judge(
-    evaluator: Evaluator[Any], tuned: Any, base: Any, tell: Tell
-) -> tuple[Judged | None, list[dict[str, Any]]]:
-    """What a judge says, if one was asked for, of the tuned answers beside those of the base, or
-    of the first other model. Raises ModelError where there are no answers to compare."""
-    model = str(evaluator.task.params.get("judge") or "")
-    if not model:
-        return None, []
-    others = [base] if base is not None else []
-    others += evaluator.others.values() if isinstance(evaluator, Writer) else []
-    if not isinstance(evaluator, Writer) or not evaluator.is_asked or not others:
-        raise ModelError(
-            _("A judge compares the answers of two models to rows with a question."),
-            _("Compare with the base or another model, or leave the judge out."),
-        )
+    evaluator: Evaluator[Any], target: Target, tuned: Any, base: Any, tell: Tell
+) -> tuple[Judged, list[dict[str, Any]]]:
+    """What a judge says of the tuned answers beside those of the base, or of the first other
+    model."""
+    assert isinstance(evaluator, Writer), "it was checked"
+    other: Any = base if base is not None else next(iter(evaluator.others.values()))
     pairs = [
         Pair(
             row.index,
             "\n\n".join(str(turn["content"]) for turn in row.prompt),
             tuned.scored.answers[place],
-            others[0].scored.answers[place],
+            other.scored.answers[place],
             row.expected or "",
         )
         for place, row in enumerate(evaluator.found.rows)
     ]
-    target = judge_of(model)
-    check_target(target, evaluator.workspace)
     asked = ASKED[target.kind](target, evaluator, MOST_TOKENS)
     asked.schema = SCHEMA
 
-    def replies(messages: Sequence[list[dict[str, str]]]) -> list[str]:
+    def replies(messages: Sequence[list[dict[str, str]]]) -> list[Reply]:
         rows = [EvalRow(at, one, None, _NOTHING) for at, one in enumerate(messages)]
         kept = evaluator.kept.answers([*asked.who, "judge"], messages, MOST_TOKENS)
+        known = {at: text for at, text in kept.known.items() if is_readable(text)}
+        kept = replace(kept, known=known)  # of the others it is asked anew
         said = _("The judge {model}", model=asked.title)
-        return asked.answers(rows, kept, lambda done: tell(done, said))
+        asked.why_not.clear()
+        texts = asked.answers(rows, kept, lambda done: tell(done, said))
+        return [Reply(text, asked.why_not.get(at, "")) for at, text in enumerate(texts)]
 
     return judge(pairs, asked.title, str(evaluator.task.params.get("rubric") or ""), replies)
 
 
 def _other(evaluator: Evaluator[Any], target: Target, tuned: Written, tell: Tell) -> Other:
-    """Another model on the same rows. Raises ModelError where no answers are asked for."""
-    if not isinstance(evaluator, Writer) or not evaluator.is_asked:
-        raise ModelError(
-            _("Other models can be asked rows with a question and an answer only."),
-            _("Leave them out."),
-        )
-    check_target(target, evaluator.workspace)
+    """Another model on the same rows."""
+    assert isinstance(evaluator, Writer), "it was checked"
     title, measured = evaluator.measure_other(target, tell)
     assert tuned.scored and measured.scored, "it was asked"
     free_memory()

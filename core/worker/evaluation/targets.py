@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from core.errors import ModelError
-from core.evaluation.targets import Target, title_of
+from core.evaluation.targets import Target, check_target, title_of
 from core.jobs.job import read_record
 from core.language import _
 from core.models.trained import TrainedModel, find_trained
@@ -20,9 +19,15 @@ from core.remote.endpoint import EndpointModel, Pace, Refused, endpoint_from
 from core.worker.chat.llama import Wanted, folder_of
 from core.worker.evaluation.kept import Answers, stamp
 from core.worker.evaluation.llama import AT_ONCE, llama_answers, open_llama, several
-from core.worker.evaluation.measure import Losses, answer_losses, write_answers
+from core.worker.evaluation.measure import (
+    Losses,
+    answer_losses,
+    most_positions,
+    write_answers,
+)
 from core.worker.evaluation.rows import EvalRow, prompts_of
 from core.worker.llama_cpp.client import LlamaCpp
+from core.worker.llama_cpp.memory import read_sizes, slots
 from core.worker.models.loading import (
     open_model,
     open_tokenizer,
@@ -35,19 +40,21 @@ if TYPE_CHECKING:
     from core.worker.evaluation.writer import Writer
 
 Share = Callable[[float], None]
-_OF_TEMPLATE = 256
+_LEAST_CONTEXT = 256  # enough to turn texts into tokens
 
 
 class Asked(ABC):
     """A model that is asked rows, for answers of at most so many tokens, which llama.cpp can be
-    held to write by a JSON `schema`. `by_llama`: it was llama.cpp that answered."""
+    held to write by a JSON `schema`. `at_once`: so many answers llama.cpp wrote at once, 0 where it
+    was not asked. `why_not`: why a row has the answer "", by its place, where that is known."""
 
     kind: ClassVar[str]
-    by_llama = False
+    at_once = 0
     schema: dict[str, Any] | None = None
 
     def __init__(self, target: Target, writer: Writer, most: int) -> None:
         self.target, self.writer, self.most = target, writer, most
+        self.why_not: dict[int, str] = {}
 
     @property
     def title(self) -> str:
@@ -65,6 +72,17 @@ class Asked(ABC):
     def losses(self, rows: Sequence[EvalRow], tell: Share) -> Losses | None:
         """Of the expected answers; None where its tokens are others, or nobody tells."""
         return None
+
+    def check(self) -> None:
+        """Raises TunesmithError where it is known, before anything is loaded, that it cannot
+        answer."""
+        check_target(self.target, self.writer.workspace)
+
+    def _leave_out(self, place: int, tokens: int, limit: int) -> None:
+        told = {"tokens": tokens, "limit": limit}
+        self.why_not[place] = _(
+            "With its answer this takes {tokens:,} tokens; the model reads {limit:,}.", **told
+        )
 
     def options(self) -> dict[str, Any]:
         """Of llama.cpp's requests."""
@@ -104,12 +122,23 @@ class _Loaded(Asked):
         voices = open_llama(self.writer, {0: self.wanted()}, longest)
         how: dict[str, Any] = {"max_new_tokens": self.most, "tell": tell, "kept": kept}
         if 0 in voices:
-            self.by_llama = True
+            self.at_once = voices[0].server.at_once
+            self._note_long(prompts, voices[0].server.context)
             with closing(voices[0].server):
                 return llama_answers(voices[0], prompts, **how, **self.options())
+        self._note_long(prompts, most_positions(self.model))
         lengths = [len(row.expected or "") for row in rows]
         found: list[str] = write_answers(self.model, tokenizer, prompts, lengths=lengths, **how)
         return found
+
+    def _note_long(self, prompts: Sequence[list[int]], limit: int | None) -> None:
+        for place, prompt in enumerate(prompts):
+            if limit is not None and len(prompt) + self.most > limit:
+                self._leave_out(place, len(prompt) + self.most, limit)
+
+    def check(self) -> None:
+        super().check()
+        self.folders()
 
     def losses(self, rows: Sequence[EvalRow], tell: Share) -> Losses | None:
         if not self.has_same_tokens(self.tokenizer()):
@@ -183,17 +212,24 @@ class Gguf(Asked):
         return [self.target, stamp(self.file)]
 
     def answers(self, rows: Sequence[EvalRow], kept: Answers, tell: Share) -> list[str]:
-        self.by_llama = True
-        # A character is a token at most, but for the template's own.
-        longest = max(sum(len(str(turn["content"])) for turn in row.prompt) for row in rows)
-        check, context = self.writer.task.check_stop, longest + _OF_TEMPLATE + self.most
-        with closing(LlamaCpp(self.file, None, check, AT_ONCE, context)) as opened:
+        limit, width = read_sizes(self.file)
+        check = self.writer.task.check_stop
+        with closing(LlamaCpp(self.file, None, check, context=_LEAST_CONTEXT)) as opened:
+            prompts = [opened.prompt_ids(row.prompt) for row in rows]
+        lengths = [len(prompt) + self.most for prompt in prompts]
+        for place, length in enumerate(lengths):
+            if length > limit:
+                self._leave_out(place, length, limit)
+        fitting = [place for place in range(len(rows)) if place not in self.why_not]
+        context = max((lengths[place] for place in fitting), default=_LEAST_CONTEXT)
+        self.at_once = slots(self.file, width, context, AT_ONCE)
+        with closing(LlamaCpp(self.file, None, check, self.at_once, context)) as opened:
 
             def write(place: int) -> str:
-                return opened.chat(rows[place].prompt, self.most, **self.options()).strip()
+                return opened.written(prompts[place], self.most, **self.options()).strip()
 
-            found = several(write, range(len(rows)), kept, tell, opened.close)
-        return [found[place] for place in range(len(rows))]
+            found = several(write, fitting, kept, tell, opened.close, self.at_once)
+        return [found.get(place, "") for place in range(len(rows))]
 
 
 @dataclass(frozen=True)
@@ -210,13 +246,24 @@ class Endpoint(Asked):
 
     kind = "endpoint"
 
+    def check(self) -> None:
+        super().check()
+        asyncio.run(self._greeted())
+
+    async def _greeted(self) -> None:
+        """Whether the endpoint is there, takes the key and knows the model."""
+        async with EndpointModel(
+            endpoint_from(), _Request(self.target.value, 16), Pace(6000)
+        ) as one:
+            with suppress(Refused):  # of this request alone
+                await one.ask([{"role": "user", "content": "Hello"}])
+
     def answers(self, rows: Sequence[EvalRow], kept: Answers, tell: Share) -> list[str]:
         return asyncio.run(self._all(rows, kept, tell))
 
     async def _all(self, rows: Sequence[EvalRow], kept: Answers, tell: Share) -> list[str]:
         request = _Request(self.target.value, self.most)
         places, done = asyncio.Semaphore(request.requests_at_once), 0
-        refused: list[str] = []
         async with EndpointModel(endpoint_from(), request, Pace(6000)) as model:
 
             async def one(place: int, row: EvalRow) -> str:
@@ -228,19 +275,13 @@ class Endpoint(Asked):
                         text = (await model.ask(row.prompt)).text.strip()
                         kept.wrote(place, text)
                     except Refused as error:
-                        refused.append(str(error))
+                        self.why_not[place] = error.args[0]
                         text = ""
                 done += 1
                 tell(done / len(rows))
                 return text
 
-            found = await asyncio.gather(*map(one, range(len(rows)), rows))
-        if len(refused) == len(rows):
-            raise ModelError(
-                _("{model} answered no row: {reason}", model=self.title, reason=refused[0]),
-                _("Check the model's name and what the endpoint takes."),
-            )
-        return found
+            return await asyncio.gather(*map(one, range(len(rows)), rows))
 
 
 ASKED: dict[str, type[Asked]] = {one.kind: one for one in (Run, Model, Gguf, Endpoint)}

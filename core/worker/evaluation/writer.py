@@ -8,7 +8,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from core.errors import TunesmithError
+from core.errors import ModelError
 from core.evaluation.general import MOST_TOKENS, general_prompts, skills
 from core.evaluation.metrics import Written
 from core.evaluation.paired import compared
@@ -23,15 +23,19 @@ from core.tokens.prompts import prompt_ids
 from core.worker.chat.llama import LlamaVoice, Wanted, folder_of
 from core.worker.evaluation.evaluator import ANSWERS_OF, LOSS_OF, MOST_SHOWN, Evaluator, sides_of
 from core.worker.evaluation.kept import Answers, stamp
-from core.worker.evaluation.llama import AT_ONCE, close_llama, llama_answers, open_llama
-from core.worker.evaluation.measure import Losses, answer_losses, too_long, write_answers
+from core.worker.evaluation.llama import close_llama, llama_answers, open_llama
+from core.worker.evaluation.measure import (
+    Losses,
+    answer_losses,
+    longest_answer,
+    too_long,
+    write_answers,
+)
 from core.worker.evaluation.rows import EvalRow, HeldOut, load_eval_set, prompts_of
 from core.worker.evaluation.targets import ASKED
 from core.worker.models.loading import open_trained
 
 TUNED, BASE = 0, 1
-# Room for answers of new rows beyond the longest expected one, when no length was asked for.
-_SPARE_TOKENS, _MOST_TOKENS = 16, 1024
 # What TRL logs of held-out pairs while a run learns from preferences.
 _ACCURACY, _MARGIN = "eval_rewards/accuracies", "eval_rewards/margins"
 
@@ -69,7 +73,8 @@ class Writer(Evaluator[Written]):
         self.asks_general = bool(
             self.task.params.get("general", True) and self.is_asked and self.tokenizer.chat_template
         )
-        limit = self._longest_answer()
+        asked = self.task.params.get("max_new_tokens")
+        limit = longest_answer(asked, self.expected, self.tokenizer)
         if self.is_asked:
             self.max_new_tokens = limit
             self.prompts = prompts_of(found.rows, self.tokenizer)
@@ -97,7 +102,7 @@ class Writer(Evaluator[Written]):
                 wanted[BASE] = Wanted(None, folder, self.tokenizer, False) if is_base else None
         self.voices = open_llama(self, wanted, longest) if wanted else {}
         if self.voices:
-            found.notes.append(note("by_llama", at_once=AT_ONCE))
+            found.notes.append(note("by_llama", at_once=self.voices[TUNED].server.at_once))
 
     def close(self) -> None:
         close_llama(self.voices)
@@ -158,8 +163,15 @@ class Writer(Evaluator[Written]):
         kept = self.kept.answers(asked.who, rows, self.max_new_tokens)
         begun = time.monotonic()
         answers = asked.answers(self.found.rows, kept, lambda done: tell(0.25 + 0.75 * done, said))
-        if asked.by_llama:
-            self.found.notes.append(note("other_by_llama", model=asked.title, at_once=AT_ONCE))
+        if len(asked.why_not) == len(rows):
+            reason = asked.why_not[0]
+            raise ModelError(
+                _("{model} answered no row: {reason}", model=asked.title, reason=reason),
+                _("Check the model's name, and how much it can read."),
+            )
+        if asked.at_once:
+            told = note("other_by_llama", model=asked.title, at_once=asked.at_once)
+            self.found.notes.append(told)
         return asked.title, self._written(answers, losses, time.monotonic() - begun, kept)
 
     def _written(
@@ -253,21 +265,6 @@ class Writer(Evaluator[Written]):
                 line[name] = answers[place]
                 line[f"{name}_kept"] = one.is_kept(answers[place])
             yield line
-
-    def _longest_answer(self) -> int:
-        """How long an answer may become, in tokens."""
-        asked = self.task.params.get("max_new_tokens")
-        if asked is not None:
-            if int(asked) < 1:
-                raise TunesmithError(
-                    _("max_new_tokens must be at least 1."), _("Leave it out, or raise it.")
-                )
-            return int(asked)
-        expected = [text for text in self.expected if text]
-        if not expected:
-            return _SPARE_TOKENS
-        longest = max(map(len, self.tokenizer(expected, add_special_tokens=False)["input_ids"]))
-        return min(longest + longest // 2 + _SPARE_TOKENS, _MOST_TOKENS)
 
 
 def _order_in_training(trained: TrainedModel) -> list[Note]:

@@ -102,7 +102,11 @@ class LlamaCpp:
         """What it writes after a prompt's tokens, as `chat` does."""
         if len(prompt) + max(most, 1) > self._context:
             return ""
-        return str(self._ask(prompt, n_predict=most, **options)["content"])
+        return self.written(prompt, most, **options)
+
+    def written(self, tokens: list[int], most: int, **options: Any) -> str:
+        """What it writes after these tokens, `most` at most."""
+        return str(self._ask(tokens, n_predict=most, **options)["content"])
 
     def tokens_per_second(self, tokens: list[int], count: int) -> float:
         """While it writes `count` tokens after these."""
