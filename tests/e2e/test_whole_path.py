@@ -28,6 +28,7 @@ FEW = (
     ("training", "max_steps", STEPS),
     ("training", "per_device_train_batch_size", 2),
     ("evaluation", "eval_steps", STEPS),
+    ("evaluation", "sample_prompts", 1),
     ("evaluation", "sample_max_new_tokens", 8),
 )
 

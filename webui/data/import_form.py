@@ -20,7 +20,7 @@ from webui import background, messages
 from webui.context import QUIET, App, Shared
 from webui.data.import_choice import ImportChoice
 from webui.data.import_sources import Found, Sources, hub_source, look_at
-from webui.job_progress import JobProgress, job_bar
+from webui.job_progress import JobProgress, job_bar, job_end
 
 # What came of the form's import is the selected data set, unless another was chosen meanwhile.
 _TAKE_UP = """(mine, chosen) => {
@@ -133,7 +133,7 @@ class ImportForm:
             return {**updates, self.progress: ""} if "bar" in drawn else updates
         if mine.ended:
             return {**updates, self.ended: f"{mine.id}:{mine.state}"}
-        bar = self.jobs.bar(mine)
+        bar = job_bar(self.app, mine)
         return updates if bar == drawn else {**updates, self.progress: bar}
 
     def _mine(self, text: str) -> Job | None:
@@ -148,7 +148,7 @@ class ImportForm:
         if made is not None:
             return {**self._busy(False), **self._open(False), self.mine: f"{mine}{made}"}
         dismiss_job(self.app.workspace, self.app.store, job.id)
-        return {**self._busy(False), self.progress: self.jobs.end(job), self.mine: ""}
+        return {**self._busy(False), self.progress: job_end(self.app, job), self.mine: ""}
 
     def settle(self, mine: str, known: set[str]) -> Any:
         """A new data set that was taken up is not offered any more, also where a look that was on
