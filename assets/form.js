@@ -220,7 +220,10 @@ tunesmith.form = (() => {
         else turnTo(form, value);
       } else if (draft && !filled.preset) draft.held[path] = value;
     }
-    for (const path of Object.keys(filled.choices || {})) take(form, path, form.values[path]);
+    for (const path of Object.keys(filled.choices || {})) {
+      take(form, path, form.values[path]);
+      for (const part of form.parts) part.fields[path]?.renew?.();
+    }
     keep(form);
     return [form.filled, ...shares.map((one) => share(form, Object.keys(one.values)))];
   }
@@ -342,9 +345,10 @@ tunesmith.form = (() => {
   function offer(form, field, did) {
     const box = input(field), list = field.querySelector(".options"), path = field.dataset.path;
     const many = field.dataset.control === "many";
-    let active = -1;
+    let active = -1, looked = null; // what is looked for while the list is open
 
     function open(words) {
+      looked = words;
       const taken = many ? form.values[path] || [] : [];
       const wanted = words.trim().toLowerCase();
       const found = pairs(form.choices[path]).filter(([title, value]) =>
@@ -363,6 +367,7 @@ tunesmith.form = (() => {
     }
 
     function close() {
+      looked = null;
       list.hidden = true;
       box.setAttribute("aria-expanded", "false");
       point(-1);
@@ -388,6 +393,8 @@ tunesmith.form = (() => {
       close();
     }
 
+    // Choices that come while somebody looks at the list.
+    field.renew = () => looked !== null && open(looked);
     const typed = () => box.value.split(/[,\n]/).map((one) => one.trim()).filter(Boolean);
     box.addEventListener("focus", () => open(""));
     box.addEventListener("click", () => list.hidden && open(""));

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -19,7 +20,7 @@ from core.workspace import Workspace
 from webui import chat, evaluate, export, header, runs, train
 from webui.api import publish
 from webui.configure import tab as configure
-from webui.context import DATA_PARTS, QUIET, TABS, App, Shared, unseen
+from webui.context import DATA_PARTS, QUIET, TABS, App, Shared
 from webui.data import tab as data
 from webui.gate import Hosts, Key
 from webui.pulse import Pulse
@@ -100,7 +101,7 @@ def _shared() -> Shared:
             Lens.of(load_preset(DEFAULT).config()).write(), label="Lens", visible="hidden"
         ),
         shown={
-            name: unseen("", f"tunesmith.hears('{name}', trigger, 'tick');")
+            name: gr.Textbox(label=f"What {name} shows", visible="hidden", container=False)
             for name, _title in (*TABS, *DATA_PARTS)
         },
     )
@@ -112,6 +113,7 @@ def _wire_selection(page: gr.Blocks, app: App, shared: Shared) -> None:
     Gradio calls those of an event one after the other, each when the one before was answered."""
     selection = [shared.run, shared.dataset, shared.tabs]
     page.load(None, None, selection, js="() => tunesmith.selectionFromUrl()")
+    names = json.dumps(list(shared.shown))
     gr.on(
         [
             *(tab.select for tab in (*shared.tab.values(), *shared.part.values())),
@@ -119,8 +121,8 @@ def _wire_selection(page: gr.Blocks, app: App, shared: Shared) -> None:
         ],
         None,
         [shared.run, shared.dataset, shared.version, shared.lens],
-        None,
-        js="(...given) => tunesmith.shown(...given)",
+        list(shared.shown.values()),
+        js=f"(...given) => tunesmith.shown({names}, ...given)",
         trigger_mode="multiple",
         **QUIET,
     )

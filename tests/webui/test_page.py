@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -210,6 +211,18 @@ def test_what_was_typed_is_judged_and_there_again_when_the_page_is_loaded_again(
 
 _DRAFT = """() => Object.entries(localStorage).some(([key, draft]) =>
   key.startsWith("tunesmith-draft") && draft.includes("mine") && draft.includes("3e-4"))"""
+
+
+def test_choices_that_come_while_a_list_is_open_are_in_it(served: Served, page: Page) -> None:
+    """Else who is quicker than the server does not find the data set that was just made."""
+    visit(page, served, "?tab=configure")
+    page.locator("#field-data-dataset input").click()
+    options = page.locator("#field-data-dataset [role=option]")
+    expect(options.first).to_be_visible()
+    choices = {"data.dataset": [["Made just now", "made"]]}
+    answer = json.dumps({"asked": "by nobody", "choices": choices})
+    page.evaluate("answer => tunesmith.form.fill('run', answer)", answer)
+    expect(options).to_have_text(["Made just now"])
 
 
 def test_settings_come_back_with_their_data_set(

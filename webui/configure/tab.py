@@ -355,7 +355,7 @@ class _Configure:
         """Lists that grow with the workspace, and the data set, which all tabs share."""
         shared, form = self.shared, self.form
         quiet = QUIET
-        opened = shared.shown["configure"].select(
+        opened = shared.shown["configure"].change(
             self.open,
             {*form.parts, shared.dataset, self.presets.purpose, self.preset},
             {form.filled, self.preset},
