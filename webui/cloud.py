@@ -22,7 +22,7 @@ from core.hub.cloud import (
 )
 from core.language import _
 from webui import messages
-from webui.context import QUIET, App, Shared
+from webui.context import CHOICE, QUIET, App, Shared
 from webui.data.step_form import first_values, groups, marks, read_fields, section_specs
 from webui.forms import Form
 from webui.job_progress import JobProgress
@@ -109,7 +109,7 @@ class CloudView:
         self.form.wire()
         opened = {self.fold, self.again, self.prices, self.said}
         shared.on_show("export", self.open, [run], opened)
-        exported.change(self.open, run, opened, **QUIET)
+        exported.change(self.open, run, opened, **CHOICE)
         self.look.click(self.show_prices, run, {self.prices, self.form.filled}, **QUIET)
         told = {self.said, self.form.marks}
         begun = self.start.click(self.begin, {run, *self.form.parts}, told, **QUIET)

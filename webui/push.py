@@ -216,7 +216,7 @@ class _Push:
         offered = {self.fold, self.export, *card}
         now = [run, self.export, self.carded]
         shared.on_show("export", self.open, [run, self.carded], {*offered, self.there, self.said})
-        self.exported.change(self.offer, now, offered, **QUIET)
+        self.exported.change(self.offer, now, offered, **CHOICE)
         self.export.change(self.show_card, now, card, **CHOICE)
         self.form.wire()
         self.fold.expand(self.identify, None, known, **QUIET)

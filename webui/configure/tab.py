@@ -302,9 +302,7 @@ class _Configure:
     ) -> list[Extra]:
         """The packages that these settings need and that are not there."""
         values = self.form.gather(data)[0] if values is None else values
-        asking = ("training.optim", "tracking.report_to")
-        found = [extra for path in asking for extra in missing_extras(path, values.get(path))]
-        return [*dict.fromkeys(found), *self.sweep.lacking(data)]
+        return [*_extras(values), *self.sweep.lacking(data)]
 
     # -- wiring
 
@@ -402,3 +400,10 @@ class _Configure:
         self.form.take(chosen.then).then(
             self.begin, self.inputs, self.start_outputs, concurrency_limit=None, **quiet
         )
+
+
+def _extras(values: Mapping[str, Any]) -> list[Extra]:
+    """The packages that these settings need and that are not there."""
+    asking = ("training.optim", "tracking.report_to")
+    found = [extra for path in asking for extra in missing_extras(path, values.get(path))]
+    return list(dict.fromkeys(found))

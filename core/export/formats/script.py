@@ -72,7 +72,7 @@ def _beyond(config: RunConfig) -> str | None:
             "and DPO alone.",
             method=config.method,
         )
-    if config.method == "dpo" and config.preference.ref_model != "base":
+    if method.is_paired and config.preference.ref_model != "base":
         return _("This run compared with another reference than its base: a script cannot.")
     if continues(config):
         return _("This run goes on from another one, which a script cannot repeat.")

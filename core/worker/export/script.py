@@ -117,11 +117,11 @@ def _write_rows(
     from core.worker.training.text import sft_rows
 
     limit = config.data.max_train_samples if part == "train" else None
-    read = judged_rows if config.method == "dpo" else sft_rows
+    read = judged_rows if config.training_method.is_paired else sft_rows
     rows = read(info, part, tokenizer, config, limit=limit).dataset
     with (folder / f"{part}.jsonl").open("w", encoding="utf-8") as file:
         for row in rows:
-            file.write(json.dumps(_pair(row) if config.method == "dpo" else row) + "\n")
+            file.write(json.dumps(_pair(row) if config.training_method.is_paired else row) + "\n")
     return len(rows)
 
 
@@ -165,7 +165,7 @@ def script(trained: TrainedModel, base: Base) -> str:
         patience = evaluation.early_stopping_patience, evaluation.early_stopping_threshold
         more.append(f"callbacks=[EarlyStoppingCallback{patience!r}],")
     imports.append(f"from transformers import {', '.join(transformers)}")
-    kind = "DPO" if config.method == "dpo" else "SFT"
+    kind = "DPO" if config.training_method.is_paired else "SFT"
     imports.append(f"from trl import {kind}Config, {kind}Trainer")
     columns = Template(_DPO_COLUMNS if kind == "DPO" else _SFT_COLUMNS)
     note = "\nThe run took its base from a quantized copy: here it is the exact one."
@@ -218,11 +218,11 @@ def _settings(trained: TrainedModel) -> dict[str, Any]:
         "dataset_kwargs": {"skip_prepare_dataset": True},
         "loss_type": config.training.sft_loss_type,
     }
-    if config.method == "dpo":
+    if config.training_method.is_paired:
         of_method = dpo_arguments(config)
         of_method["eval_on_start"] = config.evaluation.eval_strategy != "no"
     given = {"max_length": None, **of_method, **arguments(config, trained.run)}
-    defaults = _defaults(DPOConfig if config.method == "dpo" else SFTConfig)
+    defaults = _defaults(DPOConfig if config.training_method.is_paired else SFTConfig)
     del given["output_dir"], given["disable_tqdm"]
     best = given["metric_for_best_model"]
     if best:  # the exponential of the loss, which TRL does not log: both fall together
