@@ -161,16 +161,16 @@ def submit_cloud(workspace: Workspace, store: Store, run_id: str, settings: Clou
     check_logged_in()
     export = export_to_push(workspace, run_id, format="script")
     base = _public_base(workspace, run_id)
-    known = [one.name for one in hardware()]
-    if settings.flavor not in known:
+    prices = {one.name: one.price for one in hardware()}
+    if settings.flavor not in prices:
         message = _(
             "{name} cannot be rented. There are: {known}.",
             name=settings.flavor,
-            known=", ".join(known),
+            known=", ".join(prices),
         )
         raise ConfigError([Problem("flavor", message)])
-    params = {"settings": settings.model_dump(), "run": run_id, "export": export.id}
-    return _put(workspace, store, base, params)
+    params = {"settings": settings.model_dump(), "price": prices[settings.flavor]}
+    return _put(workspace, store, base, {**params, "run": run_id, "export": export.id})
 
 
 def _public_base(workspace: Workspace, run_id: str) -> str:
@@ -320,13 +320,9 @@ def _follow(task: Task, rented: Mapping[str, str]) -> None:
             "url": rented["url"],
             "repo_id": settings.repo_id,
             "seconds": seconds,
-            "cost": None if seconds is None else _price(settings.flavor) * seconds / 60,
+            "cost": None if seconds is None else task.params["price"] * seconds / 60,
         }
     )
-
-
-def _price(flavor: str) -> float:
-    return next((one.price for one in hardware() if one.name == flavor), 0.0)
 
 
 def _lines(told: Any) -> Iterator[str]:

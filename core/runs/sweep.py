@@ -6,7 +6,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -186,7 +186,13 @@ def _whole(job: Job) -> tuple[str, ...]:
 
 
 def _score(workspace: Workspace, run: Job, metric: str, higher: bool) -> float | None:
-    values = [value for _step, value in curves(workspace.root / run.folder).get(metric, [])]
+    return _best(workspace.root / run.folder, run.ended_at, metric, higher)
+
+
+@lru_cache(4096)
+def _best(folder: Path, _ended_at: float | None, metric: str, higher: bool) -> float | None:
+    """Of a run that has ended: asked for again and again, and read once."""
+    values = [value for _step, value in curves(folder).get(metric, [])]
     return (max if higher else min)(values, default=None)
 
 
