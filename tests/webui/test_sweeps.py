@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,6 +22,8 @@ from tests.e2e.serving import Served
 from tests.tiny_model import tiny_model, tiny_tokenizer
 from tests.webui.fakes import fake_app
 from tests.webui.made_runs import make_run
+from webui.app import _shared
+from webui.configure.tab import _Configure
 from webui.sweeps import Sweeps, figure_of
 
 RATE = "training.learning_rate"
@@ -94,6 +97,21 @@ def test_a_search_is_stopped_gone_on_with_and_put_away(view: Sweeps) -> None:
     click("dismiss", again)
     assert view.draw(again, "", again)[0].visible is False
     assert click("open", "a-run")[0] == "a-run"
+
+
+def test_a_wrong_value_is_said_before_a_model_is_fetched(workspace: Path) -> None:
+    """No model is here: who mistyped a value would wait for its download first."""
+    app = fake_app(workspace)
+    with gr.Blocks():
+        shared = _shared()
+        shared.tabs.render()
+        tab = _Configure(app, shared)
+    form = tab.sweep.form
+    data = {part: copy.deepcopy(part.value) for part in (*tab.form.parts, *form.parts)}
+    data[form.parts[0]]["values"]["sweep.over"] = f"{RATE}=1e-4,abc"
+    [answer] = tab.sweep.begin(tab.form, shared, data)
+    assert "abc" in answer[form.marks]["errors"]["sweep.over"]
+    assert not list(app.workspace.models.glob("*")) and not app.store.list()
 
 
 @pytest.fixture(scope="module")

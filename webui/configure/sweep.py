@@ -13,7 +13,7 @@ from gradio.components import Component
 from core.errors import ConfigError, Problem
 from core.language import _
 from core.runs.space import OVER, SweepSettings, sweep_settings
-from core.runs.sweep import submit_sweep
+from core.runs.sweep import Sweep, submit_sweep
 from core.setup.extras import Extra, missing
 from webui import background, messages
 from webui.configure.plan import not_started
@@ -69,6 +69,7 @@ class SweepForm:
         values = read_fields(_SPECS, self.form.held(data))
         try:
             settings, config = sweep_settings(**values), run.config(data)
+            _number = Sweep(config, settings).number  # before a model is fetched for nothing
         except ConfigError as error:
             yield self._refused(values, error)
             return
