@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -108,9 +109,9 @@ def delete_conversation(workspace: Workspace, name: str) -> None:
 
 
 def list_conversations(workspace: Workspace) -> list[Conversation]:
-    """All that can be read, the newest first."""
+    """All that can be read, the last that was written to first."""
     found = []
-    for path in sorted(workspace.chats.glob("*.json"), reverse=True):
+    for path in sorted(workspace.chats.glob("*.json"), key=os.path.getmtime, reverse=True):
         try:
             found.append(_read(path))
         except (OSError, ValueError, TypeError, KeyError) as error:

@@ -188,11 +188,11 @@ def _public_base(workspace: Workspace, run_id: str) -> str:
 def unfollowed(workspace: Workspace, store: Store, run_id: str) -> Job | None:
     """The job whose machine is rented for a run and that nobody follows any more: the server or
     this machine went down."""
-    for folder in sorted((workspace.run(run_id).root / KINDS[KIND].folder).glob("[!.]*/"))[::-1]:
-        job = store.find(folder.name)
-        if job is not None and (not job.ended or read_result(folder)):
+    for job in store.list(kind=KIND, run_id=run_id):
+        folder = workspace.root / job.folder
+        if not job.ended or read_result(folder):
             return None  # it is followed, or was to its end
-        if job is not None and job.state != "stopped" and _written(folder):
+        if job.state != "stopped" and _written(folder):
             return job
     return None
 

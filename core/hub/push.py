@@ -4,6 +4,7 @@ workspace a data set."""
 from __future__ import annotations
 
 import logging
+import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -278,10 +279,11 @@ def pushed(job: Job, result: Mapping[str, Any]) -> str:
 def pushes(workspace: Workspace, run_id: str) -> Sequence[Pushed]:
     """What of a run was pushed where, newest first, each repository once."""
     found: dict[str, Pushed] = {}
-    for folder in sorted((workspace.run(run_id).root / KINDS["push"].folder).glob("[!.]*/")):
+    ends = (workspace.run(run_id).root / KINDS["push"].folder).glob("[!.]*/result.json")
+    for end in sorted(ends, key=os.path.getmtime):
+        folder, at = end.parent, os.path.getmtime(end)
         result = read_result(folder)
         if result is not None:
-            at = (folder / "result.json").stat().st_mtime
             url = str(result["pull_request"] or result["url"])
             repo_id = str(result["repo_id"])
             found[url] = Pushed(folder.name, repo_id, url, bool(result["private"]), at)

@@ -121,7 +121,7 @@ class Predicted:
 def list_predictions(run: RunFolder) -> list[Predicted]:
     """Those of a run that came to their end, newest first."""
     found = []
-    for folder in sorted((run.root / KINDS["predict"].folder).glob("[!.]*/"), reverse=True):
+    for folder in (run.root / KINDS["predict"].folder).glob("[!.]*/"):
         result, record = read_result(folder), read_record(folder)
         if result is not None:
             created = float(record.get("created_at") or 0.0)
@@ -130,7 +130,7 @@ def list_predictions(run: RunFolder) -> list[Predicted]:
             left_out = int(result.get("left_out", 0))
             labels = result["labels"]
             found.append(Predicted(folder.name, folder, dataset, labels, created, left_out))
-    return found
+    return sorted(found, key=lambda one: one.created_at, reverse=True)
 
 
 def read_predictions(folder: Path) -> list[Prediction]:

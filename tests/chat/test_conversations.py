@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -54,7 +55,12 @@ def test_what_was_said_is_there_again(workspace: Workspace, talk: Conversation) 
     save_conversation(workspace, talk)
     assert load_conversation(workspace, talk.id) == talk
     assert [one.title for one in list_conversations(workspace)] == ["mine"]
-    delete_conversation(workspace, talk.id)
+    later = Conversation(id="00000000-0000-later-one", name="later")  # ids tell the minute alone
+    save_conversation(workspace, later)
+    os.utime(workspace.chats / f"{later.id}.json", (2e9, 2e9))
+    assert [one.title for one in list_conversations(workspace)] == ["later", "mine"]
+    for one in (talk, later):
+        delete_conversation(workspace, one.id)
     assert list_conversations(workspace) == []
 
 

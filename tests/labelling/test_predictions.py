@@ -11,16 +11,19 @@ from pathlib import Path
 import pytest
 
 from core.errors import DataError
+from core.jobs.job import Job, write_record
 from core.labelling.files import text_column
 from core.labelling.predictions import (
     PREDICTIONS,
     Prediction,
     give_label,
     labelled,
+    list_predictions,
     read_labels,
     read_predictions,
     uncertain,
 )
+from core.workspace import RunFolder
 
 
 def prediction(index: int, *chances: float) -> Prediction:
@@ -94,3 +97,16 @@ def test_a_table_has_the_columns_of_the_file(tmp_path: Path) -> None:
     head, line = csv.reader(io.StringIO(labelled(tmp_path, ".csv")))
     assert head == ["text", "id", "tags", "predicted", "probability", "p(x)", "p(y)"]
     assert line == ["a, b", "7", '["p"]', "x", "0.75", "0.75", "0.25"]
+
+
+def test_the_last_made_is_the_newest(tmp_path: Path) -> None:
+    """Their names tell the minute alone."""
+    for at, name in ((1.0, "20260101-0000-wise-whale"), (2.0, "20260101-0000-calm-otter")):
+        folder = tmp_path / "predictions" / name
+        folder.mkdir(parents=True)
+        write_record(
+            folder, Job(id=name, kind="predict", run_id="", folder=str(folder), created_at=at)
+        )
+        (folder / "result.json").write_text(json.dumps({"labels": ["a", "b"]}))
+    found = [one.created_at for one in list_predictions(RunFolder(tmp_path))]
+    assert found == [2.0, 1.0]
