@@ -35,8 +35,8 @@ from core.labelling.predictions import labelled, list_predictions
 from core.language import _, n_
 from core.workspace import Workspace, write_atomic
 from webui import theme
-from webui.first_script import FirstScript
 from webui.gate import ANY_ADDRESS, Gate, Hosts, Key
+from webui.gradio_scripts import GradioScripts
 from webui.pages import Pages
 
 FIRST_PORT = 7860
@@ -102,7 +102,7 @@ def launch(
             FastAPI(openapi_url=None, routes=own_routes(root, workspace, pulse)),
             make(),
             path="/",
-            app_kwargs={"middleware": [Middleware(FirstScript)]},
+            app_kwargs={"middleware": [Middleware(GradioScripts)]},
             server_name=host,
             server_port=port,
             root_path=root,

@@ -24,7 +24,6 @@ def test_an_idle_page_draws_nothing_and_asks_only_whether_there_is_news(
     served = serve(workspace, "--port", "7964")
     page.goto(served.address)
     expect(page.locator("#rows .row-card").first).to_be_visible()
-    assert page.evaluate("gradio_config.dependencies.constructor.name") == "Unwatched"
     # The page comes to rest: of some seconds one in which nothing but this is asked.
     for _second in range(60):
         asked.clear()

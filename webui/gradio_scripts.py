@@ -1,0 +1,101 @@
+"""The ways around faults of Gradio's own scripts that cost a person time: each is one place in one
+file of its frontend, put right while the file is served. Where Gradio has changed it, the file goes
+out as it is; tests/webui/test_gradio_scripts.py tells when each can go.
+
+With 700 components and 290 events these walks were a third of the page's load.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import gradio as gr
+from starlette.middleware.gzip import GZipMiddleware
+from starlette.responses import Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+ASSETS = Path(gr.__file__).parent / "templates/frontend/assets"
+
+
+@dataclass(frozen=True)
+class Fault:
+    """`is_there` (a pattern) stands in the file whose name begins with `file`; `instead` is put
+    there."""
+
+    file: str
+    is_there: str
+    instead: str
+
+
+FAULTS = {
+    # Its bar for a page that is loading goes on measuring its time once it is gone, 60 times a
+    # second for as long as the page is open. Nothing here shows that time.
+    "a clock that never stops": Fault(
+        "statustracker-",
+        r"(function (\w+)\(\)\{\w+\(\(\)=>\{[^}]*performance\.now\(\)-[^;{}]*/1e3\)),\w+&&\2\(\)",
+        r"\1",
+    ),
+    # The tree of components and the table of events are made anew once the page is mounted, as
+    # after a reload of the app's code; `reload_count` is then above 0.
+    "everything is made twice": Fault(
+        "Blocks-", r"(\w+)\(\),(\w+\(\(\)=>\{\w+\.reload\()", r"\1()&&\2"
+    ),
+    # The component of every event is searched for, also where nothing is to be set there.
+    "what sets nothing is searched for": Fault(
+        "Blocks-",
+        r"async set_event_args\((\w+),(\w+)\)\{",
+        r"\g<0>if(!Object.keys(\2).length)return()=>{};",
+    ),
+    # A component is searched for through the whole tree, again and again. Good for a tree whose
+    # branches stay, as here, where nothing is made by gr.render.
+    "no index of components": Fault(
+        "core-",
+        r"function (\w+)\((\w+),(\w+)\)(\{if\(\2\.id===\3\)return \2;if\(\2\.children\)"
+        r"for\(let (\w+) of \2\.children\)\{let \2=)\1(\(\5,\3\);if\(\2\)return \2\}return null\})",
+        r"function \1(\2,\3){let known=\1.known??=new WeakMap,index=known.get(\2);"
+        r"if(!index?.has(\3)){index=new Map;let walk=node=>{index.set(node.id,node);"
+        r"node.children?.forEach(walk)};walk(\2);known.set(\2,index);"
+        r"index.has(\3)||index.set(\3,null)}return index.get(\3)}",
+    ),
+    # The events of each component are searched for among the targets of all.
+    "no index of events": Fault(
+        "core-",
+        r"(find_attached_events\((\w+),(\w+)\)\{let \w+=)\3\.filter\(.*?\.filter\(Boolean\)",
+        r"\1((all)=>{if(all.of!==\3){all.of=\3;all.by=new Map;for(let one of \3){let met=new Set;"
+        r"for(let[id,name]of one.targets){if(met.has(id))continue;met.add(id);"
+        r"all.by.set(id,[...all.by.get(id)??[],name])}}}return all.by.get(\2.id)??[]})"
+        r"(this.attached??={}).filter(Boolean)",
+    ),
+}
+
+
+@cache
+def mended(name: str) -> bytes | None:
+    """A file of Gradio's frontend without the faults that it has; None for one that has none."""
+    faults = [fault for fault in FAULTS.values() if name.startswith(fault.file)]
+    path = ASSETS / name
+    if not faults or path.suffix != ".js" or not path.is_file():
+        return None
+    text = path.read_text(encoding="utf-8")
+    for fault in faults:
+        text = re.sub(fault.is_there, fault.instead, text, count=1)
+    return text.encode()
+
+
+class GradioScripts:
+    """Middleware inside Gradio's own. That compresses what has a file's ending, which the page has
+    not: it goes out at an eighth of its size."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app, self.compressed = app, GZipMiddleware(app, compresslevel=4)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        folder, _slash, name = str(scope.get("path", "")).rpartition("/")
+        content = mended(name) if folder.endswith("/assets") else None
+        answer: ASGIApp = self.app if "." in name else self.compressed
+        if content:
+            answer = Response(content, media_type="text/javascript")
+        await answer(scope, receive, send)
