@@ -50,40 +50,45 @@ tunesmith.setLanguage = (code) => {
     window.history.replaceState(window.history.state, "", url);
   };
 
-  // What is shown now, and of which run or data set: the address follows, and the box of a tab, or of
-  // a part of Data, changes when it has something else to show.
+  // What is shown now, and of which run or data set: the address follows, and the tab, or the part of
+  // Data, is told that it is open when it has something else to show.
   // A version that comes with the answer about a data set is no news of it.
   const selected = (place) =>
     document.querySelector(`${place} > .tab-wrapper [role="tab"][aria-selected="true"]`)
       ?.dataset.tabId;
   const last = {};
-  // What ticks, by the tab; a tab does from when it is drawn as its opening has it: Gradio loses one of
-  // two answers about what is not there yet.
-  tunesmith.tickers = {};
+  // What is told of events, by its name (`unseen` in webui/context.py). It names those that are not
+  // Gradio's own, which reads them in the script. A tab ticks from when it is drawn as its opening has it:
+  // Gradio loses one of two answers about what is not there yet.
+  const hearers = {}, missed = new Set();
+  tunesmith.hears = (name, trigger) => {
+    hearers[name] = trigger;
+    if (missed.delete(name)) trigger("select");
+  };
+  const open = (name) => (hearers[name] ? hearers[name]("select") : missed.add(name));
+  tunesmith.tick = (name) => hearers[name]?.("tick");
   let drawn = "";
   tunesmith.drawn = (tab) => { drawn = tab; };
   tunesmith.ticking = () => (drawn && drawn === selected("#tabs") ? drawn : "");
   let place = "", visit = 0, asked = 0, started = false;
-  tunesmith.shown = async (names, run, dataset, version, lens) => {
+  tunesmith.shown = async (run, dataset, version, lens) => {
     const mine = ++asked;
     if (started) tunesmith.setUrl({ run, dataset, tab: selected("#tabs") });
     // Of several events that come together the last one sees all.
     await new Promise((done) => setTimeout(done, 20));
-    const same = { __type__: "update" };
-    if (mine !== asked || !started) return names.map(() => same);
+    if (mine !== asked || !started) return;
     const tab = selected("#tabs"), part = tab === "data" ? selected("#parts") : undefined;
     if (`${tab} ${part}` !== place) visit += 1;
     place = `${tab} ${part}`;
     const about = tab === "data" ? [visit, dataset, lens] : [visit, tab === "configure" ? dataset : run];
     const rows = tab === "data" && version.startsWith(`${dataset} `) ? version : "";
-    return names.map((name) => {
-      if (name !== tab && name !== part) return same;
+    for (const name of [tab, part].filter(Boolean)) {
       const before = last[name], now = { about: about.join("\n"), rows };
       last[name] = now;
-      const stays = before && before.about === now.about && (before.rows === rows || !before.rows);
-      if (name === tab && !stays) drawn = "";
-      return stays ? same : `${now.about}\n${rows}`;
-    });
+      if (before && before.about === now.about && (before.rows === rows || !before.rows)) continue;
+      if (name === tab) drawn = "";
+      open(name);
+    }
   };
 
   // The values of the hidden boxes for run and data set, and the tab to open.
@@ -125,7 +130,7 @@ tunesmith.setLanguage = (code) => {
       const tab = tunesmith.ticking();
       if (now !== pulse && tab) {
         pulse = now;
-        for (const name of ["header", tab]) tunesmith.tickers[name]?.();
+        for (const name of ["header", tab]) tunesmith.tick(name);
       }
     } catch {
       failed += 1;

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -20,7 +19,7 @@ from core.workspace import Workspace
 from webui import chat, evaluate, export, header, runs, train
 from webui.api import publish
 from webui.configure import tab as configure
-from webui.context import DATA_PARTS, QUIET, TABS, App, Shared
+from webui.context import DATA_PARTS, QUIET, TABS, App, Shared, unseen
 from webui.data import tab as data
 from webui.gate import Hosts, Key
 from webui.pulse import Pulse
@@ -101,7 +100,7 @@ def _shared() -> Shared:
             Lens.of(load_preset(DEFAULT).config()).write(), label="Lens", visible="hidden"
         ),
         shown={
-            name: gr.Textbox(label=f"What {name} shows", visible="hidden", container=False)
+            name: unseen("", f"tunesmith.hears('{name}', trigger, 'tick');")
             for name, _title in (*TABS, *DATA_PARTS)
         },
     )
@@ -113,7 +112,6 @@ def _wire_selection(page: gr.Blocks, app: App, shared: Shared) -> None:
     Gradio calls those of an event one after the other, each when the one before was answered."""
     selection = [shared.run, shared.dataset, shared.tabs]
     page.load(None, None, selection, js="() => tunesmith.selectionFromUrl()")
-    names = json.dumps(list(shared.shown))
     gr.on(
         [
             *(tab.select for tab in (*shared.tab.values(), *shared.part.values())),
@@ -121,8 +119,8 @@ def _wire_selection(page: gr.Blocks, app: App, shared: Shared) -> None:
         ],
         None,
         [shared.run, shared.dataset, shared.version, shared.lens],
-        list(shared.shown.values()),
-        js=f"(...given) => tunesmith.shown({names}, ...given)",
+        None,
+        js="(...given) => tunesmith.shown(...given)",
         trigger_mode="multiple",
         **QUIET,
     )

@@ -199,9 +199,10 @@ class Shared:
     """The inner tabs of Data, which are shown one at a time."""
     lens: gr.Textbox
     """How rows become tokens by Configure's settings (core.tokens.lens.Lens)."""
-    shown: dict[str, gr.Textbox]
-    """By tab and by part of Data: changes when it is shown, or is shown and has to show another run
-    or data set, other rows of it or other tokens (assets/page.js)."""
+    shown: dict[str, gr.HTML]
+    """By tab and by part of Data: `select` happens when it is shown, or is shown and has to show
+    another run or data set, other rows of it or other tokens, and `tick` when there may be
+    something new meanwhile (assets/page.js)."""
     page: gr.Blocks | None = None
     """The whole page, once it is built; for what happens when it is opened."""
     building: str = ""
@@ -258,12 +259,13 @@ class Shared:
     def wire(self) -> None:
         """Once all tabs are built: one event for all that happens together, which is one request,
         and the browser looks at each event for each component."""
+        for one in self.shown.values():
+            one.render()
         for tab, parts in self.showing.items():
-            self.drawn(tab, self.shown[tab].change(*_together(parts), **CHOICE))
+            self.drawn(tab, self.shown[tab].select(*_together(parts), **CHOICE))
         for tab, parts in self.ticking.items():
-            ticker = unseen("", f"tunesmith.tickers.{tab} = () => trigger('tick');").render()
             how = {**QUIET, **parts[0].how, "trigger_mode": "always_last"}
-            ticker.tick(*_together(parts), **how)
+            self.shown[tab].tick(*_together(parts), **how)
         for tab, buttons in self.openers.items():
             clicks = [button.click for button in buttons]
             gr.on(clicks, partial(self.go, tab), None, self.tabs, **QUIET)
@@ -278,7 +280,7 @@ class Shared:
         """Runs `refresh` when the part of Data that is being built is shown, or its rows may be
         others; gives the event, for `.then`. `how` goes to it."""
         how = {**CHOICE, **how}
-        return self.shown[self.building].change(refresh, inputs, outputs, **how)
+        return self.shown[self.building].select(refresh, inputs, outputs, **how)
 
 
 def unseen(value: Any, script: str | None = None) -> gr.HTML:

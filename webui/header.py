@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 GPU_SECONDS = 10
 
 _SCRIPT = """
-tunesmith.tickers.header = () => trigger('tick');
+tunesmith.hears('header', trigger, 'tick');
 element.addEventListener('click', (event) => {
   const run = event.target.closest('[data-run]');
   if (run) trigger('open', {run: run.dataset.run});

@@ -213,7 +213,7 @@ class TemplateChoice:
         shared = self.shared
         quiet = QUIET
         gr.on(
-            [shared.shown["rows"].change, look.change],
+            [shared.shown["rows"].select, look.change],
             self.follow,
             shared.lens,
             [self.choice, *self.learned],

@@ -163,7 +163,7 @@ class _Train:
         in_order = QUIET
         shown = shared.shown["train"]
         shared.drawn(
-            "train", shown.change(self.open, run, [self.choice, run], **in_order).then(**look)
+            "train", shown.select(self.open, run, [self.choice, run], **in_order).then(**look)
         )
         shared.on_tick(**look)
         self.choice.input(lambda chosen: chosen, self.choice, run, **CHOICE)

@@ -353,7 +353,7 @@ class _Configure:
         """Lists that grow with the workspace, and the data set, which all tabs share."""
         shared, form = self.shared, self.form
         quiet = QUIET
-        opened = shared.shown["configure"].change(
+        opened = shared.shown["configure"].select(
             self.open,
             {*form.parts, shared.dataset, self.presets.purpose, self.preset},
             {form.filled, self.preset},

@@ -148,7 +148,7 @@ class _Data:
         seen = [dataset, shared.lens]
         told = [self.numbers, self.about, self.counted, shared.version]
         dataset.change(self.leave, self.views["drafts"].desk, None, **CHOICE)
-        opened = shared.shown["data"].change(
+        opened = shared.shown["data"].select(
             self.open,
             [*seen, self.newest],
             [self.choice, dataset, self.welcome, *told],

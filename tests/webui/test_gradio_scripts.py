@@ -1,0 +1,108 @@
+"""Gradio's own scripts, as they are served, and how the page goes out."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from playwright.sync_api import Page
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, PlainTextResponse, Response
+from starlette.routing import Route
+from starlette.testclient import TestClient
+
+from webui.gradio_scripts import ASSETS, FAULTS, GradioScripts, mended
+
+WORDS = "<html><head><title>T</title></head>" + "<p>many words</p>" * 1000
+# A tree as Gradio has it, and events with their targets; the names are those of the two functions.
+_TREE = """
+const leaf = (id) => ({id, children: []});
+const tree = {id: 0, children: [{id: 1, children: [leaf(2), leaf(3)]}, leaf(4)]};
+const events = [
+  {targets: [[2, "click"], [2, "input"], [4, "load"]]}, {targets: [[0, "load"]]},
+  {targets: [[2, "change"]]}, {targets: [[4, null]]}, {targets: []},
+];
+"""
+
+
+def page(_request: Request) -> Response:
+    return HTMLResponse(WORDS)
+
+
+def asset(_request: Request) -> Response:
+    return PlainTextResponse("as it is")
+
+
+APP = Starlette(
+    routes=[Route("/", page), Route("/sub/assets/{name}", asset), Route("/assets/{name}", asset)],
+    middleware=[Middleware(GradioScripts)],
+)
+
+
+def found(name: str) -> tuple[str, str]:
+    """(the name of the file that has a fault, its text)"""
+    fault = FAULTS[name]
+    for path in ASSETS.glob(f"{fault.file}*.js"):
+        text = path.read_text(encoding="utf-8")
+        if re.search(fault.is_there, text):
+            return path.name, text
+    raise AssertionError("Gradio has changed it: it can go, or look for what stands there now")
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_gradio_still_has_the_fault_and_it_is_served_without(name: str) -> None:
+    file, text = found(name)
+    assert len(re.findall(FAULTS[name].is_there, text)) == 1
+    served = TestClient(APP).get(f"/sub/assets/{file}")
+    assert served.headers["content-type"].startswith("text/javascript")
+    assert not re.search(FAULTS[name].is_there, served.text) or name.startswith("what sets nothing")
+    assert served.text != text and served.content == mended(file)
+
+
+def test_what_has_no_fault_is_served_as_it_is() -> None:
+    for name in ("Index-x.js", "core-x.js", "core-DonAqEks.css", "../core-x.js"):
+        assert TestClient(APP).get(f"/assets/{name}").text in ("as it is", "Not Found")
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "identity"])
+def test_the_page_is_compressed_for_who_can_read_that(encoding: str) -> None:
+    answer = TestClient(APP).get("/", headers={"accept-encoding": encoding})
+    assert answer.text == WORDS
+    assert answer.headers.get("content-encoding") == ("gzip" if encoding == "gzip" else None)
+
+
+@pytest.mark.e2e
+def test_an_index_finds_what_gradio_finds(page: Page) -> None:
+    """Its own functions, as they are and as they are served, side by side."""
+    fault = FAULTS["no index of components"]
+    _file, text = found("no index of components")
+    own = re.search(fault.is_there, text)
+    assert own
+    look = "[0, 1, 2, 3, 4, 5, 2, 5].map((id) => find(tree, id)?.id ?? null)"
+    page.goto("about:blank")
+    told = [
+        page.evaluate(f"() => {{ {_TREE} const find = {function}; return {look}; }}")
+        for function in (own[0], own.expand(fault.instead))
+    ]
+    assert told[0] == told[1] == [0, 1, 2, 3, 4, None, 2, None]
+
+
+@pytest.mark.e2e
+def test_an_index_of_events_names_those_that_gradio_names(page: Page) -> None:
+    fault = FAULTS["no index of events"]
+    _file, text = found("no index of events")
+    own = re.search(fault.is_there + r";return [^}]*\}", text)
+    assert own
+    page.goto("about:blank")
+    look = (
+        "const node = (id) => ({id, props: {shared_props: {}}});"
+        "return [0, 1, 2, 3, 4].map((id) => "
+        "tree_of.find_attached_events(node(id), events).props.shared_props.attached_events);"
+    )
+    told = [
+        page.evaluate(f"() => {{ {_TREE} const tree_of = {{ {method} }}; {look} }}")
+        for method in (own[0], re.sub(fault.is_there, fault.instead, own[0]))
+    ]
+    assert told[0] == told[1] == [["load"], [], ["click", "change"], [], ["load"]]
