@@ -65,18 +65,28 @@ def next_token_logits(model: Any, rows: Sequence[list[int]]) -> Any:
     As many positions as fit into 32 MiB, the same number from each row.
     """
     plain = model.get_base_model() if hasattr(model, "get_base_model") else model
-    keeps_some = "logits_to_keep" in inspect.signature(plain.forward).parameters
     most = most_places(int(model.get_input_embeddings().weight.shape[0]), len(rows))
-    kept, found, place = [min(most, len(row)) for row in rows], torch.empty(0), 0
-    for row, count in zip(rows, kept, strict=True):
-        ids = torch.tensor([row], device=model.device)
-        options = {"logits_to_keep": count} if keeps_some else {}
-        logits = model(input_ids=ids, use_cache=False, **options).logits[0, -count:]
-        if not place:  # room for all at once, or they would be there twice when they are joined
-            found = torch.empty((sum(kept), logits.shape[-1]))
-        found[place : place + count] = logits
-        place += count
-    return found
+    longest = max(map(len, rows))
+    # From the end, as virtual tokens may come before a row.
+    places = [range(max(0, len(row) - most) - longest, len(row) - longest) for row in rows]
+    if "logits_to_keep" not in inspect.signature(plain.forward).parameters:
+        alone = (torch.tensor([row], device=model.device) for row in rows)
+        answers = [model(input_ids=ids, use_cache=False).logits[0] for ids in alone]
+        return torch.cat([one[-most:].float().cpu() for one in answers])
+    # All at once, so that weights that are widened are so once; what fills a row up stands behind
+    # it, where a model does not look.
+    asked = sorted({place for own in places for place in own})
+    ids = torch.tensor([[*row, *row[-1:] * (longest - len(row))] for row in rows])
+    real = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in rows])
+    logits = model(
+        input_ids=ids.to(model.device),
+        attention_mask=real.to(model.device),
+        use_cache=False,
+        logits_to_keep=torch.tensor(asked, device=model.device),
+    ).logits
+    at = {place: number for number, place in enumerate(asked)}
+    own = [[at[place] for place in places_of_row] for places_of_row in places]
+    return torch.cat([one[some].float().cpu() for one, some in zip(logits, own, strict=True)])
 
 
 def distance(logits: Any, reference: Any) -> float:
