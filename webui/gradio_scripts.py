@@ -2,7 +2,8 @@
 file of its frontend, put right while the file is served. Where Gradio has changed it, the file goes
 out as it is; tests/webui/test_gradio_scripts.py tells when each can go.
 
-With 700 components and 290 events these walks were a third of the page's load.
+And our scripts before them: what is given to Gradio as `head` is fetched once its own have begun,
+and a component that is drawn by then runs its script without ours.
 """
 
 from __future__ import annotations
@@ -13,9 +14,10 @@ from functools import cache
 from pathlib import Path
 
 import gradio as gr
+from starlette.datastructures import MutableHeaders
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.responses import Response
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 ASSETS = Path(gr.__file__).parent / "templates/frontend/assets"
 
@@ -86,16 +88,39 @@ def mended(name: str) -> bytes | None:
 
 
 class GradioScripts:
-    """Middleware inside Gradio's own. That compresses what has a file's ending, which the page has
-    not: it goes out at an eighth of its size."""
+    """Middleware inside Gradio's own, with what stands first in the head of each page. Gradio
+    compresses what has a file's ending, which the page has not: it goes out at an eighth of its
+    size."""
 
-    def __init__(self, app: ASGIApp) -> None:
-        self.app, self.compressed = app, GZipMiddleware(app, compresslevel=4)
+    def __init__(self, app: ASGIApp, head: str = "") -> None:
+        self.app, self.head = app, f"<head>{head}".encode()
+        self.page = GZipMiddleware(self._with_head, compresslevel=4)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         folder, _slash, name = str(scope.get("path", "")).rpartition("/")
         content = mended(name) if folder.endswith("/assets") else None
-        answer: ASGIApp = self.app if "." in name else self.compressed
+        answer: ASGIApp = self.app if "." in name else self.page
         if content:
             answer = Response(content, media_type="text/javascript")
         await answer(scope, receive, send)
+
+    async def _with_head(self, scope: Scope, receive: Receive, send: Send) -> None:
+        start: Message | None = None
+
+        async def put(message: Message) -> None:
+            nonlocal start
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                if headers.get("content-type", "").startswith("text/html"):
+                    start = message
+                    return
+            elif start is not None:
+                first, start = start, None
+                body = message["body"].replace(b"<head>", self.head, 1)
+                if not message.get("more_body"):
+                    MutableHeaders(scope=first)["content-length"] = str(len(body))
+                await send(first)
+                message = {**message, "body": body}
+            await send(message)
+
+        await self.app(scope, receive, put)

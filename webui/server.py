@@ -102,7 +102,7 @@ def launch(
             FastAPI(openapi_url=None, routes=own_routes(root, workspace, pulse)),
             make(),
             path="/",
-            app_kwargs={"middleware": [Middleware(GradioScripts)]},
+            app_kwargs={"middleware": [Middleware(GradioScripts, theme.head())]},
             server_name=host,
             server_port=port,
             root_path=root,
@@ -114,7 +114,6 @@ def launch(
             ssr_mode=False,
             theme=theme.theme(),
             css_paths=[theme.STYLE, theme.RESULTS, theme.DATA, theme.SHAPE, theme.NEED, theme.FORM],
-            head=theme.head(),
             favicon_path=str(theme.LOGO),
         )
 

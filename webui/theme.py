@@ -34,10 +34,10 @@ MONO = ("ui-monospace", "SF Mono", "Cascadia Mono", "Menlo", "Consolas", "monosp
 _HEAD = """
 <script>document.documentElement.lang = {language}; window.tunesmithTexts = {texts};</script>
 <link rel="icon" type="image/svg+xml" href="tunesmith/logo.svg">
-<script src="tunesmith/page.js"></script>
-<script src="tunesmith/form.js"></script>
-<script src="tunesmith/mapping.js"></script>
-<script src="tunesmith/charts.js"></script>
+<script defer src="tunesmith/page.js"></script>
+<script defer src="tunesmith/form.js"></script>
+<script defer src="tunesmith/mapping.js"></script>
+<script defer src="tunesmith/charts.js"></script>
 """
 
 # Gradio's variable -> ours. The value is the same in dark: the token itself changes there.

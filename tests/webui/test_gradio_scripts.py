@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
-from playwright.sync_api import Page
+from playwright.sync_api import Page, expect
+from playwright.sync_api import Route as Asked
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, PlainTextResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.testclient import TestClient
 
+from tests.e2e.serving import Served
 from webui.gradio_scripts import ASSETS, FAULTS, GradioScripts, mended
 
 WORDS = "<html><head><title>T</title></head>" + "<p>many words</p>" * 1000
+HEAD = "<script>ours</script>"
 # A tree as Gradio has it, and events with their targets; the names are those of the two functions.
 _TREE = """
 const leaf = (id) => ({id, children: []});
@@ -31,13 +36,22 @@ def page(_request: Request) -> Response:
     return HTMLResponse(WORDS)
 
 
+def data(_request: Request) -> Response:
+    return JSONResponse({"<head>": WORDS})
+
+
 def asset(_request: Request) -> Response:
     return PlainTextResponse("as it is")
 
 
 APP = Starlette(
-    routes=[Route("/", page), Route("/sub/assets/{name}", asset), Route("/assets/{name}", asset)],
-    middleware=[Middleware(GradioScripts)],
+    routes=[
+        Route("/", page),
+        Route("/data", data),
+        Route("/sub/assets/{name}", asset),
+        Route("/assets/{name}", asset),
+    ],
+    middleware=[Middleware(GradioScripts, HEAD)],
 )
 
 
@@ -67,10 +81,16 @@ def test_what_has_no_fault_is_served_as_it_is() -> None:
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "identity"])
-def test_the_page_is_compressed_for_who_can_read_that(encoding: str) -> None:
+def test_our_scripts_stand_first_and_the_page_goes_out_compressed(
+    encoding: str,
+) -> None:
     answer = TestClient(APP).get("/", headers={"accept-encoding": encoding})
-    assert answer.text == WORDS
+    assert answer.text == WORDS.replace("<head>", f"<head>{HEAD}")
     assert answer.headers.get("content-encoding") == ("gzip" if encoding == "gzip" else None)
+
+
+def test_what_is_no_page_goes_out_without_our_scripts() -> None:
+    assert TestClient(APP).get("/data").json() == {"<head>": WORDS}
 
 
 @pytest.mark.e2e
@@ -106,3 +126,18 @@ def test_an_index_of_events_names_those_that_gradio_names(page: Page) -> None:
         for method in (own[0], re.sub(fault.is_there, fault.instead, own[0]))
     ]
     assert told[0] == told[1] == [["load"], [], ["click", "change"], [], ["load"]]
+
+
+@pytest.mark.e2e
+def test_ours_are_there_before_a_component_is_drawn(
+    page: Page, serve: Callable[..., Served], workspace: Path
+) -> None:
+    """However late they come: the page of a test fails at an error in the console."""
+
+    late: list[Asked] = []
+    page.route("**/tunesmith/page.js", lambda route: late.append(route))
+    served = serve(workspace, "--port", "7965")
+    with page.expect_event("requestfinished", lambda one: "/assets/index-" in one.url):
+        page.goto(served.address, wait_until="commit")
+    late[0].continue_()
+    expect(page.locator("#rows .row-card").first).to_be_visible()
