@@ -1,5 +1,5 @@
 """The page for those who do not see it well, have no mouse or a small screen: on every tab, light
-and dark, axe-core finds nothing, each text can be read, and a phone need not scroll sideways."""
+and dark, axe-core finds nothing, each text can be read, and no screen is scrolled sideways."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from tests.webui.every_place import open_folds, places, show, stocked_workspace
 pytestmark = pytest.mark.e2e
 AXE = files("axe_playwright_python").joinpath("axe.min.js").read_text("utf-8")
 NARROW, WIDE = {"width": 390, "height": 844}, {"width": 1280, "height": 900}
+BETWEEN = {"width": 1920, "height": 1080}, {"width": 768, "height": 1024}
 FOUND = """async () => {
   const found = await axe.run(document, { resultTypes: ["violations"] });
   return found.violations.flatMap((one) => one.nodes.map((node) =>
@@ -69,6 +70,8 @@ def test_every_place_is_for_everybody(
             page.evaluate(AXE)
         open_folds(page)
         found += violations(page, place)
+        for size in BETWEEN:
+            resize(page, size, place)
         for size in (NARROW, WIDE):
             resize(page, size, place)
             dark = page.evaluate("() => document.body.classList.contains('dark')")
