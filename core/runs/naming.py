@@ -26,7 +26,7 @@ def run_title(workspace: Workspace, config: RunConfig) -> str:
     model = PurePosixPath(config.model.model_name_or_path.replace("\\", "/")).name
     end = f", {', '.join(how)}"
     data = dataset_title(workspace, config.data.dataset)
-    return _("{model} on {data}", model=model, data=data)[: MOST - len(end)] + end
+    return shortened(_("{model} on {data}", model=model, data=data), MOST - len(end)) + end
 
 
 def dataset_title(workspace: Workspace, dataset: str) -> str:
@@ -37,3 +37,7 @@ def dataset_title(workspace: Workspace, dataset: str) -> str:
         return load_dataset_info(workspace, dataset).name
     except TunesmithError:
         return dataset
+
+
+def shortened(text: str, most: int) -> str:
+    return text if len(text) <= most else text[: most - 1].rstrip(" ,") + "…"

@@ -23,7 +23,7 @@ from core.progress import Stopped
 from core.rules import parse_config
 from core.runs.check import start_problems
 from core.runs.curves import curves
-from core.runs.naming import MOST, run_title
+from core.runs.naming import MOST, run_title, shortened
 from core.runs.space import (
     Space,
     SweepSettings,
@@ -303,7 +303,7 @@ class _Work:
 def _name(title: str, changes: Mapping[str, Any]) -> str:
     """What a run of a search is called: what is its own comes last and is never cut."""
     end = f": {_told(changes)}"
-    return (title[: max(0, MOST - len(end))] + end)[:MOST]
+    return (shortened(title, max(1, MOST - len(end))) + end)[:MOST]
 
 
 def _told(changes: Mapping[str, Any]) -> str:

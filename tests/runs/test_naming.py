@@ -45,4 +45,4 @@ def test_a_run_is_called_by_model_rows_and_how_it_learns(
 def test_a_long_title_is_cut_before_how_it_learns(workspace: Workspace) -> None:
     config = RunConfig.model_validate({"data": {"dataset": "x" * 200}})
     title = run_title(workspace, config)
-    assert len(title) == MOST and title.endswith("x, LoRA r16")
+    assert len(title) == MOST and title.endswith("x…, LoRA r16")
