@@ -32,7 +32,8 @@ class Evaluator(ABC, Generic[M]):
     It keeps no model, so that the tuned one can make room for its base. Parameters (job.json):
     checkpoint ("final"), dataset (the run's own), max_rows (all), max_new_tokens, compare_base
     (true), benchmark (a file of questions in place of the data set, see
-    `core.worker.evaluation.questions`); of a writer also against (other models, see
+    `core.worker.evaluation.questions`), tasks (names of lm-eval's, in place of it too, see
+    `core.worker.evaluation.harness`); of a writer also against (other models, see
     `core.evaluation.targets`), general (true: the general prompts too), pattern (a regular
     expression of right answers),
     judge (another model; without its kind, one of the endpoint) and rubric.

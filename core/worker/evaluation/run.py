@@ -24,6 +24,7 @@ from core.evaluation.report import (
     Note,
     Other,
     Report,
+    asked_kind,
     has_base,
     kind_of,
     note,
@@ -37,6 +38,7 @@ from core.progress import Stopped, Tell
 from core.tokens.tokenize import TokenizedRow
 from core.worker.evaluation.classifier import Classifier
 from core.worker.evaluation.evaluator import Evaluator
+from core.worker.evaluation.harness import Tasks
 from core.worker.evaluation.kept import Kept
 from core.worker.evaluation.questions import Questions
 from core.worker.evaluation.rewarded import RewardedWriter
@@ -50,7 +52,7 @@ from core.workspace import Workspace, write_atomic
 
 EVALUATORS: dict[str, type[Evaluator[Any]]] = {
     evaluator.kind: evaluator
-    for evaluator in (Writer, Texts, Classifier, PairScorer, RewardedWriter, Questions)
+    for evaluator in (Writer, Texts, Classifier, PairScorer, RewardedWriter, Questions, Tasks)
 }
 
 # What a judge is asked carries no loss.
@@ -81,7 +83,7 @@ def _evaluate(task: Task, workspace: Workspace) -> tuple[Report, dict[str, str],
     what was kept of it so far)."""
     task.tell(0.0, _("Loading the model"))
     trained = find_trained(task.run, str(task.params.get("checkpoint") or "final"))
-    kind = "questions" if task.params.get("benchmark") else kind_of(trained.config.method)
+    kind = asked_kind(task.params) or kind_of(trained.config.method)
     with closing(EVALUATORS[kind](task, workspace, trained)) as evaluator:
         return _measured(evaluator)
 
