@@ -15,6 +15,7 @@ from core.methods import METHODS
 
 # With fewer rows than this even a clear difference is a hint only.
 _FEW_ROWS = 20
+_MOST_NAMED = 6  # tasks; of more the names that were asked for say enough
 _CHANCE = 0.5  # the share of pairs that guessing puts in order
 
 _NOTES = {
@@ -432,9 +433,10 @@ def _tasks(report: Report) -> list[str]:
 
 def _all_questions(report: Report) -> tuple[str, Estimate | None, Estimate | None]:
     """(what was asked, the tuned model's share of right answers, the base's)."""
-    total = report.number("all_tasks")
+    total, names = report.number("all_tasks"), [one.name for one in report.tasks]
     if total is not None:
-        return report.dataset.name, total, report.number("all_tasks", "base")
+        name = ", ".join(names) if len(names) <= _MOST_NAMED else report.dataset.name
+        return name, total, report.number("all_tasks", "base")
     for one in report.tasks:
         for name, tuned in report.parts("tasks").items():
             if name.startswith(f"{one.name} ({one.metric}"):

@@ -13,7 +13,9 @@ from core.evaluation.answer_rows import read_answers, slices
 from core.evaluation.benchmark import Question, read_benchmark
 from core.jobs.job import Job, write_record
 from core.jobs.store import Store
+from core.progress import Stopped
 from core.runs.submit import submit_evaluation
+from core.worker.evaluation import questions
 from core.worker.evaluation.run import run_evaluation
 from core.workspace import RunFolder, Workspace
 from tests.tiny_model import (
@@ -137,6 +139,38 @@ def test_without_choices_the_answer_counts(world: TinyWorld, tuned: RunFolder) -
     assert result["tuned"]["acc_norm"]["value"] == 1.0 and result["base"]["acc_norm"]["value"] == 0
     assert "acc" not in result["tuned"] and result["rows"] == 4
     assert not any("Guessing" in told for told in result["notes"])
+
+
+def test_a_benchmark_goes_on_from_the_questions_that_were_asked(
+    world: TinyWorld, tuned: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With choices and without; a question is not asked twice, and the numbers are the same."""
+    rows = [*rows_of_colours(True), *rows_of_colours(False)]
+    whole = shown_report(ask(world, tuned, rows))
+    real_choices, real_answers = questions.choice_losses, questions.write_answers
+    asked: list[str] = []
+
+    def choices(model: Any, rows: Any) -> list[float]:
+        asked.append("choice")
+        if asked.count("choice") == 15:  # the third of the base
+            raise Stopped
+        return real_choices(model, rows)
+
+    def answers(model: Any, tokenizer: Any, prompts: Any, **how: Any) -> list[str]:
+        asked.extend(["answer"] * (len(prompts) - len(how["kept"].known)))
+        return real_answers(model, tokenizer, prompts, **how)
+
+    monkeypatch.setattr(questions, "choice_losses", choices)
+    monkeypatch.setattr(questions, "write_answers", answers)
+    with pytest.raises(AssertionError, match="stopped"):
+        ask(world, tuned, rows)
+    asked.clear()
+    resumed = shown_report(ask(world, tuned, rows))
+    assert asked.count("choice") == 10 and asked.count("answer") == 12
+    told = "Answers taken over from an evaluation that did not come to its end: 26."
+    assert told in resumed["notes"]
+    for side in ("tuned", "base"):
+        assert resumed[side] == whole[side]
 
 
 def test_what_cannot_be_asked_is_refused_before_the_work(

@@ -12,7 +12,7 @@ from core.jobs.task import Task
 from core.language import N_
 from core.models.trained import TrainedModel
 from core.progress import Tell
-from core.worker.evaluation.kept import Kept
+from core.worker.evaluation.kept import Kept, stamp
 from core.worker.evaluation.rows import HeldOut, held_out
 from core.worker.models.loading import open_before, pick_device, pick_dtype, resolve_base
 from core.workspace import Workspace
@@ -97,6 +97,13 @@ class Evaluator(ABC, Generic[M]):
     @abstractmethod
     def answers(self, tuned: M, base: M | None) -> Iterable[dict[str, Any]]:
         """What answers.jsonl says of each row."""
+
+    def who(self, which: str) -> list[object]:
+        """What the answers of a model depend on beside the prompts."""
+        folders = [stamp(self.base_path)]
+        if which == "tuned":
+            folders.append(stamp(self.trained.folder))
+        return [which, self.device, self.dtype, *folders]
 
     @property
     def max_rows(self) -> int | None:

@@ -7,6 +7,7 @@ alone prefers the short ones."""
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -110,13 +111,18 @@ class Questions(Evaluator[Chosen]):
         choosing = [place for place, one in enumerate(questions) if one.choices]
         writing = [place for place, one in enumerate(questions) if not one.choices]
         share = len(choosing) / len(questions)
-        likely = [*self._losses(model, choosing, lambda done: tell(share * done, said))]
+        likely = self._losses(model, choosing, which, lambda done: tell(share * done, said))
         answers = write_answers(
             model,
             self.tokenizer,
             [self.asked[place][0].input_ids for place in writing],
             max_new_tokens=self.max_new_tokens,
             tell=lambda done: tell(share + (1 - share) * done, said),
+            kept=self.kept.answers(
+                self.who(which),
+                [self.asked[place][0].input_ids for place in writing],
+                self.max_new_tokens,
+            ),
         )
         written, chosen = iter(answers), iter(likely)
         given: list[str] = []
@@ -133,14 +139,23 @@ class Questions(Evaluator[Chosen]):
             unscaled[place] = int(np.argmax(sums)) == one.right
         return Chosen(given, right, unscaled)
 
-    def _losses(self, model: Any, places: Sequence[int], tell: Share) -> Iterator[list[float]]:
-        """Of each choice of each of these questions."""
+    def _losses(
+        self, model: Any, places: Sequence[int], which: str, tell: Share
+    ) -> Iterator[list[float]]:
+        """Of each choice of each of these questions, but for those that are kept."""
+        asked = [[(row.input_ids, row.loss_tokens) for row in self.asked[at]] for at in places]
+        kept = self.kept.answers([*self.who(which), "choices"], asked, 0)
         for number, place in enumerate(places):
+            if number in kept.known:
+                yield json.loads(kept.known[number])
+                continue
             rows = self.asked[place]
             if virtual_tokens(model):
-                yield list(answer_losses(model, rows, lambda done: None).sums)
+                losses = answer_losses(model, rows, lambda done: None).sums.tolist()
             else:
-                yield choice_losses(model, rows)
+                losses = choice_losses(model, rows)
+            kept.wrote(number, json.dumps(losses))
+            yield losses
             tell((number + 1) / len(places))
 
     def more(self, tuned: Chosen, base: Chosen | None) -> dict[str, Any]:
