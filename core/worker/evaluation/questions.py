@@ -111,7 +111,7 @@ class Questions(Evaluator[Chosen]):
         choosing = [place for place, one in enumerate(questions) if one.choices]
         writing = [place for place, one in enumerate(questions) if not one.choices]
         share = len(choosing) / len(questions)
-        likely = self._losses(model, choosing, which, lambda done: tell(share * done, said))
+        likely = [*self._losses(model, choosing, which, lambda done: tell(share * done, said))]
         answers = write_answers(
             model,
             self.tokenizer,
