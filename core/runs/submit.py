@@ -123,12 +123,22 @@ def _check_asked(workspace: Workspace, store: Store, run_id: str, params: dict[s
     """Raises TunesmithError where a benchmark or tasks cannot be asked: of this run, or of others
     too, or both at once."""
     check_target(Target("run", run_job(store, run_id).id, params["checkpoint"]), workspace)
-    if params.get("against") or params.get("judge"):
+    if params.get("judge"):
         raise ModelError(
-            _("A benchmark is asked of the run's model and its base alone."),
-            _("Leave the other models and the judge out."),
+            _("A benchmark has right answers: no judge is asked."), _("Leave the judge out.")
+        )
+    others = [parse_target(text) for text in params.get("against") or []]
+    if params.get("benchmark") and any(one.kind not in ("run", "model") for one in others):
+        raise ModelError(
+            _("A benchmark is asked of runs and model folders: they tell how likely a choice is."),
+            _("Leave the other models out."),
         )
     if params.get("tasks"):
+        if others:
+            raise ModelError(
+                _("Tasks of lm-eval are asked of the run's model and its base alone."),
+                _("Leave the other models out."),
+            )
         if params.get("benchmark") or params.get("dataset"):
             raise ModelError(
                 _("Tasks of lm-eval bring their own questions."),

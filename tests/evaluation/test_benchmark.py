@@ -173,10 +173,26 @@ def test_a_benchmark_goes_on_from_the_questions_that_were_asked(
         assert resumed[side] == whole[side]
 
 
+def test_other_models_are_asked_the_same_questions(world: TinyWorld, tuned: RunFolder) -> None:
+    """The run itself does as well as it does; the base as a model of its own as the base does."""
+    rows = [*rows_of_colours(True), *rows_of_colours(False)]
+    folder = ask(world, tuned, rows, against=["run:tuned-run", "model:tiny"])
+    result = shown_report(folder)
+    same, base = result["others"]
+    assert same["numbers"] == result["tuned"] and base["numbers"] == result["base"]
+    assert (same["compared"]["wins"], same["compared"]["losses"]) == (0, 0)
+    assert base["compared"] == result["compared"] and base["compared"]["wins"] > 12
+    assert {"tuned", "base", "other1", "other2"} == set(read_answers(folder)[0].sides)
+
+
 def test_what_cannot_be_asked_is_refused_before_the_work(
     world: TinyWorld, tuned: RunFolder
 ) -> None:
-    with pytest.raises(ModelError, match="its base alone"):
+    with pytest.raises(ModelError, match="no judge is asked"):
         ask(world, tuned, rows_of_colours(True), judge="run:tuned-run")
+    gguf = world.workspace.uploads / "a.gguf"
+    gguf.touch()
+    with pytest.raises(ModelError, match="of runs and model folders"):
+        ask(world, tuned, rows_of_colours(True), against=[f"gguf:{gguf}"])
     with pytest.raises(DataError, match="no question that can be asked"):
         ask(world, tuned, [{"text": "no question"}])

@@ -231,7 +231,7 @@ def test_what_cannot_be_asked_names_the_task(ask: Callable[..., Path]) -> None:
     with pytest.raises(ModelError, match="bring their own questions"):
         ask("colours_choice", dataset="colours")
     with pytest.raises(ModelError, match="its base alone"):
-        ask("colours_choice", judge="run:tuned-run")
+        ask("colours_choice", against=["run:tuned-run"])
 
 
 def test_tasks_may_run_code_and_lie_where_the_owner_said(

@@ -42,6 +42,7 @@ class Evaluator(ABC, Generic[M]):
     kind: ClassVar[Kind]
     forms: ClassVar[Sequence[str]] = ()  # of rows; empty for those that the method learns from
     found: HeldOut[Any]
+    tokenizer: Any
     tokens = 0  # that were read
     max_new_tokens = 0
 
