@@ -25,6 +25,7 @@ from webui.answers import AnswersView
 from webui.beginning import Beginning
 from webui.choice import Dropdown
 from webui.context import CHOICE, QUIET, App, Shared
+from webui.evaluate_tasks import TasksView
 from webui.job_progress import JobProgress
 from webui.report import report
 from webui.run_choice import find_run, run_choices, run_picker, trained_runs
@@ -114,6 +115,7 @@ class _Evaluate:
                     min_width=240,
                 )
             self.wrong = gr.HTML(elem_id="evaluate-wrong", apply_default_css=False)
+            self.tasks = TasksView(self.app)
             with gr.Row(elem_classes="picker"):
                 self.pattern = gr.Textbox(
                     label=_("Pattern of a right answer"),
@@ -208,7 +210,7 @@ class _Evaluate:
         return messages.note(told) + messages.note(lost)
 
     def begin(self, data: Updates) -> Updates:
-        params = {
+        params: dict[str, Any] = {
             "checkpoint": data[self.checkpoint],
             "max_rows": int(data[self.rows]),
             "compare_base": data[self.compare],
@@ -221,10 +223,11 @@ class _Evaluate:
             "benchmark": data[self.benchmark],
         }
         try:
+            params |= self.tasks.params(data)
             submit_evaluation(self.app.workspace, self.app.store, data[self.shared.run], params)
         except TunesmithError as problem:
             return {self.said: messages.error(problem)}
-        return {self.said: "", self.wrong: "", self.benchmark: None}
+        return {self.said: "", self.wrong: "", self.benchmark: None, **self.tasks.clear()}
 
     def refresh(self, data: Updates) -> Updates:
         """A report that has become ready is shown at once."""
@@ -261,11 +264,12 @@ class _Evaluate:
         parts = {*self.beginning.outputs, *fields, *boxes}
         shared.on_show("evaluate", self.open, {run, self.dataset}, parts)
         asked = {run, self.checkpoint, self.rows, *fields, self.pattern, self.general}
-        asked = (asked | {self.rubric, self.benchmark}) - {self.form}
-        told = {self.said, self.wrong, self.benchmark}
+        asked = (asked | {self.rubric, self.benchmark} | self.tasks.fields) - {self.form}
+        told = {self.said, self.wrong, self.benchmark, *self.tasks.clear()}
         begun = self.start.click(self.begin, asked, told, **quiet)
         changed = [self.benchmark.upload, self.benchmark.clear]
         gr.on(changed, self.look, self.benchmark, self.wrong, **quiet)
+        self.tasks.wire()
         self.jobs.wire(shared, "evaluate", run, self.start, begun)
         shared.on_tick(self.refresh, {run, self.newest}, boxes)
         self.earlier.input(self.choose, {run, self.earlier}, drawn, **CHOICE)

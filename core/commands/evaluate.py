@@ -27,7 +27,13 @@ def add(commands: Any, common: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--checkpoint", default="final", help=_("such as checkpoint-40 (%(default)s)")
     )
-    parser.add_argument("--max-rows", type=int, metavar="N", help=_("only so many rows"))
+    parser.add_argument(
+        "--max-rows",
+        "--limit",
+        type=int,
+        metavar="N",
+        help=_("only so many rows; with --tasks the first of each task"),
+    )
     parser.add_argument(
         "--max-new-tokens",
         type=int,
@@ -36,6 +42,7 @@ def add(commands: Any, common: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--no-base", action="store_true", help=_("leave the base model out"))
     _add_rows(parser.add_mutually_exclusive_group())
+    _add_tasks(parser)
     parser.add_argument(
         "--against",
         action="append",
@@ -82,6 +89,29 @@ def _add_rows(rows: Any) -> None:
             "the questions of a file: with choices, the most probable one counts, else the answer"
         ),
     )
+    rows.add_argument(
+        "--tasks",
+        metavar="NAME[,NAME]",
+        help=_("tasks of lm-eval by name, such as arc_easy,gsm8k"),
+    )
+
+
+def _add_tasks(parser: argparse.ArgumentParser) -> None:
+    """What lm-eval takes beside the names of tasks, called as there."""
+    parser.add_argument(
+        "--include", metavar="FOLDER", help=_("a folder with tasks of your own, as YAML")
+    )
+    parser.add_argument(
+        "--num-fewshot",
+        type=int,
+        metavar="N",
+        help=_("examples before each question of a task (else each task's own number)"),
+    )
+    parser.add_argument(
+        "--apply-chat-template",
+        action="store_true",
+        help=_("ask the tasks through the model's chat template"),
+    )
 
 
 def run(args: argparse.Namespace, output: Output) -> int:
@@ -97,24 +127,17 @@ def run(args: argparse.Namespace, output: Output) -> int:
         raise UsageError(_("--report takes a file that ends in {names}.", names=", ".join(ENDINGS)))
     if any(number is not None and number < 1 for number in (args.max_rows, args.max_new_tokens)):
         raise UsageError(_("--max-rows and --max-new-tokens are at least 1."))
+    if args.tasks is None and (args.include or args.apply_chat_template or args.num_fewshot):
+        raise UsageError(
+            _("--include, --num-fewshot and --apply-chat-template need the names: --tasks NAME.")
+        )
     store = Store.open(open_workspace(args))
     run_id = find_run(store, args.run_id)
     others = [*args.against, *filter(None, [args.judge])]
     named = [target.partition(":")[2] for target in others]
-    workspace = open_for_run(args, run_id, args.file, args.benchmark, *named)
-    params = {
-        "checkpoint": args.checkpoint,
-        "max_rows": args.max_rows,
-        "max_new_tokens": args.max_new_tokens,
-        "compare_base": not args.no_base,
-        "dataset": args.dataset or _imported(workspace, args.file, output),
-        "against": args.against,
-        "pattern": args.pattern,
-        "general": not args.no_general,
-        "judge": args.judge,
-        "rubric": args.rubric,
-        "benchmark": args.benchmark,
-    }
+    workspace = open_for_run(args, run_id, args.file, args.benchmark, args.include, *named)
+    params = _params(args)
+    params["dataset"] = args.dataset or _imported(workspace, args.file, output)
     job = submit_evaluation(workspace, store, run_id, params)
     job, _result = follow(workspace, store, job, output)
     say_end(job, output)
@@ -133,6 +156,31 @@ def run(args: argparse.Namespace, output: Output) -> int:
     }
     output.result(data, report_text(report) if report else "")
     return exit_code(job)
+
+
+def _params(args: argparse.Namespace) -> dict[str, Any]:
+    """The parameters of the job, but for the data set."""
+    from core.evaluation.lm_eval_tasks import parse_tasks
+
+    tasks = parse_tasks(args.tasks or "")
+    if args.tasks is not None and not tasks:
+        raise UsageError(_("--tasks takes names with commas between them, such as arc_easy,gsm8k."))
+    return {
+        "checkpoint": args.checkpoint,
+        "max_rows": args.max_rows,
+        "max_new_tokens": args.max_new_tokens,
+        "compare_base": not args.no_base,
+        "against": args.against,
+        "pattern": args.pattern,
+        "general": not args.no_general,
+        "judge": args.judge,
+        "rubric": args.rubric,
+        "benchmark": args.benchmark,
+        "tasks": tasks,
+        "include": args.include,
+        "num_fewshot": args.num_fewshot,
+        "apply_chat_template": args.apply_chat_template,
+    }
 
 
 def _imported(workspace: Workspace, file: str | None, output: Output) -> str | None:

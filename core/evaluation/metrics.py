@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -287,7 +287,47 @@ class Chosen:
         return share(float(known.sum()), len(known)) if len(known) else None
 
 
-Measured = Written | Labelled | Paired | Rewarded | Chosen
+@dataclass(frozen=True)
+class Tasked:
+    """What lm-eval counted of the tasks that were asked for, of the parts of groups of them, and
+    what is no share; the questions of all tasks, each with its task and as lm-eval keeps it, and
+    their scores by the `main` metric of their task. `rows` are those measured and those there are,
+    `shots` the examples before each question."""
+
+    asked: Parts
+    parts: Parts
+    others: Parts
+    scores: Array
+    samples: list[tuple[str, Any]]
+    main: dict[str, str]
+    rows: dict[str, tuple[int, int]]
+    shots: dict[str, int]
+
+    def by_task(self) -> dict[str, Array]:
+        """The scores of each task's questions."""
+        names = np.array([name for name, _sample in self.samples])
+        return {name: self.scores[names == name] for name in self.main}
+
+    @metric(N_("Task"), N_("As lm-eval counts it, with its standard error"), "share")
+    def tasks(self) -> Parts | None:
+        return self.asked or None
+
+    @metric(N_("All questions"), N_("Share of the questions of all tasks that are right"), "share")
+    def all_tasks(self) -> Estimate | None:
+        return _mean_of_known(self.scores) if len(self.main) > 1 else None
+
+    @metric(N_("Task"), N_("As lm-eval counts it, with its standard error"))
+    def task_numbers(self) -> Parts | None:
+        return self.others or None
+
+    @metric(N_("Part"), N_("A task of a group, as lm-eval counts it"), "share")
+    def subtasks(self) -> Parts | None:
+        return self.parts or None
+
+
+METRICS["subtasks"] = replace(METRICS["subtasks"], of=Tasked)  # folded, for there may be fifty
+
+Measured = Written | Labelled | Paired | Rewarded | Chosen | Tasked
 
 
 def numbers_of(measured: Measured) -> Numbers:
@@ -319,6 +359,8 @@ def difference_of(tuned: Measured, base: Measured) -> Parts:
         return {"reward": mean(apart[~np.isnan(apart)])}
     if isinstance(tuned, Chosen) and isinstance(base, Chosen):
         return {"score": mean(tuned.right - base.right)}
+    if isinstance(tuned, Tasked) and isinstance(base, Tasked):
+        return {"score": mean(tuned.scores - base.scores)} if len(tuned.scores) else {}
     assert isinstance(tuned, Written) and isinstance(base, Written), "others have no base"
     found: Parts = {}
     if tuned.sums is not None and base.sums is not None and base.tokens is not None:

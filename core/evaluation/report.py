@@ -4,6 +4,7 @@ shown. And the evaluations of a run, as their folders tell."""
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -27,9 +28,9 @@ VERSION = 1
 # Beside result.json: what each row, and each general prompt, was answered; what the judge said.
 ANSWERS, GENERAL, JUDGED = "answers.jsonl", "general.jsonl", "judged.jsonl"
 
-Kind = Literal["answers", "texts", "labels", "pairs", "rewards", "questions"]
+Kind = Literal["answers", "texts", "labels", "pairs", "rewards", "questions", "tasks"]
 """What was measured: answers and their loss, how well texts are known, labels, the order of pairs,
-the rewards of answers, or the questions of a benchmark."""
+the rewards of answers, the questions of a benchmark, or tasks of lm-eval."""
 
 
 # Numbers without which a report of this kind says nothing.
@@ -40,6 +41,7 @@ _NEEDED: dict[Kind, tuple[str, ...]] = {
     "pairs": ("pair_accuracy", "margin"),
     "rewards": ("reward",),
     "questions": ("acc_norm",),
+    "tasks": (),
 }
 
 
@@ -53,6 +55,13 @@ def kind_of(method: str) -> Kind:
     if known.generates:
         return "rewards"
     return "texts" if known.section == "text" else "answers"
+
+
+def asked_kind(params: Mapping[str, Any]) -> Kind | None:
+    """What an evaluation was asked to measure in place of what the run's method is measured by."""
+    if params.get("benchmark"):
+        return "questions"
+    return "tasks" if params.get("tasks") else None
 
 
 def has_base(kind: Kind) -> bool:
@@ -182,6 +191,16 @@ class Judged(_Part):
     p_value: float
 
 
+class TaskNumbers(_Part):
+    """A task of lm-eval: what its questions are compared by, and how the tuned model did beside its
+    base on them."""
+
+    name: str
+    metric: str
+    rows: int
+    compared: Compared | None = None
+
+
 class Skill(_Part):
     """How many of the general prompts of an area (of `core.evaluation.general`) each model answers
     well."""
@@ -226,6 +245,7 @@ class Report(_Part):
     compared: Compared | None = None
     others: list[Other] = []
     general: list[Skill] = []
+    tasks: list[TaskNumbers] = []
     judged: Judged | None = None
     notes: list[Note | str] = []
     differences: list[Row] = []

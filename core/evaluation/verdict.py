@@ -15,6 +15,7 @@ from core.methods import METHODS
 
 # With fewer rows than this even a clear difference is a hint only.
 _FEW_ROWS = 20
+_MOST_NAMED = 6  # tasks; of more the names that were asked for say enough
 _CHANCE = 0.5  # the share of pairs that guessing puts in order
 
 _NOTES = {
@@ -67,6 +68,9 @@ _NOTES = {
     "taken_over": N_(
         "Answers taken over from an evaluation that did not come to its end: {answers}."
     ),
+    "first_rows": N_("{measured} of {total} questions were asked: the first of each task."),
+    "shots": N_("Examples before each question (few-shot): {shots}."),
+    "chat_template": N_("The questions were asked through the chat template."),
     "chance": N_("Guessing would get {share:.0f} % of the choices right."),
     "no_reward": N_(
         "No function applies, as where a reference answer is missing, and they are left out: "
@@ -409,6 +413,73 @@ def _questions(report: Report) -> list[str]:
     return [said, *_score_judgement(report.difference["score"], report.compared, report.rows)]
 
 
+def _tasks(report: Report) -> list[str]:
+    """All questions together; of several tasks also those that changed beyond doubt, where the
+    doubt is shared out among them (Bonferroni)."""
+    name, tuned, base = _all_questions(report)
+    if tuned is None:
+        return _of_numbers(report)
+    told = {"name": name, "tuned": _percent(tuned)}
+    if base is None or report.difference is None:
+        return [_("The tuned model gets {tuned} of {name} right.", **told)]
+    said = _(
+        "The tuned model gets {tuned} of {name} right, the base {base}.",
+        base=_percent(base),
+        **told,
+    )
+    apart = report.difference["score"]
+    return [said, *_score_judgement(apart, report.compared, report.rows), *_changed(report)]
+
+
+def _all_questions(report: Report) -> tuple[str, Estimate | None, Estimate | None]:
+    """(what was asked, the tuned model's share of right answers, the base's)."""
+    total, names = report.number("all_tasks"), [one.name for one in report.tasks]
+    if total is not None:
+        name = ", ".join(names) if len(names) <= _MOST_NAMED else report.dataset.name
+        return name, total, report.number("all_tasks", "base")
+    for one in report.tasks:
+        for name, tuned in report.parts("tasks").items():
+            if name.startswith(f"{one.name} ({one.metric}"):
+                return name, tuned, report.parts("tasks", "base").get(name)
+    return report.dataset.name, None, None
+
+
+def _changed(report: Report) -> list[str]:
+    if len(report.tasks) < 2:
+        return []
+    sure = [
+        (one.name, one.compared)
+        for one in report.tasks
+        if one.compared is not None and one.compared.p_value < 0.05 / len(report.tasks)
+    ]
+    better = ", ".join(name for name, rows in sure if rows.wins > rows.losses)
+    worse = ", ".join(name for name, rows in sure if rows.wins < rows.losses)
+    told: list[str] = []
+    if better:
+        told.append(_("Clearly better in {tasks}.", tasks=better))
+    if worse:
+        told.append(_("Clearly worse in {tasks}.", tasks=worse))
+    return told
+
+
+def _of_numbers(report: Report) -> list[str]:
+    """Of tasks that count no right answers, such as perplexities."""
+    show, before = _decimal(".3f"), report.parts("task_numbers", "base")
+    told: list[str] = []
+    for name, number in report.parts("task_numbers").items():
+        if name in before:
+            said = _(
+                "In {name} the tuned model has {tuned}, the base {base}.",
+                name=name,
+                tuned=show(number),
+                base=show(before[name]),
+            )
+        else:
+            said = _("In {name} the tuned model has {tuned}.", name=name, tuned=show(number))
+        told.append(said)
+    return told
+
+
 _VERDICTS: dict[Kind, Callable[[Report], list[str]]] = {
     "answers": _answers,
     "texts": _texts,
@@ -416,6 +487,7 @@ _VERDICTS: dict[Kind, Callable[[Report], list[str]]] = {
     "pairs": _pairs,
     "rewards": _rewards,
     "questions": _questions,
+    "tasks": _tasks,
 }
 
 

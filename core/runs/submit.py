@@ -15,6 +15,8 @@ from core.errors import ConfigError, ExportError, JobError, ModelError
 from core.evaluation.answers.regex_match import check_pattern
 from core.evaluation.benchmark import read_benchmark
 from core.evaluation.judge import judge_of
+from core.evaluation.lm_eval_tasks import check_tasks
+from core.evaluation.report import asked_kind
 from core.evaluation.targets import Target, check_target, parse_target
 from core.export.combine import find_shares, parse_combination
 from core.export.formats import find_format
@@ -111,21 +113,43 @@ def submit_evaluation(
         check_target(judge_of(params["judge"]), workspace)
     if params.get("pattern"):
         check_pattern(params["pattern"])
-    file = _check_benchmark(workspace, store, run_id, params) if params.get("benchmark") else None
+    if asked_kind(params):
+        _check_asked(workspace, store, run_id, params)
+    file = _check_benchmark(workspace, params) if params.get("benchmark") else None
     return _submit_task(workspace, store, "evaluate", run_id, params, file)
 
 
-def _check_benchmark(
-    workspace: Workspace, store: Store, run_id: str, params: dict[str, Any]
-) -> Path:
-    """The file of a benchmark, and its name in `params` that of the job's copy. Raises
-    TunesmithError where it has no question, or the run's model cannot be asked one."""
+def _check_asked(workspace: Workspace, store: Store, run_id: str, params: dict[str, Any]) -> None:
+    """Raises TunesmithError where a benchmark or tasks cannot be asked: of this run, or of others
+    too, or both at once."""
     check_target(Target("run", run_job(store, run_id).id, params["checkpoint"]), workspace)
-    if params.get("against") or params.get("judge"):
+    if params.get("judge"):
         raise ModelError(
-            _("A benchmark is asked of the run's model and its base alone."),
-            _("Leave the other models and the judge out."),
+            _("A benchmark has right answers: no judge is asked."), _("Leave the judge out.")
         )
+    others = [parse_target(text) for text in params.get("against") or []]
+    if params.get("benchmark") and any(one.kind not in ("run", "model") for one in others):
+        raise ModelError(
+            _("A benchmark is asked of runs and model folders: they tell how likely a choice is."),
+            _("Leave the other models out."),
+        )
+    if params.get("tasks"):
+        if others:
+            raise ModelError(
+                _("Tasks of lm-eval are asked of the run's model and its base alone."),
+                _("Leave the other models out."),
+            )
+        if params.get("benchmark") or params.get("dataset"):
+            raise ModelError(
+                _("Tasks of lm-eval bring their own questions."),
+                _("Leave the file and the data set out."),
+            )
+        check_tasks(params, workspace)
+
+
+def _check_benchmark(workspace: Workspace, params: dict[str, Any]) -> Path:
+    """The file of a benchmark, and its name in `params` that of the job's copy. Raises DataError
+    where it has no question."""
     file = workspace.confine(params["benchmark"])
     read_benchmark(file)
     copied = f"benchmark{''.join(file.suffixes)}"

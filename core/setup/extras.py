@@ -136,6 +136,13 @@ _TABLE = (
         alone=False,
     ),
     Extra(
+        "lm-eval",
+        ("lm_eval==0.4.13",),
+        "lm_eval",
+        N_("lm-eval: thousands of public benchmarks by their names, such as arc_easy or mmlu."),
+        alone=False,
+    ),
+    Extra(
         "gguf",
         (
             "xllamacpp==2026.10.11549",

@@ -13,7 +13,9 @@ from core.evaluation.answer_rows import read_answers, slices
 from core.evaluation.benchmark import Question, read_benchmark
 from core.jobs.job import Job, write_record
 from core.jobs.store import Store
+from core.progress import Stopped
 from core.runs.submit import submit_evaluation
+from core.worker.evaluation import questions
 from core.worker.evaluation.run import run_evaluation
 from core.workspace import RunFolder, Workspace
 from tests.tiny_model import (
@@ -139,10 +141,58 @@ def test_without_choices_the_answer_counts(world: TinyWorld, tuned: RunFolder) -
     assert not any("Guessing" in told for told in result["notes"])
 
 
+def test_a_benchmark_goes_on_from_the_questions_that_were_asked(
+    world: TinyWorld, tuned: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With choices and without; a question is not asked twice, and the numbers are the same."""
+    rows = [*rows_of_colours(True), *rows_of_colours(False)]
+    whole = shown_report(ask(world, tuned, rows))
+    real_choices, real_answers = questions.choice_losses, questions.write_answers
+    asked: list[str] = []
+
+    def choices(model: Any, rows: Any) -> list[float]:
+        asked.append("choice")
+        if asked.count("choice") == 15:  # the third of the base
+            raise Stopped
+        return real_choices(model, rows)
+
+    def answers(model: Any, tokenizer: Any, prompts: Any, **how: Any) -> list[str]:
+        asked.extend(["answer"] * (len(prompts) - len(how["kept"].known)))
+        return real_answers(model, tokenizer, prompts, **how)
+
+    monkeypatch.setattr(questions, "choice_losses", choices)
+    monkeypatch.setattr(questions, "write_answers", answers)
+    with pytest.raises(AssertionError, match="stopped"):
+        ask(world, tuned, rows)
+    asked.clear()
+    resumed = shown_report(ask(world, tuned, rows))
+    assert asked.count("choice") == 10 and asked.count("answer") == 12
+    told = "Answers taken over from an evaluation that did not come to its end: 26."
+    assert told in resumed["notes"]
+    for side in ("tuned", "base"):
+        assert resumed[side] == whole[side]
+
+
+def test_other_models_are_asked_the_same_questions(world: TinyWorld, tuned: RunFolder) -> None:
+    """The run itself does as well as it does; the base as a model of its own as the base does."""
+    rows = [*rows_of_colours(True), *rows_of_colours(False)]
+    folder = ask(world, tuned, rows, against=["run:tuned-run", "model:tiny"])
+    result = shown_report(folder)
+    same, base = result["others"]
+    assert same["numbers"] == result["tuned"] and base["numbers"] == result["base"]
+    assert (same["compared"]["wins"], same["compared"]["losses"]) == (0, 0)
+    assert base["compared"] == result["compared"] and base["compared"]["wins"] > 12
+    assert {"tuned", "base", "other1", "other2"} == set(read_answers(folder)[0].sides)
+
+
 def test_what_cannot_be_asked_is_refused_before_the_work(
     world: TinyWorld, tuned: RunFolder
 ) -> None:
-    with pytest.raises(ModelError, match="its base alone"):
+    with pytest.raises(ModelError, match="no judge is asked"):
         ask(world, tuned, rows_of_colours(True), judge="run:tuned-run")
+    gguf = world.workspace.uploads / "a.gguf"
+    gguf.touch()
+    with pytest.raises(ModelError, match="of runs and model folders"):
+        ask(world, tuned, rows_of_colours(True), against=[f"gguf:{gguf}"])
     with pytest.raises(DataError, match="no question that can be asked"):
         ask(world, tuned, [{"text": "no question"}])

@@ -3,7 +3,9 @@ them, marks, answers side by side as they are written, a stop, and rows for the 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,8 +14,10 @@ from playwright.sync_api import Page, expect
 from core.chat.conversations import list_conversations
 from core.data.registry import list_datasets
 from core.evaluation.marks import read_marks
+from core.jobs.job import read_record
 from core.jobs.store import Store
 from core.rules import parse_config
+from core.setup.extras import missing
 from tests.e2e.serving import Served
 from tests.tiny_model import (
     TinyWorld,
@@ -57,8 +61,31 @@ def run_id(world: TinyWorld) -> str:
 
 
 @pytest.fixture(scope="module")
-def served(world: TinyWorld, run_id: str) -> Iterator[Served]:
-    server = Served(world.root, "--port", "7967")
+def tasks(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a task of one's own for lm-eval."""
+    folder = tmp_path_factory.mktemp("tasks")
+    rows = [{"question": f"a {one}", "choices": ["yes", "no"], "gold": 0} for one in "abcdef"]
+    data = folder / "rows.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    task = {
+        "task": "letters",
+        "dataset_path": "json",
+        "dataset_kwargs": {"data_files": str(data)},
+        "test_split": "train",
+        "output_type": "multiple_choice",
+        "doc_to_text": "{{question}}",
+        "doc_to_choice": "{{choices}}",
+        "doc_to_target": "gold",
+        "metric_list": [{"metric": "acc"}],
+        "metadata": {"version": 1.0},
+    }
+    (folder / "letters.yaml").write_text(json.dumps(task))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def served(world: TinyWorld, run_id: str, tasks: Path) -> Iterator[Served]:
+    server = Served(world.root, "--port", "7967", "--allow", str(tasks))
     yield server
     server.end()
 
@@ -94,6 +121,68 @@ def test_what_became_of_each_row(page: Page, served: Served, world: TinyWorld, r
     with page.expect_download() as begun:
         report.get_by_role("link", name=".html").click()
     assert "<h1>Evaluation</h1>" in begun.value.path().read_text(encoding="utf-8")
+
+
+def asked(world: TinyWorld, run_id: str) -> dict[str, Any]:
+    """The parameters of the newest evaluation."""
+    folders = (world.workspace.run(run_id).root / "evaluations").iterdir()
+    newest = max(folders, key=lambda folder: folder.stat().st_ctime_ns)
+    return dict(read_record(newest)["params"])
+
+
+def test_a_judge_is_chosen_from_the_list(
+    page: Page, served: Served, world: TinyWorld, run_id: str
+) -> None:
+    """Each run and each base can judge; a name that is typed is one of the endpoint, and there is
+    none."""
+    page.goto(f"{served.address}/?tab=evaluate&run={run_id}")
+    page.get_by_text("Other rows, other models").click()
+    judge = page.locator("#evaluate-judge input")
+    judge.click()
+    options = page.get_by_role("option")
+    expect(options.filter(has_text="None")).to_have_count(1)
+    expect(options.filter(has_text="colours")).to_have_count(1)
+    options.filter(has_text="Base: tiny").click()
+    page.locator("#evaluate-rubric textarea").fill("The shorter one.")
+    page.locator("#evaluate-start").click()
+    page.locator("#evaluate-stop, #evaluate-status [data-act=stop]").first.click()
+    expect(page.locator("#evaluate-start")).to_be_enabled()
+    params = asked(world, run_id)
+    assert params["judge"] == "model:tiny" and params["rubric"] == "The shorter one."
+
+    judge.fill("a-model-of-nobody")
+    judge.press("Enter")
+    page.locator("#evaluate-start").click()
+    expect(page.locator("#evaluate-said [role=alert]")).to_contain_text("endpoint")
+
+
+def test_tasks_of_lm_eval_by_name(
+    page: Page, served: Served, world: TinyWorld, run_id: str, tasks: Path
+) -> None:
+    """A name that there is not is told at the field; where lm-eval is missing, it is offered."""
+    page.goto(f"{served.address}/?tab=evaluate&run={run_id}")
+    page.get_by_text("Other rows, other models").click()
+    names, said = page.locator("#evaluate-tasks input"), page.locator("#evaluate-tasks-said")
+    expect(page.locator("#evaluate-include")).to_be_hidden()
+    names.fill("lettres")
+    names.press("Tab")
+    expect(page.locator("#evaluate-include")).to_be_visible()
+    if missing(["lm-eval"]):
+        expect(page.locator("#install-evaluate-extras")).to_have_text("Install lm_eval")
+        return
+    page.locator("#evaluate-include input").fill(str(tasks))
+    page.locator("#evaluate-include input").press("Tab")
+    expect(said).to_contain_text("Near names: letters")
+    names.fill("letters")
+    names.press("Tab")
+    expect(said).to_contain_text("lm-eval has it")
+    page.locator("#evaluate-base input").uncheck()
+    page.locator("#evaluate-start").click()
+    verdict = page.locator("#evaluate-report .verdict")
+    expect(verdict).to_contain_text("of letters (acc) right")
+    expect(names).to_have_value("")
+    expect(page.locator("#evaluate-include")).to_be_hidden()
+    assert asked(world, run_id)["tasks"] == ["letters"]
 
 
 def test_asked_side_by_side_and_what_follows(

@@ -12,7 +12,7 @@ from core.jobs.task import Task
 from core.language import N_
 from core.models.trained import TrainedModel
 from core.progress import Tell
-from core.worker.evaluation.kept import Kept
+from core.worker.evaluation.kept import Kept, stamp
 from core.worker.evaluation.rows import HeldOut, held_out
 from core.worker.models.loading import open_before, pick_device, pick_dtype, resolve_base
 from core.workspace import Workspace
@@ -32,7 +32,8 @@ class Evaluator(ABC, Generic[M]):
     It keeps no model, so that the tuned one can make room for its base. Parameters (job.json):
     checkpoint ("final"), dataset (the run's own), max_rows (all), max_new_tokens, compare_base
     (true), benchmark (a file of questions in place of the data set, see
-    `core.worker.evaluation.questions`); of a writer also against (other models, see
+    `core.worker.evaluation.questions`), tasks (names of lm-eval's, in place of it too, see
+    `core.worker.evaluation.harness`); of a writer also against (other models, see
     `core.evaluation.targets`), general (true: the general prompts too), pattern (a regular
     expression of right answers),
     judge (another model; without its kind, one of the endpoint) and rubric.
@@ -41,6 +42,7 @@ class Evaluator(ABC, Generic[M]):
     kind: ClassVar[Kind]
     forms: ClassVar[Sequence[str]] = ()  # of rows; empty for those that the method learns from
     found: HeldOut[Any]
+    tokenizer: Any
     tokens = 0  # that were read
     max_new_tokens = 0
 
@@ -96,6 +98,13 @@ class Evaluator(ABC, Generic[M]):
     @abstractmethod
     def answers(self, tuned: M, base: M | None) -> Iterable[dict[str, Any]]:
         """What answers.jsonl says of each row."""
+
+    def who(self, which: str) -> list[object]:
+        """What the answers of a model depend on beside the prompts."""
+        folders = [stamp(self.base_path)]
+        if which == "tuned":
+            folders.append(stamp(self.trained.folder))
+        return [which, self.device, self.dtype, *folders]
 
     @property
     def max_rows(self) -> int | None:

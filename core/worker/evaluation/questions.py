@@ -7,7 +7,9 @@ alone prefers the short ones."""
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,6 +20,7 @@ from core.evaluation.benchmark import Question, read_benchmark
 from core.evaluation.metrics import Chosen
 from core.evaluation.paired import compared
 from core.evaluation.report import Note, Row, note
+from core.evaluation.targets import Target
 from core.language import _
 from core.progress import Tell
 from core.tokens.prompts import prompt_ids
@@ -32,7 +35,34 @@ from core.worker.evaluation.measure import (
     write_answers,
 )
 from core.worker.evaluation.rows import OTHER_ROWS, HeldOut, spread
+from core.worker.evaluation.targets import ASKED, Loaded
 from core.worker.models.loading import open_trained, virtual_tokens
+
+
+@dataclass(frozen=True)
+class _Side:
+    """A model that is asked: `rows` are the tokens of the questions, `who` what its answers depend
+    on, `said` what is told while it is asked."""
+
+    model: Any
+    tokenizer: Any
+    rows: list[list[TokenizedRow]]
+    who: list[object]
+    said: str
+
+
+def _tokens(one: Question, tokenizer: Any) -> list[TokenizedRow]:
+    """The tokens of a question with each choice behind them; without choices its own alone. Raises
+    ModelError where the chat template refuses it."""
+    before = prompt_ids([{"role": "user", "content": one.text}], tokenizer)
+    if not one.choices:
+        return [TokenizedRow(before, [NO_LOSS] * len(before), len(before))]
+    rows = []
+    for choice in one.choices:
+        ids = list(tokenizer(choice, add_special_tokens=False)["input_ids"])
+        labels = [NO_LOSS] * len(before) + ids
+        rows.append(TokenizedRow(before + ids, labels, len(labels)))
+    return rows
 
 
 class Questions(Evaluator[Chosen]):
@@ -40,6 +70,7 @@ class Questions(Evaluator[Chosen]):
 
     kind = "questions"
     found: HeldOut[Question]
+    others: dict[str, Chosen]
 
     def open(self) -> Any:
         model, self.tokenizer = open_trained(
@@ -50,6 +81,7 @@ class Questions(Evaluator[Chosen]):
     def prepare(self, model: Any) -> HeldOut[Question]:
         file = self.task.folder / str(self.task.params["benchmark"])
         questions, problems = read_benchmark(file)
+        self.others = {}
         places = spread(len(questions), self.max_rows)
         name = str(self.task.params.get("benchmark_name") or file.name)
         fingerprint = hashlib.sha256(file.read_bytes()).hexdigest()
@@ -67,7 +99,7 @@ class Questions(Evaluator[Chosen]):
         kept, reasons = [], list(problems)
         for place, one in enumerate(rows):
             try:
-                choices = self._asked(one)
+                choices = _tokens(one, self.tokenizer)
             except ModelError as error:
                 reasons.append(str(error))
                 continue
@@ -87,36 +119,52 @@ class Questions(Evaluator[Chosen]):
             notes.append(note("spread", measured=len(rows), total=total))
         return notes
 
-    def _asked(self, one: Question) -> list[TokenizedRow]:
-        """The tokens of a question with each choice behind them; without choices its own alone.
-        Raises ModelError where the chat template refuses it."""
-        before = prompt_ids([{"role": "user", "content": one.text}], self.tokenizer)
-        if not one.choices:
-            return [TokenizedRow(before, [NO_LOSS] * len(before), len(before))]
-        rows = []
-        for choice in one.choices:
-            ids = list(self.tokenizer(choice, add_special_tokens=False)["input_ids"])
-            labels = [NO_LOSS] * len(before) + ids
-            rows.append(TokenizedRow(before + ids, labels, len(labels)))
-        return rows
-
     def _rendered(self, place: int) -> str:
         """A question as the model reads it."""
         row = self.asked[place][0]
         return str(self.tokenizer.decode(row.input_ids[: row.labels.count(NO_LOSS)]))
 
     def measure(self, model: Any, tell: Tell, which: str) -> Chosen:
-        questions, said = self.found.rows, ANSWERS_OF[which]
+        side = _Side(model, self.tokenizer, self.asked, self.who(which), ANSWERS_OF[which])
+        return self._measured(side, tell)
+
+    def measure_other(self, target: Target, tell: Tell) -> tuple[str, Chosen]:
+        """(what another run or model is called, what it did), by its own tokenizer and template.
+        Raises ModelError where it cannot read one of the questions."""
+        other = ASKED[target.kind](target, self, self.max_new_tokens)
+        assert isinstance(other, Loaded), "it was checked"
+        tokenizer, said = other.tokenizer(), _("Answers of {model}", model=other.title)
+        rows = [_tokens(one, tokenizer) for one in self.found.rows]
+        longest = max(row.length for choices in rows for row in choices)
+        most = most_positions(other.model)
+        if most is not None and longest > most:
+            raise ModelError(
+                _(
+                    "{model} reads {limit} tokens; a question has {tokens}.",
+                    model=other.title,
+                    limit=most,
+                    tokens=longest,
+                ),
+                _("Leave it out."),
+            )
+        return other.title, self._measured(
+            _Side(other.model, tokenizer, rows, other.who, said), tell
+        )
+
+    def _measured(self, side: _Side, tell: Tell) -> Chosen:
+        questions, said = self.found.rows, side.said
         choosing = [place for place, one in enumerate(questions) if one.choices]
         writing = [place for place, one in enumerate(questions) if not one.choices]
+        prompts = [side.rows[place][0].input_ids for place in writing]
         share = len(choosing) / len(questions)
-        likely = [*self._losses(model, choosing, lambda done: tell(share * done, said))]
+        likely = [*self._losses(side, choosing, lambda done: tell(share * done, said))]
         answers = write_answers(
-            model,
-            self.tokenizer,
-            [self.asked[place][0].input_ids for place in writing],
+            side.model,
+            side.tokenizer,
+            prompts,
             max_new_tokens=self.max_new_tokens,
             tell=lambda done: tell(share + (1 - share) * done, said),
+            kept=self.kept.answers(side.who, prompts, self.max_new_tokens),
         )
         written, chosen = iter(answers), iter(likely)
         given: list[str] = []
@@ -133,14 +181,21 @@ class Questions(Evaluator[Chosen]):
             unscaled[place] = int(np.argmax(sums)) == one.right
         return Chosen(given, right, unscaled)
 
-    def _losses(self, model: Any, places: Sequence[int], tell: Share) -> Iterator[list[float]]:
-        """Of each choice of each of these questions."""
+    def _losses(self, side: _Side, places: Sequence[int], tell: Share) -> Iterator[list[float]]:
+        """Of each choice of each of these questions, but for those that are kept."""
+        asked = [[(row.input_ids, row.loss_tokens) for row in side.rows[at]] for at in places]
+        kept = self.kept.answers([*side.who, "choices"], asked, 0)
         for number, place in enumerate(places):
-            rows = self.asked[place]
-            if virtual_tokens(model):
-                yield list(answer_losses(model, rows, lambda done: None).sums)
+            if number in kept.known:
+                yield json.loads(kept.known[number])
+                continue
+            rows = side.rows[place]
+            if virtual_tokens(side.model):
+                losses = answer_losses(side.model, rows, lambda done: None).sums.tolist()
             else:
-                yield choice_losses(model, rows)
+                losses = choice_losses(side.model, rows)
+            kept.wrote(number, json.dumps(losses))
+            yield losses
             tell((number + 1) / len(places))
 
     def more(self, tuned: Chosen, base: Chosen | None) -> dict[str, Any]:
@@ -173,7 +228,7 @@ class Questions(Evaluator[Chosen]):
                 "choices": one.choices,
                 "meta": one.meta,
             }
-            for name, side in sides_of(tuned, base).items():
+            for name, side in {**sides_of(tuned, base), **self.others}.items():
                 line[name] = side.given[place]
                 line[f"{name}_score"] = float(side.right[place])
             yield line

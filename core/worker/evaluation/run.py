@@ -13,7 +13,7 @@ from typing import Any
 
 from core.errors import ModelError
 from core.evaluation.judge import MOST_TOKENS, SCHEMA, Pair, Reply, is_readable, judge, judge_of
-from core.evaluation.metrics import Written, difference_of, numbers_of
+from core.evaluation.metrics import Chosen, Written, difference_of, numbers_of
 from core.evaluation.paired import compared
 from core.evaluation.report import (
     ANSWERS,
@@ -24,6 +24,7 @@ from core.evaluation.report import (
     Note,
     Other,
     Report,
+    asked_kind,
     has_base,
     kind_of,
     note,
@@ -37,6 +38,7 @@ from core.progress import Stopped, Tell
 from core.tokens.tokenize import TokenizedRow
 from core.worker.evaluation.classifier import Classifier
 from core.worker.evaluation.evaluator import Evaluator
+from core.worker.evaluation.harness import Tasks
 from core.worker.evaluation.kept import Kept
 from core.worker.evaluation.questions import Questions
 from core.worker.evaluation.rewarded import RewardedWriter
@@ -50,7 +52,7 @@ from core.workspace import Workspace, write_atomic
 
 EVALUATORS: dict[str, type[Evaluator[Any]]] = {
     evaluator.kind: evaluator
-    for evaluator in (Writer, Texts, Classifier, PairScorer, RewardedWriter, Questions)
+    for evaluator in (Writer, Texts, Classifier, PairScorer, RewardedWriter, Questions, Tasks)
 }
 
 # What a judge is asked carries no loss.
@@ -81,7 +83,7 @@ def _evaluate(task: Task, workspace: Workspace) -> tuple[Report, dict[str, str],
     what was kept of it so far)."""
     task.tell(0.0, _("Loading the model"))
     trained = find_trained(task.run, str(task.params.get("checkpoint") or "final"))
-    kind = "questions" if task.params.get("benchmark") else kind_of(trained.config.method)
+    kind = asked_kind(task.params) or kind_of(trained.config.method)
     with closing(EVALUATORS[kind](task, workspace, trained)) as evaluator:
         return _measured(evaluator)
 
@@ -153,7 +155,8 @@ def _checked_targets(evaluator: Evaluator[Any], compare: bool) -> tuple[list[Tar
     if judges and not (compare or targets):
         raise _nothing_asked(False)
     for target in [*targets, *judges]:
-        if not isinstance(evaluator, Writer):
+        is_asked = isinstance(evaluator, Questions) and target not in judges
+        if not isinstance(evaluator, Writer) and not is_asked:
             raise _nothing_asked(bool(targets))
         ASKED[target.kind](target, evaluator, MOST_TOKENS).check()
     return targets, judges
@@ -220,20 +223,28 @@ def _judge(
     return judge(pairs, asked.title, str(evaluator.task.params.get("rubric") or ""), replies)
 
 
-def _other(evaluator: Evaluator[Any], target: Target, tuned: Written, tell: Tell) -> Other:
+def _other(evaluator: Evaluator[Any], target: Target, tuned: Written | Chosen, tell: Tell) -> Other:
     """Another model on the same rows."""
-    assert isinstance(evaluator, Writer), "it was checked"
+    assert isinstance(evaluator, Writer | Questions), "it was checked"
     title, measured = evaluator.measure_other(target, tell)
-    assert tuned.scored and measured.scored, "it was asked"
     free_memory()
-    evaluator.others[f"other{len(evaluator.others) + 1}"] = measured
+    others: dict[str, Any] = evaluator.others
+    others[f"other{len(others) + 1}"] = measured
     return Other(
         target=str(target),
         title=title,
         numbers=numbers_of(measured),
         difference=difference_of(tuned, measured),
-        compared=compared(tuned.scored.scores, measured.scored.scores),
+        compared=compared(_scores(tuned), _scores(measured)),
     )
+
+
+def _scores(measured: Written | Chosen) -> Any:
+    """Of each row, what models are compared by."""
+    if isinstance(measured, Chosen):
+        return measured.right
+    assert measured.scored, "it was asked"
+    return measured.scored.scores
 
 
 def _lines(lines: Iterable[dict[str, Any]]) -> str:

@@ -9,7 +9,7 @@ from contextlib import closing, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from core.evaluation.targets import Target, check_target, title_of
 from core.jobs.job import read_record
@@ -17,6 +17,7 @@ from core.language import _
 from core.models.trained import TrainedModel, find_trained
 from core.remote.endpoint import EndpointModel, Pace, Refused, endpoint_from
 from core.worker.chat.llama import Wanted, folder_of
+from core.worker.evaluation.evaluator import Evaluator
 from core.worker.evaluation.kept import Answers, stamp
 from core.worker.evaluation.llama import AT_ONCE, llama_answers, open_llama, several
 from core.worker.evaluation.measure import (
@@ -36,9 +37,6 @@ from core.worker.models.loading import (
     tokenizer_of,
 )
 
-if TYPE_CHECKING:
-    from core.worker.evaluation.writer import Writer
-
 Share = Callable[[float], None]
 _LEAST_CONTEXT = 256  # enough to turn texts into tokens
 
@@ -52,7 +50,7 @@ class Asked(ABC):
     at_once = 0
     schema: dict[str, Any] | None = None
 
-    def __init__(self, target: Target, writer: Writer, most: int) -> None:
+    def __init__(self, target: Target, writer: Evaluator[Any], most: int) -> None:
         self.target, self.writer, self.most = target, writer, most
         self.why_not: dict[int, str] = {}
 
@@ -89,7 +87,7 @@ class Asked(ABC):
         return {"json_schema": self.schema} if self.schema else {}
 
 
-class _Loaded(Asked):
+class Loaded(Asked):
     """A model in folders: llama.cpp answers where it can, else transformers."""
 
     @abstractmethod
@@ -153,7 +151,7 @@ class _Loaded(Asked):
         return bool(same and tokenizer.chat_template == own.chat_template)
 
 
-class Run(_Loaded):
+class Run(Loaded):
     kind = "run"
 
     def trained(self) -> TrainedModel:
@@ -183,7 +181,7 @@ class Run(_Loaded):
         return Wanted(self.trained(), folder, self.tokenizer(), False) if folder else None
 
 
-class Model(_Loaded):
+class Model(Loaded):
     kind = "model"
 
     def folders(self) -> list[str | Path]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -22,7 +21,7 @@ from core.progress import Tell
 from core.tokens.prompts import prompt_ids
 from core.worker.chat.llama import LlamaVoice, Wanted, folder_of
 from core.worker.evaluation.evaluator import ANSWERS_OF, LOSS_OF, MOST_SHOWN, Evaluator, sides_of
-from core.worker.evaluation.kept import Answers, stamp
+from core.worker.evaluation.kept import Answers
 from core.worker.evaluation.llama import close_llama, llama_answers, open_llama
 from core.worker.evaluation.measure import (
     Losses,
@@ -117,7 +116,7 @@ class Writer(Evaluator[Written]):
         if not self.is_asked:
             return Written(losses.sums, losses.tokens)
         share = 0.8 if self.asks_general else 1.0
-        kept = self.kept.answers(self._who(which), self.prompts, self.max_new_tokens)
+        kept = self.kept.answers(self.who(which), self.prompts, self.max_new_tokens)
         begun = time.monotonic()
         answers = self._answers(
             model,
@@ -145,14 +144,8 @@ class Writer(Evaluator[Written]):
         found: list[str] = write_answers(model, self.tokenizer, prompts, **how)
         return found
 
-    def _who(self, which: str) -> list[object]:
-        """What the answers of a model depend on beside the prompts."""
-        folders: list[str | Path] = [
-            self.base_path,
-            *([self.trained.folder] if which == "tuned" else []),
-        ]
-        engine = ["llama.cpp"] if self.voices else []
-        return [which, self.device, self.dtype, *engine, *map(stamp, folders)]
+    def who(self, which: str) -> list[object]:
+        return [*super().who(which), *(["llama.cpp"] if self.voices else [])]
 
     def measure_other(self, target: Target, tell: Tell) -> tuple[str, Written]:
         """(what another model is called, what it did with the rows)."""
@@ -201,7 +194,7 @@ class Writer(Evaluator[Written]):
             max_new_tokens=MOST_TOKENS,
             tell=tell,
             lengths=None,
-            kept=self.kept.answers(self._who(which), asked, MOST_TOKENS),
+            kept=self.kept.answers(self.who(which), asked, MOST_TOKENS),
         )
 
     def differing(self, tuned: Written, base: Written | None) -> list[Row]:
