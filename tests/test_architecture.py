@@ -15,7 +15,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 # What only a worker process may load: seconds to import, and a GPU's memory with it.
-HEAVY = ("torch", "transformers", "peft", "trl", "datasets", "accelerate", "bitsandbytes")
+HEAVY = ("torch", "transformers", "peft", "trl", "datasets", "accelerate", "bitsandbytes", "ray")
 WORKER = "core.worker"
 MOST_FUNCTION_LINES = 60
 

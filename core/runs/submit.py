@@ -31,6 +31,7 @@ from core.runs.check import start_problems
 from core.runs.naming import run_title
 from core.runs.origin_files import lay_longer, lay_origin
 from core.runs.records import run_job
+from core.runs.resume import asked_devices
 from core.setup.extras import missing
 from core.tokens.chat_templates import keep_with_run
 from core.workspace import RunFolder, Workspace
@@ -67,9 +68,7 @@ def submit_run(
     config.save(folder / "config.yaml")
     # It may be changed or deleted while the run waits.
     keep_with_run(folder, config.data.chat_template, workspace)
-    params = {**(params or {}), "device": config.training.device}
-    if config.training.devices != "1":
-        params["devices"] = config.training.devices
+    params = {**(params or {}), **asked_devices(config)}
     try:
         begin, step = _take_over(workspace, RunFolder(folder), config, parent_id, begin_at)
     except BaseException:
@@ -85,7 +84,7 @@ def submit_run(
         run_id=run_id,
         folder=folder.relative_to(workspace.root).as_posix(),
         name=config.name or run_title(workspace, config),
-        device=config.training.device,
+        device=params["device"],
         model=config.model.model_name_or_path,
         dataset=config.data.dataset,
         step=step,
