@@ -27,6 +27,7 @@ def add(commands: Any, common: argparse.ArgumentParser) -> None:
             "setting is an option: --training.learning_rate 1e-4."
         ),
         usage="%(prog)s CONFIG|PRESET [--section.field VALUE ...] [--name NAME] [--queue]\n"
+        "       %(prog)s CONFIG|PRESET --ray ADDRESS [...]\n"
         "       %(prog)s --from-run RUN [CONFIG|PRESET] [--section.field VALUE ...]",
         late_epilog=_field_help,
     )
@@ -43,6 +44,11 @@ def add(commands: Any, common: argparse.ArgumentParser) -> None:
             "begin with the model of this run (RUN@checkpoint-40 for a checkpoint), merged "
             "unless --model.start_from says stack or continue"
         ),
+    )
+    parser.add_argument(
+        "--ray",
+        metavar="ADDRESS",
+        help=_("train on a node of the Ray cluster there, as --training.ray_address"),
     )
     parser.add_argument(
         "--queue",
@@ -64,7 +70,8 @@ def run(args: argparse.Namespace, output: Output) -> int:
 
     if args.config is None and args.from_run is None:
         raise UsageError(_("Nothing to train is named."), _("Name a preset, such as quickstart."))
-    config = read_config(open_workspace(args), args.config, args.overrides, args.from_run)
+    ray = ["--training.ray_address", args.ray] if args.ray else []
+    config = read_config(open_workspace(args), args.config, [*args.overrides, *ray], args.from_run)
     model = config.model.model_name_or_path
     workspace = open_workspace(args, model)
     fetching = local_model(workspace, model) is None

@@ -28,6 +28,7 @@ from core.models.hardware import local_devices
 from core.models.trained import FINAL, find_trained
 from core.rules import parse_config
 from core.runs.check import start_problems
+from core.runs.cluster import cluster_problems
 from core.runs.naming import run_title
 from core.runs.origin_files import lay_longer, lay_origin
 from core.runs.records import run_job
@@ -59,6 +60,7 @@ def submit_run(
     config = settle_devices(config, local_devices() if devices is None else devices)
     config = parse_config(config.model_dump())
     problems = start_problems(workspace, config, devices, goes_on=begin_at is not None)
+    problems = problems or cluster_problems(config)
     if problems:
         raise ConfigError(problems)
     # Whatever becomes of the data set while the run waits: it learns from what it is now.

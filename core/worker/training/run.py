@@ -51,10 +51,7 @@ def run_training(folder: Path, workspace_root: Path, resume_from: Path | None) -
         return train_here(folder, workspace_root, resume_from)
     from core.worker.training.cluster.follow import follow  # Ray is not everywhere
 
-    try:
-        return follow(run, Workspace.open(workspace_root), config, resume_from)
-    except Stopped:
-        return "stopped"
+    return follow(run, Workspace.open(workspace_root), config, resume_from)
 
 
 def train_here(folder: Path, workspace_root: Path, resume_from: Path | None) -> str:

@@ -25,7 +25,9 @@ class Holder:
     """One attempt at a run. It ends with the training, and the training with it."""
 
     def __init__(self, asked: dict[str, Any]) -> None:
-        self._asked = asked
+        import ray
+
+        self._asked, self._node_id = asked, ray.get_runtime_context().get_node_id()
         self._child: subprocess.Popen[bytes] | None = None
         self._wrong, self._why = self._look_around()
         if not self._wrong:
@@ -35,7 +37,7 @@ class Holder:
     def place(self) -> dict[str, Any]:
         """Where it is, and what is wrong there: code, folder or environment."""
         cards = os.environ.get("CUDA_VISIBLE_DEVICES", "") if self._asked["cards"] else ""
-        node = {"node": socket.gethostname(), "cards": cards, "pid": os.getpid()}
+        node = {"node": socket.gethostname(), "cards": cards, "id": self._node_id}
         return {**node, "wrong": self._wrong, "why": self._why}
 
     def _look_around(self) -> tuple[str, str]:
@@ -68,7 +70,7 @@ class Holder:
             "TUNESMITH_ALLOW": asked["allowed"],
         }
         words = [asked["folder"], asked["root"], *filter(None, [asked["checkpoint"]])]
-        command = [sys.executable, "-m", "core.worker.training.cluster.node", *words]
+        command = [sys.executable, "-m", asked["module"], *words]
         with (Path(asked["folder"]) / "worker.log").open("ab") as log:
             self._child = subprocess.Popen(
                 command, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log
@@ -90,4 +92,6 @@ class Holder:
                     self._child.kill()
                     break
                 time.sleep(_SECONDS_BETWEEN_LOOKS)
-        os._exit(0)
+        import ray
+
+        ray.kill(ray.get_runtime_context().current_actor)

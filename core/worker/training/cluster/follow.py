@@ -10,7 +10,6 @@ import json
 import os
 import secrets
 import signal
-import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,22 +20,26 @@ import core
 import core.worker.training.cluster.actor as sent
 from core.config import RunConfig
 from core.config.run import device_count
-from core.errors import TrainingError
+from core.errors import MemoryRanOut, TrainingError
 from core.jobs.events import EventReader, EventWriter
 from core.jobs.job import ENDED
 from core.language import _, unpack
 from core.progress import Stopped
-from core.worker.training.cluster.node import end_file
-from core.worker.training.resume import MemoryRanOut
+from core.runs.cluster import nobody_answers
 from core.workspace import RunFolder, Workspace, write_atomic
 
 NAMESPACE = "tunesmith"
 NOTE = "ray.json"
 """In a run's folder: its actor's name, and where in the events its attempt begins."""
-_SECONDS_TO_ANSWER = 5.0
+NODE = "core.worker.training.cluster.node"
 _SECONDS_BETWEEN_LOOKS = 1.0
 # How long what a node has written may take to be seen here.
 _SECONDS_TO_BE_SEEN = 10.0
+
+
+def end_file(run: RunFolder) -> Path:
+    """Where the node says how the training ended."""
+    return run.root / ".ray-end.json"
 
 
 def follow(run: RunFolder, workspace: Workspace, config: RunConfig, resume: Path | None) -> str:
@@ -57,6 +60,8 @@ def follow(run: RunFolder, workspace: Workspace, config: RunConfig, resume: Path
             while True:
                 time.sleep(_SECONDS_BETWEEN_LOOKS)
                 _place_of(holder)
+        except Stopped:
+            return "stopped"
         except (RayActorError, _Gone) as error:
             return _outcome(run, error)
 
@@ -66,7 +71,11 @@ def _connected(run: RunFolder, address: str) -> Iterator[None]:
     import ray
     from ray.exceptions import RayError
 
-    _check_answer(address)
+    if reason := nobody_answers(address):  # Ray would try for minutes
+        raise TrainingError(
+            _("Nobody answers at {address}: {reason}.", address=address, reason=reason),
+            _("Check training.ray_address and that the cluster runs (ray status)."),
+        )
     handler = signal.getsignal(signal.SIGTERM)
     said = run.log.stat().st_size if run.log.exists() else 0
     try:
@@ -79,21 +88,6 @@ def _connected(run: RunFolder, address: str) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
-
-
-def _check_answer(address: str) -> None:
-    """Ray would try for minutes."""
-    if address == "auto":
-        return
-    host, _colon, port = address.removeprefix("ray://").rpartition(":")
-    try:
-        where = (host.strip("[]"), int(port))
-        socket.create_connection(where, _SECONDS_TO_ANSWER).close()
-    except (OSError, OverflowError) as error:
-        raise TrainingError(
-            _("Nobody answers at {address}: {reason}", address=address, reason=str(error)),
-            _("Check training.ray_address and that the cluster runs (ray status)."),
-        ) from error
 
 
 def _refused(run: RunFolder, begins: int, address: str, error: Exception) -> TrainingError:
@@ -157,6 +151,7 @@ def _ask(run: RunFolder, workspace: Workspace, config: RunConfig, resume: Path |
     write_atomic(run.root / NOTE, json.dumps({"actor": name, "offset": offset}))
     asked = {
         "actor": name,
+        "module": NODE,
         "note": NOTE,
         "offset": offset,
         "code": str(Path(core.__file__).parents[1]),
@@ -260,7 +255,8 @@ def _tell_place(place: dict[str, Any], events: EventWriter) -> None:
     message = _("Trains on the node {node}.", node=node)
     if cards:
         message = _("Trains on the node {node}, GPU {cards}.", node=node, cards=cards)
-    events.write("log", level="info", message=message, node=node, cards=cards)
+    known = {"node": node, "node_id": place["id"], "cards": cards}
+    events.write("log", level="info", message=message, **known)
 
 
 def _outcome(run: RunFolder, error: Exception) -> str:

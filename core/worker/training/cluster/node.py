@@ -13,26 +13,23 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from core.errors import MemoryRanOut
+from core.jobs.process import named
 from core.language import pack
 from core.worker.training.advice import advise
-from core.worker.training.resume import MemoryRanOut
-from core.worker.training.run import train_here
+from core.worker.training.cluster.follow import end_file
 from core.workspace import RunFolder, write_atomic
 
 _SECONDS_BETWEEN_LOOKS = 1.0
 
 
-def end_file(run: RunFolder) -> Path:
-    return run.root / ".ray-end.json"
-
-
-def main(argv: Sequence[str]) -> None:
+def main(argv: Sequence[str], target: str = "core.worker.training.run:train_here") -> None:
     folder, root, *checkpoint = argv
     threading.Thread(target=_end_with_holder, name="end-with-holder", daemon=True).start()
     run = RunFolder(Path(folder))
     try:
         resume = Path(checkpoint[0]) if checkpoint else None
-        end: dict[str, Any] = {"state": train_here(run.root, Path(root), resume)}
+        end: dict[str, Any] = {"state": named(target)(run.root, Path(root), resume)}
     except BaseException as error:
         traceback.print_exc()
         advice = advise(error)
