@@ -43,11 +43,16 @@ def cluster_problems(config: RunConfig) -> list[Problem]:
 def place_in_cluster(run: RunFolder) -> str:
     """The node that a run trains on or was on last, with its cards; what it waits for where it is
     on none yet; "" for a run that was never sent to a cluster."""
-    told = [event for event in read_attempt(run.events) if "node" in event or event.get("waits")]
-    return _place(told[-1]) if told else ""
+    told = [event for event in read_attempt(run.events) if tells_place(event)]
+    return place_text(told[-1]) if told else ""
 
 
-def _place(event: Event) -> str:
+def tells_place(event: Event) -> bool:
+    return "node" in event or bool(event.get("waits"))
+
+
+def place_text(event: Event) -> str:
+    """What such an event tells of the place."""
     if "node" not in event:
         return _("waits for room in the cluster")
     node, cards = event["node"], event["cards"]

@@ -31,12 +31,12 @@ from core.runs.submit import submit_run
 from core.workspace import RunFolder
 from tests.jobs.bench import ROOT, Bench
 from tests.tiny_model import tiny_world
+from tests.training.cluster_runs import LIGHT, begin
 from tests.waiting import until
 
 if find_spec("ray") is None:
     pytest.skip("Ray is not installed", allow_module_level=True)
 
-LIGHT = ("core.jobs.worker", "tests.training.cluster_runs")
 TOKEN = secrets.token_hex(32)
 # Ray tells no one of its use, asks for a token, and takes 127.0.0.1 for what it is.
 ENVIRONMENT = {
@@ -109,10 +109,6 @@ def add(bench: Bench, nodes: Nodes, settings: dict[str, Any] | None = None, **pa
     job = bench.add(**params, device="ray")
     config.save(bench.folder(job) / "config.yaml")
     return job
-
-
-def begin(bench: Bench) -> Any:
-    return bench.scheduler(workers=context(LIGHT), target="tests.training.cluster_runs:run")
 
 
 def placed(bench: Bench, job: Job) -> list[Event]:
@@ -249,7 +245,7 @@ def test_a_folder_that_is_not_shared_is_named(bench: Bench, nodes: Nodes) -> Non
         f"import sys; sys.path.insert(0, {str(ROOT)!r})\n"
         "from pathlib import Path\n"
         "from tests.jobs.bench import Bench\n"
-        "from tests.training.test_cluster import begin\n"
+        "from tests.training.cluster_runs import begin\n"
         f"bench = Bench(Path({str(bench.workspace.root)!r}))\n"
         "begin(bench)\n"
         f"job = bench.wait_state(bench.store.get({job.id!r}), 'failed', 'finished')\n"
@@ -303,7 +299,8 @@ def test_a_real_run_from_the_shell(nodes: Nodes, tmp_path: Path) -> None:
 def test_an_address_where_nobody_answers_is_marked_at_its_field(tmp_path: Path) -> None:
     world = tiny_world(tmp_path)
     settings = {"model.model_name_or_path": "tiny", "data.dataset": world.dataset.id}
-    config = parse_config({**settings, "training.ray_address": "127.0.0.1:1"})
+    settings |= {"training.ray_address": "127.0.0.1:1", "evaluation.eval_strategy": "no"}
+    config = parse_config(settings)
     store = Store.open(world.workspace)
     with pytest.raises(ConfigError) as wrong:
         submit_run(world.workspace, store, config)
