@@ -75,6 +75,23 @@ def test_a_run_on_several_devices_says_so(workspace: Path) -> None:
     assert 'title="8: 4 at once x 1 before each step x 2 devices (zero3, offload)"' in text
 
 
+def test_a_run_on_a_cluster_says_where(workspace: Path) -> None:
+    """Or for what it waits: nobody could tell it from one that hangs."""
+    job, live = made(workspace, "running")
+    events = EventWriter(live.folder.events)
+    events.write("progress", message="Waits for room in the cluster", waits=True)
+    for told in ("waits for room in the cluster", "node-7, GPU 0,3"):
+        live.update()
+        news = train.news_of(job, live, False, {})
+        assert news is not None
+        assert told in news.texts["headline"]
+        events.write("log", level="info", message="", node="node-7", node_id="7", cards="0,3")
+    events.write("state", state="queued")
+    live.update()
+    news = train.news_of(job, live, False, {})
+    assert news is not None and "node-7" not in news.texts["headline"]
+
+
 def test_what_a_run_warned_of_is_shown_once(workspace: Path) -> None:
     """A broken checkpoint would be left aside without a word."""
     job, live = made(workspace, "running")

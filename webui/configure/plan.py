@@ -66,6 +66,8 @@ def card(
     summary = summarize(app.workspace, config, counts, refused)
     estimate = estimate_of(app, config, summary.train_rows, counts)
     waiting = counting is not None and not counting.done()
+    # What is on auto a cluster's node chooses for itself.
+    settled = config if config.training.ray_address else estimate.config or config
     rows = {
         _("Base model"): summary.base,
         _("Parameters"): _parameters(summary),
@@ -73,8 +75,8 @@ def card(
         _("Data set"): dataset_title(app.workspace, config.data.dataset),
         _("Rows"): _rows(summary),
         _("Tokens"): _("counting") if waiting else _tokens(summary, counts),
-        _("Training steps"): _steps(summary, estimate.config or config, counts),
-        _("Rows a step"): step_text(estimate.config or config) or _("when it starts"),
+        _("Training steps"): _steps(summary, settled, counts),
+        _("Rows a step"): step_text(settled) or _("when it starts"),
     }
     time = time_text(app, estimate, counts, trial)
     time = f"<div><dt>{_('Time')}</dt><dd>{time}</dd></div>"
