@@ -165,7 +165,7 @@ class TrainingSection(Section):
         "",
         "Ray cluster",
         group="Machine",
-        pattern=r"^(auto|(ray://)?(\[[0-9a-fA-F:.]+\]|[^\s/:\[\]]+):\d{1,5})?$",
+        pattern=r"^(auto|(\[[0-9a-fA-F:.]+\]|[^\s/:\[\]]+):\d{1,5})?$",
         max_length=255,
     )
     """Where its head answers, such as 10.0.0.5:6379: the run waits for room there and trains on one

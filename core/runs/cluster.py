@@ -18,7 +18,7 @@ def nobody_answers(address: str) -> str:
     """Why nothing can be sent to a cluster's address; "" where somebody answers there."""
     if address == "auto":
         return ""
-    host, _colon, port = address.removeprefix("ray://").rpartition(":")
+    host, _colon, port = address.rpartition(":")
     try:
         socket.create_connection((host.strip("[]"), int(port)), _SECONDS_TO_ANSWER).close()
     except (OSError, OverflowError) as error:

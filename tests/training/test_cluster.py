@@ -24,6 +24,7 @@ from core.jobs.job import Job
 from core.jobs.process import context
 from core.jobs.queue import stop_job
 from core.jobs.store import Store
+from core.jobs.worker import DEVICE_VARIABLE
 from core.rules import parse_config
 from core.runs.cluster import place_in_cluster
 from core.runs.resume import resume_run
@@ -201,6 +202,24 @@ def test_a_run_goes_on_when_all_that_followed_it_is_killed(bench: Bench, nodes: 
     assert [event["step"] for event in events if event["kind"] == "metrics"] == [1, 2]
 
 
+def test_a_run_gets_the_cards_that_it_asks_for(bench: Bench, nodes: Nodes) -> None:
+    """And sees no others: they are another run's."""
+    both = add(bench, nodes, {"training.device": "cuda", "training.devices": "2"})
+    one = add(bench, nodes, {"training.device": "auto"})  # waits: a cluster with cards gives one
+    begin(bench)
+    until(lambda: placed(bench, both))
+    (process,) = at_work(bench, both)
+    seen = {name: process.environ()[name] for name in ("CUDA_VISIBLE_DEVICES", DEVICE_VARIABLE)}
+    assert seen == {"CUDA_VISIBLE_DEVICES": "0,1", DEVICE_VARIABLE: "cuda"}
+    assert place_in_cluster(RunFolder(bench.folder(both))).endswith(", GPU 0,1")
+    until(lambda: place_in_cluster(RunFolder(bench.folder(one))))
+    assert not placed(bench, one)
+    for job in (both, one):
+        bench.allow(job, 2)
+        bench.wait_state(job, "finished")
+    assert placed(bench, one)[0]["cards"] in ("0", "1")
+
+
 def test_what_goes_wrong_on_a_node_is_told(bench: Bench, nodes: Nodes) -> None:
     explains = add(bench, nodes, behaviour="explain")
     dies = add(bench, nodes, behaviour="killed")
@@ -215,14 +234,14 @@ def test_what_goes_wrong_on_a_node_is_told(bench: Bench, nodes: Nodes) -> None:
 
 def test_what_the_cluster_cannot_do_is_said_at_once(bench: Bench, nodes: Nodes) -> None:
     """Ray itself waits for ever for a node that there is not, and tries addresses for minutes."""
-    cards = add(bench, nodes, {"training.device": "cuda", "training.devices": "2"})
+    cards = add(bench, nodes, {"training.device": "cuda", "training.devices": "3"})
     cores = add(bench, nodes, {"training.ray_num_cpus": 3})
     nobody = add(bench, nodes, {"training.ray_address": "127.0.0.1:1"})
     other = add(bench, nodes, environment={"RAY_AUTH_TOKEN": "b" * 64})
     none = add(bench, nodes, environment={"RAY_AUTH_MODE": "disabled"})
     begin(bench)
     expected = {
-        cards.id: "No node of the cluster has 1 cores and 2 GPUs",
+        cards.id: "No node of the cluster has 1 cores and 3 GPUs",
         cores.id: "No node of the cluster has 3 cores and 0 GPUs",
         nobody.id: "Nobody answers at 127.0.0.1:1",
         other.id: "does not take this token",
