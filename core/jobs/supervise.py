@@ -157,8 +157,11 @@ class Supervisor:
         is_told = self._told.state is not None and self._told.state.get("state") in ENDED
         was_killed = code is None or code < 0
         asked = self._killed is not None or self._stop_request() is not None
-        followed = asked_device(self.store.get(self.job_id)) == CLUSTER
-        return followed and self._reported() and was_killed and not asked and not is_told
+        return self._is_in_cluster() and was_killed and not asked and not is_told
+
+    def _is_in_cluster(self) -> bool:
+        """Whether a worker has begun to follow what a cluster does."""
+        return self._reported() and asked_device(self.store.get(self.job_id)) == CLUSTER
 
     def _queue_again(self) -> None:
         job = self.store.get(self.job_id)
@@ -203,6 +206,9 @@ class Supervisor:
         if code is not None and code >= 0:
             if shutil.disk_usage(self.folder).free < _DISK_FULL_BYTES:
                 error, mend = _("The disk is full."), _("Make room. {then}", then=self._way_on())
+            elif self._is_in_cluster():  # so Ray ends whoever has lost the head for a minute
+                error = _("The head of the cluster is gone, or the way to it.")
+                mend = _("Bring it back (ray status). {then}", then=self._way_on())
             else:
                 error = _(
                     "The worker ended with exit code {code} before its work was done.", code=code
