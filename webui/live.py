@@ -21,7 +21,6 @@ from core.errors import TunesmithError
 from core.jobs.events import Event, EventReader
 from core.language import _, speaking
 from core.rules import load_config
-from core.runs.cluster import tells_place
 from core.runs.curves import CurveReader, Point, downsample
 from core.runs.panels import LOSS, Panel, panels
 from core.workspace import RunFolder, Workspace
@@ -52,7 +51,7 @@ class LiveRun:
         self.folder = folder
         self.progress: Event = {}
         self.node: Event = {}
-        """What was told of the cluster's node that this attempt is on, or waits for."""
+        """What was told of the cluster's node that this attempt is on."""
         self.samples: dict[int, Sample] = {}
         self.rollouts = Rollouts()
         self.choices: dict[str, dict[str, Any]] = {}
@@ -136,8 +135,8 @@ class LiveRun:
     def _take(self, event: Event) -> None:
         self._curves.add(event)
         kind = event["kind"]
-        if tells_place(event) or event.get("state") == "queued":
-            self.node = event if tells_place(event) else {}
+        if "node" in event or event.get("state") == "queued":
+            self.node = event if "node" in event else {}
         if kind == "state" and isinstance(event.get("resumed_from_step"), int):
             self._take_back(event["resumed_from_step"])
         elif kind == "progress":

@@ -43,17 +43,14 @@ def cluster_problems(config: RunConfig) -> list[Problem]:
 def place_in_cluster(run: RunFolder) -> str:
     """The node that a run trains on or was on last, with its cards; what it waits for where it is
     on none yet; "" for a run that was never sent to a cluster."""
-    told = [event for event in read_attempt(run.events) if tells_place(event)]
-    return place_text(told[-1]) if told else ""
-
-
-def tells_place(event: Event) -> bool:
-    return "node" in event or bool(event.get("waits"))
+    attempt = read_attempt(run.events)
+    told = [event for event in attempt if "node" in event or event.get("waits")]
+    if not told:
+        return ""
+    return place_text(told[-1]) if "node" in told[-1] else _("waits for room in the cluster")
 
 
 def place_text(event: Event) -> str:
-    """What such an event tells of the place."""
-    if "node" not in event:
-        return _("waits for room in the cluster")
+    """The node that the event tells of, with the run's cards on it."""
     node, cards = event["node"], event["cards"]
     return _("{node}, GPU {cards}", node=node, cards=cards) if cards else str(node)

@@ -94,9 +94,7 @@ def test_what_does(settings: dict[str, Any]) -> None:
     assert problems(devices=2, **settings) == {}
 
 
-@pytest.mark.parametrize(
-    "address", ["auto", "a.b:6379", "10.0.0.5:6379", "[::1]:6379"]
-)
+@pytest.mark.parametrize("address", ["auto", "a.b:6379", "10.0.0.5:6379", "[::1]:6379"])
 def test_addresses_of_a_cluster(address: str) -> None:
     assert problems(ray_address=address, devices=2) == {}
 

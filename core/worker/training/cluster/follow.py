@@ -257,6 +257,7 @@ def _tell_place(place: dict[str, Any], events: EventWriter) -> None:
         message = _("Trains on the node {node}, GPU {cards}.", node=node, cards=cards)
     known = {"node": node, "node_id": place["id"], "cards": cards}
     events.write("log", level="info", message=message, **known)
+    events.write("progress", message="")  # it waits no more
 
 
 def _outcome(run: RunFolder, error: Exception) -> str:
