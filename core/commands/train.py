@@ -66,6 +66,7 @@ def run(args: argparse.Namespace, output: Output) -> int:
     from core.jobs.store import Store
     from core.models.location import ensure_model, local_model
     from core.runs.check import start_problems
+    from core.runs.cluster import cluster_problems
     from core.runs.submit import submit_run
 
     if args.config is None and args.from_run is None:
@@ -75,7 +76,7 @@ def run(args: argparse.Namespace, output: Output) -> int:
     model = config.model.model_name_or_path
     workspace = open_workspace(args, model)
     fetching = local_model(workspace, model) is None
-    problems = start_problems(workspace, config) if fetching else []
+    problems = start_problems(workspace, config) or cluster_problems(config) if fetching else []
     if problems:  # before a model is fetched for nothing; else submit_run says it
         raise ConfigError(problems)
     if not args.queue and live_server(workspace) is None:
