@@ -180,7 +180,7 @@ def test_a_run_goes_on_when_all_that_followed_it_is_killed(bench: Bench, nodes: 
         bench.allow(one, 1)
         bench.wait_step(one, 1)
     before = bench.store.get(job.id)
-    processes = at_work(bench, job)
+    processes = until(lambda: at_work(bench, job))
     assert len(processes) == 1
     server.close()
     for one in (job, ends):
@@ -208,7 +208,7 @@ def test_a_run_gets_the_cards_that_it_asks_for(bench: Bench, nodes: Nodes) -> No
     one = add(bench, nodes, {"training.device": "auto"})  # waits: a cluster with cards gives one
     begin(bench)
     until(lambda: placed(bench, both))
-    (process,) = at_work(bench, both)
+    (process,) = until(lambda: at_work(bench, both))
     seen = {name: process.environ()[name] for name in ("CUDA_VISIBLE_DEVICES", DEVICE_VARIABLE)}
     assert seen == {"CUDA_VISIBLE_DEVICES": "0,1", DEVICE_VARIABLE: "cuda"}
     assert place_in_cluster(RunFolder(bench.folder(both))).endswith(", GPU 0,1")
