@@ -229,7 +229,30 @@ def test_what_goes_wrong_on_a_node_is_told(bench: Bench, nodes: Nodes) -> None:
     failed = bench.wait_state(explains, "failed")
     assert (failed.error, failed.advice) == ("The loss is not finite.", "Lower the learning rate.")
     lost = bench.wait_state(dies, "failed")
-    assert "is gone" in (lost.error or "") and "Resume" in (lost.advice or "")
+    assert "signal 9" in (lost.error or "") and "half the batch" in (lost.advice or "")
+
+
+def test_a_run_is_not_given_up_while_the_cluster_does_not_answer(
+    bench: Bench, nodes: Nodes
+) -> None:
+    """The machine that follows it has just started and has no network yet."""
+    job = add(bench, nodes)
+    server = begin(bench)
+    bench.allow(job, 1)
+    bench.wait_step(job, 1)
+    server.close()
+    run = RunFolder(bench.folder(job))
+    address = f"ray_address: {nodes.address}"
+    settings = run.config.read_text()
+    assert address in settings
+    run.config.write_text(settings.replace(address, "ray_address: 127.0.0.1:1"))
+    os.kill(bench.store.get(job.id).pid or 0, signal.SIGKILL)
+    begin(bench)
+    until(lambda: "does not answer" in read_attempt(run.events)[-1].get("message", ""))
+    assert bench.store.get(job.id).state == "running" and at_work(bench, job)
+    stop_job(bench.workspace, bench.store, job.id)
+    bench.wait_state(job, "stopped")
+    until(lambda: not at_work(bench, job))
 
 
 def test_what_the_cluster_cannot_do_is_said_at_once(bench: Bench, nodes: Nodes) -> None:

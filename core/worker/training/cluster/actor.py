@@ -93,7 +93,14 @@ class Holder:
                     self._child.kill()
                     break
                 time.sleep(_SECONDS_BETWEEN_LOOKS)
+            else:
+                self._tell_end(run / self._asked["end"], self._child.returncode)
         self._leave()
+
+    def _tell_end(self, file: Path, code: int) -> None:
+        """For a training that could not: it was killed, or never began."""
+        if not file.exists():
+            file.write_text(json.dumps({"code": code}), encoding="utf-8")
 
     def _leave(self) -> None:
         """Gives cores and cards back; soon also where the cluster does not answer any more."""

@@ -21,7 +21,7 @@ import core.worker.training.cluster.actor as sent
 from core.config import RunConfig
 from core.config.run import device_count
 from core.errors import MemoryRanOut, TrainingError
-from core.jobs.events import EventReader, EventWriter
+from core.jobs.events import Event, EventReader, EventWriter
 from core.jobs.job import ENDED
 from core.language import _, unpack
 from core.progress import Stopped
@@ -33,6 +33,8 @@ NOTE = "ray.json"
 """In a run's folder: its actor's name, and where in the events its attempt begins."""
 NODE = "core.worker.training.cluster.node"
 _SECONDS_BETWEEN_LOOKS = 1.0
+# How long a run that is in the cluster is not given up where nobody answers, and how often tried.
+_SECONDS_TO_COME_BACK, _SECONDS_BETWEEN_TRIES = 600.0, 5.0
 # How long what a node has written may take to be seen here.
 _SECONDS_TO_BE_SEEN = 10.0
 
@@ -50,20 +52,21 @@ def follow(run: RunFolder, workspace: Workspace, config: RunConfig, resume: Path
     os.environ.setdefault("RAY_NUM_REDIS_GET_RETRIES", "1")
     from ray.exceptions import RayActorError
 
-    events = EventWriter(run.events)
-    with _connected(run, config.training.ray_address):
-        try:
-            holder = _known(run)
-            if holder is None:
-                holder = _ask(run, workspace, config, resume)
-            _tell_place(_wait_for_room(run, holder, events), events)
-            while True:
-                time.sleep(_SECONDS_BETWEEN_LOOKS)
-                _place_of(holder)
-        except Stopped:
-            return "stopped"
-        except (RayActorError, _Gone) as error:
-            return _outcome(run, error)
+    events, address = EventWriter(run.events), config.training.ray_address
+    try:
+        if _is_sent(run):
+            _wait_for_answer(run, address, events)
+        with _connected(run, address):
+            try:
+                holder = _known(run) or _ask(run, workspace, config, resume)
+                _tell_place(_wait_for_room(run, holder, events), events)
+                while True:
+                    time.sleep(_SECONDS_BETWEEN_LOOKS)
+                    _place_of(holder)
+            except (RayActorError, _Gone) as error:
+                return _outcome(run, error)
+    except Stopped:
+        return "stopped"
 
 
 @contextmanager
@@ -113,24 +116,52 @@ def _refused(run: RunFolder, begins: int, address: str, error: Exception) -> Tra
     )
 
 
+def _note(run: RunFolder) -> tuple[str, list[Event]] | None:
+    """The name of the actor that was asked for last, and what the run told since."""
+    try:
+        note = json.loads((run.root / NOTE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return note["actor"], EventReader(run.events, note["offset"]).read_new()
+
+
+def _is_sent(run: RunFolder) -> bool:
+    """Whether this attempt is in the cluster already."""
+    note = _note(run)
+    return note is not None and not _is_over(note[1])
+
+
+def _is_over(told: list[Event]) -> bool:
+    return any(event.get("state") in ENDED for event in told)
+
+
+def _wait_for_answer(run: RunFolder, address: str, events: EventWriter) -> None:
+    """A run that goes on in the cluster is not given up because the way there is cut: this machine
+    may just have started. Raises Stopped when nobody wants it any more."""
+    begins = time.monotonic()
+    while nobody_answers(address) and time.monotonic() - begins < _SECONDS_TO_COME_BACK:
+        if run.stop_request.exists():
+            raise Stopped
+        events.write("progress", message=_("The cluster does not answer; it is tried again"))
+        time.sleep(_SECONDS_BETWEEN_TRIES)
+
+
 def _known(run: RunFolder) -> Any:
     """The actor of this attempt, if there is one; one of an attempt that has ended is ended. Raises
     _Gone where there was one that came to its end while nobody looked."""
     import ray
 
-    try:
-        note = json.loads((run.root / NOTE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    note = _note(run)
+    if note is None:
         return None
-    told = EventReader(run.events, note["offset"]).read_new()
-    over = any(event.get("state") in ENDED for event in told)
+    name, told = note
     try:
-        holder = ray.get_actor(note["actor"], namespace=NAMESPACE)
+        holder = ray.get_actor(name, namespace=NAMESPACE)
     except ValueError:
-        if not over and any("node" in event for event in told):
+        if not _is_over(told) and any("node" in event for event in told):
             raise _Gone from None
         return None
-    if over:
+    if _is_over(told):
         ray.kill(holder)
         return None
     return holder
@@ -152,6 +183,7 @@ def _ask(run: RunFolder, workspace: Workspace, config: RunConfig, resume: Path |
     asked = {
         "actor": name,
         "module": NODE,
+        "end": end_file(run).name,
         "note": NOTE,
         "offset": offset,
         "code": str(Path(core.__file__).parents[1]),
@@ -274,5 +306,16 @@ def _outcome(run: RunFolder, error: Exception) -> str:
         ) from error
     if "state" in end:
         return str(end["state"])
+    if "code" in end:
+        raise _killed(end["code"])
     kind = MemoryRanOut if end["memory"] else TrainingError
     raise kind(end["error"], end["advice"])
+
+
+def _killed(code: int) -> TrainingError:
+    """A process on the node that ended without having said why."""
+    if code >= 0:
+        message = _("The worker ended with exit code {code} before its work was done.", code=code)
+        return TrainingError(message, _("See the end of worker.log."))
+    hint = _("Short of memory? Go on with half the batch. Else resume it.")
+    return TrainingError(_("The worker was killed (signal {number}).", number=-code), hint)
