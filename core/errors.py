@@ -159,6 +159,10 @@ class TrainingError(TunesmithError):
     """A training that cannot go on."""
 
 
+class MemoryRanOut(TrainingError):
+    """The memory was not enough for the run as it is set."""
+
+
 class ExportError(TunesmithError):
     """An export that could not be written or failed its own check."""
 

@@ -24,6 +24,7 @@ HEAVY = (
     "accelerate",
     "bitsandbytes",
     "lm_eval",
+    "ray",
 )
 WORKER = "core.worker"
 MOST_FUNCTION_LINES = 60

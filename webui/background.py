@@ -22,6 +22,7 @@ from core.language import _
 from core.models.location import ensure_model, local_model
 from core.progress import Stopped
 from core.runs.check import start_problems
+from core.runs.cluster import cluster_problems
 from core.runs.submit import submit_run
 
 if TYPE_CHECKING:
@@ -212,7 +213,7 @@ def start_run(
 
     def work(task: Task) -> Any:
         fetching = local_model(workspace, config.model.model_name_or_path) is None
-        problems = start_problems(workspace, config) if fetching else []
+        problems = start_problems(workspace, config) or cluster_problems(config) if fetching else []
         if problems:
             raise ConfigError(problems)
         ensure_model(config.model.model_name_or_path, workspace, task.tell)

@@ -50,6 +50,8 @@ class LiveRun:
     def __init__(self, folder: RunFolder) -> None:
         self.folder = folder
         self.progress: Event = {}
+        self.node: Event = {}
+        """What was told of the cluster's node that this attempt is on."""
         self.samples: dict[int, Sample] = {}
         self.rollouts = Rollouts()
         self.choices: dict[str, dict[str, Any]] = {}
@@ -133,6 +135,8 @@ class LiveRun:
     def _take(self, event: Event) -> None:
         self._curves.add(event)
         kind = event["kind"]
+        if "node" in event or event.get("state") == "queued":
+            self.node = event if "node" in event else {}
         if kind == "state" and isinstance(event.get("resumed_from_step"), int):
             self._take_back(event["resumed_from_step"])
         elif kind == "progress":

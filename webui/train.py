@@ -18,6 +18,7 @@ from core.estimate.summary import devices_text, step_text
 from core.jobs.job import QUEUED, Job
 from core.jobs.queue import stop_job
 from core.language import _
+from core.runs.cluster import place_text
 from core.runs.lineage import lineage_text
 from core.runs.records import RESUMABLE
 from core.runs.resume import resume_run, resume_with_half
@@ -212,9 +213,9 @@ def _curves_html() -> str:
 LOG_BYTES = 16_384
 
 
-def headline(job: Job, came: str = "", config: RunConfig | None = None) -> str:
+def headline(job: Job, came: str = "", config: RunConfig | None = None, place: str = "") -> str:
     """Name, state, what the run is made of and on how many devices; `came` says which runs it
-    comes from."""
+    comes from, `place` which node of a cluster it is on."""
     devices = devices_text(config) if config else ""
     made_of = _("{model} on {dataset}", model=job.model, dataset=job.dataset)
     return (
@@ -223,6 +224,7 @@ def headline(job: Job, came: str = "", config: RunConfig | None = None) -> str:
         f'<span class="made-of">{messages.escape(made_of)}'
         + (f" {messages.escape(came)}" if came else "")
         + (f' <b title="{messages.escape(step_text(config))}">{devices}</b>' if devices else "")
+        + (f' <b title="{_("Ray cluster")}">{messages.escape(place)}</b>' if place else "")
         + f" <small>{messages.escape(job.id)}</small></span></div>"
     )
 
@@ -371,7 +373,12 @@ class News:
 def news_of(job: Job, live: LiveRun, resumable: bool, cursor: Mapping[str, Any]) -> News | None:
     """What is new since `cursor`, the browser's word on what it shows; None when nothing is."""
     texts = {
-        "headline": headline(job, lineage_text(live.folder), live.config()),
+        "headline": headline(
+            job,
+            lineage_text(live.folder),
+            live.config(),
+            place_text(live.node) if live.node else "",
+        ),
         "outcome": outcome(job, live, resumable) + noticed(live),
         "figures": figures(job, live),
         "samples": completions(live.rollouts) + samples(live),

@@ -169,6 +169,7 @@ def _list(args: argparse.Namespace, output: Output, workspace: Workspace, store:
 def _show(args: argparse.Namespace, output: Output, workspace: Workspace, store: Store) -> int:
     from core.estimate.summary import devices_text, step_text
     from core.models.checkpoints import checkpoints
+    from core.runs.cluster import place_in_cluster
     from core.runs.lineage import built_on, lineage, lineage_text
     from core.runs.records import STATE_WORDS, load_run
     from core.serve.servers import servers
@@ -177,7 +178,7 @@ def _show(args: argparse.Namespace, output: Output, workspace: Workspace, store:
     saved = checkpoints(run.folder.root)
     tasks = [job for job in store.list(run_id=run.id) if job.kind != "train"]
     answering = servers(workspace, store, run.id)
-    config = _config(run)
+    config, place = _config(run), place_in_cluster(run.folder)
     data = {
         **_record(workspace, run),
         "config": config.model_dump() if config else None,
@@ -188,6 +189,7 @@ def _show(args: argparse.Namespace, output: Output, workspace: Workspace, store:
             {"id": t.id, "kind": t.kind, "state": t.state, "folder": str(workspace.root / t.folder)}
             for t in tasks
         ],
+        "node": place or None,
         "servers": [server.as_dict() for server in answering],
     }
     job = run.job
@@ -208,6 +210,7 @@ def _show(args: argparse.Namespace, output: Output, workspace: Workspace, store:
             (_("made"), spell_time(job.created_at)),
             (_("took"), spell_seconds(run.duration_seconds)),
             (_("device"), job.device),
+            (_("node"), place or None),
             (_("devices"), (config and devices_text(config)) or None),
             (_("rows a step"), (config and step_text(config)) or None),
             (_("size"), spell_bytes(run.size_bytes)),

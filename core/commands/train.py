@@ -27,6 +27,7 @@ def add(commands: Any, common: argparse.ArgumentParser) -> None:
             "setting is an option: --training.learning_rate 1e-4."
         ),
         usage="%(prog)s CONFIG|PRESET [--section.field VALUE ...] [--name NAME] [--queue]\n"
+        "       %(prog)s CONFIG|PRESET --ray ADDRESS [...]\n"
         "       %(prog)s --from-run RUN [CONFIG|PRESET] [--section.field VALUE ...]",
         late_epilog=_field_help,
     )
@@ -45,6 +46,11 @@ def add(commands: Any, common: argparse.ArgumentParser) -> None:
         ),
     )
     parser.add_argument(
+        "--ray",
+        metavar="ADDRESS",
+        help=_("train on a node of the Ray cluster there, as --training.ray_address"),
+    )
+    parser.add_argument(
         "--queue",
         action="store_true",
         help=_("put it in the queue of the running app and come back at once"),
@@ -60,15 +66,17 @@ def run(args: argparse.Namespace, output: Output) -> int:
     from core.jobs.store import Store
     from core.models.location import ensure_model, local_model
     from core.runs.check import start_problems
+    from core.runs.cluster import cluster_problems
     from core.runs.submit import submit_run
 
     if args.config is None and args.from_run is None:
         raise UsageError(_("Nothing to train is named."), _("Name a preset, such as quickstart."))
-    config = read_config(open_workspace(args), args.config, args.overrides, args.from_run)
+    ray = ["--training.ray_address", args.ray] if args.ray else []
+    config = read_config(open_workspace(args), args.config, [*args.overrides, *ray], args.from_run)
     model = config.model.model_name_or_path
     workspace = open_workspace(args, model)
     fetching = local_model(workspace, model) is None
-    problems = start_problems(workspace, config) if fetching else []
+    problems = start_problems(workspace, config) or cluster_problems(config) if fetching else []
     if problems:  # before a model is fetched for nothing; else submit_run says it
         raise ConfigError(problems)
     if not args.queue and live_server(workspace) is None:

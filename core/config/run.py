@@ -179,8 +179,8 @@ def device_count(config: RunConfig) -> int:
 
 def settle_devices(config: RunConfig, here: Sequence[str]) -> RunConfig:
     """`all` devices as the number of those that there are `here`, by their labels; the CPU is
-    one."""
-    if config.training.devices != "all":
+    one. Of a cluster's devices nothing is known here."""
+    if config.training.devices != "all" or config.training.ray_address:
         return config
     kind = config.training.device.partition(":")[0]
     same = [label for label in here if label != "cpu" and kind in ("auto", label.partition(":")[0])]

@@ -161,6 +161,20 @@ class TrainingSection(Section):
     """Train together, each on its share of every step's rows: a number, all, or cards by their
     numbers, such as 0,1. With the device cpu it is a number of processes that share the cores."""
 
+    ray_address: str = knob(
+        "",
+        "Ray cluster",
+        group="Machine",
+        pattern=r"^(auto|(\[[0-9a-fA-F:.]+\]|[^\s/:\[\]]+):\d{1,5})?$",
+        max_length=255,
+    )
+    """Where its head answers, such as 10.0.0.5:6379: the run waits for room there and trains on one
+    of its nodes, which all have the workspace under the same path. Empty: on this machine."""
+
+    ray_num_cpus: int = knob(1, "Cores on a node of the cluster", group="Machine", ge=1, le=1024)
+    """How many the run takes there for itself. Beside a card one or two are enough; training on a
+    CPU is faster with more."""
+
     strategy: Literal["auto", "ddp", "fsdp", "zero1", "zero2", "zero3"] = knob(
         "auto", "How several devices share the model", group="Machine"
     )

@@ -49,7 +49,8 @@ class Change:
 
 def changes_that_fit(estimate: RunEstimate) -> list[Change]:
     """Each of these alone makes a run fit that does not, the least harmful first; where none does,
-    one that is several at once, which may still not be enough. Empty for a run that fits.
+    one that is several at once, which may still not be enough. Empty for a run that fits, and for
+    one on a cluster, of whose memory nothing is known.
 
     Of each kind it is the smallest that leaves some memory free, where there is one: what hardly
     fits at the click may no longer fit a moment later.
@@ -57,7 +58,7 @@ def changes_that_fit(estimate: RunEstimate) -> list[Change]:
     situation, config = estimate.situation, estimate.config
     if situation is None or config is None or estimate.memory is None:
         return []
-    if estimate.memory.fits is not False:
+    if estimate.memory.fits is not False or config.training.ray_address:
         return []
     found: list[Change] = []
     for kind in _kinds(situation, config):

@@ -10,6 +10,8 @@ share its one slot.
 
 Work on data takes no device and has slots of its own: an import waits for no training. So have
 servers, which go on until somebody stops them: they share the cores with whatever else is done.
+So have trainings on a cluster: their workers here do nothing but follow them, and the cluster has
+a queue of its own.
 """
 
 from __future__ import annotations
@@ -26,7 +28,10 @@ _DATA = frozenset(kind.name for kind in KINDS.values() if kind.room == "data")
 _SERVE = frozenset(kind.name for kind in KINDS.values() if kind.room == "serve")
 DATA = "data"
 """What a job that takes no device's slot asks for in the place of a device."""
+CLUSTER = "ray"
+"""What a training asks for that a cluster finds the devices for."""
 _DATA_AT_ONCE = _SERVERS_AT_ONCE = 4
+_IN_CLUSTER_AT_ONCE = 8
 
 
 @dataclass(frozen=True)
@@ -54,6 +59,8 @@ def slots_for(devices: Sequence[str]) -> list[Slot]:
         slots += [Slot(name, DATA, _DATA, frozenset({DATA})) for name in names]
         names = [f"server-{number}" for number in range(1, _SERVERS_AT_ONCE + 1)]
         slots += [Slot(name, DATA, _SERVE, frozenset({DATA})) for name in names]
+        names = [f"{CLUSTER}-{number}" for number in range(1, _IN_CLUSTER_AT_ONCE + 1)]
+        slots += [Slot(name, CLUSTER, _TRAIN, frozenset({CLUSTER})) for name in names]
     return slots
 
 
@@ -89,8 +96,8 @@ def next_job(
 
 def _asked_of(able: Sequence[Slot], number: str) -> tuple[list[Slot], int]:
     """(the slots that will do, how many of them): of cards those that are named, or any; of the
-    CPU's slots one, whatever the number."""
-    if number == "1" or not able or able[0].device in ("cpu", DATA):
+    CPU's slots and the cluster's one, whatever the number."""
+    if number == "1" or not able or able[0].device in ("cpu", DATA, CLUSTER):
         return list(able), 1
     if "," in number:
         named = number.split(",")

@@ -3,6 +3,9 @@
 finished, stopped, failed: the worker wrote so itself. died: it was gone without a word, by a
 signal if we were its parent, else for a reason that nobody knows. A worker that was asked to stop
 and does not within the grace time is killed.
+
+Where a worker only followed work that a cluster does, its death ends nothing: the job is queued
+again, and the next worker finds the work by its name.
 """
 
 from __future__ import annotations
@@ -18,8 +21,9 @@ from pathlib import Path
 from typing import Any
 
 from core.errors import WorkspaceError
+from core.jobs.devices import CLUSTER, asked_device
 from core.jobs.events import EventReader, EventWriter, event_seconds
-from core.jobs.job import ACTIVE, ENDED, Job, read_record, update_record, write_record
+from core.jobs.job import ACTIVE, ENDED, QUEUED, Job, read_record, update_record, write_record
 from core.jobs.kinds import KINDS
 from core.jobs.process import kill_worker, named, same_process, start_time
 from core.jobs.store import Store
@@ -72,14 +76,17 @@ class Supervisor:
         """How the job ended, from when that is known: on a full disk before the store knows it."""
 
     def poll(self) -> bool:
-        """Looks once. True when the job has ended and the store knows how."""
+        """Looks once. True when the job has ended, or waits again, and the store knows."""
         if self._process is None:
             self._read()  # tells which process its worker is
         alive, code = self._look()
         # Read after looking: what a worker wrote before its end is seen before it counts as gone.
         self._read()
         if not alive:
-            self._settle(code)
+            if self._goes_on_elsewhere(code):
+                self._queue_again()
+            else:
+                self._settle(code)
             return True
         self._mirror()
         self._be_patient()
@@ -145,6 +152,25 @@ class Supervisor:
         if self._pid is not None and self._started_at is not None:
             kill_worker(self._pid, self._started_at)
 
+    def _goes_on_elsewhere(self, code: int | None) -> bool:
+        """Whether the worker was killed, or went down with its machine, and a cluster works on."""
+        is_told = self._told.state is not None and self._told.state.get("state") in ENDED
+        was_killed = code is None or code < 0
+        asked = self._killed is not None or self._stop_request() is not None
+        return self._is_in_cluster() and was_killed and not asked and not is_told
+
+    def _is_in_cluster(self) -> bool:
+        """Whether a worker has begun to follow what a cluster does."""
+        return self._reported() and asked_device(self.store.get(self.job_id)) == CLUSTER
+
+    def _queue_again(self) -> None:
+        job = self.store.get(self.job_id)
+        back: dict[str, Any] = {"device": asked_device(job), "slot": None, "started_at": None}
+        back |= {"pid": None, "pid_started_at": None, "earlier_seconds": job.seconds()}
+        EventWriter(self.folder / "events.jsonl").write("state", state=QUEUED, reason="followed")
+        write_record(self.folder, replace(job, **{**self._told.values, **back}, state=QUEUED))
+        self.store.transition(self.job_id, ACTIVE, QUEUED, owner_pid=None, **back)
+
     def _settle(self, code: int | None) -> None:
         """Writes the end down: in the store, and where the worker could not, in the folder."""
         told, last = self._told, self._told.state or {}
@@ -180,6 +206,9 @@ class Supervisor:
         if code is not None and code >= 0:
             if shutil.disk_usage(self.folder).free < _DISK_FULL_BYTES:
                 error, mend = _("The disk is full."), _("Make room. {then}", then=self._way_on())
+            elif self._is_in_cluster():  # so Ray ends whoever has lost the head for a minute
+                error = _("The head of the cluster is gone, or the way to it.")
+                mend = _("Bring it back (ray status). {then}", then=self._way_on())
             else:
                 error = _(
                     "The worker ended with exit code {code} before its work was done.", code=code

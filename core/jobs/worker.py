@@ -18,7 +18,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from core.errors import JobError, TunesmithError
-from core.jobs.devices import DATA
+from core.jobs.devices import CLUSTER, DATA
 from core.jobs.events import EventWriter, event_seconds, read_attempt
 from core.jobs.job import ENDED, read_record, update_record
 from core.jobs.kinds import KINDS
@@ -115,7 +115,7 @@ def _do(folder: Path, root: Path, resume_from: str | None, target: str | None) -
 def device_environment(device: str) -> dict[str, str]:
     """The environment that shows a worker its own device only, or its own devices."""
     kind = device.partition(":")[0]
-    if kind == DATA:
+    if kind in (DATA, CLUSTER):
         return {}
     if kind == "cuda":
         visible = [part for part in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if part]

@@ -14,6 +14,7 @@ from core.models.hardware import Device
 from core.workspace import Workspace
 
 _DEVICES, _DEVICE = "training.devices", "training.device"
+_CLUSTER = "training.ray_address"
 _STRATEGY, _OFFLOAD, _DEEPSPEED = "training.strategy", "training.offload", "training.deepspeed"
 ZERO = ("zero1", "zero2", "zero3")
 SPLIT = ("fsdp", "zero3")
@@ -23,6 +24,8 @@ SPLIT = ("fsdp", "zero3")
 def device_rules(config: RunConfig) -> Iterator[Problem]:
     """What needs nothing but the config."""
     training = config.training
+    if training.ray_address:
+        yield from _cluster_rules(config)
     if training.devices != "1":
         yield from _several_rules(config)
     elif training.strategy != "auto":
@@ -55,6 +58,23 @@ def device_rules(config: RunConfig) -> Iterator[Problem]:
             ),
             (_STRATEGY,),
         )
+
+
+def _cluster_rules(config: RunConfig) -> Iterator[Problem]:
+    """A cluster is asked for a number of cards, of which nobody knows here which they are."""
+    training = config.training
+    if training.device not in ("auto", "cpu", "cuda"):
+        message = _(
+            "{device} on a Ray cluster, which chooses the card itself. Take cuda, cpu or auto.",
+            device=training.device,
+        )
+        yield Problem(_DEVICE, message, (_CLUSTER,))
+    if not training.devices.isdigit():
+        message = _(
+            "{devices} on a Ray cluster, which chooses the cards itself. Say how many.",
+            devices=training.devices,
+        )
+        yield Problem(_DEVICES, message, (_CLUSTER,))
 
 
 def _several_rules(config: RunConfig) -> Iterator[Problem]:
@@ -177,6 +197,8 @@ def device_problems(
 ) -> Iterator[Problem]:
     """What this machine, with these devices, cannot do of it."""
     training = config.training
+    if training.ray_address:
+        return  # the node has what it needs, or says so
     if training.devices != "1" and training.device != "cpu":
         yield from _card_problems(config, [device for device in here if device.kind == "cuda"])
     if training.strategy not in ZERO:

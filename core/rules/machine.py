@@ -31,12 +31,27 @@ def missing_extras(path: str, value: Any) -> list[Extra]:
     if path == "training.optim":
         optimizer = OPTIMIZERS.get(str(value))
         return missing([optimizer.extra] if optimizer and optimizer.extra else [])
+    if path == "training.ray_address":
+        return missing(["ray"] if value else [])
     return missing(value or []) if path == "tracking.report_to" else []
 
 
 def need_problems(config: RunConfig, devices: Sequence[str] | None = None) -> list[Problem]:
     """What this machine lacks for a run, at the setting that asks for it. `devices` are its
-    devices by their labels, such as cuda:0 and cpu; without them nothing is said of those."""
+    devices by their labels, such as cuda:0 and cpu; without them nothing is said of those. Of a
+    run on a cluster it has to know the cluster."""
+    if config.training.ray_address:
+        return [
+            Problem(
+                "training.ray_address",
+                _(
+                    "{title} is not installed. Install it with: {command}",
+                    title=extra.title,
+                    command=extra.command,
+                ),
+            )
+            for extra in missing(["ray"])
+        ]
     optimizer = OPTIMIZERS[config.training.optim]
     message = _device(optimizer, _kinds(config, devices)) or _package(optimizer)
     found = tracker_problems(config)

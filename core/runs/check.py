@@ -60,6 +60,8 @@ def _named(label: str) -> Device:
 
 
 def _device_problems(config: RunConfig, here: Sequence[str]) -> list[Problem]:
+    if config.training.ray_address:
+        return []
     device = config.training.device
     accelerators = [name for name in here if name != "cpu"]
     found = []

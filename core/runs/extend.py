@@ -41,6 +41,7 @@ CHANGEABLE = (
     "training.strategy",
     "training.offload",
     "training.deepspeed",
+    "training.ray_",
     "evaluation.",
     "tracking.",
 )

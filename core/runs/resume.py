@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from core.config import RunConfig
 from core.errors import ConfigError, JobError
-from core.jobs.devices import asked_device
+from core.jobs.devices import CLUSTER, asked_device
 from core.jobs.events import EventWriter, read_attempt
 from core.jobs.job import QUEUED, Job, write_record
 from core.jobs.store import Store
@@ -98,6 +99,16 @@ def _tell(
         events.write("log", level="warning", message=message)
 
 
+def asked_devices(config: RunConfig) -> dict[str, str]:
+    """What the queue is to know of the devices that a run asks for."""
+    if config.training.ray_address:
+        return {"device": CLUSTER}
+    training = config.training
+    return {"device": training.device} | (
+        {"devices": training.devices} if training.devices != "1" else {}
+    )
+
+
 def recall(folder: Path) -> dict[str, Any]:
     """What the store is to know of a run whose job.json is torn: from its settings, and from the
     checkpoints where it had not begun again."""
@@ -110,15 +121,14 @@ def recall(folder: Path) -> dict[str, Any]:
         config = load_config(run.config)
     except ConfigError:
         return {}
-    device = config.training.device
+    asked = asked_devices(config)
     return {
         "name": config.name or folder.name,
-        "device": device,
+        "device": asked["device"],
         "model": config.model.model_name_or_path,
         "dataset": config.data.dataset,
         "params": {
-            "device": device,
-            **({"devices": config.training.devices} if config.training.devices != "1" else {}),
+            **asked,
             **({"resume_from": place} if place else {}),
         },
     }

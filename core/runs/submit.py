@@ -30,9 +30,11 @@ from core.models.hardware import local_devices
 from core.models.trained import FINAL, find_trained
 from core.rules import parse_config
 from core.runs.check import start_problems
+from core.runs.cluster import cluster_problems
 from core.runs.naming import run_title
 from core.runs.origin_files import lay_longer, lay_origin
 from core.runs.records import run_job
+from core.runs.resume import asked_devices
 from core.setup.extras import missing
 from core.tokens.chat_templates import keep_with_run
 from core.workspace import RunFolder, Workspace
@@ -60,6 +62,7 @@ def submit_run(
     config = settle_devices(config, local_devices() if devices is None else devices)
     config = parse_config(config.model_dump())
     problems = start_problems(workspace, config, devices, goes_on=begin_at is not None)
+    problems = problems or cluster_problems(config)
     if problems:
         raise ConfigError(problems)
     # Whatever becomes of the data set while the run waits: it learns from what it is now.
@@ -69,9 +72,7 @@ def submit_run(
     config.save(folder / "config.yaml")
     # It may be changed or deleted while the run waits.
     keep_with_run(folder, config.data.chat_template, workspace)
-    params = {**(params or {}), "device": config.training.device}
-    if config.training.devices != "1":
-        params["devices"] = config.training.devices
+    params = {**(params or {}), **asked_devices(config)}
     try:
         begin, step = _take_over(workspace, RunFolder(folder), config, parent_id, begin_at)
     except BaseException:
@@ -87,7 +88,7 @@ def submit_run(
         run_id=run_id,
         folder=folder.relative_to(workspace.root).as_posix(),
         name=config.name or run_title(workspace, config),
-        device=config.training.device,
+        device=params["device"],
         model=config.model.model_name_or_path,
         dataset=config.data.dataset,
         step=step,

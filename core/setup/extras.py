@@ -143,6 +143,13 @@ _TABLE = (
         alone=False,
     ),
     Extra(
+        "ray",
+        ("ray==2.60.0",),
+        "ray",
+        N_("Ray (80 MB): trains on the machines of a cluster, which has a queue of its own."),
+        alone=False,
+    ),
+    Extra(
         "gguf",
         (
             "xllamacpp==2026.10.11549",

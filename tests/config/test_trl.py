@@ -25,6 +25,8 @@ OWN = {
     "training.strategy",
     "training.offload",
     "training.deepspeed",  # the launcher is told of it
+    "training.ray_address",
+    "training.ray_num_cpus",
     "training.extra",
     "evaluation.early_stopping_patience",
     "evaluation.early_stopping_threshold",

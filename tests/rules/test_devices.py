@@ -15,6 +15,7 @@ from core.estimate.summary import optimizer_steps, step_text
 from core.models.hardware import Device, probe
 from core.rules import parse_config
 from core.rules.devices import device_problems
+from core.runs.check import start_problems
 from core.workspace import Workspace
 
 SMI = """0, GPU-a, NVIDIA L4, 23034, 22000, 8.9
@@ -46,6 +47,12 @@ def problems(**settings: Any) -> dict[str, str]:
         ({"devices": 2, "offload": True}, "training.offload", "splits nothing"),
         ({"devices": 2, "deepspeed": "a.json"}, "training.deepspeed", "does not use it"),
         ({"devices": 2, "adapter__method": "adalora"}, "adapter.method", "one process"),
+        ({"ray_address": "a:1", "device": "cuda:1"}, "training.device", "chooses the card"),
+        ({"ray_address": "a:1", "device": "mps"}, "training.device", "chooses the card"),
+        ({"ray_address": "a:1", "devices": "all"}, "training.devices", "Say how many"),
+        ({"ray_address": "a:1", "devices": "0,1"}, "training.devices", "Say how many"),
+        ({"ray_address": "a"}, "training.ray_address", ""),
+        ({"ray_address": "ray://a:1"}, "training.ray_address", ""),
         (
             {"devices": 2, "strategy": "zero3", "adapter__quantization": "nf4"},
             "training.strategy",
@@ -85,6 +92,23 @@ def _of_method(settings: dict[str, Any]) -> dict[str, str]:
 )
 def test_what_does(settings: dict[str, Any]) -> None:
     assert problems(devices=2, **settings) == {}
+
+
+@pytest.mark.parametrize("address", ["auto", "a.b:6379", "10.0.0.5:6379", "[::1]:6379"])
+def test_addresses_of_a_cluster(address: str) -> None:
+    assert problems(ray_address=address, devices=2) == {}
+
+
+def test_a_cluster_is_not_asked_for_what_is_on_this_machine(workspace: Path) -> None:
+    """Its nodes have other cards, other packages and more of both."""
+    config = parse_config({"training.device": "cuda", "training.devices": 4})
+    config.training.optim = "apollo_adamw"  # its package is not among those of the tests
+    here = Workspace.open(workspace)
+    fields = {problem.field for problem in start_problems(here, config, ["cpu"])}
+    assert {"training.device", "training.devices", "training.optim"} <= fields
+    config.training.ray_address = "a:1"
+    fields = {problem.field for problem in start_problems(here, config, ["cpu"])}
+    assert not fields & {"training.device", "training.devices", "training.optim"}
 
 
 def test_devices_are_written_as_yaml_has_them(tmp_path: Path) -> None:

@@ -13,7 +13,15 @@ from core.models.hardware import CpuFlags, Device, Hardware
 from core.rules import parse_config
 from tests.estimate.test_memory import SMOLLM2, model
 from tests.webui.fakes import fake_app
-from webui.configure.plan import MemoryView, _key, estimate_of, gigabytes, memory_html, time_text
+from webui.configure.plan import (
+    MemoryView,
+    _key,
+    estimate_of,
+    foreseen,
+    gigabytes,
+    memory_html,
+    time_text,
+)
 from webui.context import App
 
 GPU = Device("cuda", 0, "A GPU <b>", 3 * 10**9, 3 * 10**9, 8.0)
@@ -48,6 +56,21 @@ def test_the_card_says_whether_it_fits_and_names_each_part(app: App) -> None:
     assert "<b>May not fit</b>" in uncounted  # the rows may be much shorter than they may be
     missing = memory_html(estimate_of(app, RunConfig(), 240, ROWS))
     assert "Not known until the model is fetched" in missing
+
+
+def test_of_a_cluster_s_nodes_nothing_is_foreseen(app: App) -> None:
+    """This machine's memory and pace would be taken for theirs."""
+    config = settings(app, 32)
+    config.training.ray_address = "a:1"
+    estimate = estimate_of(app, config, 240, ROWS)
+    told = memory_html(estimate)
+    assert "is not known here" in told and "fit" not in told.lower()
+    assert "not known" in time_text(app, estimate, ROWS, None)
+    auto = {field: reason for field, _value, reason in foreseen(config, app.hardware)}
+    assert "node" in auto["training.device"] and "node" in auto["training.precision"]
+    with gr.Blocks():
+        view = MemoryView(app)
+    assert not view.follow(config)[view.box].visible
 
 
 def test_an_offer_that_is_clicked_is_what_it_said(app: App) -> None:

@@ -75,6 +75,19 @@ def test_a_run_on_several_devices_says_so(workspace: Path) -> None:
     assert 'title="8: 4 at once x 1 before each step x 2 devices (zero3, offload)"' in text
 
 
+def test_a_run_on_a_cluster_says_where(workspace: Path) -> None:
+    """Somebody looks there for what it does to the others; resumed, it may be on another node."""
+    job, live = made(workspace, "running")
+    events = EventWriter(live.folder.events)
+    events.write("log", level="info", message="", node="node-7", node_id="7", cards="0,3")
+    for shown in (True, False):
+        live.update()
+        news = train.news_of(job, live, False, {})
+        assert news is not None
+        assert ("node-7, GPU 0,3" in news.texts["headline"]) == shown
+        events.write("state", state="queued")
+
+
 def test_what_a_run_warned_of_is_shown_once(workspace: Path) -> None:
     """A broken checkpoint would be left aside without a word."""
     job, live = made(workspace, "running")

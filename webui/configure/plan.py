@@ -66,6 +66,8 @@ def card(
     summary = summarize(app.workspace, config, counts, refused)
     estimate = estimate_of(app, config, summary.train_rows, counts)
     waiting = counting is not None and not counting.done()
+    # What is on auto a cluster's node chooses for itself.
+    settled = config if config.training.ray_address else estimate.config or config
     rows = {
         _("Base model"): summary.base,
         _("Parameters"): _parameters(summary),
@@ -73,8 +75,8 @@ def card(
         _("Data set"): dataset_title(app.workspace, config.data.dataset),
         _("Rows"): _rows(summary),
         _("Tokens"): _("counting") if waiting else _tokens(summary, counts),
-        _("Training steps"): _steps(summary, estimate.config or config, counts),
-        _("Rows a step"): step_text(estimate.config or config) or _("when it starts"),
+        _("Training steps"): _steps(summary, settled, counts),
+        _("Rows a step"): step_text(settled) or _("when it starts"),
     }
     time = time_text(app, estimate, counts, trial)
     time = f"<div><dt>{_('Time')}</dt><dd>{time}</dd></div>"
@@ -87,6 +89,9 @@ def card(
     )
 
 
+_BY_MEMORY = ("training.per_device_train_batch_size", "training.gradient_checkpointing")
+
+
 def foreseen(
     config: RunConfig, hardware: Hardware, estimate: RunEstimate | None = None
 ) -> list[tuple[str, str, str]]:
@@ -94,6 +99,12 @@ def foreseen(
 
     The worker decides; tests hold this against what it says (core.worker.training.resolve).
     """
+    if config.training.ray_address:
+        return [
+            (path, _("when it starts"), _("from what the cluster's node has"))
+            for path in ("training.device", "training.precision", *_BY_MEMORY)
+            if config.values()[path] == "auto"
+        ]
     device = device_of(config, hardware)
     found = []
     if config.training.device == "auto":
@@ -101,9 +112,8 @@ def foreseen(
         found.append(("training.device", device.label, reason))
     if config.training.precision == "auto":
         found.append(("training.precision", *hardware.precision_on(device)))
-    fields = ("training.per_device_train_batch_size", "training.gradient_checkpointing")
     values, chosen = config.values(), dict(estimate.chosen) if estimate else {}
-    for path in fields:
+    for path in _BY_MEMORY:
         if values[path] != "auto":
             continue
         if path in chosen:
@@ -257,6 +267,12 @@ def memory_html(estimate: RunEstimate) -> str:
     if memory is None:
         why = _("{reason}.", reason=_capital(messages.escape(estimate.why_not)))
         return f'<section class="need"><h3>{_("Memory")}</h3><p>{why}</p></section>'
+    if estimate.config and estimate.config.training.ray_address:
+        told = _(
+            "About {size} on each device. What the nodes of the cluster have is not known here.",
+            size=gigabytes(memory.total),
+        )
+        return f'<section class="need"><h3>{_("Memory")}</h3><p>{told}</p></section>'
     free = memory.free_bytes or 0
     word, state = _verdict(memory, free)
     fits = _("{name}: {text}", name=f"<b>{word}</b>", text=_amount(memory, free))
@@ -337,6 +353,8 @@ def time_text(
     """How long the training takes and how that is known, as HTML."""
     if estimate.config is None:
         return "-"
+    if estimate.config.training.ray_address:
+        return _("not known of a cluster's node")
     if trial:
         pace: Pace | None = Pace(trial["tokens_per_second"], _("from a trial of two steps"), True)
     else:

@@ -404,6 +404,6 @@ class _Configure:
 
 def _extras(values: Mapping[str, Any]) -> list[Extra]:
     """The packages that these settings need and that are not there."""
-    asking = ("training.optim", "tracking.report_to")
+    asking = ("training.optim", "training.ray_address", "tracking.report_to")
     found = [extra for path in asking for extra in missing_extras(path, values.get(path))]
     return list(dict.fromkeys(found))

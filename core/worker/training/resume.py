@@ -22,7 +22,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from trl.trainer.base_trainer import _BaseTrainer
 
 from core.config import RunConfig
-from core.errors import ModelError, TrainingError
+from core.errors import MemoryRanOut, ModelError, TrainingError
 from core.jobs.events import EventWriter
 from core.language import _
 from core.models.checkpoints import checkpoint_before, last_good_checkpoint
@@ -48,10 +48,6 @@ _SAID = ("out of memory", "can't allocate memory", "cannot allocate memory")
 _EVALUATING = ("evaluation_loop", "prediction_step")
 
 Train = Callable[[RunConfig, Path | None], str]
-
-
-class MemoryRanOut(TrainingError):
-    """The memory was not enough for the run as it is set."""
 
 
 class LackOfMemory(RuntimeError):

@@ -39,11 +39,23 @@ from core.workspace import RunFolder, Workspace
 
 
 def run_training(folder: Path, workspace_root: Path, resume_from: Path | None) -> str:
-    """Trains the run in `folder` as its config.yaml says: "finished" or "stopped".
+    """Trains the run in `folder` as its config.yaml says, here or on a cluster: "finished" or
+    "stopped".
 
     `resume_from` is a checkpoint; a relative path counts from `folder`. Events go to the run's
     events.jsonl, checkpoints to checkpoints/, the result to adapter/ or model/. Raises.
     """
+    run = RunFolder(Path(folder))
+    config = load_config(run.config)
+    if not config.training.ray_address:
+        return train_here(folder, workspace_root, resume_from)
+    from core.worker.training.cluster.follow import follow  # Ray is not everywhere
+
+    return follow(run, Workspace.open(workspace_root), config, resume_from)
+
+
+def train_here(folder: Path, workspace_root: Path, resume_from: Path | None) -> str:
+    """As `run_training`, in this process and on this machine."""
     run = RunFolder(Path(folder))
     workspace = Workspace.open(workspace_root)
     if resume_from is not None:
@@ -95,6 +107,7 @@ _LOOKED_AT, _MOST_ROWS = 50_000, 512
 _QUIET: dict[str, Any] = {
     "training.max_steps": TRIAL_STEPS,
     "training.devices": "1",
+    "training.ray_address": "",
     "training.strategy": "auto",
     "training.offload": False,
     "training.deepspeed": "",
