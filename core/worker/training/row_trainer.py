@@ -18,6 +18,7 @@ from trl import SFTTrainer
 
 from core.worker.training import ranks
 from core.worker.training.attention import NAME as ROW_ATTENTION
+from core.worker.training.lora_linear import with_quick_lora
 from core.worker.training.trainer import WatchedTrainer, real_tokens
 
 # Scores held at once: 12 million in 32 bits are 50 MB.
@@ -36,6 +37,8 @@ class RowTrainer(WatchedTrainer, SFTTrainer):
         self._takes_own_loss = self._can_take_own_loss()
         if self.args.bf16 or self.args.fp16:
             _leave_casting_to_autocast(self.model)
+        if self.accelerator.device.type == "cpu":
+            with_quick_lora(self.model)
 
     @property
     def loss_is_entropy(self) -> bool:
