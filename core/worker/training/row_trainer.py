@@ -292,14 +292,17 @@ def _entropy(
     if head.softcap is not None:
         bend = torch.tanh(scores.div_(head.softcap))
         scores = bend * head.softcap
-    hits = (scores.argmax(-1) == targets).sum()
-    norms = scores.logsumexp(-1, keepdim=True)
-    losses = norms - scores.gather(-1, places)
+    highest, best = scores.max(-1, keepdim=True)
+    hits = (best == places).sum()
+    scores.sub_(highest)
+    losses = -scores.gather(-1, places)
+    sums = scores.exp_().sum(-1, keepdim=True)
+    losses += sums.log()
     weights = losses.neg().exp() if dynamic else None
     loss = losses.sum() if weights is None else (losses * weights).sum()
     if not with_slope:
         return loss, hits, None
-    slope = scores.sub_(norms).exp_()  # the probabilities
+    slope = scores.div_(sums)  # the probabilities
     slope.scatter_add_(-1, places, slope.new_full((1, 1), -1.0).expand(len(targets), 1))
     if weights is not None:
         slope *= weights
