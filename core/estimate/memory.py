@@ -7,12 +7,13 @@ with an adapter and in full, in 32 bits and under autocast, with each kind of at
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import reduce
 
 from core.config import RunConfig
+from core.config.optimizers import OPTIMIZERS
 from core.config.run import device_count
-from core.estimate.sizes import Batch, ModelShape
+from core.estimate.sizes import TOKENS_AT_ONCE, Batch, ModelShape
 from core.language import N_, Said, _
 from core.models.describe import trainable_parameters
 
@@ -86,13 +87,15 @@ def estimate_memory(
     state = state_of(config.training.optim, size, whole_model=way.own_weights)
     gradients = on_each_device("gradients", _gradients(trained, size, state), config)
     doubts.append(state.doubt)
-    layer = kept_of_layer(shape, way, batch)
-    kept = _kept(shape, config, way, batch, layer)
-    head, held = _loss_head(shape, config, way, batch)
+    at_once = _at_once(config, way, batch)
+    layer = kept_of_layer(shape, way, at_once)
+    kept = _kept(shape, config, way, at_once, layer)
+    head, held = _loss_head(shape, config, way, at_once)
     casts = trained * 2 if way.compute == 2 and size == 4 else 0
-    activations = sum(kept) + casts + _on_the_way(shape, way, batch)
-    at_once = gradients if config.training.gradient_accumulation_steps > 1 else 0
-    beyond = max(activations + held - (gradients - at_once), 0)
+    activations = sum(kept) + casts + _on_the_way(shape, way, at_once)
+    in_parts = config.training.gradient_accumulation_steps > 1 or at_once != batch
+    there_before = gradients if in_parts else 0
+    beyond = max(activations + held - (gradients - there_before), 0)
     if config.training_method.generates:
         beyond = max(beyond, _written(shape, config, way))
         doubts.append(_("how long the answers are is not known before they are written"))
@@ -229,6 +232,22 @@ def _gradients(trained: int, size: int, state: State) -> int:
     return trained * size if state.keeps_gradients else 0
 
 
+def _takes_own_loss(config: RunConfig, way: Way) -> bool:
+    """As core.worker.training.row_trainer decides; method cpt may ask TRL for another loss."""
+    loss = config.training.extra.get("loss_type", config.training.sft_loss_type)
+    is_ours = way.device != "cuda" and not config.adapter.is_prompt
+    return config.training_method.loss_head == "rows" and is_ours and loss in ("nll", "dft")
+
+
+def _at_once(config: RunConfig, way: Way, batch: Batch) -> Batch:
+    """The part of a batch that is computed at once: a CPU takes it in pieces of whole rows."""
+    waits = not OPTIMIZERS[config.training.optim].at_once
+    in_pieces = waits and way.device == "cpu" and device_count(config) == 1
+    if not in_pieces or not _takes_own_loss(config, way):
+        return batch
+    return replace(batch, tokens=min(batch.tokens, max(TOKENS_AT_ONCE[way.compute], batch.width)))
+
+
 def _kept(
     shape: ModelShape, config: RunConfig, way: Way, batch: Batch, layer: list[int]
 ) -> list[int]:
@@ -274,9 +293,7 @@ def _loss_head(shape: ModelShape, config: RunConfig, way: Way, batch: Batch) -> 
     cast = matrix * size if way.casts else 0
     if takes == "everything":
         return tokens * vocabulary * _ALL_SCORES, tokens * shape.hidden * size
-    # As core.worker.training.row_trainer decides; method cpt may ask TRL for another loss.
-    own = config.training.extra.get("loss_type", config.training.sft_loss_type) in ("nll", "dft")
-    if takes == "rows" and way.device != "cuda" and own:
+    if _takes_own_loss(config, way):
         scores = min(_OWN_SCORES, tokens * vocabulary)
         return scores * (8 + 2 * size) + cast + (matrix * 4 if trains_head else 0), left
     entries = min(tokens, _TILE_TOKENS) * min(vocabulary, _TILE_ENTRIES)

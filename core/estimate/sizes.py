@@ -21,6 +21,10 @@ _LOOKUP = re.compile(r"embed|(^|\.)(wte|wpe|shared|relative_attention_bias)(\.|$
 # What turns hidden states into the scores of all tokens.
 _HEAD = re.compile(r"(^|\.)(lm_head|embed_out|cls\.predictions\.decoder|decoder)\.weight$")
 _EXPERT = re.compile(r"\.experts\.")
+# core.worker.training.row_trainer: how many tokens of a batch a CPU computes at once, by the size
+# of a number in bytes. What is kept of so many takes the same memory; and a CPU that is quick with
+# 16 bits needs more of them to be busy.
+TOKENS_AT_ONCE = {4: 768, 2: 1536}
 _BYTES = {"float64": 8, "float32": 4, "float16": 2, "bfloat16": 2, "float8_e4m3fn": 1}
 # Families whose activations were looked at, tensor by tensor.
 _DECODERS = frozenset(

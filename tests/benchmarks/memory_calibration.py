@@ -47,7 +47,7 @@ SETTINGS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "lora b4 512 checkpointing": ("decoder", "alpaca", sized(4, 512) | CHECKPOINTING),
     "lora b1 256": ("decoder", "alpaca", sized(1, 256)),
     "lora b8 512": ("decoder", "alpaca", sized(8, 512)),
-    "lora b2 512 fp32": ("decoder", "alpaca", sized(2, 512) | {"training.precision": "fp32"}),
+    "lora b3 256 fp32": ("decoder", "alpaca", sized(3, 256) | {"training.precision": "fp32"}),
     "lora b2 1024 packing": ("decoder", "alpaca", sized(2, 1024) | {"training.packing": True}),
     "lora b2 512 eager": (
         "decoder",

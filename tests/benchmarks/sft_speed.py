@@ -6,7 +6,9 @@ DATA is a JSON or JSONL file with instruction and output. Both sides train LoRA 
 layers, batch 8, max_length 512, in bf16 where the CPU has it, each in a process of its own and in
 turns, so that a busy machine slows both. Real tokens are counted, without padding; the time is
 that of the Trainer's loop. On a machine that others use, OMP_NUM_THREADS=1 and tokens per CPU
-second compare better. Prints one JSON object. Not a test.
+second compare better. The limit is what a product of the model's widest matrix reaches just before
+and after in the same process, in the run's type; the share of it counts the products that no way of
+computing goes without (of the head, for tokens with loss). Prints one JSON object. Not a test.
 """
 
 from __future__ import annotations
@@ -79,6 +81,12 @@ def summary(found: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
     def speeds(unit: str) -> dict[str, list[float]]:
         return {s: [round(r["tokens"] / r[unit], 1) for r in rs] for s, rs in found.items()}
 
+    def shares(unit: str) -> dict[str, list[float]]:
+        return {
+            s: [round(r["gflop"] / r[unit] / r["limit"][unit], 3) for r in rs]
+            for s, rs in found.items()
+        }
+
     wall, cpu = speeds("seconds"), speeds("cpu_seconds")
     first = {side: results[0]["losses"][0] for side, results in found.items()}
     return {
@@ -86,6 +94,9 @@ def summary(found: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
         "times_faster": round(median(wall["ours"]) / median(wall["bare"]), 2),
         "tokens_per_cpu_second": cpu,
         "times_faster_by_cpu_seconds": round(median(cpu["ours"]) / median(cpu["bare"]), 2),
+        "limit_gflops": {s: [r["limit"] for r in rs] for s, rs in found.items()},
+        "share_of_limit": shares("seconds"),
+        "share_of_limit_by_cpu_seconds": shares("cpu_seconds"),
         "first_loss": first,
         "first_loss_difference": abs(first["bare"] - first["ours"]),
         "losses": {side: results[0]["losses"] for side, results in found.items()},
@@ -120,25 +131,64 @@ def config(steps: int) -> Any:
 
 @contextmanager
 def measured(result: dict[str, Any]) -> Iterator[None]:
-    """Puts the seconds and CPU seconds of the Trainer's loop into `result`."""
+    """Puts the seconds and CPU seconds of the Trainer's loop into `result`, and what it did."""
     from transformers import Trainer
 
-    loop = Trainer._inner_training_loop
+    loop, step = Trainer._inner_training_loop, Trainer.training_step
+    learned = 0
+
+    def counted(self: Trainer, model: Any, inputs: Any, *arguments: Any) -> Any:
+        nonlocal learned
+        learned += int((inputs["labels"] != -100).sum())
+        return step(self, model, inputs, *arguments)
 
     def timed(self: Trainer, *arguments: Any, **options: Any) -> Any:
+        limits = [matrix_limit(self)]
         begin, begin_cpu = time.perf_counter(), time.process_time()
         output = loop(self, *arguments, **options)
         result["seconds"] = round(time.perf_counter() - begin, 2)
         result["cpu_seconds"] = round(time.process_time() - begin_cpu, 2)
+        result["peak_memory_gb"] = peak_memory_gb()
         logs = [log for log in self.state.log_history if "loss" in log]
         result["tokens"] = int(logs[-1]["num_tokens"])
         result["losses"] = [round(log["loss"], 5) for log in logs]
-        result["peak_memory_gb"] = peak_memory_gb()
+        result["gflop"] = round(needed_gflop(self.model, result["tokens"], learned), 1)
+        limits.append(matrix_limit(self))
+        result["limit"] = {unit: max(limit[unit] for limit in limits) for unit in limits[0]}
         return output
 
-    Trainer._inner_training_loop = timed
+    Trainer._inner_training_loop, Trainer.training_step = timed, counted
     with redirect_stdout(sys.stderr):
         yield
+
+
+def needed_gflop(model: Any, tokens: int, learned: int) -> float:
+    """A multiplication and an addition for each weight, forward and for the gradient of its input,
+    and where it is trained for its own."""
+    import torch
+
+    head = model.get_output_embeddings()
+    layers = [m.weight for m in model.modules() if isinstance(m, torch.nn.Linear) and m is not head]
+    each = sum(weight.numel() * (6 if weight.requires_grad else 4) for weight in layers)
+    return (tokens * each + learned * 4 * head.weight.numel()) / 1e9
+
+
+def matrix_limit(trainer: Any, tokens: int = 1024, times: int = 40) -> dict[str, float]:
+    """GFLOP a second, and a CPU second, of a product as in the model's feed-forward part."""
+    import torch
+
+    sizes, dtype = trainer.model.config, torch.bfloat16 if trainer.args.bf16 else torch.float32
+    rows = torch.randn(tokens, sizes.hidden_size, dtype=dtype)
+    matrix = torch.randn(sizes.intermediate_size, sizes.hidden_size, dtype=dtype)
+    rows @ matrix.t()
+    begin, begin_cpu = time.perf_counter(), time.process_time()
+    for _ in range(times):
+        rows @ matrix.t()
+    gflop = 2 * times * rows.numel() * len(matrix) / 1e9
+    return {
+        "seconds": round(gflop / (time.perf_counter() - begin), 1),
+        "cpu_seconds": round(gflop / (time.process_time() - begin_cpu), 1),
+    }
 
 
 def ours(root: Path, steps: int) -> dict[str, Any]:

@@ -21,6 +21,12 @@ def smollm2(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return model(tmp_path_factory.mktemp("models") / "smollm2", SMOLLM2)
 
 
+@pytest.fixture(autouse=True)
+def whole_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As most methods compute them; SFT on a CPU takes pieces, and smaller batches save nothing."""
+    monkeypatch.setattr("core.estimate.memory.TOKENS_AT_ONCE", {2: 10**6, 4: 10**6})
+
+
 def offered(folder: Path, free: float, rows: int, length: int, **more: Any) -> list[Change]:
     hardware = replace(CPU, devices=(replace(CPU.devices[0], memory_free_bytes=int(free * GB)),))
     settled = config(rows, length, **more)

@@ -4,11 +4,16 @@ Where there is no Triton the loss is taken straight from hidden states, a piece 
 scores of all tokens over the whole vocabulary are never held: each piece is scored, its loss and
 its gradient are taken at once, and the scores are dropped. Only tokens that carry loss come there.
 TRL has its own kernel for CUDA; elsewhere it computes in 32 bits at every position.
+
+On a CPU a batch is computed a few rows at a time, which is as quick there: what a piece leaves for
+its backward pass is all that is held.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -16,8 +21,11 @@ from peft import PeftModel
 from peft.tuners.tuners_utils import BaseTunerLayer
 from trl import SFTTrainer
 
+from core.config.optimizers import OPTIMIZERS
+from core.estimate.sizes import TOKENS_AT_ONCE
 from core.worker.training import ranks
 from core.worker.training.attention import NAME as ROW_ATTENTION
+from core.worker.training.lora_linear import with_quick_lora
 from core.worker.training.trainer import WatchedTrainer, real_tokens
 
 # Scores held at once: 12 million in 32 bits are 50 MB.
@@ -36,10 +44,30 @@ class RowTrainer(WatchedTrainer, SFTTrainer):
         self._takes_own_loss = self._can_take_own_loss()
         if self.args.bf16 or self.args.fp16:
             _leave_casting_to_autocast(self.model)
+        if self.accelerator.device.type == "cpu":
+            with_quick_lora(self.model)
 
     @property
     def loss_is_entropy(self) -> bool:
         return bool(self.args.loss_type == "nll" and self.args.label_smoothing_factor == 0)
+
+    def training_step(
+        self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None
+    ) -> Any:
+        if not self._takes_own_loss:
+            return super().training_step(model, inputs, num_items_in_batch)
+        self._measured = _Sums()
+        in_pieces = (
+            self.accelerator.device.type == "cpu"
+            and num_items_in_batch is not None  # of which each piece has its share
+            and not OPTIMIZERS[self.args.optim.value].at_once  # the weights stay until all are seen
+        )
+        most = TOKENS_AT_ONCE[2 if self.args.bf16 else 4]
+        loss = 0
+        for piece in pieces(inputs, most) if in_pieces else [inputs]:
+            loss = loss + super().training_step(model, piece, num_items_in_batch)
+        self._metrics["train"]["mean_token_accuracy"].append(self._measured.accuracy)
+        return loss
 
     def compute_loss(
         self,
@@ -53,18 +81,15 @@ class RowTrainer(WatchedTrainer, SFTTrainer):
         if not self._takes_own_loss or return_outputs:
             loss = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
             if not (self.model.training or return_outputs or self.is_spare):
-                self._measured.add(loss, _loss_tokens(inputs["labels"]), None)
+                tokens = _loss_tokens(inputs["labels"])
+                self._measured.add(float(loss) * tokens, tokens, None)
             return loss
         summed, correct, count = self._sums(inputs)
-        mode = "train" if self.model.training else "eval"
-        if mode == "train":
+        self._measured.add(summed.item(), count, int(correct))
+        if self.model.training:
             self._total_train_tokens += real_tokens(inputs)
-            self._metrics[mode]["num_tokens"] = [self._total_train_tokens]
-            self._metrics[mode]["mean_token_accuracy"].append(int(correct) / max(count, 1))
-        loss = summed / max(int(count if num_items_in_batch is None else num_items_in_batch), 1)
-        if mode == "eval":
-            self._measured.add(loss, count, int(correct))
-        return loss
+            self._metrics["train"]["num_tokens"] = [self._total_train_tokens]
+        return summed / max(int(count if num_items_in_batch is None else num_items_in_batch), 1)
 
     def _sums(self, inputs: dict[str, Any]) -> tuple[Any, Any, int]:
         """(summed loss, hits, tokens that carry loss) of a batch."""
@@ -117,15 +142,19 @@ class RowTrainer(WatchedTrainer, SFTTrainer):
 
 
 class _Sums:
-    """What an evaluation adds up."""
+    """What a step, or an evaluation, adds up."""
 
     def __init__(self) -> None:
         self.loss = 0.0
         self.tokens = 0
         self.correct: int | None = 0
 
-    def add(self, mean: Any, tokens: int, correct: int | None) -> None:
-        self.loss += float(mean) * tokens
+    @property
+    def accuracy(self) -> float:
+        return (self.correct or 0) / max(self.tokens, 1)
+
+    def add(self, loss: float, tokens: int, correct: int | None) -> None:
+        self.loss += loss
         self.tokens += tokens
         self.correct = None if correct is None or self.correct is None else self.correct + correct
 
@@ -136,8 +165,28 @@ class _Sums:
             return {}
         found = {f"{prefix}_loss": loss / tokens}
         if self.correct is not None:
-            found[f"{prefix}_mean_token_accuracy"] = self.correct / self.tokens
+            found[f"{prefix}_mean_token_accuracy"] = self.accuracy
         return found
+
+
+def pieces(inputs: dict[str, Any], most: int) -> Iterator[dict[str, Any]]:
+    """Parts of a batch, each of whole rows: of so many that they have at most `most` tokens with
+    their padding, or of one longer row."""
+    if "cu_seq_lens_q" not in inputs:
+        size = max(1, most // inputs["input_ids"].shape[1])
+        parts = zip(*(tensor.split(size) for tensor in inputs.values()), strict=True)
+        yield from (dict(zip(inputs, part, strict=True)) for part in parts)
+        return
+    rows: list[list[int]] = [[]]
+    for length in inputs["cu_seq_lens_q"].diff().tolist():
+        if rows[-1] and sum(rows[-1]) + length > most:
+            rows.append([])
+        rows[-1].append(length)
+    names = ("input_ids", "labels", "position_ids")
+    parts = zip(*(inputs[n].split([sum(p) for p in rows], dim=1) for n in names), strict=True)
+    for lengths, part in zip(rows, parts, strict=True):
+        ends = inputs["cu_seq_lens_q"].new_tensor([0, *accumulate(lengths)])
+        yield {**dict(zip(names, part, strict=True)), "cu_seq_lens_q": ends}
 
 
 def _loss_tokens(labels: torch.Tensor) -> int:
@@ -289,14 +338,17 @@ def _entropy(
     if head.softcap is not None:
         bend = torch.tanh(scores.div_(head.softcap))
         scores = bend * head.softcap
-    hits = (scores.argmax(-1) == targets).sum()
-    norms = scores.logsumexp(-1, keepdim=True)
-    losses = norms - scores.gather(-1, places)
+    highest, best = scores.max(-1, keepdim=True)
+    hits = (best == places).sum()
+    scores.sub_(highest)
+    losses = -scores.gather(-1, places)
+    sums = scores.exp_().sum(-1, keepdim=True)
+    losses += sums.log()
     weights = losses.neg().exp() if dynamic else None
     loss = losses.sum() if weights is None else (losses * weights).sum()
     if not with_slope:
         return loss, hits, None
-    slope = scores.sub_(norms).exp_()  # the probabilities
+    slope = scores.div_(sums)  # the probabilities
     slope.scatter_add_(-1, places, slope.new_full((1, 1), -1.0).expand(len(targets), 1))
     if weights is not None:
         slope *= weights
