@@ -114,6 +114,7 @@ def launch(
             ssr_mode=False,
             theme=theme.theme(),
             css_paths=[theme.STYLE, theme.RESULTS, theme.DATA, theme.SHAPE, theme.NEED, theme.FORM],
+            head=theme.late_head(),
             favicon_path=str(theme.LOGO),
         )
 

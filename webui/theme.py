@@ -32,7 +32,7 @@ MONO = ("ui-monospace", "SF Mono", "Cascadia Mono", "Menlo", "Consolas", "monosp
 
 # Loaded before the page draws; relative, so that it works behind a reverse proxy's prefix.
 _HEAD = """
-<script>document.documentElement.lang = {language}; window.tunesmithTexts = {texts};</script>
+<script>window.tunesmithTexts = {texts};</script>
 <link rel="icon" type="image/svg+xml" href="tunesmith/logo.svg">
 <script defer src="tunesmith/page.js"></script>
 <script defer src="tunesmith/form.js"></script>
@@ -179,10 +179,14 @@ _VARIABLES = {
 
 def head() -> str:
     """What the page loads of ours, with the texts of its scripts in the language in use."""
-    return _HEAD.format(
-        language=json.dumps(HTML_LANGUAGES[language()]),
-        texts=json.dumps(_script_texts(), ensure_ascii=False).replace("<", "\\u003c"),
-    )
+    texts = json.dumps(_script_texts(), ensure_ascii=False).replace("<", "\\u003c")
+    return _HEAD.format(texts=texts)
+
+
+def late_head() -> str:
+    """What has to come after Gradio, which takes the browser's language for the page's."""
+    language_of_page = json.dumps(HTML_LANGUAGES[language()])
+    return f"<script>document.documentElement.lang = {language_of_page};</script>"
 
 
 def _script_texts() -> dict[str, str]:
