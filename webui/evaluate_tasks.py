@@ -30,7 +30,7 @@ class TasksView:
         self.names = gr.Textbox(
             label=_("Or tasks of lm-eval"),
             info=_("Public benchmarks by name, with commas between them."),
-            placeholder="arc_easy, hellaswag, gsm8k",
+            placeholder="arc_easy,arc_challenge",
             elem_id="evaluate-tasks",
             max_lines=1,
         )
