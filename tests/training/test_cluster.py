@@ -205,9 +205,9 @@ def test_a_run_goes_on_when_all_that_followed_it_is_killed(bench: Bench, nodes: 
 def test_a_run_gets_the_cards_that_it_asks_for(bench: Bench, nodes: Nodes) -> None:
     """And sees no others: they are another run's."""
     both = add(bench, nodes, {"training.device": "cuda", "training.devices": "2"})
-    one = add(bench, nodes, {"training.device": "auto"})  # waits: a cluster with cards gives one
     begin(bench)
     until(lambda: placed(bench, both))
+    one = add(bench, nodes, {"training.device": "auto"})  # waits: a cluster with cards gives one
     (process,) = until(lambda: at_work(bench, both))
     seen = {name: process.environ()[name] for name in ("CUDA_VISIBLE_DEVICES", DEVICE_VARIABLE)}
     assert seen == {"CUDA_VISIBLE_DEVICES": "0,1", DEVICE_VARIABLE: "cuda"}
