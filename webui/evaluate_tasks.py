@@ -62,9 +62,10 @@ class TasksView:
         self.fields = {self.names, self.shots, self.include, self.chat}
 
     def params(self, data: Updates) -> dict[str, Any]:
-        """Those of the job. Raises ModelError for a name or a number that is known to be none."""
+        """Those of the job. Raises TunesmithError for a name or a number that is known to be none,
+        and for a folder that may not be read."""
         names, include = self._asked(data)
-        known = finished(self.app.answers.get(_key(include)))
+        known = finished(self.app.answers.get(_key(self._folder(include)))) if names else None
         if known is not None:
             check_names(names, known)
         return {
@@ -78,6 +79,10 @@ class TasksView:
         """The names, and the folder with tasks of one's own."""
         return parse_tasks(data[self.names] or ""), (data[self.include] or "").strip()
 
+    def _folder(self, include: str) -> str | None:
+        """Where the tasks of one's own are. Raises WorkspaceError where they may not be."""
+        return str(check_include(include, self.app.workspace)) if include else None
+
     # -- handlers
 
     def look(self, data: Updates) -> Iterator[Updates]:
@@ -88,8 +93,7 @@ class TasksView:
         if not names or lacking:
             return
         try:
-            folder = str(check_include(include, self.app.workspace)) if include else None
-            known = self._known(include, folder)
+            known = self._known(self._folder(include))
             yield {self.said: messages.progress(None, _("Reading lm-eval's list of tasks"))}
             check_names(names, known.result())
         except TunesmithError as problem:
@@ -122,19 +126,19 @@ class TasksView:
         )
         self.extras.wire(inputs).then(self.look, inputs, outputs, **slow)
 
-    def _known(self, include: str, folder: str | None) -> Future[list[str]]:
+    def _known(self, folder: str | None) -> Future[list[str]]:
         """Every name, from a worker or remembered."""
-        answers, key = self.app.answers, _key(include)
+        answers, key = self.app.answers, _key(folder)
         if key not in answers or (answers[key].done() and answers[key].exception()):
             asked = "core.worker.evaluation.harness:task_names"
             answers[key] = self.app.pool.submit(asked, folder)
         return answers[key]
 
 
-def _key(include: str) -> tuple[Any, ...]:
+def _key(folder: str | None) -> tuple[Any, ...]:
     """What lm-eval's list of names is remembered by: another one where a task of one's own is."""
-    files = [*Path(include).expanduser().rglob("*.y*ml")] if include else []
-    return "task_names", include, tuple((str(file), file.stat().st_mtime_ns) for file in files)
+    files = [*Path(folder).rglob("*.y*ml")] if folder else []
+    return "task_names", folder, tuple((str(file), file.stat().st_mtime_ns) for file in files)
 
 
 def _number(text: str | None) -> int | None:

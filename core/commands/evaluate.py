@@ -127,7 +127,8 @@ def run(args: argparse.Namespace, output: Output) -> int:
         raise UsageError(_("--report takes a file that ends in {names}.", names=", ".join(ENDINGS)))
     if any(number is not None and number < 1 for number in (args.max_rows, args.max_new_tokens)):
         raise UsageError(_("--max-rows and --max-new-tokens are at least 1."))
-    if args.tasks is None and (args.include or args.apply_chat_template or args.num_fewshot):
+    of_tasks = args.include, args.num_fewshot, args.apply_chat_template or None
+    if args.tasks is None and any(one is not None for one in of_tasks):
         raise UsageError(
             _("--include, --num-fewshot and --apply-chat-template need the names: --tasks NAME.")
         )
