@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,7 @@ from tests.training.test_resume import stop_at
 from tests.waiting import until
 
 ROOT = Path(__file__).parents[2]
+PYTHON = sys.executable
 # Four rows a step: on one device in two batches, on two in one.
 ONE = {"training.gradient_accumulation_steps": 2}
 TWO = {"training.devices": 2}
@@ -59,6 +61,15 @@ LONG: dict[str, Any] = {
     "training.learning_rate": 1e-3,
     "evaluation.eval_strategy": "no",
 }
+
+
+@pytest.fixture(autouse=True, scope="module")
+def quick_start(warm_python: str) -> Iterator[None]:
+    """The launcher and its processes import nothing anew."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "executable", warm_python)
+        patch.setenv("PYTHON_EXEC", warm_python)  # torch's launcher
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -279,7 +290,7 @@ def test_nothing_is_left_of_a_run_whose_worker_is_killed(world: TinyWorld) -> No
     job = Job(name, "train", name, f"runs/{name}", state="starting", device="cpu")
     write_record(run.root, job)
     worker = subprocess.Popen(
-        [sys.executable, "-m", "core.worker", str(run.root)],
+        [PYTHON, "-m", "core.worker", str(run.root)],
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
