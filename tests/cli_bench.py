@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from tests.warm_python import with_commands
 
 ROOT = Path(__file__).parents[1]
 
@@ -38,7 +39,7 @@ class Shell:
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
         environment["TUNESMITH_WORKSPACE"] = str(self.workspace)
         return subprocess.Popen(
-            [sys.executable, "-m", "core.cli", *words],
+            [with_commands(), "-m", "core.cli", *words],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -7,7 +7,6 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -28,11 +27,9 @@ from playwright.sync_api import (
     sync_playwright,
 )
 
-from core.jobs.process import call_named
-from tests import warm_python as warm
-from tests.e2e.serving import WORKERS, Served, cookie
+from tests.e2e.serving import Served, cookie
 from tests.shown import shown
-from tests.waiting import LIMIT, until
+from tests.waiting import LIMIT
 
 # No test reaches the Hub: what is missing must fail at once, not after a timeout.
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -143,22 +140,6 @@ def workspace(tmp_path: Path) -> Path:
     root = tmp_path / "workspace"
     root.mkdir()
     return root
-
-
-@pytest.fixture(scope="session")
-def warm_python(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A `python` whose processes have torch at once."""
-    if not hasattr(os, "pidfd_open"):
-        yield sys.executable
-        return
-    folder = tmp_path_factory.mktemp("warm")
-    server = WORKERS.Process(
-        target=call_named, args=("tests.warm_python:serve", str(folder / "socket"))
-    )
-    server.start()
-    until((folder / "socket").exists)
-    yield str(warm.write(folder))
-    server.kill()
 
 
 @pytest.fixture

@@ -1,8 +1,8 @@
-"""A `python` for processes that import torch: it runs what it is given in a fork of one that has
-imported it already, which saves ten seconds of a processor at each start.
+"""A `python` that runs what it is given in a fork of one that has imported what takes long: torch,
+for `with_torch`, which saves ten seconds of a processor at each start; the commands and the page,
+for `with_commands`, whose workers are forked from where torch is imported too.
 
-Signals, exit code, output, folder and environment are those of a process of its own; what a library
-reads from the environment when it is imported is that of the test process.
+Signals, exit code, output, folder and environment are those of a process of its own.
 """
 
 from __future__ import annotations
@@ -13,10 +13,14 @@ import selectors
 import signal
 import socket
 import sys
+import tempfile
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+_SERVERS: list[Any] = []  # each ends when nobody holds its process any more
 _PASSED_ON = (signal.SIGTERM, signal.SIGINT)
+_PR_SET_PDEATHSIG = 1  # sys/prctl.h
 
 
 def ask(address: str, words: list[str]) -> None:
@@ -35,15 +39,21 @@ def ask(address: str, words: list[str]) -> None:
     os._exit(os.waitstatus_to_exitcode(status))
 
 
-def serve(address: str) -> None:
-    """In a process that has imported torch: forks one for each that asks, until its parent ends."""
+def serve(address: str, workers: str | None) -> None:
+    """In a process that has imported what takes long: forks one for each that asks, until its
+    parent ends. `workers`: where those fork theirs from."""
     from multiprocessing import parent_process
 
     parent = parent_process()
     assert parent is not None
     listener = socket.socket(socket.AF_UNIX)
-    listener.bind(address)
+    listener.bind(f"{address}.new")
     listener.listen()
+    if workers is not None:
+        from tests.e2e.program import adopt
+
+        adopt(workers)
+    os.rename(f"{address}.new", address)
     with selectors.DefaultSelector() as waiting:
         waiting.register(listener, selectors.EVENT_READ)
         waiting.register(parent.sentinel, selectors.EVENT_READ)
@@ -98,24 +108,22 @@ def _fork(client: socket.socket) -> int:
 def _be(words: list[str], folder: str, environment: dict[str, str]) -> None:
     """In the fork, which ends here."""
     import atexit
+    import ctypes
     import threading
     import traceback
-
-    import torch
-    from huggingface_hub import constants
 
     code: Any = 1
     try:
         for number in _PASSED_ON:
             signal.signal(number, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.default_int_handler)
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115
         os.chdir(folder)
         os.environ.clear()
         os.environ.update(environment)
-        constants.HF_HUB_OFFLINE = "HF_HUB_OFFLINE" in environment
-        if "OMP_NUM_THREADS" in environment:
-            torch.set_num_threads(int(environment["OMP_NUM_THREADS"]))
-        sys.path[:0] = filter(None, environment.get("PYTHONPATH", "").split(os.pathsep))
+        sys.path[:0] = [folder, *filter(None, environment.get("PYTHONPATH", "").split(os.pathsep))]
+        look_again()
         _run(words)
         code = 0
     except SystemExit as end:
@@ -123,8 +131,11 @@ def _be(words: list[str], folder: str, environment: dict[str, str]) -> None:
         if isinstance(code, str):
             print(code, file=sys.stderr)
         code = code if isinstance(code, int) else bool(code)
-    except BaseException:
+    except BaseException as error:
         traceback.print_exc()
+        if isinstance(error, KeyboardInterrupt):
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+            os.kill(os.getpid(), signal.SIGINT)
     finally:
         threading._shutdown()  # type: ignore[attr-defined]
         atexit._run_exitfuncs()
@@ -133,12 +144,27 @@ def _be(words: list[str], folder: str, environment: dict[str, str]) -> None:
         os._exit(code)
 
 
+def look_again() -> None:
+    """What libraries read from the environment when they are imported, they read anew."""
+    import importlib
+
+    from huggingface_hub import constants, hf_api
+
+    importlib.reload(constants)
+    hf_api.api.endpoint = constants.ENDPOINT
+    if "datasets" in sys.modules:
+        importlib.reload(sys.modules["datasets.config"])
+    if "torch" in sys.modules and "OMP_NUM_THREADS" in os.environ:
+        sys.modules["torch"].set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+
+
 def _run(words: list[str]) -> None:
     import runpy
 
     kind, *rest = (word for word in words if word not in ("-u", "-B"))
     if kind == "-m":
         sys.argv = rest
+        sys.modules.pop(rest[0], None)
         runpy.run_module(rest[0], run_name="__main__", alter_sys=True)
     elif kind == "-c":
         sys.argv = ["-c", *rest[1:]]
@@ -148,13 +174,41 @@ def _run(words: list[str]) -> None:
         runpy.run_path(kind, run_name="__main__")
 
 
-def write(folder: Path) -> Path:
-    """The program, in this folder; its server is another's to start, with its `socket`."""
+@lru_cache
+def with_torch() -> str:
+    from tests.e2e.serving import WORKERS
+
+    return _python(WORKERS, None)
+
+
+@lru_cache
+def with_commands() -> str:
+    from tests.e2e.serving import PROGRAM, WORKERS
+
+    WORKERS.warm()
+    return _python(PROGRAM, WORKERS.server._forkserver_address)
+
+
+def _python(imported: Any, workers: str | None) -> str:
+    """The path of the program."""
+    if not hasattr(os, "pidfd_open"):
+        return sys.executable
+    from core.jobs.process import call_named, detach
+    from tests.waiting import until
+
+    folder = Path(tempfile.mkdtemp(prefix="tunesmith-warm-"))
+    asked = ("tests.warm_python:serve", str(folder / "socket"), workers)
+    server = imported.Process(target=call_named, args=asked)
+    server.start()
+    detach(server)
+    _SERVERS.append(server)
+    until((folder / "socket").exists)
     program = folder / "python"
-    here = Path(__file__)
-    program.write_text(f'#!/bin/sh\nexec {sys.executable} -IS {here} {folder / "socket"} "$@"\n')
+    program.write_text(
+        f'#!/bin/sh\nexec {sys.executable} -IS {__file__} {folder / "socket"} "$@"\n'
+    )
     program.chmod(0o755)
-    return program
+    return str(program)
 
 
 if __name__ == "__main__":

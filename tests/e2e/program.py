@@ -18,6 +18,7 @@ import webui.app  # noqa: E402, F401
 from core.cli import main  # noqa: E402
 from core.jobs.forkserver import WorkerContext, WorkerProcess, _Server  # noqa: E402
 from core.jobs.process import call_named, context, exit_with_parent, leave_server  # noqa: E402
+from tests.warm_python import look_again  # noqa: E402
 
 
 class Elsewhere(_Server):
@@ -42,11 +43,17 @@ def serve(words: list[str], environment: dict[str, str], output: Path, workers: 
     with output.open("ab") as file:
         for stream in (1, 2):
             os.dup2(file.fileno(), stream)
+    look_again()
     sys.argv = ["-m", *words]
+    adopt(workers)
+    sys.exit(main(words))
+
+
+def adopt(workers: str) -> None:
+    """This process's workers are forked there."""
     mine = context()
     mine.server = Elsewhere(workers)
     mine.Process = process  # type: ignore[method-assign]
-    sys.exit(main(words))
 
 
 def process(*, target: Callable[..., Any], args: tuple[Any, ...] = (), **how: Any) -> WorkerProcess:

@@ -38,8 +38,7 @@ class Served:
     """The page on one workspace, in a process of its own; its output is kept for a failing test.
 
     It is forked from one that has imported the page, and its workers from one that has imported
-    torch; with `afresh`, and where there is another Hub, which the libraries look for once, it is
-    `python -m core.cli`.
+    torch; with `afresh` it is `python -m core.cli`.
     """
 
     def __init__(self, workspace: Path, *arguments: str, afresh: bool = False) -> None:
@@ -50,7 +49,7 @@ class Served:
         words = ["--no-browser", "--workspace", str(workspace), *arguments]
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "TUNESMITH_TOKEN": TOKEN}
         environment.pop("HF_HUB_OFFLINE", None)
-        start = self._afresh if afresh or "HF_ENDPOINT" in os.environ else self._forked
+        start = self._afresh if afresh else self._forked
         self.process = start(words, environment)
         try:
             self.address: str = until(self._said, lambda: self.output)

@@ -14,6 +14,7 @@ os.environ.pop("HF_HUB_OFFLINE", None)
 import core.worker.preload  # noqa: E402, F401
 from core.jobs import isolated  # noqa: E402
 from core.jobs.task import Task  # noqa: E402
+from tests.warm_python import look_again  # noqa: E402
 
 # Names a file: while it is there, the work that it names stands still where it tells how far it is.
 HOLD = "TUNESMITH_TESTS_HOLD"
@@ -21,6 +22,7 @@ HOLD = "TUNESMITH_TESTS_HOLD"
 
 def work(environment: dict[str, str], target: Callable[..., Any], args: tuple[Any, ...]) -> None:
     os.environ.update(environment)
+    look_again()
     if HOLD in environment:
         _hold(Path(environment[HOLD]))
     target(*args)

@@ -38,6 +38,7 @@ from tests.training.conftest import SETTINGS, events, losses
 from tests.training.labelled import label_world, labelled_rows
 from tests.training.test_resume import stop_at
 from tests.waiting import until
+from tests.warm_python import with_torch
 
 ROOT = Path(__file__).parents[2]
 PYTHON = sys.executable
@@ -64,11 +65,11 @@ LONG: dict[str, Any] = {
 
 
 @pytest.fixture(autouse=True, scope="module")
-def quick_start(warm_python: str) -> Iterator[None]:
+def quick_start() -> Iterator[None]:
     """The launcher and its processes import nothing anew."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "executable", warm_python)
-        patch.setenv("PYTHON_EXEC", warm_python)  # torch's launcher
+        patch.setattr(sys, "executable", with_torch())
+        patch.setenv("PYTHON_EXEC", with_torch())  # torch's launcher
         yield
 
 
