@@ -179,7 +179,10 @@ def _public_base(workspace: Workspace, run_id: str) -> str:
     base = base_of_run(trained, str(ensure_model(trained.base, workspace)))
     if not base.is_public:
         raise ModelError(
-            _("{model} is on this machine alone: a rented one cannot fetch it.", model=base.name),
+            _(
+                "{model} is not on the Hub, where a rented machine finds its base.",
+                model=base.name,
+            ),
             _("Push the base to the Hub and train from there."),
         )
     return base.name
