@@ -139,10 +139,12 @@ def download(hub_id: str, tell: Tell, revision: str | None = None) -> Path:
     name = hub_id.rsplit("/", 1)[-1]
     try:
         how: dict[str, Any] = {"revision": revision, "allow_patterns": MODEL_FILES}
-        quiet = _bar(lambda done: None)
+        quiet = progress_bar(lambda done: None)
         wanted: Any = snapshot_download(hub_id, dry_run=True, tqdm_class=quiet, **how)
         size = sum(file.file_size or 0 for file in wanted if file.will_download)
-        bar = _bar(lambda done: tell(min(done / max(size, 1), 1.0), downloading(name, done, size)))
+        bar = progress_bar(
+            lambda done: tell(min(done / max(size, 1), 1.0), downloading(name, done, size))
+        )
         folder = Path(snapshot_download(hub_id, tqdm_class=bar, **how))
         tell(1.0, downloading(name, size, size))
     except (OSError, httpx2.HTTPError, ValueError) as error:
@@ -163,8 +165,8 @@ def downloading(name: str, done: float, size: float) -> str:
     )
 
 
-def _bar(tell: Callable[[float], None]) -> type[Any]:
-    """A tqdm that shows nothing and passes the bytes on."""
+def progress_bar(tell: Callable[[float], None]) -> type[Any]:
+    """A tqdm that shows nothing and passes the bytes on, a few times a second."""
     from tqdm import tqdm
 
     class Bar(tqdm):

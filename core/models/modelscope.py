@@ -20,7 +20,13 @@ from typing import Any
 
 from core.errors import ModelError, SetupError, TunesmithError, reason_of
 from core.language import _
-from core.models.hub import MODEL_FILES, check_files, downloading, is_model_folder
+from core.models.hub import (
+    MODEL_FILES,
+    check_files,
+    downloading,
+    is_model_folder,
+    progress_bar,
+)
 from core.progress import Tell
 from core.setup.extras import missing
 
@@ -206,15 +212,15 @@ def _counter(name: str, size: float, tell: Tell) -> type[Any]:
     ends the download."""
     from modelscope_hub import ProgressCallback
 
-    lock, done = threading.Lock(), 0
+    def said(done: float) -> None:
+        tell(min(done / max(size, 1), 1.0), downloading(_short(name), done, size))
+
+    lock, bar = threading.Lock(), progress_bar(said)(unit="B")
 
     class Counter(ProgressCallback):
         def update(self, more: int) -> None:
-            nonlocal done
             with lock:
-                done += more
-                share = min(done / max(size, 1), 1.0)
-            tell(share, downloading(_short(name), done, size))
+                bar.update(more)
 
     return Counter
 

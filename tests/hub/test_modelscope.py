@@ -3,6 +3,7 @@ and taken out of its cache; and what is said where that cannot be."""
 
 from __future__ import annotations
 
+import itertools
 import json
 import threading
 from collections.abc import Iterator
@@ -126,7 +127,10 @@ def parse_problem(values: dict[str, Any]) -> str:
     return str(caught.value.problems[0])  # type: ignore[attr-defined]
 
 
-def test_a_stopped_download_goes_on_where_it_was(scope: Scope, opened: Workspace) -> None:
+def test_a_stopped_download_goes_on_where_it_was(
+    scope: Scope, opened: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tqdm.std.time", itertools.count().__next__)  # tell of every byte
     scope.holds("lab/tiny", MODEL)
     scope.fails("model.safetensors", cut=True)
     held = scope.fails("model.safetensors", hold=True)  # what is asked for after the cut
