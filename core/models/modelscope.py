@@ -241,14 +241,16 @@ def _told_plainly(name: str = "") -> Iterator[None]:
 
 def _refused(error: BaseException, name: str) -> TunesmithError:
     from modelscope_hub import errors
-    from requests.exceptions import JSONDecodeError
+    from requests import JSONDecodeError, RequestException
 
-    login = _("Log in with `ms-hub login`, or set MODELSCOPE_API_TOKEN before the start.")
+    login = _(
+        "Log in with modelscope-hub's `ms-hub login`, or set MODELSCOPE_API_TOKEN before the start."
+    )
     match error:
         case errors.NotExistError():
             return ModelError(
                 _("There is no {name} on ModelScope, or it is private.", name=name),
-                _("Check the spelling; for a private one: {login}", login=login),
+                _("Check the spelling. {login}", login=login),
             )
         case errors.AuthenticationError():
             return ModelError(_("ModelScope asks for a login, or for a valid token."), login)
@@ -261,7 +263,9 @@ def _refused(error: BaseException, name: str) -> TunesmithError:
             return ModelError(
                 _("ModelScope has had too many requests from you."), _("Try again later.")
             )
-        case errors.NetworkError() | errors.ServerError():
+        case JSONDecodeError():
+            return _not_modelscope()
+        case errors.NetworkError() | errors.ServerError() | RequestException():
             return ModelError(
                 _("ModelScope gives no answer at {place}.", place=_config().endpoint),
                 _(
@@ -269,14 +273,14 @@ def _refused(error: BaseException, name: str) -> TunesmithError:
                     "MODELSCOPE_ENDPOINT names another address."
                 ),
             )
-        case JSONDecodeError():
-            return _not_modelscope()
         case errors.HubError() | ValueError():
             reason = " ".join(str(error).splitlines()[:1])[:_MOST_CHARACTERS]
-        case _:
-            reason = reason_of(error)
+            return ModelError(
+                _("ModelScope refused: {reason}", reason=reason),
+                _("Mend what it names, then try again."),
+            )
     return ModelError(
-        _("{name} could not be fetched from ModelScope: {reason}", name=name, reason=reason),
+        _("{name} could not be fetched: {reason}.", name=name, reason=reason_of(error)),
         _("Try again: it goes on where it broke off."),
     )
 
