@@ -176,7 +176,7 @@ def submit_cloud(workspace: Workspace, store: Store, run_id: str, settings: Clou
 def _public_base(workspace: Workspace, run_id: str) -> str:
     """The base's id on the Hub. Raises ModelError where it has none."""
     trained = find_trained(workspace.run(run_id))
-    base = base_of_run(trained, str(ensure_model(trained.base, workspace)))
+    base = base_of_run(trained, str(ensure_model(trained.base, workspace, fetch=False)))
     if not base.is_public:
         raise ModelError(
             _(
