@@ -23,7 +23,7 @@ from webui.forms import Form
 from webui.job_progress import CLICKS
 
 FIELD = "model.model_name_or_path"
-HUB, MODELSCOPE = "Hugging Face Hub", "ModelScope"
+HUB, MODELSCOPE = "hub", "modelscope"
 
 
 class ModelFinder:
@@ -32,8 +32,9 @@ class ModelFinder:
     def __init__(self, app: App, form: Form) -> None:
         self.form = form
         with gr.Accordion(_("Find a model"), open=False, elem_classes="fold", elem_id="find-model"):
+            places = [(_("Hugging Face Hub"), HUB), (_("ModelScope"), MODELSCOPE)]
             self.place = gr.Radio(
-                [HUB, MODELSCOPE], value=HUB, label=_("Where to look"), elem_id="find-model-place"
+                places, value=HUB, label=_("Where to look"), elem_id="find-model-place"
             )
             self.extras = ExtrasView(app, "find-model-extras", self._lacking)
             self.words = gr.Textbox(
@@ -71,14 +72,16 @@ class ModelFinder:
 
     def wire(self) -> None:
         self.words.submit(
-            lambda place: messages.progress(None, _("Asking {place}", place=place)),
-            self.place,
-            self.found,
-            **QUIET,
+            lambda: messages.progress(None, _("Searching")), None, self.found, **QUIET
         ).then(self.search, [self.words, self.place], self.found, **QUIET)
         shown = self.extras.outputs | {self.found}
         self.place.input(self.choose, self.place, shown, **CHOICE)
-        self.extras.wire({self.place}).then(self.choose, self.place, shown, **QUIET)
+        self.extras.wire({self.place}).then(  # what was said of the installation stays
+            lambda place: gr.Column(visible=bool(_lacking(place))),
+            self.place,
+            self.extras.box,
+            **QUIET,
+        )
         form = self.form
         self.found.select(self.take, set(form.parts), {form.filled}, **CHOICE)
 
