@@ -216,7 +216,7 @@ def start_run(
         problems = start_problems(workspace, config) or cluster_problems(config) if fetching else []
         if problems:
             raise ConfigError(problems)
-        ensure_model(config.model.model_name_or_path, workspace, task.tell)
+        ensure_model(config.model.model_name_or_path, workspace, task.tell, fetch=False)
         task.tell(1.0, _("Putting the run in the queue"))
         return submit(workspace, store, config)
 

@@ -1,5 +1,5 @@
-"""`hub`: who is logged in to the Hugging Face Hub, finding and fetching models, and the cache that
-they lie in; `push`: an export or a data set goes there."""
+"""`hub`: who is logged in to the Hugging Face Hub, finding and fetching models there and on
+ModelScope, and the caches that they lie in; `push`: an export or a data set goes there."""
 
 from __future__ import annotations
 
@@ -64,14 +64,16 @@ def _add_pull(actions: Any, common: argparse.ArgumentParser) -> None:
     told = _("find models by words, those alone that can be used here")
     action = actions.add_parser("search", parents=[common], help=told, description=told)
     action.add_argument("words", metavar="WORDS", nargs="+")
-    action.add_argument("--datasets", action="store_true", help=_("find data sets"))
+    where = action.add_mutually_exclusive_group()
+    where.add_argument("--datasets", action="store_true", help=_("find data sets"))
+    where.add_argument("--modelscope", action="store_true", help=_("find models on ModelScope"))
     action.set_defaults(run=_search)
-    told = _("fetch a model into the Hub's cache; one that broke off goes on")
+    told = _("fetch a model into the Hub's cache, or ModelScope's; one that broke off goes on")
     action = actions.add_parser("pull", parents=[common], help=told, description=told)
-    action.add_argument("repo", metavar="OWNER/NAME")
+    action.add_argument("repo", metavar="[modelscope:]OWNER/NAME")
     action.add_argument("--revision", help=_("a branch, tag or commit (else main)"))
     action.set_defaults(run=_pull)
-    told = _("what lies in the Hub's cache")
+    told = _("what lies in the caches of the Hub and of ModelScope")
     cache = actions.add_parser("cache", parents=[common], help=told, description=told)
     cached = cache.add_subparsers(title=_("actions"), metavar="ACTION", required=True)
     told = _("list it, what was used last first")
@@ -79,7 +81,7 @@ def _add_pull(actions: Any, common: argparse.ArgumentParser) -> None:
     action.set_defaults(run=_cache_list)
     told = _("delete a repository from it, with all its revisions")
     action = cached.add_parser("delete", parents=[common], help=told, description=told)
-    action.add_argument("repo", metavar="OWNER/NAME")
+    action.add_argument("repo", metavar="[modelscope:]OWNER/NAME")
     action.add_argument(
         "--dataset", action="store_true", help=_("the data set of that name, not the model")
     )
@@ -175,9 +177,13 @@ def _say_who(account: Account, output: Output) -> int:
 
 
 def _search(args: argparse.Namespace, output: Output) -> int:
-    from core.hub.search import DATASET, MODEL, search
+    from core.hub.search import DATASET, MODEL, search, search_modelscope
 
-    found = search(" ".join(args.words), DATASET if args.datasets else MODEL)
+    words = " ".join(args.words)
+    if args.modelscope:
+        found = search_modelscope(words)
+    else:
+        found = search(words, DATASET if args.datasets else MODEL)
     text = _found_text(found) if found else _("Nothing that can be used here has these words.")
     output.result({"found": [asdict(one) for one in found]}, text)
     return DONE
@@ -251,7 +257,7 @@ def _cache_list(args: argparse.Namespace, output: Output) -> int:
         for one in cached
     ]
     head = [_("repository"), _("kind"), _("size"), _("last used")]
-    text = table(head, rows) if rows else _("The Hub's cache is empty.")
+    text = table(head, rows) if rows else _("The cache is empty.")
     output.result({"cached": [asdict(one) for one in cached]}, text)
     return DONE
 

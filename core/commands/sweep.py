@@ -100,7 +100,7 @@ def _begin(args: argparse.Namespace, workspace: Workspace, store: Store) -> Job:
     )
     config = read_config(workspace, args.config, args.overrides)
     _number = Sweep(config, settings).number  # before a model is fetched for nothing
-    ensure_model(config.model.model_name_or_path, workspace, fetch_progress)
+    ensure_model(config.model.model_name_or_path, workspace, fetch_progress, fetch=False)
     return submit_sweep(workspace, store, config, settings)
 
 

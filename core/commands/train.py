@@ -81,7 +81,7 @@ def run(args: argparse.Namespace, output: Output) -> int:
         raise ConfigError(problems)
     if not args.queue and live_server(workspace) is None:
         context().warm()  # imports torch in the background, while the model is looked for
-    ensure_model(model, workspace, fetch_progress)
+    ensure_model(model, workspace, fetch_progress, fetch=False)
     store = Store.open(workspace)
     job = submit_run(workspace, store, config)
     return see_through(workspace, store, job, output, queue=args.queue)

@@ -26,8 +26,8 @@ class ModelSection(Section):
     model_name_or_path: str = knob(
         "SmolLM2-135M-Instruct", "Base model", level="basic", min_length=1
     )
-    """A starter model, a folder, or a name on the Hugging Face Hub. A larger model answers better
-    and needs more memory and time."""
+    """A starter model, a folder, a name on the Hugging Face Hub, or modelscope:OWNER/NAME for one
+    on ModelScope. A larger model answers better and needs more memory and time."""
 
     model_revision: str = knob("main", "Revision", min_length=1)
     """Branch, tag or commit on the Hub. A commit keeps the run repeatable if the model changes."""

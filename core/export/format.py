@@ -16,6 +16,7 @@ from core.config import RunConfig
 from core.errors import ExportError
 from core.language import N_, _
 from core.methods import Makes
+from core.models import modelscope
 from core.models.origin import maker_of, own_base, read_origin
 from core.models.starter import STARTER_MODELS, StarterModel
 from core.models.trained import TrainedModel
@@ -25,10 +26,10 @@ from core.models.trained import TrainedModel
 class Base:
     """The base model as the world knows it.
 
-    `is_public` says that `name` is a Hub id; else it is the name of a folder on the machine that
-    trained. `license` is an SPDX id in lower case, "" where it is not known. `is_copy` says that
-    the weights in use came from a quantized copy, not from the Hub. `made_of` names the first base
-    where this one was made of it by other runs.
+    `is_public` says that `name` is a Hub id; else it is one on ModelScope with `modelscope:` before
+    it, or the name of a folder on the machine that trained. `license` is an SPDX id in lower case,
+    "" where it is not known. `is_copy` says that the weights in use came from a quantized copy, not
+    from the Hub. `made_of` names the first base where this one was made of it by other runs.
     """
 
     name: str
@@ -36,6 +37,15 @@ class Base:
     license: str = ""
     is_copy: bool = False
     made_of: str = ""
+
+    @property
+    def is_of_modelscope(self) -> bool:
+        return modelscope.is_named(self.name)
+
+    @property
+    def path(self) -> str:
+        """What code for the card opens: the Hub id, or a place for a folder of one's own."""
+        return self.name if self.is_public else f"path/to/{self.name.rpartition('/')[2]}"
 
 
 @dataclass(frozen=True)
@@ -279,6 +289,8 @@ def describe_base(name: str, loaded_from: str) -> Base:
         is_copy = from_wheel and starter.source.member.endswith(".gguf")
         return Base(starter.hub_id, True, starter.license.lower(), is_copy)
     folder = Path(loaded_from)
+    if modelscope.is_named(name):
+        return Base(name, False, _license_in(folder / "README.md"))
     if folder.is_dir():
         return Base(folder.name, False, _license_in(folder / "README.md"))
     return Base(name, bool(HUB_ID.fullmatch(name)))

@@ -176,10 +176,13 @@ def submit_cloud(workspace: Workspace, store: Store, run_id: str, settings: Clou
 def _public_base(workspace: Workspace, run_id: str) -> str:
     """The base's id on the Hub. Raises ModelError where it has none."""
     trained = find_trained(workspace.run(run_id))
-    base = base_of_run(trained, str(ensure_model(trained.base, workspace)))
+    base = base_of_run(trained, str(ensure_model(trained.base, workspace, fetch=False)))
     if not base.is_public:
         raise ModelError(
-            _("{model} is on this machine alone: a rented one cannot fetch it.", model=base.name),
+            _(
+                "{model} is not on the Hub, where a rented machine finds its base.",
+                model=base.name,
+            ),
             _("Push the base to the Hub and train from there."),
         )
     return base.name

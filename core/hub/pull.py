@@ -1,4 +1,5 @@
-"""Bringing a model from the Hub into its cache, and how much that is before it begins."""
+"""Bringing a model from the Hub or ModelScope into its cache, and how much that is before it
+begins."""
 
 from __future__ import annotations
 
@@ -11,7 +12,8 @@ from core.errors import HubError
 from core.hub.answers import ANSWER_SECONDS, client, not_the_hub, told_plainly
 from core.hub.search import DATASET, MODEL
 from core.language import _
-from core.models.hub import MODEL_FILES, HubFailed, download
+from core.models import modelscope
+from core.models.hub import MODEL_FILES, HubFailed, check_files, download
 from core.progress import Tell
 
 # The files of rows that `datasets` reads, packed or not.
@@ -32,7 +34,12 @@ class Download:
 
 def look(repo_id: str, kind: str = MODEL, revision: str | None = None) -> Download:
     """Of a model the files that are fetched; of a data set all its files of rows, of which an
-    import reads those of a split. Raises HubError also for what is no model that can be used."""
+    import reads those of a split. Raises HubError, and ModelError for what is no model that can be
+    used; of ModelScope ModelError alone, and SetupError without its package."""
+    if modelscope.is_named(repo_id):
+        name = f"{repo_id}@{revision}" if revision else repo_id
+        files = modelscope.look(name)
+        return Download(name, kind, revision, "", len(files), sum(one.size for one in files))
     try:
         with told_plainly(repo_id):
             info: Any = client().repo_info(
@@ -51,13 +58,15 @@ def look(repo_id: str, kind: str = MODEL, revision: str | None = None) -> Downlo
         wanted = [path for path in there if _ROWS & {*PurePosixPath(path).suffixes}]
     else:
         wanted = [path for path in there if any(fnmatch(path, one) for one in MODEL_FILES)]
-        _check_model(repo_id, wanted)
+        check_files(repo_id, wanted)
     size = sum(there[path] for path in wanted)
     return Download(repo_id, kind, revision, info.sha or "", len(wanted), size)
 
 
 def pull(asked: Download, tell: Tell) -> Path:
-    """Fetches a model that was looked at; gives its folder. Raises HubError."""
+    """Fetches a model that was looked at; gives its folder. Raises as `look`."""
+    if modelscope.is_named(asked.repo_id):
+        return modelscope.download(asked.repo_id, tell)
     try:  # by the name of the revision: the cache keeps no such name for a commit
         return download(asked.repo_id, tell, asked.revision)
     except HubFailed as error:
@@ -69,17 +78,3 @@ def pull(asked: Download, tell: Tell) -> Path:
             ),
             _("Try again: it goes on where it broke off."),
         ) from error
-
-
-def _check_model(repo_id: str, files: list[str]) -> None:
-    if "config.json" in files and any("/" not in f and f.endswith(".safetensors") for f in files):
-        return
-    if "adapter_config.json" in files:
-        raise HubError(
-            _("{name} holds an adapter, not a model.", name=repo_id),
-            _("Name the model it was trained from."),
-        )
-    raise HubError(
-        _("{name} holds no model.", name=repo_id),
-        _("A model has config.json and its weights as .safetensors in it."),
-    )

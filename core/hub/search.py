@@ -1,4 +1,5 @@
-"""Models and data sets on the Hub, found by words: those alone that can be used here."""
+"""Models and data sets on the Hub, and models on ModelScope, found by words: those alone that can
+be used here."""
 
 from __future__ import annotations
 
@@ -8,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from core.hub.answers import client, endpoint, not_the_hub, told_plainly
+from core.models import modelscope
 
 MODEL, DATASET = "model", "dataset"
 MOST = 12
@@ -29,6 +31,9 @@ _LIBRARIES = frozenset({"transformers", "sentence-transformers"})
 # Code of their own is never run, adapters are no models, and weights for other programs or of these
 # quantizations cannot be trained.
 _UNUSABLE = frozenset({"custom_code", "mlx", "gptq", "awq", "compressed-tensors"})
+# ModelScope says these in names and tags alone; it gives so many at once.
+_NOT_TRAINED = frozenset({"gguf", "mlx", "gptq", "awq", "lora"})
+_MOST_OF_MODELSCOPE = 50
 _FORMATS = frozenset(
     f"format:{name}" for name in ("parquet", "optimized-parquet", "json", "csv", "arrow", "text")
 )
@@ -36,8 +41,8 @@ _FORMATS = frozenset(
 
 @dataclass(frozen=True)
 class Found:
-    """A repository; `size_bytes` is that of a model's weights or of a data set's files, None where
-    the Hub does not say. `gated`: its owner gives access on request, at `url`."""
+    """A repository; `size_bytes` is that of a model's weights or of all files of a data set or on
+    ModelScope, None where nobody says. `gated`: its owner gives access on request, at `url`."""
 
     repo_id: str
     kind: str
@@ -74,6 +79,32 @@ def search(words: str, kind: str = MODEL) -> list[Found]:
     except (AttributeError, TypeError) as error:  # it is no list of repositories
         raise not_the_hub() from error
     return [_found(one, kind) for one in usable[:MOST]]
+
+
+def search_modelscope(words: str) -> list[Found]:
+    """The same of models on ModelScope, by the names that they have here. It does not say which
+    have safetensors. Raises ModelError, and SetupError without its package."""
+    found = []
+    for one in modelscope.search(words, _MOST_OF_MODELSCOPE):
+        name = f"{modelscope.PREFIX}{one.get('id')}"
+        tags = {*map(str, one.get("tags") or ())}
+        marks = {*re.split(r"[^a-z0-9]+", f"{name} {' '.join(tags)}".lower())}
+        tasks = {*(one.get("tasks") or ())}
+        if tasks and not tasks & _TASKS or marks & _NOT_TRAINED:
+            continue
+        found.append(
+            Found(
+                repo_id=name,
+                kind=MODEL,
+                size_bytes=one.get("file_size") or None,
+                parameters=one.get("params") or None,
+                licence=str(one.get("license") or "").lower(),
+                downloads=one.get("downloads") or 0,
+                gated=bool(one.get("gated")),
+                url=modelscope.page_of(name),
+            )
+        )
+    return found[:MOST]
 
 
 def page_of(repo_id: str, kind: str = MODEL) -> str:

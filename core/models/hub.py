@@ -9,11 +9,12 @@ from __future__ import annotations
 import io
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import Enum
 from pathlib import Path
 from typing import Any
 
+from core.errors import ModelError
 from core.language import _
 from core.progress import Tell
 
@@ -41,9 +42,8 @@ class HubFailed(Exception):
 def way_round() -> str:
     """What helps where the Hub itself cannot be reached."""
     return _(
-        "Where the Hub cannot be reached, set HF_ENDPOINT=https://hf-mirror.com before the start. "
-        "A model's folder, such as one from ModelScope, can be used by its path: start with "
-        "--allow FOLDER."
+        "Where the Hub cannot be reached, set HF_ENDPOINT=https://hf-mirror.com before the start, "
+        "or take the model from ModelScope: name it modelscope:OWNER/NAME."
     )
 
 
@@ -52,6 +52,21 @@ def is_model_folder(folder: Path) -> bool:
     if not os.path.isfile(folder / "config.json"):  # a name may be too long to be a file's
         return False
     return any(folder.glob("*.safetensors")) or (folder / STACK).is_file()
+
+
+def check_files(name: str, files: Sequence[str]) -> None:
+    """Raises ModelError where these files of a repository are no model that can be used."""
+    if "config.json" in files and any("/" not in f and f.endswith(".safetensors") for f in files):
+        return
+    if "adapter_config.json" in files:
+        raise ModelError(
+            _("{name} holds an adapter, not a model.", name=name),
+            _("Name the model it was trained from."),
+        )
+    raise ModelError(
+        _("{name} holds no model.", name=name),
+        _("A model has config.json and its weights as .safetensors in it."),
+    )
 
 
 def is_offline() -> bool:
@@ -124,10 +139,12 @@ def download(hub_id: str, tell: Tell, revision: str | None = None) -> Path:
     name = hub_id.rsplit("/", 1)[-1]
     try:
         how: dict[str, Any] = {"revision": revision, "allow_patterns": MODEL_FILES}
-        quiet = _bar(lambda done: None)
+        quiet = progress_bar(lambda done: None)
         wanted: Any = snapshot_download(hub_id, dry_run=True, tqdm_class=quiet, **how)
         size = sum(file.file_size or 0 for file in wanted if file.will_download)
-        bar = _bar(lambda done: tell(min(done / max(size, 1), 1.0), downloading(name, done, size)))
+        bar = progress_bar(
+            lambda done: tell(min(done / max(size, 1), 1.0), downloading(name, done, size))
+        )
         folder = Path(snapshot_download(hub_id, tqdm_class=bar, **how))
         tell(1.0, downloading(name, size, size))
     except (OSError, httpx2.HTTPError, ValueError) as error:
@@ -148,8 +165,8 @@ def downloading(name: str, done: float, size: float) -> str:
     )
 
 
-def _bar(tell: Callable[[float], None]) -> type[Any]:
-    """A tqdm that shows nothing and passes the bytes on."""
+def progress_bar(tell: Callable[[float], None]) -> type[Any]:
+    """A tqdm that shows nothing and passes the bytes on, a few times a second."""
     from tqdm import tqdm
 
     class Bar(tqdm):

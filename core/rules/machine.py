@@ -16,6 +16,7 @@ from core.config.optimizers import OPTIMIZERS, Optimizer
 from core.config.tracking import TITLES
 from core.errors import Problem, either
 from core.language import N_, _
+from core.models import modelscope
 from core.setup.extras import EXTRAS, Extra, is_installed, missing
 
 _KIND_TITLES = {
@@ -33,6 +34,8 @@ def missing_extras(path: str, value: Any) -> list[Extra]:
         return missing([optimizer.extra] if optimizer and optimizer.extra else [])
     if path == "training.ray_address":
         return missing(["ray"] if value else [])
+    if path == "model.model_name_or_path":
+        return missing([modelscope.EXTRA] if modelscope.is_named(str(value).strip()) else [])
     return missing(value or []) if path == "tracking.report_to" else []
 
 
@@ -40,25 +43,31 @@ def need_problems(config: RunConfig, devices: Sequence[str] | None = None) -> li
     """What this machine lacks for a run, at the setting that asks for it. `devices` are its
     devices by their labels, such as cuda:0 and cpu; without them nothing is said of those. Of a
     run on a cluster it has to know the cluster."""
+    found = _not_installed(config, "model.model_name_or_path")
     if config.training.ray_address:
-        return [
-            Problem(
-                "training.ray_address",
-                _(
-                    "{title} is not installed. Install it with: {command}",
-                    title=extra.title,
-                    command=extra.command,
-                ),
-            )
-            for extra in missing(["ray"])
-        ]
+        return [*found, *_not_installed(config, "training.ray_address")]
     optimizer = OPTIMIZERS[config.training.optim]
     message = _device(optimizer, _kinds(config, devices)) or _package(optimizer)
-    found = tracker_problems(config)
+    found += tracker_problems(config)
     if message:
         also = ("training.device",) if optimizer.devices else ()
         return [Problem("training.optim", message, also), *found]
     return found
+
+
+def _not_installed(config: RunConfig, path: str) -> list[Problem]:
+    """The packages that the setting at `path` lacks, with the command that installs them."""
+    return [
+        Problem(
+            path,
+            _(
+                "{title} is not installed. Install it with: {command}",
+                title=TITLES.get(extra.name, extra.title),
+                command=extra.command,
+            ),
+        )
+        for extra in missing_extras(path, config.values()[path])
+    ]
 
 
 def _kinds(config: RunConfig, devices: Sequence[str] | None) -> set[str]:
@@ -116,16 +125,7 @@ def _package(optimizer: Optimizer) -> str:
 def tracker_problems(config: RunConfig) -> list[Problem]:
     """What keeps the chosen trackers from being told anything on this machine: a package that is
     not installed, with the command that installs it."""
-    found = []
-    for extra in missing(config.tracking.report_to):
-        title = TITLES[extra.name]
-        message = _(
-            "{title} is not installed. Install it with: {command}",
-            title=title,
-            command=extra.command,
-        )
-        found.append(Problem("tracking.report_to", message))
-    return found
+    return _not_installed(config, "tracking.report_to")
 
 
 def tracker_warnings(config: RunConfig) -> list[Problem]:

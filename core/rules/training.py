@@ -12,6 +12,7 @@ from core.config.run import as_run
 from core.config.schedules import SCHEDULES
 from core.errors import Problem
 from core.language import _
+from core.models import modelscope
 
 
 def training_rules(config: RunConfig) -> Iterator[Problem]:
@@ -25,6 +26,7 @@ def training_rules(config: RunConfig) -> Iterator[Problem]:
     yield from _packing_rules(config)
     yield from _length_rules(config)
     yield from _chain_rules(config)
+    yield from _source_rules(config)
 
 
 def _machine_rules(config: RunConfig) -> Iterator[Problem]:
@@ -200,6 +202,21 @@ def _chain_rules(config: RunConfig) -> Iterator[Problem]:
                 quantization=quantization,
             ),
             ("adapter.quantization",),
+        )
+
+
+def _source_rules(config: RunConfig) -> Iterator[Problem]:
+    name, revision = config.model.model_name_or_path.strip(), config.model.model_revision
+    if modelscope.is_named(name) and revision != "main":
+        yield Problem(
+            "model.model_revision",
+            _(
+                "{revision} would have no effect: of a model on ModelScope the revision stands "
+                "behind its name, as in {name}.",
+                revision=revision,
+                name=f"{name.partition('@')[0]}@{revision}",
+            ),
+            ("model.model_name_or_path",),
         )
 
 

@@ -150,6 +150,13 @@ _TABLE = (
         alone=False,
     ),
     Extra(
+        "modelscope",
+        ("modelscope-hub==0.5.1",),
+        "modelscope_hub",
+        N_("modelscope-hub: base models from ModelScope, named modelscope:OWNER/NAME."),
+        alone=False,
+    ),
+    Extra(
         "gguf",
         (
             "xllamacpp==2026.10.11549",

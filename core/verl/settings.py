@@ -17,6 +17,7 @@ from core.config import RunConfig
 from core.config.run import answers_a_step
 from core.errors import ConfigError, Problem, SetupError, nearest, reason_of
 from core.language import N_, _
+from core.models.modelscope import is_named
 from core.models.starter import STARTER_MODELS
 from core.rewards.specs import FIELD, parse_rewards
 
@@ -56,6 +57,14 @@ def job_problems(config: RunConfig, cluster: Cluster) -> list[Problem]:
             quantization=adapter.quantization,
         )
         found.append(Problem("adapter.quantization", message))
+    name = config.model.model_name_or_path
+    if is_named(name):
+        message = _(
+            "{name}: verl takes a base from the Hub. Name it as it is called there, or a folder "
+            "that the cluster reads.",
+            name=name,
+        )
+        found.append(Problem("model.model_name_or_path", message))
     if config.model.start_from != "base":
         message = _(
             "{start_from}: a cluster does not have this machine's runs. Export the run "

@@ -179,4 +179,4 @@ def test_a_base_of_this_machine_is_refused(hub: Hub, workspace: Path, home: Path
     write_record(run.root, Job("a-run", "train", "a-run", "runs/a-run", state="finished"))
     exported(run, "rows")
     refused = command(hub, home, *words(run, *RENT))
-    assert refused.returncode == 1 and "tiny is on this machine alone" in refused.stderr
+    assert refused.returncode == 1 and "tiny is not on the Hub" in refused.stderr

@@ -1,35 +1,42 @@
-"""Models on the Hub in Configure: found by words, and one of them taken as the base model.
+"""Models on the Hub or ModelScope in Configure: found by words, and one taken as the base model.
 
-Nothing is asked of the Hub until somebody searches.
+Nothing is asked there until somebody searches.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import gradio as gr
 from gradio.components import Component
 
 from core.errors import TunesmithError
-from core.hub.search import Found, search
+from core.hub.search import Found, search, search_modelscope
 from core.language import _
+from core.models import modelscope
+from core.setup.extras import Extra, missing
 from webui import messages
-from webui.context import CHOICE, QUIET
+from webui.context import CHOICE, QUIET, App
+from webui.extras import ExtrasView
 from webui.forms import Form
 from webui.job_progress import CLICKS
 
 FIELD = "model.model_name_or_path"
+HUB, MODELSCOPE = "hub", "modelscope"
 
 
 class ModelFinder:
-    """A field for words, and the models that have them in their name."""
+    """Where to look, a field for words, and the models that have them in their name."""
 
-    def __init__(self, form: Form) -> None:
+    def __init__(self, app: App, form: Form) -> None:
         self.form = form
-        with gr.Accordion(
-            _("Find a model on the Hub"), open=False, elem_classes="fold", elem_id="find-model"
-        ):
+        with gr.Accordion(_("Find a model"), open=False, elem_classes="fold", elem_id="find-model"):
+            places = [(_("Hugging Face Hub"), HUB), (_("ModelScope"), MODELSCOPE)]
+            self.place = gr.Radio(
+                places, value=HUB, label=_("Where to look"), elem_id="find-model-place"
+            )
+            self.extras = ExtrasView(app, "find-model-extras", self._lacking)
             self.words = gr.Textbox(
                 label=_("Words in its name"),
                 placeholder=_("such as qwen instruct"),
@@ -41,9 +48,12 @@ class ModelFinder:
 
     # -- handlers
 
-    def search(self, words: str) -> str:
+    def choose(self, place: str) -> dict[Any, Any]:
+        return {**self.extras.follow(_lacking(place)), self.found: ""}
+
+    def search(self, words: str, place: str) -> str:
         try:
-            found = search(words)
+            found = search_modelscope(words) if place == MODELSCOPE else search(words)
         except TunesmithError as problem:
             return messages.error(problem)
         if not found:
@@ -55,14 +65,29 @@ class ModelFinder:
         """The model of this row becomes the base model; a run fetches it when it starts."""
         return self.form.fill({FIELD: str(event.at)}, data=data)
 
+    def _lacking(self, data: Mapping[Component, Any]) -> Sequence[Extra]:
+        return _lacking(data[self.place])
+
     # -- wiring
 
     def wire(self) -> None:
         self.words.submit(
-            lambda: messages.progress(None, _("Asking the Hub")), None, self.found, **QUIET
-        ).then(self.search, self.words, self.found, **QUIET)
+            lambda: messages.progress(None, _("Searching")), None, self.found, **QUIET
+        ).then(self.search, [self.words, self.place], self.found, **QUIET)
+        shown = self.extras.outputs | {self.found}
+        self.place.input(self.choose, self.place, shown, **CHOICE)
+        self.extras.wire({self.place}).then(  # what was said of the installation stays
+            lambda place: gr.Column(visible=bool(_lacking(place))),
+            self.place,
+            self.extras.box,
+            **QUIET,
+        )
         form = self.form
         self.found.select(self.take, set(form.parts), {form.filled}, **CHOICE)
+
+
+def _lacking(place: str) -> Sequence[Extra]:
+    return missing([modelscope.EXTRA] if place == MODELSCOPE else [])
 
 
 def _table(found: Sequence[Found]) -> str:

@@ -66,7 +66,7 @@ class _Configure:
                 basics = forms.basics().specs
                 place = [spec.path for spec in basics].index(MODEL) + 1
                 self.form.part([forms.Group(basics[:place])])
-                self.models = ModelFinder(self.form)
+                self.models = ModelFinder(app, self.form)
                 self.form.part([forms.Group(basics[place:])])
                 self.rewards = RewardEditor(app, self.form)
                 self.form.part(forms.in_folds())
@@ -404,6 +404,6 @@ class _Configure:
 
 def _extras(values: Mapping[str, Any]) -> list[Extra]:
     """The packages that these settings need and that are not there."""
-    asking = ("training.optim", "training.ray_address", "tracking.report_to")
+    asking = (MODEL, "training.optim", "training.ray_address", "tracking.report_to")
     found = [extra for path in asking for extra in missing_extras(path, values.get(path))]
     return list(dict.fromkeys(found))

@@ -13,6 +13,7 @@ from core.export.format import Base, Exporting, Format, Part, auto_class, scorer
 from core.export.package import folder_bytes
 from core.language import N_, _
 from core.methods import Makes
+from core.models.modelscope import PREFIX, fetching_code
 from core.models.trained import TrainedModel, adapter_settings
 
 _FOLDER = '"path/to/this/folder"'
@@ -88,7 +89,7 @@ class Adapter(Format):
         )
 
     def loading(self, base: Base, makes: Makes, parts: Sequence[Part] = ()) -> str:
-        name = base.name if base.is_public else f"path/to/{base.name}"
+        name = base.path
         if makes == "classifier":
             code = _HEAD_CODE.replace("BASE", name)
         elif makes == "scorer":
@@ -136,6 +137,13 @@ def _on_its_base(base: Base) -> str:
             f"is what run `{base.name}` made of {base.made_of}: export that run as a merged "
             "model and put its path in place. The merged export of this run needs nothing "
             "else.\n\n"
+        )
+    if base.is_of_modelscope:
+        return (
+            f"The base is `{base.name.removeprefix(PREFIX)}` on ModelScope. Its package "
+            "modelscope-hub fetches it; put the folder that it gives in its place:\n\n"
+            "```python\nfrom modelscope_hub import HubApi\n\n"
+            f"print({fetching_code(base.name)})\n```\n\n"
         )
     return (
         f"The base was a folder called `{base.name}` on the machine that trained; put "

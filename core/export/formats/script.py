@@ -53,7 +53,8 @@ class Script(Format):
         )
 
     def loading(self, base: Base, makes: Makes, parts: Sequence[Part] = ()) -> str:
-        model = "" if base.is_public else " --model path/to/the/base"
+        known = base.is_public or base.is_of_modelscope
+        model = "" if known else " --model path/to/the/base"
         return (
             "In this folder, with uv, which brings the packages that the script names, or where "
             f"they are installed:\n\n```sh\nuv run train.py{model}\npython train.py{model}\n```\n\n"

@@ -16,6 +16,7 @@ from core.data.record import DatasetInfo, Part
 from core.errors import ExportError
 from core.export.format import Base
 from core.language import _
+from core.models.modelscope import fetching_code
 from core.models.trained import TrainedModel
 from core.tokens.tokenize import NO_LOSS
 from core.worker.models.loading import DTYPES, quantization_config
@@ -55,7 +56,7 @@ parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("--model", default=$model, help="the base: a folder or an id on the Hub")
 parser.add_argument("--output", default="output", help="folder of checkpoints and of the result")
 given = parser.parse_args()
-
+$fetching
 tokenizer = AutoTokenizer.from_pretrained(HERE)
 rows = load_dataset(
     "json", data_files={path.stem: str(path) for path in sorted(HERE.glob("*.jsonl"))}
@@ -169,6 +170,13 @@ def script(trained: TrainedModel, base: Base) -> str:
     imports.append(f"from trl import {kind}Config, {kind}Trainer")
     columns = Template(_DPO_COLUMNS if kind == "DPO" else _SFT_COLUMNS)
     note = "\nThe run took its base from a quantized copy: here it is the exact one."
+    fetching = ""
+    if base.is_of_modelscope:
+        imports.insert(0, "from modelscope_hub import HubApi")
+        packages.append("modelscope-hub")
+        fetching = (
+            f"if given.model == {base.name!r}:\n    given.model = {fetching_code(base.name)}\n"
+        )
     return _SCRIPT.substitute(
         dependencies="\n".join(f'#     "{name}=={_version(name)}",' for name in packages),
         run=trained.run.root.name,
@@ -179,6 +187,7 @@ def script(trained: TrainedModel, base: Base) -> str:
         note=note if base.is_copy else "",
         imports="\n".join(imports),
         model=repr(base.name),
+        fetching=fetching,
         loading=_lines(_loading(config)),
         settings=_lines(f"{name}={value!r}," for name, value in _settings(trained).items()),
         more=_lines(more),
