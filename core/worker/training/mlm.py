@@ -12,6 +12,7 @@ import torch
 from accelerate import PartialState
 from transformers import DataCollatorForLanguageModeling, TrainerCallback, TrainingArguments
 
+from core.config import RunConfig
 from core.data.record import Part
 from core.data.rowfile import read_slice
 from core.language import _
@@ -98,13 +99,16 @@ class MLM(HeadedRecipe):
         whole_words = self.config.text.whole_word_mask
         return ("input_ids", "special_tokens_mask", *(("offset_mapping",) if whole_words else ()))
 
+    @staticmethod
+    def own_arguments(config: RunConfig) -> dict[str, Any]:
+        return {"remove_unused_columns": False, "label_names": ["labels"]}
+
     def make_trainer(self) -> MaskedTrainer:
         start, config = self.start, self.config
-        args = {"remove_unused_columns": False, "label_names": ["labels"]}
         return MaskedTrainer(
             lengths=grouped_lengths(config, self.rows.lengths),
             model=with_head(self.model, self.drawn, config, "FEATURE_EXTRACTION"),
-            args=TrainingArguments(**args | arguments(config, start.run)),
+            args=TrainingArguments(**self.own_arguments(config) | arguments(config, start.run)),
             train_dataset=self.rows.dataset,
             eval_dataset=self.held_out.dataset if self.held_out else None,
             processing_class=start.tokenizer,
