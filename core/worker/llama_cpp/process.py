@@ -50,13 +50,15 @@ def open_server(
     template: str = "",
     beside_others: bool = False,
     quiet: bool = False,
+    embeddings: bool = False,
 ) -> tuple[subprocess.Popen[bytes], str]:
     """(the process of a server of a GGUF file with adapters, its address).
 
     The adapters are laid onto it, or unless `applied` wait for a request that gives them a scale.
     It answers `at_once` requests of up to `context` tokens each. `template` is the chat template
     in place of the file's own. `beside_others` leaves them the cores that are busy, and
-    with `quiet` it prints errors alone. Raises ExportError where llama.cpp cannot open it.
+    with `quiet` it prints errors alone. With `embeddings` it gives those, too: the mean of the last
+    hidden states. Raises ExportError where llama.cpp cannot open it.
     """
     options = {
         "file": str(file),
@@ -67,6 +69,7 @@ def open_server(
         "template": template,
         "beside_others": beside_others,
         "quiet": quiet,
+        "embeddings": embeddings,
     }
     streams = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     process = start("serve", json.dumps(options), key=key, **streams)
@@ -125,6 +128,9 @@ def serve(given: str) -> None:
     params.use_jinja = True
     params.verbosity = 1 if options["quiet"] else 2  # errors; warnings, too
     params.endpoint_slots = True
+    if options["embeddings"]:
+        params.embedding = True
+        params.pooling_type = xllamacpp.llama_pooling_type.LLAMA_POOLING_TYPE_MEAN
     if options["template"]:
         params.chat_template = options["template"]
     adapters = []
