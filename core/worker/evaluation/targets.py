@@ -317,8 +317,9 @@ class Endpoint(Asked):
                     told = await model.log_probabilities(row.input_ids)
                 if not self._are_same([text for text, _logprob in told], row.input_ids):
                     raise Refused(_("its tokens are others"))
-                pairs = zip(row.labels, told, strict=True)
-                sums[place] = -sum(logprob for label, (_, logprob) in pairs if label != NO_LOSS)
+                logprobs = [logprob for _text, logprob in told]
+                pairs = zip(row.labels, logprobs, strict=True)
+                sums[place] = -sum(logprob for label, logprob in pairs if label != NO_LOSS)
                 done += 1
                 tell(done / len(rows))
 
