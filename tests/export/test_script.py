@@ -33,12 +33,14 @@ from core.workspace import RunFolder
 from tests.preferences import THINGS, bring, judged, pairs
 from tests.tiny_model import TinyWorld, colour_rows, tiny_world
 from tests.training.conftest import SETTINGS, losses
-from tests.training.labelled import labelled_rows
+from tests.training.labelled import labelled_rows, tiny_bert
 
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> TinyWorld:
-    return tiny_world(tmp_path_factory.mktemp("script") / "ws", eval_rows=colour_rows()[:4])
+    world = tiny_world(tmp_path_factory.mktemp("script") / "ws", eval_rows=colour_rows()[:4])
+    tiny_bert(world.workspace.models / "tiny-bert")  # without a classifier's pooler
+    return world
 
 
 def trained(world: TinyWorld, name: str, **settings: Any) -> RunFolder:
@@ -158,6 +160,7 @@ RUNS: dict[str, tuple[Rows, dict[str, Any]]] = {
         of_labels,
         {
             **CLASSIFYING,
+            "model.model_name_or_path": "tiny-bert",
             "classification.loss": "focal",
             "classification.class_weights": "balanced",
             "training.gradient_accumulation_steps": 2,
@@ -192,12 +195,14 @@ def test_its_losses_are_the_runs(
     kept = {path.name for path in folder.glob("*.jsonl")}
     assert kept == ({"train.jsonl", "eval.jsonl"} if evaluates else {"train.jsonl"})
     assert not list(folder.glob("*.safetensors"))
-    logs = repeat(folder, world.base)
+    model = world.workspace.models / str(settings.get("model.model_name_or_path", "tiny"))
+    logs = repeat(folder, model)
     found, wanted = [log["loss"] for log in logs if "loss" in log], losses(run)
     assert len(found) == len(wanted) > 1 and min(wanted) < wanted[0]
     assert found == pytest.approx(wanted, abs=1e-4)
     result = tmp_path / "out" / "final"
-    assert AutoTokenizer.from_pretrained(result).chat_template
+    saved, own = (AutoTokenizer.from_pretrained(one) for one in (result, model))
+    assert (saved.get_vocab(), saved.chat_template) == (own.get_vocab(), own.chat_template)
     kind = AutoModelForCausalLM
     if METHODS[settings.get("method", "sft")].has_head:
         kind = AutoModelForSequenceClassification
