@@ -105,6 +105,11 @@ def of_texts(world: TinyWorld) -> str:
     return brought(world, "texts", rows * 3)
 
 
+def of_label_texts(world: TinyWorld) -> str:
+    rows = [{"text": row["text"]} for row in labelled_rows(22)]
+    return bring(world.workspace, rows, rows[:4], "Label texts").id
+
+
 def of_labels(world: TinyWorld) -> str:
     rows = [{"text": row["text"], "labels": row["labels"][0]} for row in labelled_rows(22)]
     return brought(
@@ -170,6 +175,14 @@ RUNS: dict[str, tuple[Rows, dict[str, Any]]] = {
         of_several_labels,
         {**CLASSIFYING, **WHOLE, "training.train_sampling_strategy": "random"},
     ),
+    "hidden words": (
+        of_label_texts,
+        {**EVALUATING, "method": "mlm", "model.model_name_or_path": "tiny-bert"},
+    ),
+    "whole hidden words": (
+        of_label_texts,
+        {"method": "mlm", "model.model_name_or_path": "tiny-bert", "text.whole_word_mask": True},
+    ),
     "dpo": (of_preferences, {**EVALUATING, "method": "dpo", "preference.beta": 0.3}),
     "dpo whole": (of_preferences, {"method": "dpo", **WHOLE, "training.max_steps": 3}),
     "kto": (of_judged, {**EVALUATING, "method": "kto", "preference.desirable_weight": 1.2}),
@@ -203,10 +216,9 @@ def test_its_losses_are_the_runs(
     result = tmp_path / "out" / "final"
     saved, own = (AutoTokenizer.from_pretrained(one) for one in (result, model))
     assert (saved.get_vocab(), saved.chat_template) == (own.get_vocab(), own.chat_template)
-    kind = AutoModelForCausalLM
-    if METHODS[settings.get("method", "sft")].has_head:
-        kind = AutoModelForSequenceClassification
     if settings.get("adapter.method") == "none":
+        has_head = METHODS[settings.get("method", "sft")].has_head
+        kind = AutoModelForSequenceClassification if has_head else AutoModelForCausalLM
         kind.from_pretrained(result)
     else:
         settings_of = PeftConfig.from_pretrained(str(result))

@@ -23,7 +23,7 @@ class Script(Format):
     meaning = N_(
         "The run as code: a script that trains again with TRL, transformers and PEFT alone, the "
         "versions that it needs, and your rows as tokens. No weights. Not for runs that learned "
-        "from rewards (GRPO, RLOO) or hidden words (MLM)."
+        "from rewards (GRPO, RLOO)."
     )
     place = 9
     is_whole = False
@@ -72,8 +72,6 @@ def _beyond(config: RunConfig) -> str | None:
             "This run learned from rewards that Tunesmith gives ({method}): no script can do that.",
             method=_(method.title),
         )
-    if method.makes == "filler":
-        return _("There is no script yet for masked language modelling.")
     if method.reference == "asked" and config.preference.ref_model != "base":
         return _("This run compared with another reference than its base: a script cannot.")
     if continues(config):
@@ -83,7 +81,7 @@ def _beyond(config: RunConfig) -> str | None:
     if config.training.packing:
         return _("This run packed its rows: there is no script for that yet.")
     is_plain = adapter.init_lora_weights in _DEFAULT_LORA and not adapter.loraplus_lr_ratio
-    if method.has_head and adapter.quantization != "none":
+    if method.makes != "writer" and adapter.quantization != "none":
         return _("This run trained a head on a quantized base: there is no script for that yet.")
     best = config.evaluation.metric_for_best_model
     if method.makes == "classifier" and "loss" not in best and _chooses(config):

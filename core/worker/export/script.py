@@ -114,16 +114,32 @@ class _Source:
 
 
 def _texts(source: _Source, part: Part) -> Iterable[_Row]:
-    from core.worker.training.text import in_blocks, sft_rows, whole_texts
+    from core.worker.training.text import sft_rows
+
+    found: Iterable[_Row] = source.read(sft_rows, part).dataset
+    return found
+
+
+def _blocks(source: _Source, part: Part) -> Iterable[_Row]:
+    from core.worker.training.text import in_blocks, whole_texts
 
     config = source.config
-    if not config.training_method.fills_blocks:
-        found: Iterable[_Row] = source.read(sft_rows, part).dataset
-        return found
-    texts = source.read(whole_texts, part)
     apart = config.text.documents == "apart"
-    blocks: Iterable[_Row] = in_blocks(texts, config.training.max_length, apart=apart).dataset
-    return blocks
+    texts = source.read(whole_texts, part)
+    found: Iterable[_Row] = in_blocks(texts, config.training.max_length, apart=apart).dataset
+    return found
+
+
+def _pieces(source: _Source, part: Part) -> Iterator[_Row]:
+    """All with the same columns, which `datasets` wants of all files."""
+    from core.worker.training.mlm import pieces_of_texts
+
+    for row in source.read(pieces_of_texts, part).dataset:
+        size = len(row["input_ids"])
+        unasked: _Row = {"labels": [], "special_tokens_mask": [0] * size}
+        if source.config.text.whole_word_mask:
+            unasked["offset_mapping"] = [[0, 0]] * size
+        yield unasked | row
 
 
 def _pairs(source: _Source, part: Part) -> Iterable[_Row]:
@@ -233,10 +249,8 @@ def _pair_code(source: _Source) -> str:
 
 
 def _label_code(source: _Source) -> str:
-    """The loss of LabelLoss, and where rows of like length share a batch, LikeLengths."""
+    """The loss of LabelLoss, and the order of the rows."""
     from core.worker.training.classification import class_weights, count_labels, labelled_rows
-    from core.worker.training.recipe import data_seed
-    from core.worker.training.trainer import LikeLengths
 
     section, labels = source.config.classification, source.labels
     assert labels is not None, "a classifier has labels"
@@ -263,15 +277,39 @@ def _label_code(source: _Source) -> str:
     lines += [
         f"    return each.sum() / (num_items_in_batch or {count})",
     ]
-    code = "\n" + "\n".join(lines) + "\n"
+    return "\n".join(lines) + _order_code(source)
+
+
+def _order_code(source: _Source) -> str:
+    """LikeLengths, where rows of like length share a batch."""
+    from core.worker.training.recipe import data_seed
+    from core.worker.training.trainer import LikeLengths
+
     if source.config.training.train_sampling_strategy != "group_by_length":
-        return code
+        return ""
     of_trainer = Template(_BY_LENGTH).substitute(seed=data_seed(source.config))
-    return f"{code}\n\n{inspect.getsource(LikeLengths)}{of_trainer}"
+    return f"\n\n\n{inspect.getsource(LikeLengths)}{of_trainer}"
+
+
+def _hiding_code(source: _Source) -> str:
+    """What hides tokens, and the loss on them, as in core.worker.training.mlm."""
+    from core.worker.models.masked import masking
+    from core.worker.training import mlm
+    from core.worker.training.recipe import data_seed
+
+    masks = masking(source.tokenizer, source.config)
+    names = "mlm_probability", "whole_word_mask", "mask_replace_prob", "random_replace_prob"
+    given = _lines([f"{name}={getattr(masks, name)!r}," for name in names])
+    parts = (mlm._wide, mlm._mask, mlm._filled, mlm.Hiding, mlm.GoOnHiding, mlm.mean_loss)
+    sources = "\n\n".join(inspect.getsource(part) for part in parts)
+    return (
+        f"{sources}\n\nmasks = DataCollatorForLanguageModeling(\n    tokenizer,\n{given}\n)\n"
+        f"hiding = Hiding(masks, {data_seed(source.config)})"
+    ) + _order_code(source)
 
 
 _BY_TOKENS = """
-`eval_loss` is TRL's mean over batches; Tunesmith's is one over tokens."""
+`eval_loss` is the library's mean over batches; Tunesmith's is one over tokens."""
 _BY_ROWS = """
 What an evaluation measures is TRL's mean over batches; Tunesmith's is one over rows."""
 _BY_STEPS = """
@@ -281,14 +319,29 @@ _PAIRS_APART = """\
 `chosen_input_ids` and `rejected_input_ids` are the tokens of a conversation with the better and the
 worse answer, cut at $max_length; their `labels` are -100 but on the answer."""
 _WAYS = {
-    "trl.SFTTrainer": _Way(
+    "SFT": _Way(
         """\
 `input_ids` are a row's tokens, cut at $max_length; `labels` are the same tokens where the run
 learned from them (data.learn: $learn) and -100 elsewhere.""",
         _texts,
         but=_BY_TOKENS,
     ),
-    "trl.DPOTrainer": _Way(
+    "CPT": _Way(
+        """\
+`input_ids` are blocks of up to $max_length tokens; `labels` are the same but at a block's first one
+and, with `seq_lengths`, at that of each text, before which nothing is seen.""",
+        _blocks,
+        but=_BY_TOKENS,
+    ),
+    "MLM": _Way(
+        """\
+`input_ids` are pieces of up to $max_length tokens. In training others are hidden each time;
+held-out ones have theirs drawn, with what was there as `labels`.""",
+        _pieces,
+        _hiding_code,
+        but=_BY_TOKENS,
+    ),
+    "DPO": _Way(
         """\
 `prompt_ids` are the tokens of a conversation, `chosen_ids` and `rejected_ids` those of the better
 and the worse answer, cut at $max_length.""",
@@ -296,7 +349,7 @@ and the worse answer, cut at $max_length.""",
         lambda source: _TOKENIZED,
         but=_BY_ROWS,
     ),
-    "trl.KTOTrainer": _Way(
+    "KTO": _Way(
         """\
 `prompt_ids` are the tokens of a conversation, `completion_ids` those of an answer, cut at
 $max_length, and `label` says whether it is a good one. They are in the run's order, for each is
@@ -305,16 +358,16 @@ compared with the answer of its neighbour in the batch (`KL_completion_ids`)."""
         lambda source: _TOKENIZED,
         but=_BY_ROWS + _BY_STEPS,
     ),
-    "trl.experimental.orpo.ORPOTrainer": _Way(_PAIRS_APART, _pairs, _pair_code, _BY_ROWS),
-    "trl.experimental.cpo.CPOTrainer": _Way(_PAIRS_APART, _pairs, _pair_code, _BY_ROWS),
-    "trl.RewardTrainer": _Way(
+    "ORPO": _Way(_PAIRS_APART, _pairs, _pair_code, _BY_ROWS),
+    "CPO": _Way(_PAIRS_APART, _pairs, _pair_code, _BY_ROWS),
+    "Reward": _Way(
         """\
 `chosen_ids` and `rejected_ids` are the tokens of a conversation with the better and the worse
 answer, cut at $max_length.""",
         _scored_pairs,
         but=_BY_ROWS,
     ),
-    "transformers.Trainer": _Way(
+    "Classification": _Way(
         """\
 `input_ids` are a text's tokens, cut at $max_length; `labels` is the number of its label, or for
 several labels a text 0 or 1 for each.""",
@@ -322,7 +375,11 @@ several labels a text 0 or 1 for each.""",
         _label_code,
     ),
 }
-"""By the trainer that core.methods names."""
+"""By the recipe that trains a method."""
+
+
+def _way(config: RunConfig) -> _Way:
+    return _WAYS[config.training_method.recipe.rpartition(":")[2]]
 
 
 def write(
@@ -332,7 +389,7 @@ def write(
     of each. Raises DataError when nothing can be learned from the rows."""
     config = trained.config
     source = _Source(info, tokenizer, trained, labels_of(config.method, trained.folder))
-    way = _WAYS[config.training_method.trainer]
+    way = _way(config)
     parts: list[Part] = ["train"] if config.evaluation.eval_strategy == "no" else ["train", "eval"]
     counts: dict[str, int] = {}
     for part in parts:
@@ -346,21 +403,27 @@ def write(
 def script(source: _Source, base: Base) -> str:
     """The text of train.py."""
     config, method = source.config, source.config.training_method
-    way, (package, _dot, trainer) = _WAYS[method.trainer], method.trainer.rpartition(".")
+    way, (package, _dot, trainer) = _way(config), method.trainer.rpartition(".")
     more, packages = [], list(_PACKAGES)
     if method.trainer.startswith("trl."):
         packages.insert(2, "trl")
     if config.adapter.quantization != "none":
         packages.append("bitsandbytes")
-    if source.labels is None and config.adapter.is_adapter:
+    if method.makes == "writer" and config.adapter.is_adapter:
         more.append("peft_config=adapter,")
     code = Template(way.code(source)).safe_substitute(trainer=trainer)
-    if "def loss(" in code:
-        more.append("compute_loss_func=loss,")
+    if own_loss := re.search(r"def (\w*loss)\(", code):
+        more.append(f"compute_loss_func={own_loss[1]},")
+    callbacks = []
+    if "hiding = " in code:
+        more.append("data_collator=hiding,")
+        callbacks.append("GoOnHiding(hiding)")
     evaluation = config.evaluation
     if evaluation.early_stopping_patience is not None:
         patience = evaluation.early_stopping_patience, evaluation.early_stopping_threshold
-        more.append(f"callbacks=[EarlyStoppingCallback{patience!r}],")
+        callbacks.append(f"EarlyStoppingCallback{patience!r}")
+    if callbacks:
+        more.append(f"callbacks=[{', '.join(callbacks)}],")
     note = "\nThe run took its base from a quantized copy: here it is the exact one."
     text = _SCRIPT.substitute(
         dependencies="\n".join(f'#     "{name}=={_version(name)}",' for name in packages),
@@ -383,17 +446,26 @@ def script(source: _Source, base: Base) -> str:
     return text.replace("$imports", _imports(text, {package: (trainer, method.arguments.name)}))
 
 
-_STANDARD = {"collections.abc": ("Iterator", "Sequence"), "pathlib": ("Path",)}
+_STANDARD = {
+    "collections.abc": ("Iterator", "Sequence"),
+    "dataclasses": ("dataclass", "field"),
+    "pathlib": ("Path",),
+    "typing": ("Any",),
+}
 _NAMES = {
+    "accelerate": ("PartialState",),
     "datasets": ("load_dataset",),
     "peft": ("LoraConfig", "get_peft_model"),
     "torch.utils.data": ("Sampler",),
     "transformers": (
         "AutoModelForCausalLM",
+        "AutoModelForMaskedLM",
         "AutoModelForSequenceClassification",
         "AutoTokenizer",
         "BitsAndBytesConfig",
+        "DataCollatorForLanguageModeling",
         "EarlyStoppingCallback",
+        "TrainerCallback",
         "set_seed",
     ),
     "transformers.trainer_pt_utils": ("get_length_grouped_indices",),
@@ -423,8 +495,10 @@ def _adapter(source: _Source) -> str:
     """Code that makes the adapter's config; a head that was new to the base is kept with it."""
     from core.worker.training.adapters import peft_config
 
-    adapter: Any = peft_config(source.config, "CAUSAL_LM" if source.labels is None else "SEQ_CLS")
-    if source.labels is not None and source.trained.adapter is not None:
+    makes = source.config.training_method.makes
+    task = {"writer": "CAUSAL_LM", "filler": "FEATURE_EXTRACTION"}.get(makes, "SEQ_CLS")
+    adapter: Any = peft_config(source.config, task)
+    if makes != "writer" and source.trained.adapter is not None:
         saved = adapter_settings(source.trained.adapter)["modules_to_save"] or []
         adapter.modules_to_save = [name for name in saved if name not in HEADS] or None
     return _call(adapter)
@@ -444,19 +518,24 @@ def _loading(source: _Source) -> str:
     if bits is not None:
         given.append(f"device_map={ {'': config.training.device}!r},")
         given.append(f"quantization_config=BitsAndBytesConfig({_bits(bits)}),")
-    if labels is None:
+    makes = config.training_method.makes
+    if makes == "writer":
         opened = ["model = AutoModelForCausalLM.from_pretrained(", _lines(given), ")"]
         return "\n".join([*opened, *adapter])
-    given += [f"{name}={value!r}," for name, value in labels.model_config().items()]
-    given.append("ignore_mismatched_sizes=True,")
+    kind = "MaskedLM"
+    if labels is not None:
+        kind = "SequenceClassification"
+        given += [f"{name}={value!r}," for name, value in labels.model_config().items()]
+        given.append("ignore_mismatched_sizes=True,")
     seed = f"set_seed({config.training.seed})"
     lines = [
         f"{seed}  # a head that the base lacks is drawn",
-        "model = AutoModelForSequenceClassification.from_pretrained(",
+        f"model = AutoModelFor{kind}.from_pretrained(",
         _lines(given),
         ")",
-        "model.config.pad_token_id = tokenizer.pad_token_id",
     ]
+    if labels is not None:
+        lines.append("model.config.pad_token_id = tokenizer.pad_token_id")
     if config.adapter.is_adapter:
         lines += [*adapter, seed, "model = get_peft_model(model, adapter)"]
     if config.adapter.is_adapter and precision != "fp32":
