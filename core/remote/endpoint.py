@@ -77,10 +77,8 @@ class Endpoint:
 
         return httpx2.URL(self.url).host
 
-    @property
-    def address(self) -> str:
-        base = self.url.rstrip("/")
-        return base if base.endswith("/chat/completions") else f"{base}/chat/completions"
+    def address(self, path: str) -> str:
+        return self.url.rstrip("/").removesuffix("/chat/completions") + path
 
     def clean(self, text: str) -> str:
         """`text` without the key and the URL."""
@@ -190,16 +188,48 @@ class EndpointModel:
 
         Raises Refused when it will not answer this request, ModelError when it answers none.
         """
+
+        def body() -> dict[str, Any]:
+            return {
+                "messages": list(messages),
+                "temperature": self.settings.temperature,
+                self._limit_name: self.settings.max_new_tokens,
+            }
+
+        return self._read(await self._response("/chat/completions", body), messages)
+
+    async def log_probabilities(self, tokens: Sequence[int]) -> list[tuple[str, float]]:
+        """What the model says to a text given as tokens: each token's own text and logarithm of its
+        probability, 0 for the first. Raises as `ask` does, Refused also where nobody tells."""
+        body = {
+            "prompt": list(tokens),
+            "max_tokens": 1,
+            "temperature": 0.0,
+            "echo": True,
+            "logprobs": 1,
+        }
+        response = await self._response("/completions", lambda: body)
+        try:
+            told = response.json()["choices"][0]["logprobs"]
+            pairs = zip(told["tokens"], told["token_logprobs"], strict=True)
+            found = [(str(text), float(logprob or 0.0)) for text, logprob in pairs]
+        except (ValueError, LookupError, TypeError):
+            found = []
+        if len(found) < len(tokens):
+            raise Refused(_("the endpoint tells no probabilities of a text that it is given"))
+        return found[: len(tokens)]
+
+    async def _response(self, path: str, body: Callable[[], dict[str, Any]]) -> Any:
         problem = ""
         for attempt in range(_TRIES):
             if attempt:
                 await self.pace.before_try(attempt)
             await self.pace.turn()
-            response, problem = await self._sent(messages)
+            response, problem = await self._sent(path, body())
             if response is None:
                 continue
             if response.status_code == 200:
-                return self._read(response, messages)
+                return response
             problem = self._said(response)
             if not self._retries(response, problem):
                 continue
@@ -217,20 +247,15 @@ class EndpointModel:
             ),
         )
 
-    async def _sent(self, messages: Sequence[Message]) -> tuple[Any, str]:
+    async def _sent(self, path: str, body: dict[str, Any]) -> tuple[Any, str]:
         """(the response, "") or (None, why there is none)."""
         import httpx2
 
-        body = {
-            "model": self.settings.model,
-            "messages": list(messages),
-            "temperature": self.settings.temperature,
-            self._limit_name: self.settings.max_new_tokens,
-        }
+        body = {"model": self.settings.model, **body}
         try:
             # The client's own limit starts anew with each byte; this one is for the whole reply.
             async with asyncio.timeout(self.settings.timeout_seconds):
-                return await self._client.post(self.endpoint.address, json=body), ""
+                return await self._client.post(self.endpoint.address(path), json=body), ""
         except (httpx2.TimeoutException, TimeoutError):
             seconds = self.settings.timeout_seconds
             return None, _("no reply within {seconds:g} s", seconds=seconds)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from core.models.trained import FINAL, TrainedModel, adapter_settings, find_trained
-from core.serve.front import CHAT, CLASSIFY
+from core.serve.front import CHAT, CLASSIFY, EMBEDDINGS
 from core.serve.servers import Server
 from core.workspace import Workspace
 
@@ -21,8 +21,9 @@ _RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 
 def curl(server: Server) -> str:
     """A question from the shell; the key comes from the environment."""
-    route, body = CLASSIFY, '{"input": "A text"}'
-    if CLASSIFY not in server.routes:
+    route = CLASSIFY if CLASSIFY in server.routes else EMBEDDINGS
+    body = '{"input": "A text"}'
+    if CHAT in server.routes:
         turns = [{"role": "user", "content": _QUESTION}]
         route, body = CHAT, json.dumps({"model": server.models[0], "messages": turns})
     return (
@@ -45,10 +46,20 @@ def python(server: Server) -> str:
             ")\n"
             "print(answer.json())"
         )
-    return (
+    client = (
         "import os\n\nfrom openai import OpenAI\n\n"
         f'client = OpenAI(base_url="{server.address}/v1", api_key=os.environ["{KEY_VARIABLE}"])\n'
-        "answer = client.chat.completions.create(\n"
+    )
+    if CHAT not in server.routes:
+        return (
+            f"{client}answer = client.embeddings.create(\n"
+            f"    model={json.dumps(server.models[0])},\n"
+            '    input=["A text", "Another text"],\n'
+            ")\n"
+            "print([one.embedding for one in answer.data])"
+        )
+    return (
+        f"{client}answer = client.chat.completions.create(\n"
         f"    model={json.dumps(server.models[0])},\n"
         f'    messages=[{{"role": "user", "content": {json.dumps(_QUESTION)}}}],\n'
         "    stream=True,\n"

@@ -109,6 +109,10 @@ class Front:
         if route not in self._engine.routes:
             there = ", ".join(self._engine.routes)
             raise Refused(f"{model.id} has no answer at {route}. It has one at {there}.")
+        if route == EMBEDDINGS and body.get("dimensions") is not None:
+            raise Refused(
+                "The model's own number of dimensions is the only one.", param="dimensions"
+            )
         return await _while_awaited(request, self._engine.answer(route, model, body))
 
     def _let_in(self, request: Request) -> None:

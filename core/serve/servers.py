@@ -65,19 +65,18 @@ def submit_server(
     names: Sequence[str] = (),
 ) -> Job:
     """Puts a server of a run's model in the queue: of the checkpoints of these names, or else of
-    all that it left. Raises ModelError when it left none, and for a model that neither writes nor
-    labels."""
+    all that it left. Raises ModelError when it left none, and for a reward model."""
     run = run_job(store, run_id)
     folder = workspace.run(run_id)
     method = load_config(folder.config).training_method
-    if method.makes not in ("writer", "classifier"):
+    if method.makes == "scorer":
         raise ModelError(
             _(
                 "{run} was trained with {method}: a server has no use for that.",
                 run=run_id,
                 method=method.description,
             ),
-            _("Serve a run that writes or gives labels."),
+            _("Serve a run that writes, gives labels or reads texts."),
         )
     there = [one.name for one in checkpoints_of(folder.root)]
     for name in names or there[-1:] or [FINAL]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import json
+import math
 import shutil
 import subprocess
 import sys
@@ -12,6 +13,8 @@ from typing import Any
 
 import pytest
 import torch
+from peft import PeftModel
+from transformers import AutoModelForCausalLM
 
 from core.data.prepare import import_dataset
 from core.errors import DataError, ModelError, TunesmithError
@@ -30,6 +33,7 @@ from core.worker.llama_cpp import gguf_files
 from core.workspace import RunFolder, Workspace
 from tests.data.drafts.conftest import StandIn, completion, failure
 from tests.tiny_model import (
+    CHATML,
     TinyWorld,
     colour_rows,
     read_json_lines,
@@ -322,6 +326,56 @@ def test_an_endpoint_answers_the_same_rows(
     other = result["others"][0]
     assert other["title"] == "big" and "eval_loss" not in other["numbers"]
     assert 0 < other["numbers"]["all_fields"]["value"] < 1
+
+
+def of_tuned(world: TinyWorld, tuned: RunFolder) -> Any:
+    base = AutoModelForCausalLM.from_pretrained(world.base)
+    return PeftModel.from_pretrained(base, str(tuned.adapter)).merge_and_unload().eval()
+
+
+def test_a_gguf_file_has_the_loss_of_the_model_that_it_is(
+    world: TinyWorld, tuned: RunFolder
+) -> None:
+    """Another engine's loss would say nothing; of another template or vocabulary there is none."""
+    folder, files = world.root / "models" / "merged", []
+    of_tuned(world, tuned).save_pretrained(folder)
+    for name, template in (("same", CHATML), ("other", CHATML.replace("|im_start|", "|im_end|"))):
+        tiny_tokenizer(template).save_pretrained(folder)
+        files.append(world.workspace.uploads / f"{name}.gguf")
+        gguf_files.convert(folder, files[-1], "f32", name)
+    targets = [f"gguf:{file}" for file in files]
+    asked = {"against": targets, "general": False, "max_new_tokens": 2, "compare_base": False}
+    result = evaluate(world, tuned, "gguf-loss", asked)
+    (same, other), tuned_loss = result["others"], result["tuned"]["eval_loss"]["value"]
+    assert same["numbers"]["eval_loss"]["value"] == pytest.approx(tuned_loss, rel=1e-5)
+    assert same["numbers"]["perplexity"]["value"] == pytest.approx(math.exp(tuned_loss), rel=1e-5)
+    assert "eval_loss" not in other["numbers"]
+
+
+def test_an_endpoint_that_tells_probabilities_has_a_loss(
+    world: TinyWorld, tuned: RunFolder, endpoint: StandIn
+) -> None:
+    """Only of the same tokens: those of another vocabulary would be another text."""
+    model, tokenizer, shift = of_tuned(world, tuned), tiny_tokenizer(), 0
+
+    def complete(number: int, body: dict[str, Any]) -> Any:
+        ids = torch.tensor([body["prompt"]])
+        logprobs = model(ids).logits[0, :-1].log_softmax(-1).gather(1, ids[0, 1:, None])[:, 0]
+        told = {
+            "tokens": [*(tokenizer.decode([one + shift]) for one in body["prompt"]), "{"],
+            "token_logprobs": [None, *logprobs.tolist(), -1.0],
+        }
+        return 200, {}, {"choices": [{"text": "", "logprobs": told}]}
+
+    endpoint.answer, endpoint.complete = lambda number, body: completion("{}"), complete
+    asked: dict[str, Any] = {"against": ["endpoint:big"], "general": False, "max_new_tokens": 2}
+    asked["compare_base"] = False
+    result = evaluate(world, tuned, "endpoint-loss", asked)
+    loss = result["others"][0]["numbers"]["eval_loss"]["value"]
+    assert loss == pytest.approx(result["tuned"]["eval_loss"]["value"], rel=1e-5)
+    shift = 1
+    result = evaluate(world, tuned, "other-tokens", {**asked, "max_rows": 2})
+    assert "eval_loss" not in result["others"][0]["numbers"]
 
 
 @pytest.mark.parametrize(

@@ -51,9 +51,9 @@ def test_a_run_is_offered_what_it_has(method: str, fitting: set[str]) -> None:
 @pytest.mark.parametrize(
     ("method", "fitting"),
     [
-        ("classification", {"adapter", "merged", "onnx"}),
-        ("mlm", {"adapter", "merged"}),
-        ("reward", {"adapter", "merged"}),
+        ("classification", {"adapter", "merged", "onnx", "script"}),
+        ("mlm", {"adapter", "merged", "script"}),
+        ("reward", {"adapter", "merged", "script"}),
         ("dpo", {"adapter", "merged", "gguf", "gguf_adapter", *OTHERS, "script"}),
     ],
 )

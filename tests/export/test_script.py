@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import runpy
 import subprocess
 import sys
 import tomllib
@@ -11,33 +12,35 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import datasets
 import pytest
-from peft import PeftModel
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from peft import PeftConfig
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+)
 
 from core.data.prepare import import_dataset
 from core.errors import ExportError
 from core.export.formats import formats
 from core.jobs.task import read_result
+from core.methods import METHODS
 from core.rules import parse_config
 from core.worker.export.run import run_export
 from core.worker.training.run import run_training
 from core.workspace import RunFolder
-from tests.preferences import bring, pairs
+from tests.preferences import THINGS, bring, judged, pairs
 from tests.tiny_model import TinyWorld, colour_rows, tiny_world
 from tests.training.conftest import SETTINGS, losses
-
-WITHOUT_TUNESMITH = """
-import runpy, sys
-sys.modules["core"] = sys.modules["webui"] = None
-sys.argv = sys.argv[1:]
-runpy.run_path(sys.argv[0], run_name="__main__")
-"""
+from tests.training.labelled import labelled_rows, tiny_bert
 
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> TinyWorld:
-    return tiny_world(tmp_path_factory.mktemp("script") / "ws", eval_rows=colour_rows()[:4])
+    world = tiny_world(tmp_path_factory.mktemp("script") / "ws", eval_rows=colour_rows()[:4])
+    tiny_bert(world.workspace.models / "tiny-bert")  # without a classifier's pooler
+    return world
 
 
 def trained(world: TinyWorld, name: str, **settings: Any) -> RunFolder:
@@ -54,88 +57,189 @@ def exported(world: TinyWorld, run: RunFolder) -> Path:
     return folder / result["path"]
 
 
-def repeated(folder: Path, base: Path, output: Path) -> list[dict[str, Any]]:
-    """What the script logs, run by a Python that has no Tunesmith."""
-    command = [sys.executable, "-c", WITHOUT_TUNESMITH, str(folder / "train.py")]
-    command += ["--model", str(base), "--output", str(output)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    environment["HF_DATASETS_CACHE"] = str(output.parent / "cache")
-    environment.pop("PYTHONPATH", None)
-    done = subprocess.run(command, capture_output=True, text=True, cwd="/", env=environment)
-    assert done.returncode == 0, done.stderr[-3000:]
+def logged(output: Path) -> list[dict[str, Any]]:
     state = json.loads((output / "trainer_state.json").read_text())
     return list(state["log_history"])
+
+
+@pytest.fixture
+def repeat(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Callable[[Path, Path], list[dict[str, Any]]]:
+    """What a script logs, run in this process, which has imported its libraries, as if there were
+    no Tunesmith."""
+
+    def go(folder: Path, base: Path) -> list[dict[str, Any]]:
+        script, output = folder / "train.py", tmp_path / "out"
+        with monkeypatch.context() as here:
+            here.setattr(sys, "argv", [str(script), "--model", str(base), "--output", str(output)])
+            here.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+            for name in list(sys.modules):
+                if name.partition(".")[0] in ("core", "webui"):
+                    here.setitem(sys.modules, name, None)
+            runpy.run_path(str(script), run_name="__main__")
+        return logged(output)
+
+    return go
 
 
 def of_messages(world: TinyWorld) -> str:
     return world.dataset.id
 
 
+def brought(world: TinyWorld, name: str, rows: list[dict[str, Any]], **options: Any) -> str:
+    file = world.workspace.uploads / f"{name}.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return import_dataset(world.workspace, [file], name=name, eval_fraction=0.0, **options).id
+
+
 def of_pairs(world: TinyWorld) -> str:
     """The same rows as prompt and completion."""
-    file = world.workspace.uploads / "pairs.jsonl"
     turns = [row["messages"] for row in colour_rows()]
-    pairs = [{"prompt": one[0]["content"], "completion": one[1]["content"]} for one in turns]
-    file.write_text("".join(json.dumps(pair) + "\n" for pair in pairs))
-    return import_dataset(world.workspace, [file], name="Pairs", eval_fraction=0.0).id
+    rows = [{"prompt": one[0]["content"], "completion": one[1]["content"]} for one in turns]
+    return brought(world, "pairs", rows)
+
+
+def of_texts(world: TinyWorld) -> str:
+    rows = [{"text": f"a {row['messages'][0]['content']} here and there"} for row in colour_rows()]
+    return brought(world, "texts", rows * 3)
+
+
+def of_label_texts(world: TinyWorld) -> str:
+    rows = [{"text": row["text"]} for row in labelled_rows(22)]
+    return bring(world.workspace, rows, rows[:4], "Label texts").id
+
+
+def of_labels(world: TinyWorld) -> str:
+    rows = [{"text": row["text"], "labels": row["labels"][0]} for row in labelled_rows(22)]
+    return brought(
+        world, "labels", rows, form="labelled-text", mapping={"text": "text", "label": "labels"}
+    )
+
+
+def of_several_labels(world: TinyWorld) -> str:
+    rows = labelled_rows(24, several=True)
+    return brought(
+        world, "several", rows, form="labelled-text", mapping={"text": "text", "label": "labels"}
+    )
 
 
 def of_preferences(world: TinyWorld) -> str:
-    return bring(world.workspace, pairs(), pairs(["cup"]), "Preferences").id
+    return bring(world.workspace, pairs(THINGS[:3]), pairs(["cup"]), "Preferences").id
+
+
+def of_judged(world: TinyWorld) -> str:
+    return bring(world.workspace, judged(THINGS[:2]), judged(["cup"]), "Judged").id
 
 
 EVALUATING = {"evaluation.eval_strategy": "epoch", "tracking.save_strategy": "epoch"}
+CLASSIFYING = {"method": "classification", "training.num_train_epochs": 3.0}
+WHOLE = {"adapter.method": "none", "training.learning_rate": 1e-3}
+Rows = Callable[[TinyWorld], str]
+# Method by method; the settings of each are shared out among them.
+RUNS: dict[str, tuple[Rows, dict[str, Any]]] = {
+    "messages": (of_messages, {**EVALUATING, "evaluation.load_best_model_at_end": True}),
+    "prompt-completion": (
+        of_pairs,
+        {
+            "adapter.use_rslora": True,
+            "adapter.target_modules": ["q_proj", "v_proj"],
+            "training.gradient_accumulation_steps": 2,
+            "training.lr_scheduler_type": "linear",
+            "training.weight_decay": 0.1,
+            "training.seed": 7,
+            "data.learn": "everything",
+        },
+    ),
+    "every weight": (of_messages, WHOLE),
+    "base in 4 bits": (
+        of_messages,
+        {"adapter.quantization": "nf4", "training.num_train_epochs": 1.0},
+    ),
+    "texts apart": (of_texts, {"method": "cpt", "training.max_length": 32}),
+    "texts joined": (
+        of_texts,
+        {"method": "cpt", "training.max_length": 32, "text.documents": "joined", **WHOLE},
+    ),
+    "labels": (
+        of_labels,
+        {
+            **CLASSIFYING,
+            "model.model_name_or_path": "tiny-bert",
+            "classification.loss": "focal",
+            "classification.class_weights": "balanced",
+            "training.gradient_accumulation_steps": 2,
+        },
+    ),
+    "several labels": (
+        of_several_labels,
+        {**CLASSIFYING, **WHOLE, "training.train_sampling_strategy": "random"},
+    ),
+    "hidden words": (
+        of_label_texts,
+        {**EVALUATING, "method": "mlm", "model.model_name_or_path": "tiny-bert"},
+    ),
+    "whole hidden words": (
+        of_label_texts,
+        {"method": "mlm", "model.model_name_or_path": "tiny-bert", "text.whole_word_mask": True},
+    ),
+    "dpo": (of_preferences, {**EVALUATING, "method": "dpo", "preference.beta": 0.3}),
+    "dpo whole": (of_preferences, {"method": "dpo", **WHOLE, "training.max_steps": 3}),
+    "kto": (of_judged, {**EVALUATING, "method": "kto", "preference.desirable_weight": 1.2}),
+    "orpo": (of_preferences, {**EVALUATING, "method": "orpo"}),
+    "orpo all": (of_preferences, {"method": "orpo", "data.learn": "everything", **WHOLE}),
+    "simpo": (of_preferences, {"method": "cpo", "preference.cpo_loss_type": "simpo"}),
+    "reward": (of_preferences, {**EVALUATING, "method": "reward"}),
+}
 
 
-@pytest.mark.parametrize(
-    ("rows", "settings"),
-    [
-        (of_messages, {**EVALUATING, "evaluation.load_best_model_at_end": True}),
-        (
-            of_pairs,
-            {
-                "adapter.use_rslora": True,
-                "adapter.target_modules": ["q_proj", "v_proj"],
-                "training.gradient_accumulation_steps": 2,
-                "training.lr_scheduler_type": "linear",
-                "training.weight_decay": 0.1,
-                "training.seed": 7,
-                "data.learn": "everything",
-            },
-        ),
-        (of_messages, {"adapter.method": "none", "training.learning_rate": 1e-3}),
-        (of_messages, {"adapter.quantization": "nf4", "training.num_train_epochs": 1.0}),
-        (of_preferences, {**EVALUATING, "method": "dpo", "preference.beta": 0.3}),
-        (of_preferences, {"method": "dpo", "adapter.method": "none", "training.max_steps": 4}),
-    ],
-    ids=["messages", "prompt-completion", "every weight", "base in 4 bits", "dpo", "dpo whole"],
-)
+@pytest.mark.parametrize("name", RUNS)
 def test_its_losses_are_the_runs(
     world: TinyWorld,
     tmp_path: Path,
-    request: pytest.FixtureRequest,
-    rows: Callable[[TinyWorld], str],
-    settings: dict[str, Any],
+    repeat: Callable[[Path, Path], list[dict[str, Any]]],
+    name: str,
 ) -> None:
     """Whoever repeats a run elsewhere would get another model, and never know why."""
-    name = request.node.callspec.id.replace(" ", "-")
-    run = trained(world, name, **{"data.dataset": rows(world), **settings})
+    rows, settings = RUNS[name]
+    run = trained(world, name.replace(" ", "-"), **{"data.dataset": rows(world), **settings})
     folder = exported(world, run)
     evaluates = "evaluation.eval_strategy" in settings
     kept = {path.name for path in folder.glob("*.jsonl")}
     assert kept == ({"train.jsonl", "eval.jsonl"} if evaluates else {"train.jsonl"})
     assert not list(folder.glob("*.safetensors"))
-    logs = repeated(folder, world.base, tmp_path / "out")
+    model = world.workspace.models / str(settings.get("model.model_name_or_path", "tiny"))
+    logs = repeat(folder, model)
     found, wanted = [log["loss"] for log in logs if "loss" in log], losses(run)
-    assert len(found) == len(wanted) > 1 and wanted[-1] < wanted[0] - 0.3
+    assert len(found) == len(wanted) > 1 and min(wanted) < wanted[0]
     assert found == pytest.approx(wanted, abs=1e-4)
     result = tmp_path / "out" / "final"
-    assert AutoTokenizer.from_pretrained(result).chat_template
+    saved, own = (AutoTokenizer.from_pretrained(one) for one in (result, model))
+    assert (saved.get_vocab(), saved.chat_template) == (own.get_vocab(), own.chat_template)
     if settings.get("adapter.method") == "none":
-        AutoModelForCausalLM.from_pretrained(result)
+        has_head = METHODS[settings.get("method", "sft")].has_head
+        kind = AutoModelForSequenceClassification if has_head else AutoModelForCausalLM
+        kind.from_pretrained(result)
     else:
-        base = AutoModelForCausalLM.from_pretrained(world.base)
-        assert PeftModel.from_pretrained(base, str(result)).peft_config["default"].r == 4
+        settings_of = PeftConfig.from_pretrained(str(result))
+        assert settings_of.r == 4
+
+
+def test_it_needs_no_tunesmith(world: TinyWorld, tmp_path: Path) -> None:
+    """Where the libraries were never touched by Tunesmith it would train something else."""
+    run = trained(world, "alone", **{"training.num_train_epochs": 1.0})
+    folder, output = exported(world, run), tmp_path / "out"
+    code = "import runpy, sys; sys.argv = sys.argv[1:]; sys.modules.update(core=None, webui=None); "
+    code += "runpy.run_path(sys.argv[0], run_name='__main__')"
+    command = [sys.executable, "-c", code, str(folder / "train.py")]
+    command += ["--model", str(world.base), "--output", str(output)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    environment["HF_DATASETS_CACHE"] = str(tmp_path / "cache")
+    environment.pop("PYTHONPATH", None)
+    done = subprocess.run(command, capture_output=True, text=True, cwd="/", env=environment)
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = [log["loss"] for log in logged(output) if "loss" in log]
+    assert found == pytest.approx(losses(run), abs=1e-4)
 
 
 def test_it_names_the_versions_and_says_only_what_differs(world: TinyWorld) -> None:
@@ -167,7 +271,19 @@ def test_without_the_rows_there_is_no_script(world: TinyWorld) -> None:
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
-        ({"method": "kto"}, "This run trained by kto"),
+        (
+            {"method": "grpo", "reinforcement.rewards": [{"kind": "json_valid", "weight": 1}]},
+            "This run learned from rewards that Tunesmith gives (GRPO",
+        ),
+        (
+            {
+                "method": "classification",
+                "evaluation.load_best_model_at_end": True,
+                "evaluation.metric_for_best_model": "f1_macro",
+                "evaluation.greater_is_better": True,
+            },
+            "chose its best checkpoint by f1_macro",
+        ),
         ({"method": "dpo", "preference.ref_model": "none"}, "another reference than its base"),
         ({"adapter.method": "vera"}, "trained VeRA in a way that has no script yet"),
         ({"adapter.init_lora_weights": "pissa"}, "trained LoRA in a way that has no script yet"),

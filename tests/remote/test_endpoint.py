@@ -37,8 +37,9 @@ def test_a_url_that_cannot_be_asked_is_refused_without_being_repeated(url: str) 
 def test_an_endpoint_never_shows_its_key_or_address() -> None:
     endpoint = Endpoint("https://user:word@host.example:8443/v1/", "sk-1")
     assert repr(endpoint) == "Endpoint()" and endpoint.host == "host.example"
-    assert endpoint.address == "https://user:word@host.example:8443/v1/chat/completions"
-    assert Endpoint(endpoint.address).address == endpoint.address
+    address = endpoint.address("/chat/completions")
+    assert address == "https://user:word@host.example:8443/v1/chat/completions"
+    assert Endpoint(address).address("/completions") == endpoint.address("/completions")
     cleaned = endpoint.clean(f"key sk-1 at {endpoint.url}")
     assert cleaned == "key [key] at host.example"
 

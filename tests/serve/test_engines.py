@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import shutil
 import socket
@@ -14,6 +15,7 @@ import openai
 import psutil
 import pytest
 from peft import PromptTuningConfig, get_peft_model
+from transformers import AutoModel
 
 from core.errors import ModelError
 from core.jobs.events import read_events
@@ -21,6 +23,7 @@ from core.jobs.job import read_record
 from core.jobs.task import Task
 from core.models.trained import find_trained
 from core.serve.examples import command_of_vllm, curl, python, vllm_command
+from core.serve.front import EMBEDDINGS
 from core.serve.servers import endpoint_key, servers
 from core.serve.settings import serve_settings
 from core.setup import extras
@@ -29,7 +32,7 @@ from core.worker.serve import run as run_module
 from core.worker.serve.asked import find_asked
 from core.workspace import Workspace
 from tests.serve.conftest import Serving, save
-from tests.serve.test_server import LEARNED, ask
+from tests.serve.test_server import LEARNED, ask, mean_state
 from tests.tiny_model import (
     TinyWorld,
     answer,
@@ -39,7 +42,7 @@ from tests.tiny_model import (
     tiny_model,
     tiny_tokenizer,
 )
-from tests.training.labelled import WORDS, label_world, labelled_rows
+from tests.training.labelled import WORDS, LabelWorld, label_world, labelled_rows
 
 
 def test_a_model_trained_in_full_is_converted_as_a_whole(serving: Serving) -> None:
@@ -95,6 +98,8 @@ def test_transformers_answers_for_what_llama_cpp_cannot_read(serving: Serving) -
     assert said.usage and said.usage.completion_tokens <= 4
     with pytest.raises(openai.BadRequestError, match="virtual|reads at most"):
         ask(client, "tiny", "a red cup " * 60_000)
+    with pytest.raises(openai.BadRequestError, match="no answer at /v1/embeddings"):
+        client.embeddings.create(model="tiny", input="a red cup")
     told = client.chat.completions.create(**{**how, "max_tokens": 100_000}, stream=True)
     next(iter(told))
     told.close()
@@ -132,6 +137,30 @@ def test_a_classifier_gives_labels_with_their_probabilities(labelling: Serving) 
     refused = httpx.post(f"{server.address}/v1/chat/completions", headers=headers, json=chat)
     assert "no answer at /v1/chat/completions" in refused.json()["error"]["message"]
     assert "/v1/classify" in curl(server) and "classify" in python(server)
+    told = labelling.client(server).embeddings.create(model="learned", input=texts)
+    alike = [one.embedding for one in told.data]
+    assert [sum(x * x for x in one) for one in alike] == pytest.approx([1.0] * 3, abs=1e-3)
+
+
+def test_an_encoder_gives_embeddings(labelling: Serving) -> None:
+    world = LabelWorld(labelling.workspace)
+    run = world.train(
+        "filler",
+        next(labelling.workspace.datasets.iterdir()).name,
+        **{"method": "mlm", "evaluation.eval_strategy": "no", "training.max_steps": 2},
+    )
+    labelling.add(run)
+    server = labelling.start("filler")
+    client, texts = labelling.client(server), ["here is dog", "here is dog and cat", "red today"]
+    together = [one.embedding for one in client.embeddings.create(model="filler", input=texts).data]
+    alone = client.embeddings.create(model="filler", input=texts[1], encoding_format="float").data
+    assert together[1] == pytest.approx(alone[0].embedding, abs=1e-6)
+    base = AutoModel.from_pretrained(labelling.workspace.models / "tiny-bert")
+    assert len(together[0]) == base.config.hidden_size
+    assert together[0] != pytest.approx(together[2], abs=0.05)
+    with pytest.raises(openai.BadRequestError, match="Text 1 has .* the model reads 1 to 64"):
+        client.embeddings.create(model="filler", input=["dog", "dog " * 80])
+    assert "/v1/embeddings" in curl(server) and "client.embeddings" in python(server)
 
 
 def test_without_llama_cpp_transformers_answers_and_says_how_to_get_it(
@@ -146,6 +175,10 @@ def test_without_llama_cpp_transformers_answers_and_says_how_to_get_it(
     engine = run_module._open(asked, Task(folder))
     assert engine.name == "transformers" and "setup --with gguf" in engine.why
     assert [model.id for model in engine.models] == ["taught", "tiny"]
+    for model, adapter in zip(engine.models, (run.adapter, None), strict=True):
+        told = asyncio.run(engine.answer(EMBEDDINGS, model, {"input": "a red cup"}))
+        (one,) = json.loads(bytes(told.body))["data"]
+        assert one["embedding"] == pytest.approx(mean_state(adapter, "a red cup"), abs=1e-2)
     engine.close()
 
 

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import httpx2 as httpx
 import openai
 import pytest
 from openai import OpenAI
+from peft import PeftModel
 
 from core.jobs.queue import stop_job
 from core.serve.servers import Server, endpoint_key
 from tests.serve.conftest import LONGEST, Serving
-from tests.tiny_model import answer
+from tests.tiny_model import answer, tiny_model, tiny_tokenizer
 from tests.waiting import until
 
 CUP: Any = [{"role": "user", "content": "a red cup"}]
@@ -75,6 +77,31 @@ def test_a_text_is_written_on(client: OpenAI) -> None:
     assert said.usage and said.usage.completion_tokens == 5
 
 
+def test_texts_are_embedded_by_the_model_that_is_named(client: OpenAI, serving: Serving) -> None:
+    """Two texts must lie as far apart as that model has them, whoever was asked before."""
+    texts = ["a red cup", "a blue hat and a door"]
+    run = serving.workspace.run("taught")
+    bodies = {
+        "tiny": None,
+        "taught": run.adapter,
+        "taught@checkpoint-10": run.checkpoints / "checkpoint-10",
+    }
+    for name in [*bodies, *reversed(bodies)]:
+        ask(client, "tiny")
+        told = client.embeddings.create(model=name, input=texts)
+        assert told.model == name and told.usage.prompt_tokens > 4
+        for text, one in zip(texts, told.data, strict=True):
+            assert one.embedding == pytest.approx(mean_state(bodies[name], text), abs=0.01)
+
+
+def mean_state(adapter: Path | None, text: str) -> list[float]:
+    model = tiny_model()
+    whole = PeftModel.from_pretrained(model, str(adapter)).get_base_model() if adapter else model
+    states = whole.model(tiny_tokenizer()(text, return_tensors="pt")["input_ids"])[0][0]
+    mean = states.mean(dim=0)
+    return (mean / mean.norm()).tolist()
+
+
 def test_several_are_answered_at_once(client: OpenAI) -> None:
     """Each gets the answer to its own question, from the model that it named."""
     asked = [(colour, model) for colour in ("red", "green", "blue") for model in ("taught", "tiny")]
@@ -107,8 +134,10 @@ def test_a_model_that_is_not_there_is_named(client: OpenAI) -> None:
 def test_what_cannot_be_answered_says_why(client: OpenAI, server: Server) -> None:
     with pytest.raises(openai.BadRequestError, match="exceeds the available context"):
         ask(client, "taught", "a red cup " * 100)
-    with pytest.raises(openai.BadRequestError, match="no answer at /v1/embeddings"):
-        client.embeddings.create(model="taught", input="a red cup")
+    with pytest.raises(openai.BadRequestError, match="too large|exceeds"):
+        client.embeddings.create(model="taught", input="a red cup " * 300)
+    with pytest.raises(openai.BadRequestError, match="number of dimensions"):
+        client.embeddings.create(model="taught", input="a red cup", dimensions=8)
     with pytest.raises(openai.BadRequestError):
         client.chat.completions.create(model="taught", messages="a red cup")  # type: ignore[call-overload]
     headers = {"Authorization": f"Bearer {client.api_key}"}

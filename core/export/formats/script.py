@@ -21,8 +21,9 @@ class Script(Format):
     name = "script"
     title = N_("Python script")
     meaning = N_(
-        "The run as code: a script that trains again with TRL and PEFT alone, the versions that it "
-        "needs, and your rows as tokens. No weights."
+        "The run as code: a script that trains again with TRL, transformers and PEFT alone, the "
+        "versions that it needs, and your rows as tokens. No weights. Not for runs that learned "
+        "from rewards (GRPO, RLOO)."
     )
     place = 9
     is_whole = False
@@ -48,8 +49,8 @@ class Script(Format):
 
     def what(self, of: str, data: str, config: RunConfig, dtype: str) -> str:
         return (
-            f"A script that trains {of} on {data} with TRL and PEFT alone, and the rows of that "
-            "data set as tokens. It holds no weights."
+            f"A script that trains {of} on {data} with TRL, transformers and PEFT alone, and the "
+            "rows of that data set as tokens. It holds no weights."
         )
 
     def loading(self, base: Base, makes: Makes, parts: Sequence[Part] = ()) -> str:
@@ -67,13 +68,12 @@ def _beyond(config: RunConfig) -> str | None:
     """What such a run does that the script cannot."""
     adapter, optimizer = config.adapter, OPTIMIZERS[config.training.optim]
     method = config.training_method
-    if method.trainer not in ("trl.SFTTrainer", "trl.DPOTrainer") or method.section == "text":
+    if method.generates:
         return _(
-            "This run trained by {method}: so far there is a script for supervised fine-tuning "
-            "and DPO alone.",
-            method=config.method,
+            "This run learned from rewards that Tunesmith gives ({method}): no script can do that.",
+            method=_(method.title),
         )
-    if method.is_paired and config.preference.ref_model != "base":
+    if method.reference == "asked" and config.preference.ref_model != "base":
         return _("This run compared with another reference than its base: a script cannot.")
     if continues(config):
         return _("This run goes on from another one, which a script cannot repeat.")
@@ -82,6 +82,14 @@ def _beyond(config: RunConfig) -> str | None:
     if config.training.packing:
         return _("This run packed its rows: there is no script for that yet.")
     is_plain = adapter.init_lora_weights in _DEFAULT_LORA and not adapter.loraplus_lr_ratio
+    if method.makes != "writer" and adapter.quantization != "none":
+        return _("This run trained a head on a quantized base: there is no script for that yet.")
+    best = config.evaluation.metric_for_best_model
+    if method.makes == "classifier" and "loss" not in best and _chooses(config):
+        return _(
+            "This run chose its best checkpoint by {metric}, which a script does not measure.",
+            metric=best,
+        )
     if adapter.method not in ("lora", "none") or (adapter.method == "lora" and not is_plain):
         kind = _(NAMES[adapter.method])
         return _("This run trained {kind} in a way that has no script yet.", kind=kind)
@@ -91,6 +99,13 @@ def _beyond(config: RunConfig) -> str | None:
             name=optimizer.name,
         )
     return None
+
+
+def _chooses(config: RunConfig) -> bool:
+    """Whether evaluations decide which checkpoint is kept."""
+    evaluation = config.evaluation
+    early = evaluation.early_stopping_patience is not None
+    return evaluation.eval_strategy != "no" and (evaluation.load_best_model_at_end or early)
 
 
 FORMAT = Script()

@@ -11,11 +11,16 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
+from numpy.typing import NDArray
+
+from core.errors import ExportError, ModelError
 from core.evaluation.targets import Target, check_target, title_of
 from core.jobs.job import read_record
 from core.language import _
 from core.models.trained import TrainedModel, find_trained
 from core.remote.endpoint import EndpointModel, Pace, Refused, endpoint_from
+from core.tokens.tokenize import NO_LOSS
 from core.worker.chat.llama import Wanted, folder_of
 from core.worker.evaluation.evaluator import Evaluator
 from core.worker.evaluation.kept import Answers, stamp
@@ -27,8 +32,8 @@ from core.worker.evaluation.measure import (
     write_answers,
 )
 from core.worker.evaluation.rows import EvalRow, prompts_of
-from core.worker.llama_cpp.client import LlamaCpp
-from core.worker.llama_cpp.memory import read_sizes, slots
+from core.worker.llama_cpp.client import LlamaCpp, row_losses
+from core.worker.llama_cpp.memory import read_sizes, read_tokens, slots
 from core.worker.models.loading import (
     open_model,
     open_tokenizer,
@@ -198,6 +203,11 @@ class Model(Loaded):
         return Wanted(None, folder, self.tokenizer(), False) if folder else None
 
 
+def loss_tokens(rows: Sequence[EvalRow]) -> NDArray[np.float64]:
+    """How many tokens carry each row's loss."""
+    return np.array([row.tokens.loss_tokens for row in rows], dtype=np.float64)
+
+
 class Gguf(Asked):
     kind = "gguf"
 
@@ -209,11 +219,45 @@ class Gguf(Asked):
     def who(self) -> list[object]:
         return [self.target, stamp(self.file)]
 
+    def prompts(self, rows: Sequence[EvalRow]) -> list[list[int]]:
+        """The tokens that llama.cpp makes of what each row asks."""
+        check = self.writer.task.check_stop
+        with closing(LlamaCpp(self.file, None, check, context=_LEAST_CONTEXT)) as opened:
+            return [opened.prompt_ids(row.prompt) for row in rows]
+
+    def losses(self, rows: Sequence[EvalRow], tell: Share) -> Losses | None:
+        if not self._has_same_tokens(rows):
+            return None
+        asked = [(row.tokens.input_ids, row.tokens.labels) for row in rows]
+        sums = []
+        try:
+            _limit, width = read_sizes(self.file)
+            # One row at a time, its keys and values in 32 bits.
+            slots(self.file, 2 * width, max(row.tokens.length for row in rows), 1)
+            for loss in row_losses(self.file, asked, self.writer.task.check_stop):
+                sums.append(loss)
+                tell(len(sums) / len(rows))
+        except ExportError as error:
+            self.writer.task.log(str(error), level="warning")
+            return None
+        return Losses(np.array(sums), loss_tokens(rows))
+
+    def _has_same_tokens(self, rows: Sequence[EvalRow]) -> bool:
+        """Whether a loss of the file is one of the run: llama.cpp makes the same tokens of all
+        that is asked, and they mean the same."""
+        tokenizer = self.writer.tokenizer
+        added, known = set(tokenizer.get_added_vocab().values()), read_tokens(self.file)
+        own = tokenizer.convert_ids_to_tokens(range(len(tokenizer)))
+        return (
+            len(own) <= len(known)
+            and all(one == known[at] for at, one in enumerate(own) if at not in added)
+            and self.prompts(rows) == prompts_of(list(rows), tokenizer)
+        )
+
     def answers(self, rows: Sequence[EvalRow], kept: Answers, tell: Share) -> list[str]:
         limit, width = read_sizes(self.file)
         check = self.writer.task.check_stop
-        with closing(LlamaCpp(self.file, None, check, context=_LEAST_CONTEXT)) as opened:
-            prompts = [opened.prompt_ids(row.prompt) for row in rows]
+        prompts = self.prompts(rows)
         lengths = [len(prompt) + self.most for prompt in prompts]
         for place, length in enumerate(lengths):
             if length > limit:
@@ -255,6 +299,50 @@ class Endpoint(Asked):
         ) as one:
             with suppress(Refused):  # of this request alone
                 await one.ask([{"role": "user", "content": "Hello"}])
+
+    def losses(self, rows: Sequence[EvalRow], tell: Share) -> Losses | None:
+        return asyncio.run(self._losses(rows, tell))
+
+    async def _losses(self, rows: Sequence[EvalRow], tell: Share) -> Losses | None:
+        """Of the tokens themselves, where the endpoint tells what it gives those of a text; the
+        first row shows it."""
+        request, sums = _Request(self.target.value, 1), np.zeros(len(rows))
+        places, done = asyncio.Semaphore(request.requests_at_once), 0
+        async with EndpointModel(endpoint_from(), request, Pace(6000)) as model:
+
+            async def one(place: int) -> None:
+                nonlocal done
+                row = rows[place].tokens
+                async with places:
+                    told = await model.log_probabilities(row.input_ids)
+                if not self._are_same([text for text, _logprob in told], row.input_ids):
+                    raise Refused(_("its tokens are others"))
+                logprobs = [logprob for _text, logprob in told]
+                pairs = zip(row.labels, logprobs, strict=True)
+                sums[place] = -sum(logprob for label, logprob in pairs if label != NO_LOSS)
+                done += 1
+                tell(done / len(rows))
+
+            try:
+                await one(0)
+                await asyncio.gather(*map(one, range(1, len(rows))))
+            except (Refused, ModelError) as error:
+                said = _("No loss of {model}: {reason}.", model=self.title, reason=str(error))
+                self.writer.task.log(said)
+                return None
+        return Losses(sums, loss_tokens(rows))
+
+    def _are_same(self, texts: Sequence[str], ids: Sequence[int]) -> bool:
+        """Whether what an endpoint calls these tokens is what they are: but for blanks, which some
+        leave out, half characters, and special tokens, which have many names."""
+        special = set(self.writer.tokenizer.all_special_ids)
+        pairs = [
+            (text.strip(), self.writer.tokenizer.decode([token]).strip())
+            for text, token in zip(texts, ids, strict=True)
+            if token not in special
+        ]
+        known = [pair for pair in pairs if all(pair) and "\ufffd" not in "".join(pair)]
+        return bool(known) and all(told == own for told, own in known)
 
     def answers(self, rows: Sequence[EvalRow], kept: Answers, tell: Share) -> list[str]:
         return asyncio.run(self._all(rows, kept, tell))

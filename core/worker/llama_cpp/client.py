@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import secrets
-from collections.abc import Callable, Sequence
+import subprocess
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 import httpx2 as httpx
@@ -13,7 +16,7 @@ import torch
 
 from core.errors import ExportError
 from core.language import _
-from core.worker.llama_cpp.process import EACH_ITS_OWN, end, open_server
+from core.worker.llama_cpp.process import EACH_ITS_OWN, end, open_server, start
 
 # So many of the next token's probabilities are looked at; the rest is known by its sum.
 _TOP = 256
@@ -43,6 +46,30 @@ class TopLogits:
         rest = (rest / max(1, vocabulary - self.ids.shape[-1])).log()
         found = self.ids == targets[:, None]
         return torch.where(found.any(dim=-1), (self.logits * found).sum(dim=-1), rest)
+
+
+def row_losses(
+    file: Path, rows: Sequence[tuple[list[int], list[int]]], check_stop: Callable[[], None]
+) -> Iterator[float]:
+    """The sum of -ln p (nats) over what is learned of each row (tokens and labels), by the model of
+    a GGUF file, as it comes. Raises ExportError, and what `check_stop` raises."""
+    with TemporaryFile() as asked:
+        asked.write(json.dumps(rows).encode())
+        asked.seek(0)
+        process = start("losses", file, stdin=asked, stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    try:
+        for _row in rows:
+            check_stop()
+            told = process.stdout.readline()
+            if not told:
+                raise ExportError(
+                    _("llama.cpp cannot open {file}.", file=file.name),
+                    _("What it said is in the job's worker.log."),
+                )
+            yield float(told)
+    finally:
+        end(process)
 
 
 class LlamaCpp:

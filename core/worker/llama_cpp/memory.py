@@ -39,6 +39,13 @@ def slots(weights: Path, key_value_size: int, context: int, most: int) -> int:
     return min(most, int(room // one)) if one else most
 
 
+def read_tokens(file: Path) -> list[str]:
+    """The tokens of a GGUF file, as its tokenizer writes them, by id."""
+    from cyllama.llama.llama_cpp import GGUFContext
+
+    return list(GGUFContext.from_file(str(file)).get_value("tokenizer.ggml.tokens"))
+
+
 def read_sizes(file: Path) -> tuple[int, int]:
     """(how many tokens the model of a GGUF file reads, the width of the keys of all its layers).
     Raises ExportError for what is no such file."""

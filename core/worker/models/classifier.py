@@ -30,9 +30,9 @@ from core.worker.models.loading import (
 )
 
 # PEFT trains and saves these in any case.
-_HEADS = ("classifier", "score")
+HEADS = ("classifier", "score")
 # What a head is made of in the families that transformers has; never quantized.
-_NOT_QUANTIZED = [*_HEADS, "pooler", "pre_classifier", "head", "out_proj"]
+_NOT_QUANTIZED = [*HEADS, "pooler", "pre_classifier", "head", "out_proj"]
 _ROWS_AT_ONCE, _TOKENS_AT_ONCE = 32, 8192
 
 
@@ -60,7 +60,7 @@ def load_classifier(
     )
     pad_alike(model, tokenizer)
     if config.adapter.method == "freeze":
-        freeze(model, config.adapter, also=[*_HEADS, *new])
+        freeze(model, config.adapter, also=[*HEADS, *new])
     return keep_unpacked(model), new
 
 
@@ -156,7 +156,7 @@ def _load(path: str | Path, labels: Labels, *, seed: int, **options: Any) -> tup
 def _modules(names: Sequence[str]) -> list[str]:
     """The modules of these parameters, those within PEFT's own heads left out."""
     modules = dict.fromkeys(name.rpartition(".")[0] for name in names)
-    return [name for name in modules if name and not set(name.split(".")) & set(_HEADS)]
+    return [name for name in modules if name and not set(name.split(".")) & set(HEADS)]
 
 
 def pad_alike(model: Any, tokenizer: Any) -> None:

@@ -1,1 +1,2 @@
-"""What answers a server's requests: llama.cpp, transformers, or a model that gives labels."""
+"""What answers a server's requests: llama.cpp, transformers, or a model that gives labels or
+embeddings alone."""

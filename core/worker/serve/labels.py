@@ -1,4 +1,4 @@
-"""A model that gives labels as the engine: a plain route of its own."""
+"""A model that gives labels as the engine: a plain route of its own, and what it makes of texts."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from starlette.responses import JSONResponse, Response
 
 from core.language import _
-from core.serve.front import CLASSIFY, Refused, ServedModel
+from core.serve.front import CLASSIFY, EMBEDDINGS, Refused, ServedModel
 from core.worker.models.classifier import (
     given,
     label_logits,
@@ -20,6 +20,7 @@ from core.worker.models.classifier import (
 )
 from core.worker.models.loading import pick_device, pick_dtype
 from core.worker.serve.asked import Asked
+from core.worker.serve.embeddings import embeddings
 
 
 class LabelEngine:
@@ -27,7 +28,7 @@ class LabelEngine:
 
     name = "transformers"
     why = ""
-    routes = (CLASSIFY,)
+    routes = (CLASSIFY, EMBEDDINGS)
 
     def __init__(self, asked: Asked) -> None:
         asked.tell(0.2, _("Loading the model"))
@@ -41,11 +42,15 @@ class LabelEngine:
         self._pool = ThreadPoolExecutor(1)
 
     async def answer(self, route: str, model: ServedModel, body: dict[str, Any]) -> Response:
+        loop = asyncio.get_running_loop()
+        if route == EMBEDDINGS:
+            given = model.id, self._model, self._tokenizer, body, self._longest
+            return JSONResponse(await loop.run_in_executor(self._pool, embeddings, *given))
         texts = body.get("input")
         texts = [texts] if isinstance(texts, str) else texts
         if not isinstance(texts, list) or not all(isinstance(one, str) for one in texts):
             raise Refused("input must be a text or a list of texts.", param="input")
-        working = asyncio.get_running_loop().run_in_executor(self._pool, self._labelled, texts)
+        working = loop.run_in_executor(self._pool, self._labelled, texts)
         return JSONResponse({"object": "list", "model": model.id, "data": await working})
 
     def check(self) -> None:

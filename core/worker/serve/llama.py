@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import secrets
 import shutil
@@ -12,7 +13,7 @@ from typing import Any
 
 import httpx2 as httpx
 import torch
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from core.errors import ExportError, ModelError
 from core.export.formats import formats
@@ -21,7 +22,7 @@ from core.models.describe import describe_model
 from core.models.origin import read_stack
 from core.models.trained import TrainedModel
 from core.serve.answers import broken_off
-from core.serve.front import CHAT, COMPLETIONS, Refused, ServedModel
+from core.serve.front import CHAT, COMPLETIONS, EMBEDDINGS, Refused, ServedModel
 from core.tokens.prompts import end_of_answer_ids, prompt_ids
 from core.worker.llama_cpp import gguf_files
 from core.worker.llama_cpp.kept import kept_adapter, kept_base, kept_whole
@@ -43,7 +44,7 @@ _ENDED = "The model's server was stopped."
 class LlamaEngine:
     """One process of llama.cpp. Raises ExportError where it cannot answer as the run's model."""
 
-    routes = (CHAT, COMPLETIONS)
+    routes = (CHAT, COMPLETIONS, EMBEDDINGS)
     why = ""
 
     def __init__(self, asked: Asked) -> None:
@@ -63,6 +64,7 @@ class LlamaEngine:
             at_once=_AT_ONCE,
             template=tokenizer.chat_template or _NO_TEMPLATE,
             beside_others=True,
+            embeddings=True,
         )
         how: dict[str, Any] = {
             "base_url": address,
@@ -70,7 +72,7 @@ class LlamaEngine:
             "timeout": None,
             "limits": httpx.Limits(**EACH_ITS_OWN),
         }
-        self._client = httpx.AsyncClient(**how)
+        self._client, self._turn = httpx.AsyncClient(**how), asyncio.Lock()
         try:
             with httpx.Client(**how) as client:
                 _check_reading(client, tokenizer)
@@ -82,6 +84,8 @@ class LlamaEngine:
         on = [one.checkpoint for one in self.models if one.checkpoint] if self._lays else []
         scales = [{"id": i, "scale": float(on[i] == model.checkpoint)} for i in range(len(on))]
         asked = {**body, "model": ALIAS, "lora": scales}
+        if route == EMBEDDINGS:
+            return await self._embeddings(model, asked)
         request = self._client.build_request("POST", route, json=asked)
         try:
             answer = await self._client.send(request, stream=True)
@@ -95,6 +99,31 @@ class LlamaEngine:
         except httpx.HTTPError as error:
             raise Refused(_ENDED, 503) from error
         return Response(_called(text, model.id), answer.status_code, media_type=kind)
+
+    async def _embeddings(self, model: ServedModel, body: dict[str, Any]) -> Response:
+        """One text at a time: llama.cpp takes the mean of a part alone of a text beside a shorter
+        one, and knows no adapter of one request, only that of all."""
+        texts: Any = body.get("input")
+        if not isinstance(texts, list) or all(isinstance(one, int) for one in texts):
+            texts = [texts]
+        data: list[dict[str, Any]] = []
+        tokens = 0
+        async with self._turn:
+            try:
+                if body["lora"]:
+                    await self._client.post("/lora-adapters", json=body["lora"])
+                for text in texts:
+                    answer = await self._client.post(EMBEDDINGS, json={**body, "input": text})
+                    told = answer.json()
+                    if "error" in told:  # too long for it, or no text at all
+                        raise Refused(told["error"]["message"], param="input")
+                    data.append({**told["data"][0], "index": len(data)})
+                    tokens += told["usage"]["prompt_tokens"]
+            except httpx.HTTPError as error:
+                raise Refused(_ENDED, 503) from error
+        usage = {"prompt_tokens": tokens, "total_tokens": tokens}
+        found = {"object": "list", "model": model.id, "data": data, "usage": usage}
+        return JSONResponse(found)
 
     def check(self) -> None:
         if (code := self._process.poll()) is not None:

@@ -21,6 +21,7 @@ from core.serve.servers import SERVER, endpoint_key
 from core.serve.settings import ServeSettings
 from core.setup.extras import missing
 from core.worker.serve.asked import Asked, find_asked
+from core.worker.serve.embeddings import EmbeddingEngine
 from core.worker.serve.labels import LabelEngine
 from core.worker.serve.llama import LlamaEngine
 from core.worker.serve.transformers import TransformersEngine
@@ -69,8 +70,9 @@ def _listening(port: int) -> socket.socket:
 
 def _open(asked: Asked, task: Task) -> Engine:
     """The best engine for a run: llama.cpp, and for what that cannot transformers."""
-    if asked.first.config.training_method.makes == "classifier":
-        return LabelEngine(asked)
+    makes = asked.first.config.training_method.makes
+    if makes in ("classifier", "filler"):
+        return LabelEngine(asked) if makes == "classifier" else EmbeddingEngine(asked)
     lacking = missing(["gguf"])
     if lacking:
         why: str = _("llama.cpp is not installed ({command}).", command=lacking[0].command)

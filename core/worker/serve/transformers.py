@@ -17,10 +17,12 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from core.chat.settings import ChatSettings, Column, chat_settings
 from core.errors import ConfigError, ModelError
 from core.serve.answers import Answer, Reason, Usage, broken_off
-from core.serve.front import CHAT, COMPLETIONS, Refused, ServedModel
+from core.serve.front import CHAT, COMPLETIONS, EMBEDDINGS, Refused, ServedModel
 from core.worker.chat.decode import TextPieces, TooLong, next_tokens, room_for_answer
 from core.worker.chat.loaded import Models, Voice
+from core.worker.models.classifier import longest_input
 from core.worker.serve.asked import Asked
+from core.worker.serve.embeddings import embeddings
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,6 @@ class TransformersEngine:
     """The run's checkpoints and its base, in this process."""
 
     name = "transformers"
-    routes = (CHAT, COMPLETIONS)
 
     def __init__(self, asked: Asked, why: str) -> None:
         self.why = why
@@ -51,12 +52,19 @@ class TransformersEngine:
         models = Models(asked.workspace)
         models.load(columns, [base] * len(columns), lambda share, said: asked.tell(0.5, said))
         self._voices = dict(zip(self.models, models.voices, strict=True))
+        # Virtual tokens change answers, not what the model makes of a text.
+        is_prompt = asked.first.config.adapter.is_prompt
+        self.routes = (CHAT, COMPLETIONS) if is_prompt else (CHAT, COMPLETIONS, EMBEDDINGS)
         self._pool = ThreadPoolExecutor(1)
 
     async def answer(self, route: str, model: ServedModel, body: dict[str, Any]) -> Response:
         voice = self._voices[model]
         if not isinstance(voice, Voice):
             raise Refused(f"{model.id} writes no text.")
+        if route == EMBEDDINGS:
+            loop = asyncio.get_running_loop()
+            working = loop.run_in_executor(self._pool, _embeddings, model.id, voice, body)
+            return JSONResponse(await working)
         ids = _prompt(voice, route, body)
         settings, stops = _settings(body, voice, ids)
         pieces = self._pieces(voice, ids, settings, stops)
@@ -106,6 +114,12 @@ class TransformersEngine:
         finally:
             gone.set()
             writing.cancel()
+
+
+def _embeddings(name: str, voice: Voice, body: dict[str, Any]) -> dict[str, Any]:
+    voice.take_turn()
+    longest = longest_input(voice.model, voice.tokenizer, 1_000_000)
+    return embeddings(name, voice.model, voice.tokenizer, body, longest)
 
 
 def _write(

@@ -10,6 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import torch
 from torch.nn import functional
@@ -25,6 +26,7 @@ from core.evaluation.label_scores import by_label, confusion, means, truth_of
 from core.jobs.events import EventWriter
 from core.language import _
 from core.models.labels import MULTI, SINGLE, UNKNOWN, Labels
+from core.progress import Tell
 from core.worker.models.classifier import (
     given,
     in_words,
@@ -79,37 +81,29 @@ class Classification(HeadedRecipe):
         """The rows with their labels as `Labels.ids_of` has them; says which texts lose their end,
         and which labels training never saw."""
         start, labels, longest = self.start, self.labels, self.config.training.max_length
-        counts, unseen = [0] * len(labels.names), Counter[str]()
-        cut = 0
+        unseen, cut = Counter[str](), 0
 
-        def make(rows: list[dict[str, Any]]) -> Iterator[Made]:
+        def look(rows: list[dict[str, Any]], tokenized: list[list[int]]) -> None:
             nonlocal cut
-            texts = [row.get("text") or "" for row in rows]
-            tokenized = text_ids(start.tokenizer, texts, longest)
-            full = [text for text, ids in zip(texts, tokenized, strict=True) if len(ids) >= longest]
+            pairs = list(zip(rows, tokenized, strict=True))
+            full = [row.get("text") or "" for row, ids in pairs if len(ids) >= longest]
             cut += _longer(start.tokenizer, full, longest)
-            for row, ids in zip(rows, tokenized, strict=True):
-                names = list(row.get("labels") or ())
-                for name in names if ids else ():
-                    if name in labels.ids:
-                        counts[labels.ids[name]] += 1
-                    else:
-                        unseen[name] += 1
-                yield [(ids, labels.ids_of(names))] if ids else _("Its text is empty.")
+            for row, ids in pairs:
+                unseen.update(set(row.get("labels") or ()) - labels.ids.keys() if ids else ())
 
-        kind = pa.list_(pa.float32()) if labels.multi else pa.int64()
-        rows = load_rows(
+        tell = start.reporter.tell
+        rows = labelled_rows(
             start.info,
             part,
+            start.tokenizer,
             self.config,
-            pa.schema([("input_ids", IDS), ("labels", kind)]),
-            make,
+            labels,
             limit=limit,
-            tell=start.reporter.tell,
-            columns=["text", "labels"],
+            tell=tell,
+            look=look,
         )
         if part == "train":
-            self.label_counts = counts
+            self.label_counts = count_labels(rows, labels)
         self._warn(rows, cut, unseen)
         return rows
 
@@ -141,6 +135,10 @@ class Classification(HeadedRecipe):
                 "warning",
             )
 
+    @staticmethod
+    def own_arguments(config: RunConfig) -> dict[str, Any]:
+        return {"label_names": ["labels"]}
+
     def make_trainer(self) -> LabelTrainer:
         start, config, labels = self.start, self.config, self.labels
         section = config.classification
@@ -151,7 +149,7 @@ class Classification(HeadedRecipe):
             loss=LabelLoss(labels, weights, gamma),
             lengths=grouped_lengths(config, self.rows.lengths),
             model=with_head(self.model, self.drawn, config, "SEQ_CLS"),
-            args=TrainingArguments(**arguments(config, start.run), label_names=["labels"]),
+            args=TrainingArguments(**arguments(config, start.run) | self.own_arguments(config)),
             train_dataset=self.rows.dataset,
             eval_dataset=self.held_out.dataset if self.held_out else None,
             processing_class=start.tokenizer,
@@ -172,6 +170,42 @@ class Classification(HeadedRecipe):
 
     def save(self, trainer: LabelTrainer) -> None:
         save(trainer, self.start, self.labels)
+
+
+def labelled_rows(
+    info: DatasetInfo,
+    part: Part,
+    tokenizer: Any,
+    config: RunConfig,
+    labels: Labels,
+    *,
+    limit: int | None = None,
+    tell: Tell | None = None,
+    look: Callable[[list[dict[str, Any]], list[list[int]]], None] = lambda rows, tokenized: None,
+) -> Rows:
+    """The first `limit` rows of a part with their labels as `Labels.ids_of` has them; `look` is
+    shown rows with their tokens. Raises as `load_rows` does."""
+
+    def make(rows: list[dict[str, Any]]) -> Iterator[Made]:
+        texts = [row.get("text") or "" for row in rows]
+        tokenized = text_ids(tokenizer, texts, config.training.max_length)
+        look(rows, tokenized)
+        for row, ids in zip(rows, tokenized, strict=True):
+            found = labels.ids_of(list(row.get("labels") or ()))
+            yield [(ids, found)] if ids else _("Its text is empty.")
+
+    kind = pa.list_(pa.float32()) if labels.multi else pa.int64()
+    schema = pa.schema([("input_ids", IDS), ("labels", kind)])
+    columns = ["text", "labels"]
+    return load_rows(info, part, config, schema, make, limit=limit, tell=tell, columns=columns)
+
+
+def count_labels(rows: Rows, labels: Labels) -> list[int]:
+    """How many rows carry each label, by id."""
+    ids = np.asarray(rows.dataset["labels"])
+    if labels.multi:
+        return [int(count) for count in (ids[:, :-1] > 0.5).sum(axis=0)]
+    return [int((ids == number).sum()) for number in range(len(labels.names))]
 
 
 def learn_labels(info: DatasetInfo, config: RunConfig) -> Labels:

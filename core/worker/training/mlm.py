@@ -3,6 +3,7 @@ adapter or model."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,9 +13,11 @@ import torch
 from accelerate import PartialState
 from transformers import DataCollatorForLanguageModeling, TrainerCallback, TrainingArguments
 
-from core.data.record import Part
+from core.config import RunConfig
+from core.data.record import DatasetInfo, Part
 from core.data.rowfile import read_slice
 from core.language import _
+from core.progress import Tell
 from core.worker.models.masked import guesses, hidden, load_masked, masking, need_mask, text_pieces
 from core.worker.training import ranks
 from core.worker.training.adapters import with_head
@@ -59,27 +62,11 @@ class MLM(HeadedRecipe):
         tokenizer's marks. Held-out pieces have their hidden tokens drawn once (labels), so that
         evaluations can be compared."""
         start, config = self.start, self.config
-        fixed, texts, pieces = part == "eval", 0, 0
-
-        def make(rows: list[dict[str, Any]]) -> Iterator[Made]:
-            nonlocal texts, pieces
-            batch = [row.get("text") or "" for row in rows]
-            for found in text_pieces(start.tokenizer, batch, config.training.max_length):
-                made = []
-                for piece in found:
-                    if fixed:
-                        ids, labels = hidden(piece, self.masks, pieces)
-                        piece = {"input_ids": ids, "labels": labels}
-                    made.append(tuple(piece[name] for name in schema.names))
-                    pieces += 1
-                texts += bool(made)
-                yield made or _("Its text is empty.")
-
-        schema = pa.schema([(name, _COLUMNS[name]) for name in self._columns(fixed)])
-        tell = start.reporter.tell
-        rows = load_rows(
-            start.info, part, config, schema, make, limit=limit, tell=tell, columns=["text"]
+        rows = pieces_of_texts(
+            start.info, part, start.tokenizer, config, limit=limit, tell=start.reporter.tell
         )
+        total = min(limit or sys.maxsize, getattr(start.info.counts, part))
+        texts, pieces = total - len(rows.left_out), len(rows.lengths)
         if part == "train" and texts < pieces:
             self._tell(
                 _(
@@ -92,19 +79,16 @@ class MLM(HeadedRecipe):
             )
         return rows
 
-    def _columns(self, fixed: bool) -> tuple[str, ...]:
-        if fixed:
-            return ("input_ids", "labels")
-        whole_words = self.config.text.whole_word_mask
-        return ("input_ids", "special_tokens_mask", *(("offset_mapping",) if whole_words else ()))
+    @staticmethod
+    def own_arguments(config: RunConfig) -> dict[str, Any]:
+        return {"remove_unused_columns": False, "label_names": ["labels"]}
 
     def make_trainer(self) -> MaskedTrainer:
         start, config = self.start, self.config
-        args = {"remove_unused_columns": False, "label_names": ["labels"]}
         return MaskedTrainer(
             lengths=grouped_lengths(config, self.rows.lengths),
             model=with_head(self.model, self.drawn, config, "FEATURE_EXTRACTION"),
-            args=TrainingArguments(**args | arguments(config, start.run)),
+            args=TrainingArguments(**self.own_arguments(config) | arguments(config, start.run)),
             train_dataset=self.rows.dataset,
             eval_dataset=self.held_out.dataset if self.held_out else None,
             processing_class=start.tokenizer,
@@ -114,6 +98,41 @@ class MLM(HeadedRecipe):
     def callbacks(self, trainer: MaskedTrainer) -> list[TrainerCallback]:
         samples = SampleAnswers(GapSampler(trainer, self.start), trainer, starts_as_base=False)
         return [GoOnHiding(trainer.data_collator), samples]
+
+
+def pieces_of_texts(
+    info: DatasetInfo,
+    part: Part,
+    tokenizer: Any,
+    config: RunConfig,
+    *,
+    limit: int | None = None,
+    tell: Tell | None = None,
+) -> Rows:
+    """The first `limit` texts of a part in pieces; held-out ones have their hidden tokens drawn
+    (labels). Raises as `load_rows` does."""
+    masks, drawn = masking(tokenizer, config), 0
+    names = ["input_ids", "special_tokens_mask"]
+    if config.text.whole_word_mask:
+        names.append("offset_mapping")
+    schema = pa.schema([(one, _COLUMNS[one]) for one in names])
+    if part == "eval":
+        schema = pa.schema([("input_ids", IDS), ("labels", IDS)])
+
+    def make(rows: list[dict[str, Any]]) -> Iterator[Made]:
+        nonlocal drawn
+        batch = [row.get("text") or "" for row in rows]
+        for found in text_pieces(tokenizer, batch, config.training.max_length):
+            made = []
+            for piece in found:
+                if part == "eval":
+                    ids, labels = hidden(piece, masks, drawn)
+                    piece = {"input_ids": ids, "labels": labels}
+                made.append(tuple(piece[name] for name in schema.names))
+                drawn += 1
+            yield made or _("Its text is empty.")
+
+    return load_rows(info, part, config, schema, make, limit=limit, tell=tell, columns=["text"])
 
 
 _COLUMNS = {
@@ -131,7 +150,7 @@ class MaskedTrainer(PaddedTrainer):
     """
 
     def __init__(self, **given: Any) -> None:
-        super().__init__(compute_loss_func=_entropy, **given)
+        super().__init__(compute_loss_func=mean_loss, **given)
         # The loss is made here, from labels that no model gets to see.
         self.can_return_loss = True
 
@@ -156,7 +175,7 @@ class MaskedTrainer(PaddedTrainer):
         return result
 
 
-def _entropy(outputs: Any, labels: Any, num_items_in_batch: Any = None) -> Any:
+def mean_loss(outputs: Any, labels: Any, num_items_in_batch: Any = None) -> Any:
     """Mean of -ln p over the hidden tokens: of the batch, or of all batches of a step."""
     logits = outputs.logits.float().flatten(0, 1)
     summed = torch.nn.functional.cross_entropy(
@@ -179,7 +198,7 @@ class Hiding:
     drawn: int = field(default=0)
 
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        if "labels" in rows[0]:
+        if rows[0].get("labels"):
             return self._padded(rows)
         # As one process counts its batches, which several take by turns.
         place = self.drawn * PartialState().num_processes + PartialState().process_index

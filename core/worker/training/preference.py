@@ -108,11 +108,14 @@ class Preference(Recipe):
         """The method's own, with what all have in common."""
         raise NotImplementedError
 
-    def arguments(self, *names: str) -> dict[str, Any]:
-        """What TRL's config of such a method takes; `names` are fields of the section `preference`
-        that it has under the same name."""
-        section = self.config.preference
-        return {name: getattr(section, name) for name in names} | comparing(self.start)
+    def arguments(self) -> dict[str, Any]:
+        """What TRL's config of such a method takes."""
+        return comparing(self.start) | self.own_arguments(self.config)
+
+
+def named_alike(config: RunConfig, names: str) -> dict[str, Any]:
+    """Fields of the section `preference` that TRL has under the same name."""
+    return {name: getattr(config.preference, name) for name in names.split()}
 
 
 def comparing(start: Beginning) -> dict[str, Any]:
@@ -278,28 +281,27 @@ def real_in(ids: Sequence[Sequence[int]]) -> list[list[int]]:
 class DPO(Referenced):
     """Direct preference optimization."""
 
+    @staticmethod
+    def own_arguments(config: RunConfig) -> dict[str, Any]:
+        section = config.preference
+        losses, names = dpo_losses(section), "beta label_smoothing ld_alpha f_divergence_type"
+        return named_alike(config, f"{names} use_weighting discopop_tau") | {
+            "loss_type": list(losses),
+            "loss_weights": list(losses.values()),
+            # Known beforehand, so that no model is asked: without a reference it is zero.
+            "precompute_ref_log_probs": section.precompute_ref_log_probs
+            or section.ref_model == "none",
+        }
+
     def trainer(self, **given: Any) -> DirectTrainer:
         without_reference = self.config.preference.ref_model == "none"
         return DirectTrainer(
             without_reference=without_reference,
             ref_model=self.reference,
-            args=DPOConfig(**self.arguments() | dpo_arguments(self.config)),
+            args=DPOConfig(**self.arguments()),
             data_collator=PairCollator(self.start.tokenizer.pad_token_id, without_reference),
             **given,
         )
-
-
-def dpo_arguments(config: RunConfig) -> dict[str, Any]:
-    """What DPOConfig is given of the section `preference`."""
-    section = config.preference
-    losses = dpo_losses(section)
-    names = "beta label_smoothing ld_alpha f_divergence_type use_weighting discopop_tau".split()
-    return {name: getattr(section, name) for name in names} | {
-        "loss_type": list(losses),
-        "loss_weights": list(losses.values()),
-        # Known beforehand, so that no model is asked: without a reference it is zero.
-        "precompute_ref_log_probs": section.precompute_ref_log_probs or section.ref_model == "none",
-    }
 
 
 class DirectTrainer(PreferenceTrainer, DPOTrainer):
@@ -342,38 +344,42 @@ class PairCollator:
         return batch
 
 
+def compares_neighbours(config: RunConfig) -> bool:
+    """Whether KTO's loss takes each row's answer for its neighbour's, too."""
+    return config.preference.kto_loss_type == "kto"
+
+
 class KTO(Referenced):
     """Learning from answers that were judged one by one."""
 
     @property
-    def compares_neighbours(self) -> bool:
-        return self.config.preference.kto_loss_type == "kto"
-
-    @property
     def fewest_rows(self) -> int:
-        return 2 if self.compares_neighbours else 1
+        return 2 if compares_neighbours(self.config) else 1
 
     def in_order(self, rows: Dataset) -> Dataset:
         """TRL takes the rows in their order, for each is compared with its neighbours. In the order
         of a file good and bad answers may stand apart, so they are shuffled once."""
         return rows.shuffle(seed=data_seed(self.config))
 
+    @staticmethod
+    def own_arguments(config: RunConfig) -> dict[str, Any]:
+        names = "beta desirable_weight undesirable_weight precompute_ref_log_probs"
+        return named_alike(config, names) | {
+            "loss_type": config.preference.kto_loss_type,
+            "train_sampling_strategy": "sequential",
+        }
+
     def trainer(self, **given: Any) -> JudgedTrainer:
-        start, section = self.start, self.config.preference
+        start = self.start
         note = balance_note(self.rows, self.config)
         if note:
             start.reporter.events.write("log", level="warning", message=note)
-        names = "beta desirable_weight undesirable_weight precompute_ref_log_probs".split()
-        args = KTOConfig(
-            **self.arguments(*names)
-            | {"loss_type": section.kto_loss_type, "train_sampling_strategy": "sequential"}
-        )
         longest = self.config.training.max_length
         return JudgedTrainer(
             ref_model=self.reference,
-            args=args,
+            args=KTOConfig(**self.arguments()),
             data_collator=JudgedCollator(
-                start.tokenizer.pad_token_id, longest, self.compares_neighbours
+                start.tokenizer.pad_token_id, longest, compares_neighbours(self.config)
             ),
             **given,
         )
@@ -564,11 +570,14 @@ class ORPO(Preference):
     """Odds ratio preference optimization, which learns the better answer and to prefer it at
     once."""
 
+    @staticmethod
+    def own_arguments(config: RunConfig) -> dict[str, Any]:
+        return named_alike(config, "beta") | {"max_length": config.training.max_length}
+
     def trainer(self, **given: Any) -> OddsRatioTrainer:
-        longest = self.config.training.max_length
         return OddsRatioTrainer(
             answers_only=self.config.data.learn != "everything",
-            args=ORPOConfig(**self.arguments("beta") | {"max_length": longest}),
+            args=ORPOConfig(**self.arguments()),
             data_collator=PairColumns(self.start.tokenizer.pad_token_id),
             **given,
         )
@@ -618,17 +627,18 @@ class OddsRatioTrainer(WithoutReference, ORPOTrainer):
 class CPO(Preference):
     """Contrastive preference optimization and SimPO, without a reference model."""
 
-    def trainer(self, **given: Any) -> ContrastiveTrainer:
-        section = self.config.preference
-        names = ["beta", "label_smoothing", "cpo_alpha", "simpo_gamma"]
-        if section.cpo_loss_type == "alphapo":
-            names.append("alpha")
-        own = {
-            "loss_type": section.cpo_loss_type,
-            "max_length": self.config.training.max_length,
+    @staticmethod
+    def own_arguments(config: RunConfig) -> dict[str, Any]:
+        loss = config.preference.cpo_loss_type
+        names = "beta label_smoothing cpo_alpha simpo_gamma"
+        return named_alike(config, f"{names} alpha" if loss == "alphapo" else names) | {
+            "loss_type": loss,
+            "max_length": config.training.max_length,
         }
+
+    def trainer(self, **given: Any) -> ContrastiveTrainer:
         return ContrastiveTrainer(
-            args=CPOConfig(**self.arguments(*names) | own),
+            args=CPOConfig(**self.arguments()),
             data_collator=PairColumns(self.start.tokenizer.pad_token_id),
             **given,
         )

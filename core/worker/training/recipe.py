@@ -125,6 +125,11 @@ class Recipe:
         """The first `limit` rows of a part. Raises DataError when there are none to learn from."""
         raise NotImplementedError
 
+    @staticmethod
+    def own_arguments(config: RunConfig) -> dict[str, Any]:
+        """What the library's arguments of this method are given beside those of all methods."""
+        return {}
+
     def open_model(self) -> None:
         self.start.reporter.doing(_("Loading the model"))
         self.model = self.load_base()

@@ -10,6 +10,7 @@ import torch
 from transformers import TrainerCallback
 from trl import RewardConfig, RewardTrainer
 
+from core.config import RunConfig
 from core.data.record import Part
 from core.data.rowfile import read_slice
 from core.language import _
@@ -23,6 +24,7 @@ from core.worker.training.preference import (
     PreferenceTrainer,
     comparing,
     judged_rows,
+    named_alike,
     note_no_dropout,
     padded,
     padded_lengths,
@@ -45,6 +47,10 @@ class Reward(HeadedRecipe):
             self.config, start.base, ScoreHead(), start.tokenizer, device=start.place
         )
 
+    @staticmethod
+    def own_arguments(config: RunConfig) -> dict[str, Any]:
+        return named_alike(config, "center_rewards_coefficient")
+
     def load(self, part: Part, limit: int | None) -> Rows:
         start = self.start
         return judged_rows(
@@ -57,10 +63,9 @@ class Reward(HeadedRecipe):
     def make_trainer(self) -> ScoreTrainer:
         start, config = self.start, self.config
         note_no_dropout(start)
-        center = config.preference.center_rewards_coefficient
         trainer = ScoreTrainer(
             model=with_head(self.model, self.drawn, config, "SEQ_CLS"),
-            args=RewardConfig(**{"center_rewards_coefficient": center} | comparing(start)),
+            args=RewardConfig(**comparing(start) | self.own_arguments(config)),
             data_collator=ScoredPairs(start.tokenizer.pad_token_id),
             train_dataset=self.rows.dataset,
             eval_dataset=self.held_out.dataset if self.held_out else None,

@@ -46,7 +46,7 @@ class Text(Recipe):
             max_length=None,
             padding_free=self.no_padding,
             dataset_kwargs={"skip_prepare_dataset": True},
-            **self.own_arguments(),
+            **self.own_arguments(self.config),
             **arguments(self.config, start.run),
         )
         return RowTrainer(
@@ -57,9 +57,6 @@ class Text(Recipe):
             processing_class=start.tokenizer,
             peft_config=with_new_tokens(peft_config(self.config), self.model, start),
         )
-
-    def own_arguments(self) -> dict[str, Any]:
-        return {}
 
     def train_dataset(self) -> Dataset:
         return self.rows.dataset
@@ -92,8 +89,9 @@ class SFT(Text):
         full = self.config.training.max_length
         return [full] * -(-self.rows.tokens // full)
 
-    def own_arguments(self) -> dict[str, Any]:
-        return {"loss_type": self.config.training.sft_loss_type}
+    @staticmethod
+    def own_arguments(config: RunConfig) -> dict[str, Any]:
+        return {"loss_type": config.training.sft_loss_type}
 
     def train_dataset(self) -> Dataset:
         training = self.config.training
@@ -154,21 +152,8 @@ class CPT(Text):
     def load(self, part: Part, limit: int | None) -> Rows:
         """The texts, whole; `open_model` cuts them."""
         start = self.start
-
-        def make(rows: list[dict[str, Any]]) -> list[Made]:
-            whole = tokenize_all(rows, start.tokenizer, max_length=None)
-            made = [learned(row) for row in whole]
-            return [one if isinstance(one, str) else [(one[0][0],)] for one in made]
-
-        return load_rows(
-            start.info,
-            part,
-            self.config,
-            pa.schema([("input_ids", IDS)]),
-            make,
-            limit=limit,
-            tell=start.reporter.tell,
-            columns=["text"],
+        return whole_texts(
+            start.info, part, start.tokenizer, self.config, limit=limit, tell=start.reporter.tell
         )
 
     def open_model(self) -> None:
@@ -212,6 +197,26 @@ class CPT(Text):
             else _("this attention sees whole blocks"),
         )
         self.start.config = self.start.reporter.chosen(self.config, [choice])
+
+
+def whole_texts(
+    info: DatasetInfo,
+    part: Part,
+    tokenizer: Any,
+    config: RunConfig,
+    *,
+    limit: int | None = None,
+    tell: Tell | None = None,
+) -> Rows:
+    """The first `limit` texts of a part (input_ids), each with its end token. Raises as
+    `load_rows` does."""
+
+    def make(rows: list[dict[str, Any]]) -> list[Made]:
+        made = [learned(row) for row in tokenize_all(rows, tokenizer, max_length=None)]
+        return [one if isinstance(one, str) else [(one[0][0],)] for one in made]
+
+    schema = pa.schema([("input_ids", IDS)])
+    return load_rows(info, part, config, schema, make, limit=limit, tell=tell, columns=["text"])
 
 
 def in_blocks(texts: Rows, max_length: int, *, apart: bool) -> Rows:

@@ -41,9 +41,11 @@ def failure(status: int, message: str = "no", **headers: str) -> Answer:
 
 @dataclass
 class StandIn:
-    """The server and its own record of what it was asked. `answer(number, body)` is the reply."""
+    """The server and its own record of what it was asked. `answer(number, body)` is the reply in a
+    chat, `complete` to a bare text, which it does not know unless it is set."""
 
     answer: Callable[[int, dict[str, Any]], Answer]
+    complete: Callable[[int, dict[str, Any]], Answer] | None = None
     bodies: list[dict[str, Any]] = field(default_factory=list)
     times: list[float] = field(default_factory=list)
     keys: list[str | None] = field(default_factory=list)
@@ -72,18 +74,18 @@ def serve(stand_in: StandIn) -> ThreadingHTTPServer:
 
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+            known = {"/v1/chat/completions": stand_in.answer, "/v1/completions": stand_in.complete}
+            reply = known.get(self.path) or (lambda number, body: failure(404, "no such path"))
             with stand_in.lock:
                 number = len(stand_in.bodies)
-                stand_in.bodies.append(body)
+                if known.get(self.path):
+                    stand_in.bodies.append(body)
                 stand_in.times.append(time.monotonic())
                 stand_in.keys.append(self.headers.get("authorization"))
                 stand_in.at_once += 1
                 stand_in.most_at_once = max(stand_in.most_at_once, stand_in.at_once)
             try:
-                known = self.path == "/v1/chat/completions"
-                status, headers, data = (
-                    stand_in.answer(number, body) if known else failure(404, "no such path")
-                )
+                status, headers, data = reply(number, body)
             finally:
                 with stand_in.lock:
                     stand_in.at_once -= 1
