@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from core.language import N_, pack
 from core.workspace import RunFolder, Workspace
 from tests.hub.stand_in import WRITES, Hub, serving
 from tests.waiting import end_of
+from tests.warm_python import with_commands
 
 ROOT = Path(__file__).parents[2]
 FILES = {
@@ -32,7 +32,7 @@ class Client:
     def __init__(self, hub: Hub, home: Path) -> None:
         self.hub, self.home = hub, home
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "tests.hub.child"],
+            [with_commands(), "-m", "tests.hub.child"],
             env=environment(hub, home),
             cwd=ROOT,
             text=True,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +14,12 @@ from core.errors import HubError
 from core.hub import answers
 from tests.hub.conftest import ROOT, Client, environment
 from tests.hub.stand_in import FINE, READS, WRITES, Hub
+from tests.warm_python import with_commands
 
 
 def command(hub: Hub, home: Path, *words: str, text: str = "", **more: str) -> Any:
     return subprocess.run(
-        [sys.executable, "-m", "core.cli", *words],
+        [with_commands(), "-m", "core.cli", *words],
         env=environment(hub, home, **more),
         cwd=ROOT,
         input=text,

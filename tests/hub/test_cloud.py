@@ -6,7 +6,6 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -19,6 +18,7 @@ from tests.hub.stand_in import WRITES, Hub
 from tests.hub.test_account import command
 from tests.tiny_model import tiny_adapter, tiny_model, tiny_tokenizer, tiny_world
 from tests.waiting import end_of, until
+from tests.warm_python import with_commands
 
 STARTER = "SmolLM2-135M-Instruct"
 TRAIN = """
@@ -105,7 +105,7 @@ def test_a_run_is_trained_on_a_rented_machine(hub: Hub, run: RunFolder, home: Pa
 def test_what_is_rented_ends_with_a_stop(hub: Hub, run: RunFolder, home: Path) -> None:
     exported(run, "forever")
     process = subprocess.Popen(
-        [sys.executable, "-m", "core.cli", *words(run, *RENT)],
+        [with_commands(), "-m", "core.cli", *words(run, *RENT)],
         env=environment(hub, home),
         cwd=ROOT,
         stdout=subprocess.PIPE,

@@ -25,11 +25,11 @@ from core.progress import Stopped
 from core.rules import load_config, parse_config
 from core.rules.machine import need_problems
 from core.setup.extras import EXTRAS, Extra
-from core.worker.export.script import script
+from core.worker.export.script import write
 from core.worker.training.run import run_training
 from core.workspace import Workspace
 from tests.hub.modelscope_stand_in import CHAT, TOKEN, Scope, serving
-from tests.tiny_model import tiny_world
+from tests.tiny_model import tiny_tokenizer, tiny_world
 from tests.training.conftest import SETTINGS, losses
 
 NAME = "modelscope:lab/tiny"
@@ -252,7 +252,8 @@ def test_a_run_trains_on_it_and_says_where_it_came_from(
     assert (base.name, base.is_public, base.license) == (NAME, False, "apache-2.0")
     card = formats()["adapter"].loading(base, "writer")
     assert 'from_pretrained("path/to/tiny"' in card and "'lab/tiny'" in card
-    code = script(trained, base)
+    write(tmp_path, trained, base, tiny_tokenizer(), world.dataset)
+    code = (tmp_path / "train.py").read_text()
     compile(code, "train.py", "exec")
     fetch = code[code.index("given.model = Hub") :].splitlines()[0]
     given: Any = type("Given", (), {})()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from core.workspace import RunFolder
 from tests.hub.conftest import FILES, Client, environment, exported
 from tests.hub.stand_in import FINE, READS, Entry, Hub
 from tests.waiting import LIMIT
+from tests.warm_python import with_commands
 
 Push = Callable[..., dict[str, Any]]
 LARGE = "adapter_model.safetensors"
@@ -27,7 +27,7 @@ def downloaded(hub: Hub, home: Path, repo: str, **how: str) -> dict[str, bytes]:
         "print(snapshot_download(sys.argv[1], **json.loads(sys.argv[2])))"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code, repo, json.dumps(how)],
+        [with_commands(), "-c", code, repo, json.dumps(how)],
         env=environment(hub, home),
         capture_output=True,
         text=True,

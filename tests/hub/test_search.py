@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from tests.hub.conftest import ROOT, environment
 from tests.hub.stand_in import WRITES, Hub
 from tests.hub.test_account import command
 from tests.waiting import end_of
+from tests.warm_python import with_commands
 
 MODEL = {
     "config.json": b"{}",
@@ -168,7 +168,7 @@ def test_ctrl_c_stops_a_download_that_goes_on_later(hub: Hub, tmp_path: Path) ->
     hub.holds("lab/tiny", MODEL, **USABLE)
     held = hub.fails("GET /lab/tiny/resolve", hold=True)
     process = subprocess.Popen(
-        [sys.executable, "-m", "core.cli", "hub", "pull", "lab/tiny"],
+        [with_commands(), "-m", "core.cli", "hub", "pull", "lab/tiny"],
         env=environment(hub, tmp_path),
         cwd=ROOT,
         text=True,
@@ -189,7 +189,7 @@ def test_the_size_of_a_data_set_is_that_of_its_rows(hub: Hub, tmp_path: Path) ->
     hub.holds("lab/towns", files, "dataset")
     code = "from core.hub.pull import look; d = look('lab/towns', 'dataset'); print(d.size_bytes)"
     done = subprocess.run(
-        [sys.executable, "-c", code],
+        [with_commands(), "-c", code],
         env=environment(hub, tmp_path),
         capture_output=True,
         text=True,

@@ -26,6 +26,7 @@ from core.workspace import Workspace
 from tests.jobs.bench import ROOT, Bench
 from tests.tiny_model import tiny_adapter, tiny_model, tiny_tokenizer, tiny_world
 from tests.waiting import end_of, until
+from tests.warm_python import with_commands
 
 
 def fill(disk: Path, free: int = 0) -> Path:
@@ -181,7 +182,7 @@ def test_a_training_that_fills_the_disk_fails_without_half_a_checkpoint(
     fill(small_disk, room)
     words = ["--workspace", str(world.root), "train", "quickstart", "--json", *options]
     done = subprocess.run(
-        [sys.executable, "-m", "core.cli", *words], capture_output=True, text=True, cwd=ROOT
+        [with_commands(), "-m", "core.cli", *words], capture_output=True, text=True, cwd=ROOT
     )
     assert done.returncode == 1, done.stderr
     told = json.loads(done.stdout)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -28,6 +27,7 @@ from tests.tiny_model import (
     tiny_tokenizer,
     tiny_world,
 )
+from tests.warm_python import with_commands
 from tests.webui.made_runs import make_run
 from tests.webui.test_push import log_in, repository
 
@@ -102,6 +102,6 @@ def downloaded(repo: str, hub: Hub) -> Path:
     """The repository as plain huggingface_hub brings it, in a process that is not offline."""
     code = "import sys, huggingface_hub as h; print(h.snapshot_download(sys.argv[1]))"
     settings = {**os.environ, "HF_HUB_OFFLINE": "0", "HF_TOKEN": WRITES}
-    command = [sys.executable, "-c", code, repo]
+    command = [with_commands(), "-c", code, repo]
     done = subprocess.run(command, env=settings, capture_output=True, text=True, check=True)
     return Path(done.stdout.strip())
