@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import Future
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -65,9 +66,9 @@ class TasksView:
         """Those of the job. Raises TunesmithError for a name or a number that is known to be none,
         and for a folder that may not be read."""
         names, include = self._asked(data)
-        known = finished(self.app.answers.get(_key(self._folder(include)))) if names else None
-        if known is not None:
-            check_names(names, known)
+        lists = [finished(self.app.answers.get(_key(one))) for one in _lists(self._folder(include))]
+        if names and None not in lists:
+            check_names(names, [*chain(*lists)])
         return {
             "tasks": names,
             "include": include if names and include else None,
@@ -93,9 +94,13 @@ class TasksView:
         if not names or lacking:
             return
         try:
-            known = self._known(self._folder(include))
+            lists = _lists(self._folder(include))
             yield {self.said: messages.progress(None, _("Reading lm-eval's list of tasks"))}
-            check_names(names, known.result())
+            known: list[str] = []
+            for one in lists:
+                if not known or not {*names} <= {*known}:
+                    known += self._known(one).result()
+            check_names(names, known)
         except TunesmithError as problem:
             yield {self.said: messages.error(problem)}
             return
@@ -127,7 +132,7 @@ class TasksView:
         self.extras.wire(inputs).then(self.look, inputs, outputs, **slow)
 
     def _known(self, folder: str | None) -> Future[list[str]]:
-        """Every name, from a worker or remembered."""
+        """The names of a list, from a worker or remembered."""
         answers, key = self.app.answers, _key(folder)
         if key not in answers or (answers[key].done() and answers[key].exception()):
             asked = "core.worker.evaluation.harness:task_names"
@@ -135,8 +140,13 @@ class TasksView:
         return answers[key]
 
 
+def _lists(folder: str | None) -> list[str | None]:
+    """A folder of tasks of one's own, and lm-eval's list, which takes longer to read."""
+    return [folder, None] if folder else [None]
+
+
 def _key(folder: str | None) -> tuple[Any, ...]:
-    """What lm-eval's list of names is remembered by: another one where a task of one's own is."""
+    """What a list of names is remembered by: another one where a task of one's own is."""
     files = [*Path(folder).rglob("*.y*ml")] if folder else []
     return "task_names", folder, tuple((str(file), file.stat().st_mtime_ns) for file in files)
 

@@ -31,17 +31,27 @@ _FIRST = ("acc_norm", "acc", "exact_match", "f1")
 _ASKED = {"tuned": N_("Tasks for the tuned model"), "base": N_("Tasks for the base model")}
 
 
-def task_names(include: str | None = None) -> list[str]:
-    """Every task and group of tasks, with those of a folder of one's own."""
-    return list(_manager(include).all_tasks)
+def task_names(folder: str | None = None) -> list[str]:
+    """Every task and group of tasks of lm-eval, or of a folder of one's own."""
+    return list(_manager(include_path=folder, include_defaults=folder is None).all_tasks)
 
 
-def _manager(include: str | None) -> Any:
+def _manager(**asked: Any) -> Any:
     # A pool of processes forked from one with a GPU in use may hang.
     os.environ["DISABLE_MULTIPROC"] = "1"
     from lm_eval.tasks import TaskManager
 
-    return TaskManager(include_path=include)
+    return TaskManager(**asked)
+
+
+def _manager_for(names: list[str], include: str | None) -> Any:
+    """One that knows these tasks: lm-eval's own list takes long to read, and is left out where a
+    folder has them all. (A group of that folder may be of tasks of lm-eval.)"""
+    if include:
+        own = _manager(include_path=include, include_defaults=False)
+        if not own.all_groups and {*names} <= {*own.all_tasks}:
+            return own
+    return _manager(include_path=include)
 
 
 class Tasks(Evaluator[Tasked]):
@@ -63,8 +73,9 @@ class Tasks(Evaluator[Tasked]):
         check_tasks(params, self.workspace)
         include = params.get("include") or None
         self.task.tell(0.0, _("Reading lm-eval's list of tasks"))
-        manager = _manager(str(check_include(include, self.workspace)) if include else None)
         names: list[str] = params["tasks"]
+        folder = str(check_include(include, self.workspace)) if include else None
+        manager = _manager_for(names, folder)
         check_names(names, manager.all_tasks)
         self.specs: list[Any] = []
         for name in names:
