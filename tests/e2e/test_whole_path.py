@@ -58,9 +58,15 @@ def alone(page: Page) -> Iterator[None]:
     assert page.foreign == []  # type: ignore[attr-defined]
 
 
-def test_one_click_starts_a_run_that_is_seen_to_learn(way: Way, page: Page) -> None:
+def test_one_click_starts_a_run(way: Way, page: Page) -> None:
     start_the_quick_start(way.served, page)
     way.run = the_only_run(way.served)
+    until(lambda: losses(way.run))
+    assert way.run.name in page.url
+
+
+def test_it_is_seen_to_learn(way: Way, page: Page) -> None:
+    page.goto(f"{way.served.address}/?tab=train&run={way.run.name}")
     see_it_learn(page, way.run)
 
 

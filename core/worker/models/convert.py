@@ -8,6 +8,7 @@ Prints a line `fraction message` for each stage on standard output.
 from __future__ import annotations
 
 import sys
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,13 @@ PAD_TOKEN = "<|endoftext|>"
 def convert(gguf: Path, folder: Path) -> None:
     """Writes `gguf`, dequantized to bfloat16, into `folder` as transformers loads it."""
     report(0.0, N_("loading torch"))
+    import gguf as library
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    # transformers reads the file three times, and asks for the same names at each tensor.
+    for name in ("GGUFReader", "get_tensor_name_map"):
+        setattr(library, name, lru_cache(getattr(library, name)))
     report(0.2, N_("reading the weights"))
     loaded = AutoModelForCausalLM.from_pretrained(
         gguf.parent, gguf_file=gguf.name, dtype=torch.bfloat16
