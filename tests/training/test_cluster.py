@@ -34,6 +34,7 @@ from tests.jobs.bench import ROOT, Bench
 from tests.tiny_model import tiny_world
 from tests.training.cluster_runs import LIGHT, begin
 from tests.waiting import until
+from tests.warm_python import with_commands
 
 if find_spec("ray") is None:
     pytest.skip("Ray is not installed", allow_module_level=True)
@@ -325,7 +326,7 @@ def test_a_real_run_from_the_shell(nodes: Nodes, tmp_path: Path) -> None:
     options = [word for name, value in settings.items() for word in (f"--{name}", value)]
     train = ["train", "quickstart", "--ray", nodes.address, *options, *words]
     done = subprocess.run(
-        [sys.executable, "-m", "core.cli", *train], capture_output=True, text=True, cwd=ROOT
+        [with_commands(), "-m", "core.cli", *train], capture_output=True, text=True, cwd=ROOT
     )
     assert done.returncode == 0, done.stderr
     store = Store.open(world.workspace)
