@@ -10,10 +10,12 @@ from __future__ import annotations
 import json
 import os
 import selectors
+import shutil
 import signal
 import socket
 import sys
 import tempfile
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -60,10 +62,13 @@ def serve(address: str, workers: str | None) -> None:
         while True:
             for key, _events in waiting.select():
                 if key.fileobj == parent.sentinel:
-                    return
+                    return shutil.rmtree(Path(address).parent)
+                if waiting.get_map().get(key.fd) is not key:
+                    continue  # it ended in this same moment
                 if key.fileobj is listener:
                     client = listener.accept()[0]
-                    pid = _fork(client)
+                    if not (pid := _fork(client)):
+                        continue
                     waiting.register(client, selectors.EVENT_READ, (pid, client))
                     waiting.register(os.pidfd_open(pid), selectors.EVENT_READ, (pid, client))
                 elif key.fileobj is key.data[1]:
@@ -85,15 +90,18 @@ def _tell_end(waiting: selectors.BaseSelector, key: selectors.SelectorKey) -> No
     waiting.unregister(key.fileobj)
     os.close(key.fd)
     status = str(os.waitpid(pid, 0)[1]).encode()
-    if client in {other.fileobj for other in waiting.get_map().values()}:
+    if client in waiting.get_map():
         waiting.unregister(client)
-        client.sendall(status)
+        with suppress(OSError):  # it was killed in this moment
+            client.sendall(status)
     client.close()
 
 
-def _fork(client: socket.socket) -> int:
+def _fork(client: socket.socket) -> int | None:
     _byte, handles, _flags, _address = socket.recv_fds(client, 1, 3)
-    asked = json.loads(client.makefile("rb").readline())
+    if not (line := client.makefile("rb").readline()):
+        return None  # it was killed at its start
+    asked = json.loads(line)
     pid = os.fork()
     if not pid:
         for stream, handle in enumerate(handles):
