@@ -6,6 +6,7 @@ the one before it ended."""
 from __future__ import annotations
 
 import json
+import re
 import signal
 import zipfile
 from collections.abc import Iterator
@@ -61,8 +62,8 @@ def alone(page: Page) -> Iterator[None]:
 def test_one_click_starts_a_run(way: Way, page: Page) -> None:
     start_the_quick_start(way.served, page)
     way.run = the_only_run(way.served)
-    until(lambda: losses(way.run))
-    assert way.run.name in page.url
+    expect(page).to_have_url(re.compile(way.run.name))
+    expect(page.locator("#run .badge-running")).to_be_visible()
 
 
 def test_it_is_seen_to_learn(way: Way, page: Page) -> None:

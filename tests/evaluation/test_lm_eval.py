@@ -211,16 +211,43 @@ def test_a_stop_is_seen_while_the_model_is_asked(
     ask: Callable[..., Path], world: TinyWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """lm-eval tells nothing between the first and the last text of one that it only reads."""
-    real = harness._Told.tell
+    real = harness.Told.tell
 
     def stop(self: Any) -> None:
         for folder in (world.workspace.run("tuned-run").root / "evaluations").iterdir():
             (folder / "STOP").touch()
         real(self)
 
-    monkeypatch.setattr(harness._Told, "tell", stop)
+    monkeypatch.setattr(harness.Told, "tell", stop)
     with pytest.raises(AssertionError, match="stopped"):
         ask("colours_text")
+
+
+def test_what_was_stopped_goes_on(
+    ask: Callable[..., Path], world: TinyWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Hours of questions: what was answered is not asked again."""
+    real, answered = harness.Told.add_partial, list[Any]()
+
+    def add_partial(self: Any, attr: str, req: Any, res: Any) -> None:
+        answered.append(req)
+        if len(answered) == 40:  # of 36 choices and 12 answers
+            for folder in (world.workspace.run("tuned-run").root / "evaluations").iterdir():
+                (folder / "STOP").touch()
+        real(self, attr, req, res)
+
+    monkeypatch.setattr(harness.Told, "add_partial", add_partial)
+    names = "colours_choice", "colours_answer"
+    with pytest.raises(AssertionError, match="stopped"):
+        ask(*names)
+    assert len(answered) == 40
+    gone_on = shown_report(ask(*names))
+    assert len(answered) == 2 * 48
+    assert any("did not come to its end: 40." in one for one in gone_on["notes"])
+    whole = shown_report(ask(*names))
+    assert len(answered) == 4 * 48
+    for side in ("tuned", "base"):
+        assert gone_on[side]["tasks"] == whole[side]["tasks"]
 
 
 def test_what_cannot_be_asked_names_the_task(ask: Callable[..., Path]) -> None:

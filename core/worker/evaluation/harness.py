@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,6 +21,7 @@ from core.evaluation.report import Note, Row, TaskNumbers, note
 from core.language import N_, _
 from core.progress import Tell
 from core.worker.evaluation.evaluator import Evaluator, sides_of
+from core.worker.evaluation.kept import Answers
 from core.worker.evaluation.rows import OTHER_ROWS, HeldOut
 from core.worker.models.loading import open_trained
 
@@ -100,8 +102,11 @@ class Tasks(Evaluator[Tasked]):
 
         at_once = "auto" if self.device.startswith("cuda") else _ROWS_AT_ONCE
         asked = HFLM(pretrained=model, tokenizer=self.tokenizer, batch_size=at_once)
-        told = _Told(tell, list(self.tasks.values()), _(_ASKED[which]))
+        told = Told(tell, list(self.tasks.values()), _(_ASKED[which]))
         asked.set_cache_hook(told)
+        for kind in ("loglikelihood", "loglikelihood_rolling", "generate_until"):
+            kept = partial(self.kept.answers, [*self.who(which), kind], most=0)
+            setattr(asked, kind, partial(told.ask_rest, getattr(asked, kind), kept))
         plain = model.get_base_model() if hasattr(model, "get_base_model") else model
         handle = plain.register_forward_pre_hook(lambda *_given: told.tell())
         try:
@@ -173,21 +178,55 @@ class Tasks(Evaluator[Tasked]):
             yield line
 
 
-class _Told:
+class Told:
     """Told by lm-eval of each request that was answered, in place of its cache, and by the model of
-    each time that it is asked: so the work is seen to go on, and a stop is seen."""
+    each time that it is asked: so the work is seen to go on, a stop is seen, and what was answered
+    before it is not asked again."""
 
     def __init__(self, tell: Tell, tasks: Sequence[Any], said: str) -> None:
         self._tell, self._tasks, self._said = tell, tasks, said
         self._done = 0
+        self._kept, self._places = Answers(), dict[str, int]()
+
+    def ask_rest(
+        self, ask: Callable[..., list[Any]], kept: Callable[..., Answers], requests: list[Any]
+    ) -> list[Any]:
+        """What lm-eval's `ask` gives for its requests, of one kind, or has given before."""
+        asked = [list(request.args) for request in requests]
+        self._kept = kept(asked=asked)
+        found = {
+            place: _answer(json.loads(text))
+            for place, text in self._kept.known.items()
+            if not _is_drawn(asked[place])
+        }
+        self._done += len(found)
+        left = [place for place in range(len(asked)) if place not in found]
+        self._places = {json.dumps(asked[place]): place for place in left}
+        given = ask([requests[place] for place in left]) if left else []
+        found.update(zip(left, given, strict=True))
+        return [found[place] for place in range(len(asked))]
 
     def add_partial(self, attr: str, req: Any, res: Any) -> None:
+        place = self._places.get(json.dumps(list(req)))
+        if place is not None:
+            self._kept.wrote(place, json.dumps(res))
         self._done += 1
         self.tell()
 
     def tell(self) -> None:
         total = sum(one.repeats for task in self._tasks for one in task.instances or [])
         self._tell(min(1.0, self._done / max(1, total)), self._said)
+
+
+def _answer(kept: Any) -> Any:
+    """What JSON has made a list was a pair: the logarithm of a probability, and whether the model
+    would have written that."""
+    return tuple(kept) if isinstance(kept, list) else kept
+
+
+def _is_drawn(asked: Sequence[Any]) -> bool:
+    """Whether the answer is another one each time."""
+    return isinstance(asked[-1], dict) and bool(asked[-1].get("do_sample"))
 
 
 def _loaded(name: str, load: Callable[[], Any]) -> Any:
