@@ -134,7 +134,7 @@ def test_a_model_that_is_not_there_is_named(client: OpenAI) -> None:
 def test_what_cannot_be_answered_says_why(client: OpenAI, server: Server) -> None:
     with pytest.raises(openai.BadRequestError, match="exceeds the available context"):
         ask(client, "taught", "a red cup " * 100)
-    with pytest.raises(openai.BadRequestError, match="too large|exceeds"):
+    with pytest.raises(openai.BadRequestError, match="Text 0 has .* the model reads 1 to"):
         client.embeddings.create(model="taught", input="a red cup " * 300)
     with pytest.raises(openai.BadRequestError, match="number of dimensions"):
         client.embeddings.create(model="taught", input="a red cup", dimensions=8)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import secrets
 import shutil
 from collections.abc import AsyncIterator
@@ -116,7 +117,7 @@ class LlamaEngine:
                     answer = await self._client.post(EMBEDDINGS, json={**body, "input": text})
                     told = answer.json()
                     if "error" in told:  # too long for it, or no text at all
-                        raise Refused(told["error"]["message"], param="input")
+                        raise _refused(len(data), told["error"]["message"])
                     data.append({**told["data"][0], "index": len(data)})
                     tokens += told["usage"]["prompt_tokens"]
             except httpx.HTTPError as error:
@@ -153,6 +154,14 @@ class LlamaEngine:
         base = kept_base(asked.workspace, asked.base, kind)
         asked.tell(0.6, _("Converting the adapters for llama.cpp"))
         return base, [kept_adapter(one, asked.base) for one in asked.trained]
+
+
+def _refused(place: int, message: str) -> Refused:
+    """A text that llama.cpp does not embed; it speaks of its own settings where one is too long."""
+    if found := re.search(r"\((\d+) tokens\).*\(current batch size: (\d+)\)", message):
+        told = f"Text {place} has {found[1]} tokens; the model reads 1 to {found[2]}."
+        return Refused(told, code="context_length_exceeded", param="input")
+    return Refused(message, param="input")
 
 
 def _write_whole(asked: Asked, kind: str, file: Path) -> None:
