@@ -66,9 +66,10 @@ class TasksView:
         """Those of the job. Raises TunesmithError for a name or a number that is known to be none,
         and for a folder that may not be read."""
         names, include = self._asked(data)
-        lists = [finished(self.app.answers.get(_key(one))) for one in _lists(self._folder(include))]
-        if names and None not in lists:
-            check_names(names, [*chain(*lists)])
+        lists = _lists(self._folder(include)) if names else []
+        known = [finished(self.app.answers.get(_key(one))) for one in lists]
+        if None not in known:
+            check_names(names, [*chain(*known)])
         return {
             "tasks": names,
             "include": include if names and include else None,
