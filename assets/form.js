@@ -307,7 +307,7 @@ tunesmith.form = (() => {
 
   // -- a part of a form is drawn
 
-  function mount(name, element, props, trigger) {
+  function mount(name, element, props, trigger, watch) {
     const form = formOf(name, [props.value]);
     const paths = Object.keys(props.value.values);
     const { groups, choices, announced } = JSON.parse(props.drawn);
@@ -319,6 +319,12 @@ tunesmith.form = (() => {
     form.parts = [...form.parts.filter((one) => one.element.isConnected), part];
     for (const field of Object.values(fields)) show(form, field);
     markPart(form, part);
+    // Gradio may give a part that was just drawn its first value again, after something was typed.
+    const toldAgain = () => {
+      if (!same(props.value.values, share(form, paths).values)) props.value = share(form, paths);
+    };
+    watch("value", toldAgain);
+    toldAgain();
 
     const did = (field, value) => changed(form, part, field.dataset.path, value);
     element.addEventListener("input", (event) => {

@@ -172,7 +172,7 @@ class Form:
         part = gr.HTML(
             {"values": {p: write(s, self._values[p]) for p, s in specs.items()}, "at": 0},
             html_template="",
-            js_on_load=f"tunesmith.form.mount('{self.name}', element, props, trigger);",
+            js_on_load=f"tunesmith.form.mount('{self.name}', element, props, trigger, watch);",
             elem_classes="form-part",
             apply_default_css=False,
             # One text: what is an object the browser watches and copies whole at each event.

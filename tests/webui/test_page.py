@@ -348,6 +348,8 @@ def test_a_preset_does_not_undo_what_was_typed_after_it(served: Served, page: Pa
     expect(rate).to_have_value("5e-5")
     # What was found wrong stays while others are edited, until the field itself is.
     assert page.evaluate(_WRONG) == ["Wrong.", "Wrong.", None]
+    # Gradio now and then gives a part that was just drawn its first value again.
+    assert page.evaluate(_GIVEN_AGAIN) == "70000"
 
 
 _WRONG = """() => {
@@ -361,4 +363,19 @@ _WRONG = """() => {
   box.dispatchEvent(new Event("input", { bubbles: true }));
   tunesmith.form.mark("run", {});
   return [...seen, told()];
+}"""
+_GIVEN_AGAIN = """() => {
+  const part = document.createElement("div"), first = { values: { port: "0" }, at: 0 };
+  const groups = [{ fields: [{ path: "port", label: "Port", control: "text", help: "" }] }];
+  const props = { value: first, drawn: JSON.stringify({ groups, choices: {}, announced: [] }) };
+  let given;
+  document.body.append(part);
+  tunesmith.form.mount("another", part, props, () => {}, (_name, tell) => { given = tell; });
+  const box = part.querySelector("textarea");
+  box.value = "70000";
+  box.dispatchEvent(new Event("input", { bubbles: true }));
+  props.value = first;
+  given();
+  part.remove();
+  return props.value.values.port;
 }"""
