@@ -53,7 +53,7 @@ owner's own, who may have had one of that name before."""
 _NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,59}")
 _TITLE = re.compile(r"\A\s*\{#-?\s*(.+?)\s*-?#\}", re.DOTALL)
 _MOST_CHARACTERS = 100_000
-_LIMIT = Limit(seconds=10, memory_bytes=2**30)
+RENDERING = Limit(seconds=10, memory_bytes=2**30)
 _USER, _ANSWER = "What is the time?", "It is noon."
 _PROBE = [
     {"role": "user", "content": _USER},
@@ -207,7 +207,7 @@ def own_folder(workspace: Workspace) -> Path:
     return workspace.root / "templates"
 
 
-def check_template(text: str) -> TemplateProblem | None:
+def check_template(text: str, within: Limit = RENDERING) -> TemplateProblem | None:
     """What is wrong with a template: its syntax, an error on rendering a short or a longer
     conversation, words of it that are left out, generation marks around something else than an
     answer, or that nothing ends an answer. None when it is fit."""
@@ -220,7 +220,7 @@ def check_template(text: str) -> TemplateProblem | None:
         )
     try:
         found: TemplateProblem | None = call_isolated(
-            f"{__name__}:problem_of", text, within=_LIMIT, workers=context((__name__,))
+            f"{__name__}:problem_of", text, within=within, workers=context((__name__,))
         )
     except JobError as error:
         return TemplateProblem(None, _("It cannot be rendered. {reason}", reason=error.message))
@@ -318,7 +318,7 @@ def template_remarks(text: str) -> list[str]:
     """What a person should know of a sound template, a sentence for each."""
     try:
         found: list[str] = call_isolated(
-            f"{__name__}:remarks_on", text, within=_LIMIT, workers=context((__name__,))
+            f"{__name__}:remarks_on", text, within=RENDERING, workers=context((__name__,))
         )
     except JobError as error:
         return [_("With other conversations it cannot be rendered. {reason}", reason=error.message)]

@@ -60,9 +60,9 @@ def test_loss_is_that_of_each_row_alone(
     assert shares[-1] == 1.0
 
 
-@pytest.mark.parametrize("logit_bytes", [measure._LOGIT_BYTES, 4 * 330 * 20])
+@pytest.mark.parametrize("logit_bytes", [measure.LOGIT_BYTES, 4 * 330 * 20])
 def test_choices_behind_one_question_lose_what_each_does_alone(
-    tokenizer: Any, monkeypatch: pytest.MonkeyPatch, logit_bytes: int
+    tokenizer: Any, logit_bytes: int
 ) -> None:
     """Read behind a question that is read once, all together or a few at a time."""
     model = tiny_adapter(tiny_model())
@@ -73,8 +73,7 @@ def test_choices_behind_one_question_lose_what_each_does_alone(
         labels = [NO_LOSS] * len(before) + ids
         rows.append(TokenizedRow(before + ids, labels, len(labels)))
     alone = answer_losses(model, rows, lambda share: None).sums
-    monkeypatch.setattr(measure, "_LOGIT_BYTES", logit_bytes)
-    assert choice_losses(model, rows) == pytest.approx(alone, rel=1e-4)
+    assert choice_losses(model, rows, logit_bytes) == pytest.approx(alone, rel=1e-4)
 
 
 @pytest.mark.parametrize("rows_at_once", [64, 3])

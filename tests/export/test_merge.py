@@ -13,8 +13,9 @@ from transformers import AutoModelForCausalLM
 
 from core.jobs.task import read_result
 from core.models.trained import NewTokens
+from core.worker.export.compare import Writers
 from core.worker.export.merge import In32Bits
-from core.worker.export.run import _Export, run_export
+from core.worker.export.run import run_export
 from core.worker.models.loading import grow
 from core.workspace import RunFolder
 from tests.tiny_model import TinyWorld, tiny_adapter, tiny_model, tiny_world
@@ -88,13 +89,13 @@ def test_it_is_pefts_own_merge_to_the_last_bit(
     if case == "tokens":
         NEW.save(run.adapter)
     sizes: list[int] = []
-    real = _Export._scores
+    real = Writers.scores
 
     def weigh(self: Any, model: Any, rows: Any) -> Any:
         sizes.append(sum(one.nbytes for one in model.parameters()))
         return real(self, model, rows)
 
-    monkeypatch.setattr(_Export, "_scores", weigh)
+    monkeypatch.setattr(Writers, "scores", weigh)
     before = (world.base / "model.safetensors").read_bytes()
     found = export(world, run, dtype)
     assert (world.base / "model.safetensors").read_bytes() == before

@@ -17,6 +17,7 @@ from safetensors import safe_open
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from core.errors import ExportError
+from core.export.format import Format
 from core.export.package import write_zip
 from core.export.reports import list_exports
 from core.export.unfinished import delete_unfinished, unfinished_bytes
@@ -401,13 +402,13 @@ def _stopped_in_its_check(
 ) -> Path:
     folder = world.task(run, "export", name, {"format": "merged", **params})
     with monkeypatch.context() as patch:
-        real = export_run._Export._check_parts
+        real = Format.parts
 
-        def stop_then_check(self: Any, reference: Any) -> Any:
+        def stop_then_give(self: Any, work: Any) -> Any:
             (folder / "STOP").touch()
-            return real(self, reference)
+            return real(self, work)
 
-        patch.setattr(export_run._Export, "_check_parts", stop_then_check)
+        patch.setattr(Format, "parts", stop_then_give)
         assert run_export(folder, world.root) == "stopped"
     return folder
 

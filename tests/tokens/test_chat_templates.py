@@ -9,9 +9,9 @@ import psutil
 import pytest
 
 from core.errors import DataError
-from core.tokens import chat_templates
 from core.tokens.chat_templates import (
     FROM_TRL,
+    RENDERING,
     check_template,
     delete_template,
     keep_with_run,
@@ -123,12 +123,8 @@ def test_a_template_that_ends_no_answer_is_not_called_fit(turn: str, fit: bool) 
     assert problem is None or "never learn to stop" in problem.message
 
 
-@pytest.fixture
-def soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A tenth of the time that a template may take."""
-    monkeypatch.setattr(chat_templates, "_LIMIT", replace(chat_templates._LIMIT, seconds=1))
-
-
+# A tenth of the time that a template may take.
+SOON = replace(RENDERING, seconds=1)
 _ROUND = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
 
 
@@ -136,9 +132,9 @@ _ROUND = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% e
     "when",
     ["messages | length > 8", "tools and messages | length > 8 and messages[0].role == 'system'"],
 )
-def test_a_loop_that_begins_in_a_longer_conversation_is_found(when: str, soon: None) -> None:
+def test_a_loop_that_begins_in_a_longer_conversation_is_found(when: str) -> None:
     """It passed with two turns; everything else that renders rows would then stand still."""
-    problem = check_template(f"{OWN}{{% if {when} %}}{_ROUND}{{% endif %}}")
+    problem = check_template(f"{OWN}{{% if {when} %}}{_ROUND}{{% endif %}}", SOON)
     assert problem is not None and "longer than 1 seconds" in problem.message
 
 
@@ -216,9 +212,9 @@ def test_what_is_wrong_is_told_at_its_line(text: str, line: int | None, message:
     ],
     ids=["loops", "number"],
 )
-def test_a_template_without_end_is_ended(text: str, soon: None) -> None:
+def test_a_template_without_end_is_ended(text: str) -> None:
     """It was typed in a page: the server would stand still, for everybody."""
-    problem = check_template(text)
+    problem = check_template(text, SOON)
     assert problem is not None and "longer than 1 seconds" in problem.message
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 
-from core.worker.training.lora_linear import QuickLinear, _Adapted, with_quick_lora
+from core.worker.training.lora_linear import QuickLinear, Adapted, with_quick_lora
 from tests.training.test_attention import tiny
 
 IDS = torch.arange(3, 43).reshape(4, 10)
@@ -36,8 +36,8 @@ def learned(model: Any) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
 def quick_and_plain(model: Any, monkeypatch: pytest.MonkeyPatch) -> tuple[Any, Any, int]:
     """What both learn, and how often ours was computed in one step."""
     calls: list[int] = []
-    before = _Adapted.apply
-    monkeypatch.setattr(_Adapted, "apply", lambda *given: (calls.append(1), before(*given))[1])
+    before = Adapted.apply
+    monkeypatch.setattr(Adapted, "apply", lambda *given: (calls.append(1), before(*given))[1])
     quick = copy.deepcopy(model)
     with_quick_lora(quick)
     return learned(quick), learned(model), len(calls)

@@ -29,7 +29,7 @@ Share = Callable[[float], None]
 # Room for one batch: tokens that go through the model at once (on a CPU no more than a second's
 # work, after which a stop is seen), and bytes of logits (in 32 bits) and of keys and values.
 _BATCH_TOKENS = {"cpu": 1024, "cuda": 16384}
-_LOGIT_BYTES = 256 * 2**20
+LOGIT_BYTES = 256 * 2**20
 _CACHE_BYTES = 1 * 2**30
 _MOST_ROWS = 64
 # Room for answers of new rows beyond the longest expected one, when no length was asked for.
@@ -67,16 +67,19 @@ def answer_losses(model: Any, rows: Sequence[TokenizedRow], tell: Share) -> Loss
 
 
 @torch.inference_mode()
-def choice_losses(model: Any, rows: Sequence[TokenizedRow]) -> list[float]:
+def choice_losses(
+    model: Any, rows: Sequence[TokenizedRow], logit_bytes: int = LOGIT_BYTES
+) -> list[float]:
     """The cross entropy of answers to one question, which is read once: `rows` begin with the same
-    tokens, which carry no loss. For a model without virtual tokens."""
+    tokens, which carry no loss. For a model without virtual tokens. Logits of several answers hold
+    up to `logit_bytes`."""
     size = rows[0].labels.count(NO_LOSS)
     answers = [row.input_ids[size:] for row in rows]
     asked = torch.tensor([rows[0].input_ids[:size]], device=model.device)
     keeps_some = "logits_to_keep" in inspect.signature(_plain(model).forward).parameters
     read = model(asked, use_cache=True, **({"logits_to_keep": 1} if keeps_some else {}))
     first, vocabulary = read.logits[0, -1:].float(), read.logits.shape[-1]
-    at_once = max(1, _LOGIT_BYTES // (4 * vocabulary * max(map(len, answers))))
+    at_once = max(1, logit_bytes // (4 * vocabulary * max(map(len, answers))))
     losses: list[float] = []
     for begin in range(0, len(answers), at_once):
         some = answers[begin : begin + at_once]
@@ -124,7 +127,7 @@ def _loss_batches(
     rows: Sequence[TokenizedRow], most_tokens: int, vocabulary: int | None
 ) -> Iterator[list[int]]:
     """Rows of like length together, as many as the memory takes (at least one)."""
-    most_logits = _LOGIT_BYTES // (4 * vocabulary) if vocabulary else None
+    most_logits = LOGIT_BYTES // (4 * vocabulary) if vocabulary else None
     batch: list[int] = []
     for i in sorted(range(len(rows)), key=lambda i: rows[i].length, reverse=True):
         wanted = [*batch, i]

@@ -34,7 +34,7 @@ class QuickLinear(Linear):
         down, up = self.lora_A[name].weight.to(dtype), self.lora_B[name].weight.to(dtype)
         rows = x.to(dtype).reshape(-1, x.shape[-1])
         with torch.autocast(kind, enabled=False):
-            out = _Adapted.apply(rows, base.weight, base.bias, down, up, self.scaling[name])
+            out = Adapted.apply(rows, base.weight, base.bias, down, up, self.scaling[name])
         return out.view(*x.shape[:-1], -1)
 
     def _is_plain(self) -> bool:
@@ -50,7 +50,7 @@ class QuickLinear(Linear):
         )
 
 
-class _Adapted(torch.autograd.Function):
+class Adapted(torch.autograd.Function):
     """x W' + bias + scale (x A') B', for x: (tokens, inputs) and a W that is not trained."""
 
     @staticmethod
