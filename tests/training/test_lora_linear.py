@@ -9,7 +9,7 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 
-from core.worker.training.lora_linear import QuickLinear, Adapted, with_quick_lora
+from core.worker.training.lora_linear import Adapted, QuickLinear, with_quick_lora
 from tests.training.test_attention import tiny
 
 IDS = torch.arange(3, 43).reshape(4, 10)
