@@ -170,7 +170,13 @@ def run_and_checkpoint(config: RunConfig) -> tuple[str, str]:
 
 
 def device_count(config: RunConfig) -> int:
-    """How many devices train together; `all` has been settled before, or is taken for one."""
+    """How many devices train together, on all nodes of a cluster that share the run."""
+    return devices_on_a_node(config) * config.training.ray_num_nodes
+
+
+def devices_on_a_node(config: RunConfig) -> int:
+    """How many train together in one machine; `all` has been settled before, or is taken for
+    one."""
     asked = config.training.devices
     if asked == "all":
         return 1

@@ -175,6 +175,10 @@ class TrainingSection(Section):
     """How many the run takes there for itself. Beside a card one or two are enough; training on a
     CPU is faster with more."""
 
+    ray_num_nodes: int = knob(1, "Nodes of the cluster", group="Machine", ge=1, le=1024)
+    """So many machines of the cluster share the run, each with the devices and cores that are asked
+    for. After each step they tell each other what they learned: the network has to be quick."""
+
     strategy: Literal["auto", "ddp", "fsdp", "zero1", "zero2", "zero3"] = knob(
         "auto", "How several devices share the model", group="Machine"
     )

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from core.config import RunConfig
-from core.config.run import as_run, device_count, settle_devices
+from core.config.run import as_run, devices_on_a_node, settle_devices
 from core.errors import ConfigError, Problem, TunesmithError
 from core.estimate.auto import USABLE, choose_rows, device_of, with_values
 from core.estimate.memory import MemoryEstimate, estimate_memory
@@ -56,7 +56,7 @@ class Situation:
     def free(self, config: RunConfig) -> int:
         """Bytes for each device of a run; processes on the CPU share the machine's."""
         free = self.device.memory_free_bytes
-        return free // device_count(config) if self.device.kind == "cpu" else free
+        return free // devices_on_a_node(config) if self.device.kind == "cpu" else free
 
     def memory(self, config: RunConfig) -> MemoryEstimate:
         """The peak of `config`, in which nothing is on auto any more."""

@@ -14,7 +14,7 @@ from core.models.hardware import Device
 from core.workspace import Workspace
 
 _DEVICES, _DEVICE = "training.devices", "training.device"
-_CLUSTER = "training.ray_address"
+_CLUSTER, _NODES = "training.ray_address", "training.ray_num_nodes"
 _STRATEGY, _OFFLOAD, _DEEPSPEED = "training.strategy", "training.offload", "training.deepspeed"
 ZERO = ("zero1", "zero2", "zero3")
 SPLIT = ("fsdp", "zero3")
@@ -26,7 +26,13 @@ def device_rules(config: RunConfig) -> Iterator[Problem]:
     training = config.training
     if training.ray_address:
         yield from _cluster_rules(config)
-    if training.devices != "1":
+    elif training.ray_num_nodes > 1:
+        message = _(
+            "{nodes} without a Ray cluster (training.ray_address). Say where it is, or take 1.",
+            nodes=training.ray_num_nodes,
+        )
+        yield Problem(_NODES, message, (_CLUSTER,))
+    if training.devices != "1" or training.ray_num_nodes > 1:
         yield from _several_rules(config)
     elif training.strategy != "auto":
         yield Problem(
@@ -81,12 +87,16 @@ def _several_rules(config: RunConfig) -> Iterator[Problem]:
     training = config.training
     kind, _colon, number = training.device.partition(":")
     why = config.training_method.why_one_device
-    if why:
+    if why and training.devices != "1":
         yield Problem(
             _DEVICES,
             _("{devices} with method {method}: {why}. Set it to 1.", why=why, **_told(config)),
             ("method",),
         )
+    elif why:
+        told = {**_told(config), "devices": str(training.ray_num_nodes)}
+        message = _("{devices} with method {method}: {why}. Set it to 1.", why=why, **told)
+        yield Problem(_NODES, message, ("method",))
     cards = training.devices.split(",") if "," in training.devices else []
     if len(set(cards)) < len(cards):
         yield Problem(_DEVICES, _("{devices} names a card twice.", devices=training.devices))

@@ -27,6 +27,7 @@ OWN = {
     "training.deepspeed",  # the launcher is told of it
     "training.ray_address",
     "training.ray_num_cpus",
+    "training.ray_num_nodes",
     "training.extra",
     "evaluation.early_stopping_patience",
     "evaluation.early_stopping_threshold",

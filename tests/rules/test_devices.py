@@ -51,6 +51,17 @@ def problems(**settings: Any) -> dict[str, str]:
         ({"ray_address": "a:1", "device": "mps"}, "training.device", "chooses the card"),
         ({"ray_address": "a:1", "devices": "all"}, "training.devices", "Say how many"),
         ({"ray_address": "a:1", "devices": "0,1"}, "training.devices", "Say how many"),
+        ({"ray_num_nodes": 2}, "training.ray_num_nodes", "without a Ray cluster"),
+        (
+            {"ray_address": "a:1", "ray_num_nodes": 2, "method__": 0},
+            "training.ray_num_nodes",
+            "one process",
+        ),
+        (
+            {"ray_address": "a:1", "ray_num_nodes": 2, "adapter__method": "adalora"},
+            "adapter.method",
+            "one process",
+        ),
         ({"ray_address": "a"}, "training.ray_address", ""),
         ({"ray_address": "ray://a:1"}, "training.ray_address", ""),
         (
@@ -76,7 +87,9 @@ def test_what_does_not_go_together(settings: dict[str, Any], field: str, words: 
 
 def _of_method(settings: dict[str, Any]) -> dict[str, str]:
     config = RunConfig(method="grpo")
-    config.training.devices = str(settings["devices"])
+    for name, value in settings.items():
+        if name != "method":
+            setattr(config.training, name, str(value) if name == "devices" else value)
     with pytest.raises(ConfigError) as caught:
         parse_config(config.model_dump())
     return {problem.field: problem.message for problem in caught.value.problems}

@@ -8,6 +8,7 @@ import secrets
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -29,16 +30,21 @@ from core.rules import parse_config
 from core.runs.cluster import place_in_cluster
 from core.runs.resume import resume_run
 from core.runs.submit import submit_run
+from core.worker.training.launch import reports
+from core.worker.training.run import run_training
 from core.workspace import RunFolder
 from tests.jobs.bench import ROOT, Bench
-from tests.tiny_model import tiny_world
+from tests.tiny_model import TinyWorld, tiny_world
 from tests.training.cluster_runs import LIGHT, begin
+from tests.training.conftest import SETTINGS, losses
 from tests.waiting import until
-from tests.warm_python import with_commands
+from tests.warm_python import with_commands, with_torch
 
 if find_spec("ray") is None:
     pytest.skip("Ray is not installed", allow_module_level=True)
 
+COMPANION = "core.worker.training.cluster.companion"
+RANK = "core.worker.training.rank"
 TOKEN = secrets.token_hex(32)
 # Ray tells no one of its use, asks for a token, and takes 127.0.0.1 for what it is.
 ENVIRONMENT = {
@@ -85,6 +91,7 @@ def nodes() -> Iterator[Nodes]:
     with pytest.MonkeyPatch.context() as patch:
         for name, value in ENVIRONMENT.items():
             patch.setenv(name, value)
+        patch.setenv("PYTHON_EXEC", with_torch())  # torch's launcher
         found = Nodes()
         assert found.address
         yield found
@@ -260,6 +267,7 @@ def test_what_the_cluster_cannot_do_is_said_at_once(bench: Bench, nodes: Nodes) 
     """Ray itself waits for ever for a node that there is not, and tries addresses for minutes."""
     cards = add(bench, nodes, {"training.device": "cuda", "training.devices": "3"})
     cores = add(bench, nodes, {"training.ray_num_cpus": 3})
+    three = add(bench, nodes, {"training.ray_num_nodes": 3})
     nobody = add(bench, nodes, {"training.ray_address": "127.0.0.1:1"})
     other = add(bench, nodes, environment={"RAY_AUTH_TOKEN": "b" * 64})
     none = add(bench, nodes, environment={"RAY_AUTH_MODE": "disabled"})
@@ -267,11 +275,12 @@ def test_what_the_cluster_cannot_do_is_said_at_once(bench: Bench, nodes: Nodes) 
     expected = {
         cards.id: "No node of the cluster has 1 cores and 3 GPUs",
         cores.id: "No node of the cluster has 3 cores and 0 GPUs",
+        three.id: "2 nodes of the cluster have 1 cores and 0 GPUs, and the run asks for 3.",
         nobody.id: "Nobody answers at 127.0.0.1:1",
         other.id: "does not take this token",
         none.id: "does not take this token",
     }
-    for job in (cards, cores, nobody, other, none):
+    for job in (cards, cores, three, nobody, other, none):
         failed = bench.wait_state(job, "failed")
         assert expected[job.id] in (failed.error or "")
         assert failed.advice
@@ -337,6 +346,83 @@ def test_a_real_run_from_the_shell(nodes: Nodes, tmp_path: Path) -> None:
     assert (run.adapter / "adapter_model.safetensors").is_file()
     assert place_in_cluster(run) == os.uname().nodename
     assert f"Trains on the node {os.uname().nodename}." in done.stderr
+
+
+SHARED: dict[str, Any] = {
+    **SETTINGS,
+    "training.per_device_train_batch_size": 2,
+    "adapter.lora_dropout": 0.0,
+    "tracking.logging_steps": 1,
+}
+_TRAIN = """
+import sys
+from pathlib import Path
+from core.worker.training.run import run_training
+
+print(run_training(Path(sys.argv[1]), Path(sys.argv[2]), None))
+"""
+
+
+def trained(world: TinyWorld, nodes: Nodes, **more: Any) -> tuple[RunFolder, str]:
+    """A run that both nodes share, each with one process, and how it ended."""
+    settings = {"training.ray_address": nodes.address, "training.ray_num_nodes": 2}
+    run = world.run("shared", {**SHARED, **settings, **more})
+    run.events.touch()
+    done = subprocess.run(
+        [with_torch(), "-c", _TRAIN, run.root, world.root],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        cwd=ROOT,
+    )
+    return run, done.stdout
+
+
+def working(run: RunFolder) -> list[psutil.Process]:
+    """The processes on the nodes that work in a run's folder."""
+    found = psutil.process_iter(["cmdline"])
+    return [one for one in found if {str(run.root), "-m"} <= {*(one.info["cmdline"] or [])}]
+
+
+@pytest.mark.slow
+def test_two_nodes_share_a_run(nodes: Nodes, tmp_path: Path) -> None:
+    """They learn what one process does from the same rows."""
+    world = tiny_world(tmp_path)
+    run, said = trained(world, nodes)
+    assert "finished" in said
+    assert place_in_cluster(run) == f"{os.uname().nodename} + {os.uname().nodename}"
+    alone = world.run("alone", {**SHARED, "training.gradient_accumulation_steps": 2})
+    assert run_training(alone.root, world.root, None) == "finished"
+    assert losses(run) == pytest.approx(losses(alone), abs=1e-4)
+    assert not reports(run).exists()
+    until(lambda: not working(run))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lost", ["a process", "a node"])
+def test_a_shared_run_ends_with_what_it_lost(nodes: Nodes, tmp_path: Path, lost: str) -> None:
+    """The others would wait for it for ever."""
+    world = tiny_world(tmp_path)
+
+    def kill_on_second() -> None:
+        run = RunFolder(world.workspace.run("shared").root)
+        until(lambda: run.events.exists() and losses(run))
+        (companion,) = (one for one in working(run) if COMPANION in one.cmdline())
+        if lost == "a node":
+            companion.parent().kill()
+        else:
+            beneath = companion.children(recursive=True)
+            [one for one in beneath if RANK in one.cmdline()][-1].kill()
+
+    killer = threading.Thread(target=kill_on_second)
+    killer.start()
+    run, said = trained(world, nodes, **{"training.max_steps": 5000})
+    killer.join()
+    assert {
+        "a process": "Process 2 of 2 was killed (signal 9)",
+        "a node": "The cluster lost the run",
+    }[lost] in said
+    until(lambda: not working(run), lambda: working(run))
 
 
 def test_an_address_where_nobody_answers_is_marked_at_its_field(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Protocol
 from transformers import EarlyStoppingCallback, TrainerCallback
 
 from core.config import RunConfig
-from core.config.run import device_count
+from core.config.run import devices_on_a_node
 from core.data.record import Part
 from core.jobs.process import named
 from core.language import _
@@ -156,7 +156,7 @@ class Recipe:
             resolve.estimate_need(self.model, self.config),
             self.lengths(),
             device=start.device,
-            free=resolve.free_bytes(start.device, device_count(self.config)),
+            free=resolve.free_bytes(start.device, devices_on_a_node(self.config)),
         )
         fitted = ranks.agreed([self.fitted(one) for one in choices])
         start.config = start.reporter.chosen(self.config, fitted)

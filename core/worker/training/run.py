@@ -108,6 +108,7 @@ _QUIET: dict[str, Any] = {
     "training.max_steps": TRIAL_STEPS,
     "training.devices": "1",
     "training.ray_address": "",
+    "training.ray_num_nodes": 1,
     "training.strategy": "auto",
     "training.offload": False,
     "training.deepspeed": "",

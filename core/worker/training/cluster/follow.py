@@ -19,19 +19,21 @@ from typing import Any
 import core
 import core.worker.training.cluster.actor as sent
 from core.config import RunConfig
-from core.config.run import device_count
+from core.config.run import devices_on_a_node
 from core.errors import MemoryRanOut, TrainingError
 from core.jobs.events import Event, EventReader, EventWriter
 from core.jobs.job import ENDED
-from core.language import _, unpack
+from core.language import _, n_, unpack
 from core.progress import Stopped
 from core.runs.cluster import nobody_answers
+from core.worker.training.launch import MACHINES
 from core.workspace import RunFolder, Workspace, write_atomic
 
 NAMESPACE = "tunesmith"
 NOTE = "ray.json"
 """In a run's folder: its actor's name, and where in the events its attempt begins."""
 NODE = "core.worker.training.cluster.node"
+COMPANION = "core.worker.training.cluster.companion"
 _SECONDS_BETWEEN_LOOKS = 1.0
 # How long a run that is in the cluster is not given up where nobody answers, and how often tried.
 _SECONDS_TO_COME_BACK, _SECONDS_BETWEEN_TRIES = 600.0, 5.0
@@ -176,6 +178,7 @@ def _ask(run: RunFolder, workspace: Workspace, config: RunConfig, resume: Path |
     import ray
 
     cards, cores = _wanted(config), config.training.ray_num_cpus
+    nodes = config.training.ray_num_nodes
     name = f"{run.root.name}-{secrets.token_hex(4)}"
     offset = run.events.stat().st_size
     end_file(run).unlink(missing_ok=True)
@@ -183,6 +186,8 @@ def _ask(run: RunFolder, workspace: Workspace, config: RunConfig, resume: Path |
     asked = {
         "actor": name,
         "module": NODE,
+        "companion": COMPANION,
+        "machines": MACHINES,
         "end": end_file(run).name,
         "note": NOTE,
         "offset": offset,
@@ -192,33 +197,51 @@ def _ask(run: RunFolder, workspace: Workspace, config: RunConfig, resume: Path |
         "allowed": os.environ.get("TUNESMITH_ALLOW", ""),
         "checkpoint": str(resume or ""),
         "cards": cards,
+        "cores": cores,
+        "nodes": nodes,
     }
     ray.cloudpickle.register_pickle_by_value(sent)
-    kind = ray.remote(sent.Holder)
+    kind = ray.remote(sent.Holder if nodes == 1 else sent.HolderOfSeveral)
     return kind.options(
         name=name,
         namespace=NAMESPACE,
         lifetime="detached",
-        num_cpus=cores,
-        num_gpus=cards,
+        num_cpus=cores if nodes == 1 else 0,
+        num_gpus=cards if nodes == 1 else 0,
         max_restarts=0,
     ).remote(asked)
 
 
 def _wanted(config: RunConfig) -> int:
-    """How many cards the run takes. Raises TrainingError where no node has as much as it asks for:
-    Ray would wait for one for ever."""
+    """How many cards the run takes of each of its nodes. Raises TrainingError where too few nodes
+    have as much as it asks for: Ray would wait for them for ever."""
     import ray
 
     training = config.training
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     has_cards = any(node.get("GPU", 0) for node in nodes)
     on_cards = training.device == "cuda" or (training.device == "auto" and has_cards)
-    cards = device_count(config) if on_cards else 0
+    cards = devices_on_a_node(config) if on_cards else 0
     cores = training.ray_num_cpus
-    if any(node.get("GPU", 0) >= cards and node.get("CPU", 0) >= cores for node in nodes):
+    fit = [node.get("GPU", 0) >= cards and node.get("CPU", 0) >= cores for node in nodes]
+    if sum(fit) >= training.ray_num_nodes:
         return cards
     there = "; ".join(f"{node.get('CPU', 0):g} + {node.get('GPU', 0):g}" for node in nodes)
+    if any(fit):
+        raise TrainingError(
+            n_(
+                "{n} node of the cluster has {cores} cores and {cards} GPUs, and the run asks for "
+                "{nodes}. Its nodes have (cores + GPUs): {there}.",
+                "{n} nodes of the cluster have {cores} cores and {cards} GPUs, and the run asks "
+                "for {nodes}. Its nodes have (cores + GPUs): {there}.",
+                sum(fit),
+                cores=cores,
+                cards=cards,
+                nodes=training.ray_num_nodes,
+                there=there,
+            ),
+            _("Lower training.ray_num_nodes, or add such a node."),
+        )
     raise TrainingError(
         _(
             "No node of the cluster has {cores} cores and {cards} GPUs. Its nodes have (cores + "

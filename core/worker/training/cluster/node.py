@@ -25,7 +25,7 @@ _SECONDS_BETWEEN_LOOKS = 1.0
 
 def main(argv: Sequence[str], target: str = "core.worker.training.run:train_here") -> None:
     folder, root, *checkpoint = argv
-    threading.Thread(target=_end_with_holder, name="end-with-holder", daemon=True).start()
+    threading.Thread(target=end_with_holder, name="end-with-holder", daemon=True).start()
     run = RunFolder(Path(folder))
     try:
         resume = Path(checkpoint[0]) if checkpoint else None
@@ -43,7 +43,7 @@ def main(argv: Sequence[str], target: str = "core.worker.training.run:train_here
         os._exit(0)
 
 
-def _end_with_holder() -> None:
+def end_with_holder() -> None:
     """Nobody would stop a process whose actor was killed, and its cards would count as free."""
     holder = os.getppid()
     while os.getppid() == holder:
