@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 
 @pytest.mark.parametrize(
     "command",
-    [["ruff", "check", "."], ["ruff", "format", "--check", "."], ["mypy", "core"]],
+    [["ruff", "check", "."], ["ruff", "format", "--check", "."], ["mypy", "core", "webui"]],
     ids=" ".join,
 )
 def test_the_sources_pass(command: list[str]) -> None:

@@ -10,7 +10,7 @@ client.predict(api_name="/runs")
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import gradio as gr
 
@@ -21,6 +21,7 @@ from core.rules.presets import load_preset
 from webui import background
 from webui.context import App
 
+T = TypeVar("T")
 PUBLISHED = frozenset({"runs", "train"})
 
 
@@ -49,10 +50,11 @@ def _train(app: App, preset: str, dataset: str, settings: dict[str, Any]) -> Job
     task.done.wait()
     if task.error is not None:
         raise task.error
-    return task.result
+    job: Job = task.result
+    return job
 
 
-def _asked(answer: Callable[[], Any]) -> Any:
+def _asked(answer: Callable[[], T]) -> T:
     """What is wrong reaches the caller as it reaches a person: the message and what to do."""
     try:
         return answer()

@@ -74,7 +74,8 @@ class Page(gr.Blocks):
 
     async def process_api(self, *given: Any, **named: Any) -> dict[str, Any]:
         with speaking(self.language), _plain_errors():
-            return await super().process_api(*given, **named)
+            answer: dict[str, Any] = await super().process_api(*given, **named)
+            return answer
 
 
 def _shared() -> Shared:

@@ -472,7 +472,8 @@ def model_choices(app: App) -> list[tuple[str, str]]:
     """Label and value of every model: bases first, then each run with its checkpoints."""
     runs = trained_runs(app)
     names = dict.fromkeys([*(run.job.model for run in runs), next(iter(STARTER_MODELS))])
-    choices = [(_("Base: {name}", name=name), f"base::{name}") for name in names]
+    choices: list[tuple[str, str]] = []
+    choices += [(_("Base: {name}", name=name), f"base::{name}") for name in names]
     for label, run_id in run_choices(runs):
         run = next(item for item in runs if item.id == run_id)
         choices += [

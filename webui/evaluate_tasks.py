@@ -69,7 +69,7 @@ class TasksView:
         lists = _lists(self._folder(include)) if names else []
         known = [finished(self.app.answers.get(_key(one))) for one in lists]
         if None not in known:
-            check_names(names, [*chain(*known)])
+            check_names(names, [*chain(*filter(None, known))])
         return {
             "tasks": names,
             "include": include if names and include else None,

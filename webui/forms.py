@@ -68,7 +68,7 @@ _WORDS = {
 }
 
 
-_SPECIAL_WORDS = {
+_SPECIAL_WORDS: dict[str, Mapping[str, str]] = {
     "adapter.method": {
         "lora": "LoRA",
         "adalora": N_("AdaLoRA (ranks by importance)"),
@@ -383,7 +383,7 @@ def options(spec: FieldSpec) -> list[tuple[str, Any]]:
 def _word(spec: FieldSpec, choice: Any) -> str:
     if spec.path == "training.optim":
         return _(OPTIMIZERS[choice].label)
-    word = {**_WORDS, **_SPECIAL_WORDS.get(spec.path, {})}.get(str(choice))
+    word = _SPECIAL_WORDS.get(spec.path, {}).get(str(choice)) or _WORDS.get(str(choice))
     return _(word) if word else str(choice)
 
 

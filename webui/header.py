@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
@@ -35,12 +35,12 @@ def build(app: App, shared: Shared) -> None:
     if app.hardware.gpus:
         gr.Timer(GPU_SECONDS).tick(app.probe_again, **QUIET)
 
-    def refresh(shown: str):
+    def refresh(shown: str) -> Any:
         """Only what is new: the browser hands back what it shows."""
         fresh = render(app)
         return gr.skip() if fresh == shown else fresh
 
-    def open_run(event: gr.EventData):
+    def open_run(event: gr.EventData) -> Any:
         return event.run, shared.go("train")
 
     header.tick(

@@ -15,7 +15,7 @@ _SIZE, _LEFT, _TOP, _EDGE = 220, 34, 8, 30
 
 def drawn_curves(found: Report) -> str:
     """Empty where the report is from before there were curves."""
-    pictures = []
+    pictures: list[tuple[str, str]] = []
     if found.calibration:
         points = [(one.sureness, one.right) for one in found.calibration]
         told = [

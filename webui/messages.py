@@ -86,7 +86,7 @@ def progress(fraction: float | None, text: str) -> str:
     return f'<div class="progress"><div>{escape(text)}</div>{bar}</div>'
 
 
-def figures(items: Iterable[tuple[str, str] | tuple[str, str, str]]) -> str:
+def figures(items: Iterable[tuple[str, ...]]) -> str:
     """A strip of figures: (label, value) or (label, value, explanation on hover)."""
     cells = []
     for label, value, *title in items:

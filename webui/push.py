@@ -199,11 +199,10 @@ class _Push:
         return marks(self.form, [*_SPECS, *_CARD], {}, named)
 
     def _show_who(self, account: Account | None) -> dict[Component, Any]:
-        out = account is None
         return {
             self.who: _who(account),
-            self.token: gr.Textbox("", visible=out),
-            self.logout: gr.Button(visible=not out and not account.from_environment),
+            self.token: gr.Textbox("", visible=account is None),
+            self.logout: gr.Button(visible=bool(account and not account.from_environment)),
         }
 
     # -- wiring
@@ -263,7 +262,7 @@ def _planned(plan: Plan) -> str:
     kind = _("private") if plan.private else _("public")
     state = _("is there, {kind}", kind=kind) if plan.exists else _("is made, {kind}", kind=kind)
     branch = plan.branch if plan.branch_exists else _("{name} (new)", name=plan.branch)
-    facts = {
+    facts: dict[str, str] = {
         _("Repository"): f"{plan.repo_id} ({state})",
         _("Goes to"): _("a pull request to main") if plan.create_pr else branch,
         _("To send"): n_(

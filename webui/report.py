@@ -142,7 +142,8 @@ def _numbers(found: Report) -> str:
     sides: list[Mapping[str, Any]] = [before] if before else []
     sides += [*(other.numbers for other in found.others), found.tuned]
     kinds = {rule.name: rule.score for rule in found.rules}
-    first, more = [], []
+    first: list[str] = []
+    more: list[str] = []
     for key, metric in METRICS.items():
         number, lines = found.tuned.get(key), more if metric.of else first
         cells = [side.get(key) for side in sides]
@@ -252,10 +253,10 @@ def _pair(row: Row) -> str:
 
 
 def _row(row: Row) -> str:
-    sides = [(_("Expected"), row.expected, None)]
+    sides: list[tuple[str, str | None, list[str] | None]] = [(_("Expected"), row.expected, None)]
     base, tuned = _rewarded(_("Base"), row.base_reward), _rewarded(_("Tuned"), row.tuned_reward)
     sides += [(base, row.base, row.base_fields_right), (tuned, row.tuned, row.tuned_fields_right)]
-    columns = [
+    columns: list[tuple[str, str]] = [
         (label, _answer(text, row.expected, right))
         for label, text, right in sides
         if text is not None

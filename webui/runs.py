@@ -99,7 +99,7 @@ class _Runs:
 
     # -- handlers
 
-    def draw(self, sort: dict[str, Any], ticks: list[str], run_id: str, shown: str):
+    def draw(self, sort: dict[str, Any], ticks: list[str], run_id: str, shown: str) -> Any:
         """The table as it is now; nothing is sent when the browser has it already."""
         runs = list_runs(self.app.workspace, self.app.store)
         fresh = self.drawer.render(runs, **sort, ticked=ticks, selected=run_id) if runs else ""
@@ -107,7 +107,7 @@ class _Runs:
             return gr.skip(), gr.skip()
         return fresh, gr.Column(visible=not runs)
 
-    def show_detail(self, run_id: str):
+    def show_detail(self, run_id: str) -> Any:
         """Name, note and buttons of the selected run."""
         run, hidden = find_run(self.app, run_id), gr.Button(visible=False)
         if run is None:
@@ -119,14 +119,14 @@ class _Runs:
         )
         return gr.Column(visible=True), words, run.job.name, run.job.note, hidden, ""
 
-    def select(self, event: gr.EventData):
+    def select(self, event: gr.EventData) -> Any:
         return event.id
 
-    def tick(self, before: list[str], event: gr.EventData):
+    def tick(self, before: list[str], event: gr.EventData) -> Any:
         ticked = tables.tick(before, event)
         return ticked, gr.Column(visible=bool(ticked))
 
-    def compare(self, ticks: list[str], which: str, log: bool):
+    def compare(self, ticks: list[str], which: str, log: bool) -> Any:
         """The ticked runs' curves over one another, and the settings in which they differ."""
         runs = [run for run in list_runs(self.app.workspace, self.app.store) if run.id in ticks]
         lines = [
@@ -149,14 +149,14 @@ class _Runs:
             self.shared.tabs: self.shared.go("configure"),
         }
 
-    def act(self, event: gr.EventData):
+    def act(self, event: gr.EventData) -> Any:
         """A button in a row: stop, resume, or run next."""
         try:
             return _act(self.app, event.act, event.id)
         except TunesmithError as problem:
             return messages.error(problem)
 
-    def save_words(self, run_id: str, new_name: str, new_note: str):
+    def save_words(self, run_id: str, new_name: str, new_note: str) -> Any:
         try:
             rename_run(self.app.workspace, self.app.store, run_id, new_name)
             note_run(self.app.workspace, self.app.store, run_id, new_note)
@@ -164,7 +164,7 @@ class _Runs:
             return messages.error(problem)
         return messages.note(_("Saved."), "finished")
 
-    def ask_delete(self, run_id: str):
+    def ask_delete(self, run_id: str) -> Any:
         run = load_run(self.app.workspace, self.app.store, run_id)
         words: str = _(
             "This deletes {run} with its checkpoints, evaluations and exports ({size}).",
@@ -182,7 +182,7 @@ class _Runs:
             words = f"{words} {more}"
         return run_id, gr.Button(visible=True), messages.note(words, "stopped")
 
-    def delete_now(self, asked: str, run_id: str):
+    def delete_now(self, asked: str, run_id: str) -> Any:
         """Only the run that was asked about, should another have been selected since."""
         if asked != run_id:
             return gr.skip(), messages.note(_("Another run is selected now. Nothing was deleted."))

@@ -51,7 +51,7 @@ class _Serve:
                 self.codes = [
                     gr.Code(
                         label=label,
-                        language=language,  # type: ignore[arg-type]
+                        language=language,
                         lines=1,
                         interactive=False,
                         show_line_numbers=False,
@@ -112,7 +112,7 @@ class _Serve:
     def _facts(self, server: Server | None) -> str:
         if server is None:
             return ""
-        facts = {
+        facts: dict[str, str] = {
             _("Address"): f"{server.address}/v1",
             _("Engine"): server.engine,
             _("Models"): ", ".join(server.models),

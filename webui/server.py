@@ -98,7 +98,7 @@ def launch(
     root = "/" + root_path.strip("/") if root_path and root_path.strip("/") else ""
 
     def served() -> FastAPI:
-        return gr.mount_gradio_app(
+        app: FastAPI = gr.mount_gradio_app(
             FastAPI(openapi_url=None, routes=own_routes(root, workspace, pulse)),
             make(),
             path="/",
@@ -117,6 +117,7 @@ def launch(
             head=theme.late_head(),
             favicon_path=str(theme.LOGO),
         )
+        return app
 
     # No line for each request: the address that is opened first has the token in it.
     how = uvicorn.Config(

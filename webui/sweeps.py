@@ -4,7 +4,7 @@ of them over their settings."""
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import gradio as gr
@@ -168,5 +168,5 @@ def _marked(distinct: Sequence[float], place: Any) -> dict[str, Any]:
     return _ticks([place(value) for value in shown], [f"{value:.3g}" for value in shown])
 
 
-def _ticks(places: Sequence[float] | range, words: Sequence[str]) -> Mapping[str, Any]:
+def _ticks(places: Sequence[float] | range, words: Sequence[str]) -> dict[str, Any]:
     return {"tickvals": list(places), "ticktext": list(words)}

@@ -144,7 +144,7 @@ class TemplateChoice:
     def _filled(self, values: dict[str, Any], choices: list[Any] | None = None) -> str:
         """Configure's form with these values."""
         form = self.shared.form
-        return form.fill(values, {FIELD: choices} if choices else None)[form.filled]
+        return str(form.fill(values, {FIELD: choices} if choices else None)[form.filled])
 
     def open(self, lens_text: str) -> tuple[Any, ...]:
         """The text of the chosen template, to be changed."""

@@ -102,7 +102,7 @@ class _Train:
 
     # -- handlers
 
-    def open(self, run_id: str):
+    def open(self, run_id: str) -> Any:
         """The tab is opened or another run selected: the list, the run, whether it lives."""
         jobs = self.app.store.list(kind="train")
         if not jobs:
@@ -114,7 +114,7 @@ class _Train:
         selected = gr.skip() if chosen.id == run_id else chosen.id
         return gr.Dropdown(listed, value=chosen.id, visible=len(jobs) > 1), selected
 
-    def look(self, run_id: str, cursor: str):
+    def look(self, run_id: str, cursor: str) -> Any:
         """What is new of the run since this browser last drew it."""
         job = self.app.store.find(run_id) if run_id else None
         if job is None:
@@ -139,7 +139,7 @@ class _Train:
             (_("{name}: {text}", name=job.name or job.id, text=_state(job)), job.id) for job in jobs
         ]
 
-    def act(self, run_id: str, event: gr.EventData):
+    def act(self, run_id: str, event: gr.EventData) -> Any:
         """Stops the run, resumes it, or goes on with half the batch; what cannot be done is said
         where a run's outcome is said."""
         acts: dict[Any, Any] = {self.stop: stop_job, self.resume: resume_run}
@@ -217,13 +217,14 @@ def headline(job: Job, came: str = "", config: RunConfig | None = None, place: s
     """Name, state, what the run is made of and on how many devices; `came` says which runs it
     comes from, `place` which node of a cluster it is on."""
     devices = devices_text(config) if config else ""
+    step = step_text(config) if config else ""
     made_of = _("{model} on {dataset}", model=job.model, dataset=job.dataset)
     return (
         f'<div class="headline"><h2>{messages.escape(job.name or job.id)}</h2>'
         f"{messages.badge(job.state, job.signal)}"
         f'<span class="made-of">{messages.escape(made_of)}'
         + (f" {messages.escape(came)}" if came else "")
-        + (f' <b title="{messages.escape(step_text(config))}">{devices}</b>' if devices else "")
+        + (f' <b title="{messages.escape(step)}">{devices}</b>' if devices else "")
         + (f' <b title="{_("Ray cluster")}">{messages.escape(place)}</b>' if place else "")
         + f" <small>{messages.escape(job.id)}</small></span></div>"
     )
@@ -284,7 +285,7 @@ def figures(job: Job, live: LiveRun) -> str:
     speed = live.last("tokens_per_second")
     left = progress.get("eta_seconds")
     done = _("{step} of {total}", step=messages.count(step), total=messages.count(total))
-    items = [
+    items: list[tuple[str, ...]] = [
         (_("Step"), done if total else str(step)),
         (_("Epoch"), f"{epoch:.2f}" if isinstance(epoch, int | float) else "-"),
         (_("Loss"), messages.loss(live.last("loss")), _("On the rows it is learning from")),

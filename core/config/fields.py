@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import types
 import typing
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Union
 
@@ -144,7 +145,7 @@ class FieldSpec:
             self.exclusive_maximum,
         )
 
-    def shown(self, values: dict[str, Any]) -> bool:
+    def shown(self, values: Mapping[str, Any]) -> bool:
         """Whether the field matters, given the current value of each dotted path."""
         return all(_meets(values.get(path), wanted) for path, wanted in self.when.items())
 

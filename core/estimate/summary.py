@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -113,7 +113,7 @@ def summarize(
 
 
 def rows_of_trainer(
-    config: RunConfig, rows: int | None, token_counts: dict[str, Any] | None
+    config: RunConfig, rows: int | None, token_counts: Mapping[str, Any] | None
 ) -> int | None:
     """How many rows the trainer gets of so many rows of the data set: blocks where texts are
     joined or rows are packed, pieces where long ones are parted. None when that is not known; of

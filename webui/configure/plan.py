@@ -68,7 +68,7 @@ def card(
     waiting = counting is not None and not counting.done()
     # What is on auto a cluster's node chooses for itself.
     settled = config if config.training.ray_address else estimate.config or config
-    rows = {
+    rows: dict[str, str] = {
         _("Base model"): summary.base,
         _("Parameters"): _parameters(summary),
         _("Trained"): _trained(summary),

@@ -134,7 +134,8 @@ class RewardEditor:
         number = data[self.entry]
         is_new = number == NEW or not number.isdigit() or int(number) > len(entries)
         given = {"kind": data[self.kind]} if is_new else entries[int(number) - 1]
-        kind = given.get("kind") if given.get("kind") in KINDS else "json_valid"
+        kind = str(given.get("kind"))
+        kind = kind if kind in KINDS else "json_valid"
         specs = [*self.specs[kind], *self.shared_specs]
         values = {spec.name: given.get(spec.name, spec.default) for spec in specs}
         return {

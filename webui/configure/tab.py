@@ -221,7 +221,7 @@ class _Configure:
             self.preset: self.presets.offer(data[self.presets.purpose], data[self.preset]),
         }
 
-    def begin(self, data: dict[Component, Any], request: gr.Request) -> Iterator[dict]:
+    def begin(self, data: dict[Component, Any], request: gr.Request) -> Iterator[dict[Any, Any]]:
         """Starts the run; while its model is fetched, says how far that is."""
         try:
             config = self.form.config(data)

@@ -55,7 +55,7 @@ class Combining:
 
     # -- handlers
 
-    def show(self, ticked: list[str]):
+    def show(self, ticked: list[str]) -> Any:
         """A weight for each ticked data set; nothing with fewer than two."""
         infos = []
         for identity in ticked[:MOST]:
@@ -75,9 +75,9 @@ class Combining:
         """Puts them together; the new data set is then the selected one."""
         pairs = list(zip(data[self.chosen], (data[one] for one in self.weights), strict=False))
         weighted = [(identity, 0.0 if weight is None else weight) for identity, weight in pairs]
-        how = {"name": data[self.name] or None, "seed": int(data[self.seed] or 0)}
+        name, seed = data[self.name] or None, int(data[self.seed] or 0)
         try:
-            job = submit_combine(self.app.workspace, self.app.store, weighted, **how)
+            job = submit_combine(self.app.workspace, self.app.store, weighted, name=name, seed=seed)
         except TunesmithError as error:
             return {self.told: messages.error(error)}
         return {self.told: "", self.mine: job.id}

@@ -259,7 +259,8 @@ class DraftsView:
 
     def decide(self, data: dict[Component, Any], event: gr.EventData) -> dict[Any, Any]:
         """A button on a draft; then the task has other numbers."""
-        decided = self.pages.decide(*(data[one] for one in self.page), event)
+        dataset, task, which, first, desk = (data[one] for one in self.page)
+        decided = self.pages.decide(dataset, task, which, first, desk, event)
         return {**decided, **self.show_task(data[self.shared.dataset], data[self.task])}
 
     def decide_all(self, data: dict[Component, Any], event: gr.EventData) -> dict[Any, Any]:

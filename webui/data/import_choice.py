@@ -171,7 +171,7 @@ class ImportChoice:
             **self._after(found, form, mapping, system, fresh=True),
         }
 
-    def choose_column(self, data: dict[Component, Any]) -> dict[Any, Any]:
+    def choose_column(self, data: dict[Component, Any]) -> Any:
         """Another column or template: what is wrong with it, and what the rows become."""
         found, form = data[self.found], FORMS.get(data[self.form] or "")
         if found is None or form is None:

@@ -175,7 +175,7 @@ class ImportForm:
             self.discard: gr.Button(word, variant=look),
         }
 
-    def stop_or_discard(self, mine: str, found: Found | None):
+    def stop_or_discard(self, mine: str, found: Found | None) -> Any:
         """Stops the import that is going on; without one, what was brought is put away."""
         job = self._mine(mine)
         if job is None:

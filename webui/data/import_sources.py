@@ -210,7 +210,8 @@ def _inspect(
     }
     if _is_quick(source):
         return inspect_source(source, **how)
-    return call_isolated(inspect_source, source, tell=task.tell, **how)
+    report: SourceReport = call_isolated(inspect_source, source, tell=task.tell, **how)
+    return report
 
 
 def _is_quick(source: str) -> bool:

@@ -97,7 +97,7 @@ class Library:
             )
         return render(sets, damaged, **order, ticked=ticked, selected=dataset)
 
-    def detail(self, dataset: str, shown: str):
+    def detail(self, dataset: str, shown: str) -> Any:
         """Name and description of the chosen data set. What a person has typed, and what was said
         and asked of it, stays; of another set it is forgotten."""
         same, kept = dataset == shown, gr.skip()
@@ -112,10 +112,10 @@ class Library:
         typed = (kept, kept) if same else (info.name, info.description)
         return title, *typed, dataset, *said
 
-    def select(self, event: gr.EventData):
+    def select(self, event: gr.EventData) -> Any:
         return event.id
 
-    def rename(self, dataset: str, name: str, description: str):
+    def rename(self, dataset: str, name: str, description: str) -> Any:
         """Keeps name and description."""
         try:
             info = rename_dataset(self.app.workspace, dataset, name, description)
@@ -123,7 +123,7 @@ class Library:
             return messages.error(error), gr.skip()
         return messages.note(_("Saved."), "finished"), stamp(info)
 
-    def ask_delete(self, dataset: str):
+    def ask_delete(self, dataset: str) -> Any:
         """Says what would be gone, and offers to do it."""
         text = _("This deletes {dataset}, which cannot be opened.", dataset=dataset)
         try:
@@ -139,10 +139,10 @@ class Library:
         text = _("{what} It cannot be undone. Runs keep what they learned.", what=text)
         return dataset, gr.Button(visible=True), messages.note(text, "stopped")
 
-    def ask_delete_damaged(self, event: gr.EventData):
+    def ask_delete_damaged(self, event: gr.EventData) -> Any:
         return self.ask_delete(event.id)
 
-    def delete_now(self, asked: str, dataset: str):
+    def delete_now(self, asked: str, dataset: str) -> Any:
         """Deletes what was asked about; the selection moves on if it was that."""
         hidden = gr.Button(visible=False)
         try:

@@ -155,7 +155,7 @@ def _field(form: Form, name: str, report: SourceReport) -> dict[str, Any]:
     needed = name in form.required
     free = _is_free(form, name)
     if free:
-        choices = [(_("Names, separated by commas"), TEMPLATE)]
+        choices: list[tuple[str, str]] = [(_("Names, separated by commas"), TEMPLATE)]
     elif name in form.settings:
         said = _(_SETTINGS[name])
         choices = [(said.format(value=value), value) for value in form.settings[name]]

@@ -188,7 +188,8 @@ class RowsView:
             self.before: partial(self.turn, step=-PAGE),
             self.after: partial(self.turn, step=PAGE),
         }
-        return of_trigger(event, acts, self.show)(data)
+        done: Updates = of_trigger(event, acts, self.show)(data)
+        return done
 
     def show(self, data: dict[Component, Any]) -> Updates:
         """The page again, after another setting."""

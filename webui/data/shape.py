@@ -101,7 +101,7 @@ class ShapeView:
 
     # -- what is shown
 
-    def show(self, dataset: str):
+    def show(self, dataset: str) -> Any:
         """The steps, versions and recipe as they are now."""
         try:
             info = load_dataset_info(self.app.workspace, dataset)
@@ -119,7 +119,7 @@ class ShapeView:
             step_cards.recipe_link(info),
         )
 
-    def follow(self, dataset: str):
+    def follow(self, dataset: str) -> Any:
         """The rows may be others: all parts are told."""
         return *self.show(dataset), version_of(self.app, dataset)
 
@@ -149,7 +149,10 @@ class ShapeView:
     def act(self, dataset: str, event: gr.EventData, request: gr.Request) -> dict[Any, Any]:
         """A kind of step was chosen, or there was a click at one that is there."""
         self.trial.end(request.session_hash or "")
-        return of_trigger(event, {self.chooser: self.choose}, self.change)(dataset, event)
+        done: dict[Any, Any] = of_trigger(event, {self.chooser: self.choose}, self.change)(
+            dataset, event
+        )
+        return done
 
     def choose(self, dataset: str, event: gr.EventData) -> dict[Any, Any]:
         """The settings of a kind of step."""
@@ -208,7 +211,7 @@ class ShapeView:
     def mark_again(self, data: dict[Component, Any]) -> dict[Any, Any]:
         return self._mark(data, None)
 
-    def try_step(self, data: dict[Component, Any], request: gr.Request) -> Iterator[dict]:
+    def try_step(self, data: dict[Component, Any], request: gr.Request) -> Iterator[dict[Any, Any]]:
         """What the step would do to the first rows."""
         page = request.session_hash or ""
         self.trial.end(page)

@@ -189,9 +189,10 @@ class StatisticsView:
                 self.halt: gr.Button(visible=True),
                 self.ticker: gr.Timer(active=True),
             }
-        failed = task.error is not None and not task.stopped
         again: Updates = {self.count: gr.Button(visible=True)}
-        return {**again, self.state: messages.error(task.error)} if failed else again
+        if task.error is not None and not task.stopped:
+            again[self.state] = messages.error(task.error)
+        return again
 
     def _count_work(self, dataset: str, lens: Lens) -> Callable[[background.Task], None]:
         question = "core.worker.tokenizers:count_every_row", self.app.workspace, dataset, lens

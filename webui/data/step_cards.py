@@ -35,7 +35,7 @@ _GROUPS = (("quality", N_("Clean")), ("shape", N_("Shape")))
 def head(info: DatasetInfo) -> str:
     """From the rows that were imported to those there are now."""
     counts = info.counts
-    items = [
+    items: list[tuple[str, ...]] = [
         (
             _("Imported"),
             messages.count(counts.read - counts.dropped),
@@ -147,7 +147,7 @@ def flow(result: StepResult) -> str:
     """Rows in and out, how many it dropped and changed, also when that is none; or how many it
     moved to each part."""
     rows = _("{before:,} → {after:,} rows", before=result.rows_in, after=result.rows_out)
-    words = [(rows, "")]
+    words: list[tuple[str, str]] = [(rows, "")]
     if result.dropped or not result.parts:
         lost = _("{n:,} dropped", n=result.dropped)
         words.append((lost, "is-lost" if result.dropped else ""))
@@ -248,7 +248,8 @@ def differences(before: str, after: str) -> tuple[str, str]:
     """Both texts as HTML with the words marked that differ."""
     old, new = _WORD.findall(before), _WORD.findall(after)
     matcher = difflib.SequenceMatcher(None, old, new, autojunk=False)
-    left, right = [], []
+    left: list[str] = []
+    right: list[str] = []
     for kind, i, j, k, m in matcher.get_opcodes():
         if kind == "equal":
             same = messages.escape(_shortened("".join(old[i:j]), first=not left))

@@ -78,7 +78,7 @@ class _Data:
 
     # -- handlers
 
-    def open(self, dataset: str, lens_text: str, newest: Newest):
+    def open(self, dataset: str, lens_text: str, newest: Newest) -> Any:
         """The tab is opened, another data set selected or its rows changed: all that is known."""
         asked = newest.ask()
         found = {info.id: info for info in list_datasets(self.app.workspace)}
@@ -94,7 +94,7 @@ class _Data:
         selected = gr.skip() if chosen == dataset else chosen
         return gr.Dropdown(sets, value=chosen), selected, gr.Row(visible=fresh), *told
 
-    def tell(self, dataset: str, lens_text: str, newest: Newest):
+    def tell(self, dataset: str, lens_text: str, newest: Newest) -> Any:
         """The numbers on top again."""
         asked = newest.ask()
         told = self._told(dataset, lens_text)
@@ -191,7 +191,7 @@ def _first_steps() -> str:
 def numbers_html(info: DatasetInfo, counts: Mapping[str, Any] | None, counting: bool) -> str:
     """Rows kept, held out and dropped; tokens and the longest row when they are counted."""
     known = counts or {}
-    items = [
+    items: list[tuple[str, ...]] = [
         (_("Rows to learn"), messages.count(info.counts.train)),
         (_("Held out"), messages.count(info.counts.eval), _("For evaluation; never trained on")),
         (_("Dropped"), messages.count(info.counts.dropped + _by_steps(info)), _dropped_where(info)),
@@ -227,7 +227,7 @@ def _token_figures(known: Mapping[str, Any], waiting: str) -> list[tuple[str, st
         cut = n_("{n} row", "{n:,} rows", known.get("cut_rows") or 0)
         if about:
             tokens, cut = _("about {n}", n=tokens), _("about {n}", n=cut)
-    figures = [
+    figures: list[tuple[str, str, str]] = [
         (_("Tokens"), tokens, _("In one pass")),
         (_("Longest row"), longest, _("Before the cut")),
         (_("Cut"), cut, _("Rows that lose their end")),
