@@ -5,8 +5,11 @@ from __future__ import annotations
 
 import signal
 import sys
+import time
 from collections.abc import Callable
 from typing import Any
+
+import psutil
 
 from core.errors import JobError, TunesmithError
 from core.jobs.limits import Limit, limited
@@ -14,7 +17,9 @@ from core.jobs.process import WorkerContext, context, exit_with_parent, let_othe
 from core.language import _, language, use
 from core.progress import Tell
 
-_GRACE_SECONDS = 5.0
+# How long a process may take to end by itself: of its own time, for on a busy machine the others
+# come first, and at most.
+_GRACE_SECONDS, _MOST_SECONDS = 5.0, 60.0
 _SILENCE_SECONDS = 0.5
 
 
@@ -77,11 +82,24 @@ def received(pipe: Any, process: Any) -> tuple[str, Any]:
 def _end(process: Any) -> None:
     process.join(timeout=0.1)
     if process.is_alive():
+        used, last = _seconds_of(process), time.monotonic() + _MOST_SECONDS
         process.terminate()
-        process.join(timeout=_GRACE_SECONDS)
+        while process.is_alive() and time.monotonic() < last:
+            if _seconds_of(process) - used > _GRACE_SECONDS:
+                break
+            process.join(timeout=0.1)
     if process.is_alive():
         process.kill()
         process.join()
+
+
+def _seconds_of(process: Any) -> float:
+    """What a process has had of the processor."""
+    try:
+        times = psutil.Process(process.pid).cpu_times()
+    except psutil.Error:
+        return 0.0
+    return float(times.user + times.system)
 
 
 def _work(
