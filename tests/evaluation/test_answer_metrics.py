@@ -135,6 +135,14 @@ def test_a_writer_has_the_numbers_that_fit_and_no_others() -> None:
     assert list(found) == [key for key in METRICS if key in found]
 
 
+def test_every_number_can_be_written_as_json() -> None:
+    """numpy's own cannot: an evaluation of sentences would fail at its very end."""
+    answers = ["The cat sat on a mat today", *TEXTS[1:]]
+    found = numbers_of(Written(None, None, score_answers(answers, TEXTS, []), (), TEXTS, "", 1.0))
+    ends = [end for one in found.values() for end in (one.value, one.low, one.high)]
+    assert {type(end) for end in ends} <= {float, type(None)}
+
+
 def test_strange_answers_break_nothing() -> None:
     strange = ["", "\x00", "\ud83d\ude00" * 50, "<script>", '{"name": [}', "((((", "٣٤"]
     rows = Answered(strange, strange, pattern=".")

@@ -16,10 +16,11 @@ def with_interval(metric: object, rows: Answered) -> Estimate:
     assert isinstance(metric, Metric)
     expected, several = [list(rows.expected)], len(rows.answers) > 1
     score = metric.corpus_score(list(rows.answers), expected, n_bootstrap=RESAMPLES * several or 1)
-    value, half = score.score / 100, getattr(score, "_ci", 0.0) / 100
+    # Those of a resampled score are of numpy's own kind, which JSON does not know.
+    value, half = float(score.score) / 100, float(getattr(score, "_ci", 0.0)) / 100
     if not several:
         return Estimate(value)
-    middle = getattr(score, "_mean", score.score) / 100
+    middle = float(getattr(score, "_mean", score.score)) / 100
     return Estimate(value, max(0.0, middle - half), min(1.0, middle + half))
 
 
