@@ -196,7 +196,7 @@ def _by_rows(apart: Estimate, rows: Compared, total: int) -> list[str]:
         return [_("There is no difference on these rows.")]
     said = {"wins": rows.wins, "losses": rows.losses, "rows": total, "p": _p_value(rows.p_value)}
     told: list[str] = [
-        _("On {rows} rows it is better {wins} times and worse {losses} times (p {p}).", **said)
+        _("Of {rows} rows it is better on {wins} and worse on {losses} (p {p}).", **said)
     ]
     if not _has_zero(apart):
         size = {"points": abs(points), "low": low, "high": high}
@@ -216,8 +216,8 @@ def _by_judge(judged: Judged | None) -> list[str]:
     told |= {"ties": judged.ties, "p": _p_value(judged.p_value)}
     return [
         _(
-            "The judge {model} prefers it {wins} times, the other {losses} times, neither {ties} "
-            "times (p {p}).",
+            "The judge {model} prefers it on {wins} rows, the other on {losses}, neither on {ties} "
+            "(p {p}).",
             **told,
         )
     ]

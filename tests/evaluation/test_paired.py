@@ -38,7 +38,7 @@ def test_rows_are_counted_and_the_p_value_is_mcnemars_exact_one() -> None:
 
 def test_a_gain_that_is_sure() -> None:
     text = told(37, 14, 149)
-    assert "On 200 rows it is better 37 times and worse 14 times (p 0.0018)." in text
+    assert "Of 200 rows it is better on 37 and worse on 14 (p 0.0018)." in text
     assert "That is better by 11.5 points, 95 % interval +4." in text
 
 

@@ -433,7 +433,7 @@ def test_a_judge_is_asked_in_both_orders(
     endpoint.answer = reads
     result = evaluate(world, tuned, "j2", {"judge": "j", "rubric": "Only the truth."})
     assert (result["judged"]["wins"], result["judged"]["losses"]) == (6, 0)
-    assert "The judge j prefers it 6 times" in result["verdict"]
+    assert "The judge j prefers it on 6 rows" in result["verdict"]
     assert "Only the truth." in endpoint.bodies[-1]["messages"][0]["content"]
     lines = read_json_lines(tuned.evaluations / "j2" / "judged.jsonl")
     assert [line["verdict"] for line in lines] == ["win"] * 6
