@@ -348,6 +348,16 @@ def test_a_real_run_from_the_shell(nodes: Nodes, tmp_path: Path) -> None:
     assert f"Trains on the node {os.uname().nodename}." in done.stderr
 
 
+def test_who_follows_a_run_or_holds_its_place_imports_no_torch() -> None:
+    """Eight may be in the cluster at once, and each of them has another process on its node."""
+    program = (
+        "import sys, core.worker.training.cluster.follow, core.worker.training.cluster.node\n"
+        "print({'torch', 'trl', 'accelerate'} & {*sys.modules})"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT)
+    assert done.stdout.strip() == "set()", done.stderr
+
+
 SHARED: dict[str, Any] = {
     **SETTINGS,
     "training.per_device_train_batch_size": 2,

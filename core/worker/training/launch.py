@@ -30,6 +30,7 @@ from core.language import _, unpack
 from core.models.hardware import probe
 from core.rules import load_config
 from core.worker.training import ranks
+from core.worker.training.cluster.actor import MACHINES
 from core.worker.training.resume import BrokenCheckpoint, LackOfMemory
 from core.workspace import RunFolder, Workspace, write_atomic
 
@@ -39,8 +40,6 @@ _FILES = {"ddp": "multi_gpu", "fsdp": "fsdp2", **{f"zero{n}": f"zero{n}" for n i
 _DEATH = re.compile(r"rank\s*:\s*(\d+).*?\n\s*exitcode\s*:\s*(-\d+)")
 # What the launcher sends to those that are left when one has failed.
 _ENDED_BY_LAUNCHER = -int(signal.SIGTERM)
-MACHINES = "TUNESMITH_MACHINES"
-"""Which machine this one is of those that share a run, as `Machine` is written."""
 _SECONDS_BETWEEN_LOOKS = 0.5
 # How long those on other machines may take to end once one has failed, and to be told of.
 _SECONDS_TO_END, _SECONDS_TO_BE_SEEN = 30.0, 10.0

@@ -16,6 +16,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+MACHINES = "TUNESMITH_MACHINES"
+"""Set for a process of a run that several machines share: its machine's number, how many there are,
+and the first one's address."""
 _SECONDS_BETWEEN_LOOKS = 1.0
 # How long whoever asked may take to hear what is wrong.
 _SECONDS_TO_HEAR = 60.0
@@ -189,7 +192,7 @@ class HolderOfSeveral(Holder):
             where = f"{number} {len(self._shares)} {self._places[0]['address']}"
             module = self._asked["companion" if number else "module"]
             words = [] if number else self._words()
-            begun.append(share.begin.remote(module, words, {self._asked["machines"]: where}))
+            begun.append(share.begin.remote(module, words, {MACHINES: where}))
         ray.get(begun)
 
     def _code(self) -> int | None:

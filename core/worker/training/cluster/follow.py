@@ -26,7 +26,6 @@ from core.jobs.job import ENDED
 from core.language import _, n_, unpack
 from core.progress import Stopped
 from core.runs.cluster import nobody_answers
-from core.worker.training.launch import MACHINES
 from core.workspace import RunFolder, Workspace, write_atomic
 
 NAMESPACE = "tunesmith"
@@ -187,7 +186,6 @@ def _ask(run: RunFolder, workspace: Workspace, config: RunConfig, resume: Path |
         "actor": name,
         "module": NODE,
         "companion": COMPANION,
-        "machines": MACHINES,
         "end": end_file(run).name,
         "note": NOTE,
         "offset": offset,
