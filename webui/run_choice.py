@@ -13,6 +13,8 @@ from core.runs.records import RunSummary, list_runs, load_run
 from webui.choice import Dropdown
 from webui.context import CHOICE, App, Shared
 
+Listed = tuple[str, str | None]
+
 
 def find_run(app: App, run_id: str) -> RunSummary | None:
     """The run with this id; None when the URL names one that is not there (any more)."""
@@ -58,26 +60,40 @@ def run_picker(app: App, shared: Shared, tab: str) -> tuple[gr.Dropdown, gr.Drop
             [], label=_("Checkpoint"), elem_id=f"{tab}-checkpoint", scale=2, min_width=160
         )
 
-    whose = gr.State("")  # the run whose checkpoints are listed
+    whose = gr.State(("", None))  # the run whose checkpoints are listed, and the first of them
 
-    def offer(selected: str, shown: str, point: str | None) -> tuple[Any, Any, Any, str]:
-        """The lists as they are now; without a selection the newest run is taken. The checkpoint
-        stays as long as its run does."""
+    def offer(selected: str, shown: Listed, point: str | None) -> tuple[Any, Any, Any, Listed]:
+        """The lists as they are now; without a selection the newest run is taken."""
         runs = trained_runs(app)
         known = {item.id: item for item in runs}
         run_id = selected or (runs[0].id if runs else "")
-        points = checkpoint_choices(known.get(run_id))
-        names = [name for _title, name in points]
-        kept = point if run_id == shown and point in names else next(iter(names), None)
+        points, listed = points_of(run_id, known.get(run_id), shown, point)
         return (
             gr.Dropdown(run_choices(runs), value=run_id if run_id in known else None),
-            gr.Dropdown(points, value=kept),
+            points,
             # What is selected already is not selected again: by now it may be another.
             gr.skip() if run_id == selected else run_id,
-            run_id,
+            listed,
         )
+
+    def points_of(
+        run_id: str, found: RunSummary | None, shown: Listed, point: str | None
+    ) -> tuple[Any, Listed]:
+        """The checkpoints, and which one: one that was chosen stays as long as its run does; where
+        none was, the newest that there is by now."""
+        points = checkpoint_choices(found)
+        names = [name for _title, name in points]
+        newest = next(iter(names), None)
+        is_chosen = shown[0] == run_id and point in names and point != shown[1]
+        return gr.Dropdown(points, value=point if is_chosen else newest), (run_id, newest)
+
+    def follow(selected: str, shown: Listed, point: str | None) -> tuple[Any, Any]:
+        """While the tab is open: a run at work has another checkpoint, or has ended."""
+        points, listed = points_of(selected, find_run(app, selected), shown, point)
+        return (points, listed) if selected and listed != shown else (gr.skip(), gr.skip())
 
     lists = [run, checkpoint, shared.run, whose]
     shared.on_show(tab, offer, [shared.run, whose, checkpoint], lists)
+    shared.on_tick(follow, [shared.run, whose, checkpoint], [checkpoint, whose])
     run.input(lambda chosen: chosen or "", run, shared.run, **CHOICE)
     return run, checkpoint

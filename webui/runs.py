@@ -161,8 +161,9 @@ class _Runs:
             rename_run(self.app.workspace, self.app.store, run_id, new_name)
             note_run(self.app.workspace, self.app.store, run_id, new_note)
         except TunesmithError as problem:
-            return messages.error(problem)
-        return messages.note(_("Saved."), "finished")
+            return messages.error(problem), gr.skip()
+        _panel, title, *_rest = self.show_detail(run_id)
+        return messages.note(_("Saved."), "finished"), title
 
     def ask_delete(self, run_id: str) -> Any:
         run = load_run(self.app.workspace, self.app.store, run_id)
@@ -221,7 +222,9 @@ class _Runs:
         shared.opens("train", self.open)
         begun = {shared.form.filled, shared.dataset, shared.tabs, told}
         self.again.click(self.use_again, run, begun, **quiet)
-        self.save.click(self.save_words, [run, self.name, self.note], told, **quiet).then(**redraw)
+        words = [run, self.name, self.note]
+        saved = self.save.click(self.save_words, words, [told, self.title], **quiet)
+        saved.then(**redraw)
         self.delete.click(self.ask_delete, run, [self.deleting, self.confirm, told], **quiet)
         deleted = self.confirm.click(self.delete_now, [self.deleting, run], [run, told], **quiet)
         deleted.then(**redraw)

@@ -73,7 +73,10 @@ class _Serve:
         try:
             run = find_run(self.app, data[self.shared.run])
             if run is None:
-                raise TunesmithError(_("No run is selected."), _("Choose one in Runs."))
+                raise TunesmithError(
+                    _("No run is selected. What stands above the columns is talked to here alone."),
+                    _("Choose the run to serve in Runs."),
+                )
             settings = serve_settings(read_fields(_SPECS, self.form.held(data)))
             submit_server(self.app.workspace, self.app.store, run.id, settings)
         except ConfigError as problem:

@@ -16,7 +16,9 @@ from core.language import _
 # What the columns are called in files that people have.
 _QUESTION = ("question", "query", "prompt", "ctx", "input", "problem")
 _CHOICES = ("choices", "options", "endings")
-_ANSWER = ("answer", "answerKey", "answer_key", "label", "target", "gold", "answer_index")
+_ANSWER = ("answer", "answerKey", "answer_key", "target", "gold", "answer_index")
+# With choices it is the place of the right one; elsewhere it names a subject or a class.
+_LABEL = ("label",)
 _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
@@ -82,6 +84,8 @@ def read_benchmark(file: Path) -> tuple[list[Question], list[str]]:
 def _question(place: int, row: Row) -> Question:
     """Raises ValueError, which says what is wrong, for a row that is none."""
     asked, offered, key = (_first(row, names) for names in (_QUESTION, _CHOICES, _ANSWER))
+    if key is None and offered is not None:
+        key = _first(row, _LABEL)
     if asked is None or key is None:
         lacking = _QUESTION[0] if asked is None else _ANSWER[0]
         raise ValueError(_("it has no {column}", column=lacking))

@@ -45,6 +45,16 @@ def is_named(name: str) -> bool:
     return name.startswith(PREFIX)
 
 
+def why_no_name(name: str) -> str:
+    """Why nothing can have this name; "" of one that may be there, or is none of ModelScope's."""
+    try:
+        if is_named(name):
+            _parts(name)
+    except ModelError as error:
+        return str(error)
+    return ""
+
+
 def check(name: str) -> None:
     """Raises ModelError for what is no such name, and SetupError without the package."""
     _parts(name)

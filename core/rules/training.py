@@ -207,6 +207,18 @@ def _chain_rules(config: RunConfig) -> Iterator[Problem]:
 
 def _source_rules(config: RunConfig) -> Iterator[Problem]:
     name, revision = config.model.model_name_or_path.strip(), config.model.model_revision
+    if why := modelscope.why_no_name(name):
+        yield Problem("model.model_name_or_path", why)
+    elif "://" in name:
+        yield Problem(
+            "model.model_name_or_path",
+            _(
+                "{name} is an address. A model on the Hub is named by its owner and its name, such "
+                "as {example}.",
+                name=name,
+                example="HuggingFaceTB/SmolLM2-135M-Instruct",
+            ),
+        )
     if modelscope.is_named(name) and revision != "main":
         yield Problem(
             "model.model_revision",

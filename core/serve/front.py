@@ -113,6 +113,8 @@ class Front:
             raise Refused(
                 "The model's own number of dimensions is the only one.", param="dimensions"
             )
+        if route == CHAT:
+            _check_messages(body.get("messages"))
         return await _while_awaited(request, self._engine.answer(route, model, body))
 
     def _let_in(self, request: Request) -> None:
@@ -148,6 +150,24 @@ async def _body(request: Request) -> dict[str, Any]:
     if not isinstance(body, dict):
         raise Refused("The request is no JSON object.")
     return body
+
+
+def _check_messages(messages: Any) -> None:
+    """Raises Refused for a conversation that no model here can read."""
+    if not isinstance(messages, list) or not messages:
+        raise Refused("messages has to be a list of one or more.", param="messages")
+    for place, message in enumerate(messages):
+        where = f"messages.{place}"
+        if not isinstance(message, dict) or not isinstance(message.get("role"), str):
+            raise Refused(f"{where} has no role.", param=where)
+        parts = message.get("content")
+        for part in parts if isinstance(parts, list) else []:
+            kind = part.get("type") if isinstance(part, dict) else None
+            if kind not in ("text", "refusal"):
+                raise Refused(
+                    f"{where} has a part of type {kind!r}. The models here read text alone.",
+                    param=where,
+                )
 
 
 async def _while_awaited(request: Request, answer: Awaitable[Response]) -> Response:

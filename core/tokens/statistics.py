@@ -69,6 +69,8 @@ _SPLIT_FORMS = ("prompt-completion", "messages", "unpaired-preference")
 PERCENTILES = (50, 90, 95, 99)
 _ENOUGH = 0.99
 _SHORTEST_SUGGESTION = 128
+# So large a share of rows that no length makes whole may be left out of account.
+_FEW = 0.05
 _MOST_BINS = 24
 _LOG_FROM = 40
 """Lengths that differ by this factor are drawn on a logarithmic scale."""
@@ -283,7 +285,8 @@ def suggested_max_length(tally: Tally) -> dict[str, Any] | None:
     if not total:
         return None
     longest, value = max(total), _SHORTEST_SUGGESTION
-    while value < longest and not _keeps_enough(tally, value):
+    readable = _readable(tally)
+    while value < longest and not _keeps_enough(readable, value):
         value *= 2
     whole, kept = _kept(tally, value)
     reason = _(
@@ -293,7 +296,15 @@ def suggested_max_length(tally: Tally) -> dict[str, Any] | None:
     )
     if longest <= value:
         reason = _("No row is longer than {longest:,} tokens.", longest=longest)
-    if tally.limit and value > tally.limit:
+    if readable is not tally:
+        reason = _(
+            "It keeps {rows} of the rows whole. {share} are longer than the {limit:,} tokens that "
+            "the model reads: cut or drop those.",
+            rows=_percent(whole),
+            share=_percent(1 - _kept(tally, tally.limit or longest)[0]),
+            limit=tally.limit,
+        )
+    elif tally.limit and value > tally.limit:
         value = tally.limit
         whole, kept = _kept(tally, value)
         reason = _(
@@ -309,6 +320,21 @@ def suggested_max_length(tally: Tally) -> dict[str, Any] | None:
                 limit=value,
             )
     return {"value": value, "reason": reason, "rows_whole": whole, "tokens_kept": kept}
+
+
+def _readable(tally: Tally) -> Tally:
+    """Without rows that the model cannot read whole whatever the length, where they are few: their
+    many tokens would ask for its longest, which gains them nothing."""
+    limit, total = tally.limit, tally.lengths["total"]
+    over = sum(n for length, n in total.items() if limit and length > limit)
+    if not limit or not over or tally.form == "text" or over / total.total() > _FEW:
+        return tally
+    lengths = {**tally.lengths, "total": _up_to(total, limit)}
+    return tally.model_copy(update={"lengths": lengths, "sides": _up_to(tally.sides, limit)})
+
+
+def _up_to(counted: Counter[int], limit: int) -> Counter[int]:
+    return Counter({length: n for length, n in counted.items() if length <= limit})
 
 
 def _keeps_enough(tally: Tally, max_length: int) -> bool:

@@ -72,8 +72,10 @@ def test_what_is_no_question_is_told_with_its_line(tmp_path: Path) -> None:
     said = ["no answer", "'C' is none of its choices", "fewer than two", "are no list"]
     for place, (problem, words) in enumerate(zip(problems, said, strict=True), 2):
         assert problem.startswith(f"line {place}: ") and words in problem
-    with pytest.raises(DataError, match="line 1: it has no answer"):
-        read(tmp_path, bad[0])
+    # A label beside a question names its subject, or whether it is answered.
+    for row in (bad[0], {"prompt": "q", "completion": "Rome", "label": "geography"}):
+        with pytest.raises(DataError, match="line 1: it has no answer"):
+            read(tmp_path, row)
 
 
 @pytest.fixture(scope="module")

@@ -136,6 +136,14 @@ def test_what_cannot_be_answered_says_why(client: OpenAI, server: Server) -> Non
         ask(client, "taught", "a red cup " * 100)
     with pytest.raises(openai.BadRequestError, match="Text 0 has .* the model reads 1 to"):
         client.embeddings.create(model="taught", input="a red cup " * 300)
+    picture = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
+    for messages, told in (
+        ([{"role": "user", "content": [picture]}], "'image_url'. The models here read text alone"),
+        ([], "a list of one or more"),
+        ([{"content": "Hello"}], "has no role"),
+    ):
+        with pytest.raises(openai.BadRequestError, match=told):
+            client.chat.completions.create(model="taught", messages=messages)
     with pytest.raises(openai.BadRequestError, match="number of dimensions"):
         client.embeddings.create(model="taught", input="a red cup", dimensions=8)
     with pytest.raises(openai.BadRequestError):

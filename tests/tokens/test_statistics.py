@@ -237,6 +237,10 @@ def test_the_suggested_max_length_keeps_nearly_all_and_never_passes_the_models_l
     assert suggested and suggested["value"] == 2000
     assert suggested["reason"].startswith("The model reads no more than 2,000 tokens; 50 %")
     assert suggested_max_length(tally({})) is None
+    # What no length makes whole does not ask for the longest.
+    suggested = suggested_max_length(tally({76: 30, 24000: 1}, limit=8192))
+    assert suggested is not None and suggested["value"] == 128
+    assert "8,192 tokens that the model reads" in suggested["reason"]
 
 
 def test_of_plain_text_only_the_tokens_count() -> None:

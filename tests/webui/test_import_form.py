@@ -124,11 +124,13 @@ def test_files_dropped_together_are_counted_together_and_a_misfit_is_named(
     first = lines(tmp_path / "first.jsonl", row, {"prompt": "only"})
     second = lines(tmp_path / "second.jsonl", row, row)
     third = lines(tmp_path / "third.jsonl", {"weight": 3})
+    # Fit by itself, but the import reads all by the columns of the first.
+    other = lines(tmp_path / "other.jsonl", {"question": "a", "answer": "b"})
     task = background.Task()
-    found = look_at(workspace, [str(first), str(second), str(third)], task)
+    found = look_at(workspace, [*map(str, (first, second, third, other))], task)
     assert found.name == "first" and found.total_rows == 4
     assert found.report.problem_count == 1
-    assert [name for name, _ in found.wrong] == ["third.jsonl"]
+    assert [name for name, _ in found.wrong] == ["third.jsonl", "other.jsonl"]
     shown = import_sources.recognised(found)
     assert "Prompt and answer" in shown and "4 rows" in shown and "third.jsonl" in shown
     assert "line 2" in import_sources.would_drop(found.report)
@@ -143,6 +145,11 @@ def test_nothing_follows_what_was_found(workspace: Workspace, tmp_path: Path) ->
     request = SimpleNamespace(session_hash="page")
     *_, last = form.receive([str(path)], request)
     assert form.panel in last
+    # One of two files was taken out; then the other.
+    *_, last = form.look_again([str(path)], None, request)
+    assert last[form.choice.found].sources == [str(path)]
+    *_, last = form.look_again([], last[form.choice.found], request)
+    assert last[form.panel].visible is False
 
 
 def test_a_hub_data_set_becomes_one_text_and_a_wrong_share_is_refused() -> None:

@@ -60,6 +60,16 @@ class ImportForm:
         if files:
             yield from self._look(list(files), request)
 
+    def look_again(
+        self, files: list[str] | None, found: Found | None, request: gr.Request
+    ) -> Iterator[dict[Any, Any]]:
+        """One of the dropped files was taken out."""
+        if files:
+            yield {self.failure: ""}
+            yield from self._look(list(files), request)
+        else:
+            yield self.put_away(found, request)
+
     def receive_path(self, path: str, request: gr.Request) -> Iterator[dict[Any, Any]]:
         """A file or folder on this machine."""
         if path and path.strip():
@@ -214,6 +224,7 @@ class ImportForm:
         form = {self.panel, self.progress, self.mine, *self.buttons}
         seen = {self.failure, self.stop, *form, *choice.outputs}
         sources.drop.upload(self.receive, sources.drop, seen, **work)
+        sources.drop.delete(self.look_again, [sources.drop, choice.found], seen, **work)
         sources.drop.clear(self.put_away, choice.found, {self.stop, *form}, **quiet)
         sources.path.submit(self.receive_path, sources.path, seen, **work)
         gr.on(

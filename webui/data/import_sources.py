@@ -149,7 +149,10 @@ def look_at(
     totals, wrong = [first.total_rows], []
     for source in sources[1:]:
         try:
-            report = _inspect(workspace, source, task, form or first.form, mapping)
+            # As the import reads them: all by the columns of the first.
+            report = _inspect(
+                workspace, source, task, form or first.form, mapping or first.mapping or None
+            )
         except TunesmithError as error:
             wrong.append((Path(source).name, f"{error.message} {error.hint}"))
         else:
