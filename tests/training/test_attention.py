@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.nn.functional import scaled_dot_product_attention
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from core.errors import TrainingError
@@ -17,6 +18,7 @@ from core.worker.models.loading import attention_asked_for, open_model
 from core.worker.training.attention import (
     KNOWN,
     NAME,
+    attend_in_products,
     attend_rows,
     other_attention,
     use_row_attention,
@@ -90,6 +92,36 @@ def test_gradients_are_those_of_padded_attention() -> None:
     together(model).square().mean().backward()
     for name, parameter in model.named_parameters():
         torch.testing.assert_close(parameter.grad, expected[name], rtol=1e-3, atol=1e-7)
+
+
+def test_plain_products_attend_and_learn_as_torch_does() -> None:
+    """Two heads of the key, each for three of the query's."""
+    generator = torch.Generator().manual_seed(2)
+    given = [torch.randn(1, heads, 11, 8, generator=generator) for heads in (6, 2, 2)]
+    towards = torch.randn(1, 6, 11, 8, generator=generator)
+    found = []
+    for own in (False, True):
+        parts = [one.clone().requires_grad_() for one in given]
+        done = (
+            attend_in_products(*parts, 0.3)
+            if own
+            else scaled_dot_product_attention(*parts, is_causal=True, scale=0.3, enable_gqa=True)
+        )
+        done.backward(towards)
+        found.append([done.detach(), *(one.grad for one in parts)])
+    for ours, torchs in zip(*found, strict=True):
+        torch.testing.assert_close(ours, torchs, rtol=1e-4, atol=1e-6)
+
+
+def test_rows_in_16_bits_are_attended_as_in_32() -> None:
+    """Whichever way this machine's processor is quick in."""
+    generator = torch.Generator().manual_seed(3)
+    query, key, value = (torch.randn(1, heads, 25, 8, generator=generator) for heads in (4, 2, 2))
+    exact, _ = attend_rows(torch.nn.Identity(), query, key, value, None, row_lengths=LENGTHS)
+    narrow = (one.bfloat16() for one in (query, key, value))
+    found, _ = attend_rows(torch.nn.Identity(), *narrow, None, row_lengths=LENGTHS)
+    assert found.dtype == torch.bfloat16
+    torch.testing.assert_close(found.float(), exact, rtol=0.05, atol=0.05)
 
 
 def test_an_unknown_family_is_tried_before_it_is_trusted() -> None:
