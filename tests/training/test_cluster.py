@@ -30,7 +30,7 @@ from core.rules import parse_config
 from core.runs.cluster import place_in_cluster
 from core.runs.resume import resume_run
 from core.runs.submit import submit_run
-from core.worker.training.launch import reports
+from core.worker.training.launcher import reports
 from core.worker.training.run import run_training
 from core.workspace import RunFolder
 from tests.jobs.bench import ROOT, Bench
@@ -351,7 +351,7 @@ def test_a_real_run_from_the_shell(nodes: Nodes, tmp_path: Path) -> None:
 def test_who_follows_a_run_or_holds_its_place_imports_no_torch() -> None:
     """Eight may be in the cluster at once, and each of them has another process on its node."""
     program = (
-        "import sys, core.worker.training.cluster.follow, core.worker.training.cluster.node\n"
+        "import sys, core.worker.training.cluster.follow, core.worker.training.cluster.companion\n"
         "print({'torch', 'trl', 'accelerate'} & {*sys.modules})"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT)

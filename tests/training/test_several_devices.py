@@ -27,7 +27,8 @@ from core.jobs.store import Store
 from core.models.checkpoints import broken
 from core.rules import load_config, parse_config
 from core.runs.extend import train_longer
-from core.worker.training.launch import _outcome, launcher
+from core.worker.training.launch import _outcome
+from core.worker.training.launcher import launcher
 from core.worker.training.resume import BrokenCheckpoint, in_evaluation, ran_out
 from core.worker.training.run import run_training
 from core.worker.training.shares import RowsOnce, rows_left

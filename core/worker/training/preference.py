@@ -30,7 +30,7 @@ from core.worker.models.loading import DTYPES, open_trained, resolve_base
 from core.worker.training import ranks
 from core.worker.training.adapters import peft_config
 from core.worker.training.beginning import Beginning
-from core.worker.training.launch import reports
+from core.worker.training.launcher import reports
 from core.worker.training.recipe import Recipe, arguments, data_seed
 from core.worker.training.resolve import Choice
 from core.worker.training.rows import IDS, Made, Rows, load_rows

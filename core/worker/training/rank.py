@@ -22,7 +22,7 @@ from core.progress import Stopped
 from core.rules import load_config
 from core.worker.training import ranks, recipe
 from core.worker.training.advice import advise
-from core.worker.training.launch import reports
+from core.worker.training.launcher import LAUNCHED, reports
 from core.worker.training.resume import BrokenCheckpoint, in_evaluation, ran_out
 from core.worker.training.run import be_ready
 from core.workspace import RunFolder, Workspace, write_atomic
@@ -82,7 +82,7 @@ def _report(run: RunFolder, **end: Any) -> None:
 
 def _end_with_worker() -> None:
     """Nobody would stop a process whose worker, or whose launcher, was killed."""
-    pid, _colon, started = os.environ[ranks.VARIABLE].partition(":")
+    pid, _colon, started = os.environ[LAUNCHED].partition(":")
     launcher = os.getppid()
     while os.getppid() == launcher and same_process(int(pid), float(started)):
         time.sleep(_SECONDS_BETWEEN_LOOKS)

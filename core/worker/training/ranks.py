@@ -16,17 +16,16 @@ from accelerate.utils import broadcast_object_list, gather_object
 
 from core.config import RunConfig
 from core.rules.devices import ZERO
+from core.worker.training.launcher import LAUNCHED
 from core.workspace import RunFolder
 
-VARIABLE = "TUNESMITH_LAUNCHED"
-"""Set for the processes that `core.worker.training.launch` starts: which one watches them."""
 # The others wait while one downloads; one that dies ends all of them anyway.
 _PATIENCE = timedelta(days=1)
 
 
 def several() -> bool:
     """Whether this process is one of several."""
-    return VARIABLE in os.environ
+    return LAUNCHED in os.environ
 
 
 def number() -> int:

@@ -8,7 +8,7 @@ import threading
 from pathlib import Path
 
 from core.worker.training.cluster.node import end_with_holder
-from core.worker.training.launch import accompany
+from core.worker.training.launcher import accompany
 from core.workspace import RunFolder
 
 if __name__ == "__main__":
