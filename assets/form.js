@@ -14,7 +14,7 @@ tunesmith.form = (() => {
   // The parts' shares are asked for before a part that was not opened yet is drawn.
   function formOf(name, shares = []) {
     const form = forms[name] || (forms[name] = {
-      values: {}, choices: {}, edits: {}, count: 0, parts: [], marks: NONE, marksAt: 0, draft: null, recalled: "",
+      values: {}, choices: {}, edits: {}, count: 0, parts: [], open: new Set(), marks: NONE, marksAt: 0, draft: null, recalled: "",
     });
     for (const share of shares) form.values = { ...(share || {}).values, ...form.values };
     return form;
@@ -318,6 +318,11 @@ tunesmith.form = (() => {
     const part = { element, props, trigger, paths, fields, announced };
     form.parts = [...form.parts.filter((one) => one.element.isConnected), part];
     for (const field of Object.values(fields)) show(form, field);
+    // A fold that is drawn anew is as a person left it.
+    for (const fold of element.querySelectorAll("details.fold")) {
+      fold.open = form.open.has(fold.id);
+      fold.addEventListener("toggle", () => form.open[fold.open ? "add" : "delete"](fold.id));
+    }
     markPart(form, part);
     // Gradio may give a part that was just drawn its first value again, after something was typed.
     const toldAgain = () => {

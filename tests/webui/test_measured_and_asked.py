@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from tests.tiny_model import (
     tiny_tokenizer,
     tiny_world,
 )
+from tests.waiting import until
 from tests.webui.made_runs import make_run
 
 pytestmark = pytest.mark.e2e
@@ -203,7 +205,16 @@ def test_asked_side_by_side_and_what_follows(
     expect(page.locator("#chat-told")).to_contain_text("seed")
     seed.fill("")
     expect(box).to_have_value("a red cup")
-    box.press("Enter")
+
+    def is_asked() -> bool:
+        """A page that was told what is wrong hears nothing more for a moment."""
+        box.press("Enter")
+        with suppress(AssertionError):
+            expect(page.locator("#chat-told")).not_to_contain_text("seed", timeout=5000)
+            return True
+        return False
+
+    until(is_asked)
     expect(said).to_have_count(2)
     tuned = page.locator(".lane").nth(1)
     expect(tuned).to_contain_text('{"colour": "red", "thing": "cup"}')

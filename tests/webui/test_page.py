@@ -144,7 +144,9 @@ def test_a_setting_in_a_closed_fold_is_kept_and_a_preset_reaches_it(
     """Folded fields are not in the document; their values must not be lost for that."""
     visit(page, served, "?tab=configure")
     fold = page.locator("#fold-randomness .label-wrap")
-    fold.click()
+    # A click may meet the page while it still grows, and then meets nothing.
+    is_open = "label => label.parentElement.open"
+    until(lambda: fold.evaluate(is_open) or fold.click())
     page.locator("#field-training-seed textarea").fill("7")
     fold.click()
     expect(fold.locator("[data-note]")).to_have_attribute("data-note", "1 changed")
