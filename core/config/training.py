@@ -168,8 +168,8 @@ class TrainingSection(Section):
         pattern=r"^(auto|(\[[0-9a-fA-F:.]+\]|[^\s/:\[\]]+):\d{1,5})?$",
         max_length=255,
     )
-    """Where its head answers, such as 10.0.0.5:6379: the run waits for room there and trains on one
-    of its nodes, which all have the workspace under the same path. Empty: on this machine."""
+    """Where its head answers, such as 10.0.0.5:6379: the run waits for room there and trains on its
+    nodes, which all have the workspace under the same path. Empty: on this machine."""
 
     ray_num_cpus: int = knob(1, "Cores on a node of the cluster", group="Machine", ge=1, le=1024)
     """How many the run takes there for itself. Beside a card one or two are enough; training on a

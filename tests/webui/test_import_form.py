@@ -149,7 +149,7 @@ def test_nothing_follows_what_was_found(workspace: Workspace, tmp_path: Path) ->
     *_, last = form.look_again([str(path)], None, request)
     assert last[form.choice.found].sources == [str(path)]
     *_, last = form.look_again([], last[form.choice.found], request)
-    assert last[form.panel].visible is False
+    assert last[form.panel].visible is False and last[form.failure] == ""
 
 
 def test_a_hub_data_set_becomes_one_text_and_a_wrong_share_is_refused() -> None:

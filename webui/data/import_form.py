@@ -65,7 +65,6 @@ class ImportForm:
     ) -> Iterator[dict[Any, Any]]:
         """One of the dropped files was taken out."""
         if files:
-            yield {self.failure: ""}
             yield from self._look(list(files), request)
         else:
             yield self.put_away(found, request)
@@ -203,7 +202,7 @@ class ImportForm:
         """The files were taken out; an import that has begun goes on above the form."""
         self._throw_away(found)
         self.looks.leave(request.session_hash or "")
-        gone = {self.stop: gr.Button(visible=False), self.mine: ""}
+        gone = {self.stop: gr.Button(visible=False), self.mine: "", self.failure: ""}
         return {**self._busy(False), **self._open(False), **gone}
 
     def stop_look(self, request: gr.Request) -> None:
@@ -225,7 +224,7 @@ class ImportForm:
         seen = {self.failure, self.stop, *form, *choice.outputs}
         sources.drop.upload(self.receive, sources.drop, seen, **work)
         sources.drop.delete(self.look_again, [sources.drop, choice.found], seen, **work)
-        sources.drop.clear(self.put_away, choice.found, {self.stop, *form}, **quiet)
+        sources.drop.clear(self.put_away, choice.found, {self.failure, self.stop, *form}, **quiet)
         sources.path.submit(self.receive_path, sources.path, seen, **work)
         gr.on(
             [sources.look.click, sources.hub_id.submit],
