@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import re
 import shutil
 import signal
 import subprocess
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -31,6 +33,12 @@ from tests.e2e.serving import Served, cookie
 from tests.shown import shown
 from tests.waiting import LIMIT
 
+# What is started many times is compiled once, whatever is usual here.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+# Until all tests are found: what is imported for them stays, and to look for what could go takes a
+# third of the time.
+gc.disable()
 # No test reaches the Hub: what is missing must fail at once, not after a timeout.
 os.environ["HF_HUB_OFFLINE"] = "1"
 # Whatever the machine speaks.
@@ -112,6 +120,11 @@ def pytest_xdist_auto_num_workers() -> int:
     as fit: one and that (a server, a browser, a worker with torch) hold up to 3 GB."""
     cores = len(psutil.Process().cpu_affinity()) if psutil.LINUX else psutil.cpu_count() or 1
     return max(1, min(cores + 1, psutil.virtual_memory().total // 3_000_000_000))
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()
+    gc.enable()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

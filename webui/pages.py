@@ -13,6 +13,7 @@ import anyio.to_thread
 from fastapi import FastAPI
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from core.jobs.process import staying
 from core.language import language, speaking
 
 
@@ -22,7 +23,8 @@ class Pages:
     def __init__(self, make: Callable[[], FastAPI]) -> None:
         self._make = make
         self._first = language()
-        self._made = {self._first: make()}
+        with staying():
+            self._made = {self._first: make()}
         self._started: dict[str, asyncio.Task[ASGIApp]] = {}
         self._open: list[asyncio.Task[None]] = []
         self._ending = asyncio.Event()

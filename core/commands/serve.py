@@ -12,6 +12,7 @@ import shlex
 
 from core.commands.opening import open_workspace
 from core.commands.output import DONE, Output, UsageError
+from core.jobs.process import staying
 from core.language import _
 from core.workspace import Workspace, write_atomic
 
@@ -81,7 +82,8 @@ def run(args: argparse.Namespace, output: Output) -> int:
         )
     # By name: core has no import of webui, which is the layer above it. This is the one place
     # where the command line hands over to the page.
-    page = importlib.import_module("webui.app")
+    with staying():
+        page = importlib.import_module("webui.app")
     code = page.serve(
         workspace,
         host=args.host,

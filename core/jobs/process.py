@@ -8,11 +8,12 @@ no fork, they are spawned: the same functions, a slower start.
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from importlib import import_module
 from multiprocessing import parent_process
@@ -64,6 +65,7 @@ __all__ = [
     "named",
     "same_process",
     "start_time",
+    "staying",
 ]
 
 
@@ -94,6 +96,21 @@ def named(function: str | Callable[..., Any]) -> Callable[..., Any]:
 def call_named(function: str, *args: Any) -> Any:
     """What a process is started with: calls the function of this name there."""
     return named(function)(*args)
+
+
+@contextlib.contextmanager
+def staying() -> Iterator[None]:
+    """Around imports: what they make stays as long as the process.
+
+    To look again and again for what of it could go takes a fifth of the start of the page and two
+    fifths of torch's and TRL's, and in a fork copies every page that is looked at.
+    """
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def exit_with_parent() -> None:

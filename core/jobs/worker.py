@@ -22,7 +22,7 @@ from core.jobs.devices import CLUSTER, DATA
 from core.jobs.events import EventWriter, event_seconds, read_attempt
 from core.jobs.job import ENDED, read_record, update_record
 from core.jobs.kinds import KINDS
-from core.jobs.process import leave_server, let_others_first, named, start_time
+from core.jobs.process import leave_server, let_others_first, named, start_time, staying
 from core.language import _
 
 # Tells the job which device it was given, as it is called in this process: cpu, cuda or mps.
@@ -103,7 +103,9 @@ def _do(folder: Path, root: Path, resume_from: str | None, target: str | None) -
     arguments: list[Any] = [folder, root]
     if kind == "train":
         arguments.append(Path(resume_from) if resume_from else None)
-    state = named(target or KINDS[kind].target)(*arguments)
+    with staying():
+        work = named(target or KINDS[kind].target)
+    state = work(*arguments)
     if state not in ("finished", "stopped"):
         raise JobError(
             _("The {kind} job returned {state!r}, not how it ended.", kind=kind, state=state),

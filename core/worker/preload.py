@@ -14,6 +14,7 @@ import time
 
 import psutil
 
+from core.jobs.process import staying
 from core.models.hardware import probe
 
 # Asks the driver's library instead of the CUDA runtime whether there is a device: bitsandbytes
@@ -67,4 +68,5 @@ def preload(names: tuple[str, ...] = MODULES) -> dict[str, float]:
 
 
 share_cores()
-SECONDS = preload()
+with staying():
+    SECONDS = preload()

@@ -13,8 +13,11 @@ from typing import Any
 # A server may reach its Hub. Before the libraries look.
 os.environ.pop("HF_HUB_OFFLINE", None)
 
-import core.commands.serve  # noqa: E402, F401
-import webui.app  # noqa: E402, F401
+from core.jobs.process import staying  # noqa: E402
+
+with staying():
+    import core.commands.serve  # noqa: F401
+    import webui.app  # noqa: F401
 from core.cli import main  # noqa: E402
 from core.jobs.forkserver import WorkerContext, WorkerProcess, _Server  # noqa: E402
 from core.jobs.process import call_named, context, exit_with_parent, leave_server  # noqa: E402

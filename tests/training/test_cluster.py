@@ -44,7 +44,7 @@ if find_spec("ray") is None:
     pytest.skip("Ray is not installed", allow_module_level=True)
 
 COMPANION = "core.worker.training.cluster.companion"
-RANK = "core.worker.training.rank"
+RANK = "core.worker.rank"
 TOKEN = secrets.token_hex(32)
 # Ray tells no one of its use, asks for a token, and takes 127.0.0.1 for what it is.
 ENVIRONMENT = {

@@ -1,6 +1,6 @@
 """A run on several devices: `accelerate launch` starts a process for each, which is
-`core.worker.training.rank`, and this one, the job's worker, waits for their end and tells it. Of a
-run that several machines share it is on the first one, and `accompany` on each of the others."""
+`core.worker.rank`, and this one, the job's worker, waits for their end and tells it. Of a run that
+several machines share it is on the first one, and `accompany` on each of the others."""
 
 from __future__ import annotations
 

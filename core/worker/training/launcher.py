@@ -27,6 +27,8 @@ from core.workspace import RunFolder, write_atomic
 LAUNCHED = "TUNESMITH_LAUNCHED"
 """Set for the processes that are started here: which one watches them."""
 SECONDS_BETWEEN_LOOKS = 0.5
+# It waits only: what of its imports could go is not worth looking for.
+_LAUNCH = "import gc; gc.disable(); from accelerate.commands.launch import main; main()"
 _FILES = {"ddp": "multi_gpu", "fsdp": "fsdp2", **{f"zero{n}": f"zero{n}" for n in (1, 2, 3)}}
 
 
@@ -82,7 +84,7 @@ def _heard(run: RunFolder) -> dict[str, Any]:
 def start(
     config: RunConfig, machine: Machine, words: Sequence[str], log: BinaryIO
 ) -> subprocess.Popen[bytes]:
-    command = [*launcher(config, machine), "-m", "core.worker.training.rank", *words]
+    command = [*launcher(config, machine), "-m", "core.worker.rank", *words]
     return subprocess.Popen(command, env=_environment(config), stdout=log, stderr=log)
 
 
@@ -101,7 +103,7 @@ def launcher(config: RunConfig, machine: Machine = Machine()) -> list[str]:
     the strategy, or with the person's own file for DeepSpeed."""
     training, count = config.training, device_count(config)
     strategy = "ddp" if training.strategy == "auto" else training.strategy
-    command = [sys.executable, "-m", "accelerate.commands.launch"]
+    command = [sys.executable, "-c", _LAUNCH]
     if training.deepspeed:
         # A file of accelerate's that says nothing of DeepSpeed: what both say is refused.
         command += ["--config_file", str(_configs() / "single_gpu.yaml"), "--use_deepspeed"]

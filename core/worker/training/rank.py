@@ -1,6 +1,5 @@
-"""`python -m core.worker.training.rank FOLDER WORKSPACE [CHECKPOINT]`: one of the processes of a
-run on several devices, started by accelerate for `core.worker.training.launch`. How it ended stands
-in the .ranks/ of the run."""
+"""One of the processes of a run on several devices (`core.worker.rank`), started by accelerate for
+`core.worker.training.launch`. How it ended stands in the .ranks/ of the run."""
 
 from __future__ import annotations
 
@@ -87,7 +86,3 @@ def _end_with_worker() -> None:
     while os.getppid() == launcher and same_process(int(pid), float(started)):
         time.sleep(_SECONDS_BETWEEN_LOOKS)
     os._exit(1)
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])
