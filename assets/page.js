@@ -179,7 +179,7 @@ tunesmith.table = (element, trigger) => {
     const head = at("sort"), page = at("first"), act = at("act"), row = at("id");
     if (head) trigger("input", { sort: head.sort });
     else if (page) trigger("input", { first: Number(page.first) });
-    else if (act) trigger("apply", { act: act.act, id: act.id });
+    else if (act) trigger(act.act === "again" ? "retry" : "apply", { act: act.act, id: act.id });
     else if (row && !event.target.closest("label, input")) trigger("select", { id: row.id });
   });
   element.addEventListener("change", (event) => {

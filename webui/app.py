@@ -72,6 +72,12 @@ class Page(gr.Blocks):
         self._queue.sleep_when_free = 0.01
         self.language = language()
 
+    def handle_streaming_diffs(self, *given: Any, **named: Any) -> list[Any]:
+        """When a handler that yields has ended, Gradio sends its last answer once more: what was
+        typed since would be lost."""
+        data: list[Any] = super().handle_streaming_diffs(*given, **named)
+        return [gr.skip()] * len(data) if named["final"] else data
+
     async def process_api(self, *given: Any, **named: Any) -> dict[str, Any]:
         with speaking(self.language), _plain_errors():
             answer: dict[str, Any] = await super().process_api(*given, **named)

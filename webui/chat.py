@@ -199,32 +199,42 @@ class _Chat:
             return
         yield from self._asked(data, prompt, request)
 
-    def act(self, data: Updates, request: gr.Request, event: gr.EventData) -> Iterator[Updates]:
-        """A button at a turn: a mark, a correction, the question once more or in other words."""
-        talk: Conversation | None = data[self.talk]
-        lane, place = (int(part) for part in str(event.id).split("."))
-        if talk is None or lane >= len(talk.lanes) or place >= len(talk.lanes[lane].turns):
-            return  # it is another conversation by now
+    def again(self, data: Updates, request: gr.Request, event: gr.EventData) -> Iterator[Updates]:
+        """The question of a turn once more."""
+        talk, lane, place = self._turn(data, event)
+        if talk is None:
+            yield {self.told: gr.skip()}
+            return
+        yield from self._asked(data, talk.back_to(place), request)
+
+    def act(self, data: Updates, event: gr.EventData) -> Updates:
+        """A button at a turn: a mark, a correction, the question in other words."""
+        talk, lane, place = self._turn(data, event)
+        if talk is None:
+            return {self.marking: gr.skip()}
         turn, act = talk.lanes[lane].turns[place], str(event.act)
-        if act == "again":
-            yield from self._asked(data, talk.back_to(place), request)
-            return
         if act == "rewrite":
-            yield {self.prompt: talk.back_to(place), **self._drawn(talk)}
-            return
+            return {self.prompt: talk.back_to(place), **self._drawn(talk)}
         if act == "edit":
-            yield {
+            return {
                 self.marking: (lane, place),
                 self.corrected: turn.edited or turn.content,
                 self.correcting: gr.Column(visible=True),
             }
-            return
         if act == "better":
             talk.prefer(lane, place)
         elif act in ("up", "down"):
             turn.mark = "" if turn.mark == act else act  # type: ignore[assignment]
         save_conversation(self.app.workspace, talk)
-        yield {**self._drawn(talk), self.found: self.count(data[self.form])}
+        return {**self._drawn(talk), self.found: self.count(data[self.form])}
+
+    def _turn(self, data: Updates, event: gr.EventData) -> tuple[Conversation | None, int, int]:
+        """The conversation, and in it the column and turn whose button was clicked; no conversation
+        where it is another by now."""
+        talk: Conversation | None = data[self.talk]
+        lane, place = (int(part) for part in str(event.id).split("."))
+        known = talk and lane < len(talk.lanes) and place < len(talk.lanes[lane].turns)
+        return talk if known else None, lane, place
 
     def correct(self, data: Updates) -> Updates:
         talk, at = data[self.talk], data[self.marking]
@@ -429,13 +439,9 @@ class _Chat:
             concurrency_limit=None,
             **quiet,
         )
-        self.view.apply(
-            self.act,
-            {*self.inputs, self.form},
-            {*asking, self.marking, self.corrected, self.found},
-            concurrency_limit=None,
-            **quiet,
-        )
+        self.view.retry(self.again, self.inputs, asking, concurrency_limit=None, **quiet)
+        changed = {*asking, self.marking, self.corrected, self.found}
+        self.view.apply(self.act, {self.talk, self.form}, changed, **CHOICE)
         correction = {self.talk, self.marking, self.corrected, self.form}
         corrected = {self.talk, self.view, self.export, self.correcting, self.marking, self.found}
         self.keep.click(self.correct, correction, corrected, **quiet)

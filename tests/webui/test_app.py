@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import gradio as gr
 import pytest
 
 from tests.webui.fakes import fake_app
 from webui.api import PUBLISHED
-from webui.app import build
+from webui.app import Page, build
 from webui.context import DATA_PARTS, TABS
 
 SILENT = (gr.HTML, gr.State, gr.Timer, gr.Markdown, gr.Button, gr.DownloadButton)
@@ -132,6 +134,36 @@ def test_a_handler_that_is_sent_rubbish_answers_with_a_sentence(page: gr.Blocks)
         assert "makes no sense" in caught.value.message
         called += 1
     assert called > 50
+
+
+@pytest.mark.parametrize(("kind", "told_last"), [(gr.Blocks, "b"), (Page, gr.skip())])
+def test_what_a_handler_yields_is_told_once(kind: type[gr.Blocks], told_last: Any) -> None:
+    """Gradio tells the last of it again when the handler has ended, over what was typed by then.
+    Where it does so no more, the way around it in Page can go."""
+
+    def words(_word: str) -> Iterator[str]:
+        yield "a"
+        yield "b"
+
+    with kind(analytics_enabled=False) as made:
+        box = gr.Textbox()
+        box.submit(words, box, box)
+    function = made.fns[0]
+
+    async def answers() -> list[Any]:
+        iterator, told = None, []
+        while True:
+            answer = await made.process_api(
+                function, ["x"], iterator=iterator, session_hash="one", event_id="one"
+            )
+            told += answer["data"]
+            iterator = answer["iterator"]
+            if not answer["is_generating"]:
+                return told
+
+    first, second, last = asyncio.run(answers())
+    assert first == "a" and second == [["replace", [], "b"]]
+    assert last == told_last
 
 
 def test_every_tab_ticks_once_it_is_drawn(page: gr.Blocks) -> None:
