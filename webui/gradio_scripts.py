@@ -51,6 +51,14 @@ FAULTS = {
         r"async set_event_args\((\w+),(\w+)\)\{",
         r"\g<0>if(!Object.keys(\2).length)return()=>{};",
     ),
+    # The components of a fold that was opened are told a frame later what they were when the page
+    # was made, over what was typed into them by then. Each is asked first, as elsewhere.
+    "what is typed at once is undone": Fault(
+        "core-",
+        r"(async update_visibility.*?await this\.(#\w+)\(\w+\.id,\w+\).*?"
+        r"requestAnimationFrame\(\w+\)\);for\(let (\w+) of \w+\))(this\.#\w+\(\3\))",
+        r"\1{await this.\2(\3.id,\3);\4}",
+    ),
     # A component is searched for through the whole tree, again and again. Good for a tree whose
     # branches stay, as here, where nothing is made by gr.render.
     "no index of components": Fault(

@@ -17,6 +17,7 @@ from starlette.routing import Route
 from starlette.testclient import TestClient
 
 from tests.e2e.serving import Served
+from tests.webui.frames import LATE_FRAMES
 from webui.gradio_scripts import ASSETS, FAULTS, GradioScripts, mended
 
 WORDS = "<html><head><title>T</title></head>" + "<p>many words</p>" * 1000
@@ -141,3 +142,21 @@ def test_ours_are_there_before_a_component_is_drawn(
         page.goto(served.address, wait_until="commit")
     late[0].continue_()
     expect(page.locator("#rows .row-card").first).to_be_visible()
+
+
+@pytest.mark.e2e
+def test_what_is_typed_at_once_into_a_fold_stays(
+    page: Page, serve: Callable[..., Served], workspace: Path
+) -> None:
+    served = serve(workspace, "--port", "7968")
+    page.goto(f"{served.address}/?tab=chat")
+    expect(page.locator("#chat-prompt")).to_be_visible()
+    page.evaluate(LATE_FRAMES)
+    page.get_by_text("System prompt and sampling").click()
+    heat = page.locator("#chat-temperature input[type=number]")
+    longest = page.locator("#chat-max_new_tokens input")
+    heat.fill("0")
+    longest.fill("24")
+    # The frame in which Gradio tells the fold's components, and the one after.
+    page.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+    assert (heat.input_value(), longest.input_value()) == ("0", "24")
