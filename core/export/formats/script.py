@@ -14,7 +14,9 @@ from core.language import N_, _
 from core.methods import Makes
 from core.models.trained import TrainedModel
 
-_DEFAULT_LORA = ("default", "gaussian")
+# Kinds of adapter, and beginnings of a LoRA, that need nothing but their config.
+_KINDS = ("none", "lora", "loha", "lokr", "vera", "oft", "ia3")
+_BEGINNINGS = ("default", "gaussian", "pissa", "olora")
 
 
 class Script(Format):
@@ -79,9 +81,6 @@ def _beyond(config: RunConfig) -> str | None:
         return _("This run goes on from another one, which a script cannot repeat.")
     if config.vocabulary.new_tokens:
         return _("This run added tokens to its model: there is no script for that yet.")
-    if config.training.packing:
-        return _("This run packed its rows: there is no script for that yet.")
-    is_plain = adapter.init_lora_weights in _DEFAULT_LORA and not adapter.loraplus_lr_ratio
     if method.makes != "writer" and adapter.quantization != "none":
         return _("This run trained a head on a quantized base: there is no script for that yet.")
     best = config.evaluation.metric_for_best_model
@@ -90,7 +89,8 @@ def _beyond(config: RunConfig) -> str | None:
             "This run chose its best checkpoint by {metric}, which a script does not measure.",
             metric=best,
         )
-    if adapter.method not in ("lora", "none") or (adapter.method == "lora" and not is_plain):
+    begins_otherwise = adapter.method == "lora" and adapter.init_lora_weights not in _BEGINNINGS
+    if adapter.method not in _KINDS or begins_otherwise:
         kind = _(NAMES[adapter.method])
         return _("This run trained {kind} in a way that has no script yet.", kind=kind)
     if optimizer.extra or optimizer.module or optimizer.low_rank:

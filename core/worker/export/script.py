@@ -73,7 +73,7 @@ ${code}trainer = $trainer(
     processing_class=tokenizer,
 $more
 )
-trainer.train()
+${after}trainer.train()
 trainer.save_model(f"{given.output}/final")
 trainer.save_state()
 ''')
@@ -115,9 +115,15 @@ class _Source:
 
 
 def _texts(source: _Source, part: Part) -> Iterable[_Row]:
-    from core.worker.training.text import sft_rows
+    from core.worker.training.text import packed, sft_rows
 
-    found: Iterable[_Row] = source.read(sft_rows, part).dataset
+    rows, training = source.read(sft_rows, part), source.config.training
+    found: Iterable[_Row] = rows.dataset
+    if training.packing and part == "train":
+        found = packed(rows, training.max_length, training.packing_strategy)
+    elif training.packing and training.packing_strategy == "bfd":
+        # With the column that packed rows have.
+        found = [row | {"seq_lengths": [len(row["input_ids"])]} for row in rows.dataset]
     return found
 
 
@@ -450,6 +456,7 @@ def script(source: _Source, base: Base) -> str:
         code=f"\n\n{code.strip()}\n\n\n" if code else "",
         trainer="Trained" if "class Trained(" in code else trainer,
         more=_lines(more),
+        after=_after(config),
     )
     return text.replace("$imports", _imports(text, {package: (trainer, method.arguments.name)}))
 
@@ -464,7 +471,16 @@ _NAMES = {
     "accelerate": ("PartialState",),
     "datasets": ("load_dataset",),
     "modelscope_hub": ("HubApi",),
-    "peft": ("LoraConfig", "get_peft_model"),
+    "peft": (
+        "IA3Config",
+        "LoHaConfig",
+        "LoKrConfig",
+        "LoraConfig",
+        "OFTConfig",
+        "VeraConfig",
+        "get_peft_model",
+    ),
+    "peft.optimizers": ("create_loraplus_optimizer",),
     "torch.utils.data": ("Sampler",),
     "transformers": (
         "AutoModelForCausalLM",
@@ -556,6 +572,35 @@ def _loading(source: _Source) -> str:
     return "\n".join(lines)
 
 
+_FLOATS = """\
+for parameter in trainer.model.parameters():
+    if parameter.requires_grad:
+        parameter.data = parameter.data.float()  # this kind of adapter was not made for less
+"""
+_TWO_RATES = """\
+kind, options = trainer.get_optimizer_cls_and_kwargs(args, trainer.model)
+trainer.optimizer = create_loraplus_optimizer(
+    trainer.model,
+    kind,
+    loraplus_lr_ratio=$ratio,
+    loraplus_weight_decay=args.weight_decay,
+    loraplus_lr_embedding=args.learning_rate,
+    **options,
+)
+"""
+
+
+def _after(config: RunConfig) -> str:
+    """Code between the trainer's making and its first step, as core.worker.training.adapters."""
+    adapter, method = config.adapter, config.training_method
+    if adapter.is_adapter and adapter.method != "lora" and method.makes == "writer":
+        small = adapter.quantization != "none" or config.training.precision != "fp32"
+        return _FLOATS if small else ""
+    if adapter.method == "lora" and adapter.loraplus_lr_ratio is not None:
+        return Template(_TWO_RATES).substitute(ratio=repr(adapter.loraplus_lr_ratio))
+    return ""
+
+
 def _bits(bits: Any) -> str:
     if not bits.load_in_4bit:
         return "load_in_8bit=True"
@@ -583,6 +628,8 @@ def _settings(source: _Source) -> dict[str, Any]:
         given.setdefault("max_length", None)
     if method.fills_blocks:
         given["padding_free"] = config.text.documents == "apart"
+    elif config.training.packing:  # the rows are packed already
+        given["padding_free"] = config.training.packing_strategy == "bfd"
     if method.compares:
         given["eval_on_start"] = measures
     del given["output_dir"], given["disable_tqdm"]
