@@ -8,6 +8,7 @@ import shutil
 import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import httpx2 as httpx
@@ -21,12 +22,14 @@ from core.errors import ModelError
 from core.jobs.events import read_events
 from core.jobs.job import read_record
 from core.jobs.task import Task
+from core.models.hardware import probe
 from core.models.trained import find_trained
 from core.serve.examples import command_of_vllm, curl, python, vllm_command
 from core.serve.front import EMBEDDINGS
 from core.serve.servers import endpoint_key, servers
 from core.serve.settings import serve_settings
 from core.setup import extras
+from core.worker.llama_cpp import memory
 from core.worker.llama_cpp.kept import kept, kept_base
 from core.worker.serve import run as run_module
 from core.worker.serve.asked import find_asked
@@ -180,6 +183,24 @@ def test_without_llama_cpp_transformers_answers_and_says_how_to_get_it(
         (one,) = json.loads(bytes(told.body))["data"]
         assert one["embedding"] == pytest.approx(mean_state(adapter, "a red cup"), abs=1e-2)
     engine.close()
+
+
+def test_a_conversation_that_the_memory_does_not_hold(
+    serving: Serving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Other programs would be ended for it, or the machine stand still. transformers needs more."""
+    little = replace(probe(), memory_available_bytes=10_000_000)
+    monkeypatch.setattr(memory, "probe", lambda: little)
+    run = serving.workspace.run("taught")
+    folder = run.root / "servers" / "too-long"
+    folder.mkdir(parents=True)
+    settings = serve_settings({"context": 100_000})
+    asked = find_asked(serving.workspace, run, ["final"], settings, lambda share, message: None)
+    with pytest.raises(
+        ModelError, match=r"llama.cpp needs .* GB of memory; 0.0 GB are free"
+    ) as told:
+        run_module._open(asked, Task(folder))
+    assert "a shorter longest conversation" in told.value.hint
 
 
 def test_a_server_whose_llama_cpp_died_has_failed(serving: Serving) -> None:

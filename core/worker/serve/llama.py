@@ -27,6 +27,7 @@ from core.serve.front import CHAT, COMPLETIONS, EMBEDDINGS, Refused, ServedModel
 from core.tokens.prompts import end_of_answer_ids, prompt_ids
 from core.worker.llama_cpp import gguf_files
 from core.worker.llama_cpp.kept import kept_adapter, kept_base, kept_whole
+from core.worker.llama_cpp.memory import slots
 from core.worker.llama_cpp.process import ALIAS, EACH_ITS_OWN, end, open_server
 from core.worker.models.loading import open_trained, tokenizer_of
 from core.worker.serve.asked import Asked
@@ -43,7 +44,8 @@ _ENDED = "The model's server was stopped."
 
 
 class LlamaEngine:
-    """One process of llama.cpp. Raises ExportError where it cannot answer as the run's model."""
+    """One process of llama.cpp. Raises ExportError where it cannot answer as the run's model, and
+    ModelError where the memory holds not even one conversation."""
 
     routes = (CHAT, COMPLETIONS, EMBEDDINGS)
     why = ""
@@ -54,15 +56,23 @@ class LlamaEngine:
         file, adapters = self._files(asked, kind)
         asked.tell(0.8, _("Loading the model"))
         tokenizer = tokenizer_of(asked.first, str(asked.base))
-        known = describe_model(asked.base).max_position_embeddings
+        known = describe_model(asked.base)
+        longest = asked.settings.context
+        context = min(longest, known.max_position_embeddings or longest)
+        width = (known.key_value_size or 0) * (known.num_layers or 0)
+        try:
+            at_once = slots(file, width, context, _AT_ONCE)
+        except ExportError as error:  # transformers needs more
+            hint = _("Set a shorter longest conversation, take q8_0, or end other programs.")
+            raise ModelError(error.message, hint) from error
         key = secrets.token_hex(16)
         self._process, address = open_server(
             file,
             adapters,
             key=key,
             applied=False,
-            context=min(asked.settings.context, known or asked.settings.context),
-            at_once=_AT_ONCE,
+            context=context,
+            at_once=at_once,
             template=tokenizer.chat_template or _NO_TEMPLATE,
             beside_others=True,
             embeddings=True,
