@@ -21,6 +21,13 @@ from starlette.routing import Route
 
 CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
 EMBEDDINGS, CLASSIFY = "/v1/embeddings", "/v1/classify"
+# OpenAI's own.
+_BOUNDS = {
+    "temperature": (0, 2),
+    "top_p": (0, 1),
+    "presence_penalty": (-2, 2),
+    "frequency_penalty": (-2, 2),
+}
 _ROUTES = (CHAT, COMPLETIONS, EMBEDDINGS, CLASSIFY)
 # What a web server says of a client that did not wait for its answer.
 _GONE = 499
@@ -115,6 +122,8 @@ class Front:
             )
         if route == CHAT:
             _check_messages(body.get("messages"))
+        if route in (CHAT, COMPLETIONS):
+            _check_numbers(body)
         return await _while_awaited(request, self._engine.answer(route, model, body))
 
     def _let_in(self, request: Request) -> None:
@@ -168,6 +177,19 @@ def _check_messages(messages: Any) -> None:
                     f"{where} has a part of type {kind!r}. The models here read text alone.",
                     param=where,
                 )
+
+
+def _check_numbers(body: dict[str, Any]) -> None:
+    """Raises Refused for settings of an answer that mean nothing: an engine would take them."""
+    for name, (least, most) in _BOUNDS.items():
+        value = body.get(name)
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if value is not None and not (is_number and least <= value <= most):
+            raise Refused(f"{name} has to be a number from {least} to {most}.", param=name)
+    for name in ("max_tokens", "max_completion_tokens"):
+        value = body.get(name)
+        if value is not None and (type(value) is not int or value < 1):
+            raise Refused(f"{name} has to be a whole number from 1 on.", param=name)
 
 
 async def _while_awaited(request: Request, answer: Awaitable[Response]) -> Response:

@@ -144,6 +144,13 @@ def test_what_cannot_be_answered_says_why(client: OpenAI, server: Server) -> Non
     ):
         with pytest.raises(openai.BadRequestError, match=told):
             client.chat.completions.create(model="taught", messages=messages)
+    for wrong, told in (
+        ({"temperature": -1}, "temperature has to be a number from 0 to 2"),
+        ({"top_p": "all"}, "top_p has to be a number"),
+        ({"max_tokens": 0}, "max_tokens has to be a whole number"),
+    ):
+        with pytest.raises(openai.BadRequestError, match=told):
+            client.completions.create(model="taught", prompt="a red", **wrong)  # type: ignore[call-overload]
     with pytest.raises(openai.BadRequestError, match="number of dimensions"):
         client.embeddings.create(model="taught", input="a red cup", dimensions=8)
     with pytest.raises(openai.BadRequestError):
