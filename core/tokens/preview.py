@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from core.data.record import DatasetInfo
-from core.data.rowfile import read_slice
+from core.data.rowfile import rows_at
 from core.data.rowtext import texts
 from core.errors import DataError
 from core.language import _
@@ -36,29 +36,29 @@ def preview_rows(
     judgement or labels in words, answer: the reference answer of a prompt, or None. notes: what
     else a person should know of how the row is rendered.
     """
-    path = info.rows_path(part)
     split = split_marks(template_text(tokenizer), tokenizer)
+    found = rows_at(info.rows_path(part), indices)
     shown = []
     for index in indices:
-        rows = read_slice(path, index, 1) if index >= 0 else []
-        if not rows:
+        row = found.get(index)
+        if row is None:
             missing = DataError(
                 _("There is no row {row} in the {part} part.", row=index, part=part)
             )
             shown.append(_seen({}, [Side("", missing)], tokenizer, lens.max_length))
             continue
         sides = sides_of_rows(
-            rows,
+            [row],
             tokenizer,
             max_length=None,
             learn=lens.learning,
             system_prompt=lens.system_prompt,
         )[0]
-        seen = _seen(rows[0], sides, tokenizer, lens.max_length)
+        seen = _seen(row, sides, tokenizer, lens.max_length)
         seen["notes"] = [
-            *_notes(rows[0], tokenizer, split),
-            *_notes_on_loss(rows[0], lens),
-            *_notes_on_thoughts(rows[0], sides, tokenizer),
+            *_notes(row, tokenizer, split),
+            *_notes_on_loss(row, lens),
+            *_notes_on_thoughts(row, sides, tokenizer),
         ]
         shown.append(seen)
     return shown

@@ -14,8 +14,8 @@ import gradio as gr
 from gradio.components import Component
 
 from core.data.record import DatasetInfo
-from core.data.registry import load_dataset_info, read_rows
-from core.data.rowfile import find_rows, release_memory
+from core.data.registry import load_dataset_info
+from core.data.rowfile import find_rows, release_memory, rows_at
 from core.errors import TunesmithError
 from core.language import N_, _
 from core.tokens.lens import Lens
@@ -322,8 +322,7 @@ class RowsView:
             return {self.rows: _nothing(look)}
         if look.how == AS_TOKENS:
             return self._through(look, info, places)
-        read = partial(read_rows, self.app.workspace, look.dataset, look.part)
-        found = [row for place in places for row in read(place, 1)]
+        found = list(rows_at(info.rows_path(look.part), places).values())
         words = look.words if look.where.found is not None else ""
         return {self.rows: row_cards.rows(found, places, words)}
 

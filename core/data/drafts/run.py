@@ -29,7 +29,7 @@ from core.data.drafts.tasks import (
     tally_of,
 )
 from core.data.registry import load_dataset_info
-from core.data.rowfile import iter_rows, read_slice
+from core.data.rowfile import iter_rows, rows_at
 from core.data.values import Unusable
 from core.errors import DataError, TunesmithError
 from core.jobs.process import named
@@ -324,7 +324,8 @@ class _Work:
                 seeds = chance.sample(places, size)
             else:
                 seeds = [order[(number * size + i) % len(order)] for i in range(size)]
-            rows = [read_slice(path, seed, 1)[0] for seed in seeds]
+            found = rows_at(path, seeds)
+            rows = [found[seed] for seed in seeds]
             wanted = max(min(settings.rows_per_request, self._wants()), 1)
             try:
                 ask = word_request(

@@ -10,7 +10,7 @@ from typing import Any, Generic, TypeVar
 from core.config import RunConfig
 from core.data.record import DatasetInfo
 from core.data.registry import load_dataset_info
-from core.data.rowfile import read_slice
+from core.data.rowfile import rows_at
 from core.errors import DataError
 from core.evaluation.report import Note, note
 from core.language import _
@@ -110,11 +110,9 @@ def held_out(
         notes.append(note("training_rows"))
     indices, path = spread(total, max_rows), info.rows_path(part)
     part = part if learned else OTHER_ROWS
-    if len(indices) == total:
-        return HeldOut(info, part, indices, read_slice(path, 0, total), notes)
-    notes.append(note("spread", measured=len(indices), total=total))
-    rows = [row for i in indices for row in read_slice(path, i, 1)]
-    return HeldOut(info, part, indices, rows, notes)
+    if len(indices) < total:
+        notes.append(note("spread", measured=len(indices), total=total))
+    return HeldOut(info, part, indices, list(rows_at(path, indices).values()), notes)
 
 
 def load_eval_set(

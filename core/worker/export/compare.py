@@ -13,7 +13,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from core.data.record import DatasetInfo, Part
-from core.data.rowfile import read_slice
+from core.data.rowfile import rows_at
 from core.evaluation.scoring import field_rules, score_answers
 from core.models.labels import Labels, labels_of
 from core.models.trained import TrainedModel
@@ -129,10 +129,8 @@ class Comparison(ABC):
             return []
         part: Part = "eval" if self.info.counts.eval else "train"
         path = self.info.rows_path(part)
-        if not spread_evenly:
-            return read_slice(path, 0, most)
-        places = spread(getattr(self.info.counts, part), most)
-        return [row for place in places for row in read_slice(path, place, 1)]
+        places = spread(getattr(self.info.counts, part), most) if spread_evenly else range(most)
+        return list(rows_at(path, places).values())
 
     def texts(self) -> list[str]:
         found = [row["text"] for row in self.held_out(_MOST_TEXTS, "text", "labelled-text")]
