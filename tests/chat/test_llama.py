@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
 
 import pytest
@@ -47,10 +48,27 @@ def load(opened: list[Models], world: TinyWorld, *columns: Column) -> Models:
     return models
 
 
-def answer(voice: llama.LlamaVoice | Voice, settings: ChatSettings = GREEDY) -> str:
-    prompt = voice.prompt([{"role": "user", "content": ASKED}])
+def answer(
+    voice: llama.LlamaVoice | Voice, settings: ChatSettings = GREEDY, asked: str = ASKED
+) -> str:
+    prompt = voice.prompt([{"role": "user", "content": asked}])
     tokens = voice.tokens(prompt, settings, voice.room(prompt, settings.max_new_tokens))
     return str(voice.tokenizer.decode([one for one in tokens if one is not None]))
+
+
+def test_what_the_base_read_is_not_taken_for_what_an_adapter_reads(
+    world: TinyWorld, opened: list[Models]
+) -> None:
+    """llama.cpp kept what it had read for earlier requests, whichever adapter had read it: of long
+    prompts the tuned model answered the second and all after it from what its base made of them."""
+    chance = random.Random(0)
+    words = "red green blue black cup door hat box the what is it".split()
+    asked = [" ".join(chance.choices(words, k=60)) for _ in range(4)]
+    (alone,) = load(opened, world, Column("tuned-run")).voices
+    base, tuned = load(opened, world, Column(base="tiny"), Column("tuned-run")).voices
+    own = [answer(alone, asked=text) for text in asked]
+    of_base = [answer(base, asked=text) for text in asked]
+    assert [answer(tuned, asked=text) for text in asked] == own != of_base
 
 
 def test_one_process_answers_for_a_base_and_each_adapter_on_it(

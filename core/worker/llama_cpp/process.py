@@ -128,6 +128,9 @@ def serve(given: str) -> None:
     params.use_jinja = True
     params.verbosity = 1 if options["quiet"] else 2  # errors; warnings, too
     params.endpoint_slots = True
+    # What it read for an earlier request it would take for one with another adapter, too
+    # (server-context.cpp: prompt_load asks for the tokens alone), and up to 8 GB of it.
+    params.cache_ram_mib = 0
     if options["embeddings"]:
         params.embedding = True
         params.pooling_type = xllamacpp.llama_pooling_type.LLAMA_POOLING_TYPE_MEAN
