@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any
 
@@ -131,8 +131,6 @@ def _wire_selection(page: gr.Blocks, app: App, shared: Shared) -> None:
         trigger_mode="multiple",
         **QUIET,
     )
-    # The fork server imports torch for the first worker meanwhile; it takes some seconds.
-    page.load(app.scheduler.warm, None, None, **QUIET)
 
 
 @contextmanager
@@ -154,6 +152,14 @@ def _plain_errors() -> Iterator[None]:
     except Exception as error:
         log.exception("a handler failed")
         raise gr.Error(_(_FAULT)) from error
+
+
+def _looked_at(app: App, pulse: Pulse) -> str:
+    """What a page that is open is told each second. The fork server imports torch for the first
+    worker meanwhile; it takes some seconds."""
+    with suppress(OSError):  # whoever starts a worker says why there is none
+        app.scheduler.warm()
+    return pulse.mark()
 
 
 def serve(
@@ -186,7 +192,7 @@ def serve(
             key=Key(secret, auth) if secret else None,
             root_path=root_path,
             workspace=workspace,
-            pulse=Pulse(app.store).mark,
+            pulse=partial(_looked_at, app, Pulse(app.store)),
         )
         token = "" if auth else secret
         app.scheduler.served_at(address, token)
