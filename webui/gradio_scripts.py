@@ -8,6 +8,7 @@ and a component that is drawn by then runs its script without ours.
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass
 from functools import cache
@@ -95,13 +96,31 @@ def mended(name: str) -> bytes | None:
     return text.encode()
 
 
-class GradioScripts:
-    """Middleware inside Gradio's own, with what stands first in the head of each page. Gradio
-    compresses what has a file's ending, which the page has not: it goes out at an eighth of its
-    size."""
+# As Gradio asks for it: what was fetched in another way is fetched twice.
+_LINKS = {"js": 'rel="modulepreload"', "css": 'rel="preload" as="style" crossorigin'}
 
-    def __init__(self, app: ASGIApp, head: str = "") -> None:
-        self.app, self.head = app, f"<head>{head}".encode()
+
+def announced(page: gr.Blocks) -> str:
+    """Links that have the browser fetch at once what the page's components consist of. Gradio asks
+    for it when its own script has begun and has read the page."""
+    core = next((path.read_text("utf-8") for path in ASSETS.glob("core-*.js")), "")
+    listed = re.search(r"m\.f=(\[[^\]]*\])", core)
+    files: list[str] = json.loads(listed[1]) if listed else []
+    needed: set[int] = set()
+    for kind in {block.get_block_name() for block in page.blocks.values()}:
+        known = re.search(rf"[{{,]{kind}:\{{(?:(?!\)\}}).)*?\bcomponent:.*?\[([\d,]*)\]", core)
+        needed.update(int(place) for place in known[1].split(",") if place) if known else None
+    names = [files[place].removeprefix("./") for place in sorted(needed)]
+    return "".join(f'<link {_LINKS[one.rpartition(".")[2]]} href="assets/{one}">' for one in names)
+
+
+class GradioScripts:
+    """Middleware inside Gradio's own, with what stands first and last in the head of each page.
+    Gradio compresses what has a file's ending, which the page has not: it goes out at an eighth of
+    its size."""
+
+    def __init__(self, app: ASGIApp, head: str = "", last: str = "") -> None:
+        self.app, self.head, self.last = app, f"<head>{head}".encode(), f"{last}</head>".encode()
         self.page = GZipMiddleware(self._with_head, compresslevel=4)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -125,6 +144,7 @@ class GradioScripts:
             elif start is not None:
                 first, start = start, None
                 body = message["body"].replace(b"<head>", self.head, 1)
+                body = body.replace(b"</head>", self.last, 1)
                 if not message.get("more_body"):
                     MutableHeaders(scope=first)["content-length"] = str(len(body))
                 await send(first)

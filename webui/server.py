@@ -14,6 +14,7 @@ import webbrowser
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import gradio as gr
@@ -36,7 +37,7 @@ from core.language import _, n_
 from core.workspace import Workspace, write_atomic
 from webui import theme
 from webui.gate import ANY_ADDRESS, Gate, Hosts, Key
-from webui.gradio_scripts import GradioScripts
+from webui.gradio_scripts import GradioScripts, announced
 from webui.pages import Pages
 
 FIRST_PORT = 7860
@@ -98,11 +99,12 @@ def launch(
     root = "/" + root_path.strip("/") if root_path and root_path.strip("/") else ""
 
     def served() -> FastAPI:
+        page = make()
         app: FastAPI = gr.mount_gradio_app(
             FastAPI(openapi_url=None, routes=own_routes(root, workspace, pulse)),
-            make(),
+            page,
             path="/",
-            app_kwargs={"middleware": [Middleware(GradioScripts, theme.head())]},
+            app_kwargs={"middleware": [Middleware(GradioScripts, theme.head(), announced(page))]},
             server_name=host,
             server_port=port,
             root_path=root,
@@ -120,12 +122,8 @@ def launch(
         return app
 
     # No line for each request: the address that is opened first has the token in it.
-    how = uvicorn.Config(
-        Gate(Pages(served), hosts, key, root),
-        log_level="warning",
-        access_log=False,
-        proxy_headers=False,
-    )
+    quiet: dict[str, Any] = {"log_level": "warning", "access_log": False}
+    how = uvicorn.Config(Gate(Pages(served), hosts, key, root), proxy_headers=False, **quiet)
     server = uvicorn.Server(how)
     threading.Thread(target=server.run, args=([place],), name="page", daemon=True).start()
     begun = time.monotonic()

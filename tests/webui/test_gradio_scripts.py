@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+import gradio as gr
 import pytest
 from playwright.sync_api import Page, expect
 from playwright.sync_api import Route as Asked
@@ -18,7 +19,7 @@ from starlette.testclient import TestClient
 
 from tests.e2e.serving import Served
 from tests.webui.frames import LATE_FRAMES
-from webui.gradio_scripts import ASSETS, FAULTS, GradioScripts, mended
+from webui.gradio_scripts import ASSETS, FAULTS, GradioScripts, announced, mended
 
 WORDS = "<html><head><title>T</title></head>" + "<p>many words</p>" * 1000
 HEAD = "<script>ours</script>"
@@ -92,6 +93,31 @@ def test_our_scripts_stand_first_and_the_page_goes_out_compressed(
 
 def test_what_is_no_page_goes_out_without_our_scripts() -> None:
     assert TestClient(APP).get("/data").json() == {"<head>": WORDS}
+
+
+@pytest.mark.parametrize("made", [gr.HTML, gr.Textbox, gr.Code, gr.CheckboxGroup, gr.Tab])
+def test_what_a_component_consists_of_is_announced(made: type[gr.blocks.Block]) -> None:
+    """Where Gradio's list of it has changed, the page comes later, and nobody would know."""
+    with gr.Blocks(analytics_enabled=False) as bare:
+        pass
+    with gr.Blocks(analytics_enabled=False) as with_it:
+        made()
+    files = [set(re.findall(r'href="assets/([^"]+)"', announced(one))) for one in (bare, with_it)]
+    assert files[0] < files[1] and all((ASSETS / name).is_file() for name in files[1])
+
+
+@pytest.mark.e2e
+def test_nothing_that_is_announced_is_fetched_twice(
+    page: Page, serve: Callable[..., Served], workspace: Path
+) -> None:
+    """As it is where it is asked for in another way than Gradio asks."""
+    asked: list[str] = []
+    page.on("request", lambda one: asked.append(one.url))
+    served = serve(workspace, "--port", "7972")
+    page.goto(served.address)
+    expect(page.locator("#rows .row-card").first).to_be_visible()
+    files = [url for url in asked if "/assets/" in url]
+    assert len(files) > 50 and len(files) == len(set(files))
 
 
 @pytest.mark.e2e
