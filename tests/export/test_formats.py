@@ -32,7 +32,7 @@ def test_each_is_found_by_the_name_of_its_file() -> None:
     ("method", "fitting"),
     [
         ("lora", {"adapter", "merged", "gguf", "gguf_adapter", *OTHERS, "script"}),
-        ("ia3", {"adapter", "merged", "gguf", *OTHERS}),
+        ("ia3", {"adapter", "merged", "gguf", *OTHERS, "script"}),
         ("prompt_tuning", {"adapter"}),
         ("prefix_tuning", {"adapter"}),
         ("none", {"merged", "gguf", *OTHERS, "script"}),

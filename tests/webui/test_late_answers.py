@@ -14,7 +14,7 @@ from typing import Any
 import gradio as gr
 import pytest
 
-from core.data import registry
+from core.data import rowfile
 from core.data.prepare import import_dataset
 from core.data.registry import load_dataset_info
 from core.tokens.lens import Lens
@@ -73,7 +73,7 @@ def shown(view: RowsView, updates: dict[Any, Any]) -> str:
 
 
 class Slow:
-    """`read_rows` that waits for a word at its first call."""
+    """`rows_at` that waits for a word at its first call."""
 
     def __init__(self) -> None:
         self.reading, self.go_on = threading.Event(), threading.Event()
@@ -85,7 +85,7 @@ class Slow:
         return READ(*given)
 
 
-READ = registry.read_rows
+READ = rowfile.rows_at
 
 
 def test_a_click_is_not_undone_by_an_answer_that_was_asked_for_before(
@@ -93,7 +93,7 @@ def test_a_click_is_not_undone_by_an_answer_that_was_asked_for_before(
 ) -> None:
     view.open(asked)
     slow = Slow()
-    monkeypatch.setattr(rows, "read_rows", slow)
+    monkeypatch.setattr(rows, "rows_at", slow)
     late: list[dict[Any, Any]] = []
     thread = threading.Thread(target=lambda: late.append(view.show(asked)))
     thread.start()
