@@ -11,6 +11,7 @@ from typing import Any
 
 import gradio as gr
 import pytest
+from gradio.state_holder import SessionState
 
 from tests.webui.fakes import fake_app
 from webui.api import PUBLISHED
@@ -125,12 +126,12 @@ def test_uploads_stay_in_the_workspace(tmp_path: Path) -> None:
 
 def test_a_handler_that_is_sent_rubbish_answers_with_a_sentence(page: gr.Blocks) -> None:
     """Python's own words tell a person nothing, and a stranger too much."""
-    called = 0
+    called, session = 0, SessionState(page)
     for function in page.fns.values():
         if function.fn is None or not function.inputs or function.types_generator:
             continue
         with pytest.raises(gr.Error) as caught:
-            asyncio.run(page.process_api(function, []))
+            asyncio.run(page.process_api(function, [], session))
         assert "makes no sense" in caught.value.message
         called += 1
     assert called > 50
