@@ -110,7 +110,7 @@ def announced(page: gr.Blocks) -> str:
     for kind in {block.get_block_name() for block in page.blocks.values()}:
         known = re.search(rf"[{{,]{kind}:\{{(?:(?!\)\}}).)*?\bcomponent:.*?\[([\d,]*)\]", core)
         needed.update(int(place) for place in known[1].split(",") if place) if known else None
-    names = [files[place].removeprefix("./") for place in sorted(needed)]
+    names = [files[place].removeprefix("./") for place in sorted(needed) if place < len(files)]
     return "".join(f'<link {_LINKS[one.rpartition(".")[2]]} href="assets/{one}">' for one in names)
 
 
