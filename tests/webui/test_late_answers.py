@@ -105,6 +105,18 @@ def test_a_click_is_not_undone_by_an_answer_that_was_asked_for_before(
     assert late == [{view.rows: gr.skip()}]
 
 
+@pytest.mark.parametrize("number", [0, -3, None, 10_000])
+def test_a_number_that_no_row_has_goes_to_the_nearest(
+    view: RowsView, asked: dict[Any, Any], number: int | None
+) -> None:
+    """Nothing else could be asked as long as it stood there."""
+    given = {**asked, view.row: view.row.preprocess(number)}
+    view.open(given)
+    first = ROWS if number == 10_000 else 1
+    assert view.go(given)[view.row] == first
+    assert view.turn(given, -PAGE)[view.rows]
+
+
 def test_two_quick_clicks_turn_two_pages(view: RowsView, asked: dict[Any, Any]) -> None:
     view.open(asked)
     view.turn(asked, PAGE)

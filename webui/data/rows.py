@@ -153,11 +153,11 @@ class RowsView:
         with gr.Row(elem_classes="toolbar rows-place"):
             self.before = gr.Button(_("Previous"), scale=0, min_width=96, elem_id="rows-before")
             self.after = gr.Button(_("Next"), scale=0, min_width=96, elem_id="rows-after")
+            # No minimum: with less in it Gradio would refuse whatever else is asked here, too.
             self.row = gr.Number(
                 1,
                 label=_("Go to row"),
                 precision=0,
-                minimum=1,
                 scale=0,
                 min_width=110,
                 elem_id="go-to-row",
