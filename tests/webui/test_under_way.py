@@ -16,9 +16,11 @@ from playwright.sync_api import Locator, Page, expect
 
 from core.data.prepare import import_dataset
 from core.data.registry import list_datasets, load_dataset_info
+from core.jobs.job import read_record
 from core.workspace import Workspace, write_atomic
 from tests.e2e.serving import Served
 from tests.e2e.workers import HOLD
+from tests.waiting import until
 
 pytestmark = pytest.mark.e2e
 PAIR = json.dumps({"prompt": "What is it?", "completion": "It is that."}) + "\n"
@@ -84,6 +86,12 @@ def held(bar: Locator, begin: Callable[[], None], what: str = "job") -> Iterator
         yield
     finally:
         hold.unlink()
+
+
+def is_at_work(workspace: Workspace, name: str) -> bool:
+    """Whether an import has its worker."""
+    records = [read_record(folder) for folder in (workspace.root / "jobs").iterdir()]
+    return any(one.get("name") == name and one.get("state") == "running" for one in records)
 
 
 def card(page: Page, text: str) -> Locator:
@@ -223,6 +231,8 @@ def test_an_import_is_found_again_when_the_server_was_killed_and_started_again(
     panel = bring(page, write(tmp_path, ROWS, "kept"))
     with held(panel.locator(".progress"), button(panel, "Import").click):
         page.goto("about:blank")
+        # One that is killed while it asks for the worker takes what they are all forked from along.
+        until(lambda: is_at_work(workspace, "kept"))
         served.end(signal.SIGKILL)
         again = serve(workspace.root, "--port", "8110")
         visit(page, again)
