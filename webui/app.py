@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import gradio as gr
@@ -154,11 +154,11 @@ def _plain_errors() -> Iterator[None]:
         raise gr.Error(_(_FAULT)) from error
 
 
-def _looked_at(app: App, pulse: Pulse) -> str:
+def _looked_at(warm: Callable[[], None], pulse: Pulse) -> str:
     """What a page that is open is told each second. The fork server imports torch for the first
     worker meanwhile; it takes some seconds."""
     with suppress(OSError):  # whoever starts a worker says why there is none
-        app.scheduler.warm()
+        warm()
     return pulse.mark()
 
 
@@ -184,6 +184,8 @@ def serve(
         app.scheduler.start()
         tidy = partial(sweep_uploads, workspace, app.store)
         tidy()
+        # One that died is begun anew for the next worker, not each second.
+        once = cache(app.scheduler.warm)
         address = launch(
             partial(build, app),
             host=host,
@@ -192,7 +194,7 @@ def serve(
             key=Key(secret, auth) if secret else None,
             root_path=root_path,
             workspace=workspace,
-            pulse=partial(_looked_at, app, Pulse(app.store)),
+            pulse=partial(_looked_at, once, Pulse(app.store)),
         )
         token = "" if auth else secret
         app.scheduler.served_at(address, token)

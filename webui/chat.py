@@ -440,7 +440,7 @@ class _Chat:
             **quiet,
         )
         self.view.retry(self.again, self.inputs, asking, concurrency_limit=None, **quiet)
-        changed = {*asking, self.marking, self.corrected, self.found}
+        changed = {*shown, self.prompt, self.marking, self.corrected, self.found}
         self.view.apply(self.act, {self.talk, self.form}, changed, **CHOICE)
         correction = {self.talk, self.marking, self.corrected, self.form}
         corrected = {self.talk, self.view, self.export, self.correcting, self.marking, self.found}

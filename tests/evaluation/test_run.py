@@ -520,15 +520,14 @@ def test_llama_cpp_answers_as_the_model_does(
         read_json_lines(tuned.evaluations / name / "answers.jsonl")
         for name in ("by-transformers", "by-llama")
     ]
-    # Of random weights float16 writes the beginning that float32 does, and a run that learned one
-    # step what its base does, but where two words are as likely.
-    written = [
-        [one["base"][:2] == other["base"][:2], other["base"][:2] == other["other1"][:2]]
-        for one, other in zip(*both, strict=True)
-        if one["tuned"] == other["tuned"]
-    ]
-    assert len(written) == len(both[0])
-    assert all(sum(alike) > len(written) / 2 for alike in zip(*written, strict=True))
+    alike = 0
+    for one, other in zip(*both, strict=True):
+        assert one["tuned"] == other["tuned"]
+        assert other["base"][:2] == other["other1"][:2]
+        alike += one["base"][:2] == other["base"][:2]
+    # Of random weights float16 writes the beginning that float32 does, but where two words are
+    # as likely.
+    assert alike > len(both[0]) / 2
     assert fast["tuned"]["eval_loss"] == slow["tuned"]["eval_loss"]
     assert len(read_json_lines(tuned.evaluations / "by-llama" / "general.jsonl")) == 40
 
