@@ -1,18 +1,16 @@
-"""Texts and small pieces of HTML that several tabs use.
-
-Everything a user, a file or a model wrote goes through `escape` before it becomes HTML: rows and
-answers are not to be trusted. Functions here take plain text and return HTML.
-"""
+"""Texts and small pieces of HTML that several tabs use."""
 
 from __future__ import annotations
 
-import html
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+from markupsafe import Markup
+
 from core.errors import TunesmithError
 from core.language import N_, _
+from webui.html import html
 
 # The word beside each colour of state; the colours are in tokens.css as --<state>.
 STATE_WORDS = {
@@ -37,91 +35,59 @@ _STATE_COLOURS = {
 }
 
 
-def escape(text: object) -> str:
-    """`text` as harmless HTML, quotes included."""
-    return html.escape(str(text), quote=True)
-
-
-def badge(state: str, signal: int | None = None) -> str:
+def badge(state: str, signal: int | None = None) -> Markup:
     """A state's word with its colour; a died run names its signal."""
-    word = STATE_WORDS.get(state, state)
+    word = _(STATE_WORDS.get(state, state))
     if state == "died" and signal:
         word = _("{state} (signal {signal})", state=word, signal=signal)
-    colour = _STATE_COLOURS.get(state, "queued")
-    return f'<span class="badge badge-{colour}">{escape(word)}</span>'
+    return html.messages.badge(_STATE_COLOURS.get(state, "queued"), word)
 
 
-def empty(title: str, text: str = "") -> str:
+def empty(title: str, text: str = "") -> Markup:
     """An empty state: what belongs here, and the first step."""
-    more = f"<p>{escape(text)}</p>" if text else ""
-    return f'<div class="empty"><h3>{escape(title)}</h3>{more}</div>'
+    return html.messages.empty(title, text)
 
 
-def error(problem: TunesmithError | str, hint: str = "") -> str:
+def error(problem: TunesmithError | str, hint: str = "") -> Markup:
     """What happened and what to do next, in the colour of failure."""
     if isinstance(problem, TunesmithError):
-        message, hint = problem.message, hint or problem.hint
-    else:
-        message = problem
-    more = f"<p>{escape(hint)}</p>" if hint else ""
-    what = f"<strong>{escape(message)}</strong>"
-    return f'<div class="notice notice-failed" role="alert">{what}{more}</div>'
+        return html.messages.error(problem.message, hint or problem.hint)
+    return html.messages.error(problem, hint)
 
 
-def note(text: str, kind: str = "plain") -> str:
+def note(text: str, kind: str = "plain") -> Markup:
     """A line of explanation; `kind` is plain, running, stopped, finished or failed."""
-    return f'<div class="notice notice-{escape(kind)}">{escape(text)}</div>'
+    return html.messages.note(text, kind)
 
 
-def progress(fraction: float | None, text: str) -> str:
+def progress(fraction: float | None, text: str) -> Markup:
     """A bar with its text; without a fraction (0 to 1) only that something is going on."""
-    if fraction is None:
-        bar = '<div class="bar bar-unknown"><i></i></div>'
-    else:
-        percent = max(0.0, min(1.0, fraction)) * 100
-        bar = (
-            f'<div class="bar" role="progressbar" aria-valuenow="{percent:.0f}" aria-valuemin="0" '
-            f'aria-valuemax="100"><i style="width:{percent:.1f}%"></i></div>'
-        )
-    return f'<div class="progress"><div>{escape(text)}</div>{bar}</div>'
+    percent = None if fraction is None else 100 * max(0.0, min(1.0, fraction))
+    return html.messages.progress(percent, text)
 
 
-def figures(items: Iterable[tuple[str, ...]]) -> str:
+def figures(items: Iterable[tuple[str, ...]]) -> Markup:
     """A strip of figures: (label, value) or (label, value, explanation on hover)."""
-    cells = []
-    for label, value, *title in items:
-        hint = f' title="{escape(title[0])}"' if title else ""
-        cells.append(f"<div{hint}><dt>{escape(label)}</dt><dd>{escape(value)}</dd></div>")
-    return f'<dl class="figures">{"".join(cells)}</dl>'
+    return html.messages.figures([(*item, "")[:3] for item in items])
 
 
-def facts(items: Mapping[str, str]) -> str:
+def facts(items: Mapping[str, str]) -> Markup:
     """Label and value in rows, for a card."""
-    rows = "".join(
-        f"<div><dt>{escape(label)}</dt><dd>{escape(value)}</dd></div>"
-        for label, value in items.items()
-    )
-    return f'<dl class="facts">{rows}</dl>'
+    return html.messages.facts(items)
 
 
-def folded(pieces: Sequence[str], first: int, last: int = 0) -> str:
+def folded(pieces: Sequence[Markup], first: int, last: int = 0) -> Markup:
     """Pieces of HTML; what is between the `first` and the `last` of them opens at a click."""
     end = max(first, len(pieces) - last)
-    between = pieces[first:end]
-    if len(between) < 2:
-        return "".join(pieces)
-    more = _("{n:,} more", n=len(between))
-    fold = f'<details class="more"><summary>{more}</summary>{"".join(between)}</details>'
-    return "".join([*pieces[:first], fold, *pieces[end:]])
+    if end - first < 2:
+        return Markup().join(pieces)
+    return html.messages.folded(pieces[:first], pieces[first:end], pieces[end:])
 
 
-def turn(role: str, content: Any, extra: str = "") -> str:
-    """One turn of a conversation; `extra` is HTML that stands after the role's name."""
+def turn(role: str, content: Any, extra: str = "") -> Markup:
+    """One turn of a conversation; `extra` stands after the role's name."""
     known = role if role in ("system", "user", "assistant", "tool") else "other"
-    return (
-        f'<div class="turn turn-{known}"><div class="role">{escape(role)}{extra}</div>'
-        f'<div class="content">{escape(content)}</div></div>'
-    )
+    return html.messages.turn(role, known, content, extra)
 
 
 # Numbers with their units, rounded to what is meant.
