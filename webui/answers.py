@@ -11,6 +11,7 @@ from typing import Any
 
 import gradio as gr
 from gradio.components import Component
+from markupsafe import Markup
 
 from core.evaluation.answer_rows import (
     KINDS,
@@ -24,13 +25,13 @@ from core.evaluation.answer_rows import (
     slices,
 )
 from core.evaluation.document import titles
-from core.evaluation.intervals import Estimate
 from core.evaluation.marks import agreement, mark, read_judged, read_marks
 from core.evaluation.report import Evaluation, Report, load_evaluation
 from core.language import _, n_, unpack
 from webui import messages, tables
 from webui.choice import Dropdown, Radio
 from webui.context import CHOICE, App
+from webui.html import html
 from webui.report import field_list
 
 PAGE = 20
@@ -52,7 +53,7 @@ class AnswersView:
         self.shown = gr.State(("", ""))  # run, evaluation
         self.first = gr.State(0)
         with gr.Column(visible=False, elem_id="answers") as self.box:
-            gr.HTML(f"<h3>{_('Rows')}</h3>")
+            gr.HTML(html.answers.heading())
             with gr.Row(elem_classes="toolbar"):
                 self.kind = Radio(
                     [(_(title), kind) for kind, title in KINDS.items()],
@@ -138,7 +139,7 @@ class AnswersView:
         drawn = self._drawn(data, found, data[self.first], opened=int(event.id))
         return {self.table: drawn}
 
-    def _drawn(self, data: Updates, found: Evaluation, first: int, opened: int = -1) -> str:
+    def _drawn(self, data: Updates, found: Evaluation, first: int, opened: int = -1) -> Markup:
         rows = read_answers(found.folder)
         asked = data[self.kind], data[self.words], data[self.against] or "", data[self.by] or ""
         assert found.report is not None, "it was shown"
@@ -179,14 +180,14 @@ def drawn(
     by: str,
     first: int,
     opened: int = -1,
-) -> str:
+) -> Markup:
     """The rows that are asked for, twenty at a time, above them counted by a column. The row with
     the index `opened` is open, else the first one."""
     found = chosen(rows, kind, words, against)
     shown, pager = tables.page(found, first, PAGE)
     open_row = opened if any(row.index == opened for row in shown) else next(iter(shown), None)
     names, marks, judged = titles(report), read_marks(folder), read_judged(folder)
-    lines = "".join(
+    lines = [
         _line(
             row,
             names,
@@ -195,35 +196,37 @@ def drawn(
             row is open_row or row.index == open_row,
         )
         for row in shown
+    ]
+    return html.answers.answers(
+        agreed=_agreed(folder) if marks and judged else Markup(),
+        counted=_counted(rows, names, against, by),
+        rows=lines or [messages.note(_("No row is so."))],
+        pager=pager,
     )
-    if not found:
-        lines = messages.note(_("No row is so."))
-    agreed = _agreed(folder) if marks and judged else ""
-    return f"{agreed}{_counted(rows, names, against, by)}<div class='answers'>{lines}</div>{pager}"
 
 
-def _line(row: AnswerRow, names: dict[str, str], against: str, verdicts: str, is_open: bool) -> str:
+def _line(
+    row: AnswerRow, names: dict[str, str], against: str, verdicts: Markup, is_open: bool
+) -> Markup:
     """A row, folded: its number, what became of it, and its question."""
     question = next((str(turn.get("content") or "") for turn in reversed(row.prompt)), row.rendered)
-    short = question if len(question) <= _SHORT else f"{question[:_SHORT]}…"
     has_fields = row.sides[TUNED].right is not None
-    fields = field_list(row.expected, row.expected, None) if has_fields else ""
-    cells = [(_("Expected"), fields or _plain(row.expected))]
+    fields = field_list(row.expected, row.expected, None) if has_fields else Markup()
+    columns = [(_("Expected"), fields or html.report.reply(row.expected))]
     for name, title in names.items():
         if name in row.sides:
             side = row.sides[name]
             label = _("{model}: {score:.0%}", model=title, score=side.score)
-            cells.append((label, answer(side, row.expected)))
-    drawn = "".join(f"<div><h4>{messages.escape(label)}</h4>{cell}</div>" for label, cell in cells)
-    prompt = (
-        f"<details class='prompt'><summary>{_('Prompt as the model reads it')}</summary>"
-        f"<pre>{messages.escape(row.rendered)}</pre></details>"
-    )
-    return (
-        f"<details class='answer-row card compared'{' open' if is_open else ''}><summary>"
-        f"<span class='soft'>{row.index + 1}</span> {_mark(row, against)} "
-        f"<span>{messages.escape(short)}</span></summary>{prompt}"
-        f'<div class="columns">{drawn}</div>{verdicts}</details>'
+            columns.append((label, answer(side, row.expected)))
+    return html.answers.row(
+        number=row.index + 1,
+        gain=row.gain(against),
+        score=row.sides[TUNED].score,
+        question=question if len(question) <= _SHORT else f"{question[:_SHORT]}…",
+        prompt=row.rendered,
+        columns=columns,
+        verdicts=verdicts,
+        is_open=is_open,
     )
 
 
@@ -233,40 +236,30 @@ def _verdicts(
     index: int,
     marked: str | None,
     judged: dict[str, Any] | None,
-) -> str:
+) -> Markup:
     """Buttons for a person's own verdict, and the judge's."""
     if not against:
-        return ""
+        return Markup()
     words = {
         "win": _("{model} is better", model=names[TUNED]),
         "tie": _("As good"),
         "loss": _("{model} is better", model=names[against]),
     }
-    buttons = "".join(
-        f'<button type="button" class="small" data-act="{verdict}" data-id="{index}" '
-        f'aria-pressed="{str(verdict == marked).lower()}">{messages.escape(word)}</button>'
-        for verdict, word in words.items()
-    )
-    told = ""
+    said, orders = "", []
     if judged is not None:
         said = words.get(judged["verdict"], _("no verdict"))
-        replies = "".join(
-            f"<div class='reply'>{messages.escape(order.get('reply') or '')}</div>"
-            f"<p class='soft'>{messages.escape(unpack(order.get('why_not', '')))}</p>"
+        orders = [
+            (order.get("reply") or "", unpack(order.get("why_not", "")))
             for order in judged.get("orders", [])
-        )
-        told = (
-            f"<details class='prompt'><summary>{_('Judge: {verdict}', verdict=said)}</summary>"
-            f"{replies}</details>"
-        )
-    return f"<p class='verdicts'><span class='soft'>{_('You say:')}</span> {buttons}</p>{told}"
+        ]
+    return html.answers.verdicts(index, words, marked, said, orders)
 
 
-def _agreed(folder: Path) -> str:
+def _agreed(folder: Path) -> Markup:
     """How far the judge says what the person says."""
     found = agreement(folder)
     if found is None:
-        return ""
+        return Markup()
     said = n_(
         "The judge agrees with you on {share:.0%} of {n} row.",
         "The judge agrees with you on {share:.0%} of {n} rows.",
@@ -278,79 +271,30 @@ def _agreed(folder: Path) -> str:
     return messages.note(said)
 
 
-def _mark(row: AnswerRow, against: str) -> str:
-    """What became of a row, in a word and a number."""
-    gain, score = row.gain(against), row.sides[TUNED].score
-    if gain:
-        kind, word = ("finished", _("better")) if gain > 0 else ("failed", _("worse"))
-        return f'<span class="badge badge-{kind}">{word} {100 * gain:+.0f}</span>'
-    if score == 1:
-        return f'<span class="badge">{_("right")}</span>'
-    return f'<span class="badge badge-stopped">{_("not right")}</span>'
-
-
-def answer(side: Side, expected: str) -> str:
+def answer(side: Side, expected: str) -> Markup:
     """An answer: of JSON a line for each field, else its words, those marked that differ from the
     expected ones."""
-    fields = field_list(side.text, expected, side.right) if side.right is not None else ""
+    fields = field_list(side.text, expected, side.right) if side.right is not None else Markup()
     if fields:
         return fields
     given, wanted = _PIECE.findall(side.text), _PIECE.findall(expected)
     if max(len(given), len(wanted)) > _MOST_PIECES:
-        return _plain(side.text)
-    parts = []
+        return html.report.reply(side.text)
+    parts: list[tuple[str, str]] = []
     matcher = difflib.SequenceMatcher(None, wanted, given, autojunk=False)
     if matcher.ratio() < _ALIKE:
-        return _plain(side.text)
+        return html.report.reply(side.text)
     for kind, a, b, c, d in matcher.get_opcodes():
         lost, got = "".join(wanted[a:b]), "".join(given[c:d])
-        if kind == "equal":
-            parts.append(messages.escape(got))
-            continue
-        if lost.strip():
-            parts.append(f"<del>{messages.escape(lost)}</del>")
-        parts.append(f"<ins>{messages.escape(got)}</ins>" if got.strip() else got)
-    return f'<div class="reply">{"".join(parts)}</div>'
+        if kind != "equal" and lost.strip():
+            parts.append(("lost", lost))
+        parts.append(("given" if kind != "equal" and got.strip() else "", got))
+    return html.report.reply(html.answers.marked(parts))
 
 
-def _plain(text: str) -> str:
-    return f'<div class="reply">{messages.escape(text)}</div>'
-
-
-def _counted(rows: Sequence[AnswerRow], names: dict[str, str], against: str, column: str) -> str:
+def _counted(rows: Sequence[AnswerRow], names: dict[str, str], against: str, column: str) -> Markup:
     """The mean score of the rows with each value of a column."""
     if not column:
-        return ""
-    models = [name for name in (against, TUNED) if name in names]
-    head = "".join(f"<th class='num'>{messages.escape(names[name])}</th>" for name in models)
-    last = f"<th class='num'>{_('Difference')}</th>" if against else ""
-    lines = "".join(
-        f"<tr><th scope='row'>{messages.escape(one.value)}</th>"
-        f"<td class='num'>{messages.count(one.rows)}</td>"
-        f"{''.join(_share(one.scores[name]) for name in models if name in one.scores)}"
-        f"{_points(one.difference) if against else ''}</tr>"
-        for one in slices(rows, column, against)
-    )
-    return (
-        "<div class='table-scroll card'><table><thead><tr>"
-        f"<th>{messages.escape(column)}</th><th class='num'>{_('Rows')}</th>{head}{last}"
-        f"</tr></thead><tbody>{lines}</tbody></table></div>"
-    )
-
-
-def _share(number: Estimate) -> str:
-    told = f"{100 * number.value:.0f} %"
-    if number.low is not None and number.high is not None:
-        ends = {"low": f"{100 * number.low:.0f}", "high": f"{100 * number.high:.0f}"}
-        told += f" <small>{_('{low} to {high}', **ends)}</small>"
-    return f"<td class='num'>{told}</td>"
-
-
-def _points(number: Estimate | None) -> str:
-    if number is None:
-        return "<td></td>"
-    told = f"{100 * number.value:+.0f}"
-    if number.low is not None and number.high is not None:
-        ends = {"low": f"{100 * number.low:+.0f}", "high": f"{100 * number.high:+.0f}"}
-        told += f" <small>{_('{low} to {high}', **ends)}</small>"
-    return f"<td class='num'>{told}</td>"
+        return Markup()
+    models = {name: names[name] for name in (against, TUNED) if name in names}
+    return html.answers.counted(column, models, slices(rows, column, against), bool(against))

@@ -22,6 +22,7 @@ from webui.configure import tab as configure
 from webui.context import DATA_PARTS, QUIET, TABS, App, Shared, unseen
 from webui.data import tab as data
 from webui.gate import Hosts, Key
+from webui.html import html
 from webui.pulse import Pulse
 from webui.server import FIRST_PORT, announce, keep_uploads, launch, wait
 
@@ -52,7 +53,8 @@ def build(app: App) -> gr.Blocks:
             for name, title in TABS:
                 shared.building = name
                 with shared.tab[name].render():
-                    gr.HTML(f"<h2>{_(title)}</h2>", elem_classes="sr-only", apply_default_css=False)
+                    heading = html.plain.title(_(title))
+                    gr.HTML(heading, elem_classes="sr-only", apply_default_css=False)
                     _BUILDERS[name](app, shared)
         for wire in shared.finally_wire:
             wire()

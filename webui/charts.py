@@ -16,6 +16,7 @@ import gradio as gr
 
 from core.language import _, n_
 from core.runs.curves import Point, downsample
+from webui.html import html
 
 MOST_POINTS = 1000
 RUN_COLOURS = 8
@@ -139,8 +140,7 @@ def chart(label: str, *, height: int = 320, elem_id: str | None = None) -> gr.HT
     `figure(...)`, or to None for an empty frame."""
     return gr.HTML(
         value=None,
-        html_template=f'<div class="chart" role="figure" aria-label="{label}" '
-        f'style="height:{height}px"></div>',
+        html_template=html.charts.chart(label, height),
         js_on_load="const draw = () => tunesmith.draw(element.querySelector('.chart'), "
         "props.value); draw(); watch('value', draw);",
         elem_id=elem_id,
@@ -154,7 +154,7 @@ def charts(label: str) -> gr.HTML:
     with a `title`."""
     return gr.HTML(
         value=None,
-        html_template=f'<div class="charts" role="group" aria-label="{label}"></div>',
+        html_template=html.charts.charts(label),
         js_on_load="const draw = () => tunesmith.drawAll(element.querySelector('.charts'), "
         "props.value); draw(); watch('value', draw);",
         elem_classes="chart-box",

@@ -10,6 +10,7 @@ from typing import Any
 import gradio as gr
 from gradio.components import Component
 from gradio.context import get_blocks_context
+from markupsafe import Markup
 
 from core.chat.conversations import (
     FORMS,
@@ -36,6 +37,7 @@ from webui.beginning import Beginning
 from webui.chat_lanes import lanes, speed
 from webui.choice import Dropdown
 from webui.context import CHOICE, QUIET, App, Shared, of_trigger
+from webui.html import html
 from webui.run_choice import checkpoint_choices, find_run, run_choices, trained_runs
 from webui.tables import CLICKS
 
@@ -276,7 +278,7 @@ class _Chat:
             str(request.session_hash), ChatSession(self.app.workspace)
         )
         states: list[ColumnState] = []
-        told = ""
+        told = Markup()
         try:
             session.start([lane.column for lane in talk.lanes])
             yield {self.told: "", self.memory: loaded(session.loaded)}
@@ -337,10 +339,10 @@ class _Chat:
             delete_conversation(self.app.workspace, talk.id)
         return self._shown(None)
 
-    def count(self, form: str) -> str:
+    def count(self, form: str) -> Markup:
         rows = feedback_rows(list_conversations(self.app.workspace), form)
         told = n_("{n} row of this kind so far.", "{n} rows of this kind so far.", len(rows))
-        return f"<p class='soft'>{told}</p>"
+        return html.plain.soft(told)
 
     def make_rows(self, form: str, name: str) -> Updates:
         """What was said of answers becomes a data set, which is selected."""
@@ -376,7 +378,7 @@ class _Chat:
             self.saved: gr.Dropdown(_saved(self.app), value=talk.id if talk else None),
         }
 
-    def drop(self, request: gr.Request) -> str:
+    def drop(self, request: gr.Request) -> Markup:
         """Ends the models' process: its memory is free when this returns."""
         session = self.app.chats.pop(str(request.session_hash), None)
         if session is not None:
@@ -548,14 +550,14 @@ def _keep(talk: Conversation, states: list[ColumnState]) -> None:
             lane.turns.pop()
 
 
-def _wrong(talk: Conversation, states: list[ColumnState]) -> str:
+def _wrong(talk: Conversation, states: list[ColumnState]) -> Markup:
     """What went wrong in single columns."""
     told = [
         _("{name}: {text}", name=lane.column.label, text=state.error)
         for lane, state in zip(talk.lanes, states, strict=False)
         if state.error
     ]
-    return messages.error(" ".join(told)) if told else ""
+    return messages.error(" ".join(told)) if told else Markup()
 
 
 def _value(column: Column) -> str:
@@ -570,11 +572,10 @@ def _saved(app: App) -> list[tuple[str, str]]:
     return [(talk.title or talk.id, talk.id) for talk in list_conversations(app.workspace)]
 
 
-def loaded(models: LoadedModels | None) -> str:
+def loaded(models: LoadedModels | None) -> Markup:
     """What is in memory."""
     if models is None:
-        told = _("No model is in memory. The first question loads them.")
-        return f'<p class="soft">{told}</p>'
+        return html.plain.soft(_("No model is in memory. The first question loads them."))
     kinds = ", ".join(dict.fromkeys(models.dtypes))
     memory = messages.size(models.gpu_memory_bytes or models.memory_bytes)
     told = n_(
@@ -585,8 +586,7 @@ def loaded(models: LoadedModels | None) -> str:
         kinds=kinds,
         device=models.device,
     )
-    warned = "".join(messages.note(text) for text in models.notes)
-    return f'<p class="soft">{messages.escape(told)}</p>{warned}'
+    return html.plain.soft(told) + Markup().join(messages.note(text) for text in models.notes)
 
 
 def first_words(rows: Sequence[dict[str, Any]]) -> tuple[str, list[str]]:

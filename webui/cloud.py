@@ -7,6 +7,7 @@ from typing import Any
 
 import gradio as gr
 from gradio.components import Component
+from markupsafe import Markup
 
 from core.errors import ConfigError, TunesmithError
 from core.export.reports import list_exports
@@ -25,6 +26,7 @@ from webui import messages
 from webui.context import CHOICE, QUIET, App, Shared
 from webui.data.step_form import first_values, groups, marks, read_fields, section_specs
 from webui.forms import Form
+from webui.html import html
 from webui.job_progress import JobProgress
 from webui.run_choice import find_run
 
@@ -45,7 +47,7 @@ class CloudView:
                 "rents a machine from Hugging Face Jobs, and leaves the trained model there. You "
                 "pay Hugging Face by the minute."
             )
-            gr.HTML(f'<p class="aside">{told}</p>', apply_default_css=False)
+            gr.HTML(html.plain.aside(told), apply_default_css=False)
             self.look = gr.Button(_("Show hardware and prices"), elem_id="cloud-look")
             self.prices = gr.HTML(elem_id="cloud-prices", apply_default_css=False)
             self.form.part(groups(_SPECS, "", ""))
@@ -117,24 +119,9 @@ class CloudView:
         self.jobs.wire(shared, "export", run, self.start, begun)
 
 
-def _priced(found: list[Hardware]) -> str:
+def _priced(found: list[Hardware]) -> Markup:
     """Hardware, the price of a minute, and what the run takes and costs on it, as HTML."""
-    rows = "".join(
-        f"<tr><td>{messages.escape(one.name)}</td><td>{messages.escape(one.detail)}</td>"
-        f"<td class='num'>${one.price:.4f}</td><td class='num'>{_minutes(one)}</td>"
-        f"<td class='num'>{'-' if one.cost is None else f'${one.cost:.2f}'}</td></tr>"
-        for one in found
-    )
-    titles = (_("Name"), _("Hardware"), _("A minute"), _("Takes about"), _("Costs about"))
-    heads = "".join(f"<th>{title}</th>" for title in titles)
-    told = _(
-        "Times are estimated from what the run computed and what such cards usually reach, with "
-        "the time to set up."
-    )
-    return (
-        f'<div class="table-scroll"><table class="numbers"><thead><tr>{heads}</tr></thead>'
-        f'<tbody>{rows}</tbody></table></div><p class="aside">{told}</p>'
-    )
+    return html.cloud.prices([(one, _minutes(one)) for one in found])
 
 
 def _minutes(one: Hardware) -> str:

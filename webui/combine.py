@@ -15,10 +15,10 @@ from core.export.combine import Way, differences, parse_combination, why_not_alo
 from core.language import _
 from core.models.trained import TrainedModel, find_trained
 from core.runs.records import RunSummary
-from webui import messages
 from webui.context import QUIET, App
 from webui.data.step_form import first_values, groups, marks, read_fields, section_specs
 from webui.forms import Form
+from webui.html import html
 from webui.run_choice import checkpoint_choices, find_run, run_choices, trained_runs
 
 _SPECS = section_specs(Way, "combine")
@@ -80,7 +80,7 @@ class Combining:
     def offer(self, run_id: str) -> dict[Any, Any]:
         """The runs whose adapters go with the selected one's."""
         rows = self._rows(run_id)
-        table = _table(rows) if rows else ""
+        table = html.combine.table(rows) if rows else ""
         return {
             self.fold: gr.Accordion(visible=bool(rows)),
             self.table: {"asked": uuid4().hex, "table": table, "held": {}},
@@ -136,28 +136,3 @@ def _fits(trained: TrainedModel, run: RunSummary, checkpoint: str) -> bool:
         return not why_not_alone(other) and not next(differences(trained, other), "")
     except TunesmithError:
         return False
-
-
-def _table(rows: list[tuple[str, str, list[tuple[str, str]]]]) -> str:
-    drawn = []
-    for label, run_id, points in rows:
-        name = messages.escape(label)
-        options = "".join(
-            f'<option value="{messages.escape(value)}">{messages.escape(text)}</option>'
-            for text, value in points
-        )
-        drawn.append(
-            f'<tr data-run="{messages.escape(run_id)}"><td>{name}</td>'
-            f'<td><select aria-label="{_("Checkpoint of {run}", run=name)}">{options}</select></td>'
-            f'<td><input type="number" step="any" placeholder="{_("left out")}" '
-            f'aria-label="{_("Weight of {run}", run=name)}"></td></tr>'
-        )
-    heads = "".join(f"<th>{head}</th>" for head in (_("Run"), _("Checkpoint"), _("Weight")))
-    told = _(
-        "What these runs on the same base learned is taken in, each by its weight, and what is "
-        "exported is compared with the base and all of them. Without a weight a run is left out."
-    )
-    return (
-        f"<p class='aside'>{told}</p><table class='labels'><thead><tr>{heads}</tr></thead>"
-        f"<tbody>{''.join(drawn)}</tbody></table>"
-    )

@@ -34,7 +34,8 @@ How a tab offers the first run
 What a tab may not do
     Publish a handler: `webui.app.build` makes every listener private. An endpoint for programs is
     declared with `gr.api(function, api_name=..., api_visibility="public")` and named in
-    `webui.app.PUBLISHED`. Put text of a user or a model into HTML without `messages.escape`.
+    `webui.app.PUBLISHED`. Write HTML in Python: it stands in webui/templates, where whatever a
+    user or a model wrote is escaped by itself (`webui.html`).
 """
 
 from __future__ import annotations

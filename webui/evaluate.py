@@ -7,6 +7,7 @@ from typing import Any
 
 import gradio as gr
 from gradio.components import Component
+from markupsafe import Markup
 
 from core.data.registry import list_datasets
 from core.errors import TunesmithError
@@ -184,10 +185,10 @@ class _Evaluate:
             **self._shown(run_id),
         }
 
-    def look(self, file: str | None) -> str:
+    def look(self, file: str | None) -> Markup:
         """How many questions a file holds, and what is wrong with the other rows."""
         if not file:
-            return ""
+            return Markup()
         try:
             found, problems = read_benchmark(Path(file))
         except TunesmithError as problem:
@@ -335,7 +336,7 @@ def _judges(app: App) -> list[tuple[str, str]]:
     ]
 
 
-def _report(found: Evaluation | None, with_base: bool) -> str:
+def _report(found: Evaluation | None, with_base: bool) -> Markup:
     if found and found.report:
         return report(found.report, folder=found.folder)
     what = (

@@ -8,11 +8,12 @@ from urllib.parse import quote
 
 import gradio as gr
 from gradio.components import Component
+from markupsafe import Markup
 
 from core.errors import ConfigError, TunesmithError
 from core.export.format import Option
 from core.export.formats import formats
-from core.export.reports import Export, Measured, list_exports
+from core.export.reports import Export, list_exports
 from core.export.unfinished import delete_unfinished, unfinished_bytes
 from core.language import _
 from core.rules import load_config
@@ -26,6 +27,7 @@ from webui.cloud import CloudView
 from webui.combine import Combining
 from webui.context import QUIET, App, Shared
 from webui.extras import ExtrasView
+from webui.html import html
 from webui.job_progress import JobProgress
 from webui.run_choice import find_run, run_picker, trained_runs
 
@@ -98,7 +100,7 @@ class _Export:
         """What one gets, what can be chosen of it, and what has to be installed for it."""
         form, missing = formats()[chosen], _missing(chosen)
         return {
-            self.meaning: f"<p class='aside'>{messages.escape(_(form.meaning))}</p>",
+            self.meaning: html.plain.aside(_(form.meaning)),
             **{
                 field: field.__class__(visible=option in form.options)
                 for option, field in self.options.items()
@@ -120,9 +122,9 @@ class _Export:
             return {self.said: messages.error(problem), **self.combining.marks(data)}
         return {self.said: "", **self.combining.marks(data)}
 
-    def show(self, run_id: str) -> str:
+    def show(self, run_id: str) -> Markup:
         run = find_run(self.app, run_id)
-        return exports(run.folder) if run else ""
+        return exports(run.folder) if run else Markup()
 
     def show_left(self, run_id: str) -> dict[Component, Any]:
         """What unfinished exports take, on the button that deletes them."""
@@ -202,7 +204,7 @@ def _formats(app: App, run_id: str) -> list[tuple[str, str]]:
 OPEN_EXPORTS = 8
 
 
-def exports(run: RunFolder) -> str:
+def exports(run: RunFolder) -> Markup:
     """Every finished export of a run, newest first."""
     cards = [_card(item) for item in list_exports(run.root) if item.state == "finished"]
     if not cards:
@@ -213,29 +215,27 @@ def exports(run: RunFolder) -> str:
                 "offered."
             ),
         )
-    return f"<h3>{_('Exports')}</h3>{messages.folded(cards, OPEN_EXPORTS)}"
+    return html.export.exports(messages.folded(cards, OPEN_EXPORTS))
 
 
-def _card(item: Export) -> str:
+def _card(item: Export) -> Markup:
     known = formats().get(item.format)
-    title = known.title if known else item.format
-    checks = "".join(_check(check) for check in item.checks)
-    checks = f"<ul class='checks'>{checks}</ul>"
-    if len(item.parts) > 1:
-        told = _("What was checked ({count})", count=len(item.checks))
-        checks = f"<details><summary>{told}</summary>{checks}</details>"
-    place = messages.escape(item.path) if item.path else _("not there any more")
-    told = _(
-        "{model}, {when}, {size}. Folder: {place}",
-        model=messages.escape(messages.checkpoint(item.checkpoint)),
+    told = Markup(_("{model}, {when}, {size}. Folder: {place}")).format(
+        model=messages.checkpoint(item.checkpoint),
         when=messages.moment(item.created_at),
         size=messages.size(item.size_bytes),
-        place=f"<code>{place}</code>",
+        place=html.export.code(item.path or _("not there any more")),
     )
-    return (
-        f'<article class="card export"><div><h4>{messages.escape(title)}</h4>'
-        f'<p class="soft">{told}</p>{_combined(item)}'
-        f"{_table(item)}{checks}</div>{_link(item)}</article>"
+    link = f"tunesmith/exports/{quote(item.folder.parents[1].name)}/{quote(item.id)}"
+    return html.export.card(
+        title=known.title if known else item.format,
+        told=told,
+        combined=_combined(item),
+        table=_table(item),
+        checks=item.checks,
+        is_folded=len(item.parts) > 1,
+        link=link if item.path else "",
+        file=f"{item.path.name}.zip" if item.path else "",
     )
 
 
@@ -244,7 +244,7 @@ def _combined(item: Export) -> str:
     if item.combination is None:
         return ""
     way = item.combination.way
-    told = _(
+    return _(
         "Its adapter ({weight:g}) combined by {kind} with: {others}",
         weight=way.weight,
         kind=way.combination_type,
@@ -253,69 +253,22 @@ def _combined(item: Export) -> str:
             for one in item.combination.others
         ),
     )
-    return f'<p class="soft">{messages.escape(told)}</p>'
 
 
-def _table(item: Export) -> str:
+def _table(item: Export) -> Markup:
     """What was measured of each model in an export, under the trained one and its base."""
     if not item.parts:
-        return ""
-    heads = [_("Model"), _("Size"), _("Loaded in"), _("Tokens a second"), _("Perplexity")]
-    if has_fields := any(one.fields_right is not None for one in item.parts):
-        heads.append(_("Fields right"))
-    rows = [_measured(one, item, has_fields) for one in item.parts]
+        return Markup()
+    parts = [
+        (
+            one.precision if one.file else formats()[item.format].title,
+            messages.size(one.size_bytes),
+            one,
+        )
+        for one in item.parts
+    ]
+    trained: list[tuple[str, float | None]] = []
     if item.perplexity is not None:
-        for name, value in (
-            (_("Trained model"), item.perplexity),
-            (_("Its base"), item.base_perplexity),
-        ):
-            rows.append(
-                f"<tr><th scope='row'>{name}</th><td></td><td></td><td></td>{_cell(value)}"
-                f"{'<td></td>' * has_fields}</tr>"
-            )
-    head = "".join(
-        f"<th scope='col' class='{'num' if at else ''}'>{one}</th>" for at, one in enumerate(heads)
-    )
-    return (
-        "<div class='table-scroll'><table class='measured'><thead><tr>"
-        f"{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
-    )
-
-
-def _measured(one: Measured, item: Export, has_fields: bool) -> str:
-    name = messages.escape(one.precision if one.file else formats()[item.format].title)
-    if one.error:
-        told = f"<span class='badge badge-failed'>{_('Failed')}</span> {messages.escape(one.error)}"
-        columns = 4 + has_fields
-        return f"<tr><th scope='row'>{name}</th><td colspan='{columns}'>{told}</td></tr>"
-    right = "" if one.fields_right is None else f"{100 * one.fields_right:.1f} %"
-    fields = f"<td class='num'>{right}</td>" if has_fields else ""
-    return (
-        f"<tr><th scope='row'>{name}</th><td class='num'>{messages.size(one.size_bytes)}</td>"
-        f"<td class='num'>{_('{seconds:.1f} s', seconds=one.load_seconds)}</td>"
-        f"{_cell(one.tokens_per_second)}{_cell(one.perplexity)}"
-        f"{fields}</tr>"
-    )
-
-
-def _cell(value: float | None) -> str:
-    return "<td></td>" if value is None else f"<td class='num'>{value:.4g}</td>"
-
-
-def _link(item: Export) -> str:
-    if item.path is None:
-        return ""
-    place = f"tunesmith/exports/{quote(item.folder.parents[1].name)}/{quote(item.id)}"
-    name = messages.escape(f"{item.path.name}.zip")
-    return f'<a class="button" href="{place}" download="{name}">{_("Download zip")}</a>'
-
-
-def _check(check: dict[str, Any]) -> str:
-    word = _("Passed") if check["ok"] else _("Failed")
-    state = "finished" if check["ok"] else "failed"
-    file = f" <code>{messages.escape(check['file'])}</code>" if check.get("file") else ""
-    name = messages.escape(check["name"])
-    return (
-        f'<li><span class="badge badge-{state}">{word}</span> {name}{file}'
-        f"<small>{messages.escape(check.get('detail', ''))}</small></li>"
-    )
+        trained = [(_("Trained model"), item.perplexity), (_("Its base"), item.base_perplexity)]
+    has_fields = any(one.fields_right is not None for one in item.parts)
+    return html.export.table(parts, trained, has_fields)

@@ -13,6 +13,7 @@ from core.setup import environment
 from core.setup.extras import Extra
 from webui import background, messages
 from webui.context import QUIET, App
+from webui.html import html
 
 Lacking = Callable[[Mapping[Component, Any]], Sequence[Extra]]
 
@@ -40,7 +41,7 @@ class ExtrasView:
         sentences = " ".join(_(extra.sentence) for extra in lacking)
         return {
             self.box: gr.Column(visible=True),
-            self.told: f'<p class="aside">{messages.escape(sentences)}</p>',
+            self.told: html.plain.aside(sentences),
             self.button: gr.Button(_("Install {packages}", packages=_titles(lacking))),
             self.said: "",
         }

@@ -7,11 +7,12 @@ from typing import Any
 
 import gradio as gr
 from gradio.components import Component
+from markupsafe import Markup
 
 from core.config import SPEC_BY_PATH
 from core.errors import ConfigError, JobError, TunesmithError
 from core.jobs.job import Job
-from core.language import N_, _
+from core.language import _
 from core.models.checkpoints import checkpoints
 from core.rules import load_config
 from core.runs.extend import train_longer
@@ -20,12 +21,10 @@ from core.runs.resume import can_halve
 from webui import messages
 from webui.choice import Dropdown
 from webui.context import QUIET, App, Shared
+from webui.html import html
 
 _EPOCHS, _STEPS = "training.num_train_epochs", "training.max_steps"
 _RATE = "training.learning_rate"
-_LONGER_HELP = N_(
-    "A new run goes on from a checkpoint with the same optimizer; this one stays as it is."
-)
 
 
 class FollowUp:
@@ -55,10 +54,7 @@ class FollowUp:
                 _("Train longer"), scale=0, min_width=140, elem_id="train-longer"
             )
         with gr.Column(visible=False, elem_classes="card", elem_id="longer") as self.panel:
-            gr.HTML(
-                f"<h3>{_('Train longer')}</h3><p class='soft'>{_LONGER_HELP}</p>",
-                apply_default_css=False,
-            )
+            gr.HTML(html.follow_up.longer(), apply_default_css=False)
             with gr.Row():
                 self.epochs = gr.Number(
                     label=_("Epochs in all"), minimum=0, elem_id="longer-epochs"
@@ -168,7 +164,7 @@ def _number(text: str) -> float:
         ) from error
 
 
-def _said(error: TunesmithError) -> str:
+def _said(error: TunesmithError) -> Markup:
     """Each problem under the name that its field has here."""
     if not isinstance(error, ConfigError):
         return messages.error(error)

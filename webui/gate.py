@@ -14,15 +14,14 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import hmac
-import html
 import socket
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from urllib.parse import parse_qs, parse_qsl, urlencode, urlsplit
 
 import psutil
+from markupsafe import Markup
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
@@ -38,8 +37,8 @@ from core.language import (
     language_accepted,
     speaking,
 )
+from webui.html import html
 
-_PAGE = (Path(__file__).resolve().parent.parent / "assets" / "gate.html").read_text("utf-8")
 _COOKIE_SECONDS = 30 * 24 * 3600
 _LOGIN_BYTES = 16 * 1024
 _LONGEST_DELAY = 30.0  # seconds
@@ -356,16 +355,15 @@ def _told(
     title: str,
     what: str,
     more: dict[str, str] | None = None,
-    form: str = "",
+    form: Markup | None = None,
 ) -> Response:
     """A plain page for a person, the same in JSON for a program."""
     kept = {"Cache-Control": "no-store", **(more or {})}
     if not _reads(headers):
         told = _("{title}. {what}", title=title, what=what)
         return JSONResponse({"detail": told}, status, kept)
-    page = _PAGE.replace("{language}", HTML_LANGUAGES[language()])
-    page = page.replace("{title}", html.escape(title)).replace("{what}", html.escape(what))
-    return HTMLResponse(page.replace("{form}", form), status, kept)
+    page = html.gate.page(HTML_LANGUAGES[language()], title, what, form or Markup())
+    return HTMLResponse(page, status, kept)
 
 
 def _no_such_host(headers: Headers, host: str) -> Response:
@@ -393,8 +391,7 @@ def _token_page(request: Request, is_wrong: bool) -> Response:
         403,
         _("This page needs its token"),
         f"{wrong} {how}".strip(),
-        form=f'<form action="./"><label>{_("Token")} <input name="token" type="password" '
-        f'autocomplete="off" required></label><button>{_("Open")}</button></form>',
+        form=html.gate.token(),
     )
 
 
@@ -405,9 +402,5 @@ def _login_page(request: Request, wrong: str = "") -> Response:
         401,
         _("Log in"),
         wrong or _("Tunesmith asks for the name and password it was started with."),
-        form=f'<form action="./login" method="post"><label>{_("Name")} <input name="username" '
-        f'autocomplete="username" required autofocus></label><label>{_("Password")} <input '
-        'name="password" type="password" autocomplete="current-password" required></label>'
-        f'<input type="hidden" name="then" value="{html.escape(then)}">'
-        f"<button>{_('Log in')}</button></form>",
+        form=html.gate.login(then),
     )

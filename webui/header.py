@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
+from markupsafe import Markup
 
 from core.language import HTML_LANGUAGES, LANGUAGES, _, language, n_
 from webui import messages, theme
 from webui.context import QUIET, App, Shared
+from webui.html import html
 
 if TYPE_CHECKING:
     from core.jobs.job import Job
@@ -49,25 +51,17 @@ def build(app: App, shared: Shared) -> None:
     header.open(open_run, None, [shared.run, shared.tabs], **QUIET)
 
 
-def render(app: App) -> str:
-    """The header's HTML, with how things stand now."""
-    there = _("Light or dark")
-    return (
-        f'<div class="head"><h1><a class="mark" href="./" aria-label="{_("Tunesmith, start")}">'
-        f"{theme.LOGO.read_text(encoding='utf-8')}<span>Tunesmith</span></a></h1>"
-        f'<span class="device" title="{_("Where runs are trained")}">'
-        f"{messages.escape(device(app))}</span>{active_run(app)}{_other_language()}"
-        f'<button type="button" class="icon" data-theme-toggle aria-label="{there}" '
-        f'title="{there}"></button></div>'
-    )
-
-
-def _other_language() -> str:
-    """The button that shows the page in the other language, in that language."""
-    code = next(code for code in LANGUAGES if code != language())
-    return (
-        f'<button type="button" class="icon language" data-language="{code}" '
-        f'lang="{HTML_LANGUAGES[code]}">{LANGUAGES[code]}</button>'
+def render(app: App) -> Markup:
+    """The header's HTML, with how things stand now and a button that shows the page in the other
+    language, in that language."""
+    other = next(code for code in LANGUAGES if code != language())
+    return html.header.header(
+        logo=Markup(theme.LOGO.read_text(encoding="utf-8")),  # a file of ours
+        device=device(app),
+        run=active_run(app),
+        code=other,
+        lang=HTML_LANGUAGES[other],
+        language=LANGUAGES[other],
     )
 
 
@@ -83,18 +77,18 @@ def device(app: App) -> str:
     return _("{name}, {used} of {total}", name=f"{first.name}{more}", used=used, total=total)
 
 
-def active_run(app: App) -> str:
+def active_run(app: App) -> Markup:
     """The run that is at work, or the number waiting, as a button that opens it."""
     jobs = [job for job in app.store.list(kind="train") if job.state in _AT_WORK]
     if not jobs:
-        return f'<span class="active-run idle">{_("No run at work")}</span>'
+        return html.header.no_run()
     job = min(jobs, key=lambda job: (_AT_WORK.index(job.state), job.created_at))
-    others = f" <small>+{len(jobs) - 1}</small>" if len(jobs) > 1 else ""
-    return (
-        f'<button type="button" class="active-run" data-run="{messages.escape(job.id)}" '
-        f'title="{_("Open this run in Train")}"><b>{messages.escape(job.name or job.id)}</b>'
-        f"{messages.badge(job.state)}<span class='num'>{messages.escape(_pace(app, job))}</span>"
-        f"{others}</button>"
+    return html.header.run(
+        id=job.id,
+        name=job.name or job.id,
+        badge=messages.badge(job.state),
+        pace=_pace(app, job),
+        others=len(jobs) - 1,
     )
 
 

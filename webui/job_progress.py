@@ -12,6 +12,7 @@ from typing import Any
 
 import gradio as gr
 from gradio.components import Component
+from markupsafe import Markup
 
 from core.errors import JobError
 from core.jobs.events import last_event
@@ -23,6 +24,7 @@ from core.jobs.task import read_result
 from core.language import N_, _
 from webui import messages
 from webui.context import CHOICE, App, Shared
+from webui.html import html
 
 # A click on a step or a version: which button, and where.
 CLICKS = """
@@ -71,9 +73,8 @@ class JobProgress:
         known: set[str] = data[self.known]
         jobs = [job for job in self._listed(place, known) if job.id != without]
         known.update(job.id for job in jobs if not job.ended)
-        cards = "".join(self._card(job) for job in jobs)
-        updates = {
-            self.shown: f'<ul class="jobs">{cards}</ul>' if cards else "",
+        updates: dict[Component, str] = {
+            self.shown: html.job_progress.jobs([card for card in map(self._card, jobs) if card]),
             self.told: " ".join(f"{job.id}:{_state(job)}" for job in jobs),
         }
         return {one: value for one, value in updates.items() if value != (data[one] or "")}
@@ -148,27 +149,27 @@ class JobProgress:
             job for job in found if not job.ended or job.id in known or not job.params.get("seen")
         ]
 
-    def _card(self, job: Job) -> str:
+    def _card(self, job: Job) -> dict[str, Any] | None:
+        """What is said of a job, and its buttons; None where its end is not shown."""
         if not job.ended:
-            return f'<li class="under-way">{job_bar(self.app, job)}{self._button("stop", job)}</li>'
-        seen = bool(self.of and job.params.get("seen"))
-        end = "" if seen or self.hides(job) else job_end(self.app, job)
-        if not end:
-            return ""
-        opens = self.made(job) not in (None, job.dataset)
-        offered = self._button("open", job) if opens else ""
-        return f"<li>{end}{offered}{self._button('dismiss', job)}</li>"
+            told, acts = job_bar(self.app, job), ["stop"]
+        elif self.hides(job) or (self.of and job.params.get("seen")):
+            return None
+        else:
+            told, acts = job_end(self.app, job), ["dismiss"]
+            if told and self.made(job) not in (None, job.dataset):
+                acts = ["open", "dismiss"]
+        card = {
+            "id": job.id,
+            "name": job.name or KINDS[job.kind].doing,
+            "is_at_work": not job.ended,
+            "told": told,
+            "buttons": [(act, _WORDS[act], self.stop_id if act == "stop" else "") for act in acts],
+        }
+        return card if told else None
 
-    def _button(self, act: str, job: Job) -> str:
-        name = job.name or KINDS[job.kind].doing
-        own = f'id="{self.stop_id}" ' if act == "stop" and self.stop_id else ""
-        return (
-            f'<button type="button" {own}class="small" data-act="{act}" data-at="{job.id}" '
-            f'aria-label="{messages.escape(f"{_WORDS[act]}: {name}")}">{_WORDS[act]}</button>'
-        )
 
-
-def job_bar(app: App, job: Job) -> str:
+def job_bar(app: App, job: Job) -> Markup:
     """How far a job is, as HTML."""
     doing = _(KINDS[job.kind].doing).format(name=job.name)
     if job.state == QUEUED:
@@ -180,7 +181,7 @@ def job_bar(app: App, job: Job) -> str:
     return bar(doing, message, event.get("fraction"), event.get("eta_seconds"))
 
 
-def job_end(app: App, job: Job) -> str:
+def job_end(app: App, job: Job) -> Markup:
     """How a job ended, as HTML; nothing where what came of it is shown elsewhere."""
     kind = KINDS[job.kind]
     if job.state == "stopped":
@@ -190,11 +191,13 @@ def job_end(app: App, job: Job) -> str:
         return messages.error(_(kind.failed).format(name=job.name, error=error), job.advice or "")
     result = read_result(app.workspace.root / job.folder)
     if not kind.result or result is None:
-        return ""
+        return Markup()
     return messages.note(named(kind.result)(job, result), "finished")
 
 
-def bar(title: str, message: str, fraction: float | None = None, left: float | None = None) -> str:
+def bar(
+    title: str, message: str, fraction: float | None = None, left: float | None = None
+) -> Markup:
     """How far some work is and how long it still takes, as HTML."""
     text = title or message or _("Starting")
     if title and message and title != message:

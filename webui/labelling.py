@@ -9,6 +9,7 @@ from urllib.parse import quote
 
 import gradio as gr
 from gradio.components import Component
+from markupsafe import Markup
 
 from core.data.registry import list_datasets
 from core.errors import TunesmithError
@@ -32,10 +33,11 @@ from core.rules import load_config
 from webui import messages
 from webui.choice import Dropdown
 from webui.context import CHOICE, QUIET, App, Shared
+from webui.html import html
 from webui.job_progress import JobProgress
 from webui.run_choice import find_run
 
-_SHOWN_BARS, _KEYS = 6, "123456789"
+_SHOWN_BARS = 6
 # A click on a label, or its number while the text has the focus; then the next text has it.
 _SCRIPT = "tunesmith.labels(element, trigger);"
 Updates = dict[Component, Any]
@@ -49,7 +51,7 @@ class _Labelling:
     def __init__(self, app: App, shared: Shared) -> None:
         self.app, self.shared = app, shared
         with gr.Column(visible=False, elem_id="labelling") as self.box:
-            gr.HTML(f"<h3>{_('Label texts')}</h3>")
+            gr.HTML(html.labelling.heading())
             with gr.Row(elem_classes="picker"):
                 self.dataset = Dropdown(
                     [],
@@ -126,11 +128,11 @@ class _Labelling:
             **self._offered(data),
         }
 
-    def look(self, data: Updates) -> str:
+    def look(self, data: Updates) -> Markup:
         """Whether a file that was chosen can be read."""
         run = find_run(self.app, data[self.shared.run])
         if run is None or not data[self.file]:
-            return ""
+            return Markup()
         try:
             learned = columns_learned(self.app.workspace, load_config(run.folder.config))
             column = text_column(Path(data[self.file]), learned)
@@ -213,9 +215,9 @@ class _Labelling:
             self.texts: self._drawn(data, newest),
         }
 
-    def _drawn(self, data: Updates, found: Predicted | None) -> str:
+    def _drawn(self, data: Updates, found: Predicted | None) -> Markup:
         if found is None:
-            return ""
+            return Markup()
         way, low, high = data[self.way], data[self.low], data[self.high]
         everything, labels = read_predictions(found.folder), read_labels(found.folder)
         shown = uncertain(everything, way, low, high)
@@ -226,12 +228,11 @@ class _Labelling:
             shown=len(shown),
             labelled=len(labels),
         )
-        keys = _("A number key gives its label to the text that has the focus.")
-        rows = "".join(
-            _text(one.index, one.text, one.probabilities, found.labels, labels.get(one.index))
+        rows = [
+            (one.index, one.text, _surest(one.probabilities), labels.get(one.index))
             for one in shown
-        )
-        return f"<p class='soft'>{told} {keys}</p><div class='to-label'>{rows}</div>"
+        ]
+        return html.labelling.texts(told, rows, found.labels)
 
     # -- wiring
 
@@ -255,42 +256,15 @@ class _Labelling:
         self.added.wire(shared, "chat", shared.dataset, self.add, taken)
 
 
-def _links(found: Predicted) -> str:
+def _links(found: Predicted) -> Markup:
     """The labelled texts, to take along; and what is not among them."""
     place = f"tunesmith/predictions/{quote(found.folder.parents[1].name)}/{quote(found.id)}"
-    name = Path(found.dataset).stem
-    links = " ".join(
-        f"<a class='small' download='{messages.escape(name)}-labelled{ending}' "
-        f"href='{place}{ending}'><code>{ending}</code></a>"
-        for ending in ENDINGS
-    )
-    lost = messages.note(left_out_rows(found.left_out)) if found.left_out else ""
     told = _("Every text with its label and the probabilities:")
-    return f"<p class='downloads'><span class='soft'>{told}</span> {links}</p>{lost}"
+    links = html.report.downloads(told, ENDINGS, place, f"{Path(found.dataset).stem}-labelled")
+    lost = messages.note(left_out_rows(found.left_out)) if found.left_out else Markup()
+    return links + lost
 
 
-def _text(
-    index: int, text: str, chances: dict[str, float], labels: list[str], given: str | None
-) -> str:
-    """A text with the probabilities of its labels and a button for each."""
-    order = sorted(chances, key=lambda name: -chances[name])[:_SHOWN_BARS]
-    bars = "".join(
-        f"<div class='chance'><span>{messages.escape(name)}</span>"
-        f"<span class='share tuned'><i style='width:{100 * chances[name]:.1f}%'></i></span>"
-        f"<span class='num'>{100 * chances[name]:.0f} %</span></div>"
-        for name in order
-    )
-    buttons = "".join(
-        f'<button type="button" class="small" data-id="{index}" '
-        f'data-label="{messages.escape(name)}" aria-pressed="{str(name == given).lower()}">'
-        f"{_key(at)}{messages.escape(name)}</button>"
-        for at, name in enumerate(labels)
-    )
-    return (
-        f"<article class='card' tabindex='0' data-text='{index}'><p>{messages.escape(text)}</p>"
-        f"<div class='chances'>{bars}</div><div class='acts'>{buttons}</div></article>"
-    )
-
-
-def _key(at: int) -> str:
-    return f"<kbd>{_KEYS[at]}</kbd> " if at < len(_KEYS) else ""
+def _surest(chances: dict[str, float]) -> list[tuple[str, float]]:
+    """The likeliest labels of a text, with their probabilities."""
+    return sorted(chances.items(), key=lambda one: -one[1])[:_SHOWN_BARS]

@@ -16,6 +16,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from markupsafe import Markup
+
 from core.config import RunConfig
 from core.errors import TunesmithError
 from core.jobs.events import Event, EventReader
@@ -24,8 +26,8 @@ from core.rules import load_config
 from core.runs.curves import CurveReader, Point, downsample
 from core.runs.panels import LOSS, Panel, panels
 from core.workspace import RunFolder, Workspace
-from webui import messages
 from webui.charts import MOST_POINTS, columns, smooth
+from webui.html import html
 
 # Whole curves are thinned to this many points, so that new ones can be added before the next time.
 THINNED = 750
@@ -42,6 +44,15 @@ class Sample:
     prompt: list[dict[str, Any]]
     expected: str | None
     answers: list[tuple[int, str]] = field(default_factory=list)
+
+    @property
+    def question(self) -> str:
+        return _last_question(self.prompt)
+
+
+def _last_question(prompt: Sequence[Mapping[str, Any]]) -> str:
+    asked = [str(turn.get("content", "")) for turn in prompt if turn.get("role") == "user"]
+    return asked[-1] if asked else ""
 
 
 class LiveRun:
@@ -239,6 +250,10 @@ class Rollout:
     expected: str | None
     completions: list[Completion] = field(default_factory=list)
 
+    @property
+    def question(self) -> str:
+        return _last_question(self.prompt)
+
 
 class Rollouts:
     """Those of a run by step: the first and the latest."""
@@ -271,38 +286,7 @@ class Rollouts:
         return [self._of_step[step] for step in sorted(self._of_step, reverse=True)]
 
 
-def completions(rollouts: Rollouts) -> str:
+def completions(rollouts: Rollouts) -> Markup:
     """A card for each step, with the answers and what each function gave them."""
     shown = rollouts.shown()
-    if not shown:
-        return ""
-    cards = "".join(_card(rollout) for rollout in shown)
-    return f'<h3 class="section">{_("Rewarded answers")}</h3><div class="samples">{cards}</div>'
-
-
-def _card(rollout: Rollout) -> str:
-    turns = [str(turn.get("content", "")) for turn in rollout.prompt if turn.get("role") == "user"]
-    prompt = messages.escape(turns[-1] if turns else "")
-    rows = "".join(_row(completion) for completion in rollout.completions)
-    if rollout.expected is not None:
-        rows += (
-            f'<div class="answer expected"><span>{_("reference")}</span>'
-            f"<pre>{messages.escape(rollout.expected)}</pre></div>"
-        )
-    return (
-        f'<article class="sample rollout"><div class="prompt"><span class="num">'
-        f"{_('Step {n}', n=rollout.step)}</span> {prompt}</div>{rows}</article>"
-    )
-
-
-def _row(completion: Completion) -> str:
-    parts = ", ".join(
-        f"{messages.escape(name)} {_('none') if value is None else f'{value:.3g}'}"
-        for name, value in completion.rewards.items()
-    )
-    several = f'<div class="aside">{parts}</div>' if len(completion.rewards) > 1 else ""
-    text = messages.escape(completion.text) or f"<i>{_('empty')}</i>"
-    return (
-        f'<div class="answer"><span class="num" title="{parts}">{completion.reward:.3g}</span>'
-        f"<div><pre>{text}</pre>{several}</div></div>"
-    )
+    return html.live.completions(shown) if shown else Markup()

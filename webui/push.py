@@ -8,6 +8,7 @@ from typing import Any
 
 import gradio as gr
 from gradio.components import Component
+from markupsafe import Markup
 
 from core.errors import ConfigError, TunesmithError
 from core.export.card import CardText, read_card, save_card
@@ -23,6 +24,7 @@ from webui.choice import Dropdown
 from webui.context import CHOICE, QUIET, App, Shared
 from webui.data.step_form import first_values, groups, marks, read_fields, section_specs
 from webui.forms import Form, Group
+from webui.html import html
 from webui.job_progress import JobProgress
 from webui.run_choice import find_run
 
@@ -161,17 +163,17 @@ class _Push:
             return self._wrong(problem)
         return {self.said: "", **self._marks()}
 
-    def pushed(self, run_id: str) -> str:
+    def pushed(self, run_id: str) -> Markup:
         """Where what of this run lies on the Hub."""
         run = find_run(self.app, run_id)
         found = pushes(self.app.workspace, run_id) if run else []
-        lines = "".join(
-            f'<p><a href="{messages.escape(one.url)}" target="_blank" rel="noopener noreferrer">'
-            f"{messages.escape(one.repo_id)}</a> <small>{messages.moment(one.at)}</small></p>"
-            for one in found
-            if one.url.startswith(("https://", "http://"))
+        return html.push.pushed(
+            [
+                (one, messages.moment(one.at))
+                for one in found
+                if one.url.startswith(("https://", "http://"))
+            ]
         )
-        return f"<h3>{_('On the Hub')}</h3>{lines}" if lines else ""
 
     def refresh(self, run_id: str, drawn: str) -> Any:
         fresh = self.pushed(run_id)
@@ -238,26 +240,21 @@ def _title(export: Export) -> str:
     )
 
 
-def _who(account: Account | None) -> str:
+def _who(account: Account | None) -> Markup:
     if account is None:
-        link = f'<a href="{token_page()}" target="_blank" rel="noopener noreferrer">'
         told = _(
             "Nobody is logged in. {link}Make a token that may write{end}, and log in with it. It "
             "is kept by huggingface_hub on the machine that runs Tunesmith, and whoever "
-            "can open this page pushes with it.",
-            link=link,
-            end="</a>",
+            "can open this page pushes with it."
         )
-        return f"<p class='aside'>{told}</p>"
-    told = _(
-        "Logged in as {name}. The token {may}.",
-        name=f"<strong>{messages.escape(account.name)}</strong>",
-        may=messages.escape(account.may()),
-    )
-    return f"<p class='aside'>{told}</p>"
+        link = html.push.opened_link(token_page())
+        return html.plain.aside(Markup(told).format(link=link, end=Markup("</a>")))
+    told = _("Logged in as {name}. The token {may}.")
+    name = html.plain.strong(account.name)
+    return html.plain.aside(Markup(told).format(name=name, may=account.may()))
 
 
-def _planned(plan: Plan) -> str:
+def _planned(plan: Plan) -> Markup:
     """What a push would do, as HTML."""
     kind = _("private") if plan.private else _("public")
     state = _("is there, {kind}", kind=kind) if plan.exists else _("is made, {kind}", kind=kind)
@@ -276,11 +273,5 @@ def _planned(plan: Plan) -> str:
         facts[_("There already")] = n_("{n} file", "{n} files", same)
     if plan.others:
         facts[_("Only there, and stays")] = n_("{n} file", "{n} files", plan.others)
-    rows = "".join(
-        f"<tr><td>{messages.escape(one.path)}</td><td>{messages.size(one.size_bytes)}</td>"
-        f"<td>{_(STATES[one.state])}</td></tr>"
-        for one in plan.files
-    )
-    head = f"<th>{_('File')}</th><th>{_('Size')}</th><th>{_('State')}</th>"
-    table = f"<table class='numbers'><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
-    return f"{messages.facts(facts)}<div class='table-scroll'>{table}</div>"
+    files = [(one.path, messages.size(one.size_bytes), _(STATES[one.state])) for one in plan.files]
+    return html.push.planned(messages.facts(facts), files)

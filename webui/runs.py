@@ -8,6 +8,7 @@ from contextlib import suppress
 from typing import Any
 
 import gradio as gr
+from markupsafe import Markup
 
 from core.errors import TunesmithError
 from core.evaluation.document import spelled
@@ -26,6 +27,7 @@ from webui.beginning import Beginning
 from webui.charts import RUN_COLOURS, Line, chart, figure, run_colour
 from webui.context import CHOICE, QUIET, App, Shared
 from webui.forms import said, setting_label
+from webui.html import html
 from webui.run_choice import find_run
 from webui.sweeps import Sweeps
 
@@ -84,7 +86,7 @@ class _Runs:
             )
 
     def _build_overlay(self) -> None:
-        gr.HTML(f"<h3>{_('Compare')}</h3>")
+        gr.HTML(html.runs.heading())
         with gr.Row():
             self.metric = gr.Radio(
                 [(_(title), metric) for metric, title in OVERLAYS.items()],
@@ -112,10 +114,9 @@ class _Runs:
         run, hidden = find_run(self.app, run_id), gr.Button(visible=False)
         if run is None:
             return gr.Column(visible=False), "", "", "", hidden, ""
-        words = (
-            f"<h3>{messages.escape(run.job.name)} {messages.badge(run.state)}</h3>"
-            f"<p class='soft'>{messages.escape(run.id)} {messages.escape(lineage_text(run.folder))}"
-            f"</p>{_outcome(run)}"
+        badge = messages.badge(run.state)
+        words = html.runs.detail(
+            run.job.name, badge, run.id, lineage_text(run.folder), _outcome(run)
         )
         return gr.Column(visible=True), words, run.job.name, run.job.note, hidden, ""
 
@@ -231,7 +232,7 @@ class _Runs:
         deleted.then(self.compare, compared, drawn, **quiet)
 
 
-def evaluated(runs: Sequence[RunSummary]) -> str:
+def evaluated(runs: Sequence[RunSummary]) -> Markup:
     """What was measured of the runs on the same rows, by each one's newest evaluation of them."""
     same: dict[tuple[str, str, int], dict[str, Report]] = {}
     for run in runs:
@@ -241,53 +242,40 @@ def evaluated(runs: Sequence[RunSummary]) -> str:
                 same.setdefault(rows, {})[run.id] = report
     reports = max(same.values(), key=len, default={})
     if len(reports) < 2:
-        return (
-            f"<p class='soft'>{_('Evaluate two of them on the same rows to see them here.')}</p>"
-            if len(runs) > 1
-            else ""
-        )
-    names = [messages.escape(run.job.name) for run in runs if run.id in reports]
+        return html.runs.not_measured() if len(runs) > 1 else Markup()
+    names = [run.job.name for run in runs if run.id in reports]
     found = [reports[run.id] for run in runs if run.id in reports]
-    lines = []
-    for key, metric in METRICS.items():
-        if any(one.number(key) for one in found):
-            cells = "".join(f"<td class='num'>{spelled(one.number(key))}</td>" for one in found)
-            lines.append(f"<tr><th scope='row'>{messages.escape(metric.title)}</th>{cells}</tr>")
-    heads = "".join(f"<th>{name}</th>" for name in names)
+    lines = [
+        (metric.title, [spelled(one.number(key)) for one in found])
+        for key, metric in METRICS.items()
+        if any(one.number(key) for one in found)
+    ]
     title = n_(
         "Measured on the same {n} row of {dataset}",
         "Measured on the same {n} rows of {dataset}",
         found[0].rows,
-        dataset=messages.escape(found[0].dataset.name),
+        dataset=found[0].dataset.name,
     )
-    return (
-        f"<h3>{title}</h3><div class='table-scroll'><table class='measured'><thead><tr><td></td>"
-        f"{heads}</tr></thead><tbody>{''.join(lines)}</tbody></table></div>"
-    )
+    return html.runs.measured(title, names, lines)
 
 
-def differing(runs: Sequence[RunSummary]) -> str:
+def differing(runs: Sequence[RunSummary]) -> Markup:
     """The settings in which runs differ, a column each."""
     known = []
     for run in runs:
         with suppress(TunesmithError):  # what is torn has nothing to compare
             known.append((run, load_config(run.folder.config)))
     if len(known) < 2:
-        return ""
+        return Markup()
     found = differences([config for _run, config in known])
     if not found:
         return messages.note(_("Their settings are the same."))
-    heads = "".join(f"<th>{messages.escape(run.job.name or run.id)}</th>" for run, _config in known)
-    rows = "".join(
-        f"<tr><th>{messages.escape(setting_label(path))}</th>"
-        + "".join(f"<td>{messages.escape(said(value) or _('none'))}</td>" for value in values)
-        + "</tr>"
+    names = [run.job.name or run.id for run, _config in known]
+    lines = [
+        (setting_label(path), [said(value) or _("none") for value in values])
         for path, values in found.items()
-    )
-    return (
-        '<div class="table-scroll"><table class="differing"><thead><tr>'
-        f"<th>{_('Setting')}</th>{heads}</tr></thead><tbody>{rows}</tbody></table></div>"
-    )
+    ]
+    return html.runs.differing(names, lines)
 
 
 def _colours(runs: list[RunSummary]) -> list[str]:
@@ -300,12 +288,12 @@ def _colours(runs: list[RunSummary]) -> list[str]:
     return taken
 
 
-def _outcome(run: RunSummary) -> str:
+def _outcome(run: RunSummary) -> Markup:
     """Why a run ended before its end, and what to do."""
-    return messages.error(run.job.error, run.job.advice or "") if run.job.error else ""
+    return messages.error(run.job.error, run.job.advice or "") if run.job.error else Markup()
 
 
-def _act(app: App, act: str, run_id: str) -> str:
+def _act(app: App, act: str, run_id: str) -> Markup:
     if act == "stop":
         job = stop_job(app.workspace, app.store, run_id)
         done = job.state == "stopped"
@@ -340,11 +328,11 @@ def sort(runs: Sequence[RunSummary], by: str, descending: bool) -> list[RunSumma
     return sorted(known, key=value, reverse=descending) + unknown
 
 
-def sparkline(points: Sequence[tuple[int, float]], width: int = 96, height: int = 24) -> str:
+def sparkline(points: Sequence[tuple[int, float]], width: int = 96, height: int = 24) -> Markup:
     """A curve as a small picture, scaled to its own lowest and highest value."""
     few = downsample(points, 48)
     if len(few) < 2:
-        return '<span class="soft">-</span>'
+        return html.runs.sparkline("", width, height, "")
     values = [value for _step, value in few]
     low, high = min(values), max(values)
     first, last = few[0][0], few[-1][0]
@@ -358,10 +346,7 @@ def sparkline(points: Sequence[tuple[int, float]], width: int = 96, height: int 
         first=messages.loss(values[0]),
         last=messages.loss(values[-1]),
     )
-    return (
-        f'<svg class="spark" width="{width}" height="{height}" viewBox="0 0 {width} {height}" '
-        f'role="img" aria-label="{told}"><title>{told}</title><polyline points="{spots}"/></svg>'
-    )
+    return html.runs.sparkline(spots, width, height, told)
 
 
 class RunTable:
@@ -380,8 +365,7 @@ class RunTable:
         """What the run began with, which never changes."""
         if run.id not in self._origins:
             self._origins[run.id] = lineage_text(run.folder)
-        text = self._origins[run.id]
-        return f'<small class="came">{messages.escape(text)}</small>' if text else ""
+        return self._origins[run.id]
 
     def render(
         self,
@@ -392,50 +376,39 @@ class RunTable:
         first: int = 0,
         ticked: Sequence[str] = (),
         selected: str = "",
-    ) -> str:
+    ) -> Markup:
         titles = [(key, _(label)) for key, (label, _value) in SORT_KEYS.items()]
         heads = tables.heads(titles, by, descending)
         shown, pager = tables.page(sort(runs, by, descending), first)
-        rows = "".join(self._row(run, run.id in ticked, run.id == selected) for run in shown)
-        return (
-            '<div class="table-scroll"><table class="runs"><thead><tr>'
-            f'<th><span class="sr-only">{_("Compare")}</span></th>{heads}<th>{_("Loss")}</th>'
-            f'<th><span class="sr-only">{_("Actions")}</span></th></tr></thead>'
-            f"<tbody>{rows}</tbody></table></div>{pager}"
-        )
+        rows = [self._row(run, run.id in ticked, run.id == selected) for run in shown]
+        return html.runs.table(heads, dict(titles), rows, pager)
 
-    def _row(self, run: RunSummary, ticked: bool, selected: bool) -> str:
-        job, name = run.job, messages.escape(run.job.name or run.id)
-        waiting = ""
-        if run.queue_position:
-            waiting = f" <small>{_('no. {place}', place=run.queue_position)}</small>"
-        cells = [
-            f'<label><input type="checkbox" data-tick="{run.id}" {"checked" if ticked else ""}>'
-            f'<span class="sr-only">{_("Compare {run}", run=name)}</span></label>',
-            f'<button type="button" class="run-name">{name}</button>'
-            + (f"<small>{messages.escape(job.note)}</small>" if job.note else "")
-            + self._came(run),
-            messages.badge(run.state, job.signal) + waiting,
-            messages.loss(job.best_eval_loss),
-            messages.escape(job.model),
-            messages.escape(job.dataset),
-            messages.duration(run.duration_seconds),
-            messages.size(run.size_bytes),
-            messages.moment(job.created_at),
-            sparkline(self.loss(run)),
-            actions(run),
-        ]
-        labels = ["", *[label for label, _value in SORT_KEYS.values()], _("Loss"), ""]
-        body = "".join(
-            f'<td data-label="{label}">{cell}</td>'
-            for label, cell in zip(labels, cells, strict=True)
-        )
-        return f'<tr data-id="{run.id}" class="{"selected" if selected else ""}">{body}</tr>'
+    def _row(self, run: RunSummary, ticked: bool, selected: bool) -> dict[str, Any]:
+        """What the table's row has."""
+        job = run.job
+        return {
+            "id": run.id,
+            "name": job.name or run.id,
+            "note": job.note,
+            "came": self._came(run),
+            "state": messages.badge(run.state, job.signal),
+            "place": run.queue_position,
+            "best": messages.loss(job.best_eval_loss),
+            "model": job.model,
+            "data": job.dataset,
+            "duration": messages.duration(run.duration_seconds),
+            "size": messages.size(run.size_bytes),
+            "created": messages.moment(job.created_at),
+            "loss": sparkline(self.loss(run)),
+            "acts": _offered(run),
+            "is_ticked": ticked,
+            "is_selected": selected,
+        }
 
 
-def actions(run: RunSummary) -> str:
-    """The buttons that make sense in the run's state."""
-    offered = []
+def _offered(run: RunSummary) -> list[tuple[str, str]]:
+    """The buttons that make sense in the run's state: (what a click does, word)."""
+    offered: list[tuple[str, str]] = []
     if run.state == "queued":
         if (run.queue_position or 1) > 1:
             offered.append(("first", _("Run next")))
@@ -444,7 +417,4 @@ def actions(run: RunSummary) -> str:
         offered.append(("stop", _("Stop")))
     elif run.resumable:
         offered.append(("resume", _("Resume")))
-    return "".join(
-        f'<button type="button" class="small" data-act="{act}" data-id="{run.id}">{word}</button>'
-        for act, word in offered
-    )
+    return offered

@@ -7,6 +7,7 @@ from typing import Any
 
 import gradio as gr
 from gradio.components import Component
+from markupsafe import Markup
 
 from core.errors import ConfigError, TunesmithError
 from core.language import _
@@ -17,6 +18,7 @@ from webui import messages
 from webui.context import QUIET, App, Shared
 from webui.data.step_form import first_values, groups, marks, read_fields, section_specs
 from webui.forms import Form
+from webui.html import html
 from webui.job_progress import JobProgress
 from webui.run_choice import find_run
 
@@ -112,9 +114,9 @@ class _Serve:
             **texts,
         }
 
-    def _facts(self, server: Server | None) -> str:
+    def _facts(self, server: Server | None) -> Markup:
         if server is None:
-            return ""
+            return Markup()
         facts: dict[str, str] = {
             _("Address"): f"{server.address}/v1",
             _("Engine"): server.engine,
@@ -129,7 +131,7 @@ class _Serve:
         faster = vllm_command(self.app.workspace, server, devices)
         if faster:
             facts[_("Faster on this GPU")] = faster
-        why = messages.note(_("Not llama.cpp: {why}", why=server.why)) if server.why else ""
+        why = messages.note(_("Not llama.cpp: {why}", why=server.why)) if server.why else Markup()
         return messages.facts(facts) + why
 
     # -- wiring
@@ -144,10 +146,10 @@ class _Serve:
         shared.on_tick(self.refresh, [run, self.facts], self.shown)
 
 
-def _meaning() -> str:
+def _meaning() -> Markup:
     told = _(
         "An endpoint on this machine that answers as OpenAI's do, in editors, scripts and other "
         "programs: the selected run, its checkpoints and its base, each by its name. It goes on "
         "when this page is closed."
     )
-    return f"<p class='aside'>{messages.escape(told)}</p>"
+    return html.plain.aside(told)

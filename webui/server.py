@@ -3,7 +3,6 @@ that is considerate of the runs, which do not need it."""
 
 from __future__ import annotations
 
-import html
 import os
 import signal
 import socket
@@ -38,6 +37,7 @@ from core.workspace import Workspace, write_atomic
 from webui import theme
 from webui.gate import ANY_ADDRESS, Gate, Hosts, Key
 from webui.gradio_scripts import GradioScripts, announced
+from webui.html import html
 from webui.pages import Pages
 
 FIRST_PORT = 7860
@@ -233,16 +233,9 @@ def announce(workspace: Workspace, address: str, token: str, *, open_browser: bo
     if token:
         # By way of a file that only its owner can read: everybody sees what a browser is started
         # with.
-        page = _OPENING.format(link=html.escape(link), open=_("Open Tunesmith"))
-        write_atomic(workspace.opening, page)
+        write_atomic(workspace.opening, html.server.opening(link))
         link = workspace.opening.as_uri()
     threading.Thread(target=webbrowser.open, args=(link,), daemon=True).start()
-
-
-_OPENING = """<!doctype html>
-<meta charset="utf-8"><meta http-equiv="refresh" content="0; url={link}"><title>Tunesmith</title>
-<p><a href="{link}">{open}</a></p>
-"""
 
 
 def _has_browser() -> bool:

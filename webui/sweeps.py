@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import gradio as gr
+from markupsafe import Markup
 
 from core.errors import TunesmithError
 from core.jobs.job import Job
@@ -19,6 +20,7 @@ from webui.charts import chart, parallel
 from webui.choice import Dropdown
 from webui.context import CHOICE, App, Shared
 from webui.forms import said, setting_label
+from webui.html import html
 from webui.job_progress import CLICKS, job_bar, job_end
 
 # Of more runs the best are shown; the shell lists all.
@@ -84,28 +86,29 @@ class Sweeps:
         )
         acted.then(self.draw, given, self.outputs, **CHOICE)
 
-    def _told(self, job: Job, found: Sequence[Trial]) -> str:
+    def _told(self, job: Job, found: Sequence[Trial]) -> Markup:
         """How the search is, and its runs in a table."""
-        head = job_end(self.app, job) if job.ended else job_bar(self.app, job)
+        told = job_end(self.app, job) if job.ended else job_bar(self.app, job)
         buttons = [] if job.ended else [("stop", _("Stop"))]
         if job.ended and job.state != "finished":
             buttons.append(("go_on", _("Go on")))
         if job.ended:
             buttons.append(("dismiss", _("Put away")))
-        drawn = "".join(
-            f'<button type="button" class="small" data-act="{act}" data-at="{job.id}">{word}'
-            "</button>"
-            for act, word in buttons
-        )
-        return f'{head}<div class="sweep-buttons">{drawn}</div>{_table(ranked(found, job), job)}'
+        return html.sweeps.search(told, job.id, buttons, _table(ranked(found, job), job))
 
 
-def _table(found: Sequence[Trial], job: Job) -> str:
+def _table(found: Sequence[Trial], job: Job) -> Markup:
     if not found:
-        return ""
+        return Markup()
     paths = list(dict.fromkeys(path for one in found for path in one.changes))
-    heads = [_("Run"), metric_of(job), *map(setting_label, paths), _("State")]
-    rows = "".join(_row(one, paths) for one in found[:_MOST])
+    rows = [
+        (
+            one,
+            [said(one.changes.get(path)) for path in paths],
+            messages.badge(one.job.state, one.job.signal),
+        )
+        for one in found[:_MOST]
+    ]
     more = ""
     if (left := len(found) - _MOST) > 0:
         more = n_(
@@ -114,22 +117,7 @@ def _table(found: Sequence[Trial], job: Job) -> str:
             left,
             sweep=job.id,
         )
-    headed = "".join(f"<th>{messages.escape(head)}</th>" for head in heads)
-    return (
-        f'<div class="table-scroll"><table class="sweep"><thead><tr>{headed}</tr></thead>'
-        f"<tbody>{rows}</tbody></table></div>" + (f'<p class="aside">{more}</p>' if more else "")
-    )
-
-
-def _row(one: Trial, paths: Sequence[str]) -> str:
-    opening = (
-        f'<button type="button" class="run-name" data-act="open" data-at="{one.job.id}" '
-        f'title="{messages.escape(one.job.name)}">{_("Run {n}", n=one.number + 1)}</button>'
-    )
-    values = "".join(f"<td>{messages.escape(said(one.changes.get(path)))}</td>" for path in paths)
-    score = "-" if one.score is None else f"{one.score:.4g}"
-    state = messages.badge(one.job.state, one.job.signal)
-    return f"<tr><td>{opening}</td><td>{score}</td>{values}<td>{state}</td></tr>"
+    return html.sweeps.table(metric_of(job), [setting_label(path) for path in paths], rows, more)
 
 
 def figure_of(found: Sequence[Trial], job: Job) -> dict[str, Any] | None:

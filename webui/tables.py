@@ -7,8 +7,9 @@ from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar
 
 import gradio as gr
+from markupsafe import Markup
 
-from core.language import _
+from webui.html import html
 
 Item = TypeVar("Item")
 PAGE = 25
@@ -30,34 +31,16 @@ def tick(before: Sequence[str], event: gr.EventData) -> list[str]:
     return [one for one in before if one not in event.shown] + list(event.ticked)
 
 
-def page(items: Sequence[Item], first: int, size: int = PAGE) -> tuple[Sequence[Item], str]:
+def page(items: Sequence[Item], first: int, size: int = PAGE) -> tuple[Sequence[Item], Markup]:
     """The page on which the item at `first` is, and the buttons to the other pages."""
     total = len(items)
     if total <= size:
-        return items, ""
+        return items, Markup()
     first = max(0, min(first, total - 1)) // size * size
     last = min(first + size, total)
-    place = _("{first:,} to {last:,} of {total:,}", first=first + 1, last=last, total=total)
-    return items[first:last], (
-        f'<nav class="pager">{_turn(_("Previous"), first - size, first > 0)}'
-        f"{_turn(_('Next'), last, last < total)}<span>{place}</span></nav>"
-    )
+    return items[first:last], html.tables.pager(first, last, total, size)
 
 
-def _turn(word: str, first: int, there: bool) -> str:
-    off = "" if there else "disabled"
-    return f'<button type="button" class="small" data-first="{first}" {off}>{word}</button>'
-
-
-def heads(titles: Iterable[tuple[str, str]], by: str, descending: bool) -> str:
+def heads(titles: Iterable[tuple[str, str]], by: str, descending: bool) -> Markup:
     """The headings of the columns, by the key that a click on them sorts by."""
-    return "".join(_head(key, title, by, descending) for key, title in titles)
-
-
-def _head(key: str, title: str, by: str, descending: bool) -> str:
-    order = ("descending" if descending else "ascending") if key == by else "none"
-    arrow = {"descending": "\u2193", "ascending": "\u2191", "none": ""}[order]
-    return (
-        f'<th aria-sort="{order}"><button type="button" class="sort" data-sort="{key}">'
-        f"{title} <span aria-hidden='true'>{arrow}</span></button></th>"
-    )
+    return html.tables.heads(titles, by, "descending" if descending else "ascending")

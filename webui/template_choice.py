@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 import gradio as gr
+from markupsafe import Markup
 
 from core.config import SPEC_BY_PATH, FieldSpec
 from core.errors import TunesmithError
@@ -31,6 +32,7 @@ from core.tokens.lens import Lens
 from webui import forms, messages
 from webui.choice import Dropdown
 from webui.context import CHOICE, QUIET, App, Shared
+from webui.html import html
 
 FIELD = "data.chat_template"
 LEARNED = ("data.learn", "data.learn_thoughts")
@@ -74,7 +76,7 @@ class TemplateChoice:
                 "How turns become one text, and what of it is learned. The run takes what is "
                 "chosen here, and the trained model keeps the template."
             )
-            gr.HTML(f'<p class="aside">{about}</p>', apply_default_css=False)
+            gr.HTML(html.plain.aside(about), apply_default_css=False)
         with gr.Column(visible=False, elem_classes="card", elem_id="template-editor") as self.box:
             self._build_editor()
         self.draft = gr.Textbox("", visible="hidden", container=False, label="Draft of a template")
@@ -164,12 +166,13 @@ class TemplateChoice:
         folder = local_model(self.app.workspace, lens.model)
         return template_of_model(folder) if folder else ""
 
-    def check(self, text: str) -> tuple[str, str]:
+    def check(self, text: str) -> tuple[Markup, str]:
         """What is wrong with the text, at its line; a sound one becomes the draft."""
         problem = check_template(text or "")
         if problem is None:
             fine = messages.note(_("It can be used. The rows below are shown with it."), "finished")
-            return fine + "".join(messages.note(one) for one in template_remarks(text)), text
+            remarks = (messages.note(one) for one in template_remarks(text))
+            return fine + Markup().join(remarks), text
         return problem_at(text or "", problem), ""
 
     def keep(self, name: str, text: str, lens_text: str) -> tuple[Any, ...]:
@@ -252,26 +255,13 @@ class TemplateChoice:
         )
 
 
-def problem_at(text: str, problem: TemplateProblem) -> str:
+def problem_at(text: str, problem: TemplateProblem) -> Markup:
     """A template's problem, with the line it is at and those around it."""
-    if not problem.line:
-        said = messages.escape(problem.message)
-        return f'<div class="notice notice-failed" role="alert"><strong>{said}</strong></div>'
-    said = messages.escape(_("Line {n}: {message}", n=problem.line, message=problem.message))
-    lines = text.splitlines()
-    first = max(problem.line - 1 - AROUND, 0)
-    shown = "".join(
-        f'<li value="{number}"{_wrong(number, problem.line)}>{messages.escape(line) or " "}</li>'
-        for number, line in enumerate(lines[first : problem.line + AROUND], first + 1)
-    )
-    return (
-        f'<div class="notice notice-failed" role="alert"><strong>{said}'
-        f'</strong><ol class="code-lines">{shown}</ol></div>'
-    )
-
-
-def _wrong(number: int, wrong: int) -> str:
-    return ' class="wrong"' if number == wrong else ""
+    wrong = problem.line or 0
+    said = _("Line {n}: {message}", n=wrong, message=problem.message) if wrong else problem.message
+    first = max(wrong - 1 - AROUND, 0)
+    around = text.splitlines()[first : wrong + AROUND]
+    return html.template_choice.problem(said, list(enumerate(around, first + 1)), wrong)
 
 
 def _learned(lens: Lens) -> tuple[str, str]:

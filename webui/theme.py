@@ -13,8 +13,10 @@ import re
 from pathlib import Path
 
 import gradio as gr
+from markupsafe import Markup
 
 from core.language import HTML_LANGUAGES, _, language
+from webui.html import html
 
 ASSETS = Path(__file__).resolve().parent.parent / "assets"
 TOKENS = ASSETS / "tokens.css"
@@ -29,16 +31,6 @@ LOGO = ASSETS / "logo.svg"
 CJK = ("PingFang SC", "Microsoft YaHei", "Noto Sans CJK SC")
 SANS = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "Helvetica Neue", *CJK, "sans-serif")
 MONO = ("ui-monospace", "SF Mono", "Cascadia Mono", "Menlo", "Consolas", "monospace", *CJK)
-
-# Loaded before the page draws; relative, so that it works behind a reverse proxy's prefix.
-_HEAD = """
-<script>window.tunesmithTexts = {texts};</script>
-<link rel="icon" type="image/svg+xml" href="tunesmith/logo.svg">
-<script defer src="tunesmith/page.js"></script>
-<script defer src="tunesmith/form.js"></script>
-<script defer src="tunesmith/mapping.js"></script>
-<script defer src="tunesmith/charts.js"></script>
-"""
 
 # Gradio's variable -> ours. The value is the same in dark: the token itself changes there.
 _VARIABLES = {
@@ -177,16 +169,15 @@ _VARIABLES = {
 }
 
 
-def head() -> str:
-    """What the page loads of ours, with the texts of its scripts in the language in use."""
-    texts = json.dumps(_script_texts(), ensure_ascii=False).replace("<", "\\u003c")
-    return _HEAD.format(texts=texts)
+def head() -> Markup:
+    """What the page loads of ours before it draws, with the texts of its scripts in the language in
+    use."""
+    return html.theme.head(_script_texts())
 
 
-def late_head() -> str:
+def late_head() -> Markup:
     """What has to come after Gradio, which takes the browser's language for the page's."""
-    language_of_page = json.dumps(HTML_LANGUAGES[language()])
-    return f"<script>document.documentElement.lang = {language_of_page};</script>"
+    return html.theme.late_head(HTML_LANGUAGES[language()])
 
 
 def _script_texts() -> dict[str, str]:

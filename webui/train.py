@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from markupsafe import Markup
 
 from core.config import RunConfig
 from core.errors import TunesmithError
@@ -29,6 +30,7 @@ from webui.choice import Dropdown
 from webui.context import CHOICE, QUIET, App, Shared, of_trigger
 from webui.follow_up import FollowUp
 from webui.forms import said, setting_label
+from webui.html import html
 from webui.live import LiveRun, Sample, completions
 
 # Texts of a run in the order of the outputs; run_view.news gives them by these names.
@@ -90,7 +92,7 @@ class _Train:
             self.raw = gr.Checkbox(True, label=_("Show each step"), container=False, min_width=140)
             self.all = gr.Checkbox(label=_("All metrics"), container=False, min_width=110)
         self.curves = gr.HTML(
-            html_template=_curves_html(),
+            html_template=html.train.curves(),
             js_on_load="tunesmith.live(element, () => props.value, watch);",
             elem_id="curves",
             apply_default_css=False,
@@ -201,42 +203,31 @@ def _html(classes: str = "") -> gr.HTML:
     return gr.HTML("", apply_default_css=False, elem_classes=classes)
 
 
-def _curves_html() -> str:
-    """The large chart; the small ones are added as there is something to show in them."""
-    return (
-        '<div class="curves"><div class="chart large" data-curve="loss" role="figure" '
-        f'aria-label="{_("Loss")}"></div><div class="multiples"></div></div>'
-    )
-
-
 # How much of worker.log is shown, in bytes from its end.
 LOG_BYTES = 16_384
 
 
-def headline(job: Job, came: str = "", config: RunConfig | None = None, place: str = "") -> str:
+def headline(job: Job, came: str = "", config: RunConfig | None = None, place: str = "") -> Markup:
     """Name, state, what the run is made of and on how many devices; `came` says which runs it
     comes from, `place` which node of a cluster it is on."""
-    devices = devices_text(config) if config else ""
-    step = step_text(config) if config else ""
-    made_of = _("{model} on {dataset}", model=job.model, dataset=job.dataset)
-    return (
-        f'<div class="headline"><h2>{messages.escape(job.name or job.id)}</h2>'
-        f"{messages.badge(job.state, job.signal)}"
-        f'<span class="made-of">{messages.escape(made_of)}'
-        + (f" {messages.escape(came)}" if came else "")
-        + (f' <b title="{messages.escape(step)}">{devices}</b>' if devices else "")
-        + (f' <b title="{_("Ray cluster")}">{messages.escape(place)}</b>' if place else "")
-        + f" <small>{messages.escape(job.id)}</small></span></div>"
+    return html.train.headline(
+        name=job.name or job.id,
+        badge=messages.badge(job.state, job.signal),
+        made_of=_("{model} on {dataset}", model=job.model, dataset=job.dataset),
+        came=came,
+        devices=devices_text(config) if config else "",
+        step=step_text(config) if config else "",
+        place=place,
+        id=job.id,
     )
 
 
-def noticed(live: LiveRun) -> str:
+def noticed(live: LiveRun) -> Markup:
     """What the run warned of: rows that are left out, a checkpoint that could not be used."""
-    lines = "".join(f"<li>{messages.escape(text)}</li>" for text in live.warnings)
-    return f'<ul class="noticed">{lines}</ul>' if lines else ""
+    return html.train.noticed(live.warnings)
 
 
-def outcome(job: Job, live: LiveRun, resumable: bool) -> str:
+def outcome(job: Job, live: LiveRun, resumable: bool) -> Markup:
     """What a run that is not learning wants to be known: what it waits for, or why it ended."""
     if job.state == "queued":
         return messages.note(_("Waiting for its turn: the runs before it come first."))
@@ -259,10 +250,10 @@ def outcome(job: Job, live: LiveRun, resumable: bool) -> str:
     if job.state == "failed":
         message = job.error or _("The run failed.")
         return messages.error(message, f"{job.advice or ''} {resume}".strip())
-    return ""
+    return Markup()
 
 
-def _advance(progress: Mapping[str, Any]) -> str:
+def _advance(progress: Mapping[str, Any]) -> Markup:
     """What the worker is doing, with a bar as far as that can be said."""
     step, total = progress.get("step"), progress.get("max_steps")
     doing = str(progress.get("message") or "")
@@ -276,7 +267,7 @@ def is_resumable(job: Job, folder: RunFolder) -> bool:
     return job.state in RESUMABLE and any(folder.checkpoints.glob("checkpoint-*/"))
 
 
-def figures(job: Job, live: LiveRun) -> str:
+def figures(job: Job, live: LiveRun) -> Markup:
     """The strip: step, epoch, loss, eval loss, tokens per second, time."""
     progress = live.progress
     step = progress.get("step", job.step)
@@ -299,74 +290,56 @@ def figures(job: Job, live: LiveRun) -> str:
     return messages.figures(items)
 
 
-def choices(live: LiveRun) -> str:
+def choices(live: LiveRun) -> Markup:
     """What `auto` became, each with its reason."""
     if not live.choices:
-        return ""
-    rows = "".join(
-        f'<div><dt title="{messages.escape(choice["field"])}">'
-        f"{messages.escape(setting_label(str(choice['field'])))}</dt>"
-        f"<dd><b>{messages.escape(said(choice.get('value')))}</b> "
-        f"<span>{messages.escape(choice.get('reason', ''))}</span></dd></div>"
-        for choice in live.choices.values()
+        return Markup()
+    return html.train.choices(
+        [
+            (field, setting_label(field), said(choice.get("value")), choice.get("reason", ""))
+            for field, choice in live.choices.items()
+        ]
     )
-    return f'<h3 class="section">{_("Chosen automatically")}</h3><dl class="choices">{rows}</dl>'
 
 
 # Of many prompts, and of many answers to one, the others open at a click.
 OPEN_SAMPLES, LATEST_ANSWERS = 6, 4
 
 
-def samples(live: LiveRun) -> str:
+def samples(live: LiveRun) -> Markup:
     """For each watched prompt its answers, the same prompt's under one another."""
     if not live.samples:
-        return ""
+        return Markup()
     drawn = [_sample(live.samples[index]) for index in sorted(live.samples)]
-    cards = messages.folded(drawn, OPEN_SAMPLES)
-    return f'<h3 class="section">{_("Sample answers")}</h3><div class="samples">{cards}</div>'
+    return html.train.samples(messages.folded(drawn, OPEN_SAMPLES))
 
 
-def _sample(sample: Sample) -> str:
-    turns = [str(turn.get("content", "")) for turn in sample.prompt if turn.get("role") == "user"]
+def _sample(sample: Sample) -> Markup:
+    wanted = None if sample.expected is None else sample.expected.strip()
     answers = [
-        f'<div class="answer"><span class="num">{_("step {step}", step=step)}</span>'
-        f"{_answer(text, sample.expected)}</div>"
-        for step, text in sample.answers
+        html.train.answer(step, text, text.strip() == wanted) for step, text in sample.answers
     ]
-    rows = messages.folded(answers, 1, LATEST_ANSWERS)
-    if sample.expected is not None:
-        rows += (
-            f'<div class="answer expected"><span>{_("wanted")}</span>'
-            f"<pre>{messages.escape(sample.expected)}</pre></div>"
-        )
-    prompt = messages.escape(turns[-1] if turns else "")
-    return f'<article class="sample"><div class="prompt">{prompt}</div>{rows}</article>'
+    folded = messages.folded(answers, 1, LATEST_ANSWERS)
+    return html.train.sample(sample.question, folded, sample.expected)
 
 
-def _answer(text: str, expected: str | None) -> str:
-    same = expected is not None and text.strip() == expected.strip()
-    mark = f'<span class="same">{_("as wanted")}</span>' if same else ""
-    shown = messages.escape(text) or f"<i>{_('empty')}</i>"
-    return f"<pre>{shown}{mark}</pre>"
-
-
-def log_tail(path: Path) -> str:
+def log_tail(path: Path) -> Markup:
     """The end of the worker's raw output."""
     try:
         with path.open("rb") as file:
             file.seek(max(0, path.stat().st_size - LOG_BYTES))
             text = file.read().decode("utf-8", errors="replace")
     except FileNotFoundError:
-        return f'<p class="aside">{_("The worker has written nothing yet.")}</p>'
+        return html.plain.aside(_("The worker has written nothing yet."))
     lines = [line.rsplit("\r", 1)[-1] for line in text.splitlines()]
-    return f'<pre class="log" tabindex="0">{messages.escape(chr(10).join(lines[-200:]))}</pre>'
+    return html.train.log("\n".join(lines[-200:]))
 
 
 @dataclass(frozen=True)
 class News:
     """What a browser lacks: texts by part (a part that is as shown is left out) and the drawing."""
 
-    texts: dict[str, str]
+    texts: dict[str, Markup]
     state_changed: bool
     drawing: dict[str, Any]
 
@@ -384,7 +357,7 @@ def news_of(job: Job, live: LiveRun, resumable: bool, cursor: Mapping[str, Any])
         "figures": figures(job, live),
         "samples": completions(live.rollouts) + samples(live),
         "choices": choices(live),
-        "log": log_tail(live.folder.log) if cursor.get("log_open") else "",
+        "log": log_tail(live.folder.log) if cursor.get("log_open") else Markup(),
     }
     digests = {name: zlib.crc32(text.encode()) for name, text in texts.items()}
     digests["state"] = zlib.crc32(f"{job.state} {resumable}".encode())

@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Sequence
-from html import escape
+from itertools import cycle
 from pathlib import Path
+from typing import Any
+
+from markupsafe import Markup
 
 from core.errors import DataError
 from core.evaluation.answer_rows import BASE, AnswerRow, chosen, columns, read_answers, slices
@@ -15,11 +18,14 @@ from core.evaluation.intervals import Estimate
 from core.evaluation.metrics import METRICS
 from core.evaluation.report import ANSWERS, Report, read_report
 from core.evaluation.verdict import notes, shown, verdict
+from core.html import Templates
 from core.language import _, language
 from core.workspace import write_atomic
 
 ENDINGS = (".html", ".md", ".json", ".jsonl")
 _ROWS = 50
+
+html = Templates(Path(__file__).parent)
 
 Table = list[list[str]]
 
@@ -150,76 +156,32 @@ def _markdown(report: Report, rows: Sequence[AnswerRow]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-_STYLE = (
-    "body{font:15px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;"
-    "color:#1c262b;background:#fff}table{border-collapse:collapse;margin:1rem 0}"
-    "td,th{border:1px solid #c9d1d6;padding:.3rem .6rem;text-align:left;vertical-align:top}"
-    "pre{white-space:pre-wrap;background:#f3f6f7;padding:.6rem;overflow-wrap:anywhere}"
-    "article{border-top:1px solid #c9d1d6;margin-top:1.5rem}svg{max-width:100%}"
-)
+def _html(report: Report, rows: Sequence[AnswerRow]) -> Markup:
+    names = titles(report).items()
+    answered = [
+        (row, [(title, row.sides[name]) for name, title in names if name in row.sides])
+        for row in chosen(rows, "all", "", BASE)[:_ROWS]
+    ]
+    tables = _tables(report, rows)
+    drawn = html.document.document(language(), _told(report), _drawn(report), tables, answered)
+    return drawn + "\n"
 
 
-def _html(report: Report, rows: Sequence[AnswerRow]) -> str:
-    first, *others = (f"<p>{escape(text)}</p>" for text in _told(report))
-    parts = [f"<h1>{_('Evaluation')}</h1><strong>{first}</strong>", *others, _plot(report)]
-    for title, (head, *lines) in _tables(report, rows):
-        heads = "".join(f"<th>{escape(text)}</th>" for text in head)
-        body = "".join(
-            f"<tr>{''.join(f'<td>{escape(text)}</td>' for text in line)}</tr>" for line in lines
-        )
-        parts.append(f"<h2>{escape(title)}</h2><table><tr>{heads}</tr>{body}</table>")
-    for row in chosen(rows, "all", "", BASE)[:_ROWS]:
-        answers = "".join(
-            f"<h4>{escape(title)} ({row.sides[name].score:.3g})</h4>"
-            f"<pre>{escape(row.sides[name].text)}</pre>"
-            for name, title in titles(report).items()
-            if name in row.sides
-        )
-        parts.append(
-            f"<article><h3>{_('Row {row}', row=row.index + 1)}</h3>"
-            f"<pre>{escape(row.rendered)}</pre><h4>{_('Expected')}</h4>"
-            f"<pre>{escape(row.expected)}</pre>{answers}</article>"
-        )
-    return (
-        f'<!doctype html><html lang="{language()}"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width"><title>'
-        f"{_('Evaluation')}</title><style>{_STYLE}</style></head><body>{''.join(parts)}"
-        "</body></html>\n"
-    )
-
-
-def _plot(report: Report) -> str:
-    """Each share of each model as a point with its interval."""
-    drawn, names = [], titles(report)
+def _drawn(report: Report) -> list[dict[str, Any]]:
+    """What is drawn of each share: its name, the points of the models, and how far down it goes."""
+    drawn, names = [], titles(report).values()
     shares = {METRICS[key].title for key in report.tuned if METRICS[key].is_share}
     y = 8
     for name, cells in numbers_of_all(report):
         if name not in shares:
             continue
-        drawn.append(f'<text x="0" y="{y + 12}">{escape(name)}</text>')
-        for at, (number, title) in enumerate(zip(cells, names.values(), strict=True)):
-            if number is None:
-                continue
-            low, high = number.low or number.value, number.high or number.value
-            colour, middle = _COLOURS[at % len(_COLOURS)], y + 8
-            drawn.append(
-                f'<line x1="{_x(low)}" x2="{_x(high)}" y1="{middle}" y2="{middle}" '
-                f'stroke="{colour}" stroke-width="3"/><circle cx="{_x(number.value)}" '
-                f'cy="{middle}" r="5" fill="{colour}"><title>{escape(title)}</title></circle>'
-                f'<text x="620" y="{y + 12}" fill="{colour}">{escape(title[:24])}</text>'
-            )
-            y += 18
-        y += 6
-    if not drawn:
-        return ""
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 800 {y + 4}" width="800" '
-        f'font-family="sans-serif" font-size="12">{"".join(drawn)}</svg>'
-    )
+        sides = zip(cells, cycle(_COLOURS), names, strict=False)
+        known = [side for side in sides if side[0] is not None]
+        points = [(y + 18 * at, *side) for at, side in enumerate(known)]
+        below = y + 18 * len(points) + 6
+        drawn.append({"name": name, "y": y, "points": points, "below": below})
+        y = below
+    return drawn
 
 
 _COLOURS = ("#8a959c", "#0f6f78", "#c2571a", "#5b4a9e", "#3b7a2a")
-
-
-def _x(value: float) -> str:
-    return f"{220 + 380 * value:.1f}"

@@ -7,7 +7,8 @@ from typing import Any
 from core.evaluation.intervals import Estimate
 from core.evaluation.report import Report
 from tests.webui.made_runs import HOSTILE
-from webui.report import MOST_IN_MAP, SHOWN_LABELS, _cell, label_parts, report
+from webui.html import html as templates
+from webui.report import MOST_IN_MAP, SHOWN_LABELS, label_parts, report
 
 
 def made(names: list[str], counts: list[list[int]] | None) -> Report:
@@ -50,9 +51,9 @@ def test_the_baseline_stands_beside_the_numbers_and_each_label_is_told() -> None
 
 def test_only_a_number_with_an_interval_shows_one() -> None:
     """A mark at nought would be read as its lower end."""
-    known = _cell(Estimate(0.9, 0.8, 0.95), True, "tuned")
+    known = templates.report.cell(Estimate(0.9, 0.8, 0.95), True, "tuned")
     assert "80 to 95" in known and '<b style="left:80.0%;width:15.0%"></b>' in known
-    assert "<b " not in _cell(Estimate(0.9), True, "tuned")
+    assert "<b " not in templates.report.cell(Estimate(0.9), True, "tuned")
 
 
 def test_a_row_of_numbers_keeps_its_columns_where_the_baseline_has_none() -> None:

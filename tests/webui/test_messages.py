@@ -35,7 +35,7 @@ class Tags(HTMLParser):
         super().__init__()
         self.found: set[str] = set()
         self.text = ""
-        self.feed(html)
+        self.feed(str(html))
 
     def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
         self.found |= {tag, *(name for name, _ in attributes)}

@@ -10,6 +10,7 @@ from typing import Any
 
 import gradio as gr
 from gradio.components import Component
+from markupsafe import Markup
 
 from core.errors import TunesmithError
 from core.hub.search import Found, search, search_modelscope
@@ -20,6 +21,7 @@ from webui import messages
 from webui.context import CHOICE, QUIET, App
 from webui.extras import ExtrasView
 from webui.forms import Form
+from webui.html import html
 from webui.job_progress import CLICKS
 
 FIELD = "model.model_name_or_path"
@@ -51,7 +53,7 @@ class ModelFinder:
     def choose(self, place: str) -> dict[Any, Any]:
         return {**self.extras.follow(_lacking(place)), self.found: ""}
 
-    def search(self, words: str, place: str) -> str:
+    def search(self, words: str, place: str) -> Markup:
         try:
             found = search_modelscope(words) if place == MODELSCOPE else search(words)
         except TunesmithError as problem:
@@ -90,25 +92,14 @@ def _lacking(place: str) -> Sequence[Extra]:
     return missing([modelscope.EXTRA] if place == MODELSCOPE else [])
 
 
-def _table(found: Sequence[Found]) -> str:
-    titles = (_("Model"), _("Size"), _("Licence"), _("Downloads"), "")
-    head = "".join(f"<th>{title}</th>" for title in titles)
-    rows = "".join(map(_row, found))
-    table = f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
-    return f"<div class='table-scroll'>{table}</div>"
-
-
-def _row(one: Found) -> str:
-    name, url = messages.escape(one.repo_id), messages.escape(one.url)
-    to = f'href="{url}" target="_blank" rel="noopener noreferrer"'
-    asks = f"<small><a {to}>{_('Ask for access')}</a></small>" if one.gated else ""
-    size = messages.size(one.size_bytes)
-    if one.parameters:
-        size = f"{size}<small>{_('{n} parameters', n=messages.short(one.parameters))}</small>"
-    return (
-        f"<tr><td><a {to}>{name}</a>{asks}</td><td>{size}</td>"
-        f"<td>{messages.escape(one.licence or '-')}</td><td>{messages.count(one.downloads)}</td>"
-        f'<td><button type="button" class="small" data-act="use" data-at="{name}" '
-        f'aria-label="{messages.escape(_("Use {name}", name=one.repo_id))}">{_("Use")}</button>'
-        "</td></tr>"
-    )
+def _table(found: Sequence[Found]) -> Markup:
+    rows = [
+        (
+            one,
+            messages.size(one.size_bytes),
+            messages.short(one.parameters),
+            messages.count(one.downloads),
+        )
+        for one in found
+    ]
+    return html.find_model.table(rows)

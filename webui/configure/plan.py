@@ -12,6 +12,7 @@ from typing import Any
 import gradio as gr
 import psutil
 from gradio.components import Component
+from markupsafe import Markup
 
 from core.config import RunConfig, nest
 from core.config.run import device_count
@@ -31,6 +32,7 @@ from core.tokens.lens import Lens
 from webui import background, messages
 from webui.context import QUIET, App, of_trigger
 from webui.forms import Form, said, setting_label
+from webui.html import html
 from webui.tokens import count_tokens, finished
 
 
@@ -53,14 +55,14 @@ def card(
     problems: Sequence[Problem] = (),
     trial: Mapping[str, Any] | None = None,
     refused: Sequence[Problem] = (),
-) -> str:
+) -> Markup:
     """The card's HTML: figures, memory, what needs attention; with problems, what to mend.
 
     `trial` is what two steps with these settings measured (core.estimate.pace); `refused` what
     keeps the run from starting although its settings can be read.
     """
     if config is None:
-        return _wrong(problems)
+        return html.plan.card(_to_mend(problems), Markup())
     counting = count_tokens(app, config.data.dataset, Lens.of(config))
     counts = finished(counting)
     summary = summarize(app.workspace, config, counts, refused)
@@ -68,7 +70,7 @@ def card(
     waiting = counting is not None and not counting.done()
     # What is on auto a cluster's node chooses for itself.
     settled = config if config.training.ray_address else estimate.config or config
-    rows: dict[str, str] = {
+    facts: dict[str, str] = {
         _("Base model"): summary.base,
         _("Parameters"): _parameters(summary),
         _("Trained"): _trained(summary),
@@ -77,16 +79,16 @@ def card(
         _("Tokens"): _("counting") if waiting else _tokens(summary, counts),
         _("Training steps"): _steps(summary, settled, counts),
         _("Rows a step"): step_text(settled) or _("when it starts"),
+        _("Time"): time_text(app, estimate, counts, trial),
     }
-    time = time_text(app, estimate, counts, trial)
-    time = f"<div><dt>{_('Time')}</dt><dd>{time}</dd></div>"
-    figures = messages.facts(rows).removesuffix("</dl>") + time + "</dl>"
-    warnings = "".join(_line(one) for one in summary.warnings)
-    return (
-        f'<div class="card summary"><h2>{_("This run")}</h2>{_to_mend(refused) if refused else ""}'
-        f"{figures}{memory_html(estimate)}{_automatic(config, app.hardware, estimate)}"
-        f'<ul class="warnings">{warnings}</ul></div>'
+    chosen = [
+        (setting_label(field), value, reason)
+        for field, value, reason in foreseen(config, app.hardware, estimate)
+    ]
+    plan = html.plan.plan(
+        messages.facts(facts), memory_html(estimate), chosen, _lines(summary.warnings)
     )
+    return html.plan.card(_to_mend(refused) if refused else Markup(), plan)
 
 
 _BY_MEMORY = ("training.per_device_train_batch_size", "training.gradient_checkpointing")
@@ -125,41 +127,21 @@ def foreseen(
     return found
 
 
-def _automatic(config: RunConfig, hardware: Hardware, estimate: RunEstimate) -> str:
-    rows = "".join(
-        f'<div title="{messages.escape(reason)}"><dt>{messages.escape(setting_label(field))}</dt>'
-        f"<dd>{messages.escape(value)}<small>{messages.escape(reason)}</small></dd></div>"
-        for field, value, reason in foreseen(config, hardware, estimate)
-    )
-    title = _("Chosen automatically")
-    return f'<h3>{title}</h3><dl class="facts">{rows}</dl>' if rows else ""
+def _to_mend(problems: Sequence[Problem]) -> Markup:
+    """What keeps the run from starting."""
+    return html.plan.to_mend(len({problem.field for problem in problems}), _lines(problems))
 
 
-def _wrong(problems: Sequence[Problem]) -> str:
-    return f'<div class="card summary"><h2>{_("This run")}</h2>{_to_mend(problems)}</div>'
-
-
-def _to_mend(problems: Sequence[Problem]) -> str:
-    """What keeps the run from starting, by the names that the settings have in the form."""
-    count = len({problem.field for problem in problems})
-    title = n_("One setting needs mending", "{n} settings need mending", count)
-    lines = "".join(_line(problem) for problem in problems)
-    return (
-        '<div class="notice notice-failed" role="alert">'
-        f'<strong>{title}</strong></div><ul class="warnings wrong">{lines}</ul>'
-    )
-
-
-def not_started(error: TunesmithError | None) -> str:
+def not_started(error: TunesmithError | None) -> Markup:
     """Why a start did not come about, under its button."""
     if isinstance(error, ConfigError):
         return _to_mend(error.problems)
     return messages.error(error or _("Not started."))
 
 
-def _line(problem: Problem) -> str:
-    label = messages.escape(setting_label(problem.field))
-    return f"<li><b>{label}</b> {messages.escape(problem.message)}</li>"
+def _lines(problems: Sequence[Problem]) -> list[tuple[str, str]]:
+    """Each with the name that its setting has in the form."""
+    return [(setting_label(problem.field), problem.message) for problem in problems]
 
 
 def _parameters(summary: Summary) -> str:
@@ -261,27 +243,32 @@ def _now(hardware: Hardware) -> Hardware:
     return dataclasses.replace(hardware, devices=devices)
 
 
-def memory_html(estimate: RunEstimate) -> str:
+def memory_html(estimate: RunEstimate) -> Markup:
     """The section of the summary card: whether it fits, a bar of the parts, and their list."""
     memory = estimate.memory
     if memory is None:
-        why = _("{reason}.", reason=_capital(messages.escape(estimate.why_not)))
-        return f'<section class="need"><h3>{_("Memory")}</h3><p>{why}</p></section>'
+        return html.plan.memory_unknown(_("{reason}.", reason=_capital(estimate.why_not)))
     if estimate.config and estimate.config.training.ray_address:
         told = _(
             "About {size} on each device. What the nodes of the cluster have is not known here.",
             size=gigabytes(memory.total),
         )
-        return f'<section class="need"><h3>{_("Memory")}</h3><p>{told}</p></section>'
+        return html.plan.memory_unknown(told)
     free = memory.free_bytes or 0
+    whole = max(memory.total, free, 1)
     word, state = _verdict(memory, free)
-    fits = _("{name}: {text}", name=f"<b>{word}</b>", text=_amount(memory, free))
-    device = messages.escape(estimate.device.name)
-    return (
-        f'<section class="need"><h3>{_("Memory")}</h3><p class="need-{state}">{fits}'
-        f"<small>{device}{_each(estimate)}</small></p>"
-        f"{_bar(memory, free)}{_parts(memory)}{_doubts(memory)}"
-        "</section>"
+    amount = _("{size} of {free} free", size=gigabytes(memory.total), free=gigabytes(free))
+    return html.plan.memory(
+        state=state,
+        fits=Markup(_("{name}: {text}")).format(name=html.plan.bold(word), text=amount),
+        device=f"{estimate.device.name}{_each(estimate)}",
+        amount=amount,
+        parts=[
+            (name, _capital(name), 100 * size / whole, gigabytes(size))
+            for name, size in memory.parts.items()
+        ],
+        end=100 * free / whole if memory.total > free else None,
+        doubts=_doubts(memory),
     )
 
 
@@ -289,10 +276,6 @@ def _each(estimate: RunEstimate) -> str:
     """Which of several devices the figures are of."""
     count = device_count(estimate.config) if estimate.config else 1
     return "" if count == 1 else n_(", on the one device", ", on each of {n} devices", count)
-
-
-def _amount(memory: MemoryEstimate, free: int) -> str:
-    return _("{size} of {free} free", size=gigabytes(memory.total), free=gigabytes(free))
 
 
 def _verdict(memory: MemoryEstimate, free: int) -> tuple[str, str]:
@@ -304,44 +287,20 @@ def _verdict(memory: MemoryEstimate, free: int) -> tuple[str, str]:
     return _("Fits"), "fits"
 
 
-def _bar(memory: MemoryEstimate, free: int) -> str:
-    """Each part by its share; what is free is the bar's ground, and a line its end."""
-    whole = max(memory.total, free, 1)
-    pieces = "".join(
-        f'<i class="part-{place}" style="width:{100 * size / whole:.2f}%" '
-        f'title="{_("{name}: {text}", name=messages.escape(name), text=gigabytes(size))}"></i>'
-        for place, (name, size) in enumerate(memory.parts.items())
-    )
-    end = ""
-    if memory.total > free:
-        end = f'<u style="left:{100 * free / whole:.2f}%"></u>'
-    told = _amount(memory, free)
-    return f'<div class="need-bar" role="img" aria-label="{told}">{pieces}{end}</div>'
-
-
-def _parts(memory: MemoryEstimate) -> str:
-    rows = "".join(
-        f'<div><dt><i class="part-{place}"></i>{messages.escape(_capital(name))}</dt>'
-        f"<dd>{gigabytes(size)}</dd></div>"
-        for place, (name, size) in enumerate(memory.parts.items())
-    )
-    return f'<dl class="facts need-parts">{rows}</dl>'
-
-
 def _capital(text: str) -> str:
     text = str(text)
     return text[:1].upper() + text[1:]
 
 
-def _doubts(memory: MemoryEstimate) -> str:
-    lines = []
+def _doubts(memory: MemoryEstimate) -> list[str]:
+    lines: list[str] = []
     if memory.batch and memory.batch.is_assumed:
         lines.append(
             _("Each row is taken to be as long as it may be until the tokens are counted.")
         )
     if memory.doubt:
         lines.append(_("Less sure: {reason}.", reason=memory.doubt))
-    return "".join(f"<p><small>{messages.escape(line)}</small></p>" for line in lines)
+    return lines
 
 
 def time_text(
@@ -349,19 +308,19 @@ def time_text(
     estimate: RunEstimate,
     counts: Mapping[str, Any] | None,
     trial: Mapping[str, Any] | None,
-) -> str:
+) -> Markup:
     """How long the training takes and how that is known, as HTML."""
     if estimate.config is None:
-        return "-"
+        return html.plan.told("-", "")
     if estimate.config.training.ray_address:
-        return _("not known of a cluster's node")
+        return html.plan.told(_("not known of a cluster's node"), "")
     if trial:
         pace: Pace | None = Pace(trial["tokens_per_second"], _("from a trial of two steps"), True)
     else:
         kind = estimate.device.kind
         pace = pace_from_runs(app.workspace, app.store, estimate.config, kind)
     if pace is None:
-        return _("not known: try two steps") + _slow(app.hardware, estimate.device)
+        return html.plan.told(_("not known: try two steps"), _slow(app.hardware, estimate.device))
     seconds = seconds_of(estimate.config, pace, counts)
     speed = _("{speed:,.0f} tokens/s {origin}", speed=pace.tokens_per_second, origin=pace.origin)
     if trial:
@@ -369,18 +328,17 @@ def time_text(
         speed = _("{speed}, {memory} measured", speed=speed, memory=memory)
     known = _("known when the tokens are")
     told = known if seconds is None else _about(messages.duration(seconds))
-    return f"{told}<small>{messages.escape(speed)}</small>"
+    return html.plan.told(told, speed)
 
 
 def _slow(hardware: Hardware, device: Device) -> str:
     """What to be ready for on a CPU that computes in 32 bits only."""
     if device.kind != "cpu" or hardware.precision_on(device)[0] == "bf16":
         return ""
-    told = _(
+    return _(
         "This CPU has no bf16 instructions: training on it is slow. The quick start takes about "
         "ten minutes here."
     )
-    return f"<small>{told}</small>"
 
 
 def gigabytes(size: float) -> str:
@@ -422,7 +380,7 @@ class MemoryView:
             lead = any_of if fits else _("Nothing makes it fit; the smallest:")
         found: dict[Any, Any] = {
             self.box: gr.Column(visible=bool(changes)),
-            self.lead: f'<p class="fit-lead">{lead}</p>',
+            self.lead: html.plan.lead(lead),
         }
         for place, button in enumerate(self.buttons):
             shown = place < len(changes)

@@ -5,14 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 import gradio as gr
+from markupsafe import Markup
 
 from core.config import SPEC_BY_PATH
 from core.language import N_, _
 from core.methods import METHODS
 from core.rules.presets import Preset, list_presets
-from webui import messages
 from webui.choice import Radio
 from webui.context import CHOICE, App
+from webui.html import html
 
 # As core.methods.Purpose has them.
 PURPOSES = (N_("Answers"), N_("Labels"), N_("Plain text"), N_("Preferences"), N_("Rewards"))
@@ -66,7 +67,6 @@ def purpose_of(preset: Preset) -> str:
     return METHODS[preset.settings.get("method", SPEC_BY_PATH["method"].default)].purpose
 
 
-def when(preset: Preset) -> str:
+def when(preset: Preset) -> Markup:
     """What a preset does and when to use it."""
-    text = " ".join(_(part) for part in (preset.description, preset.when) if part)
-    return f'<p class="aside">{messages.escape(text)}</p>'
+    return html.plain.aside(" ".join(_(part) for part in (preset.description, preset.when) if part))

@@ -12,6 +12,7 @@ from typing import Any
 
 import gradio as gr
 from gradio.components import Component
+from markupsafe import Markup
 from pydantic import ValidationError
 
 from core.config import SPEC_BY_PATH
@@ -28,6 +29,7 @@ from webui.choice import Dropdown
 from webui.context import CHOICE, QUIET, App
 from webui.data.step_form import first_values, groups, marks, read_fields, section_specs
 from webui.forms import Form
+from webui.html import html
 
 NEW = ""
 # How long a function may take for one answer; a judge or a large reward model needs some.
@@ -48,7 +50,7 @@ class RewardEditor:
             for kind, section in KINDS.items()
         }
         with gr.Column(visible=False, elem_classes="card", elem_id="reward-editor") as self.box:
-            gr.HTML(f"<h3>{_('Reward functions')}</h3>", apply_default_css=False)
+            gr.HTML(html.rewards.heading(), apply_default_css=False)
             self.listed = gr.HTML(apply_default_css=False, elem_id="reward-list")
             with gr.Row():
                 self.entry = Dropdown(
@@ -279,13 +281,13 @@ def entries_in(text: str) -> tuple[list[dict[str, Any]], str]:
         return [], "; ".join(str(item["msg"]) for item in error.errors())
 
 
-def listing(entries: list[dict[str, Any]], problem: str) -> str:
+def listing(entries: list[dict[str, Any]], problem: str) -> Markup:
     """The functions as a list, with what is wrong with one beside it."""
     if problem:
         return messages.error(_("The text of the field cannot be read: {reason}", reason=problem))
     if not entries:
         return messages.note(_("There is none yet. Choose a kind, fill it in and add it."))
-    lines = ""
+    lines: list[tuple[Markup, str, str]] = []
     for one in entries:
         kind = KINDS.get(str(one.get("kind")))
         told = kind.sentence() if kind else _("This kind is not known.")
@@ -293,26 +295,24 @@ def listing(entries: list[dict[str, Any]], problem: str) -> str:
         try:
             parse_reward(one)
         except ConfigError as error:
-            wrong = f' <span class="failed-text">{messages.escape(error.message)}</span>'
+            wrong = error.message
         given = one.get("weight", 1)
-        named = _(
-            "{function} times {weight}",
-            function=f"<strong>{messages.escape(_name(one))}</strong>",
-            weight=messages.escape(f"{given:g}" if isinstance(given, int | float) else given),
+        named = Markup(_("{function} times {weight}")).format(
+            function=html.plain.strong(_name(one)),
+            weight=f"{given:g}" if isinstance(given, int | float) else given,
         )
-        lines += f'<li>{named} <span class="soft">{messages.escape(told)}</span>{wrong}</li>'
-    return f"<ol>{lines}</ol>"
+        lines.append((named, told, wrong))
+    return html.rewards.listing(lines)
 
 
-def about(kind: str) -> str:
+def about(kind: str) -> Markup:
     """What a kind rewards."""
     section = KINDS[kind]
     needs = _("The rows need reference answers.") if section.needs_answer else ""
-    told = f"{_(section.sentence())} {needs}".strip()
-    return f'<p class="aside">{messages.escape(told)}</p>'
+    return html.plain.aside(f"{_(section.sentence())} {needs}".strip())
 
 
-def result(found: Mapping[str, Any]) -> str:
+def result(found: Mapping[str, Any]) -> Markup:
     """What a function said of an answer."""
     reward, weighted = found["reward"], found["weighted"]
     if reward is None:

@@ -21,6 +21,7 @@ from webui.context import QUIET, App, Shared
 from webui.data.step_form import first_values, groups, marks, read_fields, section_specs
 from webui.extras import ExtrasView
 from webui.forms import Form
+from webui.html import html
 
 _SPECS = section_specs(SweepSettings, "sweep")
 _FIELDS = {spec.name for spec in _SPECS}
@@ -39,7 +40,7 @@ class SweepForm:
                 "Starts several runs with the settings above, each with other values of those "
                 "named here, and tells which of them is best by the evaluation."
             )
-            gr.HTML(f'<p class="aside">{told}</p>', apply_default_css=False)
+            gr.HTML(html.plain.aside(told), apply_default_css=False)
             self.form.part(groups(_SPECS, "", ""))
             self.start = gr.Button(_("Start the search"), elem_id="sweep-start")
             self.said = gr.HTML(apply_default_css=False, elem_id="sweep-said")

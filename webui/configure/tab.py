@@ -35,6 +35,7 @@ from webui.configure.words import WordFinder
 from webui.context import CHOICE, QUIET, App, Shared, of_trigger
 from webui.extras import ExtrasView
 from webui.forms import Form
+from webui.html import html
 from webui.template_choice import template_choices
 from webui.tokens import count_tokens
 
@@ -196,7 +197,7 @@ class _Configure:
             ),
             **self.presets.choose(preset),
             self.when: when(preset),
-            self.came_back: f'<p class="aside">{note}</p>' if found.came_back else "",
+            self.came_back: html.plain.aside(note) if found.came_back else "",
         }
 
     def choose_sample(self) -> dict[Component, Any]:

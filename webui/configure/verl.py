@@ -6,6 +6,7 @@ from typing import Any
 
 import gradio as gr
 from gradio.components import Component
+from markupsafe import Markup
 
 from core.errors import TunesmithError
 from core.language import _, n_
@@ -15,6 +16,7 @@ from core.workspace import new_id
 from webui import messages
 from webui.context import QUIET, App
 from webui.forms import Form
+from webui.html import html
 
 
 class VerlView:
@@ -27,7 +29,7 @@ class VerlView:
                 "PPO with a critic is not in TRL. These settings can be written as a job folder "
                 "for verl on a Ray cluster; it is not run here."
             )
-            gr.HTML(f'<p class="aside">{about}</p>', apply_default_css=False)
+            gr.HTML(html.plain.aside(about), apply_default_css=False)
             with gr.Row(equal_height=True):
                 self.nodes = gr.Number(1, label=_("Machines"), precision=0, minimum=1, min_width=90)
                 self.gpus = gr.Number(
@@ -48,7 +50,7 @@ class VerlView:
     def follow(self, method: str) -> dict[Any, Any]:
         return {self.box: gr.Column(visible=METHODS[method].generates)}
 
-    def write(self, form: Form, data: dict[Component, Any]) -> str:
+    def write(self, form: Form, data: dict[Component, Any]) -> Markup:
         """Writes the job into the workspace and says where."""
         from core.verl.job import write_job
 

@@ -9,6 +9,7 @@ from uuid import uuid4
 
 import gradio as gr
 from gradio.components import Component
+from markupsafe import Markup
 
 from core.data.conversion import THOUGHT, UNASKED, WEIGHTS, WINNER
 from core.data.forms import Form, check_field, is_template
@@ -26,6 +27,7 @@ from core.language import N_, _
 from webui import messages
 from webui.choice import Dropdown
 from webui.context import App, unseen
+from webui.html import html
 
 UNUSED, NOTHING = "", N_("none")
 # Stands for a template in the list of columns: no column is called so, and it is no template.
@@ -108,7 +110,7 @@ class MappingTable:
         problems = problems_of(form, report.columns, mapping)
         told = {
             name: {
-                "problem": _problem(problems.get(name, "")),
+                "problem": html.mapping.problem(problems[name]) if problems.get(name) else "",
                 "samples": _samples(mapping.get(name, UNUSED), report),
             }
             for name in names_of(form)
@@ -198,20 +200,11 @@ def _wants_template(source: str) -> bool:
     return source == TEMPLATE or bool(source) and is_template(source)
 
 
-def _problem(text: str) -> str:
-    return f'<div class="map-problem" role="alert">{messages.escape(text)}</div>' if text else ""
-
-
-def _samples(source: str, report: SourceReport) -> str:
+def _samples(source: str, report: SourceReport) -> Markup:
     """A few values of the column; for a template, the columns it may name."""
     if source in report.samples:
-        items = [f"<li>{messages.escape(value)}</li>" for value in report.samples[source]]
-        found = "".join(items) or f"<li>{_('only empty cells')}</li>"
-        return f'<ul class="map-samples">{found}</ul>'
-    if not _wants_template(source):
-        return ""
-    names = " ".join(f"<code>{{{messages.escape(name)}}}</code>" for name in report.columns)
-    return f'<p class="map-columns">{_("Columns: {names}", names=names)}</p>'
+        return html.mapping.samples(report.samples[source])
+    return html.mapping.columns(report.columns) if _wants_template(source) else Markup()
 
 
 class SavedMappings:
@@ -251,12 +244,10 @@ class SavedMappings:
         """The list, and the mapping that fits unless it is what was recognised anyway."""
         other = saved is not None and (saved.form, saved.mapping) != (form, dict(mapping))
         name = saved.name if saved and other else ""
-        bold = f"<b>{messages.escape(name)}</b>"
-        text = _("The saved mapping {name} fits these columns.", name=bold)
         return {
             self.fitting: name,
             self.offered: gr.Row(visible=bool(name)),
-            self.offer_text: f"<p>{text}</p>" if name else "",
+            self.offer_text: html.mapping.offer(name) if name else "",
             self.told: "",
             self.choice: self._list(),
         }
@@ -270,7 +261,7 @@ class SavedMappings:
         text = _("Read as saved in {name}.", name=saved.name)
         return {
             self.offered: gr.Row(visible=False),
-            self.told: f'<p class="aside">{messages.escape(text)}</p>',
+            self.told: html.plain.aside(text),
         }
 
     def save(

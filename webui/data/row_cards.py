@@ -8,11 +8,14 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from markupsafe import Markup, escape
+
 from core.data.rowfile import META
 from core.language import N_, _, n_
 from core.methods import METHODS
 from core.tokens.tokenize import LEARNED_BY
 from webui import messages
+from webui.html import html
 
 # Longest text that is shown of one turn, and of one value in `meta`, in characters.
 LONGEST_TURN = 20_000
@@ -24,29 +27,20 @@ _ROLES = ("system", "user", "assistant", "tool")
 Row = Mapping[str, Any]
 
 
-def rows(found: Sequence[Row], places: Sequence[int], words: str = "") -> str:
+def rows(found: Sequence[Row], places: Sequence[int], words: str = "") -> Markup:
     """Cards of these rows. `places` are their numbers (0 is the first row); `words` are marked."""
-    cards = "".join(
-        card(place, _offered(row) + body(row, words), _kind(row), _beside(row, words))
+    cards = [
+        (place, _kind(row), _offered(row) + body(row, words), _beside(row, words))
         for row, place in zip(found, places, strict=True)
-    )
-    return f'<div class="rows">{cards}</div>'
+    ]
+    return html.row_cards.rows([], cards)
 
 
-def card(place: int, body: str, note: str = "", foot: str = "") -> str:
-    """A card with its row's number; `body`, `note` (after the number) and `foot` are HTML."""
-    small = f"<span>{note}</span>" if note else ""
-    return (
-        f'<article class="row-card" data-row="{place}"><header>'
-        f"<b>{_('Row {n:,}', n=place + 1)}</b>{small}</header>{body}{foot}</article>"
-    )
-
-
-def judgement(good: bool) -> str:
+def judgement(good: bool) -> Markup:
     """How a single answer was judged, in words and colour."""
     if good:
-        return f'<span class="badge badge-finished">{_("judged good")}</span>'
-    return f'<span class="badge badge-failed">{_("judged bad")}</span>'
+        return html.messages.badge("finished", _("judged good"))
+    return html.messages.badge("failed", _("judged bad"))
 
 
 def _kind(row: Row) -> str:
@@ -60,104 +54,66 @@ def _kind(row: Row) -> str:
     return ""
 
 
-def body(row: Row, words: str = "") -> str:
+def body(row: Row, words: str = "") -> Markup:
     """The turns, text and labels of a row; `words` are marked."""
     if "chosen" in row:
-        sides = "".join(
-            f'<section class="side side-{name}"><h4>{title}</h4>{_turns(row[name], words)}'
-            "</section>"
-            for name, title in (("chosen", _("Chosen")), ("rejected", _("Rejected")))
-        )
-        return f'{_turns(row["prompt"], words)}<div class="sides">{sides}</div>'
+        parts = (_turns(row[name], words) for name in ("prompt", "chosen", "rejected"))
+        return html.row_cards.pair(*parts)
     if "text" in row:
-        return _line("text", _("text"), _words(row["text"], words)) + _labels(row.get("labels"))
+        shown = html.messages.turn(_("text"), "text", _words(row["text"], words), "")
+        labels = row.get("labels")
+        return shown if labels is None else shown + html.row_cards.labels(labels)
     if "messages" in row:
         return _turns(row["messages"], words)
     shown = _turns(row.get("prompt", ()), words)
     if "completion" in row:
-        return shown + _turns(row["completion"], words, "learned")
+        return shown + _turns(row["completion"], words, " turn-learned")
     if "answer" not in row:
         return shown
-    return shown + _line("reference", _("reference answer"), _words(row["answer"], words))
+    answer = _words(row["answer"], words)
+    return shown + html.messages.turn(_("reference answer"), "reference", answer, "")
 
 
-def _turns(turns: Iterable[Row], words: str, kind: str = "") -> str:
-    return "".join(_turn(turn, words, kind) for turn in turns)
+def _turns(turns: Iterable[Row], words: str, more: str = "") -> Markup:
+    return Markup().join(_turn(turn, words, more) for turn in turns)
 
 
-def _turn(turn: Row, words: str, kind: str) -> str:
-    role = str(turn["role"])
-    known = role if role in _ROLES else "other"
-    name = f"<small>{messages.escape(turn['name'])}</small>" if turn.get("name") else ""
-    text = str(turn["content"])
-    said = _result(text, words) if role == "tool" else _words(text, words)
-    calls = _calls(turn.get("tool_calls"), words)
-    who = messages.escape(role) + name + _weight(turn.get("weight"))
-    return _line(f"{known} {kind}".strip(), who, _thought(turn, words) + said + calls)
-
-
-def _thought(turn: Row, words: str) -> str:
+def _turn(turn: Row, words: str, more: str) -> Markup:
+    """A turn; `more` goes to its class."""
+    role, text = str(turn["role"]), str(turn["content"])
     thought = turn.get("reasoning_content")
-    return f'<div class="soft">{_words(str(thought), words)}</div>' if thought else ""
-
-
-def _weight(weight: float | None) -> str:
-    """What a turn's mark says of learning it."""
-    if weight is None or weight == 1:
-        return ""
-    told = _("only read") if weight == 0 else _("weight {weight:g}", weight=weight)
-    return f"<small>{told}</small>"
-
-
-def _line(kind: str, who: str, content: str) -> str:
-    """One turn; `who` and `content` are HTML."""
-    classes = " ".join(f"turn-{word}" for word in kind.split())
-    return (
-        f'<div class="turn {classes}"><div class="role">{who}</div>'
-        f'<div class="content">{content}</div></div>'
+    return html.row_cards.turn(
+        f"{role if role in _ROLES else 'other'}{more}",
+        role,
+        turn.get("name"),
+        turn.get("weight"),
+        _words(str(thought), words) if thought else "",
+        _words(_result(text) if role == "tool" else text, words),
+        _calls(turn.get("tool_calls"), words),
     )
 
 
-def _words(text: str, words: str) -> str:
+def _words(text: str, words: str) -> Markup:
     """`text` as HTML, cut when it is very long, with `words` marked."""
-    more = ""
-    if len(text) > LONGEST_TURN:
-        hidden = _("{n:,} more characters are not shown", n=len(text) - LONGEST_TURN)
-        more = f'<span class="soft"> ... {hidden}</span>'
-        text = text[:LONGEST_TURN]
-    if not words:
-        return messages.escape(text) + more
-    pieces = re.split(f"({re.escape(words)})", text, flags=re.IGNORECASE)
-    marked = (
-        f"<mark>{messages.escape(piece)}</mark>" if place % 2 else messages.escape(piece)
-        for place, piece in enumerate(pieces)
-    )
-    return "".join(marked) + more
-
-
-def _labels(labels: Sequence[str] | None) -> str:
-    if labels is None:
-        return ""
-    chips = "".join(f'<span class="label">{messages.escape(label)}</span>' for label in labels)
-    who = _("label") if len(labels) == 1 else _("labels")
-    return _line("label", who, chips or f'<span class="soft">{_("none")}</span>')
+    shown, hidden = text[:LONGEST_TURN], max(len(text) - LONGEST_TURN, 0)
+    if not words and not hidden:
+        return escape(text)
+    pieces = re.split(f"({re.escape(words)})", shown, flags=re.IGNORECASE) if words else [shown]
+    return html.row_cards.words(pieces, hidden)
 
 
 # -- tools
 
 
-def _offered(row: Row) -> str:
+def _offered(row: Row) -> Markup:
     """The tools that a row offers, folded: their names, and what each is for."""
     tools = _read(row.get("tools"))
     if not isinstance(tools, list) or not tools:
-        return ""
+        return Markup()
     functions = [_function(tool) for tool in tools]
-    names = ", ".join(messages.escape(one.get("name", _("without a name"))) for one in functions)
+    names = ", ".join(str(one.get("name", _("without a name"))) for one in functions)
     title = n_("{n} tool offered: {names}", "{n} tools offered: {names}", len(tools), names=names)
-    return (
-        f'<details class="tools"><summary>{title}</summary>'
-        f'<dl class="cells">{"".join(_tool(one) for one in functions)}</dl></details>'
-    )
+    return html.row_cards.tools(title, [_tool(one) for one in functions])
 
 
 def _function(tool: Any) -> Row:
@@ -166,17 +122,13 @@ def _function(tool: Any) -> Row:
     return inner if isinstance(inner, dict) else {"name": _plain(inner)}
 
 
-def _tool(function: Row) -> str:
+def _tool(function: Row) -> tuple[Any, Any, list[tuple[str, str]]]:
+    """Name, description, and each input with what is said of it."""
     parameters = function.get("parameters") or {}
     known = parameters.get("properties") if isinstance(parameters, dict) else None
-    inputs = "".join(
-        f"<li><b>{messages.escape(name)}</b> {messages.escape(_about(what))}</li>"
-        for name, what in (known.items() if isinstance(known, dict) else ())
-    )
-    return (
-        f"<div><dt>{messages.escape(function.get('name', ''))}</dt>"
-        f"<dd>{messages.escape(function.get('description', ''))}<ul>{inputs}</ul></dd></div>"
-    )
+    pairs = known.items() if isinstance(known, dict) else ()
+    inputs = [(name, _about(what)) for name, what in pairs]
+    return function.get("name", ""), function.get("description", ""), inputs
 
 
 def _about(parameter: Any) -> str:
@@ -185,35 +137,28 @@ def _about(parameter: Any) -> str:
     return " ".join(str(parameter[key]) for key in ("type", "description") if parameter.get(key))
 
 
-def _calls(text: str | None, words: str) -> str:
+def _calls(text: str | None, words: str) -> Markup:
     """The calls of tools in an answer: each tool's name with what it is given."""
     calls = _read(text)
     if text and not isinstance(calls, list):
         return _words(text, words)
-    return "".join(_call(call, words) for call in calls or ())
+    return html.row_cards.calls([_call(call, words) for call in calls or ()])
 
 
-def _call(call: Any, words: str) -> str:
+def _call(call: Any, words: str) -> tuple[Any, list[tuple[str, Markup]]]:
+    """Name, and what it is given."""
     function = _function(call)
     given = function.get("arguments")
     pairs = given.items() if isinstance(given, dict) else [("", given)] if given else []
-    lines = "".join(
-        f"<div><dt>{messages.escape(name)}</dt><dd>{_words(_plain(value), words)}</dd></div>"
-        for name, value in pairs
-    )
-    name = messages.escape(function.get("name", ""))
-    return (
-        f'<div class="call"><span class="soft">{_("calls")}</span> <b>{name}</b>'
-        f'<dl class="cells">{lines}</dl></div>'
-    )
+    return function.get("name", ""), [(name, _words(_plain(one), words)) for name, one in pairs]
 
 
-def _result(text: str, words: str) -> str:
+def _result(text: str) -> str:
     """What a tool answered: much JSON on lines of its own, anything else as it is."""
     value = _read(text)
     if isinstance(value, (dict, list)) and len(text) > ONE_LINE:
-        text = json.dumps(value, ensure_ascii=False, indent=2)
-    return f'<div class="result">{_words(text, words)}</div>'
+        return json.dumps(value, ensure_ascii=False, indent=2)
+    return text
 
 
 def _read(text: Any) -> Any:
@@ -230,14 +175,14 @@ def _plain(value: Any) -> str:
 # -- what stands beside a row
 
 
-def _beside(row: Row, words: str) -> str:
-    """The row's `meta` in small print."""
+def _beside(row: Row, words: str) -> list[tuple[str, Markup]]:
+    """The row's `meta`, for small print."""
     items = []
     for name, value in (row.get(META) or {}).items():
         text = _plain(value)
         cut = text if len(text) <= LONGEST_VALUE else f"{text[:LONGEST_VALUE]} ..."
-        items.append(f"<span><b>{messages.escape(name)}</b> {_words(cut, words)}</span>")
-    return f'<footer class="meta">{"".join(items)}</footer>' if items else ""
+        items.append((name, _words(cut, words)))
+    return items
 
 
 Seen = Mapping[str, Any]
@@ -252,17 +197,18 @@ def tokens(
     max_length: int | None,
     form: str = "",
     text_method: str = "",
-) -> str:
+) -> Markup:
     """Cards of rows as `core.tokens.preview.preview_rows` gives them. `places` are the rows'
     numbers (0 is the first); `form` is their standard form; `text_method` is cpt or mlm where
     texts are not cut."""
     common = shared_notes(seen)
-    above = "".join(messages.note(text, "stopped") for text in common)
-    cards = "".join(
-        _card(row, place, max_length, form, common, text_method)
-        for row, place in zip(seen, places, strict=True)
-    )
-    return f'{above}<div class="rows">{cards}</div>'
+    cards = []
+    for row, place in zip(seen, places, strict=True):
+        drawn = _drawn(row, max_length, common, text_method)
+        one = row["sides"][0] if len(row["sides"]) == 1 else None
+        counts = _counts(one, text_method) if one and one["tokens"] else ""
+        cards.append((place, counts, drawn, _foot(row, form)))
+    return html.row_cards.rows([messages.note(text, "stopped") for text in common], cards)
 
 
 def shared_notes(seen: Sequence[Seen]) -> list[str]:
@@ -289,7 +235,7 @@ _ON_ROWS = N_(
 )
 
 
-def legend(model: str, template: str, max_length: int | None, text_method: str = "") -> str:
+def legend(model: str, template: str, max_length: int | None, text_method: str = "") -> Markup:
     """What the chips mean, whose tokens they are and where the settings come from."""
     if text_method:
         how = _ON_BLOCKS if METHODS[text_method].fills_blocks else _ON_ROWS
@@ -298,40 +244,22 @@ def legend(model: str, template: str, max_length: int | None, text_method: str =
             model=model,
             length=max_length,
         )
-        return (
-            f'<div class="legend"><span class="t loss">{_("learned from")}</span>'
-            f'<span class="t special">{_("special")}</span>'
-            f'<span class="aside">{messages.escape(told)}</span></div>{messages.note(how)}'
-        )
+        return html.row_cards.legend(told, messages.note(how))
     told = _(
         "Tokens of {model}, {template}, cut at {length:,}: as set in Configure.",
         model=model,
         template=template,
         length=max_length,
     )
-    return (
-        f'<div class="legend"><span class="t loss">{_("learned from")}</span>'
-        f'<span class="t">{_("only read")}</span><span class="t special">{_("special")}</span>'
-        f'<span class="t behind">{_("behind the cut")}</span>'
-        f'<span class="aside">{messages.escape(told)}</span></div>'
-    )
+    return html.row_cards.legend(told, "")
 
 
-def _card(
-    row: Seen,
-    place: int,
-    max_length: int | None,
-    form: str,
-    common: Sequence[str],
-    text_method: str,
-) -> str:
-    sides = row["sides"]
-    problem = messages.note(str(row["error"]), "failed") if row["error"] else ""
-    notes = "".join(messages.note(text) for text in row["notes"] or () if text not in common)
-    drawn = "".join(_side(side, max_length, len(sides) > 1, text_method) for side in sides)
-    many = f'<div class="sides">{drawn}</div>' if len(sides) > 1 else drawn
-    counts = _counts(sides[0], text_method) if len(sides) == 1 and sides[0]["tokens"] else ""
-    return card(place, problem + notes + many, counts, _foot(row, form))
+def _drawn(row: Seen, max_length: int | None, common: Sequence[str], text_method: str) -> Markup:
+    """What is said of a row, and its tokens."""
+    notes = [messages.note(str(row["error"]), "failed")] if row["error"] else []
+    notes += [messages.note(text) for text in row["notes"] or () if text not in common]
+    sides = [_side(side, max_length, text_method) for side in row["sides"]]
+    return html.row_cards.tokens(notes, sides)
 
 
 def _counts(side: Seen, text_method: str = "") -> str:
@@ -344,47 +272,32 @@ def _counts(side: Seen, text_method: str = "") -> str:
     return _("{tokens}, {n:,} carry loss", tokens=whole, n=loss)
 
 
-def _side(side: Seen, max_length: int | None, titled: bool, text_method: str) -> str:
-    head = ""
-    if titled:
-        title = messages.escape(side["title"])
-        head = f"<h4>{title}<small>{_counts(side)}</small></h4>"
-    chips = "".join(_chip(*token) for token in side["tokens"])
-    body = f'<div class="tokens">{chips}</div>{_behind(side, max_length, text_method)}'
-    if not titled:
-        return body
-    name = messages.escape(side["title"].lower())
-    return f'<section class="side side-{name}">{head}{body}</section>'
-
-
-def _behind(side: Seen, max_length: int | None, text_method: str) -> str:
-    """The cut as a line, and the tokens behind it that the model never gets, or gets later."""
+def _side(side: Seen, max_length: int | None, text_method: str) -> dict[str, Any]:
+    """A sequence of tokens; `cut` says where the line falls, "" without one."""
     left = side["full_length"] - side["length"]
-    if left <= 0:
-        return ""
-    shown = side["cut_tokens"][:BEHIND]
-    chips = "".join(_chip(*token) for token in shown)
-    hidden = left - len(shown)
-    more = f'<p class="soft">{_("and {n:,} more", n=hidden)}</p>' if hidden > 0 else ""
+    behind = side["cut_tokens"][:BEHIND] if left > 0 else []
+    return {
+        "name": side["title"].lower(),
+        "title": side["title"],
+        "counts": _counts(side),
+        "chips": side["tokens"],
+        "cut": _cut(left, max_length, text_method) if left > 0 else "",
+        "behind": behind,
+        "is_lost": not text_method,
+        "hidden": left - len(behind),
+    }
+
+
+def _cut(left: int, max_length: int | None, text_method: str) -> str:
     tokens = n_("{n} token", "{n:,} tokens", left)
     if not text_method:
-        line = _("cut at {length:,}: {tokens} not seen", length=max_length, tokens=tokens)
-    elif METHODS[text_method].fills_blocks:
-        line = _("a block has {length:,}: {tokens} more", length=max_length, tokens=tokens)
-    else:
-        line = _("a row has {length:,}: {tokens} more", length=max_length, tokens=tokens)
-    kind = "tokens" if text_method else "tokens behind"
-    return f'<div class="cut">{line}</div><div class="{kind}">{chips}</div>{more}'
+        return _("cut at {length:,}: {tokens} not seen", length=max_length, tokens=tokens)
+    if METHODS[text_method].fills_blocks:
+        return _("a block has {length:,}: {tokens} more", length=max_length, tokens=tokens)
+    return _("a row has {length:,}: {tokens} more", length=max_length, tokens=tokens)
 
 
-def _chip(text: str, token: int, loss: bool, special: bool) -> str:
-    shown = messages.escape(text).replace("\n", "&#8629;").replace("\t", "&#8677;")
-    kind = "t" + (" loss" if loss else "") + (" special" if special else "")
-    line = "<br>" * min(text.count("\n"), 2)
-    return f'<span class="{kind}" title="token {token}">{shown}</span>{line}'
-
-
-def _foot(row: Seen, form: str) -> str:
+def _foot(row: Seen, form: str) -> list[tuple[str, Any]]:
     """The label or reference answer, and what a form without loss of its own is for."""
     lines = []
     if row.get("label"):
@@ -394,5 +307,4 @@ def _foot(row: Seen, form: str) -> str:
         lines.append((_("Reference answer"), row["answer"]))
     if form in LEARNED_BY:
         lines.append((_("For"), LEARNED_BY[form]))
-    spans = "".join(f"<span><b>{name}</b> {messages.escape(text)}</span>" for name, text in lines)
-    return f'<footer class="meta">{spans}</footer>' if spans else ""
+    return lines

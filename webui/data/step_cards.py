@@ -7,16 +7,17 @@ import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
-from urllib.parse import quote
 
-from core.data.record import DatasetInfo, StepChange, StepDrop, StepResult, Version
+from markupsafe import Markup, escape
+
+from core.data.record import DatasetInfo, StepChange, StepResult, Version
 from core.data.steps import known_steps, write_recipe
-from core.data.steps.base import Step
 from core.data.steps.labels import about_alike
 from core.data.versions import recipe_of
 from core.language import N_, _
 from webui import messages
 from webui.data.step_form import MADE_ELSEWHERE, offered, section_specs
+from webui.html import html
 
 LISTED, SHOWN = 20, 8
 _NAMED = 3
@@ -32,7 +33,7 @@ _WORD = re.compile(r"\s+|\w+|[^\w\s]")
 _GROUPS = (("quality", N_("Clean")), ("shape", N_("Shape")))
 
 
-def head(info: DatasetInfo) -> str:
+def head(info: DatasetInfo) -> Markup:
     """From the rows that were imported to those there are now."""
     counts = info.counts
     items: list[tuple[str, ...]] = [
@@ -56,59 +57,35 @@ def head(info: DatasetInfo) -> str:
     return messages.figures(items)
 
 
-def steps(info: DatasetInfo) -> str:
-    """A card for each recorded step, in order."""
-    alike = _alike(info)
-    if not info.steps:
-        return alike + messages.empty(
-            _("No steps yet"),
-            _(
-                "Add one to drop duplicates, mask personal data, rename labels or split rows "
-                "off. Try it first: it shows which rows it would drop. Every step can be taken "
-                "out again."
-            ),
-        )
-    cards = "".join(_card(place, result) for place, result in enumerate(info.steps))
-    return f'{alike}<ol class="steps">{cards}</ol>'
-
-
-def _alike(info: DatasetInfo) -> str:
-    """Labels that are as good as the same, and a button that merges them."""
-    told = about_alike(info.labels)
-    if not told:
-        return ""
-    return (
-        f'<div class="notice notice-stopped">{messages.escape(told)} <button type="button" '
-        f'class="small" data-act="merge" data-at="0">{_("Merge them")}</button></div>'
+def steps(info: DatasetInfo) -> Markup:
+    """A card for each recorded step, in order, below a button that merges labels where some are as
+    good as the same."""
+    shown = html.step_cards.steps(about_alike(info.labels), [_card(one) for one in info.steps])
+    if info.steps:
+        return shown
+    return shown + messages.empty(
+        _("No steps yet"),
+        _(
+            "Add one to drop duplicates, mask personal data, rename labels or split rows "
+            "off. Try it first: it shows which rows it would drop. Every step can be taken "
+            "out again."
+        ),
     )
 
 
-def _card(place: int, result: StepResult) -> str:
-    step = known_steps().get(str(result.step.get("op")))
-    edit = step is not None and step.op not in MADE_ELSEWHERE
-    buttons = "".join(
-        f'<button type="button" class="small" data-act="{act}" data-at="{place}" '
-        f'aria-label="{label}">{word}</button>'
-        for act, word, label in (
-            ("edit", _("Edit"), _("Edit step {n}", n=place + 1)),
-            ("remove", _("Remove"), _("Remove step {n}", n=place + 1)),
-        )
-        if act != "edit" or edit
-    )
-    title = messages.escape(result.title or result.step.get("op"))
-    return (
-        f'<li class="step"><div class="step-head"><span class="step-number">{place + 1}</span>'
-        f'<div class="step-what"><h4>{title}</h4><p class="aside">{settings(result.step)}</p></div>'
-        f'<div class="step-flow">{flow(result)}</div><div class="step-buttons">{buttons}</div>'
-        f"</div>{details(result)}</li>"
-    )
+def _card(result: StepResult) -> tuple[Any, ...]:
+    """Title, whether it can be edited, settings, rows, details."""
+    op = result.step.get("op")
+    step = known_steps().get(str(op))
+    may_edit = step is not None and step.op not in MADE_ELSEWHERE
+    return result.title or op, may_edit, settings(result.step), flow(result), details(result)
 
 
-def settings(record: Mapping[str, Any]) -> str:
+def settings(record: Mapping[str, Any]) -> Markup:
     """What was set, in one line of HTML: the main settings, and others that were changed."""
     step = known_steps().get(str(record.get("op")))
     if step is None:
-        return messages.escape(", ".join(f"{k} {v}" for k, v in record.items() if k != "op"))
+        return escape(", ".join(f"{k} {v}" for k, v in record.items() if k != "op"))
     op = step.op
     specs = section_specs(step, op)
     values = {spec.name: record.get(spec.name, spec.default) for spec in specs}
@@ -119,31 +96,22 @@ def settings(record: Mapping[str, Any]) -> str:
         wanted = spec.level == "basic" or value != spec.default
         if wanted and spec.shown(by_path) and value not in ("", None, [], {}, False):
             words.append(_setting(spec.label, spec.name, value))
-    return " · ".join(words) or _("Nothing to set.")
+    return html.step_cards.settings(words)
 
 
-def _setting(label: str, name: str, value: Any) -> str:
+def _setting(label: str, name: str, value: Any) -> tuple[str, str, list[str], int]:
+    """Label, what stands after it, values, and how many more of them there are."""
     if value is True:
-        return messages.escape(label)
-    if name == "sha256":
-        value = str(value)[:12]
+        return label, "", [], 0
     if isinstance(value, dict):
-        pairs = [f"{old} → {new or _('left out')}" for old, new in value.items()]
-        return f"{messages.escape(label)}: {_listed(pairs)}"
+        value = [f"{old} → {new or _('left out')}" for old, new in value.items()]
     if isinstance(value, list):
-        return f"{messages.escape(label)}: {_listed([str(item) for item in value])}"
-    text = str(value)
-    shown = text if len(text) <= 80 else f"{text[:77]}..."
-    return f"{messages.escape(label)} <b>{messages.escape(shown)}</b>"
+        return label, ": ", [str(one) for one in value[:_NAMED]], max(len(value) - _NAMED, 0)
+    text = str(value)[:12] if name == "sha256" else str(value)
+    return label, " ", [text if len(text) <= 80 else f"{text[:77]}..."], 0
 
 
-def _listed(items: Sequence[str]) -> str:
-    text = ", ".join(f"<b>{messages.escape(item)}</b>" for item in items[:_NAMED])
-    more = len(items) - _NAMED
-    return _("{items} and {n:,} more", items=text, n=more) if more > 0 else text
-
-
-def flow(result: StepResult) -> str:
+def flow(result: StepResult) -> Markup:
     """Rows in and out, how many it dropped and changed, also when that is none; or how many it
     moved to each part."""
     rows = _("{before:,} → {after:,} rows", before=result.rows_in, after=result.rows_out)
@@ -156,32 +124,21 @@ def flow(result: StepResult) -> str:
         words.append((turned, "is-turned" if result.changed else ""))
     moved = {part: rows for part, rows in result.parts.items() if rows or part != "test"}
     words += [(_rows(part, rows), "") for part, rows in moved.items()]
-    return "".join(f'<span class="num {tone}">{text}</span>' for text, tone in words)
+    return html.step_cards.flow(words)
 
 
 def _rows(part: str, rows: int) -> str:
     return _(_PARTS[part][0]).format(rows=rows)
 
 
-def details(result: StepResult, *, open_: bool = False) -> str:
+def details(result: StepResult, *, open_: bool = False) -> Markup:
     """Why a step did nothing, which rows it dropped, with the reasons counted, and rows that it
     changed."""
-    opened = " open" if open_ else ""
-    found = messages.note(result.remark, "stopped") if result.remark else ""
-    if result.dropped:
-        what = _("Which rows were dropped, and why")
-        found += (
-            f'<details class="which"{opened}><summary>{what}</summary>'
-            f"{_reasons(result)}{_drops(result)}</details>"
-        )
-    if result.changed:
-        what = _("Changed rows, before and after")
-        if _makes_rows(result):
-            what = _("Rows that it made")
-        found += (
-            f'<details class="which"{opened}><summary>{what}</summary>{_changes(result)}</details>'
-        )
-    return found
+    makes_rows = _makes_rows(result)
+    drops = [(_place(one.part, one.index), one.reason, one.text) for one in result.listed[:LISTED]]
+    changes = [_change(one, makes_rows) for one in result.shown[:SHOWN]]
+    note = messages.note(result.remark, "stopped") if result.remark else ""
+    return html.step_cards.details(note, open_, result, makes_rows, drops, changes)
 
 
 def _makes_rows(result: StepResult) -> bool:
@@ -189,77 +146,32 @@ def _makes_rows(result: StepResult) -> bool:
     return result.step.get("op") == "cut_text"
 
 
-def _reasons(result: StepResult) -> str:
-    ordered = sorted(result.reasons.items(), key=lambda item: -item[1])
-    rows = "".join(
-        f'<li><span class="num">{count:,}</span> {messages.escape(reason)}</li>'
-        for reason, count in ordered
-    )
-    return f'<ul class="reasons">{rows}</ul>'
-
-
-def _drops(result: StepResult) -> str:
-    shown = result.listed[:LISTED]
-    if not shown:
-        return ""
-    rows = "".join(_drop(one) for one in shown)
-    return f'<ul class="drops">{rows}</ul>{_more(result.dropped - len(shown))}'
-
-
-def _more(count: int) -> str:
-    return f'<p class="aside">{_("and {n:,} more", n=count)}</p>' if count > 0 else ""
-
-
-def _drop(one: StepDrop) -> str:
-    return (
-        f"<li><span>{_place(one.part, one.index)}: {messages.escape(one.reason)}</span>"
-        f"<p>{messages.escape(one.text)}</p></li>"
-    )
-
-
 def _place(part: str, index: int) -> str:
     return _(_PARTS[part][1]).format(n=index + 1)
 
 
-def _changes(result: StepResult) -> str:
-    shown = result.shown[:SHOWN]
-    if not shown:
-        told = _("What changed stands beside the text of the rows.")
-        return f'<p class="aside">{told}</p>'
-    make = _made if _makes_rows(result) else _change
-    rows = "".join(make(one) for one in shown)
-    return f'<div class="changes">{rows}</div>{_more(result.changed - len(shown))}'
+def _change(one: StepChange, is_made: bool) -> tuple[str, str, str]:
+    """Place, text before, text after."""
+    texts = ("", one.after) if is_made else differences(one.before, one.after)
+    return _place(one.part, one.index), *texts
 
 
-def _change(one: StepChange) -> str:
-    before, after = differences(one.before, one.after)
-    return (
-        f'<div class="change"><div class="aside">{_place(one.part, one.index)}</div>'
-        f"<div><h5>{_('Before')}</h5><p>{before}</p></div>"
-        f"<div><h5>{_('After')}</h5><p>{after}</p></div></div>"
-    )
-
-
-def _made(one: StepChange) -> str:
-    return f'<div class="change"><p class="made">{messages.escape(one.after)}</p></div>'
-
-
-def differences(before: str, after: str) -> tuple[str, str]:
+def differences(before: str, after: str) -> tuple[Markup, Markup]:
     """Both texts as HTML with the words marked that differ."""
     old, new = _WORD.findall(before), _WORD.findall(after)
     matcher = difflib.SequenceMatcher(None, old, new, autojunk=False)
-    left: list[str] = []
-    right: list[str] = []
+    left: list[tuple[str, str]] = []
+    right: list[tuple[str, str]] = []
     for kind, i, j, k, m in matcher.get_opcodes():
+        gone, come = "".join(old[i:j]), "".join(new[k:m])
         if kind == "equal":
-            same = messages.escape(_shortened("".join(old[i:j]), first=not left))
-            left.append(same)
-            right.append(same)
+            same = _shortened(gone, first=i == k == 0)
+            left.append(("same", same))
+            right.append(("same", same))
             continue
-        gone, come = messages.escape("".join(old[i:j])), messages.escape("".join(new[k:m]))
-        left.append(f"<del>{gone}</del>" if gone else "")
-        right.append(f"<ins>{come}</ins>" if come else "")
-    return "".join(left), "".join(right)
+        left += [("lost", gone)] if gone else []
+        right += [("given", come)] if come else []
+    return html.answers.marked(left), html.answers.marked(right)
 
 
 def _shortened(text: str, first: bool) -> str:
@@ -270,38 +182,24 @@ def _shortened(text: str, first: bool) -> str:
     return f"{begin} ... {text[-_AROUND:]}"
 
 
-def trial(results: Sequence[StepResult], rows: int, there: int) -> str:
+def trial(results: Sequence[StepResult], rows: int, there: int) -> Markup:
     """What steps that were only tried would do."""
     told = _("Tried on all {n:,} rows; nothing is changed yet.", n=there)
     if there > rows:
         told = _("Tried on the first {n:,} rows of each part; nothing is changed yet.", n=rows)
-    cards = "".join(
-        f'<div class="step"><div class="step-head"><div class="step-what">'
-        f"<h4>{messages.escape(one.title)}</h4></div>"
-        f'<div class="step-flow">{flow(one)}</div></div>{details(one, open_=True)}</div>'
-        for one in results
-    )
-    return f'<div class="trial"><p class="aside">{told}</p>{cards}</div>'
+    cards = [(one.title, flow(one), details(one, open_=True)) for one in results]
+    return html.step_cards.trial(told, cards)
 
 
-def chooser(form: str) -> str:
+def chooser(form: str) -> Markup:
     """Every kind of step for a form, by what it is for, with its sentence."""
-    known = offered(form)
-    parts = []
-    for kind, title in _GROUPS:
-        buttons = "".join(_choice(op, step) for op, step in known.items() if step.kind == kind)
-        parts.append(f'<h4>{title}</h4><div class="step-choices">{buttons}</div>')
-    return "".join(parts)
-
-
-def _choice(op: str, step: type[Step]) -> str:
-    return (
-        f'<button type="button" data-act="choose" data-at="{op}"><b>'
-        f"{messages.escape(step.title)}</b><span>{messages.escape(step.about())}</span></button>"
+    known = offered(form).items()
+    return html.step_cards.chooser(
+        [(_(title), [one for one in known if one[1].kind == kind]) for kind, title in _GROUPS]
     )
 
 
-def versions(info: DatasetInfo) -> str:
+def versions(info: DatasetInfo) -> Markup:
     """The states that the data set has been in, the newest first."""
     known = info.versions
     if len(known) < 2:
@@ -309,47 +207,20 @@ def versions(info: DatasetInfo) -> str:
             "Each change makes a version; runs keep the one they began with. There is only one so "
             "far."
         )
-        return f'<p class="aside">{told}</p>'
-    rows = "".join(_version(one, one.number == info.version) for one in reversed(known))
-    heads = "".join(f"<th>{_(column)}</th>" for column in _COLUMNS)
-    return (
-        f'<div class="table-scroll"><table class="versions"><thead><tr>{heads}'
-        f"<th><span class='sr-only'>{_('Use')}</span></th></tr></thead>"
-        f"<tbody>{rows}</tbody></table></div>"
-    )
+        return html.plain.aside(told)
+    return html.step_cards.versions([_version(one) for one in reversed(known)], info.version)
 
 
-_COLUMNS = (N_("Version"), N_("Made"), N_("Rows"), N_("Steps"), N_("Change"))
-
-
-def _version(one: Version, current: bool) -> str:
-    counts = one.counts
+def _version(one: Version) -> tuple[Version, str, str, str, str]:
+    """The version, when it was made, its rows, its steps, what was changed."""
     rows = [
-        _rows(part, getattr(counts, part))
+        _rows(part, getattr(one.counts, part))
         for part in _PARTS
-        if part == "train" or getattr(counts, part)
+        if part == "train" or getattr(one.counts, part)
     ]
     titles = ", ".join(str(result.title) for result in one.steps) or _("none")
-    use = (
-        f'<span class="badge badge-finished">{_("In use")}</span>'
-        if current
-        else f'<button type="button" class="small" data-act="use" data-at="{one.number}">'
-        f"{_('Use this one')}</button>"
-    )
     note = one.note or (_("Imported") if not one.parent or one.parent == one.number else "")
-    cells = [
-        f"{one.number}",
-        messages.escape(_when(one.created_at)),
-        messages.escape(", ".join(rows)),
-        f'<span title="{messages.escape(titles)}">{len(one.steps)}</span>',
-        messages.escape(note),
-        use,
-    ]
-    body = "".join(
-        f'<td data-label="{label}">{cell}</td>'
-        for label, cell in zip((*_COLUMNS, ""), cells, strict=True)
-    )
-    return f'<tr class="{"selected" if current else ""}">{body}</tr>'
+    return one, _when(one.created_at), ", ".join(rows), titles, note
 
 
 def _when(created_at: str) -> str:
@@ -360,16 +231,7 @@ def _when(created_at: str) -> str:
         return ""
 
 
-def recipe_link(info: DatasetInfo) -> str:
+def recipe_link(info: DatasetInfo) -> Markup:
     """The steps as a file to save; it is in the page itself."""
-    text = write_recipe(recipe_of(info))
-    name = f"{re.sub(r'[^A-Za-z0-9]+', '-', info.name).strip('-').lower() or info.id}-recipe.yaml"
-    told = _(
-        "The same steps on another file give the same kind of set. The recipe has the form, the "
-        "mapping and the steps as YAML; the shell takes it too (data prepare --steps)."
-    )
-    return (
-        f"<p class=\"aside\">{told}</p><pre class='recipe'>{messages.escape(text)}</pre>"
-        f'<a class="small" download="{messages.escape(name)}" '
-        f'href="data:text/yaml;charset=utf-8,{quote(text)}">{_("Download the recipe")}</a>'
-    )
+    name = re.sub(r"[^A-Za-z0-9]+", "-", info.name).strip("-").lower() or info.id
+    return html.step_cards.recipe(write_recipe(recipe_of(info)), f"{name}-recipe.yaml")

@@ -16,6 +16,7 @@ from typing import Any
 
 import gradio as gr
 from gradio.components import Component
+from markupsafe import Markup
 
 from core.config.fields import FieldSpec, Section, field_specs, knob
 from core.data.build import named_columns
@@ -32,6 +33,7 @@ from core.models.starter import STARTER_MODELS
 from webui import forms, messages
 from webui.context import App
 from webui.forms import Form, Group
+from webui.html import html
 
 RENAME = "rename_labels"
 NAMES, CAP = f"{RENAME}.names", f"{RENAME}.cap"
@@ -217,20 +219,18 @@ class StepForms:
             return sorted(CODES)
         return local_models(self.app) if spec.name == "model" else None
 
-    def about(self, op: str, info: DatasetInfo) -> str:
+    def about(self, op: str, info: DatasetInfo) -> Markup:
         """Title and sentence of a kind of step, and the names that its settings may use."""
         step = self.steps.get(op)
         if step is None:
-            return ""
-        names = ", ".join(f"<code>{messages.escape(n)}</code>" for n in named_columns(info))
+            return Markup()
         named = {spec.name for spec in self.specs[op]} & {*_ONE_COLUMN, *_COLUMNS, *_FORMULAS}
-        told = _("Columns: {names}", names=names)
-        columns = f'<p class="aside">{told}</p>' if named else ""
-        if step.after_split and len(info.parts) == 1:
-            columns += messages.note(_NOTHING_HELD_OUT, "stopped")
-        return (
-            f'<div class="step-about"><h3>{messages.escape(step.title)}</h3>'
-            f'<p class="aside">{messages.escape(step.about())}</p>{columns}</div>'
+        nothing = step.after_split and len(info.parts) == 1
+        return html.step_form.about(
+            step.title,
+            step.about(),
+            named_columns(info) if named else None,
+            messages.note(_NOTHING_HELD_OUT, "stopped") if nothing else "",
         )
 
 
@@ -298,34 +298,16 @@ def label_table() -> gr.HTML:
     )
 
 
-def render(labels: Mapping[str, int], names: Mapping[str, str], field: str) -> str:
+def render(labels: Mapping[str, int], names: Mapping[str, str], field: str) -> Markup:
     """`labels` with their rows; `names` are the new names given so far; `field` is the element
     that holds them."""
     if not labels:
-        return ""
+        return Markup()
     lower = {old.strip().lower(): new for old, new in names.items()}
-    rows = "".join(
-        _row(label, count, lower.get(label.strip().lower(), label))
-        for label, count in labels.items()
-    )
-    return (
-        f'<table class="labels" data-field="{messages.escape(field)}"><thead><tr>'
-        f'<th>{_("Label")}</th><th class="num">{_("Rows to learn")}</th>'
-        f"<th>{_('New name')}</th></tr></thead><tbody>{rows}</tbody></table>"
-        f'<p class="aside classes" aria-live="polite" data-one="{_("1 class: {names}")}" '
-        f'data-many="{_("{n} classes: {names}")}" data-more="{_("{names}, and {n} more")}" '
-        f'data-gone="{_("{text}; {n} rows left out")}"></p>'
-    )
-
-
-def _row(label: str, count: int, name: str) -> str:
-    shown = messages.escape(label)
-    named = _("New name of {label}", label=shown)
-    return (
-        f'<tr><td>{shown}</td><td class="num">{count:,}</td><td><input type="text" '
-        f'value="{messages.escape(name)}" data-label="{shown}" data-rows="{count}" '
-        f'aria-label="{named}" placeholder="{_("left out")}"></td></tr>'
-    )
+    lines = [
+        (label, count, lower.get(label.strip().lower(), label)) for label, count in labels.items()
+    ]
+    return html.step_form.labels(lines, field)
 
 
 def before_renaming(now: Mapping[str, int], names: Mapping[str, str]) -> dict[str, int]:
