@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import ast
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -32,6 +33,12 @@ MOST_FUNCTION_LINES = 60
 
 def sources(*folders: str) -> list[Path]:
     return [path for folder in folders for path in sorted((ROOT / folder).rglob("*.py"))]
+
+
+def templates() -> list[Path]:
+    return [
+        path for folder in ("core", "webui") for path in sorted((ROOT / folder).rglob("*.html"))
+    ]
 
 
 def module_name(path: Path) -> str:
@@ -147,3 +154,27 @@ def test_no_function_is_longer_than_a_reader_can_hold(path: Path) -> None:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             length = (node.end_lineno or node.lineno) - node.lineno + 1
             assert length <= MOST_FUNCTION_LINES, f"{node.name} has {length} lines"
+
+
+_TAG = re.compile(
+    r"</?(?:a|article|b|button|code|d[dlt]|details|div|em|footer|h[1-6]|i|label|li|nav|ol|p|pre"
+    r"|section|small|span|strong|summary|t[dhr]|table|ul)\b"
+)
+
+
+def test_html_stands_in_templates_that_escape() -> None:
+    """What a file or a model wrote must not become part of the page by a forgotten call."""
+    found = []
+    for path in sources("core", "webui"):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        told = {node.value for node in ast.walk(tree) if isinstance(node, ast.Expr)}  # docstrings
+        found += [
+            f"{path.relative_to(ROOT)}:{node.lineno}"
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Constant)
+            and node not in told
+            and isinstance(node.value, str)
+            and _TAG.search(node.value)
+        ]
+    marked_safe = [path for path in templates() if re.search(r"\bsafe\b", path.read_text("utf-8"))]
+    assert len(templates()) > 30 and (found, marked_safe) == ([], [])

@@ -9,6 +9,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from jinja2 import Environment, nodes
 from pydantic import BaseModel
 
 from core.config import RunConfig, field_specs
@@ -36,7 +37,7 @@ from core.rewards.kinds import KINDS
 from core.rules.presets import list_presets
 from core.sentence import Sentence
 from tests import catalogues
-from tests.test_architecture import ROOT, sources
+from tests.test_architecture import ROOT, sources, templates
 
 KNOWN = "No run at work"  # a text that is translated
 
@@ -220,6 +221,23 @@ def test_a_template_has_no_values_but_those_of_its_call() -> None:
             if None not in given and any(catalogues._values(str(t)) - given for t in texts):
                 wrong.append(f"{path.relative_to(ROOT)}:{node.lineno}")
     assert wrong == []
+
+
+def test_a_template_of_html_gives_each_text_its_values() -> None:
+    """Jinja2 says so only when somebody opens that part of the page."""
+    wrong, texts = [], 0
+    for path in templates():
+        tree = Environment(autoescape=True).parse(path.read_text(encoding="utf-8"))
+        for call in tree.find_all(nodes.Call):
+            name = getattr(call.node, "name", "")
+            if name not in ("_", "n_") or not isinstance(call.args[0], nodes.Const):
+                continue  # `_(declared)` says anew what was declared elsewhere
+            texts += 1
+            given = {one.key for one in call.kwargs} | ({"n"} if name == "n_" else set())
+            said = [one.value for one in call.args[:2] if isinstance(one, nodes.Const)]
+            if call.kwargs and any(catalogues._values(str(text)) - given for text in said):
+                wrong.append(f"{path.relative_to(ROOT)}:{call.lineno}")
+    assert texts > 100 and wrong == []
 
 
 def test_no_function_hides_gettext_behind_a_name() -> None:

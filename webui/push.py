@@ -247,8 +247,8 @@ def _who(account: Account | None) -> Markup:
             "is kept by huggingface_hub on the machine that runs Tunesmith, and whoever "
             "can open this page pushes with it."
         )
-        link = html.push.opened_link(token_page())
-        return html.plain.aside(Markup(told).format(link=link, end=Markup("</a>")))
+        ends = {"link": html.push.opened_link(token_page()), "end": html.push.closed_link()}
+        return html.plain.aside(Markup(told).format(**ends))
     told = _("Logged in as {name}. The token {may}.")
     name = html.plain.strong(account.name)
     return html.plain.aside(Markup(told).format(name=name, may=account.may()))

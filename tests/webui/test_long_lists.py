@@ -11,6 +11,7 @@ from typing import Any
 
 import gradio as gr
 import pytest
+from markupsafe import Markup
 from playwright.sync_api import Page, expect
 
 from core.data.prepare import import_dataset
@@ -136,7 +137,7 @@ def test_the_table_of_data_sets_has_pages(tmp_path: Path) -> None:
 
 
 def test_a_long_list_is_folded_between_its_ends_and_a_short_one_is_not() -> None:
-    pieces = [f"<p>{n}</p>" for n in range(10)]
+    pieces = [Markup(f"<p>{n}</p>") for n in range(10)]
     shown = messages.folded(pieces, 2, 3)
     assert shown.startswith("<p>0</p><p>1</p><details") and shown.endswith("<p>8</p><p>9</p>")
     assert "5 more" in shown and "<p>4</p><p>5</p>" in shown

@@ -14,6 +14,7 @@ from core.jobs.queue import dismiss_job
 from core.language import _
 from webui import messages
 from webui.context import QUIET, App, Shared
+from webui.html import html
 from webui.job_progress import JobProgress
 
 MOST = 6
@@ -26,13 +27,7 @@ class Combining:
         self.app, self.shared = app, shared
         self.chosen = gr.State([])
         with gr.Column(visible=False, elem_classes="card", elem_id="combine") as self.panel:
-            about = _(
-                "A weight of 1 takes every row once, 0.5 a random half, 2 every row twice. Rows "
-                "that are held out stay so, and come whole."
-            )
-            gr.HTML(
-                f"<h3>{_('Put together')}</h3><p class='aside'>{about}</p>", apply_default_css=False
-            )
+            gr.HTML(html.data_combine.head(), apply_default_css=False)
             with gr.Row():
                 self.weights = [
                     gr.Number(1.0, label=_("Weight"), visible=False, min_width=140)

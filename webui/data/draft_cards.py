@@ -7,6 +7,8 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from markupsafe import Markup
+
 from core.data.drafts.rows import plain_row
 from core.data.drafts.tasks import Draft, DraftTask
 from core.errors import DataError
@@ -14,6 +16,7 @@ from core.language import N_, _, n_
 from core.remote.endpoint import endpoint_host
 from webui import messages
 from webui.data import row_cards
+from webui.html import html
 
 # Where an endpoint's address and key may stand; the first that is set counts.
 VARIABLES = (
@@ -55,7 +58,7 @@ _STATES = {"working": "running", "stopped": "stopped", "finished": "finished", "
 _TONES = {"new": "queued", "accepted": "finished", "rejected": "stopped"}
 
 
-def no_drafts() -> str:
+def no_drafts() -> Markup:
     """What the drafts of a data set are, while there are none."""
     about = _(
         "A model can write more rows like these, say them in other words, answer prompts, or judge "
@@ -64,30 +67,11 @@ def no_drafts() -> str:
     return messages.empty(_("No drafts yet"), about)
 
 
-def endpoint_note(environment: Mapping[str, str] | None = None) -> str:
+def endpoint_note(environment: Mapping[str, str] | None = None) -> Markup:
     """Which endpoint would be asked, and which variables say so; never an address or a key."""
     given = os.environ if environment is None else environment
-    found = ""
-    for name in (name for pair in VARIABLES for name in pair):
-        code, is_set = f"<code>{name}</code>", given.get(name, "").strip()
-        told = _("{name} is set", name=code) if is_set else _("{name} is not set", name=code)
-        found += f"<li>{told}</li>"
-    host = endpoint_host()
-    told = (
-        _(
-            "An endpoint gets the example rows at {host}.",
-            host=f"<b>{messages.escape(host)}</b>",
-        )
-        if host
-        else _(
-            "No endpoint is set. Set its address, and its key if it needs one, in the environment "
-            "that Tunesmith is started from, and start it again. Or let a local model write."
-        )
-    )
-    return (
-        f'<p class="aside">{told}</p><details class="which"><summary>{_("Where that comes from")}'
-        f'</summary><ul class="variables">{found}</ul></details>'
-    )
+    variables = [(name, bool(given.get(name, "").strip())) for names in VARIABLES for name in names]
+    return html.draft_cards.endpoint(endpoint_host(), variables)
 
 
 def choice(task: DraftTask) -> tuple[str, str]:
@@ -103,20 +87,16 @@ def choice(task: DraftTask) -> tuple[str, str]:
     return told, task.id
 
 
-def summary(task: DraftTask, working: bool) -> str:
+def summary(task: DraftTask, working: bool) -> Markup:
     """State, counts, cost so far, and why it ended."""
     tally, settings = task.tally, task.settings
     state = "working" if working else task.state
     begun = bool(tally.requests) or state != "stopped"
     word = messages.STATE_WORDS.get(state) if begun else _("Not started")
-    badge = f'<span class="badge badge-{_STATES[state]}">{word or _("Writing")}</span>'
+    badge = html.messages.badge(_STATES[state], word or _("Writing"))
     made_of = _("{model} on this machine", model=settings.model)
     if task.host:
         made_of = _("{model} at {host}", model=settings.model, host=task.host)
-    head = (
-        f'<div class="headline"><h3>{messages.escape(KINDS[settings.kind])}</h3>{badge}'
-        f'<span class="made-of">{messages.escape(made_of)}</span></div>'
-    )
     unusable = sum(tally.unusable.values())
     tokens = f"{tally.tokens:,}"
     figures = messages.figures(
@@ -139,31 +119,25 @@ def summary(task: DraftTask, working: bool) -> str:
             (_("Cost"), _cost(tally.cost), _("By the prices in the settings")),
         ]
     )
-    reason = ""
+    reason = Markup()
     if task.reason and not working and begun:
         reason = messages.note(task.reason, "failed" if state == "failed" else "plain")
-    return f"{head}{figures}{reason}{_left_out(task)}"
+    return html.draft_cards.summary(
+        _(KINDS[settings.kind]), badge, made_of, figures, reason, _left_out(task)
+    )
 
 
 def _cost(cost: float | None) -> str:
     return _("not known") if cost is None else f"{cost:.4g}"
 
 
-def _left_out(task: DraftTask) -> str:
+def _left_out(task: DraftTask) -> dict[str, int]:
+    """Why rows were left out, with how many."""
     tally = task.tally
     reasons = dict(tally.unusable)
     if tally.duplicates:
         reasons[_("the row was there already")] = tally.duplicates
-    if not reasons:
-        return ""
-    rows = "".join(
-        f'<li><span class="num">{count:,}</span> {messages.escape(reason)}</li>'
-        for reason, count in sorted(reasons.items(), key=lambda item: -item[1])
-    )
-    return (
-        f'<details class="which"><summary>{_("What was left out, and why")}</summary>'
-        f'<ul class="reasons">{rows}</ul></details>'
-    )
+    return reasons
 
 
 def drafts(
@@ -173,15 +147,15 @@ def drafts(
     editing: int = 0,
     typed: Mapping[str, str] | None = None,
     error: DataError | None = None,
-) -> str:
+) -> Markup:
     """Drafts as cards; `editing` is the number of the one that is open, with what was typed."""
     if not found:
-        return messages.empty(*_NOTHING.get(shown, _NOTHING["all"])) if not total else ""
-    cards = "".join(
+        return Markup() if total else messages.empty(*_NOTHING.get(shown, _NOTHING["all"]))
+    cards = [
         _editor(draft, typed, error) if draft.id == editing else _draft(draft, not editing)
         for draft in found
-    )
-    return f'<div class="rows drafts">{cards}</div>'
+    ]
+    return html.draft_cards.drafts(cards)
 
 
 _NOTHING = {
@@ -196,7 +170,11 @@ _NOTHING = {
 }
 
 
-def _draft(draft: Draft, may_edit: bool) -> str:
+# A draft, its badge, what stands in its card, and its buttons: (act, class, word, label).
+_Card = tuple[Draft, Markup, Markup, Sequence[tuple[str, str, str, str]]]
+
+
+def _draft(draft: Draft, may_edit: bool) -> _Card:
     number = draft.id
     offered = [
         ("accept", _("Accept"), _("Accept draft {n}", n=number)),
@@ -205,50 +183,26 @@ def _draft(draft: Draft, may_edit: bool) -> str:
     if may_edit:  # one at a time: what was typed in another one would be lost
         offered.insert(0, ("edit", _("Edit"), _("Edit draft {n}", n=number)))
     done = {"accepted": "accept", "rejected": "reject"}.get(draft.status)
-    buttons = "".join(
-        f'<button type="button" class="small is-{act}" data-act="{act}" '
-        f'aria-label="{label}">{word}</button>'
-        for act, word, label in offered
-        if act != done
-    )
-    judged = row_cards.judgement(draft.row["label"]) if "label" in draft.row else ""
-    return _card(draft, judged + row_cards.body(draft.row), "" if draft.taken else buttons)
+    buttons = [(act, f" is-{act}", word, label) for act, word, label in offered if act != done]
+    judged = row_cards.judgement(draft.row["label"]) if "label" in draft.row else Markup()
+    body = judged + row_cards.body(draft.row)
+    return draft, _badge(draft), body, [] if draft.taken else buttons
 
 
-def _card(draft: Draft, body: str, buttons: str) -> str:
-    tone = "finished" if draft.taken else _TONES[draft.status]
-    word = _("In the data set") if draft.taken else SHOWN[draft.status]
-    name = _("Draft {n}", n=draft.id)
-    edited = f" · {_('edited')}" if draft.edited else ""
-    return (
-        f'<article class="row-card draft" data-draft="{draft.id}"><header><span>{name}'
-        f'{edited}</span><span class="badge badge-{tone}">{word}</span></header>{body}'
-        f'<div class="draft-buttons">{buttons}</div></article>'
-    )
+def _badge(draft: Draft) -> Markup:
+    if draft.taken:
+        return html.messages.badge("finished", _("In the data set"))
+    return html.messages.badge(_TONES[draft.status], _(SHOWN[draft.status]))
 
 
-def _editor(draft: Draft, typed: Mapping[str, str] | None, error: DataError | None) -> str:
+def _editor(draft: Draft, typed: Mapping[str, str] | None, error: DataError | None) -> _Card:
     texts = {**editable(draft), **(typed or {})}
     # A sentence about a field begins with its name.
     named = (name for name in texts if error and error.message.startswith(name))
-    place = next(named, next(iter(texts), ""))
-    fields = "".join(
-        f'<label><span>{messages.escape(name)}</span><textarea name="{messages.escape(name)}" '
-        f'rows="{_lines(text)}" {"aria-invalid=true" if error and name == place else ""}>\n'
-        f"{messages.escape(text)}</textarea>"
-        + (
-            f'<span class="field-error">{messages.escape(error)}</span>'
-            if error and name == place
-            else ""
-        )
-        + "</label>"
-        for name, text in texts.items()
-    )
-    buttons = (
-        f'<button type="button" class="small is-accept" data-act="save">{_("Save")}</button>'
-        f'<button type="button" class="small" data-act="cancel">{_("Cancel")}</button>'
-    )
-    return _card(draft, f'<div class="draft-fields">{fields}</div>', buttons)
+    wrong = next(named, next(iter(texts), "")) if error else None
+    fields = [(name, text, _lines(text)) for name, text in texts.items()]
+    buttons = [("save", " is-accept", _("Save"), ""), ("cancel", "", _("Cancel"), "")]
+    return draft, _badge(draft), html.draft_cards.editor(fields, wrong, error), buttons
 
 
 def _lines(text: str) -> int:
@@ -279,6 +233,6 @@ def typed_row(draft: Draft, typed: Mapping[str, str]) -> dict[str, Any]:
     return row
 
 
-def where(first: int, count: int, total: int) -> str:
+def where(first: int, count: int, total: int) -> Markup:
     told = _("{first} to {last} of {total:,}", first=first + 1, last=first + count, total=total)
-    return f'<p class="aside">{told}</p>' if count else ""
+    return html.plain.aside(told) if count else Markup()

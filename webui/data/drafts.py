@@ -9,6 +9,7 @@ from typing import Any
 
 import gradio as gr
 from gradio.components import Component
+from markupsafe import Markup
 
 from core.data.drafts import review, tasks
 from core.data.drafts.tasks import DraftTask
@@ -451,7 +452,7 @@ class DraftPages:
 
     def decide_all(
         self, act: str, dataset: str, task_id: str, which: str, first: int, desk: Desk
-    ) -> str:
+    ) -> Markup:
         """Accepts or rejects the drafts on this page that are not in the data set."""
         if desk.editing:
             return messages.note(_("Draft {n} is open. Save it or cancel first.", n=desk.editing))
@@ -461,7 +462,7 @@ class DraftPages:
             getattr(review, act)(self.workspace, dataset, task_id, ids)
         except TunesmithError as error:
             return messages.error(error)
-        return ""
+        return Markup()
 
 
 def known_tasks(workspace: Workspace, dataset: str) -> list[DraftTask]:

@@ -11,6 +11,7 @@ from typing import Any
 
 import gradio as gr
 from gradio.components import Component
+from markupsafe import Markup
 
 from core.config.fields import field_specs
 from core.data.conversion import convert_all, unused_turn_keys
@@ -30,6 +31,7 @@ from webui.context import CHOICE, QUIET, App
 from webui.data import import_sources
 from webui.data.import_sources import Found, look_at, look_at_held_out
 from webui.data.mapping import MappingTable, SavedMappings, problems_of
+from webui.html import html
 
 _NEXT = N_("Choose what the rows are, then a column or a template for each field.")
 
@@ -107,7 +109,7 @@ class ImportChoice:
             else import_sources.first_rows(report.rows, form.name, mapping, system)
         )
         warnings = unused_warnings(report.rows, form.name, mapping)
-        shown = "".join(messages.note(one, "stopped") for one in warnings) + shown
+        shown = Markup().join(messages.note(one, "stopped") for one in warnings) + shown
         beside = dict.fromkeys(name for row in report.rows for name in meta_of(row, mapping))
         updates = {
             self.preview: shown,
@@ -396,9 +398,9 @@ class HoldOut:
             self.problem: self.about_second(how),
         }
 
-    def about_second(self, how: str) -> str:
+    def about_second(self, how: str) -> Markup:
         """What a second file is for, until there is one."""
-        return f"<p class='aside'>{_ABOUT_SECOND}</p>" if how == SECOND_FILE else ""
+        return html.plain.aside(_ABOUT_SECOND) if how == SECOND_FILE else Markup()
 
     def fit(self, standard: str) -> dict[Any, Any]:
         """The settings for rows of a standard form."""
@@ -431,7 +433,7 @@ class HoldOut:
             labels = {field.path: field.label for field in field_specs(Split)}
             raise DataError(_told(error, labels), _("Change it under Hold out.")) from error
 
-    def tell_second(self, report: SourceReport) -> str:
+    def tell_second(self, report: SourceReport) -> Markup:
         """What the second file holds."""
         name, rows, unusable = report.path.name, report.total_rows, report.problem_count
         told = _("{name}: its rows will be held out", name=name)
@@ -476,7 +478,7 @@ class Recipe:
                 "the recipe), or a YAML file of your own. Its form and mapping are taken over "
                 "where these columns allow it."
             )
-            gr.HTML(f"<p class='aside'>{about}</p>", apply_default_css=False)
+            gr.HTML(html.plain.aside(about), apply_default_css=False)
             self.file = gr.File(label=_("Recipe (YAML)"), height=100)
             self.told = gr.HTML(apply_default_css=False)
         self.steps = gr.State([])
@@ -492,12 +494,10 @@ class Recipe:
             return [], {}, messages.error(_told(error), _("Mend the recipe and drop it again."))
         except TunesmithError as error:
             return [], {}, messages.error(error)
-        lines = "".join(f"<li>{messages.escape(step.title)}</li>" for step in steps)
-        told = f"<ol class='recipe'>{lines}</ol>" if steps else messages.note(_("It has no steps."))
-        if any(step.op == "split" for step in steps):
-            own = _("Its own split is used instead of Hold out.")
-            told += f"<p class='aside'>{own}</p>"
-        return [step.spec() for step in steps], recipe, told
+        if not steps:
+            return [], recipe, messages.note(_("It has no steps."))
+        has_split = any(step.op == "split" for step in steps)
+        return [s.spec() for s in steps], recipe, html.import_choice.recipe(steps, has_split)
 
 
 def has_turns(form: str) -> bool:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from markupsafe import Markup
 
 from core.data.conversion import convert_all
 from core.data.forms import FORMS
@@ -25,6 +26,7 @@ from core.models.hub import way_round
 from core.workspace import Workspace
 from webui import background, messages
 from webui.data import row_cards
+from webui.html import html
 
 # So many of the first rows are kept while the columns are chosen.
 KEPT_ROWS = 50
@@ -80,12 +82,11 @@ class Sources:
         about = _(
             "Rows come from the Hugging Face Hub (or {endpoint}). A private or gated data set "
             "needs a token: log in once in Export or with {login}, or start this program with "
-            "{token} set.",
-            endpoint="<code>HF_ENDPOINT</code>",
-            login="<code>hub login</code>",
-            token="<code>HF_TOKEN</code>",
+            "{token} set."
         )
-        told = f"<p class='aside'>{about}</p><p class='aside'>{messages.escape(way_round())}</p>"
+        named = {"endpoint": "HF_ENDPOINT", "login": "hub login", "token": "HF_TOKEN"}
+        codes = {name: html.plain.code(word) for name, word in named.items()}
+        told = html.import_sources.about_hub(Markup(about).format(**codes), way_round())
         gr.HTML(told, apply_default_css=False)
         with gr.Row():
             self.hub_id = gr.Textbox(
@@ -235,18 +236,18 @@ _CELL = 400
 _LISTED = 20
 
 
-def recognised(found: Found) -> str:
+def recognised(found: Found) -> Markup:
     """What the first source is, and why; what else was brought."""
     report = found.report
     title = FORMS[report.form].title if report.form else _("Not recognised")
     facts = [_kind(report), _rows(found.total_rows), _columns(report.columns)]
-    name = messages.escape(found.sources[0] if report.container == "hub" else report.path.name)
-    return (
-        f'<div class="recognised"><h3>{name}: {messages.escape(title)}</h3>'
-        f"<p>{messages.escape(report.form_reason)} {messages.escape(report.hint)}</p>"
-        f"<p class='soft'>{messages.escape('; '.join(facts))}</p></div>"
-        + _files(report)
-        + _wrong(found)
+    return html.import_sources.recognised(
+        name=found.sources[0] if report.container == "hub" else report.path.name,
+        title=title,
+        reason=f"{report.form_reason} {report.hint}",
+        facts="; ".join(facts),
+        files=_files(report),
+        wrong=[messages.error(f"{name}: {reason}") for name, reason in found.wrong],
     )
 
 
@@ -275,27 +276,22 @@ def _columns(columns: Sequence[str]) -> str:
     return _("columns {names}", names=named)
 
 
-def _files(report: SourceReport) -> str:
+def _files(report: SourceReport) -> Markup:
     if len(report.files) < 2 and not report.skipped:
-        return ""
+        return Markup()
     told = n_("{n} file", "{n:,} files", len(report.files))
     if report.skipped:
         told = _("{files}, {n:,} left out", files=told, n=len(report.skipped))
     items = [*report.files[:_LISTED]]
     items += [_("Left out: {name}", name=name) for name in report.skipped[:_LISTED]]
-    listed = "".join(f"<li>{messages.escape(item)}</li>" for item in items)
-    return f'<details class="dropped files"><summary>{told}</summary><ul>{listed}</ul></details>'
+    return html.import_sources.files(told, items)
 
 
-def _wrong(found: Found) -> str:
-    return "".join(messages.error(f"{name}: {reason}") for name, reason in found.wrong)
-
-
-def would_drop(report: SourceReport) -> str:
+def would_drop(report: SourceReport) -> Markup:
     """The rows that cannot be learned from with this mapping, each with its reason, and the keys
     of turns that are not kept."""
     unused = unused_text(report.unused_keys)
-    told = messages.note(unused, "stopped") if unused else ""
+    told = messages.note(unused, "stopped") if unused else Markup()
     if not report.problem_count:
         return told
     title = n_(
@@ -316,57 +312,32 @@ def line_of(file: str, line: int) -> str:
     return _("{file} line {n}", file=file, n=line) if file else _("line {n}", n=line)
 
 
-def dropped(title: str, count: int, lines: Sequence[tuple[str, str]]) -> str:
+def dropped(title: str, count: int, lines: Sequence[tuple[str, str]]) -> Markup:
     """A fold that lists `count` rows, or the first of them, with their reasons."""
-    items = "".join(
-        f"<li><b>{messages.escape(where)}</b> {messages.escape(reason)}</li>"
-        for where, reason in lines
-    )
-    left = count - len(lines)
-    more = f"<li>{_('and {n:,} more', n=left)}</li>" if left > 0 else ""
-    return f'<details class="dropped"><summary>{title}</summary><ul>{items}{more}</ul></details>'
+    return html.import_sources.dropped(title, lines, count - len(lines))
 
 
 def first_rows(
     rows: Sequence[Mapping[str, Any]], form: str, mapping: Mapping[str, str], system_prompt: str
-) -> str:
+) -> Markup:
     """The first rows as they stand in the file, and beside each what is learned from it."""
-    pairs = "".join(
-        _pair(place, row, form, mapping, system_prompt)
-        for place, row in enumerate(rows[:SHOWN_ROWS])
-    )
-    return (
-        f'<div class="pairs"><div class="pair-heads"><h4>{_("In the file")}</h4>'
-        f"<h4>{_('As it will be kept')}</h4></div>{pairs}</div>"
-    )
+    pairs = []
+    for place, row in enumerate(rows[:SHOWN_ROWS]):
+        made, reasons, _unused = convert_all(dict(row), form, mapping, system_prompt)
+        kept = [row_cards.rows(made, [place] * len(made))] if made else []
+        told = (_("Would be dropped: {reason}.", reason=reason) for reason in reasons)
+        kept += [messages.note(one, "stopped") for one in told]
+        pairs.append((_raw(row), kept))
+    return html.import_sources.pairs(pairs)
 
 
-def raw_rows(rows: Sequence[Mapping[str, Any]]) -> str:
+def raw_rows(rows: Sequence[Mapping[str, Any]]) -> Markup:
     """The first rows as they stand in the file, while nothing can be made of them."""
-    cards = "".join(f'<article class="row-card">{_raw(row)}</article>' for row in rows[:SHOWN_ROWS])
-    return f'<div class="rows">{cards}</div>'
+    return html.import_sources.raw([_raw(row) for row in rows[:SHOWN_ROWS]])
 
 
-def _pair(
-    place: int,
-    row: Mapping[str, Any],
-    form: str,
-    mapping: Mapping[str, str],
-    system_prompt: str,
-) -> str:
-    made, reasons, _unused = convert_all(dict(row), form, mapping, system_prompt)
-    kept = row_cards.rows(made, [place] * len(made)) if made else ""
-    told = (_("Would be dropped: {reason}.", reason=reason) for reason in reasons)
-    kept += "".join(messages.note(one, "stopped") for one in told)
-    return f'<article class="pair"><div>{_raw(row)}</div><div>{kept}</div></article>'
-
-
-def _raw(row: Mapping[str, Any]) -> str:
-    cells = "".join(
-        f"<div><dt>{messages.escape(name)}</dt><dd>{messages.escape(_cut(value))}</dd></div>"
-        for name, value in row.items()
-    )
-    return f'<dl class="cells">{cells}</dl>'
+def _raw(row: Mapping[str, Any]) -> dict[str, str]:
+    return {name: _cut(value) for name, value in row.items()}
 
 
 def _cut(value: Any) -> str:

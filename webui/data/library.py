@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import quote
 
 import gradio as gr
+from markupsafe import Markup
 
 from core.data.forms import FORMS
 from core.data.record import DatasetInfo
@@ -32,6 +33,7 @@ from core.workspace import Workspace
 from webui import background, messages, tables
 from webui.context import QUIET, App, Shared, of_trigger, stamp
 from webui.data.combine import Combining
+from webui.html import html
 
 
 class Library:
@@ -87,7 +89,7 @@ class Library:
 
     # -- handlers
 
-    def draw(self, order: dict[str, Any], ticked: list[str], dataset: str) -> str:
+    def draw(self, order: dict[str, Any], ticked: list[str], dataset: str) -> Markup:
         """The table as it is now."""
         sets = list_datasets(self.app.workspace)
         damaged = damaged_datasets(self.app.workspace)
@@ -108,7 +110,7 @@ class Library:
             return messages.error(error), "", "", dataset, *said
         if info is None:
             return "", "", "", dataset, *said
-        title = f"<h3>{messages.escape(info.name)} <small>{messages.escape(info.id)}</small></h3>"
+        title = html.library.title(info.name, info.id)
         typed = (kept, kept) if same else (info.name, info.description)
         return title, *typed, dataset, *said
 
@@ -169,7 +171,7 @@ class Library:
         hidden = gr.Button(visible=False)
         yield messages.error(task.error) if task.error else link(task.result), hidden
 
-    def recipe_link(self, dataset: str) -> str:
+    def recipe_link(self, dataset: str) -> Markup:
         """The steps of the data set as a file that other data can go through."""
         try:
             return link(write_recipe_file(self.app.workspace, dataset))
@@ -265,50 +267,41 @@ def render(
     first: int,
     ticked: Sequence[str],
     selected: str,
-) -> str:
+) -> Markup:
     """The table in the order of one column; what cannot be opened stands below, with the reason."""
     value = SORT_KEYS.get(by, SORT_KEYS["created"])[1]
     titles = [(key, _(label)) for key, (label, _value) in SORT_KEYS.items()]
     heads = tables.heads(titles, by, descending)
     shown, pager = tables.page(sorted(sets, key=value, reverse=descending), first)
-    rows = "".join(_row(info, info.id in ticked, info.id == selected) for info in shown)
-    broken = "".join(_damaged(identity, reason) for identity, reason in damaged)
-    return (
-        '<div class="table-scroll"><table class="runs sets"><thead><tr>'
-        f'<th><span class="sr-only">{_("Put together")}</span></th>{heads}</tr></thead>'
-        f"<tbody>{rows}{broken}</tbody></table></div>{pager}"
-    )
-
-
-def _row(info: DatasetInfo, ticked: bool, selected: bool) -> str:
-    name, identity = messages.escape(info.name), messages.escape(info.id)
-    note = f"<small>{messages.escape(info.description)}</small>" if info.description else ""
-    test = _("and {n:,} for a test", n=info.counts.test)
-    beside = f" <small>{test}</small>" if info.counts.test else ""
-    tick = _("Put {name} together with others", name=name)
-    cells = [
-        f'<label><input type="checkbox" data-tick="{identity}" {"checked" if ticked else ""}>'
-        f'<span class="sr-only">{tick}</span></label>',
-        f'<button type="button" class="run-name">{name}</button>{note}',
-        messages.escape(form_title(info.form)),
-        f"{info.counts.train:,}",
-        f"{info.counts.eval:,}{beside}",
-        _version(info),
-        messages.size(info.size_bytes()),
-        _when(info.created_at),
+    rows = [
+        {
+            "id": info.id,
+            "name": info.name,
+            "ticked": info.id in ticked,
+            "selected": info.id == selected,
+            "cells": [
+                (label, *cell) for (_key, label), cell in zip(titles, _cells(info), strict=True)
+            ],
+        }
+        for info in shown
     ]
-    labels = ["", *[label for label, _value in SORT_KEYS.values()]]
-    body = "".join(
-        f'<td data-label="{label}">{cell}</td>' for label, cell in zip(labels, cells, strict=True)
-    )
-    return f'<tr data-id="{identity}" class="{"selected" if selected else ""}">{body}</tr>'
+    return html.library.table(heads, rows, damaged, len(titles), pager)
 
 
-def _version(info: DatasetInfo) -> str:
-    if not info.version:
-        return "-"
-    kept = _("of {n} kept", n=len(info.versions))
-    return f"{info.version}" + (f" <small>{kept}</small>" if len(info.versions) > 1 else "")
+def _cells(info: DatasetInfo) -> list[tuple[str, str]]:
+    """What stands in each column, and in small print behind it."""
+    counts = info.counts
+    test = _("and {n:,} for a test", n=counts.test) if counts.test else ""
+    kept = _("of {n} kept", n=len(info.versions)) if len(info.versions) > 1 else ""
+    return [
+        (info.name, info.description),
+        (form_title(info.form), ""),
+        (f"{counts.train:,}", ""),
+        (f"{counts.eval:,}", test),
+        (f"{info.version}", kept) if info.version else ("-", ""),
+        (messages.size(info.size_bytes()), ""),
+        (_when(info.created_at), ""),
+    ]
 
 
 def _when(created_at: str) -> str:
@@ -316,17 +309,6 @@ def _when(created_at: str) -> str:
         return _("{when:%d %b %Y %H:%M}", when=datetime.fromisoformat(created_at))
     except ValueError:
         return "-"
-
-
-def _damaged(identity: str, reason: str) -> str:
-    shown = messages.escape(identity)
-    return (
-        f'<tr class="damaged"><td></td><td colspan="{len(SORT_KEYS)}"><b>{shown}</b> '
-        f"{messages.escape(reason)} "
-        f'<button type="button" class="small" data-act="delete" data-id="{shown}">'
-        f"{_('Delete')}</button>"
-        "</td></tr>"
-    )
 
 
 ROWS = {"jsonl": "JSON Lines", "parquet": "Parquet"}
@@ -354,13 +336,12 @@ def write_recipe_file(workspace: Workspace, dataset: str) -> Path:
     return path
 
 
-def link(path: Path) -> str:
+def link(path: Path) -> Markup:
     """A link that saves the file."""
     size = messages.size(path.stat().st_size)
-    name = messages.escape(path.name)
-    file = f'<a href="gradio_api/file={quote(str(path))}" download="{name}">{name}</a>'
-    told = _("{file} is ready, {size}. It is kept here for a day.", file=file, size=size)
-    return f'<p class="aside">{told}</p>'
+    file = html.library.file(f"gradio_api/file={quote(str(path))}", path.name)
+    told = Markup(_("{file} is ready, {size}. It is kept here for a day."))
+    return html.plain.aside(told.format(file=file, size=size))
 
 
 def _place(workspace: Workspace, info: DatasetInfo, name: str, ending: str) -> Path:

@@ -299,7 +299,7 @@ def _cut(left: int, max_length: int | None, text_method: str) -> str:
 
 def _foot(row: Seen, form: str) -> list[tuple[str, Any]]:
     """The label or reference answer, and what a form without loss of its own is for."""
-    lines = []
+    lines: list[tuple[str, Any]] = []
     if row.get("label"):
         judged = form == "unpaired-preference"
         lines.append((_("Judged") if judged else _("Label"), row["label"]))

@@ -12,6 +12,7 @@ from typing import Any
 
 import gradio as gr
 from gradio.components import Component
+from markupsafe import Markup
 
 from core.data.record import DatasetInfo
 from core.data.registry import load_dataset_info
@@ -25,6 +26,7 @@ from webui.choice import Radio
 from webui.context import CHOICE, App, Shared, of_trigger, version_of
 from webui.data import row_cards
 from webui.data import row_cards as token_view
+from webui.html import html
 from webui.template_choice import TemplateChoice
 from webui.tokens import ModelFetch, view_rows
 
@@ -408,10 +410,10 @@ def _place(look: _Look, places: list[int], total: int) -> str:
             total=_("{n:,} or more", n=total) if total >= MOST_FOUND else f"{total:,}",
             words=look.words,
         )
-    return f'<p class="aside">{messages.escape(text)}</p>'
+    return html.plain.aside(text)
 
 
-def _nothing(look: _Look) -> str:
+def _nothing(look: _Look) -> Markup:
     if look.where.found is not None:
         return messages.empty(
             _("Nothing found"), _("No row of this part contains {words!r}.", words=look.words)

@@ -10,6 +10,7 @@ from typing import Any
 
 import gradio as gr
 from gradio.components import Component
+from markupsafe import Markup
 
 from core.data.jobs import submit_steps
 from core.data.record import DatasetInfo
@@ -312,7 +313,7 @@ class ShapeView:
         told = messages.note(_("Version {version} is in use.", version=info.version), "finished")
         return {**self._closed(), self.said: told, **self.jobs.clear(info.id)}
 
-    def delete_old(self, dataset: str) -> str:
+    def delete_old(self, dataset: str) -> Markup:
         """Deletes versions that neither an undo nor a waiting run needs."""
         try:
             gone = prune_versions(self.app.workspace, dataset, self.app.store)
@@ -449,7 +450,7 @@ class StepTrial:
             task.stop()  # nobody sees what comes of it
 
 
-def _found(task: background.Task, info: DatasetInfo, first: int) -> str:
+def _found(task: background.Task, info: DatasetInfo, first: int) -> Markup:
     """What a trial found, from the step at `first` on."""
     if task.stopped:
         return messages.note(_("Stopped. A trial changes nothing."), "stopped")

@@ -13,6 +13,7 @@ from typing import Any
 
 import gradio as gr
 from gradio.components import Component
+from markupsafe import Markup
 
 from core.data.record import DatasetInfo
 from core.data.registry import load_dataset_info
@@ -28,6 +29,7 @@ from core.tokens.thoughts import taken_out
 from webui import background, charts, messages
 from webui.background import Newest
 from webui.context import QUIET, App, Shared
+from webui.html import html
 from webui.tokens import ModelFetch, sample_statistics
 
 FIELD = "training.max_length"
@@ -292,10 +294,10 @@ def state(info: DatasetInfo, lens: Lens, found: Found, tokens: bool) -> str:
             counted=counted,
             model=lens.model,
         )
-    return f'<p class="aside">{messages.escape(text)}</p>'
+    return html.plain.aside(text)
 
 
-def counting(share: float | None, info: DatasetInfo) -> str:
+def counting(share: float | None, info: DatasetInfo) -> Markup:
     """How far the counting of all rows is, while the numbers of some are shown."""
     text = _("Shown from some rows; counting all {n:,}", n=info.counts.train)
     if share is not None:
@@ -303,7 +305,7 @@ def counting(share: float | None, info: DatasetInfo) -> str:
     return messages.progress(share, text)
 
 
-def figures(found: Found, tokens: bool) -> str:
+def figures(found: Found, tokens: bool) -> Markup:
     """The figures on top, and what is wrong with rows."""
     items: list[tuple[str, str, str]] = []
     complete = found["complete"]
@@ -327,7 +329,7 @@ def figures(found: Found, tokens: bool) -> str:
     return messages.figures(items) + _defects(found, tokens)
 
 
-def _defects(found: Found, tokens: bool) -> str:
+def _defects(found: Found, tokens: bool) -> Markup:
     lines = []
     without, unusable = found["rows_without_loss"], found["unusable_rows"]
     at = found["max_length"]
@@ -360,17 +362,17 @@ def _defects(found: Found, tokens: bool) -> str:
         if not found["complete"]:
             text = _("{text} Those of the rows that were counted.", text=text)
         lines.append(text)
-    return "".join(messages.note(line, "stopped") for line in lines)
+    return Markup().join(messages.note(line, "stopped") for line in lines)
 
 
-def advice(suggested: Found, already: bool) -> str:
+def advice(suggested: Found, already: bool) -> Markup:
     """The max_length to take, and why."""
     value = suggested["value"]
     title = _("Suggested max_length: {n:,}", n=value)
     if already:
         title = _("max_length {n:,} fits this data", n=value)
     told = _("{reason} Longer rows take more memory and time.", reason=suggested["reason"])
-    return f"<div><strong>{title}</strong><p>{messages.escape(told)}</p></div>"
+    return html.statistics.advice(title, told)
 
 
 def lengths(found: Found, key: str) -> list[dict[str, Any]]:
@@ -405,7 +407,7 @@ def _told(known: Found) -> str:
     )
 
 
-def shares(found: Found) -> str:
+def shares(found: Found) -> Markup:
     """Labels, languages and turns as bars."""
     parts = []
     if found["labels"]:
@@ -419,7 +421,7 @@ def shares(found: Found) -> str:
         named = [[_("not sure") if code == "?" else code, n] for code, n in found["languages"]]
         seen = sum(rows for _code, rows in found["languages"])
         parts.append(_bars(_("Languages"), named, _("Guessed from {n:,} rows.", n=seen)))
-    return f'<div class="share-cards">{"".join(parts)}</div>'
+    return html.statistics.shares(parts)
 
 
 def _balance(labels: Sequence[Sequence[Any]]) -> str:
@@ -436,22 +438,16 @@ def _balance(labels: Sequence[Sequence[Any]]) -> str:
     )
 
 
-def _bars(title: str, items: Sequence[Sequence[Any]], note: str = "") -> str:
-    """Names with their counts, each with a bar of its share."""
+def _bars(
+    title: str, items: Sequence[Sequence[Any]], note: str = ""
+) -> tuple[str, str, list[tuple[str, float, int, str]], int]:
+    """Names with their counts, each with its share; and how many are not listed."""
     total = sum(count for _name, count in items) or 1
     most = max(count for _name, count in items) or 1
-    lines = "".join(
-        f"<div><dt>{messages.escape(name)}</dt><dd><i style='--part:{count / most:.3f}'></i>"
-        f"<span>{count:,} <small>{_share(count / total)}</small></span></dd></div>"
-        for name, count in items[:MOST_LISTED]
-    )
-    hidden = len(items) - MOST_LISTED
-    more = f'<p class="soft">{_("and {n:,} more", n=hidden)}</p>' if hidden > 0 else ""
-    said = f'<p class="soft">{messages.escape(note)}</p>' if note else ""
-    return (
-        f'<section class="card"><h3>{title}</h3>{said}<dl class="share-bars">{lines}</dl>{more}'
-        "</section>"
-    )
+    lines = [
+        (name, count / most, count, _share(count / total)) for name, count in items[:MOST_LISTED]
+    ]
+    return title, note, lines, len(items) - MOST_LISTED
 
 
 def _share(part: float) -> str:

@@ -194,9 +194,11 @@ def trial(results: Sequence[StepResult], rows: int, there: int) -> Markup:
 def chooser(form: str) -> Markup:
     """Every kind of step for a form, by what it is for, with its sentence."""
     known = offered(form).items()
-    return html.step_cards.chooser(
-        [(_(title), [one for one in known if one[1].kind == kind]) for kind, title in _GROUPS]
-    )
+    groups = [
+        (_(title), [(op, step) for op, step in known if step.kind == kind])
+        for kind, title in _GROUPS
+    ]
+    return html.step_cards.chooser(groups)
 
 
 def versions(info: DatasetInfo) -> Markup:

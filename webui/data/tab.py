@@ -11,6 +11,7 @@ from concurrent.futures import wait
 from typing import Any
 
 import gradio as gr
+from markupsafe import Markup
 
 from core.data.record import SAMPLE_ID, DatasetInfo
 from core.data.registry import list_datasets, load_dataset_info
@@ -30,6 +31,7 @@ from webui.data.library import Library
 from webui.data.rows import RowsView
 from webui.data.shape import ShapeView
 from webui.data.statistics import StatisticsView
+from webui.html import html
 from webui.tokens import count_tokens, finished
 
 # The first count waits for its worker process, in seconds.
@@ -51,7 +53,7 @@ class _Data:
     def __init__(self, app: App, shared: Shared) -> None:
         self.app, self.shared = app, shared
         with gr.Row(visible=False, elem_classes="welcome") as self.welcome:
-            gr.HTML(_first_steps(), apply_default_css=False)
+            gr.HTML(html.data_tab.first_steps(), apply_default_css=False)
             sample = gr.Button(_("Start the sample run"), variant="primary", scale=0, min_width=200)
             shared.sample_buttons.append(sample)
         self.importing = ImportForm(app, shared)
@@ -66,7 +68,8 @@ class _Data:
         with gr.Tabs(elem_id="parts", overflow_behavior="wrap"):
             for name, title in DATA_PARTS:
                 with shared.part[name].render():
-                    gr.HTML(f"<h3>{_(title)}</h3>", elem_classes="sr-only", apply_default_css=False)
+                    heading = html.data_tab.title(_(title))
+                    gr.HTML(heading, elem_classes="sr-only", apply_default_css=False)
                     self.views[name] = _PARTS[name](app, shared)
 
         self.at_work = [
@@ -168,27 +171,7 @@ class _Data:
         shared.opens("configure", self.train)
 
 
-def _first_steps() -> str:
-    """The way from rows to a model of one's own, and what happens at each step."""
-    steps = {
-        _("Bring your rows, or take the sample"): _(
-            "You see what they are taken for, and mend what is wrong before anything is learned."
-        ),
-        _("Look at the settings and start"): _(
-            "A small model and quick settings are chosen in Configure already; time and memory are "
-            "told there before the start."
-        ),
-        _("Watch it learn, then use it"): _(
-            "Train shows its curves and answers. Then talk to it in Chat, measure it in Evaluate "
-            "and take it away in Export."
-        ),
-    }
-    items = "".join(f"<li><b>{step}</b> {told}</li>" for step, told in steps.items())
-    lead = _("New here? The sample run does all of it by one button, in some minutes on a laptop.")
-    return f"<p>{lead}</p><ol>{items}</ol>"
-
-
-def numbers_html(info: DatasetInfo, counts: Mapping[str, Any] | None, counting: bool) -> str:
+def numbers_html(info: DatasetInfo, counts: Mapping[str, Any] | None, counting: bool) -> Markup:
     """Rows kept, held out and dropped; tokens and the longest row when they are counted."""
     known = counts or {}
     items: list[tuple[str, ...]] = [
@@ -241,11 +224,11 @@ def _token_figures(known: Mapping[str, Any], waiting: str) -> list[tuple[str, st
     ]
 
 
-def _losses(counts: Mapping[str, Any]) -> str:
+def _losses(counts: Mapping[str, Any]) -> Markup:
     """Rows that the model cannot use, which is no fault of the file."""
     lost = counts.get("rows_without_loss", 0) + counts.get("unusable_rows", 0)
     if not lost:
-        return ""
+        return Markup()
     reason = counts.get("first_reason") or ""
     text = n_(
         "{n} row is left out with this model: {reason}",
@@ -258,9 +241,9 @@ def _losses(counts: Mapping[str, Any]) -> str:
     return messages.note(text, "stopped")
 
 
-def _dropped_of(info: DatasetInfo) -> str:
+def _dropped_of(info: DatasetInfo) -> Markup:
     if not info.counts.dropped:
-        return ""
+        return Markup()
     lines = [(line_of(row.file, row.line), f"{row.reason} ({row.part})") for row in info.dropped]
     title = n_(
         "{n} row dropped at the import: which and why",
@@ -270,7 +253,7 @@ def _dropped_of(info: DatasetInfo) -> str:
     return dropped(title, info.counts.dropped, lines)
 
 
-def about_html(info: DatasetInfo) -> str:
+def about_html(info: DatasetInfo) -> Markup:
     """Where the data set comes from and how it was split."""
     files = ", ".join(source.file for source in info.sources)
     split = info.split
@@ -287,9 +270,7 @@ def about_html(info: DatasetInfo) -> str:
         made = _("From {files}; nothing held out.", files=files)
     told = info.description, info.form_reason, unused_text(info.unused_keys)
     text = " ".join(str(part) for part in told if part)
-    alike = about_alike(info.labels)
-    return (
-        f'<p class="aside">{messages.escape(text)}</p>'
-        f'<p class="aside">{messages.escape(made)}</p>'
-        + "".join(messages.note(one, "stopped") for one in [*info.warnings, alike] if one)
-    )
+    notes = [
+        messages.note(one, "stopped") for one in [*info.warnings, about_alike(info.labels)] if one
+    ]
+    return html.data_tab.about(text, made, notes)
