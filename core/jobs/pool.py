@@ -59,10 +59,10 @@ class Pool:
             self._closed = True
             executor, self._executor = self._executor, None
         if executor is not None:
-            processes = list((executor._processes or {}).values())
-            executor.shutdown(wait=False, cancel_futures=True)
-            for process in processes:
-                process.terminate()
+            for process in list((executor._processes or {}).values()):
+                process.kill()
+            # Python's own end looks at what this closes, and must not meet it half closed.
+            executor.shutdown(wait=True, cancel_futures=True)
 
     def _call(
         self,

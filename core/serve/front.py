@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from pydantic import BaseModel, Field, ValidationError
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -21,13 +22,6 @@ from starlette.routing import Route
 
 CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
 EMBEDDINGS, CLASSIFY = "/v1/embeddings", "/v1/classify"
-# OpenAI's own.
-_BOUNDS = {
-    "temperature": (0, 2),
-    "top_p": (0, 1),
-    "presence_penalty": (-2, 2),
-    "frequency_penalty": (-2, 2),
-}
 _ROUTES = (CHAT, COMPLETIONS, EMBEDDINGS, CLASSIFY)
 # What a web server says of a client that did not wait for its answer.
 _GONE = 499
@@ -82,6 +76,28 @@ class Refused(Exception):
         return JSONResponse({"error": self.error}, self.status)
 
 
+def _has_to_be(what: str, **bounds: int) -> Any:
+    return Field(None, description=what, **bounds)
+
+
+class _Asked(BaseModel, strict=True):
+    """The settings of an answer that an engine would take though they mean nothing, or refuse in
+    words of its own; the bounds are OpenAI's."""
+
+    temperature: float | None = _has_to_be("a number from 0 to 2", ge=0, le=2)
+    top_p: float | None = _has_to_be("a number from 0 to 1", ge=0, le=1)
+    presence_penalty: float | None = _has_to_be("a number from -2 to 2", ge=-2, le=2)
+    frequency_penalty: float | None = _has_to_be("a number from -2 to 2", ge=-2, le=2)
+    max_tokens: int | None = _has_to_be("a whole number from 1 on", ge=1)
+    max_completion_tokens: int | None = _has_to_be("a whole number from 1 on", ge=1)
+    seed: int | None = _has_to_be("a whole number")
+    stop: str | list[str] | None = _has_to_be("a text, or a list of texts")
+    stream: bool | None = _has_to_be("true or false")
+
+
+_ROLES = ("system", "developer", "user", "assistant", "tool", "function")
+
+
 class Front:
     """The routes of a server and what each does."""
 
@@ -123,7 +139,7 @@ class Front:
         if route == CHAT:
             _check_messages(body.get("messages"))
         if route in (CHAT, COMPLETIONS):
-            _check_numbers(body)
+            _check_settings(body)
         return await _while_awaited(request, self._engine.answer(route, model, body))
 
     def _let_in(self, request: Request) -> None:
@@ -169,6 +185,9 @@ def _check_messages(messages: Any) -> None:
         where = f"messages.{place}"
         if not isinstance(message, dict) or not isinstance(message.get("role"), str):
             raise Refused(f"{where} has no role.", param=where)
+        if message["role"] not in _ROLES:
+            there = ", ".join(_ROLES)
+            raise Refused(f"{where} has an unknown role. There are: {there}.", param=where)
         parts = message.get("content")
         for part in parts if isinstance(parts, list) else []:
             kind = part.get("type") if isinstance(part, dict) else None
@@ -179,17 +198,15 @@ def _check_messages(messages: Any) -> None:
                 )
 
 
-def _check_numbers(body: dict[str, Any]) -> None:
-    """Raises Refused for settings of an answer that mean nothing: an engine would take them."""
-    for name, (least, most) in _BOUNDS.items():
-        value = body.get(name)
-        is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        if value is not None and not (is_number and least <= value <= most):
-            raise Refused(f"{name} has to be a number from {least} to {most}.", param=name)
-    for name in ("max_tokens", "max_completion_tokens"):
-        value = body.get(name)
-        if value is not None and (type(value) is not int or value < 1):
-            raise Refused(f"{name} has to be a whole number from 1 on.", param=name)
+def _check_settings(body: dict[str, Any]) -> None:
+    """Raises Refused for settings of an answer that mean nothing."""
+    try:
+        _Asked.model_validate(body)
+    except ValidationError as wrong:
+        name = str(wrong.errors()[0]["loc"][0])
+        raise Refused(
+            f"{name} has to be {_Asked.model_fields[name].description}.", param=name
+        ) from None
 
 
 async def _while_awaited(request: Request, answer: Awaitable[Response]) -> Response:

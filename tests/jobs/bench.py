@@ -9,6 +9,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
+from core.config import RunConfig
 from core.jobs.job import ACTIVE, Job
 from core.jobs.kinds import KINDS
 from core.jobs.process import context, kill_worker
@@ -40,14 +41,22 @@ class Bench:
         self.schedulers: list[Scheduler] = []
         self.servers: list[subprocess.Popen[str]] = []
 
-    def add(self, kind: str = "train", run_id: str | None = None, **params: Any) -> Job:
-        """A queued job, as submit leaves it."""
+    def add(
+        self,
+        kind: str = "train",
+        run_id: str | None = None,
+        config: RunConfig | None = None,
+        **params: Any,
+    ) -> Job:
+        """A queued job, as submit leaves it; with its settings, where its worker reads them."""
         job_id = f"{new_id()}-{len(self.store.list())}"  # never twice the same
         parent = self.workspace.runs
         if kind != "train":
             parent = self.workspace.run(run_id or "").root / KINDS[kind].folder
         folder = parent / job_id
         folder.mkdir(parents=True)
+        if config is not None:
+            config.save(folder / "config.yaml")
         job = Job(
             id=job_id,
             kind=kind,

@@ -141,6 +141,7 @@ def test_what_cannot_be_answered_says_why(client: OpenAI, server: Server) -> Non
         ([{"role": "user", "content": [picture]}], "'image_url'. The models here read text alone"),
         ([], "a list of one or more"),
         ([{"content": "Hello"}], "has no role"),
+        ([{"role": "alien", "content": "Hello"}], "messages.0 has an unknown role"),
     ):
         with pytest.raises(openai.BadRequestError, match=told):
             client.chat.completions.create(model="taught", messages=messages)
@@ -148,6 +149,8 @@ def test_what_cannot_be_answered_says_why(client: OpenAI, server: Server) -> Non
         ({"temperature": -1}, "temperature has to be a number from 0 to 2"),
         ({"top_p": "all"}, "top_p has to be a number"),
         ({"max_tokens": 0}, "max_tokens has to be a whole number"),
+        ({"stop": 5}, "stop has to be a text, or a list of texts"),
+        ({"seed": "early"}, "seed has to be a whole number"),
     ):
         with pytest.raises(openai.BadRequestError, match=told):
             client.completions.create(model="taught", prompt="a red", **wrong)  # type: ignore[call-overload]

@@ -115,9 +115,7 @@ def add(bench: Bench, nodes: Nodes, settings: dict[str, Any] | None = None, **pa
     params = {"steps": 2, "gated": True, "save": True, **params}
     values = {"training.ray_address": nodes.address, "training.device": "cpu", **(settings or {})}
     config = RunConfig.model_validate(nest(values))
-    job = bench.add(**params, device="ray")
-    config.save(bench.folder(job) / "config.yaml")
-    return job
+    return bench.add(**params, device="ray", config=config)
 
 
 def placed(bench: Bench, job: Job) -> list[Event]:

@@ -26,6 +26,7 @@ from core.estimate.sizes import TOKENS_AT_ONCE
 from core.worker.training import ranks
 from core.worker.training.attention import NAME as ROW_ATTENTION
 from core.worker.training.lora_linear import with_quick_lora
+from core.worker.training.norms import with_quick_norms
 from core.worker.training.trainer import WatchedTrainer, real_tokens
 
 # Scores held at once: 12 million in 32 bits are 50 MB.
@@ -46,6 +47,7 @@ class RowTrainer(WatchedTrainer, SFTTrainer):
             _leave_casting_to_autocast(self.model)
         if self.accelerator.device.type == "cpu":
             with_quick_lora(self.model)
+            with_quick_norms(self.model)
 
     @property
     def loss_is_entropy(self) -> bool:
