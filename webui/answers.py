@@ -59,6 +59,7 @@ class AnswersView:
                     [(_(title), kind) for kind, title in KINDS.items()],
                     value="all",
                     label=_("Show"),
+                    info=_("By each answer's score. Failed: it is below the full one."),
                     elem_id="answers-kind",
                     elem_classes="pills",
                     scale=4,

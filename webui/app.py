@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache, partial
@@ -37,6 +38,8 @@ _BUILDERS = {
 }
 log = logging.getLogger(__name__)
 _FAULT = N_("This did not work: what was sent makes no sense here. The server's log says more.")
+# What Gradio says, in English alone, of a number that its box does not take.
+_OUT_OF_BOUNDS = re.compile(r"Value (.+) is (less|greater) than \w+ value (.+)\.")
 # Events that follow what somebody chose.
 _CHOICES = {"change", "input", "select"}
 
@@ -139,8 +142,16 @@ def _wire_selection(page: gr.Blocks, app: App, shared: Shared) -> None:
 def _plain_errors() -> Iterator[None]:
     try:
         yield
-    except gr.Error:
-        raise
+    except gr.Error as error:
+        found = _OUT_OF_BOUNDS.fullmatch(str(error.message))
+        if found is None:
+            raise
+        value, side, bound = found.groups()
+        if side == "less":
+            told = _("{value} is too little: {bound} is the least here.", value=value, bound=bound)
+        else:
+            told = _("{value} is too much: {bound} is the most here.", value=value, bound=bound)
+        raise gr.Error(told) from error
     except TunesmithError as error:
         raise gr.Error(str(error)) from error
     except OSError as error:

@@ -55,10 +55,10 @@ class _Evaluate:
             _run, self.checkpoint = run_picker(app, shared, "evaluate")
             with gr.Row(elem_classes="picker"):
                 self.rows = gr.Slider(
-                    10,
+                    1,
                     MOST_ROWS,
                     value=200,
-                    step=10,
+                    step=1,
                     label=_("Rows at most"),
                     min_width=200,
                     info=_("More rows narrow the intervals and take longer."),

@@ -13,6 +13,7 @@ import gradio as gr
 import pytest
 from gradio.state_holder import SessionState
 
+from core.language import speaking
 from tests.webui.fakes import fake_app
 from webui.api import PUBLISHED
 from webui.app import Page, build
@@ -135,6 +136,16 @@ def test_a_handler_that_is_sent_rubbish_answers_with_a_sentence(page: gr.Blocks)
         assert "makes no sense" in caught.value.message
         called += 1
     assert called > 50
+
+
+@pytest.mark.parametrize(("kind", "told"), [(gr.Blocks, "Value 0 is less"), (Page, "最小为 1")])
+def test_a_number_out_of_bounds_is_told_in_the_language(kind: type[gr.Blocks], told: str) -> None:
+    """Gradio says it in English alone."""
+    with speaking("zh"), kind(analytics_enabled=False) as made:
+        box = gr.Number(minimum=1)
+        box.change(lambda number: None, box)
+    with pytest.raises(gr.Error, match=told):
+        asyncio.run(made.process_api(made.fns[0], [0], SessionState(made)))
 
 
 @pytest.mark.parametrize(("kind", "told_last"), [(gr.Blocks, "b"), (Page, gr.skip())])
