@@ -76,7 +76,7 @@ class Refused(Exception):
         return JSONResponse({"error": self.error}, self.status)
 
 
-def _has_to_be(what: str, **bounds: int) -> Any:
+def _has_to_be(what: str, **bounds: Any) -> Any:
     return Field(None, description=what, **bounds)
 
 

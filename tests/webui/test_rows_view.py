@@ -44,7 +44,7 @@ def test_a_single_answer_says_how_it_was_judged(label: bool, word: str) -> None:
 
 def test_a_prompt_shows_the_answer_it_is_checked_against() -> None:
     html = one({"prompt": [USER], "answer": "21 degrees"})
-    assert "reference answer 21 degrees" in text_of(html.replace("</div>", " </div>"))
+    assert "reference answer 21 degrees" in text_of(str(html).replace("</div>", " </div>"))
 
 
 def test_labels_and_what_stands_beside_a_row_are_shown() -> None:

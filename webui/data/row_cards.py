@@ -280,12 +280,20 @@ def _side(side: Seen, max_length: int | None, text_method: str) -> dict[str, Any
         "name": side["title"].lower(),
         "title": side["title"],
         "counts": _counts(side),
-        "chips": side["tokens"],
+        "chips": _chips(side["tokens"]),
         "cut": _cut(left, max_length, text_method) if left > 0 else "",
-        "behind": behind,
+        "behind": _chips(behind),
         "is_lost": not text_method,
         "hidden": left - len(behind),
     }
+
+
+def _chips(tokens: Iterable[Sequence[Any]]) -> list[tuple[str, int, bool, bool, int]]:
+    """Each with its line breaks and tabs as signs, and how many line breaks it has."""
+    return [
+        (text.replace("\n", "↵").replace("\t", "⇥"), token, loss, special, text.count("\n"))
+        for text, token, loss, special in tokens
+    ]
 
 
 def _cut(left: int, max_length: int | None, text_method: str) -> str:

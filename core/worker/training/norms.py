@@ -18,6 +18,8 @@ def with_quick_norms(model: nn.Module) -> None:
     quick: dict[type, type] = {}
     for module in model.modules():
         kind = type(module)
+        if isinstance(module, _QuickNorm):
+            continue
         if kind not in quick and kind.__name__.endswith("RMSNorm") and _is_plain(module):
             quick[kind] = type(kind.__name__, (_QuickNorm, kind), {})
         if kind in quick:
@@ -34,7 +36,7 @@ def _is_plain(norm: nn.Module) -> bool:
     wide = x.float() ** 2
     plain = weight * (x.float() * torch.rsqrt(wide.mean(-1, keepdim=True) + _eps(norm))).to(x.dtype)
     try:
-        return torch.equal(norm(x), plain)
+        return bool(torch.equal(norm(x), plain))
     except (TypeError, RuntimeError):  # one that takes other things
         return False
 
