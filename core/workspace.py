@@ -130,8 +130,13 @@ class Workspace:
 
         TUNESMITH_ALLOW (folders separated like PATH) adds to `allowed`.
         """
-        folder = Path(root or os.environ.get("TUNESMITH_WORKSPACE") or "workspace")
-        folder = folder.expanduser().resolve()
+        asked = str(root or os.environ.get("TUNESMITH_WORKSPACE") or "workspace")
+        if "://" in asked:
+            raise WorkspaceError(
+                _("{address} is an address; a workspace is a folder.", address=asked),
+                _("Mount what is there (rclone, s3fs, gcsfuse), and give the folder of the mount."),
+            )
+        folder = Path(asked).expanduser().resolve()
         extra = [Path(p) for p in os.environ.get("TUNESMITH_ALLOW", "").split(os.pathsep) if p]
         workspace = cls(folder, tuple(Path(p).expanduser().resolve() for p in [*allowed, *extra]))
         try:

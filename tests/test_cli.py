@@ -191,6 +191,7 @@ def test_wrong_use_ends_with_2_and_says_why(
         (["data", "inspect", "nothing"], "nothing"),
         (["data", "import", "nowhere.jsonl"], "nowhere.jsonl"),
         (["evaluate", "nothing"], "There is no run nothing"),
+        (["--workspace", "s3://bucket/ours", "runs", "list"], "a workspace is a folder"),
     ],
 )
 def test_what_cannot_be_done_ends_with_1_and_says_why(
