@@ -137,8 +137,8 @@ class Exporting(Protocol):
         not be used again."""
 
     def save_in_bits(self, whole: Path, folder: Path, bits: str) -> None:
-        """Writes the whole model in a folder again, its weights as "nf4", "int8" or
-        "torchao_int8"."""
+        """Writes the whole model in a folder again, its weights as "nf4", "int8",
+        "torchao_int8" or "torchao_fp8"."""
 
     def open_in_bits(self, folder: Path) -> Any:
         """The model with such weights in a folder."""

@@ -30,6 +30,7 @@ _ALL = (
     Precision("int8", 8.5, 0.3, 1.1),
     Precision("nf4", 4.5, 0.75, 1.3),
     Precision("torchao_int8", 8.1, 0.2, 1.05),
+    Precision("torchao_fp8", 8.1, 0.35, 1.1),
     Precision("onnx_fp32", 32, 1e-3),
     Precision("onnx_int8", 8, 0.15),
     # llama.cpp computes in 8 and 16 bits whatever the file holds. The limits of the kinds in blocks

@@ -74,7 +74,7 @@ def test_what_a_run_has_can_be_taken_away(
             "Ollama",
             "vLLM, SGLang",
             "bitsandbytes",
-            "torchao int8",
+            "torchao",
             "Python script",
         ]
     )

@@ -12,20 +12,28 @@ from core.export.formats.bitsandbytes import Bitsandbytes
 from core.language import N_
 from core.methods import Makes
 
+WEIGHTS = Option(
+    "weights",
+    N_("Kind of 8 bits"),
+    N_("int8 stays nearer to the trained model; fp8 (e4m3) is what newer GPUs compute with."),
+    (("int8", "int8"), ("fp8", "fp8")),
+    ("int8",),
+)
+
 
 class Torchao(Bitsandbytes):
     name = "torchao"
-    title = "torchao int8"
+    title = "torchao"
     meaning = N_(
         "The merged model in 8 bits, by torchao: half of the memory in vLLM, SGLang and "
         "transformers."
     )
     place = 7
-    options: ClassVar[tuple[Option, ...]] = ()
+    options: ClassVar[tuple[Option, ...]] = (WEIGHTS,)
     extra = "torchao"
 
     def bits(self, work: Exporting) -> str:
-        return "torchao_int8"
+        return f"torchao_{work.chosen['weights'][0]}"
 
     def tags(self, config: RunConfig) -> list[str]:
         return ["torchao"]

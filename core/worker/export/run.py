@@ -72,12 +72,19 @@ def _torchao_int8() -> TorchAoConfig:
     return TorchAoConfig(Int8WeightOnlyConfig(version=2))
 
 
+def _torchao_fp8() -> TorchAoConfig:
+    from torchao.quantization import Float8WeightOnlyConfig
+
+    return TorchAoConfig(Float8WeightOnlyConfig())
+
+
 # What bitsandbytes makes of weights: 4 bits as its own paper has them, or 8 with outliers apart;
-# what torchao does: 8 bits with a scale for each row.
+# what torchao does: 8 bits, whole or with a point, with a scale for each row.
 _BITS: dict[str, Callable[[], BitsAndBytesConfig | TorchAoConfig]] = {
     "nf4": lambda: BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4"),
     "int8": lambda: BitsAndBytesConfig(load_in_8bit=True),
     "torchao_int8": _torchao_int8,
+    "torchao_fp8": _torchao_fp8,
 }
 
 
