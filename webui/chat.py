@@ -290,7 +290,8 @@ class _Chat:
                     yield {self.view: lanes(talk.lanes, states)}
         except TunesmithError as problem:
             told = messages.error(problem)
-        _keep(talk, states)
+        ended = [*states, *[ColumnState()] * len(talk.lanes)][: len(talk.lanes)]
+        talk.take([(state.text, speed(state) if state.text else "") for state in ended])
         is_kept = any(lane.turns for lane in talk.lanes)
         if is_kept:
             save_conversation(self.app.workspace, talk)
@@ -538,16 +539,6 @@ def _control(spec: Any) -> Any:
         min_width=200,
         elem_id=f"chat-{spec.name}",
     )
-
-
-def _keep(talk: Conversation, states: list[ColumnState]) -> None:
-    """The finished answers become turns; a question without any answer is taken back."""
-    for place, lane in enumerate(talk.lanes):
-        state = states[place] if place < len(states) else ColumnState()
-        if state.text:
-            lane.turns.append(Turn("assistant", state.text, speed(state)))
-        elif lane.turns:
-            lane.turns.pop()
 
 
 def _wrong(talk: Conversation, states: list[ColumnState]) -> Markup:

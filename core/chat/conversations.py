@@ -31,7 +31,7 @@ class Turn:
     before the other models' answers to the same question, `edited` how it should have been."""
 
     role: str
-    content: str
+    content: str  # "" of an answer: there was none
     note: str = ""
     mark: Mark = ""
     better: bool = False
@@ -49,9 +49,13 @@ class Lane:
         """The turns as the model takes them, or those `before` a place, with the system prompt in
         front if there is one; an answer that was edited as it should have been."""
         first = [{"role": "system", "content": system}] if system.strip() else []
+        turns = self.turns[:before]
+        # A question that this model did not answer is none of its conversation.
+        after = [*turns[1:], *turns[-1:]]
         return first + [
             {"role": turn.role, "content": turn.edited or turn.content}
-            for turn in self.turns[:before]
+            for turn, following in zip(turns, after, strict=True)
+            if turn.content and (following.content or turn.role != "user")
         ]
 
 
@@ -68,6 +72,17 @@ class Conversation:
         first = next((turn.content for lane in self.lanes for turn in lane.turns), "")
         short = " ".join(first.split())
         return self.name or (short if len(short) <= _NAME else f"{short[:_NAME]}…")
+
+    def take(self, answers: Sequence[tuple[str, str]]) -> None:
+        """What each model answered to the last question, with its small print; "" where it gave no
+        answer. A place is that of the same question in all columns. What nobody answered is taken
+        back."""
+        is_answered = any(text for text, _note in answers)
+        for lane, (text, note) in zip(self.lanes, answers, strict=True):
+            if is_answered:
+                lane.turns.append(Turn("assistant", text, note))
+            else:
+                del lane.turns[-1:]
 
     def back_to(self, place: int) -> str:
         """Takes away all turns from a question on, at any of its turns; gives the question."""
@@ -171,7 +186,7 @@ def _answers(talk: Conversation) -> list[tuple[int, Lane, Turn]]:
         (place, lane, turn)
         for lane in talk.lanes
         for place, turn in enumerate(lane.turns)
-        if turn.role == "assistant"
+        if turn.role == "assistant" and turn.content
     ]
 
 

@@ -133,3 +133,34 @@ def test_a_question_is_taken_back_with_all_that_follows(talk: Conversation) -> N
     assert [len(lane.turns) for lane in talk.lanes] == [2, 2]
     assert talk.back_to(0) == "first?"
     assert talk.lanes[0].turns == []
+
+
+def test_who_gave_no_answer_keeps_the_place_and_learns_nothing_of_it(talk: Conversation) -> None:
+    """An answer would be said to be better than one to another question, and learned so."""
+    for lane in talk.lanes:
+        lane.turns.append(Turn("user", "third?"))
+    talk.take([("base three", "9 tokens"), ("", "")])
+    for lane in talk.lanes:
+        lane.turns.append(Turn("user", "fourth?"))
+    talk.take([("base four", ""), ("tuned four", "")])
+    assert [turn.content for turn in talk.lanes[1].turns[4:]] == [
+        "third?",
+        "",
+        "fourth?",
+        "tuned four",
+    ]
+    asked = [one["content"] for one in talk.lanes[1].messages("", 7)]
+    assert asked == ["first?", "tuned one", "second?", "tuned two", "fourth?"]
+    talk.prefer(1, 7)
+    [row] = feedback_rows([talk], "preference")
+    assert (row["chosen"][0]["content"], row["rejected"][0]["content"]) == (
+        "tuned four",
+        "base four",
+    )
+    talk.prefer(0, 5)
+    assert len(feedback_rows([talk], "preference")) == 1
+
+    for lane in talk.lanes:
+        lane.turns.append(Turn("user", "fifth?"))
+    talk.take([("", ""), ("", "")])
+    assert [len(lane.turns) for lane in talk.lanes] == [8, 8]

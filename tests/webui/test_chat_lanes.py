@@ -48,3 +48,9 @@ def test_marks_are_seen_and_only_when_nobody_writes() -> None:
     assert drawn.count('data-act="better"') == 2 and "As it should have been" in drawn
     assert 'data-act="better"' not in lanes(two[:1])
     assert "data-act" not in lanes(two, [ColumnState("x")] * 2)
+
+
+def test_who_gave_no_answer_cannot_be_marked() -> None:
+    silent = Lane(Column(label="one"), [Turn("user", "q"), Turn("assistant", "")])
+    drawn = lanes([silent])
+    assert "No answer" in drawn and 'data-act="again"' in drawn and 'data-act="up"' not in drawn
