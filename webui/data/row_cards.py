@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from markupsafe import Markup, escape
@@ -288,12 +288,13 @@ def _side(side: Seen, max_length: int | None, text_method: str) -> dict[str, Any
     }
 
 
-def _chips(tokens: Iterable[Sequence[Any]]) -> list[tuple[str, int, bool, bool, int]]:
+def _chips(tokens: Iterable[Sequence[Any]]) -> Iterator[tuple[str, int, bool, bool, int]]:
     """Each with its line breaks and tabs as signs, and how many line breaks it has."""
-    return [
-        (text.replace("\n", "↵").replace("\t", "⇥"), token, loss, special, text.count("\n"))
-        for text, token, loss, special in tokens
-    ]
+    for text, token, loss, special in tokens:
+        shown, breaks = text, 0
+        if "\n" in text or "\t" in text:
+            shown, breaks = text.replace("\n", "↵").replace("\t", "⇥"), text.count("\n")
+        yield shown, token, loss, special, breaks
 
 
 def _cut(left: int, max_length: int | None, text_method: str) -> str:
