@@ -47,7 +47,7 @@ tunesmith.setLanguage = (code) => {
       if (value) url.searchParams.set(name, value);
       else url.searchParams.delete(name);
     }
-    window.history.replaceState(window.history.state, "", url);
+    if (url.href !== window.location.href) window.history.replaceState(window.history.state, "", url);
   };
 
   // What is shown now, and of which run or data set: the address follows, and the tab, or the part of
@@ -73,9 +73,8 @@ tunesmith.setLanguage = (code) => {
   let place = "", visit = 0, asked = 0, started = false;
   tunesmith.shown = async (run, dataset, version, lens) => {
     const mine = ++asked;
-    if (started) tunesmith.setUrl({ run, dataset, tab: selected("#tabs") });
-    // Of several events that come together the last one sees all.
-    await new Promise((done) => setTimeout(done, 20));
+    // Of several events that come together the last one sees all; when the page opens, none comes.
+    await new Promise((done) => setTimeout(done, place ? 20 : 0));
     if (mine !== asked || !started) return;
     const tab = selected("#tabs"), part = tab === "data" ? selected("#parts") : undefined;
     if (`${tab} ${part}` !== place) visit += 1;
@@ -89,6 +88,7 @@ tunesmith.setLanguage = (code) => {
       if (name === tab) drawn = "";
       open(name);
     }
+    tunesmith.setUrl({ run, dataset, tab });
   };
 
   // The values of the hidden boxes for run and data set, and the tab to open.

@@ -20,7 +20,7 @@ from core.workspace import Workspace
 from webui import chat, evaluate, export, header, runs, train
 from webui.api import publish
 from webui.configure import tab as configure
-from webui.context import DATA_PARTS, QUIET, TABS, App, Shared, unseen
+from webui.context import DATA_PARTS, HIDDEN, QUIET, TABS, App, Shared, unseen
 from webui.data import tab as data
 from webui.gate import Hosts, Key
 from webui.html import html
@@ -97,20 +97,14 @@ def _shared() -> Shared:
             name: gr.Tab(_(title), id=name, elem_id=f"tab-{name}", render=False)
             for name, title in TABS
         },
-        run=gr.Textbox(
-            label="Selected run", visible="hidden", container=False, elem_id="selected-run"
-        ),
-        dataset=gr.Textbox(
-            label="Selected data set", visible="hidden", container=False, elem_id="selected-dataset"
-        ),
-        version=gr.Textbox(label="Version of the rows", visible="hidden", container=False),
+        run=gr.Textbox(label="Selected run", **HIDDEN, elem_id="selected-run"),
+        dataset=gr.Textbox(label="Selected data set", **HIDDEN, elem_id="selected-dataset"),
+        version=gr.Textbox(label="Version of the rows", **HIDDEN),
         part={
             name: gr.Tab(_(title), id=name, elem_id=f"part-{name}", render=False)
             for name, title in DATA_PARTS
         },
-        lens=gr.Textbox(
-            Lens.of(load_preset(DEFAULT).config()).write(), label="Lens", visible="hidden"
-        ),
+        lens=gr.Textbox(Lens.of(load_preset(DEFAULT).config()).write(), label="Lens", **HIDDEN),
         shown={
             name: unseen("", f"tunesmith.hears('{name}', trigger, 'tick');")
             for name, _title in (*TABS, *DATA_PARTS)

@@ -94,6 +94,9 @@ QUIET: dict[str, Any] = {
     "api_visibility": "private",
 }
 CHOICE: dict[str, Any] = {**QUIET, "trigger_mode": "multiple"}
+# A text box that only holds something. With as many lines as it may have: another measures itself
+# each time, which has the browser lay out the page.
+HIDDEN: dict[str, Any] = {"visible": "hidden", "container": False, "lines": 2, "max_lines": 2}
 
 
 @dataclass

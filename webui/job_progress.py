@@ -23,7 +23,7 @@ from core.jobs.queue import dismiss_job, stop_job
 from core.jobs.task import read_result
 from core.language import N_, _
 from webui import messages
-from webui.context import CHOICE, App, Shared
+from webui.context import CHOICE, HIDDEN, App, Shared
 from webui.html import html
 
 # A click on a step or a version: which button, and where.
@@ -59,7 +59,7 @@ class JobProgress:
         self.app, self.kinds, self.of = app, kinds, of
         self.stop_id, self.hides = stop_id, hides
         self.shown = gr.HTML(elem_id=elem_id, js_on_load=CLICKS, apply_default_css=False)
-        self.told = gr.Textbox(visible="hidden", container=False, label="Jobs begun and ended")
+        self.told = gr.Textbox(**HIDDEN, label="Jobs begun and ended")
         # Jobs that this page showed at work: it shows their end, whoever has seen that elsewhere.
         self.known = gr.State(set())
 

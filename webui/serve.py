@@ -59,6 +59,7 @@ class _Serve:
                         show_line_numbers=False,
                         buttons=["copy"],
                         elem_id=f"serve-{language}",
+                        visible=False,
                     )
                     for label, language in ((_("In Python"), "python"), (_("In a shell"), "shell"))
                 ]
@@ -106,7 +107,8 @@ class _Serve:
         if server is None:
             empty = {self.key: "", **dict.fromkeys(self.codes, "")}
             return {self.answering: gr.Column(visible=False), self.facts: "", **empty}
-        texts = dict(zip(self.codes, (python(server), curl(server)), strict=True))
+        said = (gr.Code(text, visible=True) for text in (python(server), curl(server)))
+        texts = dict(zip(self.codes, said, strict=True))
         return {
             self.answering: gr.Column(visible=True),
             self.facts: self._facts(server),

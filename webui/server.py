@@ -13,6 +13,7 @@ import webbrowser
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import quote
 
@@ -36,7 +37,7 @@ from core.language import _, n_
 from core.workspace import Workspace, write_atomic
 from webui import theme
 from webui.gate import ANY_ADDRESS, Gate, Hosts, Key
-from webui.gradio_scripts import GradioScripts, announced
+from webui.gradio_scripts import GradioScripts, announced, asset
 from webui.html import html
 from webui.pages import Pages
 
@@ -104,7 +105,11 @@ def launch(
             FastAPI(openapi_url=None, routes=own_routes(root, workspace, pulse)),
             page,
             path="/",
-            app_kwargs={"middleware": [Middleware(GradioScripts, theme.head(), announced(page))]},
+            app_kwargs={
+                "middleware": [
+                    Middleware(GradioScripts, theme.head(), f"{theme.foot()}{announced(page)}")
+                ]
+            },
             server_name=host,
             server_port=port,
             root_path=root,
@@ -115,10 +120,13 @@ def launch(
             enable_monitoring=False,
             ssr_mode=False,
             theme=theme.theme(),
-            css_paths=[theme.STYLE, theme.RESULTS, theme.DATA, theme.SHAPE, theme.NEED, theme.FORM],
             head=theme.late_head(),
             favicon_path=str(theme.LOGO),
         )
+        # For links that hold a page's whole state, which nothing here makes, each session begins
+        # with a copy of how every component is: a twentieth of a second in which all others wait,
+        # and a megabyte that stays.
+        page.state_holder.blocks = SimpleNamespace(default_config=page.default_config, blocks={})
         return app
 
     # No line for each request: the address that is opened first has the token in it.
@@ -135,20 +143,24 @@ def launch(
     return f"http://{shown}:{port}/"
 
 
-# The page's own script, pictures and plotly.js by name; no other file, and nothing of the user's.
+# The page's own script and style, and plotly.js and the logo; no other file, and nothing of the
+# user's. A browser keeps what is asked for by its mark (`webui.theme`).
 _OWN_FILES: dict[str, Callable[[], Path]] = {
-    "page.js": lambda: theme.ASSETS / "page.js",
-    "form.js": lambda: theme.ASSETS / "form.js",
-    "mapping.js": lambda: theme.ASSETS / "mapping.js",
-    "charts.js": lambda: theme.ASSETS / "charts.js",
     "logo.svg": lambda: theme.LOGO,
     "plotly.js": theme.plotly_script,
 }
+_OWN_TEXTS = {"page.js": (theme.script, "text/javascript"), "page.css": (theme.style, "text/css")}
 
 
 def _own_file(request: Request) -> FileResponse:
     find = _OWN_FILES[request.url.path.rpartition("/")[2]]
     return FileResponse(find(), headers={"Cache-Control": "no-cache"})
+
+
+def _own_text(request: Request) -> Response:
+    text, kind = _OWN_TEXTS[request.url.path.rpartition("/")[2]]
+    kept = "max-age=31536000, immutable" if request.query_params.get("v") else "no-cache"
+    return Response(text(), media_type=kind, headers={"Cache-Control": kept})
 
 
 def own_routes(
@@ -196,15 +208,19 @@ def own_routes(
     # By their whole names: with the root path /tunesmith, Gradio's own begin like them.
     packed = [Middleware(GZipMiddleware, compresslevel=5)]
     return [
-        route
-        for place in dict.fromkeys(("/tunesmith", f"{root_path}/tunesmith"))
-        for route in (
-            Route(f"{place}/alive", alive),
-            Route(f"{place}/exports/{{run}}/{{export}}", export),
-            Route(f"{place}/evaluations/{{run}}/{{file}}", evaluation),
-            Route(f"{place}/predictions/{{run}}/{{file}}", partial(_prediction, workspace)),
-            *(Route(f"{place}/{name}", _own_file, middleware=packed) for name in _OWN_FILES),
-        )
+        *(Route(f"{place}/assets/{{name}}", asset) for place in dict.fromkeys(("", root_path))),
+        *(
+            route
+            for place in dict.fromkeys(("/tunesmith", f"{root_path}/tunesmith"))
+            for route in (
+                Route(f"{place}/alive", alive),
+                Route(f"{place}/exports/{{run}}/{{export}}", export),
+                Route(f"{place}/evaluations/{{run}}/{{file}}", evaluation),
+                Route(f"{place}/predictions/{{run}}/{{file}}", partial(_prediction, workspace)),
+                *(Route(f"{place}/{name}", _own_file, middleware=packed) for name in _OWN_FILES),
+                *(Route(f"{place}/{name}", _own_text, middleware=packed) for name in _OWN_TEXTS),
+            )
+        ),
     ]
 
 

@@ -31,7 +31,7 @@ from core.tokens.chat_templates import (
 from core.tokens.lens import Lens
 from webui import forms, messages
 from webui.choice import Dropdown
-from webui.context import CHOICE, QUIET, App, Shared
+from webui.context import CHOICE, HIDDEN, QUIET, App, Shared
 from webui.html import html
 
 FIELD = "data.chat_template"
@@ -79,7 +79,7 @@ class TemplateChoice:
             gr.HTML(html.plain.aside(about), apply_default_css=False)
         with gr.Column(visible=False, elem_classes="card", elem_id="template-editor") as self.box:
             self._build_editor()
-        self.draft = gr.Textbox("", visible="hidden", container=False, label="Draft of a template")
+        self.draft = gr.Textbox("", **HIDDEN, label="Draft of a template")
 
     @staticmethod
     def _choice_of(spec: FieldSpec) -> gr.Dropdown:
@@ -102,6 +102,7 @@ class TemplateChoice:
             wrap_lines=True,
             elem_id="template-text",
             buttons=["copy"],
+            visible=False,  # an editor's code is fetched when there is something to edit
         )
         self.problem = gr.HTML(apply_default_css=False, elem_id="template-problem")
         with gr.Row(elem_classes="toolbar"):
@@ -158,7 +159,8 @@ class TemplateChoice:
         except TunesmithError as error:
             text, note = "", messages.error(error)
         name = lens.chat_template if is_own else _new_name(lens.chat_template, own)
-        return gr.Column(visible=True), text, name, note, gr.Button(visible=is_own)
+        shown = gr.Code(text, visible=True)
+        return gr.Column(visible=True), shown, name, note, gr.Button(visible=is_own)
 
     def _text(self, lens: Lens) -> str:
         if lens.chat_template != MODELS_OWN:

@@ -7,9 +7,11 @@ script or picture comes from anywhere but this server.
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import json
 import re
+from functools import cache
 from pathlib import Path
 
 import gradio as gr
@@ -20,12 +22,8 @@ from webui.html import html
 
 ASSETS = Path(__file__).resolve().parent.parent / "assets"
 TOKENS = ASSETS / "tokens.css"
-STYLE = ASSETS / "style.css"
-RESULTS = ASSETS / "results.css"
-DATA = ASSETS / "data.css"
-SHAPE = ASSETS / "shape.css"
-NEED = ASSETS / "need.css"
-FORM = ASSETS / "form.css"
+STYLES = ("style", "results", "data", "shape", "need", "form")
+SCRIPTS = ("page", "form", "mapping", "charts")
 LOGO = ASSETS / "logo.svg"
 
 CJK = ("PingFang SC", "Microsoft YaHei", "Noto Sans CJK SC")
@@ -169,10 +167,29 @@ _VARIABLES = {
 }
 
 
+@cache
+def style() -> str:
+    """Our styles, as Gradio would take them: once more within its page, where they count for more
+    than its own. Given to Gradio they come late, and are taken apart in each browser."""
+    text = "".join((ASSETS / f"{name}.css").read_text("utf-8") for name in STYLES)
+    return f"{text}\n.gradio-container.gradio-container .contain {{\n{text}}}\n"
+
+
+@cache
+def script() -> str:
+    """Our scripts, which are one file: each file that a page waits for costs it time."""
+    return "".join((ASSETS / f"{name}.js").read_text("utf-8") for name in SCRIPTS)
+
+
 def head() -> Markup:
     """What the page loads of ours before it draws, with the texts of its scripts in the language in
     use."""
-    return html.theme.head(_script_texts())
+    return html.theme.head(_script_texts(), _mark(script()))
+
+
+def foot() -> Markup:
+    """What stands last in the page's head: our styles."""
+    return html.theme.style(_mark(style()))
 
 
 def late_head() -> Markup:
@@ -180,10 +197,14 @@ def late_head() -> Markup:
     return html.theme.late_head(HTML_LANGUAGES[language()])
 
 
+def _mark(text: str) -> str:
+    """Another one for another text: by it a browser keeps the file."""
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
 def _script_texts() -> dict[str, str]:
     """What the scripts say (`_("...")`), by its template."""
-    scripts = "".join(path.read_text("utf-8") for path in sorted(ASSETS.glob("*.js")))
-    said = (json.loads(text) for text in re.findall(r"\b_\((\"(?:[^\"\\]|\\.)*\")", scripts))
+    said = (json.loads(text) for text in re.findall(r"\b_\((\"(?:[^\"\\]|\\.)*\")", script()))
     return {template: str(_(template)) for template in said}
 
 

@@ -27,7 +27,7 @@ from core.workspace import RunFolder
 from webui import messages
 from webui.beginning import Beginning
 from webui.choice import Dropdown
-from webui.context import CHOICE, QUIET, App, Shared, of_trigger
+from webui.context import CHOICE, HIDDEN, QUIET, App, Shared, of_trigger
 from webui.follow_up import FollowUp
 from webui.forms import said, setting_label
 from webui.html import html
@@ -53,7 +53,7 @@ class _Train:
         self.nothing = Beginning(app, shared, _("No runs yet"), text).box
         with gr.Column(visible=False, elem_id="run") as self.shown:
             self._build_run()
-        self.cursor = gr.Textbox(visible="hidden", container=False, label="What is drawn")
+        self.cursor = gr.Textbox(**HIDDEN, label="What is drawn")
         self.panes = [self.shown, self.nothing, self.stop, self.resume, self.next, self.choice]
         self.panes += self.after.panes
         self.texts = [getattr(self, name) for name in _PARTS]

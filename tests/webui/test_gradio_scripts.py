@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+import brotli
 import gradio as gr
 import pytest
 from playwright.sync_api import Page, expect
@@ -13,15 +14,16 @@ from playwright.sync_api import Route as Asked
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 from starlette.testclient import TestClient
 
 from tests.e2e.serving import Served
 from tests.webui.frames import LATE_FRAMES
-from webui.gradio_scripts import ASSETS, FAULTS, GradioScripts, announced, mended
+from webui.gradio_scripts import ASSETS, FAULTS, GradioScripts, announced, asset, mended
 
-WORDS = "<html><head><title>T</title></head>" + "<p>many words</p>" * 1000
+CONFIG = '<script>window.gradio_config = {"words": "</scr\\u003e; };"};</script>'
+WORDS = f"<html><head><title>T</title>{CONFIG}</head>" + "<p>many words</p>" * 1000
 HEAD = "<script>ours</script>"
 # A tree as Gradio has it, and events with their targets; the names are those of the two functions.
 _TREE = """
@@ -34,7 +36,11 @@ const events = [
 """
 
 
-def page(_request: Request) -> Response:
+made: list[str] = []
+
+
+def page(request: Request) -> Response:
+    made.append(str(request.url))
     return HTMLResponse(WORDS)
 
 
@@ -42,15 +48,10 @@ def data(_request: Request) -> Response:
     return JSONResponse({"<head>": WORDS})
 
 
-def asset(_request: Request) -> Response:
-    return PlainTextResponse("as it is")
-
-
 APP = Starlette(
     routes=[
         Route("/", page),
         Route("/data", data),
-        Route("/sub/assets/{name}", asset),
         Route("/assets/{name}", asset),
     ],
     middleware=[Middleware(GradioScripts, HEAD)],
@@ -71,15 +72,29 @@ def found(name: str) -> tuple[str, str]:
 def test_gradio_still_has_the_fault_and_it_is_served_without(name: str) -> None:
     file, text = found(name)
     assert len(re.findall(FAULTS[name].is_there, text)) == 1
-    served = TestClient(APP).get(f"/sub/assets/{file}")
+    served = TestClient(APP).get(f"/assets/{file}")
     assert served.headers["content-type"].startswith("text/javascript")
     assert not re.search(FAULTS[name].is_there, served.text) or name.startswith("what sets nothing")
     assert served.text != text and served.content == mended(file)
+    assert served.headers["cache-control"] == "no-cache"
 
 
-def test_what_has_no_fault_is_served_as_it_is() -> None:
-    for name in ("Index-x.js", "core-x.js", "core-DonAqEks.css", "../core-x.js"):
-        assert TestClient(APP).get(f"/assets/{name}").text in ("as it is", "Not Found")
+@pytest.mark.parametrize("ending", [".js", ".css"])
+@pytest.mark.parametrize("encoding", ["br", "gzip"])
+def test_what_has_no_fault_is_served_as_it_is_and_kept(ending: str, encoding: str) -> None:
+    path = next(path for path in ASSETS.glob(f"Index-*{ending}"))
+    answer = TestClient(APP).get(f"/assets/{path.name}", headers={"accept-encoding": encoding})
+    content = answer.content
+    if encoding == "br" and answer.content != path.read_bytes():  # where the client reads no br
+        content = brotli.decompress(answer.content)
+    assert content == path.read_bytes()
+    assert answer.headers.get("content-encoding") == ("br" if encoding == "br" else None)
+    assert "immutable" in answer.headers["cache-control"]
+
+
+def test_no_other_file_is_served() -> None:
+    for name in ("Index-x.js", "core-x.js", "../core-x.js", "..%2F..%2Findex.html", "%2E%2E"):
+        assert TestClient(APP).get(f"/assets/{name}").status_code == 404
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "identity"])
@@ -87,15 +102,31 @@ def test_our_scripts_stand_first_and_the_page_goes_out_compressed(
     encoding: str,
 ) -> None:
     answer = TestClient(APP).get("/", headers={"accept-encoding": encoding})
-    assert answer.text == WORDS.replace("<head>", f"<head>{HEAD}")
+    assert answer.text.startswith(f"<html><head>{HEAD}<title>T</title>")
+    assert answer.text.endswith(WORDS[-1000:])
     assert answer.headers.get("content-encoding") == ("gzip" if encoding == "gzip" else None)
+
+
+def test_the_page_is_made_once_for_each_address_that_it_is_asked_at() -> None:
+    made.clear()
+    client = TestClient(APP)
+    texts = {client.get("/", headers={"host": name}).text for name in ("here", "there", "here")}
+    assert len(made) == 2 and len(texts) == 1
+    client.get("/", headers={"host": "here", "x-forwarded-proto": "https"})
+    client.get("/?deep_link=x", headers={"host": "here"})
+    client.get("/?deep_link=x", headers={"host": "here"})
+    assert len(made) == 5
+    for number in range(40):  # a stranger's names do not fill the memory
+        client.get("/", headers={"host": f"host-{number}"})
+    kept = [one for one in APP.middleware_stack.app.kept]  # type: ignore[union-attr]
+    assert 0 < len(kept) <= 16
 
 
 def test_what_is_no_page_goes_out_without_our_scripts() -> None:
     assert TestClient(APP).get("/data").json() == {"<head>": WORDS}
 
 
-@pytest.mark.parametrize("made", [gr.HTML, gr.Textbox, gr.Code, gr.CheckboxGroup, gr.Tab])
+@pytest.mark.parametrize("made", [gr.HTML, gr.Number, gr.Code, gr.CheckboxGroup, gr.Tab])
 def test_what_a_component_consists_of_is_announced(made: type[gr.blocks.Block]) -> None:
     """Where Gradio's list of it has changed, the page comes later, and nobody would know."""
     with gr.Blocks(analytics_enabled=False) as bare:
@@ -116,8 +147,26 @@ def test_nothing_that_is_announced_is_fetched_twice(
     served = serve(workspace, "--port", "7972")
     page.goto(served.address)
     expect(page.locator("#rows .row-card").first).to_be_visible()
-    files = [url for url in asked if "/assets/" in url]
+    files = [url.rpartition("/")[2] for url in asked if "/assets/" in url]
     assert len(files) > 50 and len(files) == len(set(files))
+    listed = page.evaluate(
+        "[...document.querySelectorAll('link[rel=modulepreload], link[rel=preload]')]"
+        ".map((one) => one.href.split('/').pop())"
+    )
+    assert set(files) - set(listed) == set()
+
+
+@pytest.mark.e2e
+def test_what_the_page_consists_of_is_read_as_gradio_says_it(
+    page: Page, serve: Callable[..., Served], workspace: Path
+) -> None:
+    served = serve(workspace, "--port", "7972")
+    page.goto(served.address)
+    own = page.evaluate("window.gradio_config")
+    told = page.evaluate("fetch('config').then((answer) => answer.json())")
+    assert own["components"] == told["components"] and len(own["components"]) > 500
+    assert own["dependencies"] == told["dependencies"]
+    assert page.evaluate("typeof window.gradio_api_info") == "object"
 
 
 @pytest.mark.e2e
@@ -162,7 +211,7 @@ def test_ours_are_there_before_a_component_is_drawn(
     """However late they come: the page of a test fails at an error in the console."""
 
     late: list[Asked] = []
-    page.route("**/tunesmith/page.js", lambda route: late.append(route))
+    page.route("**/tunesmith/page.js?*", lambda route: late.append(route))
     served = serve(workspace, "--port", "7965")
     with page.expect_event("requestfinished", lambda one: "/assets/index-" in one.url):
         page.goto(served.address, wait_until="commit")

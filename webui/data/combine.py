@@ -13,7 +13,7 @@ from core.errors import TunesmithError
 from core.jobs.queue import dismiss_job
 from core.language import _
 from webui import messages
-from webui.context import QUIET, App, Shared
+from webui.context import HIDDEN, QUIET, App, Shared
 from webui.html import html
 from webui.job_progress import JobProgress
 
@@ -41,7 +41,7 @@ class Combining:
             self.told = gr.HTML(apply_default_css=False)
         self.jobs = JobProgress(app, ("combine",), elem_id="combine-progress")
         # The one that was begun in this page: what comes of it is selected.
-        self.mine = gr.Textbox(visible="hidden", container=False, label="What is put together")
+        self.mine = gr.Textbox(**HIDDEN, label="What is put together")
 
     @property
     def outputs(self) -> list[Any]:

@@ -21,7 +21,7 @@ from core.language import _, n_, speaking
 from core.workspace import Workspace
 from webui import messages
 from webui.choice import Dropdown
-from webui.context import CHOICE, QUIET, App, Shared, of_trigger, version_of
+from webui.context import CHOICE, HIDDEN, QUIET, App, Shared, of_trigger, version_of
 from webui.data import draft_cards
 from webui.data.draft_form import DraftForm
 from webui.job_progress import JobProgress
@@ -47,7 +47,7 @@ class DraftsView:
         )
         self._build_task()
         # What is shown of the drafts, in the browser.
-        self.tally = gr.Textbox(visible="hidden", container=False, label="Drafts so far")
+        self.tally = gr.Textbox(**HIDDEN, label="Drafts so far")
         self.first = gr.Number(
             0, visible="hidden", container=False, precision=0, label="First draft"
         )

@@ -17,7 +17,7 @@ from core.jobs.job import Job
 from core.jobs.queue import dismiss_job, stop_job
 from core.language import _
 from webui import background, messages
-from webui.context import QUIET, App, Shared
+from webui.context import HIDDEN, QUIET, App, Shared
 from webui.data.import_choice import ImportChoice
 from webui.data.import_sources import Found, Sources, hub_source, look_at
 from webui.job_progress import JobProgress, job_bar, job_end
@@ -42,10 +42,8 @@ class ImportForm:
         self.stop = gr.Button(_("Stop"), visible=False, scale=0, min_width=100)
         # The import that the form shows: its id, the data set that was selected when it began, and
         # at its end the new one. Empty in a page that was reloaded: the import stands above then.
-        self.mine = gr.Textbox(visible="hidden", container=False, label="The import of this form")
-        self.ended = gr.Textbox(
-            visible="hidden", container=False, label="The end of the import of this form"
-        )
+        self.mine = gr.Textbox(**HIDDEN, label="The import of this form")
+        self.ended = gr.Textbox(**HIDDEN, label="The end of the import of this form")
         with gr.Column(visible=False, elem_classes="card", elem_id="import") as self.panel:
             self.choice = ImportChoice(app)
             with gr.Row(elem_classes="actions"):

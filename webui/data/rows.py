@@ -23,7 +23,7 @@ from core.tokens.lens import Lens
 from webui import messages
 from webui.background import Newest
 from webui.choice import Radio
-from webui.context import CHOICE, App, Shared, of_trigger, version_of
+from webui.context import CHOICE, HIDDEN, App, Shared, of_trigger, version_of
 from webui.data import row_cards
 from webui.data import row_cards as token_view
 from webui.html import html
@@ -126,9 +126,7 @@ class RowsView:
         self.rows = gr.HTML(elem_id="rows", apply_default_css=False)
         self.model = ModelFetch(app, shared)
         self.where = gr.State(Where())
-        self.late = gr.Textbox(
-            visible="hidden", container=False, label="What the worker was asked late"
-        )
+        self.late = gr.Textbox(**HIDDEN, label="What the worker was asked late")
         self.inputs = {
             shared.dataset,
             shared.lens,

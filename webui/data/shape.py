@@ -30,7 +30,7 @@ from core.errors import ConfigError, Problem, TunesmithError
 from core.jobs.isolated import call_isolated
 from core.language import _
 from webui import background, job_progress, messages
-from webui.context import CHOICE, QUIET, App, Shared, of_trigger, version_of
+from webui.context import CHOICE, HIDDEN, QUIET, App, Shared, of_trigger, version_of
 from webui.data import step_cards
 from webui.data.step_form import StepForms
 from webui.job_progress import JobProgress, bar
@@ -80,12 +80,10 @@ class ShapeView:
 
     def _build_panel(self) -> None:
         # Which kind of step is filled in, and the place of the recorded one that is edited.
-        self.op = gr.Textbox(visible="hidden", container=False, label="Kind of step")
-        self.place = gr.Textbox(visible="hidden", container=False, label="Place of the step")
+        self.op = gr.Textbox(**HIDDEN, label="Kind of step")
+        self.place = gr.Textbox(**HIDDEN, label="Place of the step")
         # The job that came from the panel as it is, which its success closes.
-        self.applied = gr.Textbox(
-            visible="hidden", container=False, label="The step that is applied"
-        )
+        self.applied = gr.Textbox(**HIDDEN, label="The step that is applied")
         with gr.Column(visible=False, elem_classes="card", elem_id="shape-panel") as self.panel:
             self.chooser = gr.HTML(
                 elem_id="step-chooser", js_on_load=job_progress.CLICKS, apply_default_css=False

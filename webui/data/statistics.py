@@ -28,7 +28,7 @@ from core.tokens.statistics import read_statistics
 from core.tokens.thoughts import taken_out
 from webui import background, charts, messages
 from webui.background import Newest
-from webui.context import QUIET, App, Shared
+from webui.context import HIDDEN, QUIET, App, Shared
 from webui.html import html
 from webui.tokens import ModelFetch, sample_statistics
 
@@ -64,9 +64,7 @@ class StatisticsView:
         self.suggested = gr.Number(
             0, visible="hidden", container=False, precision=0, label=_("Suggested max_length")
         )
-        self.late = gr.Textbox(
-            visible="hidden", container=False, label="What the worker was asked late"
-        )
+        self.late = gr.Textbox(**HIDDEN, label="What the worker was asked late")
         self.ticker = gr.Timer(1, active=False)
         self.newest = gr.State(Newest())
         self.inputs = {shared.dataset, shared.lens, self.newest}
