@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import re
@@ -10,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from core.errors import WorkspaceError, reason_of
 from core.language import _
@@ -249,6 +251,16 @@ class Workspace:
         if not resolved.exists():
             raise WorkspaceError(_("{path} does not exist.", path=path), _("Check the spelling."))
         return resolved
+
+
+def read_json_lines(path: Path) -> list[dict[str, Any]]:
+    """The objects of a file with one a line; none where there is no file. Read as bytes: as text,
+    lines would end at characters that JSON leaves as they are (U+2028)."""
+    try:
+        lines = path.read_bytes().splitlines()
+    except OSError:
+        return []
+    return [json.loads(line) for line in lines]
 
 
 def checked_id(name: str) -> str:

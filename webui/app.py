@@ -10,6 +10,7 @@ from functools import cache, partial
 from typing import Any
 
 import gradio as gr
+from markupsafe import escape
 
 from core.data.uploads import sweep_uploads
 from core.errors import TunesmithError, reason_of
@@ -147,9 +148,9 @@ def _plain_errors() -> Iterator[None]:
             told = _("{value} is too much: {bound} is the most here.", value=value, bound=bound)
         raise gr.Error(told) from error
     except TunesmithError as error:
-        raise gr.Error(str(error)) from error
+        raise gr.Error(str(escape(str(error)))) from error  # it is drawn as HTML
     except OSError as error:
-        reason = reason_of(error).capitalize()
+        reason = str(escape(reason_of(error).capitalize()))
         raise gr.Error(
             _(
                 "{reason}. Look at the workspace's folder: its rights, and the room on its disk.",

@@ -220,6 +220,7 @@ def exports(run: RunFolder) -> Markup:
 
 def _card(item: Export) -> Markup:
     known = formats().get(item.format)
+    title = known.title if known else item.format
     told = Markup(_("{model}, {when}, {size}. Folder: {place}")).format(
         model=messages.checkpoint(item.checkpoint),
         when=messages.moment(item.created_at),
@@ -228,10 +229,10 @@ def _card(item: Export) -> Markup:
     )
     link = f"tunesmith/exports/{quote(item.folder.parents[1].name)}/{quote(item.id)}"
     return html.export.card(
-        title=known.title if known else item.format,
+        title=title,
         told=told,
         combined=_combined(item),
-        table=_table(item),
+        table=_table(item, title),
         checks=item.checks,
         is_folded=len(item.parts) > 1,
         link=link if item.path else "",
@@ -255,13 +256,14 @@ def _combined(item: Export) -> str:
     )
 
 
-def _table(item: Export) -> Markup:
-    """What was measured of each model in an export, under the trained one and its base."""
+def _table(item: Export, title: str) -> Markup:
+    """What was measured of each model in an export of a format with this title, under the trained
+    one and its base."""
     if not item.parts:
         return Markup()
     parts = [
         (
-            one.precision if one.file else formats()[item.format].title,
+            one.precision if one.file else title,
             messages.size(one.size_bytes),
             one,
         )

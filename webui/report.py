@@ -19,6 +19,7 @@ from core.evaluation.metrics import METRICS
 from core.evaluation.report import GENERAL, KnownText, Report, Row
 from core.evaluation.verdict import notes, verdict
 from core.language import _, n_
+from core.workspace import read_json_lines
 from webui import messages
 from webui.html import html
 from webui.label_curves import drawn_curves
@@ -55,10 +56,11 @@ def _others(found: Report) -> Sequence[str]:
         rows, apart = other.compared, (other.difference or {}).get("score")
         if rows is None or apart is None:
             continue
-        said = _(
-            "Against {model}: better on {wins} rows, worse on {losses}, by {points:+.1f} points.",
+        said = n_(
+            "Against {model}: better on {n} row, worse on {losses}, by {points:+.1f} points.",
+            "Against {model}: better on {n} rows, worse on {losses}, by {points:+.1f} points.",
+            rows.wins,
             model=other.title,
-            wins=rows.wins,
             losses=rows.losses,
             points=100 * apart.value,
         )
@@ -79,11 +81,7 @@ def _general(found: Report, folder: Path | None) -> Markup:
 
 
 def _general_rows(folder: Path | None) -> list[dict[str, Any]]:
-    try:
-        lines = (folder / GENERAL).read_text(encoding="utf-8").splitlines() if folder else []
-    except OSError:
-        return []
-    return [json.loads(line) for line in lines]
+    return read_json_lines(folder / GENERAL) if folder else []
 
 
 def _downloads(folder: Path) -> Markup:
@@ -318,12 +316,13 @@ def _mistakes(counts: list[list[int]], labels: list[str]) -> list[Markup]:
     return [
         # Each value is Markup or a number.
         Markup(
-            _(
-                "{label} for {given}: {count} of {rows} rows",
+            n_(
+                "{label} for {given}: {count} of {n} row",
+                "{label} for {given}: {count} of {n} rows",
+                rows,
                 label=html.report.bold(wanted),
                 given=html.report.bold(said),
                 count=-count,
-                rows=rows,
             )
         )
         for count, _share, wanted, said, rows in found[:_MOST_PAIRS]

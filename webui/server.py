@@ -100,33 +100,8 @@ def launch(
     root = "/" + root_path.strip("/") if root_path and root_path.strip("/") else ""
 
     def served() -> FastAPI:
-        page = make()
-        app: FastAPI = gr.mount_gradio_app(
-            FastAPI(openapi_url=None, routes=own_routes(root, workspace, pulse)),
-            page,
-            path="/",
-            app_kwargs={
-                "middleware": [
-                    Middleware(GradioScripts, theme.head(), f"{theme.foot()}{announced(page)}")
-                ]
-            },
-            server_name=host,
-            server_port=port,
-            root_path=root,
-            # Of an error only what webui.app lets through, never Python's own words.
-            show_error=False,
-            footer_links=[],
-            run_history=False,
-            enable_monitoring=False,
-            ssr_mode=False,
-            theme=theme.theme(),
-            head=theme.late_head(),
-            favicon_path=str(theme.LOGO),
-        )
-        # For links that hold a page's whole state, which nothing here makes, each session begins
-        # with a copy of how every component is: a twentieth of a second in which all others wait,
-        # and a megabyte that stays.
-        page.state_holder.blocks = SimpleNamespace(default_config=page.default_config, blocks={})
+        app = FastAPI(openapi_url=None, routes=own_routes(root, workspace, pulse))
+        _mount(app, make(), server_name=host, server_port=port, root_path=root)
         return app
 
     # No line for each request: the address that is opened first has the token in it.
@@ -141,6 +116,31 @@ def launch(
         time.sleep(0.01)
     shown = "localhost" if host in ANY_ADDRESS else f"[{host}]" if ":" in host else host
     return f"http://{shown}:{port}/"
+
+
+def _mount(app: FastAPI, page: gr.Blocks, **where: Any) -> None:
+    """Puts Gradio's page into `app`, below what is ours."""
+    head, last = theme.head(), f"{theme.foot()}{announced(page)}"
+    gr.mount_gradio_app(
+        app,
+        page,
+        path="/",
+        app_kwargs={"middleware": [Middleware(GradioScripts, head, last)]},
+        # Of an error only what webui.app lets through, never Python's own words.
+        show_error=False,
+        footer_links=[],
+        run_history=False,
+        enable_monitoring=False,
+        ssr_mode=False,
+        theme=theme.theme(),
+        head=theme.late_head(),
+        favicon_path=str(theme.LOGO),
+        **where,
+    )
+    # For links that hold a page's whole state, which nothing here makes, each session begins with a
+    # copy of how every component is: a twentieth of a second in which all others wait, and a
+    # megabyte that stays.
+    page.state_holder.blocks = SimpleNamespace(default_config=page.default_config, blocks={})
 
 
 # The page's own script and style, and plotly.js and the logo; no other file, and nothing of the

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import gradio as gr
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from core.errors import TunesmithError
 from core.jobs.job import Job
@@ -73,7 +73,7 @@ class Sweeps:
             elif event.act == "dismiss" and find_sweep(store, chosen).ended:
                 dismiss_job(workspace, store, chosen)
         except TunesmithError as error:
-            gr.Warning(str(error))
+            gr.Warning(str(escape(str(error))))
         return skip, skip, skip
 
     def wire(self, shared: Shared) -> None:

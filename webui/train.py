@@ -331,7 +331,7 @@ def log_tail(path: Path) -> Markup:
             text = file.read().decode("utf-8", errors="replace")
     except FileNotFoundError:
         return html.plain.aside(_("The worker has written nothing yet."))
-    lines = [line.rsplit("\r", 1)[-1] for line in text.splitlines()]
+    lines = [line.rstrip("\r").rsplit("\r", 1)[-1] for line in text.rstrip().split("\n")]
     return html.train.log("\n".join(lines[-200:]))
 
 

@@ -3,7 +3,6 @@ counted by what else is known of them."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ import numpy as np
 from core.evaluation.intervals import Estimate, mean, share
 from core.evaluation.report import ANSWERS
 from core.language import N_
+from core.workspace import read_json_lines
 
 TUNED, BASE = "tuned", "base"
 _MOST_VALUES = 30  # more than these, and a column tells rows apart rather than kinds of them
@@ -49,11 +49,8 @@ class AnswerRow:
 
 def read_answers(folder: Path) -> list[AnswerRow]:
     """The rows of the evaluation in a folder; none of one from before they were kept."""
-    try:
-        lines = (folder / ANSWERS).read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return []
-    return [_row(line) for line in map(json.loads, lines) if f"{TUNED}_score" in line]
+    lines = read_json_lines(folder / ANSWERS)
+    return [_row(line) for line in lines if f"{TUNED}_score" in line]
 
 
 def _row(line: dict[str, Any]) -> AnswerRow:

@@ -3,7 +3,6 @@ for this project in English and Chinese, each with a check that any program can 
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from core.evaluation.scoring import parse_object
 from core.language import N_
 from core.rewards.functions import numeric_answer
 from core.rewards.kinds import NumericAnswer
+from core.workspace import read_json_lines
 
 AREAS = {
     "instruction": N_("Follows an instruction"),
@@ -49,8 +49,7 @@ class GeneralPrompt:
 
 @lru_cache
 def general_prompts() -> tuple[GeneralPrompt, ...]:
-    lines = _PROMPTS.read_text(encoding="utf-8").splitlines()
-    return tuple(GeneralPrompt(**json.loads(line)) for line in lines)
+    return tuple(GeneralPrompt(**line) for line in read_json_lines(_PROMPTS))
 
 
 def skills(tuned: Sequence[str], base: Sequence[str] | None) -> list[Skill]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from core.evaluation.report import JUDGED
-from core.workspace import write_atomic
+from core.workspace import read_json_lines, write_atomic
 
 MARKS = "marks.json"
 VERDICTS = ("win", "tie", "loss")
@@ -36,11 +36,7 @@ def mark(folder: Path, index: int, verdict: str) -> None:
 
 def read_judged(folder: Path) -> dict[int, dict[str, Any]]:
     """What the judge said of each row, by the row's index."""
-    try:
-        lines = (folder / JUDGED).read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return {}
-    return {line["index"]: line for line in map(json.loads, lines)}
+    return {line["index"]: line for line in read_json_lines(folder / JUDGED)}
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ from core.labelling.files import columns_learned, text_column
 from core.language import N_, _, n_
 from core.models.trained import FINAL, find_trained
 from core.runs.records import run_job
-from core.workspace import RunFolder, Workspace, write_atomic
+from core.workspace import RunFolder, Workspace, read_json_lines, write_atomic
 
 PREDICTIONS, LABELS = "predictions.jsonl", "labels.json"
 FORMS = ("text", "labelled-text", "prompt-only")
@@ -134,8 +134,7 @@ def list_predictions(run: RunFolder) -> list[Predicted]:
 
 
 def read_predictions(folder: Path) -> list[Prediction]:
-    lines = (folder / PREDICTIONS).read_text(encoding="utf-8").splitlines()
-    return [Prediction(**json.loads(line)) for line in lines]
+    return [Prediction(**line) for line in read_json_lines(folder / PREDICTIONS)]
 
 
 ENDINGS = (".jsonl", ".csv")

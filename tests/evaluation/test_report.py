@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 
 from core.commands.evaluate import report_text
+from core.evaluation.document import html
+from core.evaluation.intervals import Estimate
 from core.evaluation.metrics import METRICS
 from core.evaluation.report import Report, list_evaluations, note, read_report
 from core.evaluation.verdict import notes, shown, verdict
@@ -97,3 +99,10 @@ def test_a_report_that_cannot_be_read_is_passed_over_with_a_warning(
     with caplog.at_level(logging.WARNING):
         assert read_report(tmp_path) is None
     assert why in caplog.text
+
+
+def test_an_interval_that_begins_at_zero_is_drawn_from_there() -> None:
+    points = [(8, Estimate(0.5, 0.0, 1.0), "red", "Tuned"), (26, Estimate(0.5), "red", "Base")]
+    drawing = [{"name": "F1", "y": 8, "points": points, "below": 50}]
+    svg = html.document.document("en", [], drawing, [], [])
+    assert 'x1="220.0" x2="600.0"' in svg and 'x1="410.0" x2="410.0"' in svg

@@ -62,9 +62,10 @@ def test_a_label_is_given_and_taken_back(tmp_path: Path) -> None:
 
 
 def test_predictions_are_read_as_they_were_written(tmp_path: Path) -> None:
-    lines = [json.dumps({**vars(one)}) + "\n" for one in FOUND]
-    (tmp_path / PREDICTIONS).write_text("".join(lines))
-    assert read_predictions(tmp_path) == FOUND
+    found = [*FOUND, Prediction(5, "a line\u2028and\x85another", ["a"], {"a": 1.0})]
+    lines = [json.dumps({**vars(one)}, ensure_ascii=False) + "\n" for one in found]
+    (tmp_path / PREDICTIONS).write_text("".join(lines), encoding="utf-8")
+    assert read_predictions(tmp_path) == found
 
 
 @pytest.mark.parametrize(

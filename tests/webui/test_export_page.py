@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, expect
 
+from core.export.reports import Export, Measured
 from core.jobs.job import Job
 from core.jobs.store import Store
 from core.rules import parse_config
@@ -30,6 +31,7 @@ from tests.tiny_model import (
 from tests.warm_python import with_commands
 from tests.webui.made_runs import make_run
 from tests.webui.test_push import log_in, repository
+from webui.export import _card
 
 pytestmark = pytest.mark.e2e
 
@@ -105,3 +107,9 @@ def downloaded(repo: str, hub: Hub) -> Path:
     command = [with_commands(), "-c", code, repo]
     done = subprocess.run(command, env=settings, capture_output=True, text=True, check=True)
     return Path(done.stdout.strip())
+
+
+def test_an_export_of_an_unknown_format_is_listed(tmp_path: Path) -> None:
+    """One that another version made would hide all others of the run."""
+    item = Export("e1", tmp_path, "finished", "gone", "last", 0.0, parts=(Measured("", "bf16"),))
+    assert "gone" in _card(item)

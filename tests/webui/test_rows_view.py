@@ -125,6 +125,9 @@ def test_both_answers_of_a_pair_have_their_own_tokens_and_counts() -> None:
     pair = seen([side("Chosen", 3, 3), side("Rejected", 2, 9, "No answer is left.")])
     html = token_view.tokens([pair], [0], 2, "preference")
     assert html.count('class="side side-') == 2
+    pair = seen([side("优选", 3, 3), side("拒选", 2, 2)])  # its colours in any language
+    said = token_view.tokens([pair], [0], 4, "preference")
+    assert "side-chosen" in said and "side-rejected" in said
     assert "No answer is left." in text_of(html)
     assert "preference training" in text_of(html)
 

@@ -154,4 +154,7 @@ def test_the_log_s_end_is_shown_without_the_bars_that_were_overwritten(workspace
     text = train.log_tail(path)
     assert "last line" in text and " 100%" in text and "10%\r" not in text
     assert len(text) < 20_000
+    path.write_text("before\n" + "".join(f"\r{n}/300" for n in range(301)) + "\r\nend\n")
+    told = train.log_tail(path)
+    assert "before\n300/300\nend" in told and "299/300" not in told
     assert "nothing yet" in train.log_tail(workspace / "none.log")

@@ -11,7 +11,10 @@ import threading
 import webbrowser
 from pathlib import Path
 
+import gradio as gr
 import pytest
+from fastapi import FastAPI
+from gradio.state_holder import SessionState
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
@@ -41,11 +44,28 @@ def test_only_the_page_s_own_files_are_served(below: str) -> None:
     client = TestClient(Starlette(routes=server.own_routes(below, pulse=lambda: "as before")))
     for place in ("/tunesmith", f"{below}/tunesmith"):
         assert client.get(f"{place}/alive").text == "as before"
-        assert "tunesmith" in client.get(f"{place}/page.js").text
+        for name in ("page.js", "page.css"):
+            kept = client.get(f"{place}/{name}?v=1")
+            assert "tunesmith" in kept.text or ".gradio-container" in kept.text
+            assert "immutable" in kept.headers["cache-control"]
+            assert client.get(f"{place}/{name}").headers["cache-control"] == "no-cache"
         assert client.get(f"{place}/logo.svg").headers["content-type"].startswith("image/svg")
         assert len(client.get(f"{place}/plotly.js").content) > 1_000_000
         for name in ("style.css", "..%2Fpyproject.toml", "%2Fetc%2Fpasswd", "server.json"):
             assert client.get(f"{place}/{name}").status_code == 404
+
+
+def test_a_session_begins_without_a_copy_of_all_components() -> None:
+    """Gradio's own has one, which takes time and memory; where it has none, ours can go."""
+    with gr.Blocks(analytics_enabled=False) as page:
+        gr.State("kept")
+        gr.Textbox("said")
+    server._mount(FastAPI(), page)
+    assert len(SessionState(page).config_values) > 1
+    session = page.state_holder["a session"]
+    assert session.config_values == {}
+    assert set(session.blocks_config.blocks) == set(page.blocks)
+    assert session[min(page.blocks)] is not None and "another" not in page.state_holder
 
 
 def test_the_token_is_not_among_the_words_a_browser_is_started_with(

@@ -203,3 +203,8 @@ def test_alike_labels_are_merged_where_the_steps_are(tmp_path: Path) -> None:
     assert step is not None
     merged = apply_steps(workspace, info.id, [step])
     assert merged.labels == {"Law": 2} and 'data-act="merge"' not in step_cards.steps(merged)
+
+
+@pytest.mark.parametrize("record", [{"op": "split", "eval_fraction": 0.0}, {"op": "shuffle"}])
+def test_a_setting_of_zero_is_shown(record: dict[str, Any]) -> None:
+    assert ">0" in step_cards.settings({"seed": 0, **record})

@@ -247,7 +247,10 @@ def recognised(found: Found) -> Markup:
         reason=f"{report.form_reason} {report.hint}",
         facts="; ".join(facts),
         files=_files(report),
-        wrong=[messages.error(f"{name}: {reason}") for name, reason in found.wrong],
+        wrong=[
+            messages.error(_("{name}: {text}", name=name, text=reason))
+            for name, reason in found.wrong
+        ],
     )
 
 

@@ -269,7 +269,7 @@ def _counts(side: Seen, text_method: str = "") -> str:
     left, loss = side["full_length"] - side["length"], side["loss_tokens"]
     if left > 0:
         whole = _("{tokens}, {n:,} behind the cut", tokens=whole, n=left)
-    return _("{tokens}, {n:,} carry loss", tokens=whole, n=loss)
+    return n_("{tokens}, {n:,} carries loss", "{tokens}, {n:,} carry loss", loss, tokens=whole)
 
 
 def _side(side: Seen, max_length: int | None, text_method: str) -> dict[str, Any]:
@@ -277,7 +277,6 @@ def _side(side: Seen, max_length: int | None, text_method: str) -> dict[str, Any
     left = side["full_length"] - side["length"]
     behind = side["cut_tokens"][:BEHIND] if left > 0 else []
     return {
-        "name": side["title"].lower(),
         "title": side["title"],
         "counts": _counts(side),
         "chips": _chips(side["tokens"]),

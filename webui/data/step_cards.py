@@ -94,7 +94,8 @@ def settings(record: Mapping[str, Any]) -> Markup:
     for spec in specs:
         value = values[spec.name]
         wanted = spec.level == "basic" or value != spec.default
-        if wanted and spec.shown(by_path) and value not in ("", None, [], {}, False):
+        is_set = value is not False and value not in ("", None, [], {})  # 0 is a setting
+        if wanted and is_set and spec.shown(by_path):
             words.append(_setting(spec.label, spec.name, value))
     return html.step_cards.settings(words)
 
