@@ -189,12 +189,14 @@ _AS_JSON = (
 
 
 class GradioScripts:
-    """Middleware inside Gradio's own, with what stands first and last in the head of each page.
-    Gradio makes the page anew for everybody, which takes a twentieth of a second, and compresses
-    what has a file's ending, which the page has not: it is kept, at an eighth of its size."""
+    """Middleware inside Gradio's own, with what stands first and last in each page's head, and last
+    in its body. Gradio makes the page anew for everybody, which takes a twentieth of a second, and
+    compresses what has a file's ending, which the page has not: it is kept, at an eighth of its
+    size."""
 
-    def __init__(self, app: ASGIApp, head: str = "", last: str = "") -> None:
+    def __init__(self, app: ASGIApp, head: str = "", last: str = "", foot: str = "") -> None:
         self.app, self.head, self.last = app, f"<head>{head}".encode(), f"{last}</head>".encode()
+        self.foot = f"{foot}</body>".encode()
         self.page = GZipMiddleware(self._with_head, compresslevel=4)
         self.kept: dict[tuple[str, ...], list[Message]] = {}
 
@@ -232,7 +234,7 @@ class GradioScripts:
                 first, start = start, None
                 body = _PARSED.sub(_AS_JSON, message["body"])
                 body = body.replace(b"<head>", self.head, 1)
-                body = body.replace(b"</head>", self.last, 1)
+                body = body.replace(b"</head>", self.last, 1).replace(b"</body>", self.foot, 1)
                 if not message.get("more_body"):
                     MutableHeaders(scope=first)["content-length"] = str(len(body))
                 await send(first)

@@ -120,12 +120,12 @@ def launch(
 
 def _mount(app: FastAPI, page: gr.Blocks, **where: Any) -> None:
     """Puts Gradio's page into `app`, below what is ours."""
-    head, last = theme.head(), f"{theme.foot()}{announced(page)}"
+    ours = (theme.head(), announced(page), theme.foot())
     gr.mount_gradio_app(
         app,
         page,
         path="/",
-        app_kwargs={"middleware": [Middleware(GradioScripts, head, last)]},
+        app_kwargs={"middleware": [Middleware(GradioScripts, *ours)]},
         # Of an error only what webui.app lets through, never Python's own words.
         show_error=False,
         footer_links=[],

@@ -188,7 +188,7 @@ def head() -> Markup:
 
 
 def foot() -> Markup:
-    """What stands last in the page's head: our styles."""
+    """What stands last in the page: our styles, after all of Gradio's."""
     return html.theme.style(_mark(style()))
 
 
