@@ -44,7 +44,8 @@ class Served:
     def __init__(self, workspace: Path, *arguments: str, afresh: bool = False) -> None:
         self.workspace = workspace
         self.begun = time.monotonic()
-        self._log = Path(tempfile.mkdtemp(prefix="tunesmith-served-")) / "output"
+        self._folder = tempfile.TemporaryDirectory(prefix="tunesmith-served-")  # until it is let go
+        self._log = Path(self._folder.name) / "output"
         self._log.touch()
         words = ["--no-browser", "--workspace", str(workspace), *arguments]
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "TUNESMITH_TOKEN": TOKEN}

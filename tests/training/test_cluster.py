@@ -273,7 +273,7 @@ def test_what_the_cluster_cannot_do_is_said_at_once(bench: Bench, nodes: Nodes) 
     expected = {
         cards.id: "No node of the cluster has 1 cores and 3 GPUs",
         cores.id: "No node of the cluster has 3 cores and 0 GPUs",
-        three.id: "2 nodes of the cluster have 1 cores and 0 GPUs, and the run asks for 3.",
+        three.id: "with so many cores: 1, and GPUs: 0; 2 have them.",
         nobody.id: "Nobody answers at 127.0.0.1:1",
         other.id: "does not take this token",
         none.id: "does not take this token",

@@ -228,17 +228,22 @@ def _wanted(config: RunConfig) -> int:
     if any(fit):
         raise TrainingError(
             n_(
-                "{n} node of the cluster has {cores} cores and {cards} GPUs, and the run asks for "
-                "{nodes}. Its nodes have (cores + GPUs): {there}.",
-                "{n} nodes of the cluster have {cores} cores and {cards} GPUs, and the run asks "
-                "for {nodes}. Its nodes have (cores + GPUs): {there}.",
+                "The run asks for {nodes} nodes of the cluster, each with so many cores: {cores}, "
+                "and GPUs: {cards}; {n} has them. Its nodes have (cores + GPUs): {there}.",
+                "The run asks for {nodes} nodes of the cluster, each with so many cores: {cores}, "
+                "and GPUs: {cards}; {n} have them. Its nodes have (cores + GPUs): {there}.",
                 sum(fit),
                 cores=cores,
                 cards=cards,
                 nodes=training.ray_num_nodes,
                 there=there,
             ),
-            _("Lower training.ray_num_nodes, or add such a node."),
+            _("Lower training.ray_num_nodes, or add such a node.")
+            if training.device == "cpu" or not cards
+            else _(
+                "Lower training.ray_num_nodes, set training.device to cpu where no GPU is needed, "
+                "or add such a node."
+            ),
         )
     raise TrainingError(
         _(
