@@ -123,17 +123,19 @@ class TemplateChoice:
 
     # -- handlers
 
-    def follow(self, lens_text: str) -> tuple[Any, ...]:
+    @property
+    def lists(self) -> list[gr.Dropdown]:
+        return [self.choice, *self.learned]
+
+    def follow(self, lens_text: str) -> dict[Any, Any]:
         """The lists as they are now, with what Configure has."""
         lens = Lens.read(lens_text)
         values = {"method": lens.method, **dict(zip(LEARNED, _learned(lens), strict=True))}
-        return (
-            gr.Dropdown(template_choices(self.app), value=lens.chat_template),
-            *(
-                gr.Dropdown(value=values[path], visible=SPEC_BY_PATH[path].shown(values))
-                for path in LEARNED
-            ),
-        )
+        now = [gr.Dropdown(template_choices(self.app), value=lens.chat_template)]
+        for path in LEARNED:
+            is_shown = SPEC_BY_PATH[path].shown(values)
+            now.append(gr.Dropdown(value=values[path], visible=is_shown))
+        return dict(zip(self.lists, now, strict=True))
 
     def learn(self, turns: Any, thoughts: Any, lens_text: str) -> tuple[str, ...]:
         """What is learned, for Configure's fields, and for how rows become tokens."""
@@ -217,13 +219,7 @@ class TemplateChoice:
         """`look` shows the tokens when its value is `shown_for`."""
         shared = self.shared
         quiet = QUIET
-        gr.on(
-            [shared.shown["rows"].select, look.change],
-            self.follow,
-            shared.lens,
-            [self.choice, *self.learned],
-            **CHOICE,
-        )
+        look.change(self.follow, shared.lens, {*self.lists}, **CHOICE)
         # By itself: an answer from before the click, which comes after it, would hide the bar.
         look.change(lambda how: gr.Row(visible=how == shown_for), look, self.bar, **CHOICE)
         self.edit.click(

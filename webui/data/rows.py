@@ -174,11 +174,13 @@ class RowsView:
         where, before = look.where, (look.where.version, look.where.lens)
         version = version_of(self.app, look.dataset) or look.dataset
         where.version, where.lens = version, data[self.shared.lens]
+        as_tokens = look.how == AS_TOKENS
+        lists = self.templates.follow(where.lens) if as_tokens else {}
         if version == before[0]:
-            others = look.how == AS_TOKENS and where.lens != before[1]
-            return self._shown(look, moved=False) if others else self._nothing_new
+            others = as_tokens and where.lens != before[1]
+            return lists | (self._shown(look, moved=False) if others else self._nothing_new)
         where.move(0)
-        return self._shown(look) if look.dataset else {self.rows: ""}
+        return lists | (self._shown(look) if look.dataset else {self.rows: ""})
 
     def act(self, data: dict[Component, Any], event: gr.EventData) -> Updates:
         """One of the controls above the rows."""
@@ -369,7 +371,7 @@ class RowsView:
             "concurrency_limit": None,
         }
         inputs, outputs = self.inputs, self.outputs
-        shared.on_rows(self.open, inputs, outputs)
+        shared.on_rows(self.open, inputs, {*outputs, *self.templates.lists})
         triggers = [self.look.input, self.templates.draft.change, self.part.input]
         triggers += [self.row.submit, self.before.click, self.after.click]
         gr.on(triggers, self.act, inputs, outputs, **each)
