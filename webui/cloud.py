@@ -44,8 +44,8 @@ class CloudView:
         ) as self.fold:
             told = _(
                 "Sends the run's newest script with its rows to a private repository of yours, "
-                "rents a machine from Hugging Face Jobs, and leaves the trained model there. You "
-                "pay Hugging Face by the minute."
+                "rents a machine from Hugging Face Jobs, and brings the trained model back as a "
+                "run. You pay Hugging Face by the minute."
             )
             gr.HTML(html.plain.aside(told), apply_default_css=False)
             self.look = gr.Button(_("Show hardware and prices"), elem_id="cloud-look")

@@ -20,8 +20,8 @@ def add(commands: Any, common: argparse.ArgumentParser) -> None:
         help=_("train a run once more on a rented machine (Hugging Face Jobs)"),
         description=_(
             "Sends the run's script (export RUN --format script) with its rows to a private "
-            "repository, rents a machine, follows it to its end, and leaves the trained model in "
-            "the same repository. Ctrl-C ends what is rented."
+            "repository, rents a machine, follows it to its end, and brings the trained model from "
+            "the same repository back as a run. Ctrl-C ends what is rented."
         ),
         usage="%(prog)s RUN --flavor NAME --repo OWNER/NAME [--minutes N]\n"
         "       %(prog)s [RUN] --hardware\n"

@@ -1,7 +1,8 @@
 """Training in the cloud: a run's script, with its rows, on Hugging Face Jobs.
 
 Script and rows go into a private repository; the machine that is rented reads them there and puts
-what it trained into the same one. A job of the workspace follows it: its log, its state, Stop.
+what it trained into the same one, from where it comes back as a run. A job of the workspace follows
+it: its log, its state, Stop.
 """
 
 from __future__ import annotations
@@ -17,9 +18,10 @@ from pydantic import ValidationError
 
 from core.config.fields import Section, field_specs, knob
 from core.config.problems import problems_of
-from core.errors import ConfigError, HubError, JobError, ModelError, Problem
+from core.errors import ConfigError, HubError, JobError, ModelError, Problem, TunesmithError
 from core.export.format import base_of_run
 from core.hub.answers import client, told_plainly
+from core.hub.brought import bring
 from core.hub.plan import PushSettings, make_plan, parse_settings
 from core.hub.push import be_silent, check_logged_in, check_private, export_to_push, send
 from core.jobs.devices import DATA
@@ -235,9 +237,10 @@ def run_cloud(folder: Path, workspace_root: Path) -> str:
     rented = task.params.get("rented")
     try:
         with task.interrupted_by_stop(), told_plainly():
+            workspace = Workspace.open(workspace_root)
             if rented is None:
-                rented = _rent(task, Workspace.open(workspace_root))
-            _follow(task, rented)
+                rented = _rent(task, workspace)
+            _follow(task, rented, workspace)
     except Stopped:
         rented = rented or _written(task.folder)
         if rented is not None:
@@ -289,9 +292,9 @@ def _rent(task: Task, workspace: Workspace) -> dict[str, str]:
     return rented
 
 
-def _follow(task: Task, rented: Mapping[str, str]) -> None:
-    """The log of the rented machine as that of this job, and its end. Raises HubError when it did
-    not come to a good one."""
+def _follow(task: Task, rented: Mapping[str, str], workspace: Workspace) -> None:
+    """The log of the rented machine as that of this job, its end, and what it trained. Raises
+    HubError when it did not come to a good one."""
     where: dict[str, Any] = {"job_id": rented["id"], "namespace": rented["owner"]}
     task.tell(0.1, _("Waits for the machine"))
     last = ""
@@ -318,12 +321,19 @@ def _follow(task: Task, rented: Mapping[str, str]) -> None:
         )
     settings = CloudSettings(**task.params["settings"])
     seconds = job.durations.running_secs if job.durations else None
+    task.tell(0.97, _("Fetching what was trained"))
+    brought = ""
+    try:
+        brought = bring(workspace, task.params["run"], settings.repo_id, TRAINED, seconds or 0.0)
+    except (TunesmithError, OSError) as error:  # it is paid for, and lies there
+        task.log(_("It did not come here as a run: {why}", why=str(error)), "warning")
     task.finish(
         {
             "url": rented["url"],
             "repo_id": settings.repo_id,
             "seconds": seconds,
             "cost": None if seconds is None else task.params["price"] * seconds / 60,
+            "brought": brought,
         }
     )
 
@@ -340,13 +350,15 @@ def _lines(told: Any) -> Iterator[str]:
 
 
 def trained_there(job: Job, result: Mapping[str, Any]) -> str:
+    where = {"repository": result["repo_id"], "folder": TRAINED}
     if result.get("cost") is None:
-        return _(
-            "Trained: {repository}, folder {folder}.", repository=result["repo_id"], folder=TRAINED
+        told = _("Trained: {repository}, folder {folder}.", **where)
+    else:
+        told = _(
+            "Trained for about ${cost:.2f}: {repository}, folder {folder}.",
+            cost=result["cost"],
+            **where,
         )
-    return _(
-        "Trained for about ${cost:.2f}: {repository}, folder {folder}.",
-        cost=result["cost"],
-        repository=result["repo_id"],
-        folder=TRAINED,
-    )
+    if not result.get("brought"):
+        return told
+    return _("{told} Here it is the run {run}.", told=told, run=result["brought"])

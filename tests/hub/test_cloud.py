@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from core.hub.cloud import trained_there
 from core.jobs.job import Job, write_record
 from core.language import pack
+from core.models.trained import find_trained
 from core.workspace import RunFolder
 from tests.hub.conftest import ROOT, environment
 from tests.hub.stand_in import WRITES, Hub
@@ -22,7 +24,7 @@ from tests.warm_python import with_commands
 
 STARTER = "SmolLM2-135M-Instruct"
 TRAIN = """
-import sys, time
+import shutil, sys, time
 from pathlib import Path
 output = Path(sys.argv[sys.argv.index("--output") + 1])
 rows = Path(__file__).with_name("train.jsonl").read_text()
@@ -32,8 +34,9 @@ if "forever" in rows:
     time.sleep(3600)
 if "breaks" in rows:
     sys.exit("CUDA out of memory")
-(output / "final").mkdir(parents=True)
-(output / "final" / "adapter_model.safetensors").write_bytes(rows.encode())
+shutil.copytree(Path(__file__).with_name("learned"), output / "final")
+if "torn" in rows:
+    (output / "final" / "adapter_model.safetensors").write_bytes(b"rows")
 """
 
 
@@ -43,6 +46,7 @@ def exported(run: RunFolder, rows: str) -> None:
     place.mkdir(parents=True)
     (place / "train.py").write_text(TRAIN)
     (place / "train.jsonl").write_text(rows)
+    tiny_adapter(tiny_model(), seed=2).save_pretrained(place / "learned")
     result = {"format": "script", "checkpoint": "final", "path": place.name, "checks": []}
     (folder / "result.json").write_text(json.dumps(pack(result)))
     place = f"runs/{run.root.name}/exports/{folder.name}"
@@ -76,6 +80,10 @@ def words(run: RunFolder, *more: str) -> tuple[str, ...]:
     return ("--workspace", str(run.root.parents[1]), "cloud", "a-run", *more)
 
 
+def runs(run: RunFolder) -> tuple[str, ...]:
+    return ("--workspace", str(run.root.parents[1]), "runs", "list", "--json")
+
+
 RENT = ("--flavor", "t4-small", "--repo", "ada/tuned")
 
 
@@ -93,13 +101,31 @@ def test_a_run_is_trained_on_a_rented_machine(hub: Hub, run: RunFolder, home: Pa
     )  # fmt: skip
     repository = hub.repository("ada/tuned")
     assert repository.private
-    assert repository.files()["trained/adapter_model.safetensors"] == b"rows"
+    learned = repository.files()["trained/adapter_model.safetensors"]
+    brought = find_trained(RunFolder(run.root.parent / told["brought"]))
+    assert (brought.folder / "adapter_model.safetensors").read_bytes() == learned
+    assert learned != (run.adapter / "adapter_model.safetensors").read_bytes()
+    assert brought.base == STARTER and brought.config == find_trained(run).config
+    listed = json.loads(command(hub, home, *runs(run)).stdout)["runs"]
+    assert {one["run"]: one["state"] for one in listed}[told["brought"]] == "finished"
+    assert f"the run {told['brought']}" in trained_there(Job("j", "cloud", "a-run", ""), told)
     [rented] = hub.rented.values()
     assert rented.asked["timeoutSeconds"] == 90 * 60
     assert rented.asked["secrets"] == {"HF_TOKEN": WRITES}
     for path in run.root.parents[1].rglob("*"):
         if path.is_file():
             assert WRITES.encode() not in path.read_bytes(), path
+
+
+def test_what_came_back_torn_is_no_run(hub: Hub, run: RunFolder, home: Path) -> None:
+    """It was paid for: where it lies is told all the same."""
+    exported(run, "torn")
+    done = command(hub, home, *words(run, *RENT, "--json"))
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert told["brought"] == "" and told["repo_id"] == "ada/tuned"
+    assert "is cut short" in (run.root / "clouds" / told["cloud"] / "events.jsonl").read_text()
+    assert [path.name for path in run.root.parent.iterdir()] == ["a-run"]
 
 
 def test_what_is_rented_ends_with_a_stop(hub: Hub, run: RunFolder, home: Path) -> None:
