@@ -1,6 +1,6 @@
 """Whether the quick start teaches what it promises, and how long it takes.
 
-    python tests/benchmarks/quickstart.py [--workspace FOLDER] [--seed N]
+    python tests/benchmarks/quickstart.py [--workspace FOLDER] [--seed N] [--precision fp32]
 
 In a new workspace: trains the preset on the sample data set and the starter model, measures it and
 its base on the 40 held-out rows, and asks it one question. Exits with 1 where it misses the goal of
@@ -37,10 +37,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--workspace", type=Path)
     parser.add_argument("--seed", type=int, default=42)
+    parser.add_argument("--precision", default="auto", help="fp32: as a CPU without bf16 takes it")
     options = parser.parse_args()
     workspace = options.workspace or Path(tempfile.mkdtemp()) / "workspace"
     begun = time.monotonic()
-    run = ask(workspace, "train", "quickstart", "--training.seed", str(options.seed))["run"]
+    settings = {"seed": str(options.seed), "precision": options.precision}
+    words = [word for name, value in settings.items() for word in (f"--training.{name}", value)]
+    run = ask(workspace, "train", "quickstart", *words)["run"]
     result = ask(workspace, "evaluate", run)["result"]
     answer = ask(workspace, "chat", run, "--prompt", TICKET)["answer"]
     print(f"all of it: {time.monotonic() - begun:.0f} s")
