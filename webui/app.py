@@ -64,6 +64,10 @@ def build(app: App) -> gr.Blocks:
             wire()
         shared.wire()
         publish(app)
+        for block in page.blocks.values():
+            # In a fold that was never opened Gradio would hand on what no box can hold.
+            if isinstance(block, gr.Textbox) and block.value is None:
+                block.value = ""
     return page
 
 

@@ -60,6 +60,13 @@ def test_every_control_has_a_label(page: gr.Blocks) -> None:
     assert [block for block in controls if not block.label] == []
 
 
+def test_every_text_box_holds_a_text(page: gr.Blocks) -> None:
+    """Handlers take it for one, also where its fold was never opened."""
+    config = page.get_config_file()["components"]
+    boxes = [one["props"].get("value") for one in config if one["type"] == "textbox"]
+    assert len(boxes) > len(TABS) and all(isinstance(value, str) for value in boxes)
+
+
 def test_every_button_says_what_it_does(page: gr.Blocks) -> None:
     buttons = [block for block in page.blocks.values() if isinstance(block, gr.Button)]
     assert [button for button in buttons if not str(button.value or "").strip()] == []

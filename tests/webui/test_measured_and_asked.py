@@ -262,3 +262,15 @@ def test_an_answer_is_stopped(page: Page, served: Served, world: TinyWorld, run_
     expect(page.locator("#chat-stop")).to_be_hidden()
     talk = next(t for t in list_conversations(world.workspace) if t.title == "what is it")
     assert [turn.role for turn in talk.lanes[0].turns] == ["user", "assistant"]
+
+
+def test_it_is_measured_with_nothing_else_looked_at(
+    page: Page, served: Served, world: TinyWorld, run_id: str
+) -> None:
+    """What stands in a fold that was never opened is nothing, and no error."""
+    folder = world.workspace.run(run_id).root / "evaluations"
+    before = set(folder.iterdir())
+    page.goto(f"{served.address}/?tab=evaluate&run={run_id}")
+    page.locator("#evaluate-start").click()
+    until(lambda: any((one / "result.json").exists() for one in set(folder.iterdir()) - before))
+    assert asked(world, run_id)["pattern"] == ""
