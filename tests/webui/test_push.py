@@ -188,4 +188,7 @@ def test_a_run_is_trained_in_the_cloud(
     page.get_by_role("option", name="t4-small").click()
     page.locator("#cloud-start").click()
     expect(page.locator("#cloud-status")).to_contain_text("Trained for about $0.01")
-    assert hub.repository("ada/tuned").files()["trained/adapter_model.safetensors"] == b"rows"
+    expect(page.locator("#cloud-status")).to_contain_text("Here it is the run")
+    assert "trained/adapter_model.safetensors" in hub.repository("ada/tuned").files()
+    page.locator("#tab-runs-button").click()
+    expect(page.locator("#tab-runs")).to_contain_text("from the cloud")
