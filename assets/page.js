@@ -6,6 +6,14 @@ window.tunesmith = window.tunesmith || {};
 tunesmith._ = (template, values = {}) =>
   (window.tunesmithTexts?.[template] ?? template).replace(/\{(\w+)\}/g, (_all, name) => values[name]);
 
+// What the page begins with, which the server has put into it (webui/data/tab.py). The welcome is
+// drawn with it, or not: until Data's first answer shows or hides it.
+tunesmith.first = JSON.parse(document.querySelector("#first")?.textContent ?? "{}");
+document.documentElement.toggleAttribute("data-begun", tunesmith.first.begun !== false);
+tunesmith.begin = (name, props) => {
+  if (name in tunesmith.first && !props.value) props.value = tunesmith.first[name];
+};
+
 // The page is another one in another language; what is shown stands in its address.
 tunesmith.setLanguage = (code) => {
   const path = window.location.pathname.replace(/[^/]*$/, "");
@@ -68,13 +76,21 @@ tunesmith.setLanguage = (code) => {
   const open = (name) => (hearers[name] ? hearers[name]("select") : missed.add(name));
   tunesmith.tick = (name) => hearers[name]?.("tick");
   let drawn = "";
-  tunesmith.drawn = (tab) => { drawn = tab; };
+  tunesmith.drawn = (tab) => {
+    drawn = tab;
+    if (tab === "data") document.documentElement.removeAttribute("data-begun");
+  };
   tunesmith.ticking = () => (drawn && drawn === selected("#tabs") ? drawn : "");
+  const soon = (done) => {
+    requestAnimationFrame(() => setTimeout(done));
+    setTimeout(done, 100);  // a page that is not seen has no frames
+  };
   let place = "", visit = 0, asked = 0, started = false;
   tunesmith.shown = async (run, dataset, version, lens) => {
     const mine = ++asked;
     // Of several events that come together the last one sees all; when the page opens, none comes.
-    await new Promise((done) => setTimeout(done, place ? 20 : 0));
+    // What the page begins with is drawn before it asks.
+    await new Promise((done) => (place ? setTimeout(done, 20) : soon(done)));
     if (mine !== asked || !started) return;
     const tab = selected("#tabs"), part = tab === "data" ? selected("#parts") : undefined;
     if (`${tab} ${part}` !== place) visit += 1;
@@ -138,7 +154,7 @@ tunesmith.setLanguage = (code) => {
     tell(failed > 1);
     setTimeout(ask, SECOND);
   }
-  ask();
+  setTimeout(ask, SECOND);
 })();
 
 // Outside https and localhost a browser has no clipboard for scripts: the text stays selectable.

@@ -207,6 +207,7 @@ def serve(
             root_path=root_path,
             workspace=workspace,
             pulse=partial(_looked_at, once, Pulse(app.store)),
+            first=partial(data.first_look, app),
         )
         token = "" if auth else secret
         app.scheduler.served_at(address, token)

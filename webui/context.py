@@ -300,6 +300,11 @@ def unseen(value: Any, script: str | None = None) -> gr.HTML:
     )
 
 
+def begun(name: str, **how: Any) -> gr.HTML:
+    """Shows what the page begins with under this name, until its first event has been answered."""
+    return gr.HTML(js_on_load=f"tunesmith.begin('{name}', props);", apply_default_css=False, **how)
+
+
 def version_of(app: App, dataset: str) -> str:
     """The value of `shared.version`, which tells the other parts of the page which rows there are
     now."""

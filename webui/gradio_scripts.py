@@ -8,15 +8,18 @@ and a component that is drawn by then runs its script without ours.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+import anyio.to_thread
 import brotli
 import gradio as gr
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers, MutableHeaders, QueryParams
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import Request
 from starlette.responses import FileResponse, Response
@@ -103,9 +106,9 @@ def mended(name: str) -> bytes | None:
 def _packed(name: str) -> tuple[bytes, bytes] | None:
     """A script or style of Gradio's frontend as it goes out, and compressed."""
     path = ASSETS / name
-    if path.suffix not in _KINDS or not path.is_file():
+    if name not in _STYLES and (path.suffix not in _KINDS or not path.is_file()):
         return None
-    content = mended(name) or path.read_bytes()
+    content = _STYLES.get(name) or mended(name) or path.read_bytes()
     return content, brotli.compress(content, quality=5)
 
 
@@ -127,8 +130,21 @@ async def asset(request: Request) -> Response:
     return Response(content, media_type=_KINDS[Path(name).suffix], headers=headers)
 
 
-# As Gradio asks for it: what was fetched in another way is fetched twice.
-_LINKS = {"js": 'rel="modulepreload"', "css": 'rel="preload" as="style" crossorigin'}
+@cache
+def _together(names: tuple[str, ...]) -> str:
+    """The file that is these styles, which `asset` knows from then on."""
+    text = "\n".join((ASSETS / name).read_text("utf-8") for name in names)
+    name = f"{hashlib.sha256(text.encode()).hexdigest()[:12]}.css"
+    _STYLES[name] = text.encode()
+    return name
+
+
+_STYLES: dict[str, bytes] = {}
+# As Gradio asks for it: what was fetched in another way is fetched twice. A style that is there
+# already it does not ask for; one that is switched off is not fetched.
+_SCRIPT = '<link rel="modulepreload" href="assets/{}">'
+_STYLE = '<link rel="stylesheet" href="assets/{}">'
+_OFF = '<link rel="stylesheet" disabled href="assets/{}">'
 
 
 def _listed(beginning: str) -> tuple[str, list[str]]:
@@ -144,7 +160,7 @@ def _listed(beginning: str) -> tuple[str, list[str]]:
 def announced(page: gr.Blocks) -> str:
     """Links that have the browser fetch at once what the page consists of: what Gradio begins with,
     and its components, save those that are hidden. Gradio asks for it when its own script has begun
-    and has read the page."""
+    and has read the page. Their styles, more than forty files, are one."""
     core, files = _listed("core-")
     needed: set[int] = set()
     shown = [block for block in page.blocks.values() if block.visible is not False]
@@ -155,10 +171,11 @@ def announced(page: gr.Blocks) -> str:
     if begins:
         begins += [one for one in _listed(begins[0])[1] if not one.startswith("Login-")]
     names = [files[place] for place in sorted(needed) if place < len(files)]
-    return "".join(
-        f'<link {_LINKS[one.rpartition(".")[2]]} href="assets/{one}">'
-        for one in dict.fromkeys([*begins, *names])
-    )
+    all_of_them = dict.fromkeys([*begins, *names])
+    # The first one is asked for in Gradio's page itself.
+    styles = [one for one in all_of_them if re.fullmatch(r"(?!index-).*\.css", one)]
+    links = [_SCRIPT.format(one) for one in all_of_them if one.endswith(".js")]
+    return "".join([_STYLE.format(_together(tuple(styles))), *links, *map(_OFF.format, styles)])
 
 
 _KEPT_PAGES = 16
@@ -190,13 +207,20 @@ _AS_JSON = (
 
 class GradioScripts:
     """Middleware inside Gradio's own, with what stands first and last in each page's head, and last
-    in its body. Gradio makes the page anew for everybody, which takes a twentieth of a second, and
-    compresses what has a file's ending, which the page has not: it is kept, at an eighth of its
-    size."""
+    in its body; `first` gives what the page that is asked for with a query begins with. Gradio
+    makes the page anew for everybody, which takes a twentieth of a second, and compresses what has
+    a file's ending, which the page has not: it is kept, at an eighth of its size."""
 
-    def __init__(self, app: ASGIApp, head: str = "", last: str = "", foot: str = "") -> None:
-        self.app, self.head, self.last = app, f"<head>{head}".encode(), f"{last}</head>".encode()
-        self.foot = f"{foot}</body>".encode()
+    def __init__(
+        self,
+        app: ASGIApp,
+        head: str = "",
+        last: str = "",
+        foot: str = "",
+        first: Callable[[Mapping[str, str]], str] = lambda query: "",
+    ) -> None:
+        self.app, self.head, self.last = app, f"<head>{head}", f"{last}</head>".encode()
+        self.foot, self.first = f"{foot}</body>".encode(), first
         self.page = GZipMiddleware(self._with_head, compresslevel=4)
         self.kept: dict[tuple[str, ...], list[Message]] = {}
 
@@ -206,6 +230,9 @@ class GradioScripts:
         if about is None:
             await answer(scope, receive, send)
             return
+        query = QueryParams(scope["query_string"])
+        first = await anyio.to_thread.run_sync(self.first, query)
+        scope, about = {**scope, "tunesmith.first": first}, (*about, first)
         sent: list[Message] = self.kept.get(about, [])
         if not sent:
 
@@ -233,7 +260,8 @@ class GradioScripts:
             elif start is not None:
                 first, start = start, None
                 body = _PARSED.sub(_AS_JSON, message["body"])
-                body = body.replace(b"<head>", self.head, 1)
+                head = f"{self.head}{scope.get('tunesmith.first', '')}".encode()
+                body = body.replace(b"<head>", head, 1)
                 body = body.replace(b"</head>", self.last, 1).replace(b"</body>", self.foot, 1)
                 if not message.get("more_body"):
                     MutableHeaders(scope=first)["content-length"] = str(len(body))

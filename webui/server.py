@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 import webbrowser
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,6 +20,7 @@ from urllib.parse import quote
 import gradio as gr
 import uvicorn
 from fastapi import FastAPI
+from markupsafe import Markup
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.gzip import GZipMiddleware
@@ -87,13 +88,14 @@ def launch(
     root_path: str | None = None,
     workspace: Workspace | None = None,
     pulse: Callable[[], str] = str,
+    first: Callable[[Mapping[str, str]], Mapping[str, Any]] = lambda query: {},
 ) -> str:
     """Starts serving in the background, on the first free port from `first_port` on, and returns
     the page's local address. `make` builds the page in the language in use.
 
     Whoever comes has to pass the gate: `hosts` and `key`. The page links to the exports of
-    `workspace`, and looks anew when `pulse` gives another text. Raises SetupError when no port is
-    free.
+    `workspace`, looks anew when `pulse` gives another text, and begins with what `first` has for
+    its address's query. Raises SetupError when no port is free.
     """
     place = listening(host, first_port)
     port = place.getsockname()[1]
@@ -101,7 +103,8 @@ def launch(
 
     def served() -> FastAPI:
         app = FastAPI(openapi_url=None, routes=own_routes(root, workspace, pulse))
-        _mount(app, make(), server_name=host, server_port=port, root_path=root)
+        begins = partial(_begins, first)
+        _mount(app, make(), begins, server_name=host, server_port=port, root_path=root)
         return app
 
     # No line for each request: the address that is opened first has the token in it.
@@ -118,9 +121,15 @@ def launch(
     return f"http://{shown}:{port}/"
 
 
-def _mount(app: FastAPI, page: gr.Blocks, **where: Any) -> None:
+def _begins(first: Callable[[Mapping[str, str]], Mapping[str, Any]], query: Any) -> Markup:
+    return html.theme.first(first(query))
+
+
+def _mount(
+    app: FastAPI, page: gr.Blocks, begins: Callable[[Mapping[str, str]], str], **where: Any
+) -> None:
     """Puts Gradio's page into `app`, below what is ours."""
-    ours = (theme.head(), announced(page), theme.foot())
+    ours = (theme.head(), announced(page), theme.foot(), begins)
     gr.mount_gradio_app(
         app,
         page,

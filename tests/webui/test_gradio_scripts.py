@@ -54,7 +54,7 @@ APP = Starlette(
         Route("/data", data),
         Route("/assets/{name}", asset),
     ],
-    middleware=[Middleware(GradioScripts, HEAD)],
+    middleware=[Middleware(GradioScripts, HEAD, first=lambda query: query.get("words", ""))],
 )
 
 
@@ -122,6 +122,15 @@ def test_the_page_is_made_once_for_each_address_that_it_is_asked_at() -> None:
     assert 0 < len(kept) <= 16
 
 
+def test_a_page_begins_with_what_belongs_to_its_address() -> None:
+    made.clear()
+    client = TestClient(APP)
+    for words in ("one", "two", "one", ""):
+        text = client.get(f"/?words={words}", headers={"host": "begins"}).text
+        assert text.startswith(f"<html><head>{HEAD}{words}<title>T</title>")
+    assert len(made) == 3
+
+
 def test_what_is_no_page_goes_out_without_our_scripts() -> None:
     assert TestClient(APP).get("/data").json() == {"<head>": WORDS}
 
@@ -133,8 +142,18 @@ def test_what_a_component_consists_of_is_announced(made: type[gr.blocks.Block]) 
         pass
     with gr.Blocks(analytics_enabled=False) as with_it:
         made()
-    files = [set(re.findall(r'href="assets/([^"]+)"', announced(one))) for one in (bare, with_it)]
+    told = [announced(one) for one in (bare, with_it)]
+    listed = r'(?:modulepreload"|disabled) href="assets/([^"]+)"'
+    files = [set(re.findall(listed, one)) for one in told]
     assert files[0] < files[1] and all((ASSETS / name).is_file() for name in files[1])
+    together = [re.findall(r'"stylesheet" href="assets/([^"]+)"', one) for one in told]
+    for names, links in zip(files, together, strict=True):
+        styles = TestClient(APP).get(f"/assets/{links[0]}")
+        assert styles.headers["content-type"].startswith("text/css")
+        for name in names:
+            assert name.endswith(".js") or (ASSETS / name).read_text("utf-8") in styles.text
+            # It would be looked for in another place.
+            assert name.endswith(".js") or "url(" not in (ASSETS / name).read_text("utf-8")
 
 
 @pytest.mark.e2e
@@ -148,12 +167,13 @@ def test_nothing_that_is_announced_is_fetched_twice(
     page.goto(served.address)
     expect(page.locator("#rows .row-card").first).to_be_visible()
     files = [url.rpartition("/")[2] for url in asked if "/assets/" in url]
-    assert len(files) > 50 and len(files) == len(set(files))
+    assert len(files) > 40 and len(files) == len(set(files))
     listed = page.evaluate(
-        "[...document.querySelectorAll('link[rel=modulepreload], link[rel=preload]')]"
-        ".map((one) => one.href.split('/').pop())"
+        "[...document.querySelectorAll('link[rel=modulepreload], link[rel=stylesheet]')]"
+        ".filter((one) => !one.disabled).map((one) => one.href.split('/').pop())"
     )
     assert set(files) - set(listed) == set()
+    assert sum(name.endswith(".css") for name in files) == 2  # Gradio's first one, and all others
 
 
 @pytest.mark.e2e

@@ -24,6 +24,7 @@ from webui.app import build
 from webui.background import Newest
 from webui.context import App, stamp
 from webui.data import rows
+from webui.data import tab as data
 from webui.data.rows import AS_ROWS, PAGE, RowsView
 
 ROWS = 20
@@ -115,6 +116,42 @@ def test_a_number_that_no_row_has_goes_to_the_nearest(
     first = ROWS if number == 10_000 else 1
     assert view.go(given)[view.row] == first
     assert view.turn(given, -PAGE)[view.rows]
+
+
+def test_a_click_on_what_the_page_began_with_is_not_undone_by_its_first_answer(
+    view: RowsView, asked: dict[Any, Any]
+) -> None:
+    """The rows are drawn before the page has asked for any."""
+    after = gr.EventData(view.after, {})
+    turned = view.act(asked, after)
+    assert "Rows 4 to 6" in shown(view, turned)
+    assert view.open(asked) == {view.rows: gr.skip()}
+    assert "Rows 7 to 9" in shown(view, view.act(asked, after))
+
+
+def test_the_page_begins_with_what_its_first_answer_shows(
+    app: App, page: gr.Blocks, view: RowsView, asked: dict[Any, Any]
+) -> None:
+    dataset = asked[view.shared.dataset]
+    told = {"dataset": dataset}
+    look = data.first_look(app, told)
+    answer = view.open(asked)
+    assert (look["rows"], look["place"]) == (answer[view.rows], answer[view.place])
+    assert "this is text 0" in look["rows"] and not look["begun"]
+    frame = owner(page, "_Data")
+    answers = frame.open(dataset, asked[view.shared.lens], Newest())
+    assert look["about"] in answers
+    for other in ({**told, "tab": "train"}, {"tab": "nowhere"}):
+        assert data.first_look(app, other) == {}
+    for missing in ("../texts", "nobody", "<script>"):
+        assert data.first_look(app, {"dataset": missing}) == {"begun": False}
+
+
+def test_the_page_does_not_begin_with_rows_that_are_long(
+    app: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rows, "MOST_AT_FIRST", 100)
+    assert {*data.first_look(app, {"dataset": "texts"})} == {"begun", "numbers", "about"}
 
 
 def test_two_quick_clicks_turn_two_pages(view: RowsView, asked: dict[Any, Any]) -> None:

@@ -6,10 +6,11 @@ import json
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from threading import Event
 
 import psutil
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from core.data.prepare import import_dataset
 from core.jobs.job import Job
@@ -85,6 +86,32 @@ def test_the_address_shows_the_same_run_again(
     expect(page).to_have_url(re.compile(f"tab=runs&run={run}"))
     page.reload()
     expect(page.locator("#tab-runs")).to_be_visible()
+
+
+def test_rows_are_drawn_before_the_page_has_asked_for_any(served: Served, page: Page) -> None:
+    """Whoever opens the page sees them with it, and can go on at once."""
+    visit(page, served)
+    expect(page.locator("#tab-data")).to_contain_text(DRAWN["data"])
+    asked: list[Route] = []
+    answered = Event()
+
+    def hold(route: Route) -> None:
+        route.continue_() if answered.is_set() else asked.append(route)
+
+    page.route("**/queue/join*", hold)
+    visit(page, served)
+    expect(page.locator("#rows .row-card")).to_have_count(3)
+    expect(page.locator("#tab-data")).to_contain_text(DRAWN["data"])
+    expect(page.locator("#tab-data .strip").first).to_contain_text("240")
+    expect(page.locator(".welcome")).to_be_hidden()  # there are runs
+    until(lambda: asked)
+    page.locator("#rows-after").click()
+    answered.set()
+    for route in asked:
+        route.continue_()
+    expect(page.locator("#rows-where")).to_contain_text("Rows 4 to 6 of 240")
+    expect(page.locator("html")).not_to_have_attribute("data-begun", "")
+    expect(page.locator("#rows-where")).to_contain_text("Rows 4 to 6 of 240")
 
 
 def test_a_run_that_is_not_there_is_no_error(served: Served, page: Page) -> None:

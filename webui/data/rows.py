@@ -23,7 +23,7 @@ from core.tokens.lens import Lens
 from webui import messages
 from webui.background import Newest
 from webui.choice import Radio
-from webui.context import CHOICE, HIDDEN, App, Shared, of_trigger, version_of
+from webui.context import CHOICE, HIDDEN, App, Shared, begun, of_trigger, version_of
 from webui.data import row_cards
 from webui.data import row_cards as token_view
 from webui.html import html
@@ -40,6 +40,8 @@ SOON = 1.0
 # A search tells how far it is so often, in seconds, and ends with so many rows.
 TELL_EVERY = 0.5
 MOST_FOUND = 1000
+# The page does not begin with rows of more characters: they would be sent twice.
+MOST_AT_FIRST = 100_000
 
 Updates = dict[Component, Any]
 
@@ -123,7 +125,7 @@ class RowsView:
             )
         self.templates = TemplateChoice(app, shared)
         self._build_place()
-        self.rows = gr.HTML(elem_id="rows", apply_default_css=False)
+        self.rows = begun("rows", elem_id="rows")
         self.model = ModelFetch(app, shared)
         self.where = gr.State(Where())
         self.late = gr.Textbox(**HIDDEN, label="What the worker was asked late")
@@ -162,7 +164,7 @@ class RowsView:
                 min_width=110,
                 elem_id="go-to-row",
             )
-            self.place = gr.HTML(apply_default_css=False, elem_id="rows-where")
+            self.place = begun("place", elem_id="rows-where")
             self.everything = gr.Button(_("Show all rows"), visible=False, scale=0, min_width=120)
 
     # -- handlers
@@ -172,18 +174,20 @@ class RowsView:
         a look at another tab, stays where it was left; as tokens they may be others now."""
         look = self._asked(data)
         where, before = look.where, (look.where.version, look.where.lens)
-        version = version_of(self.app, look.dataset) or look.dataset
-        where.version, where.lens = version, data[self.shared.lens]
+        where.version, where.lens = self._version(look), data[self.shared.lens]
         as_tokens = look.how == AS_TOKENS
         lists = self.templates.follow(where.lens) if as_tokens else {}
-        if version == before[0]:
+        if where.version == before[0]:
             others = as_tokens and where.lens != before[1]
             return lists | (self._shown(look, moved=False) if others else self._nothing_new)
         where.move(0)
         return lists | (self._shown(look) if look.dataset else {self.rows: ""})
 
     def act(self, data: dict[Component, Any], event: gr.EventData) -> Updates:
-        """One of the controls above the rows."""
+        """One of the controls above the rows, perhaps of those that the page began with."""
+        look = self._asked(data)
+        if not look.where.version:
+            look.where.version, look.where.lens = self._version(look), data[self.shared.lens]
         acts = {
             self.part: self.choose_part,
             self.row: self.go,
@@ -271,6 +275,9 @@ class RowsView:
             lens=Lens.read(data[self.shared.lens]),
             draft=data[self.templates.draft],
         )
+
+    def _version(self, look: _Look) -> str:
+        return version_of(self.app, look.dataset) or look.dataset
 
     def _info(self, look: _Look) -> DatasetInfo:
         return load_dataset_info(self.app.workspace, look.dataset)
@@ -383,6 +390,17 @@ class RowsView:
         self.everything.click(
             self.leave_search, inputs, {*outputs, self.words}, cancels=[finding], **each
         )
+
+
+def first_look(info: DatasetInfo) -> dict[str, str]:
+    """The first rows and where they are, by the parts of the page that show them."""
+    look = _Look(info.id, "train", AS_ROWS, "", Lens.read(""), "", Where())
+    places = look.places(info)
+    found = list(rows_at(info.rows_path(look.part), places).values())
+    drawn = row_cards.rows(found, places) if places else _nothing(look)
+    if len(drawn) > MOST_AT_FIRST:
+        return {}
+    return {"rows": drawn, "place": _place(look, places, look.total(info))}
 
 
 def _parts(info: DatasetInfo, chosen: str) -> Any:

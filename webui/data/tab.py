@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from concurrent.futures import wait
+from contextlib import suppress
 from typing import Any
 
 import gradio as gr
 from markupsafe import Markup
 
-from core.data.record import SAMPLE_ID, DatasetInfo
+from core.data.record import SAMPLE_ID, DatasetInfo, read_record
 from core.data.registry import list_datasets, load_dataset_info
 from core.data.steps.labels import about_alike
 from core.data.turn_keys import unused_text
@@ -23,7 +24,8 @@ from core.tokens.lens import Lens
 from webui import messages
 from webui.background import Newest
 from webui.choice import Dropdown
-from webui.context import CHOICE, DATA_PARTS, QUIET, App, Shared, stamp
+from webui.context import CHOICE, DATA_PARTS, QUIET, App, Shared, begun, stamp
+from webui.data import rows
 from webui.data.drafts import Desk, DraftsView
 from webui.data.import_form import ImportForm
 from webui.data.import_sources import dropped, line_of
@@ -49,10 +51,23 @@ def build(app: App, shared: Shared) -> None:
     _Data(app, shared).wire()
 
 
+def first_look(app: App, query: Mapping[str, str]) -> dict[str, Any]:
+    """What Data shows when the page is opened, by the parts of the page that show it: a browser has
+    drawn it before it could have asked. Nothing of another tab, or of what cannot be opened."""
+    if query.get("tab", "data") != "data":
+        return {}
+    look: dict[str, Any] = {"begun": bool(app.store.list(kind="train"))}
+    with suppress(TunesmithError, OSError):  # whoever asks for it is told why
+        info = read_record(app.workspace.dataset(query.get("dataset") or SAMPLE_ID))
+        look |= {"numbers": numbers_html(info, None, True), "about": about_html(info)}
+        look |= rows.first_look(info)
+    return look
+
+
 class _Data:
     def __init__(self, app: App, shared: Shared) -> None:
         self.app, self.shared = app, shared
-        with gr.Row(visible=False, elem_classes="welcome") as self.welcome:
+        with gr.Row(elem_classes="welcome") as self.welcome:
             gr.HTML(html.data_tab.first_steps(), apply_default_css=False)
             sample = gr.Button(_("Start the sample run"), variant="primary", scale=0, min_width=200)
             shared.sample_buttons.append(sample)
@@ -60,8 +75,8 @@ class _Data:
         with gr.Row(elem_classes="toolbar"):
             self.choice = Dropdown([], label=_("Data set"), scale=3, min_width=240)
             self.train = gr.Button(_("Train on this data"), scale=0, min_width=160)
-        self.numbers = gr.HTML(elem_classes="strip", apply_default_css=False)
-        self.about = gr.HTML(apply_default_css=False)
+        self.numbers = begun("numbers", elem_classes="strip")
+        self.about = begun("about")
         self.counted = gr.State("")
         self.newest = gr.State(Newest())
         self.views: dict[str, Any] = {}
