@@ -90,7 +90,8 @@ tunesmith.setLanguage = (code) => {
     const mine = ++asked;
     // Of several events that come together the last one sees all; when the page opens, none comes.
     // What the page begins with is drawn before it asks.
-    await new Promise((done) => (place ? setTimeout(done, 20) : soon(done)));
+    const first = !place && "rows" in tunesmith.first;
+    await new Promise((done) => (first ? soon(done) : setTimeout(done, place ? 20 : 0)));
     if (mine !== asked || !started) return;
     const tab = selected("#tabs"), part = tab === "data" ? selected("#parts") : undefined;
     if (`${tab} ${part}` !== place) visit += 1;
@@ -106,6 +107,12 @@ tunesmith.setLanguage = (code) => {
     }
     tunesmith.setUrl({ run, dataset, tab });
   };
+
+  // At once, before a tab is drawn: who loads the page again in that moment means this one.
+  document.addEventListener("click", ({ target }) => {
+    const tab = target.closest?.('#tabs > .tab-wrapper [role="tab"]')?.dataset.tabId;
+    if (tab) tunesmith.setUrl({ tab });
+  });
 
   // The values of the hidden boxes for run and data set, and the tab to open.
   tunesmith.selectionFromUrl = () => {

@@ -60,7 +60,7 @@ def test_a_session_begins_without_a_copy_of_all_components() -> None:
     with gr.Blocks(analytics_enabled=False) as page:
         gr.State("kept")
         gr.Textbox("said")
-    server._mount(FastAPI(), page)
+    server._mount(FastAPI(), page, lambda query: "")
     assert len(SessionState(page).config_values) > 1
     session = page.state_holder["a session"]
     assert session.config_values == {}
