@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import os
 import secrets
+import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -27,7 +29,7 @@ from core.jobs.queue import stop_job
 from core.jobs.store import Store
 from core.jobs.worker import DEVICE_VARIABLE
 from core.rules import parse_config
-from core.runs.cluster import place_in_cluster
+from core.runs.cluster import nobody_answers, place_in_cluster
 from core.runs.resume import resume_run
 from core.runs.submit import submit_run
 from core.worker.training.launcher import reports
@@ -57,13 +59,14 @@ ENVIRONMENT = {
 
 
 class Nodes:
-    """A cluster of two nodes, of which the second can be taken away."""
+    """A cluster of two nodes, of which the second can be taken away, and the head begun anew."""
 
-    def __init__(self) -> None:
+    def __init__(self, **environment: str) -> None:
         self.host = subprocess.Popen(
             [sys.executable, str(ROOT / "tests/training/cluster_host.py")],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            env={**os.environ, **environment},
             text=True,
         )
         self.address = self._said()
@@ -72,12 +75,16 @@ class Nodes:
         assert self.host.stdout is not None
         return self.host.stdout.readline().strip()
 
-    def kill_second(self) -> str:
-        """Its id."""
+    def tell(self, word: str) -> str:
+        """What the program answers."""
         assert self.host.stdin is not None
-        self.host.stdin.write("kill\n")
+        self.host.stdin.write(f"{word}\n")
         self.host.stdin.flush()
         return self._said()
+
+    def kill_second(self) -> str:
+        """Its id."""
+        return self.tell("kill")
 
     def end(self) -> None:
         """Nothing of it may be left."""
@@ -97,6 +104,24 @@ def nodes() -> Iterator[Nodes]:
         yield found
         found.end()
         context(LIGHT).close()
+
+
+@pytest.fixture
+def kept_nodes(nodes: Nodes, tmp_path: Path) -> Iterator[Nodes]:
+    """Another cluster, whose head keeps what it knows in Redis."""
+    program = shutil.which("redis-server")
+    if not program:
+        pytest.skip("redis-server is not installed")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    words = ["--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(tmp_path)]
+    with subprocess.Popen([program, *words], stdout=subprocess.DEVNULL) as redis:
+        until(lambda: not nobody_answers(f"127.0.0.1:{port}"))
+        found = Nodes(RAY_REDIS_ADDRESS=f"127.0.0.1:{port}")
+        yield found
+        found.end()
+        redis.terminate()
 
 
 @pytest.fixture
@@ -259,6 +284,29 @@ def test_a_run_is_not_given_up_while_the_cluster_does_not_answer(
     stop_job(bench.workspace, bench.store, job.id)
     bench.wait_state(job, "stopped")
     until(lambda: not at_work(bench, job))
+
+
+@pytest.mark.slow
+def test_runs_outlive_a_restart_of_the_head(bench: Bench, kept_nodes: Nodes) -> None:
+    """What follows one goes on, or is killed with it and finds the run by its name."""
+    watched, found = add(bench, kept_nodes), add(bench, kept_nodes)
+    begin(bench)
+    for job in (watched, found):
+        bench.allow(job, 1)
+        bench.wait_step(job, 1)
+    followers = {job.id: bench.store.get(job.id).pid for job in (watched, found)}
+    processes = at_work(bench, found)
+    assert kept_nodes.tell("restart") == kept_nodes.address
+    os.kill(followers[found.id] or 0, signal.SIGKILL)
+    until(lambda: bench.store.get(found.id).pid not in (None, followers[found.id]))
+    assert at_work(bench, found) == processes
+    after = add(bench, kept_nodes)
+    bench.allow(after, 2)
+    bench.wait_state(after, "finished")
+    assert bench.store.get(watched.id).pid == followers[watched.id]
+    for job in (watched, found):
+        bench.allow(job, 2)
+        assert bench.wait_state(job, "finished").step == 2
 
 
 def test_what_the_cluster_cannot_do_is_said_at_once(bench: Bench, nodes: Nodes) -> None:
