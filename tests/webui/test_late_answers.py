@@ -147,6 +147,16 @@ def test_the_page_begins_with_what_its_first_answer_shows(
         assert data.first_look(app, {"dataset": missing}) == {"begun": False}
 
 
+def test_the_page_is_there_whatever_the_rows_are(app: App) -> None:
+    """Else nobody could choose other ones."""
+    path = app.workspace.root / "torn.jsonl"
+    path.write_text('{"text": "this is text"}\n' * 20)
+    torn = import_dataset(app.workspace, [path], name="torn", eval_fraction=0.0)
+    torn.rows_path("train").write_bytes(b"no rows")
+    look = data.first_look(app, {"dataset": "torn"})
+    assert {*look} == {"begun", "numbers", "about"}
+
+
 def test_the_page_does_not_begin_with_rows_that_are_long(
     app: App, monkeypatch: pytest.MonkeyPatch
 ) -> None:

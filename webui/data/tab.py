@@ -6,9 +6,9 @@ at a time. Each part is a class of its own with components, handlers and wiring.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from concurrent.futures import wait
-from contextlib import suppress
 from typing import Any
 
 import gradio as gr
@@ -36,6 +36,7 @@ from webui.data.statistics import StatisticsView
 from webui.html import html
 from webui.tokens import count_tokens, finished
 
+log = logging.getLogger(__name__)
 # The first count waits for its worker process, in seconds.
 PATIENCE = 120
 _PARTS = {
@@ -56,11 +57,16 @@ def first_look(app: App, query: Mapping[str, str]) -> dict[str, Any]:
     drawn it before it could have asked. Nothing of another tab, or of what cannot be opened."""
     if query.get("tab", "data") != "data":
         return {}
-    look: dict[str, Any] = {"begun": bool(app.store.list(kind="train"))}
-    with suppress(TunesmithError, OSError):  # whoever asks for it is told why
+    look: dict[str, Any] = {}
+    try:
+        look |= {"begun": bool(app.store.list(kind="train"))}
         info = read_record(app.workspace.dataset(query.get("dataset") or SAMPLE_ID))
         look |= {"numbers": numbers_html(info, None, True), "about": about_html(info)}
         look |= rows.first_look(info)
+    except (TunesmithError, OSError):
+        pass  # whoever asks for it is told why
+    except Exception:
+        log.exception("the page begins without rows")
     return look
 
 
