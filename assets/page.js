@@ -93,6 +93,7 @@ tunesmith.setLanguage = (code) => {
     const first = !place && "rows" in tunesmith.first;
     await new Promise((done) => (first ? soon(done) : setTimeout(done, place ? 20 : 0)));
     if (mine !== asked || !started) return;
+    document.documentElement.removeAttribute("data-opening");
     const tab = selected("#tabs"), part = tab === "data" ? selected("#parts") : undefined;
     if (`${tab} ${part}` !== place) visit += 1;
     place = `${tab} ${part}`;
@@ -113,6 +114,10 @@ tunesmith.setLanguage = (code) => {
     const tab = target.closest?.('#tabs > .tab-wrapper [role="tab"]')?.dataset.tabId;
     if (tab) tunesmith.setUrl({ tab });
   });
+
+  // Gradio draws the first tab before it can open another.
+  const wanted = new URL(window.location.href).searchParams.get("tab");
+  document.documentElement.toggleAttribute("data-opening", Boolean(wanted && wanted !== "data"));
 
   // The values of the hidden boxes for run and data set, and the tab to open.
   tunesmith.selectionFromUrl = () => {

@@ -114,6 +114,24 @@ def test_rows_are_drawn_before_the_page_has_asked_for_any(served: Served, page: 
     expect(page.locator("#rows-where")).to_contain_text("Rows 4 to 6 of 240")
 
 
+def test_no_other_tab_is_seen_before_the_one_that_the_address_names(
+    served: Served, page: Page
+) -> None:
+    page.add_init_script("""
+      window.seen = new Set();
+      const look = () => {
+        for (const one of document.querySelectorAll("#tabs > .tabitem"))
+          if (one.checkVisibility({visibilityProperty: true})) window.seen.add(one.id);
+        requestAnimationFrame(look);
+      };
+      look();
+    """)
+    for name, text in (("configure", DRAWN["configure"]), ("data", DRAWN["data"])):
+        page.goto(f"{served.address}/?tab={name}")
+        expect(page.locator(f"#tab-{name}")).to_contain_text(text)
+        assert page.evaluate("[...window.seen]") == [f"tab-{name}"]
+
+
 def test_a_run_that_is_not_there_is_no_error(served: Served, page: Page) -> None:
     visit(page, served, "?tab=train&run=../../etc/passwd&dataset=%3Cscript%3E")
     expect(page.locator("#run .headline")).to_be_visible()
