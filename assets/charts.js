@@ -129,7 +129,7 @@ window.tunesmith = window.tunesmith || {};
     for (const axis of [shape.xaxis, shape.yaxis]) {
       Object.assign(axis, { showticklabels: false, range: [0, 1], type: "linear" });
     }
-    const text = small ? "" : _("Nothing to draw yet");
+    const text = small ? "" : _("Nothing to draw");
     const place = { x: 0.5, y: 0.5, xref: "paper", yref: "paper", showarrow: false };
     return { ...shape, uirevision: "waiting", annotations: [{ text, ...place }] };
   }

@@ -77,6 +77,10 @@ def test_gradio_still_has_the_fault_and_it_is_served_without(name: str) -> None:
     assert not re.search(FAULTS[name].is_there, served.text) or name.startswith("what sets nothing")
     assert served.text != text and served.content == mended(file)
     assert served.headers["cache-control"] == "no-cache"
+    had = {"if-none-match": served.headers["etag"]}
+    again = TestClient(APP).get(f"/assets/{file}", headers=had)
+    assert (again.status_code, again.content) == (304, b"")
+    assert TestClient(APP).get(f"/assets/{file}", headers={"if-none-match": '"x"'}).content
 
 
 @pytest.mark.parametrize("ending", [".js", ".css"])
