@@ -86,7 +86,7 @@ class Slow:
         return READ(*given)
 
 
-READ = rowfile.rows_at
+READ, VERSION = rowfile.rows_at, rows.version_of
 
 
 def test_a_click_is_not_undone_by_an_answer_that_was_asked_for_before(
@@ -127,6 +127,51 @@ def test_a_click_on_what_the_page_began_with_is_not_undone_by_its_first_answer(
     assert "Rows 4 to 6" in shown(view, turned)
     assert view.open(asked) == {view.rows: gr.skip()}
     assert "Rows 7 to 9" in shown(view, view.act(asked, after))
+
+
+def test_a_click_while_the_first_answer_is_made_is_not_undone_by_it(
+    view: RowsView, asked: dict[Any, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The answer was asked for first, and is made at the same time."""
+    slow = Slow()
+    monkeypatch.setattr(rows, "rows_at", slow)
+    late: list[dict[Any, Any]] = []
+    thread = threading.Thread(target=lambda: late.append(view.open(asked)))
+    thread.start()
+    assert slow.reading.wait(LIMIT)
+    turned = view.act(asked, gr.EventData(view.after, {}))
+    slow.go_on.set()
+    thread.join(LIMIT)
+    assert "Rows 4 to 6" in shown(view, turned)
+    assert late == [{view.rows: gr.skip()}]
+
+
+@pytest.mark.parametrize("slow_one", ["open", "act"])
+def test_whichever_of_the_two_is_slower_to_begin(
+    view: RowsView, asked: dict[Any, Any], monkeypatch: pytest.MonkeyPatch, slow_one: str
+) -> None:
+    """Both look for the version of the rows first, which reads a file."""
+    reading, go_on = threading.Event(), threading.Event()
+    late: list[dict[Any, Any]] = []
+    after = gr.EventData(view.after, {})
+    acts = {"open": lambda: view.open(asked), "act": lambda: view.act(asked, after)}
+
+    def version_of(*given: Any) -> str:
+        if threading.current_thread() is thread:
+            reading.set()
+            assert go_on.wait(LIMIT)
+        return VERSION(*given)
+
+    monkeypatch.setattr(rows, "version_of", version_of)
+    thread = threading.Thread(target=lambda: late.append(acts[slow_one]()))
+    thread.start()
+    assert reading.wait(LIMIT)
+    other = acts["act" if slow_one == "open" else "open"]()
+    go_on.set()
+    thread.join(LIMIT)
+    opened, turned = (late[0], other) if slow_one == "open" else (other, late[0])
+    assert "Rows 4 to 6" in shown(view, turned)
+    assert "Rows 4 to 6" not in shown(view, opened)
 
 
 def test_the_page_begins_with_what_its_first_answer_shows(

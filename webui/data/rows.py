@@ -173,15 +173,19 @@ class RowsView:
         """Another data set or version: its parts, from the first row. The same one again, as after
         a look at another tab, stays where it was left; as tokens they may be others now."""
         look = self._asked(data)
-        where, before = look.where, (look.where.version, look.where.lens)
-        where.version, where.lens = self._version(look), data[self.shared.lens]
+        where, version, lens = look.where, self._version(look), data[self.shared.lens]
+        # At once, for a click on what the page began with may be answered at the same time.
+        before = where.version, where.lens
+        asked = where.ask() if version != before[0] else None
+        if asked:
+            where.move(0)
+        where.version, where.lens = version, lens
         as_tokens = look.how == AS_TOKENS
-        lists = self.templates.follow(where.lens) if as_tokens else {}
-        if where.version == before[0]:
-            others = as_tokens and where.lens != before[1]
+        lists = self.templates.follow(lens) if as_tokens else {}
+        if not asked:
+            others = as_tokens and lens != before[1]
             return lists | (self._shown(look, moved=False) if others else self._nothing_new)
-        where.move(0)
-        return lists | (self._shown(look) if look.dataset else {self.rows: ""})
+        return lists | (self._shown(look, asked) if look.dataset else {self.rows: ""})
 
     def act(self, data: dict[Component, Any], event: gr.EventData) -> Updates:
         """One of the controls above the rows, perhaps of those that the page began with."""
@@ -285,11 +289,12 @@ class RowsView:
     def _tokens(self, look: _Look, places: list[int]) -> Any:
         return view_rows(self.app, look.dataset, look.part, places, look.lens, look.draft)
 
-    def _shown(self, look: _Look, *, moved: bool = True) -> Updates:
+    def _shown(self, look: _Look, asked: object = None, *, moved: bool = True) -> Updates:
         """The page of rows and all that says where in the data set it is; nothing if more was asked
-        meanwhile. The number of the row is being typed, perhaps: it follows only a move."""
+        meanwhile (since `asked`). The number of the row is being typed, perhaps: it follows only a
+        move."""
         where = look.where
-        asked = where.ask()
+        asked = asked or where.ask()
         try:
             info = self._info(look)
             if look.part not in info.parts:
