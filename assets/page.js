@@ -10,6 +10,9 @@ tunesmith._ = (template, values = {}) =>
 // drawn with it, or not: until Data's first answer shows or hides it.
 tunesmith.first = JSON.parse(document.querySelector("#first")?.textContent ?? "{}");
 document.documentElement.toggleAttribute("data-begun", tunesmith.first.begun !== false);
+// What turns the first rows waits for their answer: Gradio may apply two quick answers in the order in
+// which their requests were taken.
+document.documentElement.toggleAttribute("data-first", "rows" in tunesmith.first);
 tunesmith.begin = (name, props) => {
   if (name in tunesmith.first && !props.value) props.value = tunesmith.first[name];
 };

@@ -89,7 +89,7 @@ def test_the_address_shows_the_same_run_again(
 
 
 def test_rows_are_drawn_before_the_page_has_asked_for_any(served: Served, page: Page) -> None:
-    """Whoever opens the page sees them with it, and can go on at once."""
+    """They stay when the first answers come, for which a click waits."""
     visit(page, served)
     expect(page.locator("#tab-data")).to_contain_text(DRAWN["data"])
     asked: list[Route] = []
@@ -105,11 +105,11 @@ def test_rows_are_drawn_before_the_page_has_asked_for_any(served: Served, page: 
     expect(page.locator("#tab-data .strip").first).to_contain_text("240")
     expect(page.locator(".welcome")).to_be_hidden()  # there are runs
     until(lambda: asked)
-    page.locator("#rows-after").click()
+    expect(page.locator("#rows-after")).to_have_css("pointer-events", "none")
     answered.set()
     for route in asked:
         route.continue_()
-    expect(page.locator("#rows-where")).to_contain_text("Rows 4 to 6 of 240")
+    page.locator("#rows-after").click()
     expect(page.locator("html")).not_to_have_attribute("data-begun", "")
     expect(page.locator("#rows-where")).to_contain_text("Rows 4 to 6 of 240")
 

@@ -23,7 +23,7 @@ from core.tokens.lens import Lens
 from webui import messages
 from webui.background import Newest
 from webui.choice import Radio
-from webui.context import CHOICE, HIDDEN, App, Shared, begun, of_trigger, version_of
+from webui.context import CHOICE, HIDDEN, QUIET, App, Shared, begun, of_trigger, version_of
 from webui.data import row_cards
 from webui.data import row_cards as token_view
 from webui.html import html
@@ -383,7 +383,9 @@ class RowsView:
             "concurrency_limit": None,
         }
         inputs, outputs = self.inputs, self.outputs
-        shared.on_rows(self.open, inputs, {*outputs, *self.templates.lists})
+        shared.on_rows(self.open, inputs, {*outputs, *self.templates.lists}).then(
+            None, js="() => document.documentElement.removeAttribute('data-first')", **QUIET
+        )
         triggers = [self.look.input, self.templates.draft.change, self.part.input]
         triggers += [self.row.submit, self.before.click, self.after.click]
         gr.on(triggers, self.act, inputs, outputs, **each)
