@@ -95,7 +95,8 @@ tunesmith.setLanguage = (code) => {
     // What the page begins with is drawn before it asks.
     const first = !place && "rows" in tunesmith.first;
     await new Promise((done) => (first ? soon(done) : setTimeout(done, place ? 20 : 0)));
-    if (mine !== asked || !started) return;
+    // What the address names is not in the boxes yet where no data set is: it comes in a moment.
+    if (mine !== asked || !started || (!place && !dataset)) return;
     document.documentElement.removeAttribute("data-opening");
     const tab = selected("#tabs"), part = tab === "data" ? selected("#parts") : undefined;
     if (`${tab} ${part}` !== place) visit += 1;

@@ -164,9 +164,6 @@ def test_tasks_of_lm_eval_by_name(
     """A name that there is not is told at the field; where lm-eval is missing, it is offered."""
     page.goto(f"{served.address}/?tab=evaluate&run={run_id}")
     page.get_by_text("Other rows, other models").click()
-    # The frame in which Gradio tells the fold's parts how they were made, and the one after: an
-    # answer that came before would be undone by it.
-    page.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
     names, said = page.locator("#evaluate-tasks input"), page.locator("#evaluate-tasks-said")
     expect(page.locator("#evaluate-include")).to_be_hidden()
     names.fill("lettres")

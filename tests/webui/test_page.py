@@ -114,6 +114,28 @@ def test_rows_are_drawn_before_the_page_has_asked_for_any(served: Served, page: 
     expect(page.locator("#rows-where")).to_contain_text("Rows 4 to 6 of 240")
 
 
+def test_what_is_opened_asks_once(
+    served: Served, page: Page, stocked: tuple[Workspace, Job]
+) -> None:
+    """A second answer would undo what was done since the first."""
+    page.add_init_script("""
+      window.told = [];
+      addEventListener("DOMContentLoaded", () => {
+        const hears = tunesmith.hears;
+        tunesmith.hears = (name, trigger) => hears(name, (event) => {
+          if (event === "select") window.told.push(name);
+          trigger(event);
+        });
+      });
+    """)
+    shown = {"data": ["data", "rows"], "train": ["train"], "runs": ["runs"]}
+    for name, told in shown.items():
+        page.goto(f"{served.address}/?tab={name}&run={stocked[1].id}")
+        expect(page.locator(f"#tab-{name}")).to_contain_text(DRAWN[name])
+        until(lambda name=name: page.evaluate("tunesmith.ticking()") == name)
+        assert page.evaluate("window.told") == told
+
+
 def test_no_other_tab_is_seen_before_the_one_that_the_address_names(
     served: Served, page: Page
 ) -> None:
